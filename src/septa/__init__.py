@@ -1,0 +1,44 @@
+"""septa: a folder of microscopy images and label images becomes a trained U-Net, which segments images of any size.
+
+>>> import septa
+>>> model = septa.train("cells", "cells.septa", minutes=10)  # doctest: +SKIP
+>>> labels_yx = model.segment("new.tif")  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from septa.evaluation import evaluate
+    from septa.model import Model
+    from septa.recipe import Recipe
+    from septa.training.run import train
+
+__version__ = "0.1.0"
+__all__ = ["Model", "Recipe", "__version__", "evaluate", "load", "train"]
+
+_PLACES = {
+    "Model": "septa.model",
+    "Recipe": "septa.recipe",
+    "evaluate": "septa.evaluation",
+    "train": "septa.training.run",
+}
+
+
+def load(path: str) -> Model:
+    """Read a model file; see `septa.Model.load`."""
+    from septa.model import Model
+
+    return Model.load(path)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module 'septa' has no attribute {name!r}")
+    return getattr(import_module(_PLACES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,1 @@
+"""Folders to training samples: pairing, checking, fingerprint, augmentation."""

@@ -1,0 +1,248 @@
+"""Random changes of a training patch: geometry for image and labels together, intensity for the image alone.
+
+Every geometric change (flip, turn, rotation, magnification, elastic deformation) is composed into one displacement
+field that is applied once, from the full image to the patch: pixels are interpolated a single time, and no corner is
+ever filled with anything but mirrored image.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from septa.recipe import Augment
+
+Float32 = npt.NDArray[np.float32]
+Int32 = npt.NDArray[np.int32]
+
+
+def crop(
+    image_cyx: npt.NDArray[Any], labels_yx: npt.NDArray[Any], center_yx: tuple[int, int], patch_hw: tuple[int, int]
+) -> tuple[Float32, Int32]:
+    """Cut a patch without changing any pixel; outside the image it is mirrored (edge pixels are not repeated).
+
+    Parameters
+    ----------
+    image_cyx
+        Image of any number of channels, any real dtype, any size.
+    labels_yx
+        Encoded labels, integer, of the same height and width.
+    center_yx
+        Pixel of the image that becomes pixel ``(patch_height // 2, patch_width // 2)`` of the patch; may lie outside.
+    patch_hw
+        Height and width of the patch, pixels, each at least 1.
+
+    Returns
+    -------
+    image_cyx, labels_yx
+        Copies: float32 in the image's own units, and int32.
+
+    Raises
+    ------
+    ValueError
+        If image and labels differ in size or have the wrong number of axes.
+
+    Examples
+    --------
+    >>> image_cyx = np.arange(12).reshape(1, 3, 4)
+    >>> patch_cyx, labels_yx = crop(image_cyx, image_cyx[0], (0, 0), (3, 3))
+    >>> labels_yx
+    array([[5, 4, 5],
+           [1, 0, 1],
+           [5, 4, 5]], dtype=int32)
+    """
+    _check(image_cyx, labels_yx, patch_hw)
+    top, left = (center - size // 2 for center, size in zip(center_yx, patch_hw))
+    height, width = patch_hw
+    return _window(image_cyx, labels_yx, (top, left), (top + height, left + width))
+
+
+def warp(
+    image_cyx: npt.NDArray[Any],
+    labels_yx: npt.NDArray[Any],
+    center_yx: tuple[int, int],
+    patch_hw: tuple[int, int],
+    augment: Augment,
+    rng: np.random.Generator,
+) -> tuple[Float32, Int32]:
+    """Cut a patch with random geometry: flip, turn, rotate, scale and elastic deformation as one field, applied once.
+
+    Image pixels are interpolated linearly, labels are taken from the nearest pixel, so no label value arises that was
+    not there. Flips of each axis and the four turns are equally likely. The rotation is uniform in
+    ``[-rotate, rotate]``, the logarithm of the magnification uniform between the logarithms of ``scale``. The elastic
+    deformation follows Ronneberger, Fischer and Brox, "U-Net" (2015), section 3.1: random displacements on a coarse
+    grid, here in pixels of the image, interpolated bicubically. Without rotation, magnification and deformation the
+    result is exact: the flipped and turned `crop`. A quarter turn of a patch that is not square reads a window of
+    exchanged height and width.
+
+    Parameters
+    ----------
+    image_cyx, labels_yx, center_yx, patch_hw
+        As for `crop`. All changes are about the centre of the window that `crop` would cut.
+    augment
+        Settings; those of `jitter` are not used here.
+    rng
+        Source of all randomness: its state decides the result.
+
+    Returns
+    -------
+    image_cyx, labels_yx
+        float32 in the image's own units, and int32.
+
+    Raises
+    ------
+    ValueError
+        If image and labels differ in size or have the wrong number of axes.
+    """
+    _check(image_cyx, labels_yx, patch_hw)
+    geometry = _draw(augment, rng)
+    map_y, map_x = _field(geometry, patch_hw)
+    source_hw = patch_hw[::-1] if geometry.turned_sideways else patch_hw
+    begin_yx, end_yx = [], []
+    for position, center, size in zip((map_y, map_x), center_yx, source_hw):
+        middle = center - size // 2 + (size - 1) / 2
+        begin = math.floor(middle + float(position.min()))
+        # Two beyond the last pixel reached: linear interpolation reads a right-hand neighbour even at weight 0.
+        begin_yx.append(begin)
+        end_yx.append(math.floor(middle + float(position.max())) + 2)
+        # The window's own origin keeps float32 coordinates small, hence exact, however large the image is.
+        position += np.float32(middle - begin)
+    window_cyx, window_labels_yx = _window(image_cyx, labels_yx, (begin_yx[0], begin_yx[1]), (end_yx[0], end_yx[1]))
+    warped_cyx = np.empty((len(window_cyx), *patch_hw), np.float32)
+    for plane, target in zip(window_cyx, warped_cyx):
+        target[...] = cv2.remap(plane, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+    warped_labels_yx: Any = cv2.remap(
+        window_labels_yx, map_x, map_y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REFLECT_101
+    )
+    return warped_cyx, warped_labels_yx
+
+
+def jitter(patch_cyx: Float32, augment: Augment, rng: np.random.Generator) -> Float32:
+    """Change the intensities of a normalised patch: contrast, brightness, gamma, blur and noise, in this order.
+
+    Contrast and brightness change in every patch; gamma, blur and noise each with chance ``augment.probability``.
+    Contrast, brightness and gamma are drawn for each channel, blur and the strength of the noise for all together.
+    Gamma acts on the patch rescaled to 0..1 and keeps its smallest and largest value.
+
+    Parameters
+    ----------
+    patch_cyx
+        Normalised image, float32; left untouched.
+    augment
+        Settings; those of `warp` are not used here.
+    rng
+        Source of all randomness: its state decides the result.
+
+    Returns
+    -------
+    patch_cyx
+        float32, a new array of the same shape.
+    """
+    channels = len(patch_cyx)
+    column = (channels, 1, 1)
+    contrast = rng.uniform(1 - augment.contrast, 1 + augment.contrast, column).astype(np.float32)
+    brightness = rng.uniform(-augment.brightness, augment.brightness, column).astype(np.float32)
+    mean = patch_cyx.mean(axis=(1, 2), keepdims=True)
+    changed_cyx = patch_cyx * contrast
+    changed_cyx += mean * (1 - contrast) + brightness
+    if rng.random() < augment.probability:
+        low, high = np.log(augment.gamma)
+        for plane, exponent in zip(changed_cyx, np.exp(rng.uniform(low, high, channels))):
+            _apply_gamma(plane, float(exponent))
+    if rng.random() < augment.probability:
+        sigma = rng.uniform(0, augment.blur)
+        if sigma > 0:
+            for plane in changed_cyx:
+                plane[...] = cv2.GaussianBlur(plane, (0, 0), sigma, borderType=cv2.BORDER_REFLECT_101)
+    if rng.random() < augment.probability:
+        strength = np.float32(rng.uniform(0, augment.noise))
+        changed_cyx += strength * rng.standard_normal(changed_cyx.shape, np.float32)
+    return changed_cyx
+
+
+@dataclass(frozen=True)
+class _Geometry:
+    matrix: npt.NDArray[np.float64]  # patch offset (y, x) from its middle -> image offset (y, x)
+    turned_sideways: bool
+    nodes_yxd: Float32 | None  # displacement (d = y, x) at each node of the coarse grid, image pixels
+
+
+def _draw(augment: Augment, rng: np.random.Generator) -> _Geometry:
+    turns = int(rng.integers(4)) if augment.turn else 0
+    flips = 1 - 2 * rng.integers(2, size=2) if augment.flip else np.ones(2, np.int64)
+    angle = math.radians(rng.uniform(-augment.rotate, augment.rotate))
+    magnification = math.exp(rng.uniform(*np.log(augment.scale)))
+    rotation = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
+    quarter_turn = np.array([[0, 1], [-1, 0]])
+    matrix = rotation / magnification @ np.linalg.matrix_power(quarter_turn, turns) @ np.diag(flips)
+    nodes_yxd = None
+    if augment.elastic > 0 and rng.random() < augment.probability:
+        grid = augment.elastic_grid
+        nodes_yxd = np.float32(augment.elastic) * rng.standard_normal((grid, grid, 2), np.float32)
+    return _Geometry(matrix, turns % 2 == 1, nodes_yxd)
+
+
+def _field(geometry: _Geometry, patch_hw: tuple[int, int]) -> tuple[Float32, Float32]:
+    """For each pixel of the patch the position it is read from, y and x, relative to the middle of the window."""
+    height, width = patch_hw
+    offset_y = np.arange(height)[:, None] - (height - 1) / 2
+    offset_x = np.arange(width)[None, :] - (width - 1) / 2
+    map_y, map_x = (
+        (row[0] * offset_y).astype(np.float32) + (row[1] * offset_x).astype(np.float32) for row in geometry.matrix
+    )
+    if geometry.nodes_yxd is not None:
+        for position, nodes_yx in zip((map_y, map_x), np.moveaxis(geometry.nodes_yxd, -1, 0)):
+            position += cv2.resize(np.ascontiguousarray(nodes_yx), (width, height), interpolation=cv2.INTER_CUBIC)
+    return map_y, map_x
+
+
+def _window(
+    image_cyx: npt.NDArray[Any], labels_yx: npt.NDArray[Any], begin_yx: tuple[int, int], end_yx: tuple[int, int]
+) -> tuple[Float32, Int32]:
+    """Rows and columns ``begin <= i < end`` of image and labels, mirrored where they lie outside."""
+    (y_slice, y_index), (x_slice, x_index) = (
+        _mirror(begin, end, size) for begin, end, size in zip(begin_yx, end_yx, labels_yx.shape)
+    )
+    window_cyx = np.array(image_cyx[:, y_slice, x_slice], np.float32, order="C")
+    window_labels_yx = np.array(labels_yx[y_slice, x_slice], np.int32, order="C")
+    if y_index is not None:
+        window_cyx, window_labels_yx = window_cyx[:, y_index], window_labels_yx[y_index]
+    if x_index is not None:
+        window_cyx, window_labels_yx = window_cyx[..., x_index], window_labels_yx[:, x_index]
+    return np.ascontiguousarray(window_cyx), np.ascontiguousarray(window_labels_yx)
+
+
+def _mirror(begin: int, end: int, size: int) -> tuple[slice, npt.NDArray[np.int64] | None]:
+    """The part of an axis that mirrored positions begin..end touch, and their index within it (None: all, in order)."""
+    if begin >= 0 and end <= size:
+        return slice(begin, end), None
+    period = max(2 * (size - 1), 1)
+    index = np.arange(begin, end) % period
+    index = np.minimum(index, period - index) if size > 1 else np.zeros_like(index)
+    first = int(index.min())
+    return slice(first, int(index.max()) + 1), index - first
+
+
+def _apply_gamma(plane_yx: Float32, exponent: float) -> None:
+    low, high = float(plane_yx.min()), float(plane_yx.max())
+    if not low < high:
+        return
+    unit_yx = (plane_yx - np.float32(low)) / np.float32(high - low)
+    plane_yx[...] = cv2.pow(unit_yx, exponent)
+    plane_yx *= np.float32(high - low)
+    plane_yx += np.float32(low)
+
+
+def _check(image_cyx: npt.NDArray[Any], labels_yx: npt.NDArray[Any], patch_hw: tuple[int, int]) -> None:
+    if image_cyx.ndim != 3 or labels_yx.ndim != 2 or image_cyx.shape[1:] != labels_yx.shape or 0 in image_cyx.shape:
+        raise ValueError(
+            "image (C, Y, X) and labels (Y, X) must have the same Y and X and not be empty, "
+            f"got {image_cyx.shape} and {labels_yx.shape}"
+        )
+    if min(patch_hw) < 1:
+        raise ValueError(f"a patch has at least one pixel a side, got {patch_hw}")

@@ -1,0 +1,198 @@
+"""Training samples: which image and which patch comes when, cut, normalised and augmented, prepared ahead of the net.
+
+All randomness is a function of (seed, epoch, place in the epoch). The state of the whole loader is therefore the
+number of the next sample, and a training that goes on from there sees what it would have seen.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from septa.data.augment import jitter, warp
+from septa.data.folder import Pair, read_pair_image, read_pair_labels
+from septa.data.labels import LabelMapping
+from septa.errors import InputError
+from septa.images.normalize import Normalization, fit_channels
+from septa.recipe import IGNORE, Recipe
+
+_SPOTS = 4096
+_SHUFFLE, _PATCH, _SPOT = 0, 1, 2
+"""Name spaces of the random streams, so that none is used twice."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One image with its labels, decoded: raw ``CYX`` with the net's channels, and encoded int32 ``YX``.
+
+    ``spots`` holds for each class that occurs some flat indices of its pixels, evenly drawn.
+    """
+
+    image_cyx: NDArray[Any]
+    labels_yx: NDArray[np.int32]
+    spots: tuple[NDArray[np.int64], ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that the arrays take."""
+        return self.image_cyx.nbytes + self.labels_yx.nbytes + sum(spots.nbytes for spots in self.spots)
+
+
+@dataclass
+class Examples:
+    """The examples of a dataset by index, decoded at first use and kept as long as ``memory`` bytes allow.
+
+    Threads may share it. An image that is dropped for lack of room is decoded again when its turn comes.
+    """
+
+    pairs: Sequence[Pair]
+    labels: LabelMapping
+    channels: int
+    memory: int
+    _kept: OrderedDict[int, Example] = field(default_factory=OrderedDict)
+    _used: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> Example:
+        with self._lock:
+            if index in self._kept:
+                self._kept.move_to_end(index)
+                return self._kept[index]
+        example = self._read(self.pairs[index])
+        with self._lock:
+            if index not in self._kept and example.nbytes <= self.memory:
+                self._kept[index] = example
+                self._used += example.nbytes
+                while self._used > self.memory:
+                    self._used -= self._kept.popitem(last=False)[1].nbytes
+        return example
+
+    def _read(self, pair: Pair) -> Example:
+        image_cyx = read_pair_image(pair)
+        labels_yx = self.labels.encode(read_pair_labels(pair), pair.name)
+        if image_cyx.shape[1:] != labels_yx.shape:
+            sizes = "{} x {} pixels, its labels {} x {}".format(*image_cyx.shape[1:], *labels_yx.shape)
+            raise InputError(pair.image, f"has {sizes}", "label the image at its own size")
+        try:
+            image_cyx = fit_channels(image_cyx, self.channels)
+        except ValueError:
+            has = f"has {image_cyx.shape[0]} channels, the others {self.channels}"
+            raise InputError(pair.image, has, "give images of one kind") from None
+        return Example(image_cyx, labels_yx, _spots(labels_yx, self.labels.classes, self.labels.kind == "multilabel"))
+
+
+def _spots(labels_yx: NDArray[np.int32], classes: int, multilabel: bool) -> tuple[NDArray[np.int64], ...]:
+    rng = np.random.default_rng([_SPOT, labels_yx.size])
+    flat = labels_yx.ravel()
+    found = []
+    for index in range(classes):
+        here = np.flatnonzero((flat >> index) & 1 & (flat != IGNORE)) if multilabel else np.flatnonzero(flat == index)
+        if here.size:
+            found.append(here if here.size <= _SPOTS else here[rng.integers(0, here.size, _SPOTS)])
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples in the order drawn: images ``BCYX`` float32, labels ``BYX`` int32, and the names of their images."""
+
+    image_bcyx: NDArray[np.float32]
+    labels_byx: NDArray[np.int32]
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Draws sample number n = 0, 1, 2, ... of a training; every image comes once in each epoch of ``len(examples)``."""
+
+    examples: Examples
+    normalization: Normalization
+    recipe: Recipe
+
+    def image_index(self, number: int) -> int:
+        """Which image sample ``number`` is cut from."""
+        epoch, place = divmod(number, len(self.examples))
+        order = np.random.default_rng([self.recipe.seed, _SHUFFLE, epoch]).permutation(len(self.examples))
+        return int(order[place])
+
+    def sample(self, number: int) -> tuple[NDArray[np.float32], NDArray[np.int32], str]:
+        """Normalised, augmented patch ``CYX`` float32, its labels ``YX`` int32 and the name of its image."""
+        epoch, place = divmod(number, len(self.examples))
+        index = self.image_index(number)
+        example = self.examples[index]
+        rng = np.random.default_rng([self.recipe.seed, _PATCH, epoch, place])
+        center = _center(example, self.recipe.sampling.patch, self.recipe.sampling.rare_share, rng)
+        augment = self.recipe.augment
+        patch, labels_yx = warp(example.image_cyx, example.labels_yx, center, self.recipe.sampling.patch, augment, rng)
+        patch = self.normalization.resolve(example.image_cyx).apply(patch)
+        return jitter(patch, augment, rng), labels_yx, self.examples.pairs[index].name
+
+    def batch(self, number: int, size: int) -> Batch:
+        """Samples ``number`` to ``number + size - 1``."""
+        images, labels, names = zip(*(self.sample(n) for n in range(number, number + size)))
+        return Batch(np.stack(images), np.stack(labels), names)
+
+
+def _center(example: Example, patch: tuple[int, int], rare_share: float, rng: np.random.Generator) -> tuple[int, int]:
+    """Centre of a patch: anywhere in the image, or, with chance ``rare_share``, on a pixel of a class drawn uniformly.
+
+    A patch may reach a quarter of its size beyond the image, so that pixels near the edge are seen nearly as often as
+    others.
+    """
+    size = example.labels_yx.shape
+    anywhere = []
+    for length, side in zip(size, patch):
+        low, high = min(side // 4, length // 2), max(length - side // 4, length // 2 + 1)
+        anywhere.append(int(rng.integers(low, high)))
+    if rng.random() >= rare_share or not example.spots:
+        return anywhere[0], anywhere[1]
+    spots = example.spots[int(rng.integers(len(example.spots)))]
+    y, x = divmod(int(spots[int(rng.integers(spots.size))]), size[1])
+    shift = [int(rng.integers(-(side // 4), side // 4 + 1)) for side in patch]
+    return y + shift[0], x + shift[1]
+
+
+@dataclass
+class Loader:
+    """Batches in order, prepared ahead by ``workers`` threads (the array work releases the interpreter lock).
+
+    ``first`` is the number of the first sample; each batch takes ``size`` samples, and ``stride`` samples lie between
+    the starts of two batches (more than ``size`` where several processes share one sequence). ``waited`` sums the
+    seconds for which the reader of the batches had to wait.
+    """
+
+    sampler: Sampler
+    first: int
+    size: int
+    stride: int
+    workers: int
+    waited: float = 0.0
+
+    def batches(self) -> Generator[Batch, None, None]:
+        """Endless; closing the generator ends the threads."""
+        numbers = count(self.first, self.stride)
+        pool = ThreadPoolExecutor(self.workers, thread_name_prefix="septa-loader")
+        try:
+            ahead: deque[Future[Batch]] = deque()
+            for _ in range(2 * self.workers):
+                ahead.append(pool.submit(self.sampler.batch, next(numbers), self.size))
+            while True:
+                start = time.perf_counter()
+                batch = ahead.popleft().result()
+                self.waited += time.perf_counter() - start
+                ahead.append(pool.submit(self.sampler.batch, next(numbers), self.size))
+                yield batch
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)

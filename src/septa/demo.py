@@ -1,0 +1,70 @@
+"""The main job with nothing but the package: synthetic cells are drawn, trained on, segmented and evaluated."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from rich.console import Console
+
+from septa.data.synthetic import write_dataset
+from septa.display import show_training
+from septa.errors import InputError
+from septa.evaluation import evaluate_files
+from septa.model import Model
+from septa.segment import Failed, Options, find_images, segment_files
+from septa.training.plan import Request
+from septa.training.run import train_steps
+
+COUNT, HELD_OUT, SIZE, SEED = 24, 6, (256, 256), 0
+
+
+def run_demo(console: Console, folder: Path, *, minutes: float, overwrite: bool) -> None:
+    """Write data, model, label images and report to ``folder`` and print the scores on the held-out images.
+
+    Raises
+    ------
+    InputError
+        The folder is not empty and ``overwrite`` is not set.
+    """
+    data, model_path, labels = folder / "data", folder / "cells.septa", folder / "segmented"
+    if folder.is_dir() and any(folder.iterdir()):
+        if not overwrite:
+            raise InputError(folder, "is not empty", "give another folder or --overwrite")
+        _clear(folder, data, labels)
+    console.print(f"1. drawing {COUNT + HELD_OUT} images of cells: {data}", highlight=False, markup=False)
+    write_dataset(data, "cells", COUNT, SIZE, SEED, held_out=HELD_OUT)
+    console.print(
+        f"2. training, at most {minutes:g} minutes: septa train {data} -o {model_path}", highlight=False, markup=False
+    )
+    request = Request(
+        data,
+        model_path,
+        overrides=(f"training.minutes={minutes}", "training.steps=600"),
+        overwrite=overwrite,
+        command=f"septa demo {folder}",
+    )
+    done = show_training(console, train_steps(request))
+    assert done is not None
+    held_out = data / "held_out"
+    console.print(f"3. segmenting {HELD_OUT} images that were held out: {labels}", highlight=False, markup=False)
+    options = Options(labels, overlay=True)
+    for result in segment_files(Model.load(model_path), find_images([str(held_out / "images")]), options):
+        if isinstance(result, Failed):
+            raise result.error
+    console.print("4. comparing them with the truth", highlight=False)
+    evaluation = evaluate_files(labels, held_out / "labels")
+    console.print(evaluation.table())
+    console.print(f"mean Dice on held-out images: {evaluation.summary['dice']:.4f}", highlight=False)
+    console.print(f"report: {done.report}", highlight=False, markup=False)
+    console.print(
+        "next, with your own folder of images/ and labels/:  septa train YOUR_FOLDER --minutes 10", highlight=False
+    )
+
+
+def _clear(folder: Path, data: Path, labels: Path) -> None:
+    """Remove what an earlier demo wrote, and nothing else."""
+    if not (data / "images").is_dir():
+        raise InputError(folder, "was not written by 'septa demo'", "give another folder")
+    for path in (data, labels):
+        shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,123 @@
+"""What the command line shows while a training runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from septa.recipe import Training
+from septa.training.loop import Row
+from septa.training.run import Done, Event, Plan
+
+_SHOWN = 12
+
+
+@contextmanager
+def progress_bar(console: Console, title: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on a terminal, nothing elsewhere; give the function it yields the done and the total."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def show_training(console: Console, events: Iterator[Event]) -> Done | None:
+    """Print the plan, then a live table (on a terminal) or a line for each validation; returns what was trained."""
+    done, live = None, None
+    screen = _Screen()
+    try:
+        for event in events:
+            if isinstance(event, Plan):
+                print_plan(console, event)
+                screen.training = event.choice.recipe.training
+                live = Live(screen.table(), console=console, refresh_per_second=4) if console.is_terminal else None
+                if live is not None:
+                    live.start()
+            elif isinstance(event, Done):
+                done = event
+            else:
+                screen.take(event)
+                if live is not None:
+                    live.update(screen.table())
+                elif "score" in event:
+                    console.print(screen.line(event), highlight=False)
+    finally:
+        if live is not None:
+            live.stop()
+    return done
+
+
+def print_plan(console: Console, plan: Plan) -> None:
+    """What was found in the data and what will be trained."""
+    for note in plan.checkup.notes:
+        console.print(note, highlight=False, markup=False)
+    warnings = [str(problem) for problem in plan.checkup.problems]
+    for warning in warnings[:5]:
+        console.print(f"warning: {warning}", style="yellow", highlight=False, markup=False)
+    if len(warnings) > 5:
+        more = f"{len(warnings) - 5} more warnings: 'septa check {plan.checkup.data}' lists them"
+        console.print(more, style="yellow", markup=False)
+    for note in plan.notes:
+        console.print(note, style="cyan", highlight=False, markup=False)
+    recipe = plan.choice.recipe
+    end = f"{recipe.training.steps} steps"
+    if recipe.training.minutes is not None:
+        end = f"{recipe.training.minutes:g} minutes, at most {end}"
+    net, patch = recipe.net, "{} x {}".format(*recipe.sampling.patch)
+    console.print(
+        f"training U-Net depth {net.depth}, width {net.width} on {plan.device}: {end}, "
+        f"batches of {recipe.training.batch} patches of {patch}, precision {recipe.training.amp}",
+        highlight=False,
+    )
+    console.print(f"recipe, log and report: {plan.folder}", highlight=False, markup=False)
+
+
+class _Screen:
+    """The last rows of the history as a table."""
+
+    training = Training()
+
+    def __init__(self) -> None:
+        self.rows: list[Row] = []
+        self.latest: Row = {}
+
+    def take(self, row: Row) -> None:
+        if "score" in row:
+            self.rows.append(self.latest | row)
+        else:
+            self.latest = row
+
+    def _left(self) -> str:
+        minutes, step = self.latest.get("minutes", 0.0), self.latest.get("step", 0)
+        if not step:
+            return ""
+        left = minutes * (self.training.steps / step - 1)
+        if self.training.minutes is not None:
+            left = min(left, self.training.minutes - minutes)
+        return f"{max(0.0, left):.1f} min left"
+
+    def line(self, row: Row) -> str:
+        row = self.latest | row
+        loss = f"loss {row['loss']:.4f}  " if "loss" in row else ""
+        return f"step {row['step']:.0f}  {loss}validation score {row['score']:.4f}  {self._left()}".rstrip()
+
+    def table(self) -> Group:
+        table = Table("step", "loss", "validation score", "learning rate", "images/s", "waiting for data", "minutes")
+        best = max((row["score"] for row in self.rows), default=0.0)
+        for row in [*self.rows[-_SHOWN:], self.latest]:
+            score = f"{row['score']:.4f}" if "score" in row else ""
+            table.add_row(
+                f"{row.get('step', 0):.0f}",
+                f"{row['loss']:.4f}" if "loss" in row else "",
+                f"[bold]{score}[/bold]" if score and row["score"] == best else score,
+                f"{row['lr']:.2e}" if "lr" in row else "",
+                f"{row['images_per_s']:.1f}" if "images_per_s" in row else "",
+                f"{row['data_wait']:.0%}" if "data_wait" in row else "",
+                f"{row.get('minutes', 0):.1f}",
+            )
+        return Group(table, self._left())

@@ -1,0 +1,79 @@
+"""The few kinds of exception that septa raises on purpose, each with the exit code of the command line.
+
+::
+
+    SeptaError                    one line: "where: what is wrong. what to do"
+     ├── InputError        2      data, files, arguments or settings that cannot be used
+     │    ├── RecipeError         a recipe or an override that does not validate
+     │    └── ModelError          a file that is no septa model, is damaged or does not fit the input
+     ├── PartialFailure    3      some files failed, the rest was done
+     ├── ResourceError     4      disk full, out of memory
+     └── Interrupted     130/143  SIGINT or SIGTERM, after the state was saved
+"""
+
+from __future__ import annotations
+
+from os import PathLike
+
+
+class SeptaError(Exception):
+    """An expected failure, told in one line: ``where: problem. remedy``.
+
+    Parameters
+    ----------
+    where
+        What the message is about: nearly always a path, else the name of an option or a setting.
+    problem
+        What came and what was expected, without a closing full stop.
+    remedy
+        What the user can do, without a closing full stop; may be empty when nothing can be done.
+
+    Examples
+    --------
+    >>> str(InputError("a/x.png", "the file ends after 12 bytes", "copy it again"))
+    'a/x.png: the file ends after 12 bytes. copy it again.'
+    """
+
+    exit_code = 2
+
+    def __init__(self, where: str | PathLike[str], problem: str, remedy: str = "") -> None:
+        self.where = str(where)
+        self.problem = problem
+        self.remedy = remedy
+        text = f"{self.where}: {problem}."
+        super().__init__(f"{text} {remedy}." if remedy else text)
+
+
+class InputError(SeptaError):
+    """Data, files, arguments or settings that cannot be used."""
+
+
+class RecipeError(InputError):
+    """A recipe, or an override of one, that does not validate."""
+
+
+class ModelError(InputError):
+    """A file that is no septa model, a damaged one, or one that does not fit the input."""
+
+
+class PartialFailure(SeptaError):
+    """Some files failed and were named; the rest was done."""
+
+    exit_code = 3
+
+
+class ResourceError(SeptaError):
+    """The disk is full or memory does not suffice."""
+
+    exit_code = 4
+
+
+class Interrupted(SeptaError):
+    """The work was stopped by a signal after its state was saved.
+
+    ``exit_code`` is 128 plus the signal's number: 130 for SIGINT, 143 for SIGTERM.
+    """
+
+    def __init__(self, where: str | PathLike[str], problem: str, remedy: str, signal_number: int) -> None:
+        super().__init__(where, problem, remedy)
+        self.exit_code = 128 + signal_number

@@ -1,0 +1,215 @@
+"""The evaluation workflow: a model against labelled data, or label files against label files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from septa.data.fingerprint import digest_array
+from septa.data.folder import Pair, find_pairs, read_pair_image, read_pair_labels
+from septa.data.labels import find_mapping
+from septa.errors import InputError
+from septa.images.read import read_info, read_labels
+from septa.metrics.scores import Evaluation, evaluate_labels
+from septa.model import Model
+from septa.recipe import Data
+from septa.segment import OVERLAYS, PROBABILITIES
+
+_IMAGE_SUFFIXES = frozenset({".png", ".tif", ".tiff", ".bmp", ".gif", ".jpg", ".jpeg"})
+_LABEL_SUFFIXES = ("_mask", "_label", "_labels", "_seg", "_anno")
+_NO_LABELS = (OVERLAYS, PROBABILITIES)
+_SHOWN = 20
+
+Scored = tuple[str, NDArray[np.int32], NDArray[np.int32]]
+
+
+def evaluate(
+    model: Model | str | Path,
+    data: str | Path,
+    *,
+    images: str | None = None,
+    labels: str | None = None,
+    every: bool = False,
+    tile: int | None = None,
+    device: str = "auto",
+    progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Segment labelled images with a model and score the result.
+
+    Images that the model was trained on (recognised by the digest of their pixels, wherever they lie now) are left
+    out unless ``every`` is set: scores on them say nothing about new images.
+
+    Parameters
+    ----------
+    model
+        A model or the path of one.
+    data
+        Folder of images and labels; see `septa.data.folder.find_pairs`, also for ``images`` and ``labels``.
+    every
+        Score the training images too.
+    tile, device
+        As for `Model.segment`.
+    progress
+        Called with the images done and the images to do.
+
+    Raises
+    ------
+    InputError
+        An image or its labels cannot be read or do not fit the model, or no image is left.
+    """
+    model = model if isinstance(model, Model) else Model.load(model)
+    pairing = find_pairs(Path(data), images=images, labels=labels)
+    trained = {digest for _, digest in model.provenance.get("train", [])}
+    pairs = pairing.pairs
+    notes = [*pairing.notes, model.labels.describe()]
+    skipped = 0
+
+    def scored() -> Iterator[Scored]:
+        nonlocal skipped
+        for number, pair in enumerate(pairs):
+            image_cyx = read_pair_image(pair)
+            if not every and digest_array(image_cyx) in trained:
+                skipped += 1
+            else:
+                truth_yx = model.labels.encode(read_pair_labels(pair), _where(pair))
+                _same_size(pair.name, truth_yx, image_cyx.shape[1:], pair.image)
+                yield pair.name, truth_yx, model.segment(model.fit(image_cyx, pair.image), tile=tile, device=device)
+            if progress is not None:
+                progress(number + 1, len(pairs))
+
+    items = list(_at_least_one(scored(), data))
+    if skipped:
+        notes.append(f"{skipped} of {len(pairs)} images were trained on and are left out (--all scores them too)")
+    multilabel = model.labels.kind == "multilabel"
+    return replace(evaluate_labels(items, model.labels.class_names, multilabel=multilabel), notes=tuple(notes))
+
+
+def evaluate_files(predictions: str | Path, labels: str | Path, settings: Data = Data()) -> Evaluation:  # noqa: B008
+    """Score label files against label files of the same names; what values mean is found in the labels.
+
+    Raises
+    ------
+    InputError
+        Files do not pair up, cannot be read or differ in size.
+    """
+    matched = match_folders(Path(predictions), Path(labels))
+    pages = [(name, left, right, page) for name, left, right in matched for page in range(_pages(left, right))]
+    mapping = find_mapping(((str(right), read_labels(right, page)) for _, _, right, page in pages), settings)
+
+    def scored() -> Iterator[Scored]:
+        for name, left, right, page in pages:
+            truth_yx = mapping.encode(read_labels(right, page), right)
+            prediction_yx = mapping.encode(read_labels(left, page), left)
+            _same_size(name, truth_yx, prediction_yx.shape, left)
+            yield name if page == 0 else f"{name}#{page}", truth_yx, prediction_yx
+
+    evaluation = evaluate_labels(scored(), mapping.class_names, multilabel=mapping.kind == "multilabel")
+    notes = (f"{len(matched)} pairs of files of equal names", mapping.describe())
+    return replace(evaluation, notes=notes)
+
+
+def _pages(left: Path, right: Path) -> int:
+    pages = read_info(left).pages, read_info(right).pages
+    if pages[0] != pages[1]:
+        raise InputError(left, f"has {pages[0]} pages, {right} has {pages[1]}", "give stacks of equal length")
+    return pages[0]
+
+
+def _where(pair: Pair) -> str:
+    return str(pair.labels if isinstance(pair.labels, Path) else pair.name)
+
+
+def _same_size(name: str, truth_yx: NDArray[Any], size: tuple[int, ...], path: Path) -> None:
+    if truth_yx.shape != size:
+        sizes = f"is {size[0]} x {size[1]} pixels, the labels of {name} are {truth_yx.shape[0]} x {truth_yx.shape[1]}"
+        raise InputError(path, sizes, "give both at one size")
+
+
+def _at_least_one(items: Iterator[Scored], data: str | Path) -> Iterator[Scored]:
+    empty = True
+    for item in items:
+        empty = False
+        yield item
+    if empty:
+        raise InputError(data, "holds no image that the model was not trained on", "give other images or --all")
+
+
+def match_folders(predictions: Path, labels: Path) -> list[tuple[str, Path, Path]]:
+    """Pair prediction files with label files by their path inside the folder, without suffix.
+
+    If names do not match as they are, the endings ``_mask``, ``_label``, ``_labels``, ``_seg`` and ``_anno`` are
+    removed from both. Hidden files and files that are no images by suffix are passed over.
+
+    Returns
+    -------
+    Name, prediction file and label file of each pair, sorted by name.
+
+    Raises
+    ------
+    InputError
+        For a folder that is missing or holds no image, for one folder given twice, for several files of one name,
+        and for files without partner, which are listed.
+    """
+    if predictions.resolve() == labels.resolve():
+        raise InputError(labels, "is given as predictions and as labels", "give two folders")
+    files = _image_files(predictions, "predictions"), _image_files(labels, "label images")
+    for strip in (False, True):
+        found, wanted = (
+            _by_name(folder, paths, strip) for folder, paths in zip((predictions, labels), files, strict=True)
+        )
+        if found.keys() == wanted.keys() and all(len(paths) == 1 for paths in [*found.values(), *wanted.values()]):
+            return [(name, found[name][0], wanted[name][0]) for name in sorted(found)]
+    _refuse_clashes(predictions, found)
+    _refuse_clashes(labels, wanted)
+    lone = _lone(predictions, found, wanted, "without labels") + _lone(labels, wanted, found, "without prediction")
+    remedy = f"name each prediction as its labels in {labels}, and give as many of one as of the other"
+    raise InputError(predictions, f"predictions and labels do not pair up: {'; '.join(lone)}", remedy)
+
+
+def _image_files(folder: Path, what: str) -> list[Path]:
+    if not folder.is_dir():
+        problem = "is not a folder" if folder.exists() else "does not exist"
+        raise InputError(folder, problem, f"give the folder of the {what}")
+    found = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in _IMAGE_SUFFIXES
+        and not any(part.startswith(".") or part in _NO_LABELS for part in path.relative_to(folder).parts)
+        and path.is_file()
+    )
+    if not found:
+        raise InputError(folder, "holds no image files", f"give the folder of the {what}")
+    return found
+
+
+def _by_name(folder: Path, paths: Iterable[Path], strip: bool) -> dict[str, list[Path]]:
+    groups: dict[str, list[Path]] = {}
+    for path in paths:
+        stem = path.stem[: -len(".ome")] if path.stem.lower().endswith(".ome") else path.stem
+        if strip:
+            ending = next((end for end in _LABEL_SUFFIXES if stem.lower().endswith(end) and len(stem) > len(end)), "")
+            stem = stem.removesuffix(stem[len(stem) - len(ending) :])
+        groups.setdefault((path.parent.relative_to(folder) / stem).as_posix(), []).append(path)
+    return groups
+
+
+def _refuse_clashes(folder: Path, groups: Mapping[str, list[Path]]) -> None:
+    for name, paths in sorted(groups.items()):
+        if len(paths) > 1:
+            clash = _listed(path.relative_to(folder).as_posix() for path in paths)
+            raise InputError(folder, f"several files are named '{name}' ({clash})", "keep one of them")
+
+
+def _lone(folder: Path, groups: Mapping[str, list[Path]], others: Mapping[str, list[Path]], what: str) -> list[str]:
+    files = [groups[name][0].relative_to(folder).as_posix() for name in sorted(groups.keys() - others.keys())]
+    return [f"{len(files)} {what} ({_listed(files)})"] if files else []
+
+
+def _listed(names: Iterable[str]) -> str:
+    every = list(names)
+    return ", ".join(every[:_SHOWN]) + (f" and {len(every) - _SHOWN} more" if len(every) > _SHOWN else "")

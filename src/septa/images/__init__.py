@@ -1,0 +1,1 @@
+"""Bytes to arrays and back: one decoder, one atomic writer, normalisation and pictures for people."""

@@ -1,0 +1,158 @@
+"""PNG, JPEG, BMP and GIF through Pillow; PNG of 16-bit colours through imagecodecs."""
+
+from __future__ import annotations
+
+import struct
+import threading
+import warnings
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from PIL import BmpImagePlugin, GifImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugin
+
+from septa.images._info import Array, Decoded, ImageInfo, check_size, damaged, decoding, exif_orientation
+
+# Pillow's size limit and Python's warning filters belong to the whole process, so headers are opened one at a time.
+_opening = threading.Lock()
+
+_PLUGINS: dict[str, Any] = {
+    "png": PngImagePlugin.PngImageFile,
+    "jpeg": JpegImagePlugin.JpegImageFile,
+    "bmp": BmpImagePlugin.BmpImageFile,
+    "gif": GifImagePlugin.GifImageFile,
+}
+_ALPHA_MODES = ("LA", "RGBA")
+_GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L")
+_PNG_ALPHA = {0: False, 2: False, 4: True, 6: True}
+_COPY_BYTES = 1 << 22
+
+
+def raster_info(path: Path, stream: BinaryIO, file_format: str, max_pixels: int) -> ImageInfo:
+    """Describe the image in ``stream`` from its header; pixels are not decoded."""
+    with decoding(path, file_format):
+        image = _open(stream, file_format)
+        depth, color = _png_kind(stream) if file_format == "png" else (8, -1)
+        mode, (width, height) = image.mode, image.size
+        alpha = _PNG_ALPHA[color] if depth == 16 else mode in _ALPHA_MODES
+        grey = color in (0, 4) if depth == 16 else mode in _GREY_MODES
+        palette = mode in ("P", "PA")
+        exif = _png_exif(stream) if file_format == "png" else image.info.get("exif", b"")
+        orientation = exif_orientation(exif) if isinstance(exif, bytes) else 1
+    check_size(path, height, width, height * width * (1 if grey else 3), max_pixels)
+    if orientation >= 5:
+        height, width = width, height
+    return ImageInfo(
+        path=path,
+        format=file_format,
+        pages=1,
+        channels=1 if grey else 3,
+        height=height,
+        width=width,
+        dtype=np.dtype(np.uint16 if depth == 16 else np.uint8),
+        axes="YX" if (grey and not alpha) or palette else "YXS",
+        alpha=alpha,
+        palette=palette,
+        orientation=orientation,
+        pixel_size_um=None,
+    )
+
+
+def raster_page(info: ImageInfo, stream: BinaryIO) -> Decoded:
+    """Decode the image that ``info`` describes."""
+    with decoding(info.path, info.format):
+        depth, color = 8, -1
+        if info.format == "png":
+            depth, color = _png_kind(stream)
+            _check_png(info.path, stream)
+        image = _open(stream, info.format)
+        palette = None
+        if depth == 16 and color != 0:
+            array = _decode_deep_png(stream)
+        else:
+            image.load()
+            if info.palette:
+                palette = np.asarray(image.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)
+            array = np.asarray(image.convert("RGB") if image.mode == "CMYK" else image)
+            if color == 0:
+                array = _stored_grey(array, depth)
+        array_cyx = np.moveaxis(array.reshape(*array.shape[:2], -1), 2, 0)
+        array_cyx = array_cyx[: 1 if palette is not None else info.channels]
+        return Decoded(array_cyx, palette, rgb=info.channels == 3 and palette is None, lossy=info.format == "jpeg")
+
+
+def _open(stream: BinaryIO, file_format: str) -> ImageFile.ImageFile:
+    stream.seek(0)
+    with _opening, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        limit = Image.MAX_IMAGE_PIXELS
+        Image.MAX_IMAGE_PIXELS = None
+        try:
+            image: ImageFile.ImageFile = _PLUGINS[file_format](stream)
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+    return image
+
+
+def _stored_grey(array: Array, depth: int) -> Array:
+    """Undo what Pillow does to grey samples that are no bytes: 2 and 4 bits are stretched to 0..255."""
+    if depth in (2, 4):
+        return array // np.uint8(255 // (2**depth - 1))
+    return array.astype(np.uint16 if depth == 16 else np.uint8)
+
+
+def _decode_deep_png(stream: BinaryIO) -> Array:
+    import imagecodecs
+
+    stream.seek(0)
+    array: Array = imagecodecs.png_decode(stream.read())
+    return array
+
+
+def _png_kind(stream: BinaryIO) -> tuple[int, int]:
+    """Bit depth and colour type."""
+    stream.seek(12)
+    kind, _, _, depth, color = struct.unpack(">4sIIBB", stream.read(14))
+    if kind != b"IHDR":
+        raise ValueError("the header is missing")
+    return depth, color
+
+
+def _png_chunks(stream: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
+    """Type, start of the data and length of each chunk; ends after IEND or where the file ends."""
+    start = 8
+    while True:
+        stream.seek(start)
+        head = stream.read(8)
+        if len(head) < 8:
+            return
+        length, kind = struct.unpack(">I4s", head)
+        yield kind, start + 8, length
+        if kind == b"IEND":
+            return
+        start += length + 12
+
+
+def _png_exif(stream: BinaryIO) -> bytes:
+    for kind, start, length in _png_chunks(stream):
+        if kind == b"eXIf":
+            stream.seek(start)
+            return stream.read(min(length, 1 << 16))
+    return b""
+
+
+def _check_png(path: Path, stream: BinaryIO) -> None:
+    """Verify every checksum, because Pillow ignores those of the pixel data."""
+    last = b""
+    for kind, start, length in _png_chunks(stream):
+        checksum, left = zlib.crc32(kind), length
+        stream.seek(start)
+        while left and (part := stream.read(min(left, _COPY_BYTES))):
+            checksum, left = zlib.crc32(part, checksum), left - len(part)
+        if left or stream.read(4) != struct.pack(">I", checksum):
+            raise damaged(path, "png", "the file ends early" if left else "a checksum does not match")
+        last = kind
+    if last != b"IEND":
+        raise damaged(path, "png", "the file ends early")

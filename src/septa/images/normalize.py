@@ -1,0 +1,196 @@
+"""Image values to the values that a network sees, and channels to the channels that it expects."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+_LOW, _HIGH = 1.0, 99.8
+_SAMPLED = 1 << 22
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """A shift and a scale for each channel.
+
+    Attributes
+    ----------
+    kind
+        "dataset": constants of the training set, the same for every image. "image": constants found in each image.
+    offset, scale
+        One number per channel, in units of the image, ``scale`` > 0; empty for kind "image".
+
+    Raises
+    ------
+    ValueError
+        The parts contradict each other.
+
+    Examples
+    --------
+    >>> image_cyx = np.array([[[10, 30]]], np.uint8)
+    >>> Normalization("dataset", (20.0,), (10.0,)).apply(image_cyx)
+    array([[[-1.,  1.]]], dtype=float32)
+    """
+
+    kind: Literal["dataset", "image"]
+    offset: tuple[float, ...] = ()
+    scale: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("dataset", "image"):
+            raise ValueError(f"a normalisation is of kind 'dataset' or 'image', not {self.kind!r}")
+        if len(self.offset) != len(self.scale) or bool(self.offset) != (self.kind == "dataset"):
+            counts = f"{len(self.offset)} offsets and {len(self.scale)} scales"
+            raise ValueError(f"kind 'dataset' has an offset and a scale per channel, 'image' none; not {counts}")
+        if not all(map(math.isfinite, (*self.offset, *self.scale))) or any(scale <= 0 for scale in self.scale):
+            raise ValueError(f"offsets are finite and scales above 0, not {self.offset} and {self.scale}")
+
+    def resolve(self, image_cyx: NDArray[Any]) -> Normalization:
+        """Constants for one image, to be applied to all of its tiles.
+
+        Kind "dataset" is returned as it is. For kind "image" the 1 and 99.8 percentiles of each channel become 0
+        and 2: ``offset`` is the lower one, ``scale`` half the distance, or 1 if the channel is constant.
+
+        Parameters
+        ----------
+        image_cyx
+            The whole image, axes ``CYX``, any numeric type.
+
+        Returns
+        -------
+        Normalization
+            Of kind "dataset".
+        """
+        if self.kind == "dataset":
+            return self
+        ranges = [robust_range(plane_yx, _LOW, _HIGH) for plane_yx in image_cyx]
+        scales = (((high - low) / 2) or 1.0 for low, high in ranges)
+        return Normalization("dataset", tuple(low for low, _ in ranges), tuple(scales))
+
+    def apply(self, image_cyx: NDArray[Any], out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+        """Normalise: ``(image - offset) / scale``.
+
+        Parameters
+        ----------
+        image_cyx
+            Axes ``CYX``, any numeric type; left untouched unless it is ``out``.
+        out
+            float32, same shape; where the result is written if given.
+
+        Returns
+        -------
+        ndarray
+            float32, axes ``CYX``.
+
+        Raises
+        ------
+        ValueError
+            The image has another number of channels, or ``out`` does not fit.
+        """
+        if self.kind == "image":
+            raise ValueError("a normalisation of kind 'image' is resolved on the whole image before it is applied")
+        if image_cyx.ndim != 3 or len(image_cyx) != len(self.offset):
+            raise ValueError(f"expected {len(self.offset)} channels CYX, got an array of shape {image_cyx.shape}")
+        if out is None:
+            out = np.empty(image_cyx.shape, np.float32)
+        elif out.shape != image_cyx.shape or out.dtype != np.float32:
+            raise ValueError(f"out is float32 {image_cyx.shape}, not {out.dtype} {out.shape}")
+        for plane, result, offset, scale in zip(image_cyx, out, self.offset, self.scale):
+            if np.can_cast(plane.dtype, np.float32):
+                np.subtract(plane, offset, out=result, dtype=np.float32)
+                np.divide(result, np.float32(scale), out=result)
+            else:
+                # float32 would round wider types before the offset is taken off.
+                np.divide(np.subtract(plane, offset, dtype=np.float64), scale, out=result, casting="same_kind")
+        return out
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything as a dictionary of JSON values; the inverse of `from_json`."""
+        return {"kind": self.kind, "offset": list(self.offset), "scale": list(self.scale)}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Normalization:
+        """Rebuild from `to_json`.
+
+        Raises
+        ------
+        ValueError
+            ``values`` was not made by `to_json`.
+        """
+        try:
+            offset, scale = (tuple(float(value) for value in values[key]) for key in ("offset", "scale"))
+            return cls(values["kind"], offset, scale)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"not a normalisation: {values!r}") from error
+
+
+def robust_range(plane_yx: NDArray[Any], low: float, high: float) -> tuple[float, float]:
+    """Two percentiles of the finite values of one channel; (0, 0) when none is finite.
+
+    Of planes beyond 4 million pixels a regular grid of pixels is used, the same one every time.
+
+    Parameters
+    ----------
+    plane_yx
+        Axes ``YX``, any numeric type.
+    low, high
+        Percentiles, 0..100.
+
+    Examples
+    --------
+    >>> robust_range(np.arange(101).reshape(1, -1), 1, 99)
+    (1.0, 99.0)
+    """
+    step = max(1, math.ceil(math.sqrt(plane_yx.size / _SAMPLED)))
+    # A thin plane keeps its short side whole, so that enough pixels remain.
+    steps = [step if side >= step * step else 1 for side in plane_yx.shape]
+    values = plane_yx[:: steps[0], :: steps[1]].ravel()
+    if values.dtype.kind == "f":
+        values = values[np.isfinite(values)]
+    if values.size == 0:
+        return 0.0, 0.0
+    # float16 and float32 overflow or lose digits in the interpolation.
+    first, second = np.percentile(values.astype(np.float64), (low, high))
+    return float(first), float(second)
+
+
+def fit_channels(image_cyx: NDArray[Any], channels: int) -> NDArray[Any]:
+    """Give an image the number of channels that a network expects, where nothing is lost by it.
+
+    Parameters
+    ----------
+    image_cyx
+        Axes ``CYX``.
+    channels
+        Wanted number of channels.
+
+    Returns
+    -------
+    ndarray
+        Axes ``CYX``: the image itself, its single channel repeated, or the first of three equal channels; maybe
+        a read-only view.
+
+    Raises
+    ------
+    ValueError
+        The counts differ in another way.
+
+    Examples
+    --------
+    >>> fit_channels(np.zeros((1, 4, 5)), 3).shape
+    (3, 4, 5)
+    """
+    have = len(image_cyx)
+    if have == channels:
+        return image_cyx
+    if have == 1 and channels > 1:
+        return np.broadcast_to(image_cyx, (channels, *image_cyx.shape[1:]))
+    if have == 3 and channels == 1 and all(np.array_equal(image_cyx[0], image_cyx[i]) for i in (1, 2)):
+        return image_cyx[:1]
+    note = ", which differ" if have == 3 and channels == 1 else ""
+    raise ValueError(f"the image has {have} channels{note}; {channels} expected")

@@ -1,0 +1,261 @@
+"""Arrays to files, each write atomic: a file is there whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import glob
+import io
+import os
+import secrets
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from septa.errors import InputError, ResourceError
+
+_TIFF_SUFFIXES = (".tif", ".tiff")
+_MICROMETRES_PER_CM = 1e4
+_MICROMETRES_PER_INCH = 25400.0
+
+
+def write_atomic(path: str | Path, write: Callable[[BinaryIO], None]) -> None:
+    """Write a file under a temporary name beside ``path``, flush it to disk, then rename it.
+
+    Missing parent folders are made. When anything fails, ``path`` is as before and nothing is left over.
+
+    Parameters
+    ----------
+    path
+        The file to make or to replace.
+    write
+        Is given the open binary file.
+
+    Raises
+    ------
+    ResourceError
+        The disk or the quota is full.
+    InputError
+        The path cannot be written for another reason.
+    """
+    path = Path(path)
+    temporary = path.parent / f".{path.name}.{secrets.token_hex(8)}.tmp"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        with temporary.open("xb") as stream:
+            write(stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise _write_error(path, error) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def sweep(path: str | Path) -> None:
+    """Remove what killed processes left beside ``path`` while they wrote it; of any file in it, if it is a folder."""
+    path = Path(path)
+    folder, name = (path, "*") if path.is_dir() else (path.parent, glob.escape(path.name))
+    for temporary in folder.glob(f".{name}.{'[0-9a-f]' * 16}.tmp"):
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def write_bytes(path: str | Path, data: bytes) -> None:
+    """Write ``data`` atomically; see `write_atomic`."""
+    write_atomic(path, lambda stream: _write_all(stream, data))
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write ``text`` atomically as UTF-8; see `write_atomic`."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_labels(path: str | Path, labels: NDArray[Any], *, pixel_size_um: tuple[float, float] | None = None) -> None:
+    """Write labels in the smallest unsigned type that holds them.
+
+    Parameters
+    ----------
+    path
+        ``.png`` (8 or 16 bit) or ``.tif``/``.tiff`` (zlib; 8, 16 or 32 bit).
+    labels
+        Integers >= 0, axes ``YX``; or a stack of planes, first axis any, which becomes the pages of a TIFF.
+    pixel_size_um
+        (y, x) micrometres per pixel, written into the file when given.
+
+    Raises
+    ------
+    InputError
+        The suffix is none of these, or PNG cannot hold the labels.
+    ValueError
+        ``labels`` has another type, rank or range.
+    """
+    path = Path(path)
+    if labels.ndim not in (2, 3) or labels.size == 0 or labels.dtype.kind not in "uib":
+        raise ValueError(f"labels are a YX array of integers or a stack of them, not {labels.dtype} {labels.shape}")
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= 2**32:
+        raise ValueError(f"labels lie within 0..{2**32 - 1}, not {low}..{high}")
+    stored = labels.astype(np.min_scalar_type(high))
+    if _suffix(path) != ".png":
+        axes = "YX" if labels.ndim == 2 else "QYX"
+        _write_tiff(path, stored, axes, pixel_size_um)
+        return
+    if labels.ndim == 3:
+        raise InputError(path, f"PNG cannot hold a stack of {len(labels)} label planes", "write to a .tif file")
+    if high > 65535:
+        raise InputError(path, f"PNG cannot hold label {high}; it ends at 65535", "write to a .tif file")
+    write_bytes(path, _encode_png(stored, pixel_size_um))
+
+
+def write_image(path: str | Path, image_cyx: NDArray[Any], *, pixel_size_um: tuple[float, float] | None = None) -> None:
+    """Write an image in its own type.
+
+    Parameters
+    ----------
+    path
+        ``.png`` for 1 or 3 channels of uint8 or uint16; ``.tif``/``.tiff`` (zlib) for any image.
+    image_cyx
+        Integers or floats, axes ``CYX``.
+    pixel_size_um
+        (y, x) micrometres per pixel, written into the file when given.
+
+    Raises
+    ------
+    InputError
+        The suffix is none of these, or PNG cannot hold the image.
+    ValueError
+        ``image_cyx`` is no numeric ``CYX`` array.
+    """
+    path = Path(path)
+    if image_cyx.ndim != 3 or image_cyx.size == 0 or image_cyx.dtype.kind not in "uibf":
+        raise ValueError(f"an image is a CYX array of numbers, not {image_cyx.dtype} {image_cyx.shape}")
+    stored = image_cyx.astype(np.uint8) if image_cyx.dtype == bool else image_cyx
+    channels = len(stored)
+    rgb = channels == 3 and stored.dtype == np.uint8
+    if _suffix(path) != ".png":
+        array = np.moveaxis(stored, 0, 2) if rgb else stored[0] if channels == 1 else stored
+        _write_tiff(path, array, "YXS" if rgb else "YX" if channels == 1 else "CYX", pixel_size_um, rgb=rgb)
+        return
+    if channels not in (1, 3) or stored.dtype not in (np.uint8, np.uint16):
+        what = f"PNG cannot hold {channels} channels of {stored.dtype}"
+        raise InputError(path, what, "write to a .tif file")
+    write_bytes(path, _encode_png(stored[0] if channels == 1 else np.moveaxis(stored, 0, 2), pixel_size_um))
+
+
+def write_probabilities(
+    path: str | Path, probabilities_kyx: NDArray[Any], *, pixel_size_um: tuple[float, float] | None = None
+) -> None:
+    """Write class probabilities as a TIFF of float16 planes, axes ``CYX``, zlib.
+
+    Parameters
+    ----------
+    path
+        Ends in ``.tif`` or ``.tiff``.
+    probabilities_kyx
+        Floats in 0..1, axes ``KYX``.
+    pixel_size_um
+        (y, x) micrometres per pixel, written into the file when given.
+
+    Raises
+    ------
+    InputError
+        The suffix is another one.
+    ValueError
+        ``probabilities_kyx`` is no ``KYX`` array of floats.
+    """
+    path = Path(path)
+    if probabilities_kyx.ndim != 3 or probabilities_kyx.size == 0 or probabilities_kyx.dtype.kind != "f":
+        got = f"{probabilities_kyx.dtype} {probabilities_kyx.shape}"
+        raise ValueError(f"probabilities are a KYX array of floats, not {got}")
+    if _suffix(path) == ".png":
+        raise InputError(path, "PNG cannot hold probabilities", "write to a .tif file")
+    _write_tiff(path, probabilities_kyx.astype(np.float16), "CYX", pixel_size_um)
+
+
+def encode_png(array: NDArray[Any]) -> bytes:
+    """Encode a uint8 picture, axes ``YXS`` with 3 samples or ``YX``, as the bytes of a PNG file.
+
+    Raises
+    ------
+    ValueError
+        ``array`` is something else.
+
+    Examples
+    --------
+    >>> encode_png(np.zeros((2, 3), np.uint8))[:4]
+    b'\\x89PNG'
+    """
+    if array.dtype != np.uint8 or array.size == 0 or (array.ndim != 2 and array.shape[2:] != (3,)):
+        raise ValueError(f"a picture is uint8 with axes YX or YXS (3 samples), not {array.dtype} {array.shape}")
+    return _encode_png(array, None)
+
+
+def _encode_png(array: NDArray[Any], pixel_size_um: tuple[float, float] | None) -> bytes:
+    array = np.ascontiguousarray(array)
+    if array.ndim == 3 and array.dtype == np.uint16:
+        # Pillow has no 16-bit colours, and the encoder that has them writes no resolution.
+        import imagecodecs
+
+        return bytes(imagecodecs.png_encode(array))
+    buffer = io.BytesIO()
+    options: dict[str, Any] = {}
+    if pixel_size_um is not None:
+        options["dpi"] = (_MICROMETRES_PER_INCH / pixel_size_um[1], _MICROMETRES_PER_INCH / pixel_size_um[0])
+    Image.fromarray(array).save(buffer, format="PNG", **options)
+    return buffer.getvalue()
+
+
+def _write_tiff(
+    path: Path, array: NDArray[Any], axes: str, pixel_size_um: tuple[float, float] | None, *, rgb: bool = False
+) -> None:
+    import tifffile
+
+    options: dict[str, Any] = {"photometric": "rgb" if rgb else "minisblack", "metadata": {"axes": axes}}
+    if pixel_size_um is not None:
+        y, x = pixel_size_um
+        options |= {"resolution": (_MICROMETRES_PER_CM / x, _MICROMETRES_PER_CM / y), "resolutionunit": "CENTIMETER"}
+
+    def write(stream: BinaryIO) -> None:
+        tifffile.imwrite(stream, array, compression="zlib", **options)
+
+    write_atomic(path, write)
+
+
+def _suffix(path: Path) -> str:
+    suffix = path.suffix.lower()
+    if suffix != ".png" and suffix not in _TIFF_SUFFIXES:
+        given = f"'{path.suffix}' is no suffix that can be written" if suffix else "the name has no suffix"
+        raise InputError(path, given, "end the name in .png or .tif")
+    return suffix
+
+
+def _write_all(stream: BinaryIO, data: bytes) -> None:
+    stream.write(data)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename survive a power cut; systems that cannot open a folder do without."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _write_error(path: Path, error: OSError) -> InputError | ResourceError:
+    # numpy reports a full disk without an error number, as "N requested and M written".
+    if error.errno in (errno.ENOSPC, errno.EDQUOT) or (error.errno is None and "requested and" in str(error)):
+        return ResourceError(path, "the disk or the quota is full", "free some space or write elsewhere")
+    reason = error.strerror or str(error)
+    return InputError(path, f"cannot be written ({reason})", "check the path and its permissions")

@@ -1,0 +1,1 @@
+"""Inference: exact tiles, the tile loop and the engines that execute a net."""

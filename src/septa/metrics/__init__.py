@@ -1,0 +1,1 @@
+"""Pure array functions that compare a prediction with labels."""

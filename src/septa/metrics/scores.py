@@ -1,0 +1,259 @@
+"""Scores of predictions: of each image, of each class, and how sure they are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+from rich.text import Text
+
+from septa.errors import InputError
+from septa.metrics import pixels
+from septa.metrics.pixels import Counts, Labels
+
+_CLASS_METRICS = {"dice": pixels.dice, "iou": pixels.iou, "precision": pixels.precision, "recall": pixels.recall}
+_PIXEL_METRICS = {"pixel_accuracy": pixels.pixel_accuracy, "pixel_error": pixels.pixel_error}
+HEADERS = {"dice": "Dice = F1", "iou": "IoU", "precision": "Precision", "recall": "Recall"}
+LEVEL, _RESAMPLES, _SEED = 0.95, 2000, 0
+POLICY = (
+    "A class absent from both labels and prediction of an image scores 1.0 there; absent from only one of them, 0.0."
+)
+
+
+@dataclass(frozen=True)
+class ImageScores:
+    """Scores of one image, each 0 to 1.
+
+    ``classes`` maps class name to metric (dice, iou, precision, recall) to score. With overlapping classes, the pixel
+    accuracy and error count each pixel once for each class.
+    """
+
+    name: str
+    classes: dict[str, dict[str, float]]
+    pixel_accuracy: float
+    pixel_error: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores over a set of images; no value is ever NaN.
+
+    Attributes
+    ----------
+    class_names
+        Class 0 first.
+    images
+        Scores of each image in the order given.
+    classes
+        Class name to metric to ``mean`` over images and the ends ``low`` and ``high`` of its bootstrap interval.
+    pooled
+        Class name to metric to its value over the pixels of all images together.
+    summary
+        dice, iou, precision and recall as the mean of ``classes`` over the foreground classes (all but class 0;
+        with overlapping classes, all), and pixel_accuracy and pixel_error as the mean over images.
+    policy
+        How a class that is absent is scored.
+    pixels
+        pixel_accuracy and pixel_error, each with ``mean``, ``low``, ``high`` and ``pooled``.
+    both_empty
+        Class name to the number of images in which neither labels nor prediction have it, so that it scored 1.0.
+    unscored
+        Names of the images without any counted pixel (all are the ignore label). They are listed in ``images``,
+        but count in no mean and no interval.
+    notes
+        What was inferred to get the scores, printable lines.
+    multilabel
+        Whether classes overlap, so that every class is foreground.
+    """
+
+    class_names: tuple[str, ...]
+    images: tuple[ImageScores, ...]
+    classes: dict[str, dict[str, dict[str, float]]]
+    pooled: dict[str, dict[str, float]]
+    summary: dict[str, float]
+    policy: str
+    pixels: dict[str, dict[str, float]] = field(default_factory=dict)
+    both_empty: dict[str, int] = field(default_factory=dict)
+    unscored: tuple[str, ...] = ()
+    multilabel: bool = False
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for strict JSON: keys sorted, images sorted by name, no NaN."""
+        images = [
+            {"name": image.name, "classes": image.classes}
+            | {"pixel_accuracy": image.pixel_accuracy, "pixel_error": image.pixel_error}
+            for image in sorted(self.images, key=lambda image: image.name)
+        ]
+        plain: dict[str, Any] = _sorted_keys(
+            {
+                "class_names": list(self.class_names),
+                "images": images,
+                "classes": self.classes,
+                "pooled": self.pooled,
+                "summary": self.summary,
+                "policy": self.policy,
+                "pixels": self.pixels,
+                "both_empty": self.both_empty,
+                "multilabel": self.multilabel,
+                "unscored": sorted(self.unscored),
+                "interval": {"level": LEVEL, "resamples": _RESAMPLES, "seed": _SEED},
+            }
+        )
+        return plain
+
+    def table(self) -> Table:
+        """One row for each class: mean over images, its interval, and the value over all pixels."""
+        table = Table(caption=self._caption(), caption_justify="left", caption_style="", show_lines=True)
+        table.add_column("Class", overflow="fold")
+        for header in HEADERS.values():
+            table.add_column(header, justify="right", no_wrap=True)
+        for name in self.class_names:
+            cells = [_cell(self.classes[name][metric], self.pooled[name][metric]) for metric in HEADERS]
+            table.add_row(Text(name), *cells)
+        if len(self.class_names) > (1 if self.multilabel else 2):
+            table.add_row("foreground\nmean", *(f"{self.summary[metric]:.4f}" for metric in HEADERS))
+        return table
+
+    def _caption(self) -> Text:
+        lines = []
+        for metric, spread in self.pixels.items():
+            mean, interval, pooled = _cell(spread, spread["pooled"]).split("\n")
+            lines.append(f"{metric.replace('_', ' ').capitalize()}: {mean} ({interval}), {pooled}.")
+        scored = len(self.images) - len(self.unscored)
+        lines.append(
+            f"Mean over {scored} image{'s' if scored != 1 else ''}, below it its {LEVEL:.0%} bootstrap "
+            "interval over images; pooled: over all pixels."
+        )
+        empty = ", ".join(f"{name} in {count}" for name, count in self.both_empty.items() if count)
+        lines.append(self.policy + (f" Absent from both: {empty} of {scored} images." if empty else ""))
+        if self.unscored:
+            lines.append(f"{len(self.unscored)} more without any counted pixel (all ignored) left out of the means.")
+        return Text("\n".join(lines))
+
+
+def evaluate_labels(
+    items: Iterable[tuple[str, Labels, Labels]], class_names: Sequence[str], *, multilabel: bool = False
+) -> Evaluation:
+    """Score predictions against labels, one image at a time.
+
+    Parameters
+    ----------
+    items
+        Name, truth YX and prediction YX of each image: encoded labels, that is class indices, or bit fields if
+        ``multilabel``. Truth pixels of -1 are ignored. Read once, and no array is kept.
+    class_names
+        Name of each class, class 0 (background) first; ``multilabel``: of each bit, no background.
+    notes
+        What was inferred to get the scores, printable lines.
+    multilabel
+        Whether classes overlap.
+
+    Raises
+    ------
+    InputError
+        Naming the image, for arrays that do not fit each other or hold values that are no class; for class names
+        that are too few or not unique; if there is no image, or every pixel is ignored.
+
+    Examples
+    --------
+    >>> truth = np.array([[0, 1, 1]])
+    >>> evaluate_labels([("a", truth, truth)], ["background", "nucleus"]).summary["dice"]
+    1.0
+    """
+    names = _checked_names(class_names, multilabel)
+    total = np.zeros((len(names), 2, 2) if multilabel else (len(names), len(names)), np.int64)
+    both_empty = np.zeros(len(names), np.int64)
+    images: list[ImageScores] = []
+    scored: list[ImageScores] = []
+    unscored: list[str] = []
+    for name, truth_yx, prediction_yx in items:
+        confusion = _confusion(name, truth_yx, prediction_yx, names, multilabel)
+        images.append(_score(name, confusion, names))
+        if not confusion.any():
+            unscored.append(name)
+            continue
+        scored.append(images[-1])
+        total += confusion
+        both_empty += pixels.class_counts(confusion)[:, :3].sum(axis=1) == 0
+    if not scored:
+        problem = "every pixel of every image is the ignore label" if images else "there is no image"
+        raise InputError("evaluation", problem, "give at least one image with labels that are not all ignored")
+    classes = _class_spreads(scored, names)
+    spreads = {metric: _spread(getattr(image, metric) for image in scored) for metric in _PIXEL_METRICS}
+    foreground = names if multilabel else names[1:]
+    return Evaluation(
+        class_names=names,
+        images=tuple(images),
+        classes=classes,
+        pooled=_by_class(total, names),
+        summary={metric: _mean([classes[name][metric]["mean"] for name in foreground]) for metric in _CLASS_METRICS}
+        | {metric: spread["mean"] for metric, spread in spreads.items()},
+        policy=POLICY,
+        pixels={metric: spreads[metric] | {"pooled": score(total)} for metric, score in _PIXEL_METRICS.items()},
+        both_empty=dict(zip(names, both_empty.tolist(), strict=True)),
+        unscored=tuple(unscored),
+        multilabel=multilabel,
+    )
+
+
+def _checked_names(class_names: Sequence[str], multilabel: bool) -> tuple[str, ...]:
+    names = tuple(class_names)
+    fewest = 1 if multilabel else 2
+    if len(names) < fewest or len(set(names)) < len(names):
+        problem = f"expected at least {fewest} different names, got {', '.join(map(repr, names)) or 'none'}"
+        raise InputError("class names", problem, "name each class once, background first unless classes overlap")
+    return names
+
+
+def _confusion(name: str, truth_yx: Labels, prediction_yx: Labels, names: tuple[str, ...], multilabel: bool) -> Counts:
+    count = pixels.confusion_multilabel if multilabel else pixels.confusion
+    try:
+        return count(truth_yx, prediction_yx, len(names))
+    except ValueError as error:
+        remedy = f"give labels and a prediction of the same image with the classes {', '.join(names)}"
+        raise InputError(name, str(error), remedy) from None
+
+
+def _score(name: str, confusion: Counts, names: tuple[str, ...]) -> ImageScores:
+    return ImageScores(
+        name, _by_class(confusion, names), **{metric: score(confusion) for metric, score in _PIXEL_METRICS.items()}
+    )
+
+
+def _by_class(confusion: Counts, names: tuple[str, ...]) -> dict[str, dict[str, float]]:
+    counts = pixels.class_counts(confusion)
+    columns = {metric: score(counts).tolist() for metric, score in _CLASS_METRICS.items()}
+    return {name: {metric: column[k] for metric, column in columns.items()} for k, name in enumerate(names)}
+
+
+def _class_spreads(images: Sequence[ImageScores], names: tuple[str, ...]) -> dict[str, dict[str, dict[str, float]]]:
+    return {
+        name: {metric: _spread(image.classes[name][metric] for image in images) for metric in _CLASS_METRICS}
+        for name in names
+    }
+
+
+def _spread(values: Iterable[float]) -> dict[str, float]:
+    numbers = list(values)
+    low, high = pixels.bootstrap_interval(numbers, level=LEVEL, resamples=_RESAMPLES, seed=_SEED)
+    return {"mean": _mean(numbers), "low": low, "high": high}
+
+
+def _mean(values: Sequence[float]) -> float:
+    # Exact summation makes the mean independent of the order; the bounds keep rounding from leaving the values' range.
+    return min(max(math.fsum(values) / len(values), min(values)), max(values))
+
+
+def _cell(spread: Mapping[str, float], pooled: float) -> str:
+    return f"{spread['mean']:.4f}\n{spread['low']:.4f}–{spread['high']:.4f}\npooled {pooled:.4f}"
+
+
+def _sorted_keys(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _sorted_keys(value[key]) for key in sorted(value)}
+    return [_sorted_keys(inner) for inner in value] if isinstance(value, list) else value

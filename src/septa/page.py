@@ -1,0 +1,248 @@
+"""HTML pages that stand alone: one file, no network, light and dark, readable without JavaScript.
+
+Pure functions from values to strings. Every function escapes the text it is given, so what they return is safe to
+join; only arguments named ``body`` or ``cells`` are HTML already.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import math
+import re
+from collections.abc import Iterable, Sequence
+
+Color = tuple[str, str]
+"""A CSS colour for light pages and one for dark pages."""
+
+BLUE: Color = ("#0a6ea8", "#5ab4ea")
+ORANGE: Color = ("#c4560a", "#f7a35c")
+GREEN: Color = ("#0b8262", "#3ecf9f")
+INK: Color = ("#17212b", "#e5ebf1")
+
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069\ufffe\uffff]")
+
+
+def text(value: object) -> str:
+    """Escape anything for use in HTML, between tags and in quoted attributes.
+
+    Control characters, lone surrogates (undecodable file names) and marks that reverse the writing direction become
+    the replacement character, so that a hostile name can neither break the page nor disguise itself.
+
+    Examples
+    --------
+    >>> text('<b>"x".png')
+    '&lt;b&gt;&quot;x&quot;.png'
+    """
+    return html.escape(_UNPRINTABLE.sub("\ufffd", str(value)), quote=True)
+
+
+def number(value: float) -> str:
+    """Write a number for people: four significant digits, thousands set apart, ``–`` for NaN and infinities.
+
+    Examples
+    --------
+    >>> number(0.91234), number(1e-5), number(2000.0) == "2\u202f000", number(float("nan"))
+    ('0.9123', '1e-5', True, '–')
+    """
+    if not math.isfinite(value):
+        return "–"
+    if value != 0 and not 1e-3 <= abs(value) < 1e7:
+        mantissa, _, exponent = f"{value:.3e}".partition("e")
+        mantissa = mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa
+        return f"{mantissa}e{int(exponent)}"
+    if abs(value) >= 1000:
+        return f"{value:,.0f}".replace(",", "\u202f")
+    return f"{value:.4g}"
+
+
+def tint(rgb: tuple[int, int, int]) -> Color:
+    """Darken or lighten an RGB colour (0..255) until it is legible as a line on a light and on a dark page.
+
+    Examples
+    --------
+    >>> tint((0, 90, 160))[0], tint((240, 228, 66))[1]
+    ('#005aa0', '#f0e442')
+    """
+    light, dark = (float(rgb[0]), float(rgb[1]), float(rgb[2])), (float(rgb[0]), float(rgb[1]), float(rgb[2]))
+    while _luminance(light) > 0.30:
+        light = (light[0] * 0.95, light[1] * 0.95, light[2] * 0.95)
+    while _luminance(dark) < 0.18:
+        dark = (dark[0] + (255 - dark[0]) * 0.08, dark[1] + (255 - dark[1]) * 0.08, dark[2] + (255 - dark[2]) * 0.08)
+    return _hex(light), _hex(dark)
+
+
+def swatch(rgb: tuple[int, int, int]) -> str:
+    """A small square of exactly this RGB colour (0..255), for legends of images."""
+    return f'<span class="swatch" style="background:{_hex(rgb)}"></span>'
+
+
+def png_tag(png: bytes, alt: str, width: int, height: int) -> str:
+    """An ``<img>`` that carries its PNG file with it; images of few pixels are enlarged without smoothing.
+
+    Parameters
+    ----------
+    png
+        A complete PNG file.
+    alt
+        What the image shows, for those who do not see it.
+    width, height
+        Size in pixels; very long images are framed rather than stretched.
+    """
+    shape = min(max(width / height, 0.6), 3.0)
+    kind = ' class="pixels"' if max(width, height) < 160 else ""
+    data = base64.b64encode(png).decode("ascii")
+    return (
+        f'<img{kind} src="data:image/png;base64,{data}" alt="{text(alt)}" width="{width}" height="{height}"'
+        f' style="aspect-ratio:{shape:.3f}" decoding="async">'
+    )
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, names: int = 1) -> str:
+    """A table from escaped text.
+
+    Parameters
+    ----------
+    head
+        Column titles, plain text.
+    rows
+        HTML of the cells, one sequence a row, as long as ``head``.
+    names
+        How many columns from the left hold words; the others hold numbers and are set flush right.
+    """
+
+    def row(tag: str, cells: Sequence[str]) -> str:
+        kinds = ("" if i < names else ' class="n"' for i in range(len(cells)))
+        return (
+            "<tr>" + "".join(f"<{tag}{kind}>{cell}</{tag}>" for kind, cell in zip(kinds, cells, strict=True)) + "</tr>"
+        )
+
+    titles = row("th", [text(title) for title in head])
+    body = "\n".join(row("td", cells) for cells in rows)
+    return f'<div class="wide"><table><thead>{titles}</thead>\n<tbody>{body}</tbody></table></div>'
+
+
+def page(title: str, body: str) -> str:
+    """A complete HTML document with the shared style.
+
+    A content security policy inside the page forbids every connection, so that it loads nothing even if a browser
+    were tricked.
+
+    Parameters
+    ----------
+    title
+        Plain text.
+    body
+        HTML of what stands in ``<main>``.
+    """
+    digest = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode("ascii")
+    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="color-scheme" content="light dark">\n<meta name="generator" content="septa">\n'
+        f"<title>{text(title)}</title>\n<style>{_STYLE}</style>\n</head>\n"
+        f"<body>\n<main>\n{body}\n</main>\n<script>{_SCRIPT}</script>\n</body>\n</html>\n"
+    )
+
+
+def _hex(rgb: Sequence[float]) -> str:
+    return "#" + "".join(f"{min(max(round(value), 0), 255):02x}" for value in rgb)
+
+
+def _luminance(rgb: Sequence[float]) -> float:
+    """Relative luminance of sRGB, 0 to 1 (WCAG 2)."""
+    linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in (value / 255 for value in rgb)]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+_STYLE = """
+:root{--page:#f4f6f8;--card:#fff;--ink:#17212b;--soft:#5a6876;--line:#e2e7ec;--accent:#0a6ea8;--code:#f7f9fa;
+--warn:#8a5a00;--warnbg:#fff6e0;--shadow:0 1px 2px #0f1e2d12,0 2px 10px #0f1e2d0a}
+@media (prefers-color-scheme:dark){:root{--page:#0e1318;--card:#161d25;--ink:#e5ebf1;--soft:#95a3b2;--line:#27313c;
+--accent:#5ab4ea;--code:#10161c;--warn:#f2c66d;--warnbg:#2b2413;--shadow:none}}
+*{box-sizing:border-box}
+body{margin:0;background:var(--page);color:var(--ink);
+font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",sans-serif}
+main{max-width:1160px;margin:0 auto;padding:36px 20px 60px}
+header{display:flex;flex-wrap:wrap;gap:8px 32px;align-items:flex-end;justify-content:space-between;margin-bottom:22px}
+h1{font-size:27px;line-height:1.2;margin:0;font-weight:650;letter-spacing:-.015em;overflow-wrap:anywhere}
+h2{font-size:18px;margin:38px 0 12px;font-weight:650;letter-spacing:-.01em}
+p{margin:6px 0}.soft,header p,figcaption i{color:var(--soft)}figcaption i{font-size:12px}
+nav{font-size:14px;display:flex;flex-wrap:wrap;gap:2px 16px}a{color:var(--accent);text-decoration:none}
+a:hover{text-decoration:underline}
+.cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(160px,1fr));gap:12px}
+.card,.chart,.panel,.box{background:var(--card);border:1px solid var(--line);border-radius:10px;
+box-shadow:var(--shadow)}
+.card{padding:13px 16px}.card p{margin:0;font-size:13px;color:var(--soft)}
+.card .big{font-size:25px;line-height:1.3;font-weight:650;color:var(--ink);letter-spacing:-.02em;
+font-variant-numeric:tabular-nums}
+.card.first{border-color:var(--accent);box-shadow:inset 3px 0 var(--accent)}.card.first .big{color:var(--accent)}
+.notes{list-style:none;margin:14px 0 0;padding:9px 16px;border-left:3px solid var(--line);color:var(--soft);
+font-size:14px}
+.hints{background:var(--warnbg);color:var(--warn);border-color:var(--warn);border-radius:0 8px 8px 0}
+.notes li{margin:3px 0;overflow-wrap:anywhere}
+.charts{display:grid;grid-template-columns:repeat(6,1fr);gap:12px}.chart{grid-column:span 2}
+.chart.half,.half>.chart{grid-column:span 3}.half,.third{display:contents}
+figure{margin:0}.chart{padding:12px 14px 8px;min-width:0}.chart svg{display:block;width:100%;height:auto;margin-top:4px}
+.chart figcaption{display:flex;flex-wrap:wrap;gap:2px 12px;align-items:baseline;font-size:14px}
+.chart figcaption>span{display:flex;flex-wrap:wrap;gap:0 13px;font-size:12.5px;color:var(--soft);margin-left:auto}
+.chart figcaption>span b{color:var(--ink);font-weight:600;font-variant-numeric:tabular-nums}
+.c{--c:var(--l)}@media (prefers-color-scheme:dark){.c{--c:var(--d)}}
+.key::before{content:"";display:inline-block;width:14px;height:3px;border-radius:2px;background:var(--c);
+margin-right:6px;vertical-align:middle}
+svg text{font-size:11px;fill:var(--soft);font-variant-numeric:tabular-nums}
+svg .y,svg .end{text-anchor:end}svg .x{text-anchor:middle}svg .x.end{text-anchor:end}
+svg .grid{stroke:var(--line);stroke-width:1}
+svg polyline{fill:none;stroke:var(--c);stroke-width:1.8;stroke-linejoin:round;stroke-linecap:round}
+svg .faint polyline{stroke-width:1;opacity:.32}svg .dot{fill:var(--c)}
+svg .ring{fill:none;stroke:var(--ink);stroke-width:1.3}
+.at rect{fill:transparent}.at line{stroke:var(--soft);stroke-width:1}.at line,.at .dot{opacity:0;pointer-events:none}
+.at:hover line{opacity:.5}.at:hover .dot{opacity:1;stroke:var(--card);stroke-width:1}
+.tip{position:fixed;z-index:9;pointer-events:none;white-space:pre;background:var(--ink);color:var(--card);
+font-size:12.5px;line-height:1.45;padding:5px 9px;border-radius:6px;font-variant-numeric:tabular-nums}
+.box{padding:6px 16px}.wide{overflow-x:auto}
+table{border-collapse:collapse;width:100%;font-size:14px}
+td,th{padding:7px 14px 7px 0;text-align:left;vertical-align:top}
+th{font-weight:600;font-size:13px;color:var(--soft);white-space:nowrap}
+tbody tr{border-top:1px solid var(--line)}td:first-child{overflow-wrap:anywhere;min-width:110px}
+td.n,th.n{text-align:right;padding:7px 0 7px 18px;font-variant-numeric:tabular-nums;white-space:nowrap}
+td small{color:var(--soft);font-size:12.5px;margin-left:5px}
+.span{display:inline-block;position:relative;width:110px;height:10px;margin-right:10px;border-radius:5px;
+background:var(--line);vertical-align:middle;overflow:hidden}
+.span i,.span b{position:absolute;top:0;bottom:0}.span i{background:var(--accent);opacity:.4;border-radius:5px}
+.span b{width:3px;margin-left:-1.5px;background:var(--accent)}
+.swatch{display:inline-block;width:12px;height:12px;border-radius:3px;margin-right:6px;vertical-align:-1px;
+box-shadow:inset 0 0 0 1px #8885}
+.legend{display:flex;flex-wrap:wrap;gap:2px 18px;font-size:13.5px;color:var(--soft);margin-bottom:6px}
+.legend b{font-weight:600;min-width:70px}.legend+.panel{margin-top:10px}
+.panel{padding:10px 14px 14px;margin-bottom:12px;break-inside:avoid}
+.panel h3{display:flex;flex-wrap:wrap;gap:2px 12px;margin:0 0 8px;font-size:14px;font-weight:600;overflow-wrap:anywhere}
+.panel h3 span{color:var(--soft);font-weight:400;margin-left:auto;font-variant-numeric:tabular-nums}
+.four{display:grid;grid-template-columns:repeat(4,1fr);gap:10px}
+.four figcaption{font-size:12.5px;color:var(--soft);margin-top:3px}
+img{display:block;width:100%;height:auto;object-fit:contain;border-radius:5px;background:var(--code)}
+.pixels{image-rendering:pixelated}
+pre{margin:0;padding:14px 16px;overflow-x:auto;font:12.8px/1.55 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;
+background:var(--code);border:1px solid var(--line);border-radius:10px;tab-size:2}
+pre.wrap{white-space:pre-wrap;overflow-wrap:anywhere}pre .why{color:var(--soft)}pre .top{color:var(--accent)}
+details{margin-top:12px}summary{cursor:pointer;color:var(--accent);font-size:14px}
+details[open] summary{margin-bottom:8px}
+.two{display:grid;grid-template-columns:2fr 1fr;gap:12px 24px;align-items:start}.two>*{min-width:0}
+.two td{overflow-wrap:anywhere}
+footer{margin-top:40px;color:var(--soft);font-size:13px}
+@media (max-width:820px){.chart,.half>.chart{grid-column:1/-1}.two{grid-template-columns:1fr}
+.four{grid-template-columns:1fr 1fr}main{padding-top:22px}}
+@media print{body{background:#fff}nav,.at{display:none}}
+"""
+
+_SCRIPT = """(()=>{const tip=document.createElement("div");
+tip.className="tip";tip.hidden=true;document.body.append(tip);
+for(const g of document.querySelectorAll(".at")){const title=g.querySelector("title"),words=title.textContent;
+title.remove();g.addEventListener("pointermove",e=>{tip.textContent=words;tip.hidden=false;
+const w=tip.offsetWidth,h=tip.offsetHeight;
+tip.style.left=(e.clientX+16+w>innerWidth?e.clientX-w-12:e.clientX+16)+"px";
+tip.style.top=Math.max(4,Math.min(e.clientY-h/2,innerHeight-h-4))+"px"});
+g.addEventListener("pointerleave",()=>{tip.hidden=true})}})()"""

@@ -1,0 +1,367 @@
+"""The training report: one HTML file that shows what was trained, how it went and how good it is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from septa.chart import Series, line_chart
+from septa.gallery import Panel, gallery_html
+from septa.images.overlay import CLASS_COLORS
+from septa.images.write import write_text
+from septa.metrics.scores import HEADERS, LEVEL, Evaluation
+from septa.page import BLUE, GREEN, INK, ORANGE, Color, number, page, table, text, tint
+
+__all__ = ["Panel", "write_report"]
+
+_MAX_ROWS = 500
+_MAX_NOTES = 12
+_MAX_CURVES = 8
+_SMALL = (350, 180)
+_SMOOTHED_FROM = 40
+_LOG_RATIO = 30
+
+Row = Mapping[str, float]
+Points = list[tuple[float, float]]
+
+
+def write_report(
+    path: str | PathLike[str],
+    *,
+    title: str,
+    command: str,
+    versions: dict[str, str],
+    recipe_yaml: str,
+    fingerprint: dict[str, Any],
+    history: Sequence[Row],
+    evaluation: Evaluation | None,
+    gallery: Sequence[Panel],
+    notes: Sequence[str],
+) -> None:
+    """Write the report of a training as one HTML file that loads nothing from anywhere.
+
+    It shows, from top to bottom: the score; what to know about the run; curves of loss, validation score, learning
+    rate, throughput and waiting for data; scores of each class with their intervals and of each image; validation
+    images, worst first, each with truth, prediction and a map of the errors; the recipe with its reasons; facts of
+    the data set, versions and the command. It follows the reader's light or dark setting and works without
+    JavaScript. All text is escaped. The file is written atomically.
+
+    Parameters
+    ----------
+    path
+        The ``.html`` file to write; missing folders are made.
+    title
+        Heading, such as the name of the model.
+    command
+        The command line that started the training.
+    versions
+        Name of each program or library to its version.
+    recipe_yaml
+        The resolved recipe; what follows ``  # `` on a line is shown as its reason.
+    fingerprint
+        Facts of the data set; may be nested.
+    history
+        Rows in order of ``step``. Rows of training have ``loss``, ``lr``, ``images_per_s``, ``data_wait`` (share of
+        the time, 0 to 1) and ``minutes``; rows of validation ``score``, ``val_loss`` and ``dice_<class>``. Keys may
+        be missing, and values that are not finite are left out.
+    evaluation
+        Scores of the validation images, if there were any.
+    gallery
+        Validation images with their labels and predictions; the worst 24 are shown.
+    notes
+        Lines the reader should see first.
+
+    Raises
+    ------
+    InputError, ResourceError
+        If the file cannot be written.
+    """
+    curves = _curves(history, evaluation)
+    scores = "" if evaluation is None else _scores(evaluation)
+    bits = len(evaluation.class_names) if evaluation is not None and evaluation.multilabel else 0
+    images = gallery_html(gallery, _class_colors(evaluation), bits)
+    facts = _facts(fingerprint, versions, command)
+    parts = {
+        "Curves": curves,
+        "Scores": scores,
+        "Images": images,
+        "Recipe": _recipe(recipe_yaml),
+        "Data and set-up": facts,
+    }
+    shown = [(name, name.split()[0].lower(), content) for name, content in parts.items() if content]
+    links = "".join(f'<a href="#{anchor}">{text(name)}</a>' for name, anchor, _ in shown)
+    body = [
+        f"<header><div><h1>{text(title)}</h1><p>{_summary(history, evaluation)}</p></div><nav>{links}</nav></header>",
+        _cards(history, evaluation),
+        _list("notes", notes),
+        _list("notes hints", _hints(history)),
+        *(f'<section id="{anchor}"><h2>{text(name)}</h2>\n{content}</section>' for name, anchor, content in shown),
+        "<footer>Written by septa.</footer>",
+    ]
+    write_text(Path(path), page(title, "\n".join(part for part in body if part)))
+
+
+def _column(history: Iterable[Row], key: str, factor: float = 1.0) -> Points:
+    """Every finite value of a key, with its step."""
+    points = []
+    for row in history:
+        step, value = _finite(row.get("step")), _finite(row.get(key))
+        if step is not None and value is not None:
+            points.append((step, value * factor))
+    return points
+
+
+def _finite(value: object) -> float | None:
+    plain = float(value) if isinstance(value, int | float | np.integer | np.floating) else math.nan
+    return plain if math.isfinite(plain) else None
+
+
+def _best(history: Sequence[Row]) -> tuple[float, float] | None:
+    """Step and score of the best validation, the first of equals."""
+    return max(_column(history, "score"), key=lambda point: point[1], default=None)
+
+
+def _foreground(evaluation: Evaluation) -> tuple[str, ...]:
+    return evaluation.class_names if evaluation.multilabel else evaluation.class_names[1:]
+
+
+def _class_colors(evaluation: Evaluation | None) -> dict[str, tuple[int, int, int]]:
+    """The colour in which the gallery shows each foreground class."""
+    names = () if evaluation is None else _foreground(evaluation)
+    return {name: CLASS_COLORS[i % len(CLASS_COLORS)] for i, name in enumerate(names)}
+
+
+def _range(spread: Mapping[str, float]) -> str:
+    return f"{spread['low']:.3f}–{spread['high']:.3f}"
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _list(kind: str, lines: Sequence[str]) -> str:
+    items = [f"<li>{text(line)}</li>" for line in lines]
+    first, more = "".join(items[:_MAX_NOTES]), "".join(items[_MAX_NOTES:])
+    if more:
+        count = len(items) - _MAX_NOTES
+        first += f'<li><details><summary>{count} more</summary><ul class="notes">{more}</ul></details></li>'
+    return f'<ul class="{kind}">{first}</ul>' if first else ""
+
+
+def _summary(history: Sequence[Row], evaluation: Evaluation | None) -> str:
+    steps = max((step for step, _ in _column(history, "step")), default=0)
+    minutes = max((value for _, value in _column(history, "minutes")), default=0)
+    parts = ["Training report"]
+    if steps:
+        parts.append(f"{number(steps)} steps" + (f" in {_duration(minutes)}" if minutes > 0 else ""))
+    if evaluation is not None:
+        parts.append(f"scored on {_plural(len(evaluation.images), 'validation image')}")
+    return text(", ".join(parts)) + "."
+
+
+def _duration(minutes: float) -> str:
+    if minutes < 1:
+        return f"{minutes * 60:.0f} s"
+    return f"{minutes:.0f} min" if minutes < 90 else f"{minutes // 60:.0f} h {minutes % 60:.0f} min"
+
+
+def _cards(history: Sequence[Row], evaluation: Evaluation | None) -> str:
+    cards: list[tuple[str, str, str]] = []
+    best = _best(history)
+    if evaluation is not None:
+        names = _foreground(evaluation)
+        spread = evaluation.classes[names[0]]["dice"] if len(names) == 1 else None
+        below = f"{LEVEL:.0%} interval {_range(spread)}" if spread else f"mean of {len(names)} classes"
+        cards.append(("Dice on validation images", f"{evaluation.summary['dice']:.3f}", below))
+        spread = evaluation.classes[names[0]]["iou"] if len(names) == 1 else None
+        below = f"{LEVEL:.0%} interval {_range(spread)}" if spread else f"mean of {len(names)} classes"
+        cards.append(("IoU", f"{evaluation.summary['iou']:.3f}", below))
+        pixels = evaluation.pixels.get("pixel_accuracy")
+        below = f"{LEVEL:.0%} interval {_range(pixels)}" if pixels else "share of pixels that are right"
+        cards.append(("Pixel accuracy", f"{evaluation.summary['pixel_accuracy']:.3f}", below))
+    if best is not None:
+        last = max(step for step, _ in _column(history, "step"))
+        cards.append(("Best validation score", f"{best[1]:.3f}", f"at step {number(best[0])} of {number(last)}"))
+    rates, waits = _column(history, "images_per_s"), _column(history, "data_wait", 100)
+    if rates:
+        below = f"{median(share for _, share in waits):.0f}% of the time waiting for data" if waits else "median"
+        cards.append(("Images per second", number(float(f"{median(rate for _, rate in rates):.3g}")), below))
+    boxes = "".join(
+        f'<div class="card{" first" if i == 0 else ""}"><p>{text(name)}</p><p class="big">{text(value)}</p>'
+        f"<p>{text(below)}</p></div>"
+        for i, (name, value, below) in enumerate(cards)
+    )
+    return f'<div class="cards">{boxes}</div>' if boxes else ""
+
+
+def _hints(history: Sequence[Row]) -> list[str]:
+    """What the curves say that a newcomer might not see."""
+    hints = []
+    scores, best = _column(history, "score"), _best(history)
+    if best is not None and len(scores) >= 4:
+        earlier = max(score for _, score in scores[: -(len(scores) // 4)])
+        if best == scores[-1] and best[1] - earlier > 0.005:
+            hints.append("The score was still rising at the end: more steps (training.steps) may well improve it.")
+        elif best[1] - scores[-1][1] > 0.02:
+            hints.append(
+                f"The score fell after step {number(best[0])}, from {best[1]:.3f} to {scores[-1][1]:.3f}: fewer steps, "
+                "stronger augmentation or more labelled images may help. The best weights were kept."
+            )
+    waits = [share for _, share in _column(history, "data_wait")]
+    if waits and median(waits) > 0.2:
+        hints.append(
+            f"The net waited for data {median(waits):.0%} of the time: more workers (training.workers) may make "
+            "training faster."
+        )
+    return hints
+
+
+def _curves(history: Sequence[Row], evaluation: Evaluation | None) -> str:
+    if not history:
+        return "<p>No step was recorded.</p>"
+    loss, rate = _column(history, "loss"), _column(history, "images_per_s")
+    losses = [*_smoothed("training", loss, BLUE), Series("validation", _column(history, "val_loss"), ORANGE)]
+    values = [value for line in losses for _, value in line.points]
+    log = bool(values) and min(values) > 0 and max(values) / min(values) > _LOG_RATIO
+    wait = _column(history, "data_wait", 100)
+    charts = [
+        line_chart("Loss", losses, log=log),
+        line_chart("Validation score", _score_lines(history, evaluation), mark=_best(history)),
+        line_chart("Learning rate", [Series("", _column(history, "lr"), BLUE)], include=[0], size=_SMALL),
+        line_chart("Images per second", _smoothed("", rate, GREEN), include=[0], size=_SMALL),
+        line_chart("Waiting for data", _smoothed("", wait, ORANGE), unit="%", include=[0, 10], size=_SMALL),
+    ]
+    return f'<div class="charts"><div class="half">{"".join(charts[:2])}</div>{"".join(charts[2:])}</div>'
+
+
+def _smoothed(name: str, points: Points, color: Color) -> list[Series]:
+    """The values themselves, and where they are many, a moving average over 1/20 of them in front."""
+    if len(points) < _SMOOTHED_FROM:
+        return [Series(name, points, color)]
+    values = np.array([value for _, value in points])
+    window = np.ones(2 * (len(points) // 40) + 1)
+    means = np.convolve(values, window, "same") / np.convolve(np.ones(len(values)), window, "same")
+    smooth = [(step, float(mean)) for (step, _), mean in zip(points, means, strict=True)]
+    return [Series(f"{name} (each)".strip(), points, color, faint=True), Series(name, smooth, color)]
+
+
+def _score_lines(history: Sequence[Row], evaluation: Evaluation | None) -> list[Series]:
+    score = _column(history, "score")
+    keys = dict.fromkeys(key for row in history for key in row if key.startswith("dice_"))
+    names = [key.removeprefix("dice_") for key in keys]
+    colors = _class_colors(evaluation)
+    kept = [name for name in names if evaluation is None or name in colors]
+    shades = [tint(colors.get(name, CLASS_COLORS[i % len(CLASS_COLORS)])) for i, name in enumerate(kept)]
+    lines = [Series(name, _column(history, f"dice_{name}"), shade) for name, shade in zip(kept, shades, strict=True)]
+    lines = [line for line in lines if line.points]
+    if len(lines) == 1 and lines[0].points == score:  # of one class, the score is its Dice
+        lines = []
+    worst = sorted(lines, key=lambda line: line.points[-1][1])[:_MAX_CURVES]
+    return [Series("score", score, INK if lines else BLUE), *(line for line in lines if line in worst)]
+
+
+def _scores(evaluation: Evaluation) -> str:
+    foreground = _foreground(evaluation)
+    rows = []
+    for name in [*foreground, *(name for name in evaluation.class_names if name not in foreground)]:
+        spreads = [evaluation.classes[name][metric] for metric in HEADERS]
+        cells = [f"<b>{spread['mean']:.3f}</b><small>{_range(spread)}</small>" for spread in spreads]
+        cells[0] = _bar(spreads[0]) + cells[0]
+        pooled = f"{evaluation.pooled[name]['dice']:.3f}"
+        label = text(name) if name in foreground else f'<span class="soft">{text(name)}</span>'
+        rows.append([label, *cells, pooled])
+    if len(foreground) > 1:
+        means = [f"<b>{evaluation.summary[metric]:.3f}</b>" for metric in HEADERS]
+        rows.append([f"mean of {len(foreground)} classes", *means, ""])
+    head = ["Class", *HEADERS.values(), "Dice, pooled"]
+    return f'<div class="box">{table(head, rows)}</div>{_reading(evaluation)}{_image_scores(evaluation, foreground)}'
+
+
+def _bar(spread: Mapping[str, float]) -> str:
+    low, high, mean = (100 * min(max(spread[key], 0.0), 1.0) for key in ("low", "high", "mean"))
+    width = max(high - low, 0.0)
+    return (
+        f'<span class="span"><i style="left:{low:.1f}%;width:{width:.1f}%"></i><b style="left:{mean:.1f}%"></b></span>'
+    )
+
+
+def _reading(evaluation: Evaluation) -> str:
+    """How to read the table."""
+    scored = len(evaluation.images) - len(evaluation.unscored)
+    lines = [
+        f"Mean over {_plural(scored, 'image')} with its {LEVEL:.0%} bootstrap interval over images.",
+        "Pooled: over the pixels of all images together.",
+        evaluation.policy,
+    ]
+    empty = [f"{name} in {count}" for name, count in evaluation.both_empty.items() if count]
+    if empty:
+        lines.append(f"Absent from both: {', '.join(empty)}.")
+    if evaluation.unscored:
+        lines.append(f"Left out, as all their pixels are ignored: {', '.join(evaluation.unscored)}.")
+    return f'<p class="soft">{text(" ".join(lines))}</p>'
+
+
+def _image_scores(evaluation: Evaluation, foreground: Sequence[str]) -> str:
+    scored = [image for image in evaluation.images if image.name not in evaluation.unscored]
+    worst = sorted(
+        ((sum(image.classes[name]["dice"] for name in foreground) / len(foreground), image) for image in scored),
+        key=lambda item: item[0],
+    )
+    rows = [
+        [
+            text(image.name),
+            *(f"{image.classes[name]['dice']:.3f}" for name in foreground),
+            f"{image.pixel_accuracy:.3f}",
+        ]
+        for _, image in worst[:_MAX_ROWS]
+    ]
+    head = ["Image", *(f"Dice, {name}" for name in foreground), "Pixel accuracy"]
+    shown = f"Scores of each image, worst first ({len(rows)} of {len(scored)})"
+    return f'<details><summary>{shown}</summary><div class="box">{table(head, rows)}</div></details>'
+
+
+def _recipe(recipe_yaml: str) -> str:
+    lines = []
+    for line in recipe_yaml.rstrip().splitlines():
+        setting, mark, reason = line.partition("  # ")
+        setting = f'<span class="top">{text(setting)}</span>' if setting.rstrip().endswith(":") else text(setting)
+        lines.append(setting + (f'<span class="why">{text(mark + reason)}</span>' if mark else ""))
+    return "<pre>" + "\n".join(lines) + "</pre>" if lines else ""
+
+
+def _facts(fingerprint: Mapping[str, Any], versions: Mapping[str, str], command: str) -> str:
+    facts = table(["Data set", ""], [[text(key), text(value)] for key, value in _flat(fingerprint)], names=2)
+    software = table(["Version", ""], [[text(name), text(version)] for name, version in versions.items()], names=2)
+    boxes = [
+        f'<div class="box">{facts}</div>' if fingerprint else "",
+        f'<div class="box">{software}</div>' if versions else "",
+    ]
+    told = f'<p class="soft">Command</p><pre class="wrap">{text(command)}</pre>' if command else ""
+    return f'<div class="two">{"".join(boxes)}</div>{told}' if any(boxes) or told else ""
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
+    for key, value in values.items():
+        name = f"{prefix}{key}".replace("_", " ")
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{name}: ")
+        else:
+            yield name, _told(value)
+
+
+def _told(value: Any) -> str:
+    if isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool):
+        return number(float(value))
+    if isinstance(value, list | tuple):
+        more = f", … ({len(value)} in all)" if len(value) > 12 else ""
+        return (
+            ", ".join(f"({_told(item)})" if isinstance(item, list | tuple) else _told(item) for item in value[:12])
+            + more
+        )
+    return "–" if value is None else str(value)

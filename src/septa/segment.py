@@ -1,0 +1,170 @@
+"""The prediction workflow: image files to label files, one after the other, past those that fail."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from septa.errors import InputError, SeptaError
+from septa.images.overlay import overlay, to_rgb
+from septa.images.read import MAX_PIXELS, ImageInfo, read_image, read_info
+from septa.images.write import encode_png, write_bytes, write_image, write_labels, write_probabilities
+from septa.inference.tiling import largest_difference, overhead
+from septa.model import Model
+
+_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff"})
+OVERLAYS, PROBABILITIES = "overlays", "probabilities"
+"""Folders inside the output for what is not labels."""
+EXACT = 1e-5
+"""Largest difference of logits between tiles and whole image that `certify` accepts."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is written for each image, and how.
+
+    ``suffix`` is that of the label files, ``.png`` or ``.tif``; chosen for each image when None. ``certify`` also
+    segments each image whole and compares.
+    """
+
+    output: Path
+    suffix: str | None = None
+    probabilities: bool = False
+    overlay: bool = False
+    certify: bool = False
+    tile: int | None = None
+    device: str = "auto"
+    max_pixels: int = MAX_PIXELS
+
+
+@dataclass(frozen=True)
+class Segmented:
+    """One image done: its label file, megapixels, number of tiles, shares of classes and the largest difference
+    found.
+    """
+
+    path: Path
+    labels: Path
+    megapixels: float
+    tiles: int
+    overhead: float
+    padding: tuple[int, int]
+    difference: float | None
+
+
+@dataclass(frozen=True)
+class Failed:
+    """One image that could not be segmented, and why."""
+
+    path: Path
+    error: SeptaError
+
+
+def find_images(inputs: Sequence[str]) -> list[Path]:
+    """Files, folders (their images, not searched deeper) and globs as a list of files without repetition.
+
+    Raises
+    ------
+    InputError
+        An input names nothing, or two files would be written to labels of one name.
+    """
+    found: list[Path] = []
+    for text in inputs:
+        path = Path(text)
+        if path.is_dir():
+            inside = [file for file in sorted(path.iterdir()) if file.suffix.lower() in _SUFFIXES and file.is_file()]
+            files = [file for file in inside if not file.name.startswith(".")]
+        else:
+            files = [path] if path.exists() else [Path(match) for match in sorted(glob.glob(text, recursive=True))]  # noqa: PTH207 - may be absolute
+        if not files:
+            what = "holds no images" if path.is_dir() else "does not exist"
+            raise InputError(text, what, "give image files, a folder of images or a glob in quotes")
+        found += files
+    unique = list(dict.fromkeys(found))
+    stems: dict[str, Path] = {}
+    for path in unique:
+        other = stems.setdefault(_stem(path), path)
+        if other != path:
+            raise InputError(path, f"would be written to the same label file as {other}", "segment them apart")
+    return unique
+
+
+def segment_files(model: Model, paths: Sequence[Path], options: Options) -> Iterator[Segmented | Failed]:
+    """Segment each file and write its labels (with its stem and pixel size); a bad file is told and passed over."""
+    for path in paths:
+        try:
+            yield _segment(model, path, options)
+        except SeptaError as error:
+            yield Failed(path, error)
+
+
+def _segment(model: Model, path: Path, options: Options) -> Segmented:
+    info = read_info(path, max_pixels=options.max_pixels)
+    tiles = model.plan(info.height, info.width, options.tile)
+    pages, difference = [], None
+    for page in range(info.pages):
+        image_cyx = model.fit(read_image(path, page, max_pixels=options.max_pixels), path)
+        logits_kyx = None
+        if options.probabilities or options.certify:
+            logits_kyx = model.logits(image_cyx, tile=options.tile, device=options.device)
+            labels_yx = model.task.decode(logits_kyx)
+        else:
+            labels_yx = model.segment(image_cyx, tile=options.tile, device=options.device)
+        if options.certify and logits_kyx is not None:
+            difference = max(difference or 0.0, _difference(model, image_cyx, logits_kyx, options))
+            if difference > EXACT:
+                problem = f"tiles differ from the whole image by {difference:.3g}, more than {EXACT:g}"
+                raise InputError(path, problem, "give a larger --tile; only norm batch and none make tiles exact")
+        pages.append(model.labels.decode(labels_yx))
+        _write_extras(model, image_cyx, labels_yx, logits_kyx, info, page, options)
+    target = _write(pages, info, options)
+    height, width = model.net.padded_size(info.height, info.width)
+    megapixels = info.pages * info.height * info.width / 1e6
+    padding = height - info.height, width - info.width
+    return Segmented(path, target, megapixels, len(tiles), overhead(tiles), padding, difference)
+
+
+def _write(pages: list[NDArray[Any]], info: ImageInfo, options: Options) -> Path:
+    """One label file: a stack for a stack of images, a plane for each class where classes overlap."""
+    stem, size = _stem(info.path), info.pixel_size_um
+    if pages[0].ndim == 3:
+        for page, planes_kyx in enumerate(pages):
+            target = options.output / (f"{stem}.tif" if len(pages) == 1 else f"{stem}_{page:04d}.tif")
+            write_image(target, planes_kyx, pixel_size_um=size)
+        return target
+    suffix = options.suffix or (".tif" if len(pages) > 1 or info.format == "tiff" else ".png")
+    target = options.output / f"{stem}{suffix}"
+    write_labels(target, pages[0] if len(pages) == 1 else np.stack(pages), pixel_size_um=size)
+    return target
+
+
+def _difference(model: Model, image_cyx: NDArray[Any], logits_kyx: NDArray[np.float32], options: Options) -> float:
+    whole = model.logits(image_cyx, tile=max(image_cyx.shape[1:]), device=options.device)
+    return largest_difference(whole, logits_kyx)
+
+
+def _write_extras(
+    model: Model,
+    image_cyx: NDArray[Any],
+    labels_yx: NDArray[np.int32],
+    logits_kyx: NDArray[np.float32] | None,
+    info: ImageInfo,
+    page: int,
+    options: Options,
+) -> None:
+    stem = _stem(info.path) if info.pages == 1 else f"{_stem(info.path)}_{page:04d}"
+    if options.probabilities and logits_kyx is not None:
+        target = options.output / PROBABILITIES / f"{stem}.tif"
+        write_probabilities(target, model.task.probabilities(logits_kyx), pixel_size_um=info.pixel_size_um)
+    if options.overlay:
+        write_bytes(options.output / OVERLAYS / f"{stem}.png", encode_png(overlay(to_rgb(image_cyx), labels_yx)))
+
+
+def _stem(path: Path) -> str:
+    return path.stem.removesuffix(".ome")

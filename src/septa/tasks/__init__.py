@@ -1,0 +1,1 @@
+"""Tasks: what labels mean. Each encodes labels to targets and decodes network output to labels."""

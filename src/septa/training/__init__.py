@@ -1,0 +1,1 @@
+"""Training: a folder of images and labels to a model."""

@@ -1,0 +1,125 @@
+"""The automatic recipe: settings chosen from the dataset's fingerprint and the machine, each with its reason."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from septa.data.fingerprint import Facts, Fingerprint
+from septa.data.labels import LabelMapping
+from septa.recipe import Recipe
+from septa.runtime import Machine
+
+_UNEVEN = 0.35
+_EPOCHS = 150
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A recipe and the reason of each setting that was chosen, by its key ``section.name``."""
+
+    recipe: Recipe
+    reasons: dict[str, str]
+
+
+def choose(
+    fingerprint: Fingerprint, facts: Sequence[Facts], labels: LabelMapping, machine: Machine, base: Recipe
+) -> Choice:
+    """Fit ``base`` to a dataset and a machine.
+
+    Parameters
+    ----------
+    fingerprint, facts
+        Of the dataset and of its images.
+    labels
+        How classes stand for label values.
+    machine
+        Cores, memory and device.
+    base
+        Settings that are kept where nothing is chosen here.
+    """
+    gpu = not machine.device.startswith("cpu")
+    depth, why_depth = _depth(fingerprint)
+    patch, why_patch = _patch(fingerprint, depth)
+    width, why_width = (32, f"a GPU ({machine.device})") if gpu else (24, f"the CPU with {machine.cores} cores")
+    batch, why_batch = _batch(patch, width, gpu, machine)
+    steps, why_steps = _steps(fingerprint, patch, batch)
+    values: dict[str, tuple[Any, str]] = {
+        "data.encoding": (labels.kind, labels.describe()),
+        "data.channels": (fingerprint.channels, f"the images have {fingerprint.channels}"),
+        "data.normalization": _normalization(facts),
+        "net.depth": (depth, why_depth),
+        "net.width": (width, why_width),
+        "sampling.patch": (patch, why_patch),
+        "training.batch": (batch, why_batch),
+        "training.steps": (steps, why_steps),
+        "training.amp": resolve_amp(base.training.amp, machine.device),
+        "training.workers": _workers(machine, gpu),
+    }
+    if labels.kind == "multilabel":
+        overlap = "classes overlap, so each has its own sigmoid"
+        values |= {"loss.cross_entropy": (0.0, overlap), "loss.bce": (1.0, overlap)}
+    settings = base.model_dump(mode="json")
+    for key, (value, _) in values.items():
+        section, name = key.split(".")
+        settings[section][name] = value
+    return Choice(Recipe.parse(settings), {key: why for key, (_, why) in values.items()})
+
+
+def resolve_amp(amp: str, device: str) -> tuple[str, str]:
+    """The precision that ``auto`` stands for on a device, and why; others stay."""
+    if amp != "auto":
+        return amp, "as given"
+    if device.startswith("cuda"):
+        has = torch.cuda.is_bf16_supported()
+        return ("bf16", "the GPU computes bf16") if has else ("fp16", "the GPU has no bf16")
+    if device == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
+        return "bf16", "the CPU has bf16 instructions: about twice as fast"
+    return "off", f"{device} has no fast bf16"
+
+
+def _depth(fingerprint: Fingerprint) -> tuple[int, str]:
+    side = min(fingerprint.sizes[1])
+    depth = max(1, min(4, int(math.log2(max(side, 1) / 4)))) if side >= 8 else 1
+    diameter = fingerprint.diameter_percentiles[1]
+    return depth, f"images of {side} pixels and objects of {diameter:.0f} (median)"
+
+
+def _patch(fingerprint: Fingerprint, depth: int) -> tuple[tuple[int, int], str]:
+    multiple = 2**depth
+    sides = [max(2 * multiple, min(256, math.ceil(length / multiple) * multiple)) for length in fingerprint.sizes[1]]
+    height, width = fingerprint.sizes[1]
+    return (sides[0], sides[1]), f"at most 256, images are {height} x {width} (median)"
+
+
+def _batch(patch: tuple[int, int], width: int, gpu: bool, machine: Machine) -> tuple[int, str]:
+    pixels = (16 if gpu else 4) * 256 * 256
+    # Forward and backward keep about 30 float32 values for each channel of the first level.
+    fits = int(machine.memory / 4 / (30 * 4 * width * patch[0] * patch[1])) if not gpu else 64
+    batch = max(1, min(round(pixels / (patch[0] * patch[1])), fits, 64))
+    return batch, f"{batch * patch[0] * patch[1] / 1e6:.2f} megapixels a step"
+
+
+def _steps(fingerprint: Fingerprint, patch: tuple[int, int], batch: int) -> tuple[int, str]:
+    height, width = fingerprint.sizes[1]
+    patches = max(1.0, height * width / (patch[0] * patch[1]))
+    steps = int(np.clip(round(_EPOCHS * fingerprint.images * patches / batch, -2), 1000, 20000))
+    return steps, f"{fingerprint.images} images of about {patches:.1f} patches"
+
+
+def _normalization(facts: Sequence[Facts]) -> tuple[str, str]:
+    spans = [max(high - low, 1e-9) for fact in facts for low, _, high in fact.percentiles if not fact.constant]
+    spread = float(np.std(np.log(spans))) if spans else 0.0
+    if spread > _UNEVEN:
+        return "image", f"the contrast differs between images (log spread {spread:.2f})"
+    return "dataset", f"the images have much the same contrast (log spread {spread:.2f})"
+
+
+def _workers(machine: Machine, gpu: bool) -> tuple[int, str]:
+    workers = max(1, min(machine.cores - 1, 12)) if gpu else 1
+    return workers, "the net uses the other cores" if not gpu else f"{machine.cores} cores feed the GPU"

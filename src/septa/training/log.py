@@ -1,0 +1,50 @@
+"""The history of a training on disk: a CSV table and, if asked for, TensorBoard."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from septa.errors import InputError
+from septa.images.write import write_text
+from septa.training.loop import Row, State
+from septa.training.plan import Request
+
+COLUMNS = ("step", "minutes", "loss", "lr", "images_per_s", "data_wait", "score", "val_loss")
+
+
+@contextmanager
+def history_log(request: Request, state: State) -> Iterator[Callable[[Row], None]]:
+    """Writes each row to ``log.csv`` (begun with the history so far) and, if asked for, to TensorBoard."""
+    text = io.StringIO()
+    table = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
+    table.writeheader()
+    table.writerows(state.history)
+    path = request.folder / "log.csv"
+    write_text(path, text.getvalue())
+    board = _board(request.folder) if request.tensorboard else None
+    with path.open("a", encoding="utf-8", newline="") as file:
+        table = csv.DictWriter(file, COLUMNS, extrasaction="ignore", lineterminator="\n")
+
+        def write(row: Row) -> None:
+            table.writerow(row)
+            file.flush()
+            if board is not None:
+                for name in row.keys() - {"step"}:
+                    board.add_scalar(name, row[name], int(row["step"]))
+
+        yield write
+    if board is not None:
+        board.close()
+
+
+def _board(folder: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise InputError("--tensorboard", "TensorBoard is not installed", "pip install 'septa[track]'") from None
+    return SummaryWriter(str(folder / "tensorboard"))

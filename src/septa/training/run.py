@@ -1,0 +1,305 @@
+"""The training workflow, from a folder of images and labels to a model and its report. Read `train_steps` from top to
+bottom.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import torch
+import torch.distributed as dist
+
+from septa import runtime
+from septa.data.doctor import Checkup
+from septa.data.fingerprint import Fingerprint, combine
+from septa.data.folder import Pair
+from septa.data.samples import Examples, Sampler
+from septa.errors import RecipeError
+from septa.images.normalize import Normalization
+from septa.images.write import write_text
+from septa.metrics.scores import Evaluation, evaluate_labels
+from septa.model import Model, build_net
+from septa.recipe import Recipe
+from septa.report import Panel, write_report
+from septa.training.automatic import Choice
+from septa.training.checkpoint import Checkpoints
+from septa.training.log import history_log
+from septa.training.loop import Job, Row, State, fit
+from septa.training.plan import Progress, Request, plan_recipe
+from septa.training.resume import as_before, claim, refuse_other, restore
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is about to be trained: the first event of a training."""
+
+    checkup: Checkup
+    choice: Choice
+    folder: Path
+    device: str
+    train: tuple[Pair, ...]
+    validation: tuple[Pair, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Done:
+    """What was trained: the last event."""
+
+    model: Model
+    path: Path
+    report: Path
+    evaluation: Evaluation
+
+
+Event = Plan | Done | Row
+
+
+def train(
+    data: str | os.PathLike[str],
+    output: str | os.PathLike[str] | None = None,
+    *,
+    images: str | None = None,
+    labels: str | None = None,
+    recipe: Recipe | str | os.PathLike[str] | None = None,
+    overrides: Sequence[str] = (),
+    minutes: float | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    device: str = "auto",
+) -> Model:
+    """Train a U-Net on a folder of images and label images.
+
+    Parameters
+    ----------
+    data
+        Folder of images and labels; see `septa.data.folder.find_pairs` for the layouts.
+    output
+        Model file to write, ``NAME.septa``; the folder's name in the current folder when not given. Log, checkpoints
+        and ``report.html`` go to ``NAME-run`` beside it.
+    images, labels
+        Globs for data in no known layout.
+    recipe
+        A recipe or the path of one; chosen from the data and the machine when not given.
+    overrides
+        ``section.key=value`` assignments on top of the recipe.
+    minutes
+        Time budget for all of it; the learning rate's schedule ends with it.
+    resume, overwrite
+        Go on from the newest checkpoint of this output; begin again where there is one or a model.
+    device
+        ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+
+    Returns
+    -------
+    Model
+        The weights with the best validation score.
+
+    Raises
+    ------
+    InputError
+        The data cannot be trained on, or a setting is wrong.
+    Interrupted
+        SIGINT or SIGTERM came; the state is saved and ``resume`` goes on.
+    """
+    given = Recipe.load(recipe) if isinstance(recipe, str | os.PathLike) else recipe
+    output = Path(output) if output is not None else Path(f"{Path(data).resolve().name}.septa")
+    extra = () if minutes is None else (f"training.minutes={minutes}",)
+    request = Request(Path(data), output, images, labels, given, (*overrides, *extra), resume, overwrite, device)
+    model = None
+    for event in train_steps(request):
+        if isinstance(event, Done):
+            model = event.model
+    return model if model is not None else Model.load(output)
+
+
+def train_steps(request: Request, progress: Progress | None = None) -> Iterator[Event]:
+    """Train, telling a `Plan` first, then every row of the history, then `Done`; parameters and errors as for `train`.
+
+    In a process group (``torchrun``) every process runs this, and only the first writes files and tells anything.
+    """
+    started = time.monotonic()
+    cv2.setNumThreads(1)  # its pool would fight with the net's for the cores
+    with _process_group(request.device) as (rank, world, device):
+        if rank == 0:
+            claim(request)
+        checkpoints = Checkpoints(request.folder / "checkpoints")
+        saved = checkpoints.newest() if request.resume else None
+        checkup, choice = plan_recipe(as_before(request, saved), progress)
+        recipe = choice.recipe
+        if saved is not None:
+            refuse_other(saved[0], recipe, checkup, request)
+        job, state = _prepare(request, checkup, recipe, checkpoints, device, started, rank, world)
+        notes = restore(state, saved)
+        if rank == 0:
+            write_text(request.folder / "recipe.yaml", recipe.to_yaml(choice.reasons))
+            yield Plan(
+                checkup,
+                choice,
+                request.folder,
+                str(device),
+                tuple(job.sampler.examples.pairs),
+                tuple(job.validation.pairs),
+                notes,
+            )
+        rows = fit(job, state)
+        if rank:
+            for _ in rows:
+                pass
+            return
+        with history_log(request, state) as write:
+            for row in rows:
+                write(row)
+                yield row
+        yield _finish(request, job, state, checkup, choice)
+
+
+# Setting up ----------------------------------------------------------------------------------------------------------
+
+
+def _prepare(
+    request: Request,
+    checkup: Checkup,
+    recipe: Recipe,
+    checkpoints: Checkpoints,
+    device: torch.device,
+    started: float,
+    rank: int,
+    world: int,
+) -> tuple[Job, State]:
+    assert checkup.pairing is not None
+    assert checkup.mapping is not None
+    assert checkup.fingerprint is not None
+    mapping, channels = checkup.mapping, checkup.fingerprint.channels
+    if recipe.training.batch % world:
+        raise RecipeError(
+            f"training.batch={recipe.training.batch}", f"is no multiple of {world} processes", "change it"
+        )
+    pairs = {pair.name: pair for pair in checkup.pairing.pairs}
+    memory = runtime.usable_memory() // 4 // world
+    train = Examples([pairs[name] for name in checkup.train], mapping, channels, memory)
+    validation = Examples([pairs[name] for name in checkup.validation], mapping, channels, memory // 4)
+    facts = [item for item in checkup.facts if item.name in checkup.train]
+    normalization = _normalization(recipe, combine(facts, channels=channels))
+    torch.manual_seed(recipe.seed)
+    net = build_net(recipe, channels, mapping.classes)
+    task = Model(net, channels, mapping, normalization, recipe).task
+    try:
+        task.check(recipe.loss)
+    except ValueError as error:
+        raise RecipeError("recipe", str(error), "mend the recipe") from None
+    weights = _class_weights(recipe, combine(facts, channels=channels).class_shares)
+    job = Job(
+        recipe, task, Sampler(train, normalization, recipe), validation, weights, device, recipe.training.workers or 1,
+        checkpoints, checkup.fingerprint.digest, started, rank, world,
+    )  # fmt: skip
+    return job, State.fresh(net, recipe, device)
+
+
+def _normalization(recipe: Recipe, fingerprint: Fingerprint) -> Normalization:
+    if recipe.data.normalization == "image":
+        return Normalization("image", (), ())
+    scale = tuple(deviation if deviation > 0 else 1.0 for deviation in fingerprint.std)
+    return Normalization("dataset", fingerprint.mean, scale)
+
+
+def _class_weights(recipe: Recipe, shares: Sequence[float]) -> torch.Tensor | None:
+    """Weight of each class; from frequencies, the inverse share, so that each class weighs the same in sum."""
+    wanted = recipe.loss.class_weights
+    if wanted == "none":
+        return None
+    if wanted == "frequency":
+        present = sum(share > 0 for share in shares)
+        return torch.tensor([1 / (share * present) if share > 0 else 0.0 for share in shares])
+    if len(wanted) != len(shares):
+        problem = f"has {len(wanted)} values for {len(shares)} classes"
+        raise RecipeError("loss.class_weights", problem, "give one weight for each class")
+    return torch.tensor(wanted)
+
+
+@contextmanager
+def _process_group(name: str) -> Iterator[tuple[int, int, torch.device]]:
+    """Rank, number of processes and device: alone, or as ``torchrun`` started this process."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        yield 0, 1, runtime.pick_device(name)
+        return
+    rank, local = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", "0"))
+    device = runtime.pick_device(name)
+    if device.type == "cuda":
+        device = torch.device("cuda", local)
+        torch.cuda.set_device(device)
+    else:
+        torch.set_num_threads(max(1, runtime.usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield rank, world, device
+    finally:
+        dist.destroy_process_group()
+
+
+# Finishing -----------------------------------------------------------------------------------------------------------
+
+
+def _finish(request: Request, job: Job, state: State, checkup: Checkup, choice: Choice) -> Done:
+    """The best weights as a model, evaluated on the validation images and shown in the report."""
+    assert state.best is not None
+    state.kept.load_state_dict(job.checkpoints.best(int(state.best["step"])))
+    mapping = job.validation.labels
+    net = state.kept.eval().requires_grad_(False)
+    model = Model(net, job.validation.channels, mapping, job.sampler.normalization, job.recipe)
+    panels, items = [], []
+    for index, pair in enumerate(job.validation.pairs):
+        example = job.validation[index]
+        predicted_yx = model.segment(example.image_cyx, device=str(job.device))
+        items.append((pair.name, example.labels_yx, predicted_yx))
+    evaluation = evaluate_labels(items, mapping.class_names, multilabel=job.task.multilabel)
+    for index, (name, truth_yx, predicted_yx) in enumerate(items):
+        score = _mean_dice(evaluation, index)
+        panels.append(Panel(name, job.validation[index].image_cyx, truth_yx, predicted_yx, score))
+    model = model.with_provenance(**_provenance(job, state, checkup, evaluation))
+    model.save(request.output)
+    report = request.folder / "report.html"
+    write_report(
+        report,
+        title=request.output.stem,
+        command=request.command,
+        versions=runtime.versions(),
+        recipe_yaml=choice.recipe.to_yaml(choice.reasons),
+        fingerprint=checkup.fingerprint.to_json() if checkup.fingerprint else {},
+        history=state.history,
+        evaluation=evaluation,
+        gallery=panels,
+        notes=[*checkup.notes, *(str(problem) for problem in checkup.problems)],
+    )
+    job.checkpoints.clear()
+    return Done(model, request.output, report, evaluation)
+
+
+def _mean_dice(evaluation: Evaluation, index: int) -> float:
+    scores = evaluation.images[index].classes
+    foreground = evaluation.class_names if evaluation.multilabel else evaluation.class_names[1:]
+    return sum(scores[name]["dice"] for name in foreground) / len(foreground)
+
+
+def _provenance(job: Job, state: State, checkup: Checkup, evaluation: Evaluation) -> dict[str, Any]:
+    digests = {item.name: item.image_digest for item in checkup.facts}
+    return {
+        "versions": runtime.versions(),
+        "data": job.data_digest,
+        "train": [(pair.name, digests[pair.name]) for pair in job.sampler.examples.pairs],
+        "validation": [(pair.name, digests[pair.name]) for pair in job.validation.pairs],
+        "fingerprint": checkup.fingerprint.to_json() if checkup.fingerprint else {},
+        "scores": evaluation.summary,
+        "steps": state.step,
+        "best_step": state.best["step"] if state.best else None,
+        "minutes": state.elapsed / 60,
+        "seed": job.recipe.seed,
+    }

@@ -1,0 +1,44 @@
+"""Learning rate as a function of progress."""
+
+from __future__ import annotations
+
+import math
+
+from septa.recipe import Training
+
+
+def lr_factor(progress: float, training: Training, drops: int = 0) -> float:
+    """Factor in [0, 1] by which the learning rate is multiplied.
+
+    Parameters
+    ----------
+    progress
+        Share of the training that is done, 0 to 1: of the steps, or of the minutes where these end first.
+    training
+        Its ``schedule`` and ``warmup`` are used. During the warm-up the factor rises linearly; afterwards ``cosine``
+        falls as half a cosine to 0, ``polynomial`` as (1 - t)**0.9, ``plateau`` is divided by 10 at each drop, and
+        ``constant`` stays.
+    drops
+        How often the validation score has stalled, for ``plateau``.
+
+    References
+    ----------
+    Cosine: Loshchilov, Hutter 2017, "SGDR" (arXiv 1608.03983), equation 5 without restarts.
+    Polynomial: Chen et al. 2017, "DeepLab" (arXiv 1606.00915), section 4.1.2.
+
+    Examples
+    --------
+    >>> [round(lr_factor(p, Training(warmup=0.1)), 3) for p in (0.05, 0.1, 0.55, 1.0)]
+    [0.5, 1.0, 0.5, 0.0]
+    """
+    warmup = training.warmup
+    if progress < warmup:
+        return progress / warmup
+    time = min(1.0, (progress - warmup) / (1 - warmup))
+    if training.schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * time))
+    if training.schedule == "polynomial":
+        return float((1 - time) ** 0.9)
+    if training.schedule == "plateau":
+        return float(0.1**drops)
+    return 1.0

@@ -1,0 +1,337 @@
+"""The house stands on its floors: what each file of the package may import, and how long it may be.
+
+A file imports only from lower floors or, on its own floor, from its own folder, and no circle of imports exists. Every
+import counts, also one inside a function, under ``TYPE_CHECKING`` or by a literal ``import_module("...")``.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+HOUSE = Path(__file__).resolve().parents[1] / "src" / "septa"
+
+FLOORS = {
+    name: floor
+    for floor, names in {
+        1: "recipe errors runtime",
+        2: "images metrics page chart sealed",
+        3: "inference tasks nets gallery",
+        4: "data",
+        5: "model report",
+        6: "training segment evaluation cluster export serve",
+        7: "cli demo display",
+        8: "__init__ __main__",  # the front door: public names, and python -m septa
+    }.items()
+    for name in names.split()
+}
+"""Floor of each file and folder directly below ``src/septa/``."""
+
+DECODERS = {
+    *("PIL", "tifffile", "imagecodecs", "imageio", "skimage.io", "matplotlib.image", "torchvision.io"),
+    *("cv2.imread", "cv2.imreadmulti", "cv2.imdecode", "cv2.imdecodemulti", "cv2.imwrite", "cv2.imencode"),
+    *("matplotlib.pyplot.imread", "matplotlib.pyplot.imsave"),
+}
+"""What only ``images/`` may use: it alone turns bytes into arrays and back."""
+
+UNPICKLERS = {
+    *("pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "jsonpickle"),
+    *("torch.load", "torch.jit.load", "torch.package", "torch.hub", "torch.serialization", "numpy.lib.format"),
+    *("pandas.read_pickle", "yaml.load", "yaml.load_all", "yaml.full_load", "yaml.unsafe_load"),
+}
+"""What can execute code hidden in a file, and so is used nowhere."""
+
+FILE_LINES = 400
+LONG_FILES: dict[str, str] = {}
+"""Path below ``src/septa/`` of a file that may be longer: the reason."""
+
+FUNCTION_LINES = 60
+LONG_FUNCTIONS: dict[str, str] = {}
+"""``path:function`` or ``path:Class.method`` that may be longer, its docstring not counted: the reason."""
+
+
+@dataclass
+class Uses:
+    """What one file uses, each with the line: imported modules, dotted names, and the aliases that resolve them."""
+
+    package: tuple[str, ...]
+    modules: set[str]
+    imports: list[tuple[int, str]] = field(default_factory=list)
+    names: list[tuple[int, str]] = field(default_factory=list)
+    unpickling_calls: list[int] = field(default_factory=list)
+    aliases: dict[str, str] = field(default_factory=dict)
+
+    def add_import(self, node: ast.Import) -> None:
+        for alias in node.names:
+            self.imports.append((node.lineno, alias.name))
+            self.names.append((node.lineno, alias.name))
+            first = alias.name.partition(".")[0]
+            self.aliases[alias.asname or first] = alias.name if alias.asname else first
+
+    def add_import_from(self, node: ast.ImportFrom) -> None:
+        above = self.package[: len(self.package) - node.level + 1] if node.level else ()
+        source = ".".join([*above, *([node.module] if node.module else [])])
+        for alias in node.names:
+            full = f"{source}.{alias.name}"
+            if full != "septa.__version__":  # a constant, there as soon as any module of septa is
+                self.imports.append((node.lineno, full if full in self.modules else source))
+            self.names.append((node.lineno, full))
+            self.aliases[alias.asname or alias.name] = full
+
+    def add_call(self, node: ast.Call) -> None:
+        name = self.resolve(node.func) or ""
+        first = node.args[0] if node.args else None
+        if name in {"importlib.import_module", "__import__"} and isinstance(first, ast.Constant):
+            self.imports.append((node.lineno, str(first.value)))
+            self.names.append((node.lineno, str(first.value)))
+        for keyword in node.keywords:
+            refused = isinstance(keyword.value, ast.Constant) and keyword.value.value is False
+            if keyword.arg == "allow_pickle" and not refused:
+                self.unpickling_calls.append(node.lineno)
+
+    def resolve(self, node: ast.expr) -> str | None:
+        """The dotted name that ``a.b.c`` stands for, aliases replaced; None for other expressions."""
+        if isinstance(node, ast.Name):
+            return self.aliases.get(node.id, node.id)
+        if isinstance(node, ast.Attribute):
+            value = self.resolve(node.value)
+            return f"{value}.{node.attr}" if value else None
+        return None
+
+
+def module_name(path: str) -> str:
+    """``images/read.py`` -> ``septa.images.read``; a folder's ``__init__.py`` is the folder."""
+    return f"septa.{path.removesuffix('.py').replace('/', '.')}".removesuffix(".__init__")
+
+
+def uses_of(path: str, tree: ast.Module, modules: set[str]) -> Uses:
+    """Collect what a file uses; ``modules`` are the names of all modules of the house."""
+    uses = Uses(tuple(f"septa/{path}".split("/")[:-1]), modules)
+    nodes = list(ast.walk(tree))
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            uses.add_import(node)
+        elif isinstance(node, ast.ImportFrom):
+            uses.add_import_from(node)
+    for node in nodes:
+        if isinstance(node, ast.Call):
+            uses.add_call(node)
+        elif isinstance(node, ast.Attribute) and (name := uses.resolve(node)):
+            uses.names.append((node.lineno, name))
+    return uses
+
+
+def room(module: str) -> str:
+    """File or folder directly below ``src/septa/`` that a module belongs to."""
+    return module.split(".")[1] if "." in module else "__init__"
+
+
+def is_part(name: str, of: set[str]) -> bool:
+    return any(name == entry or name.startswith(f"{entry}.") for entry in of)
+
+
+def violations(files: Mapping[str, str]) -> list[str]:
+    """Check sources, given as path below ``src/septa/``: text. One line for each broken rule."""
+    trees = {path: ast.parse(text, path) for path, text in sorted(files.items())}
+    modules = {module_name(path) for path in trees}
+    folders = {path.split("/")[0] for path in files if "/" in path}
+    found: list[str] = []
+    graph: dict[str, set[str]] = {}
+    for path, tree in trees.items():
+        uses = uses_of(path, tree, modules)
+        inside = [(line, name) for line, name in uses.imports if is_part(name, {"septa"})]
+        graph[module_name(path)] = {name for _, name in inside}
+        found += [*floor_violations(path, inside, modules, folders), *use_violations(path, uses)]
+        found += [*length_violations(path, files[path], tree)]
+    found += [
+        f"{folder}/: has no __init__.py"
+        for folder in sorted({str(Path(path).parent) for path in files if "/" in path})
+        if f"{folder}/__init__.py" not in files
+    ]
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        found.append(f"circle of imports: {' <- '.join(error.args[1])}")
+    return list(dict.fromkeys(found))
+
+
+def floor_violations(path: str, imports: list[tuple[int, str]], modules: set[str], folders: set[str]) -> Iterator[str]:
+    here = room(module_name(path))
+    floor = FLOORS.get(here)
+    if floor is None:
+        yield f"{path}: {here} has no floor; give it one in FLOORS and in the design"
+        return
+    for line, name in imports:
+        there = room(name)
+        target = FLOORS.get(there)
+        if name not in modules:
+            yield f"{path}:{line}: {name} does not exist"
+        elif target is None or here == there or target < floor:
+            continue  # a target without floor is reported for itself
+        elif target > floor:
+            yield f"{path}:{line}: {here} (floor {floor}) imports {name} (floor {target})"
+        elif {here, there} & folders:
+            yield f"{path}:{line}: {here} imports {name}, another folder of its own floor {floor}"
+
+
+def use_violations(path: str, uses: Uses) -> Iterator[str]:
+    for line, name in uses.names:
+        if is_part(name, DECODERS) and not path.startswith("images/"):
+            yield f"{path}:{line}: uses {name}, which only images/ may"
+        if is_part(name, UNPICKLERS):
+            yield f"{path}:{line}: uses {name}, which can execute what a file holds"
+    for line in uses.unpickling_calls:
+        yield f"{path}:{line}: allows pickle"
+
+
+def length_violations(path: str, text: str, tree: ast.Module) -> Iterator[str]:
+    lines = len(text.splitlines())
+    if (lines > FILE_LINES) != (path in LONG_FILES):
+        yield f"{path}: {lines} lines, the limit is {FILE_LINES}; split it, or set LONG_FILES right"
+    for name, lines in functions(tree):
+        if (lines > FUNCTION_LINES) != (f"{path}:{name}" in LONG_FUNCTIONS):
+            yield f"{path}:{name}: {lines} lines, the limit is {FUNCTION_LINES}; split it, or set LONG_FUNCTIONS right"
+
+
+def functions(node: ast.AST, prefix: str = "") -> Iterator[tuple[str, int]]:
+    """Every function with its number of lines, less its docstring."""
+    for child in ast.iter_child_nodes(node):
+        inner = prefix
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            inner = f"{prefix}{child.name}."
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert child.end_lineno is not None
+            lines = child.end_lineno - child.lineno + 1
+            if ast.get_docstring(child, clean=False) is not None:
+                docstring = child.body[0]
+                assert docstring.end_lineno is not None
+                lines -= docstring.end_lineno - docstring.lineno + 1
+            yield f"{prefix}{child.name}", lines
+        yield from functions(child, inner)
+
+
+def test_the_house() -> None:
+    files = {path.relative_to(HOUSE).as_posix(): path.read_text(encoding="utf-8") for path in HOUSE.rglob("*.py")}
+    assert "errors.py" in files
+    found = violations(files)
+    if found:
+        pytest.fail("\n".join(found), pytrace=False)
+
+
+def test_allowances_are_needed() -> None:
+    """An entry for a file or function that is gone is itself a fault."""
+    assert all((HOUSE / path).is_file() for path in LONG_FILES)
+    for entry in LONG_FUNCTIONS:
+        path, name = entry.split(":")
+        assert name in dict(functions(ast.parse((HOUSE / path).read_text(encoding="utf-8"))))
+
+
+SYNTHETIC = {
+    "__init__.py": "from septa.recipe import Recipe\nfrom septa.training.loop import train\n",
+    "__main__.py": "from septa.cli import main\n",
+    "cli.py": "import septa.training.loop\nfrom septa import __version__\n",
+    "recipe.py": "from septa.errors import InputError\n",
+    "errors.py": "import os\n",
+    "images/__init__.py": "",
+    "images/read.py": "import PIL.Image\nimport cv2\nfrom ._info import a\nfrom ..errors import b\ncv2.imread('x')\n",
+    "images/_info.py": "from septa import errors\n",
+    "metrics/__init__.py": "from septa.metrics.pixels import dice\n",
+    "metrics/pixels.py": "import numpy as np\nnp.load('x', allow_pickle=False)\n",
+    "training/__init__.py": "",
+    "training/loop.py": "import cv2\nfrom septa import metrics\nfrom septa.images import read\ncv2.remap(1)\n",
+    "evaluation.py": "import yaml\nyaml.safe_load('')\n",
+    "segment.py": "from septa.evaluation import x\n",
+}
+
+
+def test_a_sound_house_passes() -> None:
+    assert violations(SYNTHETIC) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "expected"),
+    [
+        ("images/read.py", "import septa.training.loop", "images (floor 2) imports septa.training.loop (floor 6)"),
+        ("images/read.py", "from septa.cli import main", "images (floor 2) imports septa.cli (floor 7)"),
+        ("images/read.py", "from septa import cli", "images (floor 2) imports septa.cli (floor 7)"),
+        ("images/read.py", "from septa import train", "images (floor 2) imports septa (floor 8)"),
+        ("images/read.py", "import septa", "images (floor 2) imports septa (floor 8)"),
+        ("images/read.py", "from .. import cli", "images (floor 2) imports septa.cli (floor 7)"),
+        ("images/read.py", "from ..training.loop import x", "images (floor 2) imports septa.training.loop (floor 6)"),
+        ("images/__init__.py", "from ..cli import x", "images (floor 2) imports septa.cli (floor 7)"),
+        ("recipe.py", "from .images.read import x", "recipe (floor 1) imports septa.images.read (floor 2)"),
+        ("cli.py", "import septa.__main__", "cli (floor 7) imports septa.__main__ (floor 8)"),
+        ("errors.py", "def f():\n    import septa.cli", ":2: errors (floor 1) imports septa.cli"),
+        (
+            "errors.py",
+            "class A:\n    def f(self):\n        from septa import cli",
+            ":3: errors (floor 1) imports septa.cli",
+        ),
+        ("errors.py", "from typing import TYPE_CHECKING as T\nif T:\n    import septa.cli", "imports septa.cli"),
+        ("errors.py", "try:\n    import septa.cli as c\nexcept ImportError:\n    pass", "imports septa.cli"),
+        ("errors.py", "import importlib as i\ni.import_module('septa.cli')", ":2: errors (floor 1) imports septa.cli"),
+        ("errors.py", "from importlib import import_module\nimport_module('septa.cli')", "imports septa.cli"),
+        ("errors.py", "__import__('septa.cli')", "imports septa.cli"),
+        ("metrics/pixels.py", "import septa.images.read", "another folder of its own floor 2"),
+        ("metrics/pixels.py", "from septa import images", "another folder of its own floor 2"),
+        ("training/loop.py", "from septa.evaluation import x", "another folder of its own floor 6"),
+        ("evaluation.py", "from septa.training.loop import x", "another folder of its own floor 6"),
+        ("evaluation.py", "from septa.training import loop", "another folder of its own floor 6"),
+        ("evaluation.py", "import septa.segment", "circle of imports"),
+        ("errors.py", "def f():\n    from septa.recipe import Recipe", "circle of imports"),
+        ("images/_info.py", "from septa.images.read import x", "circle of imports"),
+        ("metrics/pixels.py", "from septa.metrics import dice", "circle of imports"),
+        ("errors.py", "import septa.nothing", "septa.nothing does not exist"),
+        ("attic.py", "", "attic has no floor"),
+        ("attic/box.py", "", "attic has no floor"),
+        ("attic/box.py", "", "attic/: has no __init__.py"),
+        ("training/loop.py", "from PIL import Image", "uses PIL.Image, which only images/ may"),
+        ("training/loop.py", "def f():\n    import tifffile", ":2: uses tifffile, which only images/ may"),
+        ("training/loop.py", "import imagecodecs as c", "uses imagecodecs, which only images/ may"),
+        ("training/loop.py", "import importlib\nimportlib.import_module('PIL.Image')", "uses PIL.Image"),
+        ("training/loop.py", "from skimage import io", "uses skimage.io, which only images/ may"),
+        ("training/loop.py", "import cv2\ncv2.imread('x')", ":2: uses cv2.imread, which only images/ may"),
+        ("training/loop.py", "import cv2 as c\nf = c.imdecode", ":2: uses cv2.imdecode"),
+        ("training/loop.py", "from cv2 import imdecode as d", "uses cv2.imdecode"),
+        ("images/read.py", "import pickle", "uses pickle, which can execute"),
+        ("images/read.py", "def f():\n    from pickle import loads", ":2: uses pickle.loads, which can execute"),
+        ("images/read.py", "import torch\ntorch.load('x', weights_only=True)", ":2: uses torch.load"),
+        ("images/read.py", "import torch as t\nt.load('x')", ":2: uses torch.load"),
+        ("images/read.py", "from torch import load", "uses torch.load"),
+        ("images/read.py", "import torch.nn\ntorch.load('x')", "uses torch.load"),
+        ("images/read.py", "import numpy as np\nnp.load('x', allow_pickle=True)", ":2: allows pickle"),
+        ("images/read.py", "import yaml\nyaml.load('x', yaml.Loader)", "uses yaml.load"),
+        ("errors.py", "x = 1\n" * 401, "errors.py: 401 lines"),
+        ("errors.py", "def f():\n" + "    x = 1\n" * 60, "errors.py:f: 61 lines"),
+        ("errors.py", "class A:\n    async def f(self):\n" + "        x = 1\n" * 60, "errors.py:A.f: 61 lines"),
+        ("errors.py", "def f():\n    def g():\n" + "        x = 1\n" * 60, "errors.py:f.g: 61 lines"),
+    ],
+)
+def test_a_violation_is_found(path: str, text: str, expected: str) -> None:
+    found = violations({**SYNTHETIC, path: text})
+    assert any(expected in line and line.startswith((path.partition("/")[0], "circle")) for line in found), found
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x = 1\n" * 400,
+        "def f():\n" + "    x = 1\n" * 59,
+        'def f():\n    """One.\n' + "    more\n" * 40 + '    """\n' + "    x = 1\n" * 59,
+    ],
+)
+def test_lengths_at_the_limit_pass(text: str) -> None:
+    assert violations({**SYNTHETIC, "errors.py": text}) == []
+
+
+def test_an_unneeded_allowance_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(LONG_FILES, "errors.py", "none")
+    monkeypatch.setitem(LONG_FUNCTIONS, "cli.py:main", "none")
+    assert violations(SYNTHETIC) == ["errors.py: 1 lines, the limit is 400; split it, or set LONG_FILES right"]
+    found = violations({**SYNTHETIC, "cli.py": "def main():\n    pass\n"})
+    assert any(line.startswith("cli.py:main: 2 lines") for line in found)

@@ -1,0 +1,36 @@
+"""The examples in the docstrings, run from the installed package.
+
+``pytest --doctest-modules src`` would import the files below ``src/`` and so leave the installed package untested.
+"""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+from pathlib import Path
+
+import pytest
+
+import septa
+
+HOUSE = Path(septa.__file__).parent
+
+
+def module_name(path: Path) -> str:
+    return ".".join(["septa", *path.relative_to(HOUSE).with_suffix("").parts]).removesuffix(".__init__")
+
+
+# Importing __main__ would run the command line.
+MODULES = sorted(module_name(path) for path in HOUSE.rglob("*.py") if path.name != "__main__.py")
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    results = doctest.testmod(importlib.import_module(name))
+    if results.failed:
+        pytest.fail(capsys.readouterr().out, pytrace=False)
+
+
+def test_examples_are_found() -> None:
+    assert {"septa", "septa.images.read"} <= set(MODULES)
+    assert doctest.testmod(importlib.import_module("septa.errors")).attempted > 0
