@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from septa.page import number, page, png_tag, swatch, table, text, tint
+from septa.page import cards, chapters, notes, number, page, png_tag, swatch, table, text, tint
 
 
 @given(st.text(alphabet=st.characters(exclude_categories=())))
@@ -69,6 +69,41 @@ def test_page_allows_its_own_script_and_nothing_else() -> None:
     assert policy.startswith("default-src 'none'; img-src data:;")
     assert policy.endswith(f"script-src 'sha256-{digest}'")
     assert "prefers-color-scheme:dark" in document
+
+
+def test_without_tooltips_no_script_can_run() -> None:
+    document = page("a", "<p>body</p>", tooltips=False)
+    assert "<script" not in document
+    assert "script-src" not in document
+    assert "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\"" in document
+
+
+def test_chapters_link_to_what_they_hold() -> None:
+    parts = {"Problems": "<p>one</p>", "Empty ones": "", "Images <b>": "<p>two</p>"}
+    body = chapters("a<b", "lead & more", ["<p>top</p>", ""], parts)
+    anchors = re.findall(r'<a href="#(\w+)">', body)
+    assert anchors == re.findall(r'<section id="(\w+)">', body) == ["problems", "images"]
+    assert re.findall("<p>(.*?)</p>", body) == ["lead &amp; more", "top", "one", "two"]
+    assert "<h1>a&lt;b</h1>" in body
+    assert "<h2>Images &lt;b&gt;</h2>" in body
+
+
+def test_cards_and_notes_escape_and_may_be_empty() -> None:
+    assert cards([]) == notes([]) == ""
+    markup = cards([("<i>", "<b>", "&"), ("x", "y", "z")])
+    assert markup.count('"card first"') == markup.count('"card"') == 1
+    assert "&lt;i&gt;" in markup
+    assert "&lt;b&gt;" in markup
+    assert "<li>&lt;i&gt;</li>" in notes(["<i>"])
+    assert 'class="notes hints"' in notes(["a"], hints=True)
+
+
+@pytest.mark.parametrize(("count", "folded"), [(12, 0), (13, 1), (40, 28)])
+def test_many_notes_are_folded(count: int, folded: int) -> None:
+    before, _, after = notes([f"note {i}" for i in range(count)]).partition("<details>")
+    assert re.findall(r"note (\d+)", before + after) == [str(i) for i in range(count)]
+    assert len(re.findall("note ", after)) == folded
+    assert (f"{folded} more" in after) == bool(folded)
 
 
 def test_png_tag_carries_the_file() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -20,13 +21,13 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="septa",
     help="A folder of microscopy images and label images becomes a trained U-Net, which segments images of any size.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-DataFolder = Annotated[Path, typer.Argument(help="Folder of images and labels.")]
+DataFolder = Annotated[Path, typer.Argument(metavar="DATA", help="Folder of images and labels.")]
 ImagesGlob = Annotated[str | None, typer.Option("--images", help="Glob of the images, for any other layout.")]
 LabelsGlob = Annotated[str | None, typer.Option("--labels", help="Glob of the label images.")]
 RecipeFile = Annotated[Path | None, typer.Option("--recipe", help="Recipe (YAML); chosen from the data when absent.")]
@@ -36,27 +37,30 @@ Group = Annotated[str | None, typer.Option("--group", help="Regex on file names;
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of all randomness.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
 Tile = Annotated[int | None, typer.Option("--tile", help="Largest side of a tile in pixels; never changes the result.")]
-MaxPixels = Annotated[int | None, typer.Option("--max-pixels", help="Largest image accepted, in pixels.")]
+MaxPixels = Annotated[int, typer.Option("--max-pixels", min=1, help="Largest image accepted, in pixels.")]
+MAX_PIXELS = 2_000_000_000  # that of septa.images.read, which takes numpy to import
 
 
 def main() -> NoReturn:
     """Run the command line; the exit code is that of the first `septa.errors` kind raised, or 0."""
     debug = "--debug" in sys.argv
     try:
-        app(standalone_mode=False)
+        code = app(sys.argv[1:] or ["--help"], standalone_mode=False)  # the code of a typer.Exit, else None
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except errors.SeptaError as error:
         if debug:
             raise
         _fail(str(error), error.exit_code)
-    except typer.Exit as end:
-        sys.exit(end.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         _fail("septa: interrupted", 130)
     except Exception as error:
         if debug:
             raise
         _unexpected(error)
-    sys.exit(0)
+    sys.exit(code or 0)
 
 
 def _unexpected(error: Exception) -> NoReturn:
@@ -108,10 +112,13 @@ def _overrides(
     return (*(settings or ()), *(f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None))
 
 
-def _recipe(path: Path | None) -> Recipe | None:
+def _recipe(path: Path | None, overrides: tuple[str, ...]) -> Recipe | None:
+    """The recipe of ``--recipe``; it and the overrides are checked before anything slow is loaded."""
     from septa.recipe import Recipe
 
-    return None if path is None else Recipe.load(path)
+    given = None if path is None else Recipe.load(path)
+    (given or Recipe()).with_overrides(overrides)
+    return given
 
 
 @app.command()
@@ -129,18 +136,21 @@ def train(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin again, replacing what is there.")] = False,
     device: Device = "auto",
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also log to TensorBoard.")] = False,
+    max_pixels: MaxPixels = MAX_PIXELS,
 ) -> None:
     """Train a U-Net on a folder of images and label images."""
+    overrides = _overrides(settings, minutes, group, seed)
+    given = _recipe(recipe, overrides)
     from septa.display import progress_bar, show_training
     from septa.training.plan import Request
     from septa.training.run import train_steps
 
     console = _console()
     output = output or Path(f"{data.resolve().name}.septa")
-    overrides = _overrides(settings, minutes, group, seed)
     request = Request(
-        data, output, images, labels, _recipe(recipe), overrides, resume, overwrite, device, tensorboard, _command()
-    )
+        data, output, images, labels, given, overrides, resume, overwrite, device, tensorboard, _command(),
+        max_pixels,
+    )  # fmt: skip
     with progress_bar(console, "checking the data") as progress:
         events = train_steps(request, progress)
         first = next(events, None)
@@ -171,13 +181,15 @@ def recipe(
     group: Group = None,
     seed: Seed = None,
     device: Device = "auto",
+    max_pixels: MaxPixels = MAX_PIXELS,
 ) -> None:
     """Print the recipe that 'septa train' would use, with the reason of each choice."""
+    overrides = _overrides(settings, minutes, group, seed)
+    given = _recipe(recipe, overrides)
     from septa.display import progress_bar
     from septa.training.plan import Request, plan_recipe
 
-    overrides = _overrides(settings, minutes, group, seed)
-    request = Request(data, Path("x.septa"), images, labels, _recipe(recipe), overrides, device=device)
+    request = Request(data, Path("x.septa"), images, labels, given, overrides, device=device, max_pixels=max_pixels)
     with progress_bar(_console(stderr=True), "checking the data") as progress:
         _, choice = plan_recipe(request, progress)
     print(choice.recipe.to_yaml(choice.reasons), end="")
@@ -192,6 +204,7 @@ def check(
     group: Group = None,
     seed: Seed = None,
     html: Annotated[Path | None, typer.Option("--html", help="Also write a page with thumbnails.")] = None,
+    max_pixels: MaxPixels = MAX_PIXELS,
 ) -> None:
     """List everything that would break or spoil a training; exit code 2 if it would fail."""
     from septa.data.doctor import check as check_data
@@ -203,7 +216,15 @@ def check(
     console = _console()
     base = Recipe().with_overrides(_overrides(settings, None, group, seed))
     with progress_bar(console, "checking") as progress:
-        checkup = check_data(data, images=images, labels=labels, settings=base.data, seed=base.seed, progress=progress)
+        checkup = check_data(
+            data,
+            images=images,
+            labels=labels,
+            settings=base.data,
+            seed=base.seed,
+            max_pixels=max_pixels,
+            progress=progress,
+        )
     for note in checkup.notes:
         console.print(note, highlight=False, markup=False)
     for problem in checkup.problems:
@@ -220,8 +241,8 @@ def check(
 
 @app.command()
 def predict(
-    model: Annotated[Path, typer.Argument(help="Model, NAME.septa.")],
-    inputs: Annotated[list[str], typer.Argument(help="Image files, folders or quoted globs.")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Model, NAME.septa.")],
+    inputs: Annotated[list[str], typer.Argument(metavar="IMAGES...", help="Image files, folders or quoted globs.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the label images.")],
     suffix: Annotated[str | None, typer.Option("--format", help="png or tif; from the input when absent.")] = None,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Also write class probabilities.")] = False,
@@ -229,11 +250,10 @@ def predict(
     certify: Annotated[bool, typer.Option("--certify", help="Compare with the whole image, untiled.")] = False,
     tile: Tile = None,
     device: Device = "auto",
-    max_pixels: MaxPixels = None,
+    max_pixels: MaxPixels = MAX_PIXELS,
 ) -> None:
     """Segment images of any size."""
     from septa.display import progress_bar
-    from septa.images.read import MAX_PIXELS
     from septa.model import Model
     from septa.segment import Failed, Options, find_images, segment_files
 
@@ -243,7 +263,7 @@ def predict(
     paths = find_images(inputs)
     loaded = Model.load(model)
     ending = None if suffix is None else f".{suffix}"
-    options = Options(output, ending, probabilities, overlay, certify, tile, device, max_pixels or MAX_PIXELS)
+    options = Options(output, ending, probabilities, overlay, certify, tile, device, max_pixels)
     console.print(
         f"{len(paths)} images with {model} to {output}; {loaded.labels.describe()}", highlight=False, markup=False
     )
@@ -260,7 +280,7 @@ def predict(
         raise typer.Exit(failed[0].error.exit_code)
     if failed:
         raise errors.PartialFailure(
-            output, f"{len(failed)} of {len(paths)} images failed, the rest is done", "see above"
+            output, f"{len(failed)} of {len(paths)} images failed, the rest is done", "see the lines above"
         )
 
 
@@ -268,6 +288,8 @@ def _told(result: Any) -> str:
     parts = [f"{result.labels}: {result.tiles} tile{'s' if result.tiles > 1 else ''}"]
     if result.tiles > 1:
         parts.append(f"{result.overhead - 1:.0%} computed twice")
+    if result.tiles > 1 and not result.exact:
+        parts.append("not exactly the whole image's: this norm pools over a tile")
     if any(result.padding):
         parts.append(f"edge repeated by {result.padding[0]} rows and {result.padding[1]} columns inside the net")
     if result.difference is not None:
@@ -286,6 +308,7 @@ def evaluate(
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write all scores as JSON.")] = None,
     tile: Tile = None,
     device: Device = "auto",
+    max_pixels: MaxPixels = MAX_PIXELS,
 ) -> None:
     """Score a model on labelled images, or label images against the true ones."""
     from septa.display import progress_bar
@@ -296,12 +319,15 @@ def evaluate(
 
     console = _console()
     if first.is_dir():
-        result = evaluate_files(first, second, Recipe().with_overrides(settings or ()).data)
+        _refuse_options(first, "label images", images=images, labels=labels, all=every, tile=tile)
+        result = evaluate_files(first, second, Recipe().with_overrides(settings or ()).data, max_pixels=max_pixels)
     else:
+        _refuse_options(first, "a model", set=settings)
         with progress_bar(console, "segmenting") as progress:
             result = evaluate_model(
-                first, second, images=images, labels=labels, every=every, tile=tile, device=device, progress=progress
-            )
+                first, second, images=images, labels=labels, every=every, tile=tile, device=device,
+                max_pixels=max_pixels, progress=progress,
+            )  # fmt: skip
     for note in result.notes:
         console.print(note, highlight=False, markup=False)
     console.print(result.table())
@@ -309,8 +335,14 @@ def evaluate(
         write_text(json_file, json.dumps(result.to_json(), indent=2, allow_nan=False) + "\n")
 
 
+def _refuse_options(first: Path, what: str, **options: Any) -> None:
+    for name, value in options.items():
+        if value:
+            raise errors.InputError(f"--{name}", f"has no meaning for {what} such as {first}", "leave it out")
+
+
 @app.command()
-def info(model: Annotated[Path, typer.Argument(help="Model, NAME.septa.")]) -> None:
+def info(model: Annotated[Path, typer.Argument(metavar="MODEL", help="Model, NAME.septa.")]) -> None:
     """Print what a model holds: recipe, labels, normalisation, provenance."""
     from septa.model import Model
 
@@ -329,7 +361,7 @@ def info(model: Annotated[Path, typer.Argument(help="Model, NAME.septa.")]) -> N
 
 @app.command()
 def synth(
-    folder: Annotated[Path, typer.Argument(help="Folder to write images/ and labels/ to.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder to write images/ and labels/ to.")],
     kind: Annotated[str, typer.Option("--kind", help="cells or shapes.")] = "cells",
     count: Annotated[int, typer.Option("--count", help="Number of images.")] = 20,
     size: Annotated[str, typer.Option("--size", help="HEIGHTxWIDTH in pixels.")] = "256x256",
@@ -347,7 +379,9 @@ def synth(
 
 @app.command()
 def demo(
-    folder: Annotated[Path, typer.Argument(help="Folder to write everything to.")] = Path("septa-demo"),
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder to write everything to.")] = Path(
+        "septa-demo"
+    ),
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder of an earlier demo.")] = False,
     minutes: Annotated[float, typer.Option("--minutes", help="Time budget of the training.")] = 2.0,
 ) -> None:

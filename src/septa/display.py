@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -11,8 +12,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from septa.recipe import Training
-from septa.training.loop import Row
-from septa.training.run import Done, Event, Plan
+
+if TYPE_CHECKING:  # 'septa check' shows its progress without waiting for torch
+    from septa.training.loop import Row
+    from septa.training.run import Done, Event, Plan
 
 _SHOWN = 12
 
@@ -28,6 +31,8 @@ def progress_bar(console: Console, title: str) -> Iterator[Callable[[int, int], 
 
 def show_training(console: Console, events: Iterator[Event]) -> Done | None:
     """Print the plan, then a live table (on a terminal) or a line for each validation; returns what was trained."""
+    from septa.training.run import Done, Finished, Plan
+
     done, live = None, None
     screen = _Screen()
     try:
@@ -40,6 +45,9 @@ def show_training(console: Console, events: Iterator[Event]) -> Done | None:
                     live.start()
             elif isinstance(event, Done):
                 done = event
+            elif isinstance(event, Finished):
+                told = f"{event.path}: this training is finished, its model is here"
+                console.print(told, highlight=False, markup=False)
             else:
                 screen.take(event)
                 if live is not None:
@@ -92,8 +100,8 @@ class _Screen:
         else:
             self.latest = row
 
-    def _left(self) -> str:
-        minutes, step = self.latest.get("minutes", 0.0), self.latest.get("step", 0)
+    def _left(self, row: Row) -> str:
+        minutes, step = row.get("minutes", 0.0), row.get("step", 0)
         if not step:
             return ""
         left = minutes * (self.training.steps / step - 1)
@@ -104,7 +112,7 @@ class _Screen:
     def line(self, row: Row) -> str:
         row = self.latest | row
         loss = f"loss {row['loss']:.4f}  " if "loss" in row else ""
-        return f"step {row['step']:.0f}  {loss}validation score {row['score']:.4f}  {self._left()}".rstrip()
+        return f"step {row['step']:.0f}  {loss}validation score {row['score']:.4f}  {self._left(row)}".rstrip()
 
     def table(self) -> Group:
         table = Table("step", "loss", "validation score", "learning rate", "images/s", "waiting for data", "minutes")
@@ -120,4 +128,4 @@ class _Screen:
                 f"{row['data_wait']:.0%}" if "data_wait" in row else "",
                 f"{row.get('minutes', 0):.1f}",
             )
-        return Group(table, self._left())
+        return Group(table, self._left(self.latest))

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from septa.data.fingerprint import digest_array
 from septa.data.folder import Pair, find_pairs, read_pair_image, read_pair_labels
-from septa.data.labels import find_mapping
+from septa.data.labels import LabelMapping, find_mapping
 from septa.errors import InputError
-from septa.images.read import read_info, read_labels
+from septa.images.read import MAX_PIXELS, RawLabels, read_info, read_labels
 from septa.metrics.scores import Evaluation, evaluate_labels
 from septa.model import Model
 from septa.recipe import Data
@@ -37,6 +37,7 @@ def evaluate(
     every: bool = False,
     tile: int | None = None,
     device: str = "auto",
+    max_pixels: int = MAX_PIXELS,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Segment labelled images with a model and score the result.
@@ -54,6 +55,8 @@ def evaluate(
         Score the training images too.
     tile, device
         As for `Model.segment`.
+    max_pixels
+        Largest image that is decoded, pixels.
     progress
         Called with the images done and the images to do.
 
@@ -63,7 +66,7 @@ def evaluate(
         An image or its labels cannot be read or do not fit the model, or no image is left.
     """
     model = model if isinstance(model, Model) else Model.load(model)
-    pairing = find_pairs(Path(data), images=images, labels=labels)
+    pairing = find_pairs(Path(data), images=images, labels=labels, max_pixels=max_pixels)
     trained = {digest for _, digest in model.provenance.get("train", [])}
     pairs = pairing.pairs
     notes = [*pairing.notes, model.labels.describe()]
@@ -82,15 +85,31 @@ def evaluate(
             if progress is not None:
                 progress(number + 1, len(pairs))
 
-    items = list(_at_least_one(scored(), data))
+    multilabel = model.labels.kind == "multilabel"
+    evaluation = evaluate_labels(_at_least_one(scored(), data), model.labels.class_names, multilabel=multilabel)
     if skipped:
         notes.append(f"{skipped} of {len(pairs)} images were trained on and are left out (--all scores them too)")
-    multilabel = model.labels.kind == "multilabel"
-    return replace(evaluate_labels(items, model.labels.class_names, multilabel=multilabel), notes=tuple(notes))
+    return replace(evaluation, notes=tuple(notes))
 
 
-def evaluate_files(predictions: str | Path, labels: str | Path, settings: Data = Data()) -> Evaluation:  # noqa: B008
-    """Score label files against label files of the same names; what values mean is found in the labels.
+def evaluate_files(
+    predictions: str | Path,
+    labels: str | Path,
+    settings: Data = Data(),  # noqa: B008 (frozen)
+    *,
+    max_pixels: int = MAX_PIXELS,
+) -> Evaluation:
+    """Score label files against label files of the same names.
+
+    Parameters
+    ----------
+    predictions, labels
+        Folders; see `match_folders`. Where labels are colours, a prediction may hold class indices instead, as
+        ``septa predict`` writes them.
+    settings
+        What the values mean; found in the labels, not in the predictions, as far as it is not given.
+    max_pixels
+        Largest file that is decoded, pixels.
 
     Raises
     ------
@@ -98,23 +117,39 @@ def evaluate_files(predictions: str | Path, labels: str | Path, settings: Data =
         Files do not pair up, cannot be read or differ in size.
     """
     matched = match_folders(Path(predictions), Path(labels))
-    pages = [(name, left, right, page) for name, left, right in matched for page in range(_pages(left, right))]
-    mapping = find_mapping(((str(right), read_labels(right, page)) for _, _, right, page in pages), settings)
+    pages = [
+        (f"{name}#{page}" if count > 1 else name, left, right, page)
+        for name, left, right in matched
+        for count in [_pages(left, right, max_pixels)]
+        for page in range(count)
+    ]
+
+    def read(path: Path, page: int) -> RawLabels:
+        return read_labels(path, page, max_pixels=max_pixels)
+
+    mapping = find_mapping(((str(right), read(right, page)) for _, _, right, page in pages), settings)
 
     def scored() -> Iterator[Scored]:
         for name, left, right, page in pages:
-            truth_yx = mapping.encode(read_labels(right, page), right)
-            prediction_yx = mapping.encode(read_labels(left, page), left)
+            truth_yx = mapping.encode(read(right, page), right)
+            prediction_yx = _encode_prediction(mapping, read(left, page), left)
             _same_size(name, truth_yx, prediction_yx.shape, left)
-            yield name if page == 0 else f"{name}#{page}", truth_yx, prediction_yx
+            yield name, truth_yx, prediction_yx
 
     evaluation = evaluate_labels(scored(), mapping.class_names, multilabel=mapping.kind == "multilabel")
     notes = (f"{len(matched)} pairs of files of equal names", mapping.describe())
     return replace(evaluation, notes=notes)
 
 
-def _pages(left: Path, right: Path) -> int:
-    pages = read_info(left).pages, read_info(right).pages
+def _encode_prediction(mapping: LabelMapping, raw: RawLabels, path: Path) -> NDArray[np.int32]:
+    indices = mapping.kind == "color" and raw.kind == "index" and raw.palette is None
+    if indices and raw.array.min() >= 0 and raw.array.max() < mapping.classes:
+        return raw.array.astype(np.int32)
+    return mapping.encode(raw, path)
+
+
+def _pages(left: Path, right: Path, max_pixels: int) -> int:
+    pages = read_info(left, max_pixels=max_pixels).pages, read_info(right, max_pixels=max_pixels).pages
     if pages[0] != pages[1]:
         raise InputError(left, f"has {pages[0]} pages, {right} has {pages[1]}", "give stacks of equal length")
     return pages[0]

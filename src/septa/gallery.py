@@ -76,6 +76,43 @@ def gallery_html(panels: Sequence[Panel], classes: Mapping[str, tuple[int, int, 
     return intro + _legend(classes) + "\n".join(_panel(panel, bits, longest) for panel in order)
 
 
+def draw_labels(rgb_yxs: NDArray[np.uint8], labels_yx: NDArray[Any], bits: int = 0) -> NDArray[np.uint8]:
+    """Lay labels over a picture; of overlapping classes, each bit in its own colour.
+
+    Parameters
+    ----------
+    rgb_yxs
+        uint8, axes YXS, perhaps shrunk.
+    labels_yx
+        Encoded labels YX of the whole image. The nearest label of each pixel of the picture is drawn, which keeps
+        outlines sharp.
+    bits
+        How many overlapping classes the labels hold as bits; 0 if labels are class indices.
+
+    Returns
+    -------
+    ndarray
+        uint8, axes YXS, of the picture's size.
+    """
+    near_yx = _nearest(labels_yx, rgb_yxs.shape[:2])
+    for bit in range(bits):
+        ignored = -1 if bit == 0 else 0  # greyed once, not again for each bit
+        one_yx = np.where(near_yx < 0, ignored, (near_yx >> bit & 1) * (bit + 1))
+        rgb_yxs = overlay(np.moveaxis(rgb_yxs, -1, 0), one_yx)
+    return rgb_yxs if bits else overlay(np.moveaxis(rgb_yxs, -1, 0), near_yx)
+
+
+def picture_tag(rgb_yxs: NDArray[np.uint8], alt: str) -> str:
+    """An ``<img>`` that carries a uint8 YXS picture with it, grey ones with one channel.
+
+    ``alt`` says in plain text what it shows.
+    """
+    height, width = rgb_yxs.shape[:2]
+    grey = bool((rgb_yxs == rgb_yxs[..., :1]).all())
+    png = encode_png(np.ascontiguousarray(rgb_yxs[..., 0] if grey else rgb_yxs))
+    return png_tag(png, alt, width, height)
+
+
 def _legend(classes: Mapping[str, tuple[int, int, int]]) -> str:
     rows = {"Classes": classes, "Error map": ERROR_COLORS}
     return "".join(
@@ -94,14 +131,16 @@ def _panel(panel: Panel, bits: int, longest: int) -> str:
             f"of {panel.name!r} differ in size"
         )
     image = shrink(to_rgb(panel.image_cyx), longest)
-    truth, prediction = (_shrink_labels(labels, image.shape[:2]) for labels in (panel.truth_yx, panel.prediction_yx))
     pictures = {
         "image": image,
-        "truth": _drawn(image, truth, bits),
-        "prediction": _drawn(image, prediction, bits),
+        "truth": draw_labels(image, panel.truth_yx, bits),
+        "prediction": draw_labels(image, panel.prediction_yx, bits),
         "errors": shrink(error_map(panel.truth_yx, panel.prediction_yx), longest),
     }
-    figures = "".join(_figure(f"{kind} of {panel.name}", kind, rgb) for kind, rgb in pictures.items())
+    figures = "".join(
+        f"<figure>{picture_tag(rgb, f'{kind} of {panel.name}')}<figcaption>{text(kind)}</figcaption></figure>"
+        for kind, rgb in pictures.items()
+    )
     height, width = panel.truth_yx.shape
     return (
         f'<article class="panel"><h3>{text(panel.name)}<span>score {_score(panel.score)} · '
@@ -110,28 +149,12 @@ def _panel(panel: Panel, bits: int, longest: int) -> str:
     )
 
 
-def _drawn(rgb_yxs: NDArray[np.uint8], labels_yx: NDArray[Any], bits: int) -> NDArray[np.uint8]:
-    """The image with its labels over it; of overlapping classes, each bit in its own colour."""
-    for bit in range(bits):
-        ignored = -1 if bit == 0 else 0  # greyed once, not again for each bit
-        one_yx = np.where(labels_yx < 0, ignored, (labels_yx >> bit & 1) * (bit + 1))
-        rgb_yxs = overlay(np.moveaxis(rgb_yxs, -1, 0), one_yx)
-    return rgb_yxs if bits else overlay(np.moveaxis(rgb_yxs, -1, 0), labels_yx)
-
-
 def _score(score: float) -> str:
     return f"{score:.3f}" if math.isfinite(score) else "–"
 
 
-def _figure(alt: str, kind: str, rgb_yxs: NDArray[np.uint8]) -> str:
-    height, width = rgb_yxs.shape[:2]
-    grey = bool((rgb_yxs == rgb_yxs[..., :1]).all())
-    png = encode_png(np.ascontiguousarray(rgb_yxs[..., 0] if grey else rgb_yxs))
-    return f"<figure>{png_tag(png, alt, width, height)}<figcaption>{text(kind)}</figcaption></figure>"
-
-
-def _shrink_labels(labels_yx: NDArray[np.integer[Any]], shape: tuple[int, ...]) -> NDArray[np.integer[Any]]:
-    """The nearest label of each pixel of a smaller image: drawing on it keeps outlines sharp."""
+def _nearest(labels_yx: NDArray[np.integer[Any]], shape: tuple[int, ...]) -> NDArray[np.integer[Any]]:
+    """The nearest label of each pixel of a smaller image."""
     rows, columns = (
         ((np.arange(small) + 0.5) * size / small).astype(np.intp)
         for size, small in zip(labels_yx.shape, shape, strict=True)

@@ -166,6 +166,8 @@ class Model:
         except ValueError:
             has = f"has {image_cyx.shape[0]} channels, the model was trained on {self.channels}"
             raise InputError(where, has, "give images like those that the model was trained on") from None
+        if fitted.size == 0:
+            raise InputError(where, "has no pixels", "give an image of at least 1 x 1")
         if fitted.dtype.kind == "f" and not np.isfinite(fitted).all():
             raise InputError(where, "holds NaN or Inf", "replace these pixels")
         return fitted
@@ -224,7 +226,7 @@ class Model:
         header, tensors = sealed.unpack(data, KIND, path)
         try:
             return cls._build(header, tensors)
-        except (KeyError, TypeError, ValueError, RuntimeError, RecipeError) as error:
+        except (KeyError, TypeError, ValueError, ArithmeticError, RuntimeError, RecipeError) as error:
             problem = " ".join(str(error).split())
             raise ModelError(path, f"does not fit this version of septa ({problem})", "update septa") from None
 
@@ -235,7 +237,10 @@ class Model:
         channels = int(header["channels"])
         with torch.device("meta"):  # sizes are checked against the tensors before any memory is taken
             net = build_net(recipe, channels, labels.classes)
+        wanted = {name: tensor.dtype for name, tensor in net.state_dict().items()}
         net.load_state_dict(tensors, strict=True, assign=True)
+        if wrong := [name for name, tensor in tensors.items() if tensor.dtype != wanted[name]]:
+            raise ValueError(f"'{wrong[0]}' is {tensors[wrong[0]].dtype}, not {wanted[wrong[0]]}")
         normalization = Normalization.from_json(header["normalization"])
         return cls(net.eval().requires_grad_(False), channels, labels, normalization, recipe, header["provenance"])
 

@@ -11,7 +11,7 @@ import hashlib
 import html
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 Color = tuple[str, str]
 """A CSS colour for light pages and one for dark pages."""
@@ -20,6 +20,8 @@ BLUE: Color = ("#0a6ea8", "#5ab4ea")
 ORANGE: Color = ("#c4560a", "#f7a35c")
 GREEN: Color = ("#0b8262", "#3ecf9f")
 INK: Color = ("#17212b", "#e5ebf1")
+
+_MAX_NOTES = 12
 
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069\ufffe\uffff]")
 
@@ -55,6 +57,17 @@ def number(value: float) -> str:
     if abs(value) >= 1000:
         return f"{value:,.0f}".replace(",", "\u202f")
     return f"{value:.4g}"
+
+
+def plural(count: int, noun: str) -> str:
+    """Write a count with its noun.
+
+    Examples
+    --------
+    >>> plural(1, "image"), plural(0, "image")
+    ('1 image', '0 images')
+    """
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def tint(rgb: tuple[int, int, int]) -> Color:
@@ -123,7 +136,64 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, names: int = 1)
     return f'<div class="wide"><table><thead>{titles}</thead>\n<tbody>{body}</tbody></table></div>'
 
 
-def page(title: str, body: str) -> str:
+def cards(entries: Sequence[tuple[str, str, str]]) -> str:
+    """A row of cards, the first one emphasised; empty without entries.
+
+    Parameters
+    ----------
+    entries
+        Plain text: what is told, its value set large, and a line below.
+    """
+    boxes = "".join(
+        f'<div class="card{" first" if i == 0 else ""}"><p>{text(name)}</p><p class="big">{text(value)}</p>'
+        f"<p>{text(below)}</p></div>"
+        for i, (name, value, below) in enumerate(entries)
+    )
+    return f'<div class="cards">{boxes}</div>' if boxes else ""
+
+
+def notes(lines: Sequence[str], *, hints: bool = False) -> str:
+    """A list of remarks, those after the twelfth folded away; empty without lines.
+
+    Parameters
+    ----------
+    lines
+        Plain text.
+    hints
+        Whether they ask for attention.
+    """
+    items = [f"<li>{text(line)}</li>" for line in lines]
+    first, more = "".join(items[:_MAX_NOTES]), "".join(items[_MAX_NOTES:])
+    if more:
+        count = len(items) - _MAX_NOTES
+        first += f'<li><details><summary>{count} more</summary><ul class="notes">{more}</ul></details></li>'
+    return f'<ul class="notes{" hints" if hints else ""}">{first}</ul>' if first else ""
+
+
+def chapters(title: str, lead: str, top: Sequence[str], parts: Mapping[str, str]) -> str:
+    """The body of a page: heading with links, what stands above, and titled sections.
+
+    Parameters
+    ----------
+    title, lead
+        Plain text of the heading and of the line below it.
+    top
+        HTML between the heading and the sections.
+    parts
+        Plain title of each section, beginning with a word of its own, to its HTML; empty ones are left out.
+    """
+    shown = [(name, name.split()[0].lower(), content) for name, content in parts.items() if content]
+    links = "".join(f'<a href="#{anchor}">{text(name)}</a>' for name, anchor, _ in shown)
+    body = [
+        f"<header><div><h1>{text(title)}</h1><p>{text(lead)}</p></div><nav>{links}</nav></header>",
+        *top,
+        *(f'<section id="{anchor}"><h2>{text(name)}</h2>\n{content}</section>' for name, anchor, content in shown),
+        "<footer>Written by septa.</footer>",
+    ]
+    return "\n".join(part for part in body if part)
+
+
+def page(title: str, body: str, *, tooltips: bool = True) -> str:
     """A complete HTML document with the shared style.
 
     A content security policy inside the page forbids every connection, so that it loads nothing even if a browser
@@ -135,16 +205,20 @@ def page(title: str, body: str) -> str:
         Plain text.
     body
         HTML of what stands in ``<main>``.
+    tooltips
+        Whether to add the script that shows the values of charts under the pointer; without it no script can run.
     """
-    digest = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode("ascii")
-    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    policy, script = "default-src 'none'; img-src data:; style-src 'unsafe-inline'", ""
+    if tooltips:
+        digest = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode("ascii")
+        policy, script = f"{policy}; script-src 'sha256-{digest}'", f"<script>{_SCRIPT}</script>\n"
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n<meta name="generator" content="septa">\n'
         f"<title>{text(title)}</title>\n<style>{_STYLE}</style>\n</head>\n"
-        f"<body>\n<main>\n{body}\n</main>\n<script>{_SCRIPT}</script>\n</body>\n</html>\n"
+        f"<body>\n<main>\n{body}\n</main>\n{script}</body>\n</html>\n"
     )
 
 
@@ -160,9 +234,11 @@ def _luminance(rgb: Sequence[float]) -> float:
 
 _STYLE = """
 :root{--page:#f4f6f8;--card:#fff;--ink:#17212b;--soft:#5a6876;--line:#e2e7ec;--accent:#0a6ea8;--code:#f7f9fa;
---warn:#8a5a00;--warnbg:#fff6e0;--shadow:0 1px 2px #0f1e2d12,0 2px 10px #0f1e2d0a}
+--warn:#8a5a00;--warnbg:#fff6e0;--bad:#b3261e;--good:#22693f;
+--shadow:0 1px 2px #0f1e2d12,0 2px 10px #0f1e2d0a}
 @media (prefers-color-scheme:dark){:root{--page:#0e1318;--card:#161d25;--ink:#e5ebf1;--soft:#95a3b2;--line:#27313c;
---accent:#5ab4ea;--code:#10161c;--warn:#f2c66d;--warnbg:#2b2413;--shadow:none}}
+--accent:#5ab4ea;--code:#10161c;--warn:#f2c66d;--warnbg:#2b2413;--bad:#ff8a80;--good:#7fd09b;
+--shadow:none}}
 *{box-sizing:border-box}
 body{margin:0;background:var(--page);color:var(--ink);
 font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",sans-serif}
@@ -184,6 +260,11 @@ font-variant-numeric:tabular-nums}
 font-size:14px}
 .hints{background:var(--warnbg);color:var(--warn);border-color:var(--warn);border-radius:0 8px 8px 0}
 .notes li{margin:3px 0;overflow-wrap:anywhere}
+.error{color:var(--bad)}.warning{color:var(--warn)}.fine{color:var(--good)}
+.verdict{margin:0 0 14px;padding:7px 16px;border-left:3px solid;border-radius:0 8px 8px 0;background:var(--card);
+font-weight:600}
+.mark{border:1px solid;border-radius:99px;padding:0 8px;font-size:12px;font-weight:600}
+.path{min-width:13rem;overflow-wrap:anywhere;font:12.8px/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}
 .charts{display:grid;grid-template-columns:repeat(6,1fr);gap:12px}.chart{grid-column:span 2}
 .chart.half,.half>.chart{grid-column:span 3}.half,.third{display:contents}
 figure{margin:0}.chart{padding:12px 14px 8px;min-width:0}.chart svg{display:block;width:100%;height:auto;margin-top:4px}
@@ -213,6 +294,7 @@ td small{color:var(--soft);font-size:12.5px;margin-left:5px}
 .span{display:inline-block;position:relative;width:110px;height:10px;margin-right:10px;border-radius:5px;
 background:var(--line);vertical-align:middle;overflow:hidden}
 .span i,.span b{position:absolute;top:0;bottom:0}.span i{background:var(--accent);opacity:.4;border-radius:5px}
+.share i{left:0;opacity:1}
 .span b{width:3px;margin-left:-1.5px;background:var(--accent)}
 .swatch{display:inline-block;width:12px;height:12px;border-radius:3px;margin-right:6px;vertical-align:-1px;
 box-shadow:inset 0 0 0 1px #8885}
@@ -223,6 +305,11 @@ box-shadow:inset 0 0 0 1px #8885}
 .panel h3 span{color:var(--soft);font-weight:400;margin-left:auto;font-variant-numeric:tabular-nums}
 .four{display:grid;grid-template-columns:repeat(4,1fr);gap:10px}
 .four figcaption{font-size:12.5px;color:var(--soft);margin-top:3px}
+.tiles{display:grid;grid-template-columns:repeat(auto-fill,minmax(200px,1fr));gap:14px}
+.tiles .panel{margin:0;padding:10px}.tiles img{height:190px}
+.tiles figcaption{display:flex;flex-wrap:wrap;gap:2px 8px;align-items:center;margin-top:7px;font-size:13px}
+.tiles figcaption b{font-weight:600;overflow-wrap:anywhere}.side{margin-left:auto;font-size:12px;color:var(--soft)}
+.blank{display:grid;place-items:center;height:190px;border-radius:5px;background:var(--code);color:var(--soft)}
 img{display:block;width:100%;height:auto;object-fit:contain;border-radius:5px;background:var(--code)}
 .pixels{image-rendering:pixelated}
 pre{margin:0;padding:14px 16px;overflow-x:auto;font:12.8px/1.55 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from septa.errors import RecipeError
 
@@ -16,7 +16,15 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
-Range = tuple[Positive, Positive]
+
+
+def _ascending(ends: tuple[float, float]) -> tuple[float, float]:
+    if ends[0] > ends[1]:
+        raise ValueError("the low end comes first")
+    return ends
+
+
+Range = Annotated[tuple[Positive, Positive], AfterValidator(_ascending)]
 
 IGNORE = -1
 """Value that ignored pixels have in labels inside septa, whatever the files say."""
@@ -142,6 +150,11 @@ class Training(Section):
     workers: Count | None = None
     """Threads that prepare samples; chosen from the cores when not given."""
 
+    @field_validator("amp", mode="before")
+    @classmethod
+    def _as_written(cls, amp: Any) -> Any:
+        return "off" if amp is False else amp  # YAML reads a bare off as false
+
 
 class Recipe(Section):
     """Every setting of a training.
@@ -185,8 +198,8 @@ class Recipe(Section):
     def from_yaml(cls, text: str, where: str = "recipe") -> Recipe:
         """Parse YAML text; see `parse`."""
         try:
-            values = yaml.safe_load(text)
-        except yaml.YAMLError as error:
+            values = _read_yaml(text)
+        except ValueError as error:
             problem = " ".join(str(error).split())
             raise RecipeError(where, f"is not valid YAML ({problem})", "mend the file") from None
         if not isinstance(values, dict):
@@ -254,16 +267,28 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _explain(item: Any) -> str:
-    key = ".".join(str(part) for part in item["loc"]) or "recipe"
+    key = " ".join(".".join(str(part) for part in item["loc"]).split()) or "recipe"
     if item["type"] == "extra_forbidden":
         return f"'{key}' is no setting"
     return f"'{key}' {item['msg'][0].lower()}{item['msg'][1:]}, got {item['input']!r}"
 
 
+def _read_yaml(text: str) -> Any:
+    """Parse untrusted YAML; ValueError for whatever is wrong. Aliases are refused: few lines of them hold billions
+    of values."""
+    try:
+        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
+            raise ValueError("aliases are not allowed")
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, KeyError, AttributeError, RecursionError) as error:
+        # PyYAML lets through what its constructors for !!bool and !!timestamp meet.
+        raise ValueError(str(error) or type(error).__name__) from None
+
+
 def _yaml_value(text: str, assignment: str) -> Any:
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
+        return _read_yaml(text)
+    except ValueError:
         raise RecipeError(f"--set {assignment}", "the value is not valid YAML", "quote it as YAML would") from None
 
 

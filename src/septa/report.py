@@ -16,12 +16,12 @@ from septa.gallery import Panel, gallery_html
 from septa.images.overlay import CLASS_COLORS
 from septa.images.write import write_text
 from septa.metrics.scores import HEADERS, LEVEL, Evaluation
-from septa.page import BLUE, GREEN, INK, ORANGE, Color, number, page, table, text, tint
+from septa.page import BLUE, GREEN, INK, ORANGE, Color, cards, chapters, number, page, plural, table, text, tint
+from septa.page import notes as page_notes
 
 __all__ = ["Panel", "write_report"]
 
 _MAX_ROWS = 500
-_MAX_NOTES = 12
 _MAX_CURVES = 8
 _SMALL = (350, 180)
 _SMOOTHED_FROM = 40
@@ -94,17 +94,8 @@ def write_report(
         "Recipe": _recipe(recipe_yaml),
         "Data and set-up": facts,
     }
-    shown = [(name, name.split()[0].lower(), content) for name, content in parts.items() if content]
-    links = "".join(f'<a href="#{anchor}">{text(name)}</a>' for name, anchor, _ in shown)
-    body = [
-        f"<header><div><h1>{text(title)}</h1><p>{_summary(history, evaluation)}</p></div><nav>{links}</nav></header>",
-        _cards(history, evaluation),
-        _list("notes", notes),
-        _list("notes hints", _hints(history)),
-        *(f'<section id="{anchor}"><h2>{text(name)}</h2>\n{content}</section>' for name, anchor, content in shown),
-        "<footer>Written by septa.</footer>",
-    ]
-    write_text(Path(path), page(title, "\n".join(part for part in body if part)))
+    top = [_cards(history, evaluation), page_notes(notes), page_notes(_hints(history), hints=True)]
+    write_text(Path(path), page(title, chapters(title, _summary(history, evaluation), top, parts)))
 
 
 def _column(history: Iterable[Row], key: str, factor: float = 1.0) -> Points:
@@ -141,19 +132,6 @@ def _range(spread: Mapping[str, float]) -> str:
     return f"{spread['low']:.3f}–{spread['high']:.3f}"
 
 
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
-def _list(kind: str, lines: Sequence[str]) -> str:
-    items = [f"<li>{text(line)}</li>" for line in lines]
-    first, more = "".join(items[:_MAX_NOTES]), "".join(items[_MAX_NOTES:])
-    if more:
-        count = len(items) - _MAX_NOTES
-        first += f'<li><details><summary>{count} more</summary><ul class="notes">{more}</ul></details></li>'
-    return f'<ul class="{kind}">{first}</ul>' if first else ""
-
-
 def _summary(history: Sequence[Row], evaluation: Evaluation | None) -> str:
     steps = max((step for step, _ in _column(history, "step")), default=0)
     minutes = max((value for _, value in _column(history, "minutes")), default=0)
@@ -161,8 +139,8 @@ def _summary(history: Sequence[Row], evaluation: Evaluation | None) -> str:
     if steps:
         parts.append(f"{number(steps)} steps" + (f" in {_duration(minutes)}" if minutes > 0 else ""))
     if evaluation is not None:
-        parts.append(f"scored on {_plural(len(evaluation.images), 'validation image')}")
-    return text(", ".join(parts)) + "."
+        parts.append(f"scored on {plural(len(evaluation.images), 'validation image')}")
+    return ", ".join(parts) + "."
 
 
 def _duration(minutes: float) -> str:
@@ -172,32 +150,27 @@ def _duration(minutes: float) -> str:
 
 
 def _cards(history: Sequence[Row], evaluation: Evaluation | None) -> str:
-    cards: list[tuple[str, str, str]] = []
+    entries: list[tuple[str, str, str]] = []
     best = _best(history)
     if evaluation is not None:
         names = _foreground(evaluation)
         spread = evaluation.classes[names[0]]["dice"] if len(names) == 1 else None
         below = f"{LEVEL:.0%} interval {_range(spread)}" if spread else f"mean of {len(names)} classes"
-        cards.append(("Dice on validation images", f"{evaluation.summary['dice']:.3f}", below))
+        entries.append(("Dice on validation images", f"{evaluation.summary['dice']:.3f}", below))
         spread = evaluation.classes[names[0]]["iou"] if len(names) == 1 else None
         below = f"{LEVEL:.0%} interval {_range(spread)}" if spread else f"mean of {len(names)} classes"
-        cards.append(("IoU", f"{evaluation.summary['iou']:.3f}", below))
+        entries.append(("IoU", f"{evaluation.summary['iou']:.3f}", below))
         pixels = evaluation.pixels.get("pixel_accuracy")
         below = f"{LEVEL:.0%} interval {_range(pixels)}" if pixels else "share of pixels that are right"
-        cards.append(("Pixel accuracy", f"{evaluation.summary['pixel_accuracy']:.3f}", below))
+        entries.append(("Pixel accuracy", f"{evaluation.summary['pixel_accuracy']:.3f}", below))
     if best is not None:
         last = max(step for step, _ in _column(history, "step"))
-        cards.append(("Best validation score", f"{best[1]:.3f}", f"at step {number(best[0])} of {number(last)}"))
+        entries.append(("Best validation score", f"{best[1]:.3f}", f"at step {number(best[0])} of {number(last)}"))
     rates, waits = _column(history, "images_per_s"), _column(history, "data_wait", 100)
     if rates:
         below = f"{median(share for _, share in waits):.0f}% of the time waiting for data" if waits else "median"
-        cards.append(("Images per second", number(float(f"{median(rate for _, rate in rates):.3g}")), below))
-    boxes = "".join(
-        f'<div class="card{" first" if i == 0 else ""}"><p>{text(name)}</p><p class="big">{text(value)}</p>'
-        f"<p>{text(below)}</p></div>"
-        for i, (name, value, below) in enumerate(cards)
-    )
-    return f'<div class="cards">{boxes}</div>' if boxes else ""
+        entries.append(("Images per second", number(float(f"{median(rate for _, rate in rates):.3g}")), below))
+    return cards(entries)
 
 
 def _hints(history: Sequence[Row]) -> list[str]:
@@ -295,7 +268,7 @@ def _reading(evaluation: Evaluation) -> str:
     """How to read the table."""
     scored = len(evaluation.images) - len(evaluation.unscored)
     lines = [
-        f"Mean over {_plural(scored, 'image')} with its {LEVEL:.0%} bootstrap interval over images.",
+        f"Mean over {plural(scored, 'image')} with its {LEVEL:.0%} bootstrap interval over images.",
         "Pooled: over the pixels of all images together.",
         evaluation.policy,
     ]

@@ -102,8 +102,10 @@ def pick_device(name: str = "auto") -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise InputError(f"--device {name}", "is no device", "use auto, cpu, cuda, cuda:N or mps") from None
-    missing = (device.type == "cuda" and not torch.cuda.is_available()) or (
+        device = None
+    if device is None or device.type not in ("cpu", "cuda", "mps"):
+        raise InputError(f"--device {name}", "is no device", "use auto, cpu, cuda, cuda:N or mps")
+    missing = (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()) or (
         device.type == "mps" and not torch.backends.mps.is_available()
     )
     if missing:

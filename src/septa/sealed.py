@@ -75,12 +75,17 @@ def unpack(data: bytes, kind: str, where: str | PathLike[str]) -> tuple[dict[str
         raise ModelError(where, f"is no {kind.rsplit(' ', 1)[0]}", "give a file that septa wrote")
     try:
         tensors = safetensors.torch.load(data)
-    except (SafetensorError, ValueError) as error:
+    except (SafetensorError, ValueError, KeyError) as error:  # KeyError: a dtype that torch lacks
         raise ModelError(where, f"is damaged ({' '.join(str(error).split())})", _AGAIN) from None
     text = metadata.get("header", "")
     if _seal(kind, text, digest(tensors)) != metadata.get("sha256"):
         raise ModelError(where, "was changed after septa wrote it: its checksum differs", _AGAIN)
-    header = json.loads(text)
+    try:
+        header = json.loads(text)
+    except (ValueError, RecursionError):
+        header = None
+    if not isinstance(header, dict):
+        raise ModelError(where, "is damaged (its header is no JSON object)", _AGAIN)
     return header, tensors
 
 

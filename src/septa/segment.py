@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septa.errors import InputError, SeptaError
-from septa.images.overlay import overlay, to_rgb
+from septa.images.overlay import overlay
 from septa.images.read import MAX_PIXELS, ImageInfo, read_image, read_info
 from septa.images.write import encode_png, write_bytes, write_image, write_labels, write_probabilities
-from septa.inference.tiling import largest_difference, overhead
+from septa.inference.tiling import largest_difference, least_tile, overhead
 from septa.model import Model
 
 _SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff"})
@@ -45,8 +45,10 @@ class Options:
 
 @dataclass(frozen=True)
 class Segmented:
-    """One image done: its label file, megapixels, number of tiles, shares of classes and the largest difference
-    found.
+    """One image done.
+
+    ``overhead`` are pixels computed for each pixel kept, ``exact`` whether tiles equal the whole image by the net's
+    design, ``padding`` the rows and columns that the net repeats, ``difference`` what `certify` measured.
     """
 
     path: Path
@@ -54,6 +56,7 @@ class Segmented:
     megapixels: float
     tiles: int
     overhead: float
+    exact: bool
     padding: tuple[int, int]
     difference: float | None
 
@@ -96,7 +99,18 @@ def find_images(inputs: Sequence[str]) -> list[Path]:
 
 
 def segment_files(model: Model, paths: Sequence[Path], options: Options) -> Iterator[Segmented | Failed]:
-    """Segment each file and write its labels (with its stem and pixel size); a bad file is told and passed over."""
+    """Segment each file and write its labels (with its stem and pixel size); a bad file is told and passed over.
+
+    Raises
+    ------
+    InputError
+        Before anything is read, where the options suit no file at all.
+    """
+    model.plan(1, 1, options.tile)
+    model.engine(options.device)
+    if model.task.multilabel and options.suffix == ".png":
+        problem = "cannot hold classes that overlap, one plane for each"
+        raise InputError("--format png", problem, "leave it out, or give --format tif")
     for path in paths:
         try:
             yield _segment(model, path, options)
@@ -106,6 +120,7 @@ def segment_files(model: Model, paths: Sequence[Path], options: Options) -> Iter
 
 def _segment(model: Model, path: Path, options: Options) -> Segmented:
     info = read_info(path, max_pixels=options.max_pixels)
+    _spare(info.path, _target(info, options, model.task.multilabel))
     tiles = model.plan(info.height, info.width, options.tile)
     pages, difference = [], None
     for page in range(info.pages):
@@ -120,32 +135,43 @@ def _segment(model: Model, path: Path, options: Options) -> Segmented:
             difference = max(difference or 0.0, _difference(model, image_cyx, logits_kyx, options))
             if difference > EXACT:
                 problem = f"tiles differ from the whole image by {difference:.3g}, more than {EXACT:g}"
-                raise InputError(path, problem, "give a larger --tile; only norm batch and none make tiles exact")
+                remedy = "give a --tile as large as the image; only norm batch and none make tiles exact"
+                raise InputError(path, problem, remedy)
         pages.append(model.labels.decode(labels_yx))
         _write_extras(model, image_cyx, labels_yx, logits_kyx, info, page, options)
     target = _write(pages, info, options)
     height, width = model.net.padded_size(info.height, info.width)
     megapixels = info.pages * info.height * info.width / 1e6
     padding = height - info.height, width - info.width
-    return Segmented(path, target, megapixels, len(tiles), overhead(tiles), padding, difference)
+    return Segmented(path, target, megapixels, len(tiles), overhead(tiles), model.net.exact_tiles, padding, difference)
+
+
+def _target(info: ImageInfo, options: Options, multilabel: bool) -> Path:
+    stacked = multilabel or info.pages > 1 or info.format == "tiff"
+    return options.output / f"{_stem(info.path)}{options.suffix or ('.tif' if stacked else '.png')}"
+
+
+def _spare(path: Path, target: Path) -> None:
+    if target.exists() and target.samefile(path):
+        raise InputError(path, "would be overwritten by its labels", "give another folder with -o")
 
 
 def _write(pages: list[NDArray[Any]], info: ImageInfo, options: Options) -> Path:
     """One label file: a stack for a stack of images, a plane for each class where classes overlap."""
-    stem, size = _stem(info.path), info.pixel_size_um
-    if pages[0].ndim == 3:
+    overlapping, size = pages[0].ndim == 3, info.pixel_size_um
+    target = _target(info, options, overlapping)
+    if overlapping:
         for page, planes_kyx in enumerate(pages):
-            target = options.output / (f"{stem}.tif" if len(pages) == 1 else f"{stem}_{page:04d}.tif")
-            write_image(target, planes_kyx, pixel_size_um=size)
-        return target
-    suffix = options.suffix or (".tif" if len(pages) > 1 or info.format == "tiff" else ".png")
-    target = options.output / f"{stem}{suffix}"
+            one = target if len(pages) == 1 else target.with_stem(f"{target.stem}_{page:04d}")
+            write_image(one, planes_kyx, pixel_size_um=size)
+        return one
     write_labels(target, pages[0] if len(pages) == 1 else np.stack(pages), pixel_size_um=size)
     return target
 
 
 def _difference(model: Model, image_cyx: NDArray[Any], logits_kyx: NDArray[np.float32], options: Options) -> float:
-    whole = model.logits(image_cyx, tile=max(image_cyx.shape[1:]), device=options.device)
+    side = max(*image_cyx.shape[1:], least_tile(model.net.halo, model.net.multiple))
+    whole = model.logits(image_cyx, tile=side, device=options.device)
     return largest_difference(whole, logits_kyx)
 
 
@@ -163,7 +189,17 @@ def _write_extras(
         target = options.output / PROBABILITIES / f"{stem}.tif"
         write_probabilities(target, model.task.probabilities(logits_kyx), pixel_size_um=info.pixel_size_um)
     if options.overlay:
-        write_bytes(options.output / OVERLAYS / f"{stem}.png", encode_png(overlay(to_rgb(image_cyx), labels_yx)))
+        write_bytes(options.output / OVERLAYS / f"{stem}.png", encode_png(_drawn(model, image_cyx, labels_yx)))
+
+
+def _drawn(model: Model, image_cyx: NDArray[Any], labels_yx: NDArray[np.int32]) -> NDArray[np.uint8]:
+    """The image with its labels over it; of overlapping classes, each in its own colour."""
+    if not model.task.multilabel:
+        return overlay(image_cyx, labels_yx)
+    for bit in range(model.labels.classes):
+        picture = overlay(image_cyx, (labels_yx >> bit & 1) * (bit + 1))
+        image_cyx = np.moveaxis(picture, -1, 0)
+    return picture
 
 
 def _stem(path: Path) -> str:

@@ -324,7 +324,7 @@ def test_the_page_shows_problems_first_and_needs_nothing_else(data: Path, monkey
     assert len(tags.pictures) == 2
     assert all(source.startswith("data:image/png;base64,") for source in tags.pictures)
     assert not re.search(r"https?://|<script|<link", page)
-    assert "prefers-color-scheme: dark" in page
+    assert "prefers-color-scheme:dark" in page
     captions = re.findall(r"<figcaption><b>(.*?)</b>", page)
     assert captions == ["8", "6", "0"]
     assert str(broken) in tags.text

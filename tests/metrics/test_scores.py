@@ -1,9 +1,8 @@
-"""Evaluation: image means, pooled values, intervals, what is printed, and pairing of folders."""
+"""Evaluation: image means, pooled values, intervals, and what is printed."""
 
 import json
 import statistics
 from io import StringIO
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 from rich.console import Console
 
 from septa.errors import InputError
-from septa.metrics.scores import HEADERS, evaluate_labels, match_folders
+from septa.metrics.scores import HEADERS, evaluate_labels
 
 NAMES = ("background", "nucleus", "debris")
 
@@ -197,82 +196,3 @@ def test_nothing_to_score_is_an_input_error():
         evaluate_labels([], NAMES)
     with pytest.raises(InputError, match="ignore label"):
         evaluate_labels([("a", np.full((2, 2), -1), np.zeros((2, 2), int))], NAMES)
-
-
-def folders(tmp_path: Path, predictions: list[str], labels: list[str]) -> tuple[Path, Path]:
-    for folder, names in (("predictions", predictions), ("labels", labels)):
-        for name in names:
-            file = tmp_path / folder / name
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.touch()
-    return tmp_path / "predictions", tmp_path / "labels"
-
-
-def matched(tmp_path: Path, predictions: list[str], labels: list[str]) -> list[tuple[str, str, str]]:
-    left, right = folders(tmp_path, predictions, labels)
-    return [
-        (name, p.relative_to(left).as_posix(), t.relative_to(right).as_posix())
-        for name, p, t in match_folders(left, right)
-    ]
-
-
-@pytest.mark.parametrize(
-    ("prediction", "labels", "name"),
-    [
-        ("a.tif", "a.png", "a"),
-        ("a.tif", "a_mask.PNG", "a"),
-        ("a.png", "a_Labels.tiff", "a"),
-        ("a_seg.png", "a_anno.bmp", "a"),
-        ("a.ome.tif", "a_label.ome.tif", "a"),
-        ("slide 1.5x.png", "slide 1.5x_seg.png", "slide 1.5x"),
-        ("plate/a.png", "plate/a_mask.png", "plate/a"),
-        ("_mask.png", "_mask.tif", "_mask"),
-    ],
-)
-def test_folders_pair_by_stem(tmp_path, prediction, labels, name):
-    pairs = matched(tmp_path, [prediction, "z.png"], [labels, "z.png"])
-    assert pairs == [(name, prediction, labels), ("z", "z.png", "z.png")]
-
-
-def test_equal_names_win_over_removed_endings(tmp_path):
-    names = ["cell.png", "cell_seg.png"]
-    assert matched(tmp_path, names, names) == [("cell", *names[:1] * 2), ("cell_seg", *names[1:] * 2)]
-
-
-def test_other_files_are_passed_over(tmp_path):
-    pairs = matched(tmp_path, ["a.png", "scores.json", ".a.png", ".cache/b.png"], ["a.png", "Thumbs.db"])
-    assert pairs == [("a", "a.png", "a.png")]
-
-
-def test_files_without_partner_are_all_listed(tmp_path):
-    left, right = folders(tmp_path, ["a.png", "b.png", "c.png"], ["b_mask.png", "d_mask.png"])
-    with pytest.raises(InputError) as caught:
-        match_folders(left, right)
-    message = str(caught.value)
-    assert "2 without labels (a.png, c.png); 1 without prediction (d_mask.png)" in message
-    assert message.startswith(f"{left}: ")
-
-
-def test_long_lists_are_cut_with_their_count(tmp_path):
-    left, right = folders(tmp_path, [f"{i:03}.png" for i in range(50)], ["x.png"])
-    with pytest.raises(InputError, match=r"50 without labels \(000\.png, .*, 019\.png and 30 more\)"):
-        match_folders(left, right)
-
-
-@pytest.mark.parametrize("clash", [["a.png", "a.tif"], ["a.png", "a_mask.png"]])
-def test_several_files_of_one_name_are_refused(tmp_path, clash):
-    left, right = folders(tmp_path, ["a.bmp"], clash)
-    with pytest.raises(InputError, match=rf"several files are named 'a' \({', '.join(clash)}\)"):
-        match_folders(left, right)
-
-
-def test_unusable_folders_are_refused(tmp_path):
-    left, right = folders(tmp_path, ["a.png"], ["notes.txt"])
-    with pytest.raises(InputError, match="holds no image files"):
-        match_folders(left, right)
-    with pytest.raises(InputError, match="does not exist"):
-        match_folders(tmp_path / "none", left)
-    with pytest.raises(InputError, match="is not a folder"):
-        match_folders(left, left / "a.png")
-    with pytest.raises(InputError, match="two folders"):
-        match_folders(left, tmp_path / "labels" / ".." / "predictions")

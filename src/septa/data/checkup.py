@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,12 +14,14 @@ from septa.data.fingerprint import Facts, Fingerprint
 from septa.data.folder import Pair, Pairing, read_pair_image, read_pair_labels
 from septa.data.labels import LabelMapping
 from septa.errors import SeptaError
-from septa.images.overlay import overlay, shrink, to_rgb
-from septa.images.write import encode_png
+from septa.gallery import draw_labels, picture_tag
+from septa.images.overlay import CLASS_COLORS, shrink, to_rgb
+from septa.page import cards, chapters, notes, number, page, plural, swatch, table, text
 
 _THUMBNAILS = 60
 _THUMBNAIL_SIDE = 240
 _DRAWN_SIDE = 1024
+_SHOWN_CHANNELS = 3
 
 
 @dataclass(frozen=True)
@@ -105,74 +105,73 @@ def check_html(checkup: Checkup) -> str:
     warnings = len(checkup.problems) - errors
     verdict = "cannot be trained on yet" if errors else "is ready, with warnings" if warnings else "is ready"
     tone = "error" if errors else "warning" if warnings else "fine"
-    counts = f"{_count(errors, 'error')}, {_count(warnings, 'warning')}"
-    body = [
-        f"<header><p>septa check</p><h1>{escape(str(checkup.data))}</h1>",
-        f"<p class='verdict {tone}'>This dataset {verdict}: {counts}.</p></header>",
-        _summary(checkup),
-        _problem_table(checkup.problems),
-        _class_table(checkup),
-        _gallery(checkup),
-        _list("What was inferred", checkup.notes),
+    counts = f"{plural(errors, 'error')}, {plural(warnings, 'warning')}"
+    top = [
+        f'<p class="verdict {tone}">This dataset {verdict}: {counts}.</p>',
+        cards(_summary(checkup)),
+        notes(checkup.notes),
     ]
-    return (
-        "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
-        "<meta name='viewport' content='width=device-width, initial-scale=1'>"
-        f"<title>septa check: {escape(checkup.data.name)}</title><style>{_STYLE}</style></head>"
-        f"<body><main>{''.join(body)}</main></body></html>\n"
-    )
+    parts = {
+        "Problems": _problem_table(checkup.problems),
+        "Classes": _class_table(checkup),
+        "Images with their labels": _gallery(checkup),
+    }
+    body = chapters(str(checkup.data), "Dataset check", top, parts)
+    return page(f"septa check: {checkup.data.name}", body, tooltips=False)
 
 
-def _summary(checkup: Checkup) -> str:
+def _summary(checkup: Checkup) -> list[tuple[str, str, str]]:
+    split = f"{len(checkup.train)} for training, {len(checkup.validation)} for validation"
+    entries = [("Images read", str(len(checkup.facts)), split)]
     found = checkup.fingerprint
-    entries = [("Images read", str(len(checkup.facts)))]
-    if found is not None:
-        (low_h, low_w), (high_h, high_w) = found.sizes[0], found.sizes[2]
-        same = (low_h, low_w) == (high_h, high_w)
-        entries += [
-            ("Height × width", f"{low_h} × {low_w}" if same else f"{low_h} × {low_w} to {high_h} × {high_w}"),
-            ("Channels", str(found.channels)),
-            ("Pixel type", found.dtype),
-            ("Mean", ", ".join(f"{value:.4g}" for value in found.mean)),
-            ("Standard deviation", ", ".join(f"{value:.4g}" for value in found.std)),
-        ]
-        if any(found.diameter_percentiles):
-            small, middle, large = found.diameter_percentiles
-            entries.append(("Object diameter", f"{middle:.0f} px ({small:.0f} to {large:.0f})"))
-    entries.append(("Training / validation", f"{len(checkup.train)} / {len(checkup.validation)}"))
-    cells = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in entries)
-    return f"<dl class='summary'>{cells}</dl>"
+    if found is None:
+        return entries
+    (low_h, low_w), (high_h, high_w) = found.sizes[0], found.sizes[2]
+    largest = "" if (low_h, low_w) == (high_h, high_w) else f"to {high_h} × {high_w} "
+    entries += [
+        ("Height × width", f"{low_h} × {low_w}", f"{largest}pixels"),
+        ("Channels", str(found.channels), found.dtype),
+        ("Mean intensity", _values(found.mean), f"standard deviation {_values(found.std)}"),
+    ]
+    if any(found.diameter_percentiles):
+        small, middle, large = found.diameter_percentiles
+        entries.append(("Object diameter", f"{middle:.0f} px", f"{small:.0f} to {large:.0f} px for 9 in 10 objects"))
+    return entries
+
+
+def _values(values: Sequence[float]) -> str:
+    """One number for each channel, of the first few."""
+    shown = ", ".join(number(float(f"{value:.3g}")) for value in values[:_SHOWN_CHANNELS])
+    return shown + (", …" if len(values) > _SHOWN_CHANNELS else "")
 
 
 def _problem_table(problems: Sequence[Problem]) -> str:
     if not problems:
-        return "<section><h2>Problems</h2><p>None found.</p></section>"
-    rows = "".join(
-        f"<tr><td><span class='mark {problem.severity}'>{problem.severity}</span></td>"
-        f"<td class='path'>{escape(problem.path)}</td><td>{escape(problem.what)}</td>"
-        f"<td>{escape(problem.remedy)}</td></tr>"
+        return "<p>None found.</p>"
+    rows = (
+        [_mark(problem), f'<div class="path">{text(problem.path)}</div>', text(problem.what), text(problem.remedy)]
         for problem in problems
     )
-    head = "<tr><th></th><th>Where</th><th>What is wrong</th><th>What to do</th></tr>"
-    return f"<section><h2>Problems</h2>{_table(head, rows)}</section>"
+    return f'<div class="box">{table(["", "Where", "What is wrong", "What to do"], rows, names=4)}</div>'
+
+
+def _mark(problem: Problem) -> str:
+    return f'<span class="mark {problem.severity}" title="{text(problem.what)}">{problem.severity}</span>'
 
 
 def _class_table(checkup: Checkup) -> str:
     mapping, found = checkup.mapping, checkup.fingerprint
     if mapping is None or found is None or not found.class_shares:
         return ""
+    undrawn = 0 if mapping.kind == "multilabel" else 1
     rows = []
     for k, (name, share) in enumerate(zip(mapping.class_names, found.class_shares, strict=True)):
-        shown = sum(1 for facts in checkup.facts if facts.class_pixels.get(k, 0))
-        percent = f"{100 * share:.3g} %"
-        rows.append(
-            f"<tr><td>{escape(name)}</td><td>{escape(_raw_value(mapping, k))}</td><td class='number'>{percent}</td>"
-            f"<td class='bar'><span style='width:{100 * share:.2f}%'></span></td><td class='number'>{shown}</td></tr>"
-        )
-    head = "<tr><th>Class</th><th>Value in the labels</th><th class='number'>Share of the pixels</th><th></th>"
-    head += "<th class='number'>Images</th></tr>"
-    table = _table(head, "".join(rows))
-    return f"<section><h2>Classes</h2><p>{escape(mapping.describe())}</p>{table}</section>"
+        color = swatch(CLASS_COLORS[(k - undrawn) % len(CLASS_COLORS)]) if k >= undrawn else ""
+        bar = f'<span class="span share"><i style="width:{100 * share:.2f}%"></i></span>'
+        images = sum(1 for facts in checkup.facts if facts.class_pixels.get(k, 0))
+        rows.append([color + text(name), text(_raw_value(mapping, k)), f"{bar}{100 * share:.3g} %", str(images)])
+    head = ["Class", "Value in the labels", "Share of the pixels", "Images"]
+    return f'<p class="soft">{text(mapping.describe())}</p><div class="box">{table(head, rows, names=2)}</div>'
 
 
 def _raw_value(mapping: LabelMapping, k: int) -> str:
@@ -184,15 +183,6 @@ def _raw_value(mapping: LabelMapping, k: int) -> str:
     return "#{:02x}{:02x}{:02x}".format(*value) if isinstance(value, tuple) else str(value)
 
 
-def _table(head: str, rows: str) -> str:
-    return f"<div class='wide'><table><thead>{head}</thead><tbody>{rows}</tbody></table></div>"
-
-
-def _list(title: str, lines: Iterable[str]) -> str:
-    items = "".join(f"<li>{escape(line)}</li>" for line in lines)
-    return f"<section><h2>{escape(title)}</h2><ul>{items}</ul></section>" if items else ""
-
-
 def _gallery(checkup: Checkup) -> str:
     pairs = checkup.pairing.pairs if checkup.pairing else ()
     marked = sorted(((_marks(pair, checkup.problems), pair) for pair in pairs), key=lambda entry: _rank(entry[0]))
@@ -200,8 +190,8 @@ def _gallery(checkup: Checkup) -> str:
     if not figures:
         return ""
     more = len(pairs) - _THUMBNAILS
-    left = f"<p>{_count(more, 'more pair')} not shown.</p>" if more > 0 else ""
-    return f"<section><h2>Images with their labels</h2><div class='gallery'>{figures}</div>{left}</section>"
+    left = f'<p class="soft">{plural(more, "more pair")} not shown.</p>' if more > 0 else ""
+    return f'<div class="tiles">{figures}</div>{left}'
 
 
 def _marks(pair: Pair, problems: Sequence[Problem]) -> list[Problem]:
@@ -219,14 +209,10 @@ def _rank(problems: Sequence[Problem]) -> int:
 def _figure(pair: Pair, problems: Sequence[Problem], checkup: Checkup) -> str:
     side = "training" if pair.name in checkup.train else "validation" if pair.name in checkup.validation else ""
     picture = _thumbnail(pair, checkup.mapping)
-    if picture is None:
-        shown = "<div class='blank'>cannot be read</div>"
-    else:
-        data = base64.b64encode(encode_png(picture)).decode("ascii")
-        shown = f"<img src='data:image/png;base64,{data}' alt='{escape(pair.name)}' loading='lazy'>"
-    marks = "".join(f"<span class='mark {p.severity}' title='{escape(p.what)}'>{p.severity}</span>" for p in problems)
-    tags = f"{marks}<span class='side'>{side}</span>"
-    return f"<figure>{shown}<figcaption><b>{escape(pair.name)}</b>{tags}</figcaption></figure>"
+    shown = '<div class="blank">cannot be read</div>' if picture is None else picture_tag(picture, pair.name)
+    marks = "".join(_mark(problem) for problem in problems)
+    caption = f'<figcaption><b>{text(pair.name)}</b>{marks}<span class="side">{side}</span></figcaption>'
+    return f'<figure class="panel">{shown}{caption}</figure>'
 
 
 def _thumbnail(pair: Pair, mapping: LabelMapping | None) -> npt.NDArray[np.uint8] | None:
@@ -236,66 +222,13 @@ def _thumbnail(pair: Pair, mapping: LabelMapping | None) -> npt.NDArray[np.uint8
     except SeptaError:
         return None
     step = -(-max(image_cyx.shape[1:]) // _DRAWN_SIDE)
-    thin_cyx = image_cyx[:, ::step, ::step]
-    labels_yx = None if mapping is None else _class_labels(pair, mapping)
-    if labels_yx is None or labels_yx.shape != image_cyx.shape[1:]:
-        return shrink(to_rgb(thin_cyx), _THUMBNAIL_SIDE)
-    return shrink(overlay(thin_cyx, labels_yx[::step, ::step]), _THUMBNAIL_SIDE)
-
-
-def _class_labels(pair: Pair, mapping: LabelMapping) -> npt.NDArray[Any] | None:
+    picture = shrink(to_rgb(image_cyx[:, ::step, ::step]), _THUMBNAIL_SIDE)
+    if mapping is None:
+        return picture
     try:
         labels_yx = mapping.encode(read_pair_labels(pair), pair.name)
     except SeptaError:
-        return None
-    if mapping.kind != "multilabel":
-        return labels_yx
-    # Of overlapping classes the last is drawn; 0 stays the background.
-    drawn_yx = np.minimum(labels_yx, 0)
-    for k in range(mapping.classes):
-        drawn_yx[(labels_yx >= 0) & (labels_yx >> k & 1 == 1)] = k + 1
-    return drawn_yx
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-_STYLE = """
-:root { color-scheme: light dark; --back: #fbfbf9; --card: #fff; --text: #1c2024; --soft: #62686f; --line: #e2e3df;
-  --accent: #2f6f8f; --error: #b3261e; --warning: #8a5a00; --fine: #22693f; }
-@media (prefers-color-scheme: dark) { :root { --back: #14171a; --card: #1d2125; --text: #e7e9ea; --soft: #9aa2a9;
-  --line: #30363c; --accent: #6fb3d2; --error: #ff8a80; --warning: #f0b64d; --fine: #7fd09b; } }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--back); color: var(--text); font: 15px/1.5 system-ui, sans-serif; }
-main { max-width: 1120px; margin: 0 auto; padding: 2rem 1.25rem 4rem; }
-header p:first-child { margin: 0; color: var(--soft); letter-spacing: .06em; }
-h1 { margin: 0 0 .75rem; font-size: 1.6rem; overflow-wrap: anywhere; }
-h2 { margin: 2.25rem 0 .6rem; font-size: 1.1rem; }
-.verdict { border-left: 4px solid; padding: .35rem .8rem; background: var(--card); font-weight: 600; }
-.error { color: var(--error); } .warning { color: var(--warning); } .fine { color: var(--fine); }
-.summary { display: grid; grid-template-columns: repeat(auto-fill, minmax(160px, 1fr)); gap: .75rem;
-  margin: 1.5rem 0 0; }
-.summary div, figure { background: var(--card); border: 1px solid var(--line); border-radius: 8px; }
-.summary div { padding: .6rem .8rem; }
-dt { color: var(--soft); font-size: .8rem; } dd { margin: 0; font-weight: 600; overflow-wrap: anywhere; }
-.wide { overflow-x: auto; background: var(--card); border: 1px solid var(--line); border-radius: 8px; }
-table { width: 100%; border-collapse: collapse; }
-th { text-align: left; font-size: .8rem; color: var(--soft); font-weight: 600; }
-th, td { padding: .5rem .8rem; vertical-align: top; border-bottom: 1px solid var(--line); }
-tbody tr:last-child td { border-bottom: 0; }
-.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-.path { font-family: ui-monospace, monospace; font-size: .85em; overflow-wrap: anywhere; min-width: 14rem; }
-.bar { width: 30%; min-width: 6rem; }
-.bar span { display: block; height: .7rem; min-width: 2px; margin-top: .4rem; border-radius: 3px;
-  background: var(--accent); }
-.mark { border: 1px solid; border-radius: 99px; padding: 0 .5rem; font-size: .75rem; font-weight: 600; }
-.gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(200px, 1fr)); gap: 1rem; }
-figure { margin: 0; overflow: hidden; }
-img, .blank { display: block; width: 100%; height: 200px; object-fit: contain; background: #000; }
-.blank { display: grid; place-items: center; background: var(--line); color: var(--soft); }
-figcaption { display: flex; flex-wrap: wrap; gap: .3rem .5rem; align-items: center; padding: .5rem .7rem;
-  font-size: .85rem; }
-figcaption b { overflow-wrap: anywhere; } .side { color: var(--soft); margin-left: auto; }
-ul { padding-left: 1.2rem; }
-"""
+        return picture
+    if labels_yx.shape != image_cyx.shape[1:]:
+        return picture
+    return draw_labels(picture, labels_yx, mapping.classes if mapping.kind == "multilabel" else 0)

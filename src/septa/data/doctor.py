@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from septa.data.checkup import Checkup, Problem, check_html
-from septa.data.fingerprint import Facts, combine, near_duplicates, scan_image
+from septa.data.copies import near_duplicates
+from septa.data.fingerprint import Facts, combine, scan_image
 from septa.data.folder import Pair, Pairing, PairingError, find_pairs, read_pair_image, read_pair_labels, split_pairs
 from septa.data.labels import IGNORE, LabelMapping, find_mapping
 from septa.errors import InputError, SeptaError
-from septa.images.read import RawLabels
+from septa.images.read import MAX_PIXELS, RawLabels
 from septa.recipe import Data
 
 __all__ = ["RARE_SHARE", "SMALL_SIDE", "Checkup", "Problem", "check", "check_html"]
@@ -29,6 +30,7 @@ def check(
     labels: str | None = None,
     settings: Data = Data(),  # noqa: B008 (frozen)
     seed: int = 0,
+    max_pixels: int = MAX_PIXELS,
     progress: Callable[[int, int], None] | None = None,
 ) -> Checkup:
     """Check a dataset; what is wrong with it is returned, never raised.
@@ -41,6 +43,8 @@ def check(
         How labels are read and images held out.
     seed
         Seed of the split.
+    max_pixels
+        Largest image that is decoded, pixels.
     progress
         Called with the files done and the files to do; each pair counts twice, for its labels are read to find what
         their values mean before they are judged by it.
@@ -52,7 +56,7 @@ def check(
     """
     data = Path(data)
     problems: list[Problem] = []
-    pairing = _find_pairs(data, images, labels, settings.group, problems)
+    pairing = _find_pairs(data, images, labels, settings.group, max_pixels, problems)
     if pairing is None or not pairing.pairs:
         return Checkup(data, pairing, None, None, (), _sorted(problems), (), (), pairing.notes if pairing else ())
     pairs = pairing.pairs
@@ -83,10 +87,10 @@ def check(
 
 
 def _find_pairs(
-    data: Path, images: str | None, labels: str | None, group: str | None, problems: list[Problem]
+    data: Path, images: str | None, labels: str | None, group: str | None, max_pixels: int, problems: list[Problem]
 ) -> Pairing | None:
     try:
-        return find_pairs(data, images=images, labels=labels, group=group)
+        return find_pairs(data, images=images, labels=labels, group=group, max_pixels=max_pixels)
     except PairingError as error:
         # Each file has a line of its own below the message, "  path (reason)".
         lines = str(error).splitlines()[1:]

@@ -1,4 +1,4 @@
-"""Facts of a dataset: what each image holds, what they hold together, and which images are copies of each other."""
+"""Facts of a dataset: what each image holds, and what they hold together."""
 
 from __future__ import annotations
 
@@ -11,35 +11,19 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
-from septa.data.labels import IGNORE
+from septa.recipe import IGNORE
 
 Array = npt.NDArray[Any]
 
 PERCENTILES = (0.5, 50.0, 99.5)
 DIAMETER_PERCENTILES = (5.0, 50.0, 95.0)
-# Measured at this scale on ISBI 2012 (EM), GlaS (H&E) and DSB 2018 (nuclei): unlike images correlate up to 0.30 and
-# neighbouring serial sections up to 0.58 in the best of 8 symmetries; copies that were halved, blurred, re-encoded as
-# JPEG at quality 15, noised (15 of 255 grey values) or shifted by 2 pixels stay above 0.92.
-SIMILAR = 0.9
-# A turned or flipped file differs from its original by rounding only (0.99), whereas 7 more chances to look alike
-# would be given to images that hold one or two round objects.
-SIMILAR_TURNED = 0.97
-
 _THUMB = 32
 _STATISTICS_BLOCK = 2**20
 _PERCENTILE_PIXELS = 2**16
 _THUMB_PIXELS = 2**22
 _COMPONENT_PIXELS = 2**26
 _DIAMETERS = 200
-_DETAIL_SIGMA = 2.0
-_COMMON_IMAGES = 10
-_COMMON_SHARE = 0.2
-_ROUNDING = 0.02
-_CORRELATION_BLOCK = 1024
-_ASPECT_TOLERANCE = 0.05
 
 
 @dataclass(frozen=True, eq=False)
@@ -233,32 +217,30 @@ def combine(facts: Sequence[Facts], *, channels: int | None = None) -> Fingerpri
     )
 
 
-def near_duplicates(facts: Sequence[Facts]) -> list[list[str]]:
-    """Find the sets of images that are copies of each other, also flipped, turned, rescaled or re-encoded.
-
-    Images are compared by the correlation of the details of their 32 x 32 thumbs in the 8 symmetries of the square;
-    identical pixels always count. Constant images never do: they are alike without being copies. Memory grows with
-    the number of images, not with its square.
+def digest_array(array: Array) -> str:
+    """SHA-256 of an array: the same for the same shape, dtype and values, whatever its layout in memory.
 
     Parameters
     ----------
-    facts
-        Facts of images with unique names.
+    array
+        Any numeric dtype; any byte order and strides, which do not count.
 
     Returns
     -------
-    list of list of str
-        Sets of two and more names, sorted.
+    str
+        64 hex digits, of the shape, the dtype's name and the values in little-endian order.
+
+    Examples
+    --------
+    >>> digest_array(np.array([1, 2], ">u2")) == digest_array(np.array([1, 2], "<u2"))
+    True
+    >>> digest_array(np.array([1, 2])) == digest_array(np.array([[1, 2]]))
+    False
     """
-    facts = [item for item in facts if not item.constant]
-    if not facts:
-        return []
-    first: dict[str, int] = {}
-    identical = [(first.setdefault(item.image_digest, index), index) for index, item in enumerate(facts)]
-    sets: dict[int, list[str]] = {}
-    for index, label in enumerate(_components(np.concatenate([identical, *_correlated(facts)]), len(facts))):
-        sets.setdefault(label, []).append(facts[index].name)
-    return sorted(sorted(names) for names in sets.values() if len(names) > 1)
+    little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+    value = hashlib.sha256(f"{array.shape} {array.dtype.name}".encode())
+    value.update(little.data)
+    return value.hexdigest()
 
 
 def _moments(plane_yx: Array) -> tuple[float, float, float, float, bool]:
@@ -311,13 +293,6 @@ def _thumb(image_cyx: Array) -> npt.NDArray[np.float32]:
     if not np.isfinite(norm) or norm <= 1e-9:
         return np.zeros((_THUMB, _THUMB), np.float32)
     return (total / norm).astype(np.float32)
-
-
-def digest_array(array: Array) -> str:
-    little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
-    value = hashlib.sha256(f"{array.shape} {array.dtype.name}".encode())
-    value.update(little.data)
-    return value.hexdigest()
 
 
 def _class_pixels(labels_yx: Array, classes: int, multilabel: bool) -> dict[int, int]:
@@ -377,66 +352,6 @@ def _diameter_percentiles(facts: Sequence[Facts]) -> tuple[float, float, float]:
         return 0.0, 0.0, 0.0
     low, middle, high = np.percentile(diameters, DIAMETER_PERCENTILES).tolist()
     return low, middle, high
-
-
-def _details(facts: Sequence[Facts]) -> npt.NDArray[np.float32]:
-    """What tells the images from each other, N x 32 x 32, each of norm 1 (or 0).
-
-    Uneven illumination alone lets unlike images correlate by more than 0.99, so the coarsest scales are dropped, and
-    so is a pattern that most images share (the rim of a well, a fixed scene), which shows as a strong mean.
-    """
-    details = np.stack([item.thumb for item in facts])
-    for thumb in details:
-        thumb -= cv2.GaussianBlur(thumb, (0, 0), _DETAIL_SIGMA, borderType=cv2.BORDER_REFLECT)
-    details = _unit(details)
-    common = details.mean(axis=0)
-    if len(facts) < _COMMON_IMAGES or float((common**2).sum()) < _COMMON_SHARE:
-        return details
-    distinct = details - common
-    # An image that is nothing but the shared pattern is compared by it: what is left of it is rounding noise.
-    bare = np.linalg.norm(distinct, axis=(1, 2), keepdims=True) < _ROUNDING
-    return np.where(bare, details, _unit(distinct))
-
-
-def _unit(images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    norms = np.linalg.norm(images, axis=(1, 2), keepdims=True)
-    return np.asarray(images / np.maximum(norms, 1e-6), np.float32)
-
-
-def _correlated(facts: Sequence[Facts]) -> Iterator[Array]:
-    """Index pairs, N x 2, that join the images whose details correlate enough in one of the 8 symmetries."""
-    details = _details(facts)
-    shapes = np.array([(item.height, item.width) for item in facts], np.float64)
-    aspects = np.log(shapes[:, 0] / shapes[:, 1])
-    for top in range(0, len(facts), _CORRELATION_BLOCK):
-        rows = details[top : top + _CORRELATION_BLOCK]
-        for turns in range(4):
-            row_aspects = aspects[top : top + len(rows)] * (-1 if turns % 2 else 1)
-            for flipped in (False, True):
-                least = SIMILAR_TURNED if turns or flipped else SIMILAR
-                turned = np.rot90(rows, turns, axes=(1, 2))
-                turned = (turned[:, :, ::-1] if flipped else turned).reshape(len(rows), -1)
-                for left in range(top, len(facts), _CORRELATION_BLOCK):
-                    columns = slice(left, left + _CORRELATION_BLOCK)
-                    similar = turned @ details[columns].reshape(-1, turned.shape[1]).T > least
-                    similar &= np.abs(row_aspects[:, None] - aspects[None, columns]) < _ASPECT_TOLERANCE
-                    if similar.any():
-                        yield _spanning(similar, top, left)
-
-
-def _spanning(similar: npt.NDArray[np.bool_], top: int, left: int) -> Array:
-    """Few index pairs, N x 2, that join what the true entries join: all would be too many if all images are alike."""
-    nodes, ends = np.unique(np.argwhere(similar) + np.array((top, left)), return_inverse=True)
-    labels = _components(ends.reshape(-1, 2), nodes.size)
-    _, first, members = np.unique(labels, return_index=True, return_inverse=True)
-    return np.stack((nodes[first][members], nodes), axis=1)
-
-
-def _components(pairs: Array, count: int) -> list[int]:
-    """For each of ``count`` nodes the label of its connected component."""
-    graph = coo_array((np.ones(len(pairs), np.int32), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
-    labels: list[int] = connected_components(graph, directed=False)[1].tolist()
-    return labels
 
 
 def _plain(value: Any) -> Any:

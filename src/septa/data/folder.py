@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from septa.data.layouts import LAYOUTS, Found, PairingError, pair_patterns, recognise
 from septa.errors import InputError
-from septa.images.read import RawLabels, read_image, read_info, read_labels
+from septa.images.read import MAX_PIXELS, RawLabels, read_image, read_info, read_labels
 
 __all__ = [
     "Pair",
@@ -47,6 +47,8 @@ class Pair:
         File of the labels, or one mask file per object.
     group
         Images of one group are never split between training and validation.
+    max_pixels
+        Largest size that is decoded; see `septa.images.read.read_info`.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Pair:
     page: int
     labels: Path | tuple[Path, ...] | None
     group: str
+    max_pixels: int = MAX_PIXELS
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,12 @@ class Pairing:
 
 
 def find_pairs(
-    data: Path, *, images: str | None = None, labels: str | None = None, group: str | None = None
+    data: Path,
+    *,
+    images: str | None = None,
+    labels: str | None = None,
+    group: str | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> Pairing:
     """Pair the images of a folder with their labels.
 
@@ -84,6 +92,8 @@ def find_pairs(
     group
         Regular expression on the image's file name; images whose match (group 1 if there is one) is equal stay
         together. Without it each image is its own group, and stacks are cut into runs of consecutive pages.
+    max_pixels
+        Largest size that the pairs may have; larger ones fail when they are read.
 
     Raises
     ------
@@ -107,13 +117,13 @@ def find_pairs(
     except PairingError as error:
         if error.rest:
             # The dataset check goes on with these, to tell all that is wrong at once.
-            error.pairing = _pairing(data, "the files that can be paired", error.rest, group, notes)
+            error.pairing = _pairing(data, "the files that can be paired", error.rest, group, max_pixels, notes)
         raise
-    return _pairing(data, layout, found, group, notes)
+    return _pairing(data, layout, found, group, max_pixels, notes)
 
 
-def _pairing(data: Path, layout: str, found: Found, group: str | None, notes: list[str]) -> Pairing:
-    pairs, many = _named(data, found)
+def _pairing(data: Path, layout: str, found: Found, group: str | None, max_pixels: int, notes: list[str]) -> Pairing:
+    pairs, many = _named(data, found, max_pixels)
     notes[:0] = [f"layout: {layout}", f"{len(pairs)} pairs{many}"]
     pairs = _grouped(pairs, group, notes)
     return Pairing(data, layout, tuple(pairs), tuple(notes))
@@ -121,7 +131,7 @@ def _pairing(data: Path, layout: str, found: Found, group: str | None, notes: li
 
 def read_pair_image(pair: Pair) -> npt.NDArray[Any]:
     """Read the image of a pair: CYX in its native dtype; see `septa.images.read.read_image`."""
-    return read_image(pair.image, pair.page)
+    return read_image(pair.image, pair.page, max_pixels=pair.max_pixels)
 
 
 def read_pair_labels(pair: Pair) -> RawLabels:
@@ -137,11 +147,11 @@ def read_pair_labels(pair: Pair) -> RawLabels:
     if pair.labels is None:
         raise InputError(pair.image, "has no labels", "give a label image for it")
     if isinstance(pair.labels, Path):
-        return read_labels(pair.labels, pair.page)
+        return read_labels(pair.labels, pair.page, max_pixels=pair.max_pixels)
     ids_yx: npt.NDArray[np.int32] | None = None
     objects = 0
     for path in pair.labels:
-        inside_yx = _read_mask(path)
+        inside_yx = _read_mask(path, pair.max_pixels)
         if ids_yx is None:
             ids_yx = np.zeros(inside_yx.shape, np.int32)
         if inside_yx.shape != ids_yx.shape:
@@ -156,8 +166,8 @@ def read_pair_labels(pair: Pair) -> RawLabels:
     return RawLabels(ids_yx, "index", None)
 
 
-def _read_mask(path: Path) -> npt.NDArray[np.bool_]:
-    raw = read_labels(path)
+def _read_mask(path: Path, max_pixels: int) -> npt.NDArray[np.bool_]:
+    raw = read_labels(path, max_pixels=max_pixels)
     if raw.kind != "index":
         raise InputError(path, "has several channels, where the mask of one object was expected", "save it as grey")
     inside_yx: npt.NDArray[np.bool_] = raw.array != 0
@@ -244,19 +254,20 @@ def _closest(sizes: Sequence[int], wanted: float) -> set[int]:
     return chosen
 
 
-def _named(data: Path, found: Found) -> tuple[list[Pair], str]:
+def _named(data: Path, found: Found, max_pixels: int) -> tuple[list[Pair], str]:
     """One pair for each page, with unique names."""
     pairs: list[Pair] = []
     reasons: dict[Path, str] = {}
     stacks = 0
     for name, image, labels in found:
         masks = [labels] if isinstance(labels, Path) else list(labels)
-        pages, label_pages = _pages(image), _pages(labels) if isinstance(labels, Path) else 1
+        pages = _pages(image, max_pixels)
+        label_pages = _pages(labels, max_pixels) if isinstance(labels, Path) else 1
         if pages is None or label_pages is None or pages == label_pages == 1:
-            pairs.append(Pair(name, image, 0, labels, name))
+            pairs.append(Pair(name, image, 0, labels, name, max_pixels))
         elif pages == label_pages:
             stacks += 1
-            pairs += [Pair(f"{name}#{page}", image, page, labels, name) for page in range(pages)]
+            pairs += [Pair(f"{name}#{page}", image, page, labels, name, max_pixels) for page in range(pages)]
         else:
             reasons |= {image: f"{pages} pages", **dict.fromkeys(masks, f"{label_pages} pages")}
     if reasons:
@@ -271,9 +282,9 @@ def _named(data: Path, found: Found) -> tuple[list[Pair], str]:
     return pairs, f" from {stacks} stack{'s' if stacks > 1 else ''} of pages" if stacks else ""
 
 
-def _pages(path: Path) -> int | None:
+def _pages(path: Path, max_pixels: int) -> int | None:
     try:
-        return read_info(path).pages
+        return read_info(path, max_pixels=max_pixels).pages
     except InputError:
         # Reading the pixels tells what is wrong, where all such problems are collected.
         return None

@@ -10,9 +10,7 @@ import numpy.typing as npt
 
 from septa.errors import InputError
 from septa.images.read import RawLabels
-
-IGNORE = -1
-"""Encoded label of pixels that count in no loss and no metric."""
+from septa.recipe import IGNORE
 
 MAX_PLANES = 31
 """Most overlapping classes: the bits of a non-negative int32."""

@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 
 from septa.data.label_codes import (
-    IGNORE,
     MAX_PLANES,
     as_numbers,
     encode_instances,
@@ -35,7 +34,7 @@ from septa.data.label_survey import (
 )
 from septa.errors import InputError
 from septa.images.read import RawLabels
-from septa.recipe import Data
+from septa.recipe import IGNORE, Data
 
 __all__ = ["IGNORE", "LabelMapping", "find_mapping"]
 

@@ -10,6 +10,10 @@ from torch.nn import functional
 
 from septa.nets.blocks import ConvBlock, Down, Span, Up, initialize
 
+_STEADY_VALUES = 20_480
+"""PyTorch on a CPU convolves a single input of more values with oneDNN, others with a kernel that rounds otherwise
+(``use_mkldnn`` in ATen's Convolution.cpp)."""
+
 
 class UNet(nn.Module):
     """The U-Net with padded convolutions (output of the input's size).
@@ -96,6 +100,15 @@ class UNet(nn.Module):
     def exact_tiles(self) -> bool:
         """Whether a tile's core equals the same pixels of the whole image: not where a norm pools over the image."""
         return self.norm in ("batch", "none")
+
+    @property
+    def steady_pixels(self) -> int:
+        """Pixels from which on PyTorch's CPU kernels for a single image no longer depend on its size.
+
+        The convolutions with the fewest values to read are the first one and the first one of the bottom level.
+        """
+        values_per_pixel = min(self.in_channels, self.width / (1 << (self.depth + 1)))
+        return math.floor(_STEADY_VALUES / values_per_pixel) + 1
 
     @property
     def halo(self) -> int:

@@ -6,8 +6,8 @@ import copy
 import math
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import closing, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
@@ -30,6 +30,8 @@ LOG_EVERY = 10
 """Steps between two rows of the history."""
 _RESERVE = 0.03
 _VALIDATION_SHARE = 0.1
+_PLAIN = ("step", "elapsed", "best", "stale", "drops", "validated", "finished", "losses", "history")
+"""What a state holds besides tensors."""
 
 Row = dict[str, float]
 
@@ -39,7 +41,7 @@ class Job:
     """What `fit` works on; nothing in it changes while it trains.
 
     ``started`` is the value of `time.monotonic` from which ``training.minutes`` count. ``rank`` of ``world``
-    processes share the work; the one of rank 0 writes.
+    processes share the work; the one of rank 0 writes. ``reasons`` are those of the recipe's settings, by their keys.
     """
 
     recipe: Recipe
@@ -54,6 +56,7 @@ class Job:
     started: float
     rank: int = 0
     world: int = 1
+    reasons: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def writes(self) -> bool:
@@ -66,7 +69,8 @@ class State:
     """Everything that a training carries from one step to the next.
 
     ``elapsed`` are seconds of training, over all its sessions; ``best`` tells step and score of the best validation;
-    ``stale`` counts the validations since; ``drops`` the reductions of the learning rate on a plateau.
+    ``stale`` counts the validations since; ``drops`` the reductions of the learning rate on a plateau. ``finished``
+    tells that the last step and its validation are over.
     """
 
     net: UNet
@@ -79,6 +83,7 @@ class State:
     stale: int = 0
     drops: int = 0
     validated: int = 0
+    finished: bool = False
     losses: list[float] = field(default_factory=list)
     history: list[Row] = field(default_factory=list)
 
@@ -102,8 +107,7 @@ class State:
             tensors |= {f"average.{name}": value for name, value in self.average.state_dict().items()}
         for index, values in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": value for name, value in values.items() if value is not None}
-        names = ("step", "elapsed", "best", "stale", "drops", "validated", "losses", "history")
-        header = {name: getattr(self, name) for name in names}
+        header = {name: getattr(self, name) for name in _PLAIN}
         return header | {"scaler": self.scaler.state_dict()}, tensors
 
     def restore(self, header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
@@ -121,7 +125,7 @@ class State:
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
         if self.scaler.is_enabled():
             self.scaler.load_state_dict(header["scaler"])
-        for name in ("step", "elapsed", "best", "stale", "drops", "validated", "losses", "history"):
+        for name in _PLAIN:
             setattr(self, name, header[name])
 
 
@@ -146,15 +150,19 @@ def fit(job: Job, state: State) -> Iterator[Row]:
     local = training.batch // job.world
     loader = Loader(job.sampler, state.step * take + job.rank * local, local, training.batch, job.workers)
     with Signals() as signals, closing(loader.batches()) as batches:
-        while True:
-            progress, stop = _agree(clock.progress(state), signals.received, job)
+        if not state.step:
+            _save(job, state, clock)
+        while not state.finished:
+            progress = clock.progress(state)
+            progress, stop, due = _agree(job, progress, signals.received, _validation_due(progress, state, clock))
             if stop:
                 _save(job, state, clock)
                 raise _interrupted(job, stop)
-            if _validation_due(progress, state, training, clock) or progress >= 1:
+            if due:
                 yield _validated(job, state, clock)
                 stalled = training.early_stop is not None and state.stale >= training.early_stop
-                if progress >= 1 or stalled:
+                state.finished = progress >= 1 or stalled
+                if state.finished:
                     break
             lr = training.lr * lr_factor(progress, training, state.drops)
             state.losses.append(_step(job, state, net, batches, lr))
@@ -167,7 +175,7 @@ def fit(job: Job, state: State) -> Iterator[Row]:
 
 def _step(job: Job, state: State, net: nn.Module, batches: Iterator[Batch], lr: float) -> float:
     training = job.recipe.training
-    torch.manual_seed((job.recipe.seed * 2**31 + state.step) * job.world + job.rank)  # dropout
+    torch.manual_seed(((job.recipe.seed * 2**31 + state.step) * job.world + job.rank) % 2**63)  # dropout
     for group in state.optimizer.param_groups:
         group["lr"] = lr
     state.optimizer.zero_grad(set_to_none=True)
@@ -269,7 +277,10 @@ class _Clock:
         return min(1.0, max(share, self.elapsed() / max(1e-9, budget - self.setup - reserve)))
 
 
-def _validation_due(progress: float, state: State, training: Training, clock: _Clock) -> bool:
+def _validation_due(progress: float, state: State, clock: _Clock) -> bool:
+    training = clock.training
+    if progress >= 1:
+        return True
     if math.floor(progress * training.validations + 1e-9) <= state.validated:
         return False
     # Only a budget of minutes makes validations rarer: without one, what happens is a function of the step alone.
@@ -293,7 +304,8 @@ def _validated(job: Job, state: State, clock: _Clock) -> Row:
     if state.best is None or result.score > state.best["score"]:
         state.best, state.stale = {"step": state.step, "score": result.score}, 0
         if job.writes:
-            job.checkpoints.save_best(state.step, dict(state.kept.state_dict()))
+            with _nothing_else_saved(state):
+                job.checkpoints.save_best(state.step, dict(state.kept.state_dict()))
     else:
         state.stale += 1
         if job.recipe.training.schedule == "plateau" and state.stale % job.recipe.training.patience == 0:
@@ -325,20 +337,32 @@ def _save(job: Job, state: State, clock: _Clock) -> None:
     if not job.writes:
         return
     header, tensors = state.save()
-    header |= {"recipe": job.recipe.model_dump(mode="json"), "data": job.data_digest}
-    try:
+    header |= {"recipe": job.recipe.model_dump(mode="json"), "reasons": dict(job.reasons), "data": job.data_digest}
+    header |= {"train": [pair.name for pair in job.sampler.examples.pairs]}
+    header |= {"validation": [pair.name for pair in job.validation.pairs]}
+    with _nothing_else_saved(state):
         job.checkpoints.save(header, tensors)
+
+
+@contextmanager
+def _nothing_else_saved(state: State) -> Iterator[None]:
+    try:
+        yield
     except ValueError as error:
         raise SeptaError(f"step {state.step}", f"{error}, nothing was saved", "lower training.lr") from None
 
 
-def _agree(progress: float, received: int, job: Job) -> tuple[float, int]:
-    """Progress and signal that every process acts upon: the largest of any."""
+def _agree(job: Job, progress: float, received: int, due: bool) -> tuple[float, int, bool]:
+    """Progress, signal and need to validate that every process acts upon: the largest of any.
+
+    Clocks differ, and processes of which only some validate would wait for each other for ever.
+    """
     if job.world == 1:
-        return progress, received
-    both = torch.tensor([progress, float(received)], dtype=torch.float64, device=job.device)
-    dist.all_reduce(both, dist.ReduceOp.MAX)
-    return both[0].item(), int(both[1].item())
+        return progress, received, due
+    all_three = torch.tensor([progress, received, due], dtype=torch.float64, device=job.device)
+    dist.all_reduce(all_three, dist.ReduceOp.MAX)
+    progress, received, due = all_three.tolist()
+    return progress, int(received), bool(due)
 
 
 def _wrapped(job: Job, net: nn.Module) -> nn.Module:

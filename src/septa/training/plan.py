@@ -9,6 +9,7 @@ from pathlib import Path
 from septa import runtime
 from septa.data.doctor import Checkup, check
 from septa.errors import InputError
+from septa.images.read import MAX_PIXELS
 from septa.recipe import Recipe
 from septa.training.automatic import Choice, choose, resolve_amp
 
@@ -35,6 +36,7 @@ class Request:
     device: str = "auto"
     tensorboard: bool = False
     command: str = "septa.train"
+    max_pixels: int = MAX_PIXELS
 
     @property
     def folder(self) -> Path:
@@ -51,6 +53,7 @@ def plan_recipe(request: Request, progress: Progress | None = None) -> tuple[Che
         labels=request.labels,
         settings=base.data,
         seed=base.seed,
+        max_pixels=request.max_pixels,
         progress=progress,
     )
     _refuse_fatal(checkup)
@@ -79,7 +82,7 @@ def _resolved(recipe: Recipe, machine: runtime.Machine) -> Recipe:
     """A given recipe with what ``auto`` stands for on this machine."""
     amp, _ = resolve_amp(recipe.training.amp, machine.device)
     workers = recipe.training.workers or (1 if machine.device == "cpu" else max(1, machine.cores - 1))
-    return recipe.with_overrides([f"training.amp={amp}", f"training.workers={workers}"])
+    return recipe.with_overrides([f"training.amp='{amp}'", f"training.workers={workers}"])
 
 
 def _overridden(key: str, overrides: Sequence[str]) -> bool:

@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
+from torch import Tensor
 
 from septa.data.doctor import Checkup
 from septa.errors import InputError, RecipeError
 from septa.images.write import sweep
+from septa.model import Model
 from septa.recipe import Recipe, differences
 from septa.training.checkpoint import Checkpoints
 from septa.training.loop import State
 from septa.training.plan import Request
 
-Saved = tuple[dict[str, Any], dict[str, torch.Tensor], list[str]]
+
+@dataclass(frozen=True)
+class Saved:
+    """What an earlier training left.
+
+    ``header`` tells its recipe, reasons, data and the names on either side of the split; ``tensors`` are None where
+    it is finished and has left its model; ``notes`` are printable lines.
+    """
+
+    header: dict[str, Any]
+    tensors: dict[str, Tensor] | None
+    notes: tuple[str, ...]
 
 
 def claim(request: Request) -> None:
     """Refuse to overwrite silently; remove what a killed process left half-written."""
     checkpoints = Checkpoints(request.folder / "checkpoints")
+    if request.resume and request.overwrite:
+        raise InputError("--resume", "contradicts --overwrite", "give one of them")
     if request.overwrite:
         checkpoints.clear()
         request.output.unlink(missing_ok=True)
@@ -29,34 +42,57 @@ def claim(request: Request) -> None:
         raise InputError(
             request.folder, "holds an unfinished training", "go on with --resume or begin again with --overwrite"
         )
-    elif request.output.exists():
+    elif not request.resume and request.output.exists():
         raise InputError(request.output, "exists", "give another -o or --overwrite")
     for path in (request.output, request.folder, checkpoints.folder):
         sweep(path)
+
+
+def find_saved(request: Request) -> Saved | None:
+    """What to go on from: the newest checkpoint, else the model of a finished training, else nothing."""
+    if not request.resume:
+        return None
+    checkpoints = Checkpoints(request.folder / "checkpoints")
+    if checkpoints.states():
+        header, tensors, refused = checkpoints.newest()
+        return Saved(header, tensors, (*refused, f"resumed after step {header['step']}"))
+    if not request.output.exists():
+        return None
+    model = Model.load(request.output)
+    facts = model.provenance
+    if "data" not in facts:
+        raise InputError(request.output, "was not written by a training", "give another -o or --overwrite")
+    sides = {side: [name for name, _ in facts[side]] for side in ("train", "validation")}
+    header = {"recipe": model.recipe.model_dump(mode="json"), "reasons": {}, "data": facts["data"], **sides}
+    return Saved(header, None, ())
 
 
 def as_before(request: Request, saved: Saved | None) -> Request:
     """When resuming, the recipe is the saved one with what the user asks on top, so that only a real change differs."""
     if saved is None:
         return request
-    return replace(request, recipe=request.recipe or Recipe.parse(saved[0]["recipe"], str(request.folder)))
+    return replace(request, recipe=request.recipe or Recipe.parse(saved.header["recipe"], str(request.folder)))
 
 
-def refuse_other(header: Mapping[str, Any], recipe: Recipe, checkup: Checkup, request: Request) -> None:
-    changed = differences(Recipe.parse(header["recipe"], str(request.folder)), recipe)
+def refuse_other(saved: Saved, recipe: Recipe, checkup: Checkup, request: Request) -> None:
+    """Raise where recipe, data or split are not those of the training to go on with."""
+    changed = differences(Recipe.parse(saved.header["recipe"], str(request.folder)), recipe)
     if changed:
         remedy = "resume with the same settings or begin again with --overwrite"
         raise RecipeError(request.folder, f"was trained with another recipe ({'; '.join(changed)})", remedy)
     assert checkup.fingerprint is not None
-    if header["data"] != checkup.fingerprint.digest:
-        was, now = header["data"][:12], checkup.fingerprint.digest[:12]
-        remedy = "bring the data back as it was or begin again with --overwrite"
+    remedy = "bring the data back as it was or begin again with --overwrite"
+    if saved.header["data"] != checkup.fingerprint.digest:
+        was, now = saved.header["data"][:12], checkup.fingerprint.digest[:12]
         raise InputError(request.data, f"is not the data of this training (digest {now}, was {was})", remedy)
+    # The digest knows no names, but they order the samples and decide the split.
+    if [saved.header["train"], saved.header["validation"]] != [list(checkup.train), list(checkup.validation)]:
+        raise InputError(request.data, "names or splits its images otherwise than this training did", remedy)
 
 
-def restore(state: State, saved: Saved | None) -> tuple[str, ...]:
-    if saved is None:
-        return ()
-    header, tensors, refused = saved
-    state.restore(header, tensors)
-    return (*refused, f"resumed after step {state.step}")
+def restore(state: State, saved: Saved | None, request: Request) -> tuple[str, ...]:
+    """Take over the saved state, if any; returns what to tell."""
+    if saved is not None and saved.tensors is not None:
+        state.restore(saved.header, saved.tensors)
+        return saved.notes
+    return ("nothing to resume: training from the beginning",) if request.resume else ()

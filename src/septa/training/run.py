@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from septa.data.folder import Pair
 from septa.data.samples import Examples, Sampler
 from septa.errors import RecipeError
 from septa.images.normalize import Normalization
+from septa.images.read import MAX_PIXELS
 from septa.images.write import write_text
 from septa.metrics.scores import Evaluation, evaluate_labels
 from septa.model import Model, build_net
@@ -33,7 +34,7 @@ from septa.training.checkpoint import Checkpoints
 from septa.training.log import history_log
 from septa.training.loop import Job, Row, State, fit
 from septa.training.plan import Progress, Request, plan_recipe
-from septa.training.resume import as_before, claim, refuse_other, restore
+from septa.training.resume import as_before, claim, find_saved, refuse_other, restore
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,14 @@ class Done:
     evaluation: Evaluation
 
 
-Event = Plan | Done | Row
+@dataclass(frozen=True)
+class Finished:
+    """Nothing was left to resume: the model of this training is there. The only event."""
+
+    path: Path
+
+
+Event = Plan | Done | Finished | Row
 
 
 def train(
@@ -74,6 +82,7 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     device: str = "auto",
+    max_pixels: int = MAX_PIXELS,
 ) -> Model:
     """Train a U-Net on a folder of images and label images.
 
@@ -96,6 +105,8 @@ def train(
         Go on from the newest checkpoint of this output; begin again where there is one or a model.
     device
         ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+    max_pixels
+        Largest image that is decoded, pixels.
 
     Returns
     -------
@@ -112,7 +123,10 @@ def train(
     given = Recipe.load(recipe) if isinstance(recipe, str | os.PathLike) else recipe
     output = Path(output) if output is not None else Path(f"{Path(data).resolve().name}.septa")
     extra = () if minutes is None else (f"training.minutes={minutes}",)
-    request = Request(Path(data), output, images, labels, given, (*overrides, *extra), resume, overwrite, device)
+    asked = (*overrides, *extra)
+    request = Request(
+        Path(data), output, images, labels, given, asked, resume, overwrite, device, max_pixels=max_pixels
+    )
     model = None
     for event in train_steps(request):
         if isinstance(event, Done):
@@ -122,6 +136,7 @@ def train(
 
 def train_steps(request: Request, progress: Progress | None = None) -> Iterator[Event]:
     """Train, telling a `Plan` first, then every row of the history, then `Done`; parameters and errors as for `train`.
+    Where a finished training is to be resumed, `Finished` is all.
 
     In a process group (``torchrun``) every process runs this, and only the first writes files and tells anything.
     """
@@ -131,15 +146,19 @@ def train_steps(request: Request, progress: Progress | None = None) -> Iterator[
         if rank == 0:
             claim(request)
         checkpoints = Checkpoints(request.folder / "checkpoints")
-        saved = checkpoints.newest() if request.resume else None
+        saved = find_saved(request)
         checkup, choice = plan_recipe(as_before(request, saved), progress)
-        recipe = choice.recipe
         if saved is not None:
-            refuse_other(saved[0], recipe, checkup, request)
-        job, state = _prepare(request, checkup, recipe, checkpoints, device, started, rank, world)
-        notes = restore(state, saved)
+            refuse_other(saved, choice.recipe, checkup, request)
+            choice = replace(choice, reasons=saved.header["reasons"])
+        if saved is not None and saved.tensors is None:
+            if rank == 0:
+                yield Finished(request.output)
+            return
+        job, state = _prepare(request, checkup, choice, checkpoints, device, started, rank, world)
+        notes = restore(state, saved, request)
         if rank == 0:
-            write_text(request.folder / "recipe.yaml", recipe.to_yaml(choice.reasons))
+            write_text(request.folder / "recipe.yaml", choice.recipe.to_yaml(choice.reasons))
             yield Plan(
                 checkup,
                 choice,
@@ -167,7 +186,7 @@ def train_steps(request: Request, progress: Progress | None = None) -> Iterator[
 def _prepare(
     request: Request,
     checkup: Checkup,
-    recipe: Recipe,
+    choice: Choice,
     checkpoints: Checkpoints,
     device: torch.device,
     started: float,
@@ -177,7 +196,7 @@ def _prepare(
     assert checkup.pairing is not None
     assert checkup.mapping is not None
     assert checkup.fingerprint is not None
-    mapping, channels = checkup.mapping, checkup.fingerprint.channels
+    recipe, mapping, channels = choice.recipe, checkup.mapping, checkup.fingerprint.channels
     if recipe.training.batch % world:
         raise RecipeError(
             f"training.batch={recipe.training.batch}", f"is no multiple of {world} processes", "change it"
@@ -196,9 +215,10 @@ def _prepare(
     except ValueError as error:
         raise RecipeError("recipe", str(error), "mend the recipe") from None
     weights = _class_weights(recipe, combine(facts, channels=channels).class_shares)
+    weights = None if weights is None else weights.to(device)
     job = Job(
         recipe, task, Sampler(train, normalization, recipe), validation, weights, device, recipe.training.workers or 1,
-        checkpoints, checkup.fingerprint.digest, started, rank, world,
+        checkpoints, checkup.fingerprint.digest, started, rank, world, choice.reasons,
     )  # fmt: skip
     return job, State.fresh(net, recipe, device)
 

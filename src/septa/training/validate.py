@@ -43,7 +43,7 @@ def validate(
     world: int = 1,
 ) -> Validation:
     """Segment every example whole, this process every ``world``-th of them, and score them all."""
-    scores = torch.zeros(len(examples), task.classes + 1, dtype=torch.float64, device=device)
+    scores = torch.zeros(len(examples), task.classes + 1, dtype=torch.float64)
     training = net.training
     engine = torch_engine(net, device)
     per_pixel = activation_bytes(net.width)
@@ -58,6 +58,7 @@ def validate(
         scores[index] = torch.from_numpy(np.append(dice(counts), loss))
     net.train(training)
     if world > 1:
+        scores = scores.to(device)
         dist.all_reduce(scores)
     means = scores.mean(dim=0).tolist()
     foreground = means[:-1] if task.multilabel else means[1:-1]

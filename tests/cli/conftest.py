@@ -1,0 +1,111 @@
+"""The real command in a process of its own, tiny data, and one tiny model for the whole session."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import skimage.draw
+
+from septa.data.synthetic import write_dataset
+from septa.images.write import write_image, write_labels
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+Fault = Callable[..., str]
+
+TINY = ["net.width=4", "net.depth=2", "training.steps=15", "training.batch=4", "training.validations=2"]
+
+
+@pytest.fixture(scope="session")
+def tiny() -> list[str]:
+    """Options of the smallest training worth the name."""
+    settings = [*TINY, "sampling.patch=[64, 64]", "training.amp=off"]
+    return [part for setting in settings for part in ("--set", setting)]
+
+
+@pytest.fixture(scope="session")
+def septa() -> Run:
+    """``septa(*arguments, code=0)`` runs the command, checks its exit code and that no traceback is shown."""
+
+    def run(
+        *arguments: object, code: int = 0, cwd: Path | None = None, env: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "septa", *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=cwd,
+            env={**os.environ, "COLUMNS": "120", **(env or {})},
+            timeout=300,
+        )
+        assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
+        assert "Traceback" not in done.stdout + done.stderr
+        return done
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def fault(septa: Run) -> Fault:
+    """``fault(*arguments, code=2)`` runs a command that must fail and returns the one line of its stderr."""
+
+    def run(*arguments: object, code: int = 2, cwd: Path | None = None) -> str:
+        line = septa(*arguments, code=code, cwd=cwd).stderr
+        assert line.endswith(".\n"), line
+        assert line.count("\n") == 1, line
+        where, _, rest = line.strip().partition(": ")
+        assert where, line
+        problem, _, remedy = rest.partition(". ")
+        assert problem, line
+        assert remedy, f"no remedy in: {line}"
+        return line.strip()
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six images of 64 x 64 pixels with instance labels. Not to be changed."""
+    folder = tmp_path_factory.mktemp("cells") / "data"
+    write_dataset(folder, "cells", 6, (64, 64), 0)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def model(cells: Path, septa: Run, tiny: list[str]) -> Path:
+    """A model trained on `cells` for 15 steps. Not to be changed."""
+    path = cells.parent / "tiny.septa"
+    septa("train", cells, "-o", path, *tiny)
+    return path
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Six 8-bit images with labels {0, 255}, to be spoilt: ``images/a.png`` and ``labels/a.png`` to ``f.png``."""
+    for number, name in enumerate("abcdef"):
+        image_yx, labels_yx = blob(number)
+        write_image(tmp_path / "data" / "images" / f"{name}.png", image_yx[None])
+        write_labels(tmp_path / "data" / "labels" / f"{name}.png", labels_yx)
+    return tmp_path / "data"
+
+
+def blob(number: int) -> tuple[np.ndarray, np.ndarray]:
+    """A noisy image of one ellipse, and its labels."""
+    rng = np.random.default_rng(number)
+    labels_yx = np.zeros((48, 56), np.uint8)
+    labels_yx[skimage.draw.ellipse(*rng.uniform(20, 28, 2), *rng.uniform(8, 15, 2), shape=labels_yx.shape)] = 255
+    image_yx = rng.normal(60, 12, labels_yx.shape) + 0.4 * labels_yx
+    return image_yx.clip(0, 255).astype(np.uint8), labels_yx
+
+
+@pytest.fixture
+def copied(cells: Path, tmp_path: Path) -> Path:
+    """A copy of `cells` to be spoilt."""
+    return Path(shutil.copytree(cells, tmp_path / "cells"))

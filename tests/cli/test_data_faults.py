@@ -1,0 +1,212 @@
+"""Data that cannot be trained on: `septa check` tells everything at once, `septa train` refuses in one line."""
+
+from __future__ import annotations
+
+import shutil
+import struct
+import subprocess
+import sys
+import zlib
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from septa.images.write import write_labels
+
+
+def truncate(path):
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 2 // 3])
+
+
+def huge_png(path):
+    """A PNG whose header claims 50000 x 50000 pixels."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", 50_000, 50_000, 8, 0, 0, 0, 0)
+    data = b"IDAT" + zlib.compress(b"\0")
+    chunks = b"".join(
+        struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+        for chunk in (header, data, b"IEND")
+    )
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunks)
+
+
+def smooth(path):
+    """Labels as resizing with interpolation leaves them."""
+    image = Image.open(path)
+    half = image.resize((28, 24), Image.Resampling.BILINEAR)
+    half.resize(image.size, Image.Resampling.BILINEAR).save(path)
+
+
+def with_exif(path):
+    image = Image.open(path)
+    exif = Image.Exif()
+    exif[274] = 6
+    image.save(path, exif=exif)
+
+
+def as_jpeg(path):
+    Image.open(path).save(path, format="JPEG")
+
+
+def resize(path):
+    write_labels(path, np.asarray(Image.open(path))[:-8])
+
+
+def stray(path):
+    labels = np.asarray(Image.open(path)).copy()
+    labels[4:9, 4:9] = 77
+    write_labels(path, labels)
+
+
+SPOILT = {
+    "truncated image": ("images/c.png", truncate, "PNG data cannot be decoded"),
+    "truncated labels": ("labels/c.png", truncate, "PNG data cannot be decoded"),
+    "empty file": ("images/c.png", lambda path: path.write_bytes(b""), "the file is empty"),
+    "unknown format": ("images/c.png", lambda path: path.write_bytes(b"hello" * 50), "is no PNG, JPEG"),
+    "foreign format": ("images/c.png", lambda path: path.write_bytes(b"ZISRAWFILE" * 50), "a Zeiss CZI"),
+    "JPEG labels": ("labels/c.png", as_jpeg, "JPEG compression"),
+    "interpolated labels": ("labels/c.png", smooth, "as resizing, smoothing or JPEG leave them"),
+    "size differs": ("labels/c.png", resize, "have 40 x 56 pixels"),
+    "turned labels": ("labels/c.png", with_exif, "orientation flag (EXIF 6)"),
+    "huge header": ("images/c.png", huge_png, "raise the limit with --max-pixels 2500000000"),
+}
+
+
+@pytest.mark.parametrize("spoilt", ["interpolated labels", "huge header"])
+def test_training_refuses_in_one_line(fault, data, tmp_path, spoilt):
+    name, spoil, problem = SPOILT[spoilt]
+    spoil(data / name)
+    line = fault("train", data, "-o", tmp_path / "x.septa")
+    assert line.startswith(f"{data / name}: ")
+    assert problem in line
+    assert not (tmp_path / "x.septa").exists()
+
+
+def test_check_tells_all_at_once(septa, data, fault, tmp_path):
+    names = iter("abcdefghijklmnop")
+    for letter in "ghijklmnop":
+        for folder in ("images", "labels"):
+            shutil.copy(data / folder / "f.png", data / folder / f"{letter}.png")
+    expected = []
+    for name, spoil, problem in SPOILT.values():
+        path = data / name.replace("c.png", f"{next(names)}.png")
+        spoil(path)
+        expected.append((str(path), problem))
+    shutil.copy(data / "images" / "p.png", data / "images" / "lonely.png")
+    expected.append((str(data / "images" / "lonely.png"), "without labels"))
+    page = tmp_path / "page.html"
+    done = septa("check", data, "--html", page, code=2)
+    assert done.stderr == ""
+    lines = [line for line in done.stdout.splitlines() if line.startswith("error: ")]
+    for path, problem in expected:
+        found = [line for line in lines if line.startswith(f"error: {path}: ") and problem in line]
+        assert len(found) == 1, (path, problem, lines)
+        assert found[0].count(". ") >= 1
+    assert f"{len(lines)} errors, " in done.stdout
+    assert str(data / "images" / "lonely.png") in page.read_text(encoding="utf-8")
+    # The same data stop a training at the first error, and it says how to see the others.
+    line = fault("train", data, "-o", tmp_path / "x.septa")
+    assert line.startswith(lines[0].removeprefix("error: ").rstrip("."))
+    assert f"({len(lines) - 1} more: 'septa check {data}' lists them all)" in line
+
+
+def test_sound_data_pass(septa, data):
+    done = septa("check", data)
+    assert done.stdout.endswith("0 errors, 0 warnings\n")
+    assert "labels: {0, 255} are background and foreground" in done.stdout
+
+
+def test_checking_does_not_wait_for_torch(data):
+    program = (
+        "import sys, septa.cli\n"
+        f"sys.argv = ['septa', 'check', {str(data)!r}]\n"
+        "try:\n    septa.cli.main()\n"
+        "finally:\n    assert 'torch' not in sys.modules and 'numpy' in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_check_warns_of_what_spoils_a_training(septa, data):
+    constant = np.full((48, 56), 9, np.uint8)
+    Image.fromarray(constant).save(data / "images" / "a.png")
+    for folder in ("images", "labels"):
+        shutil.copy(data / folder / "b.png", data / folder / "c.png")
+    done = septa("check", data)
+    warnings = [line for line in done.stdout.splitlines() if line.startswith("warning: ")]
+    assert any(f"{data / 'images' / 'a.png'}: every pixel of the image has the same value" in line for line in warnings)
+    assert any(f"{data / 'images' / 'b.png'}: is identical to c, labels too" in line for line in warnings)
+    assert f"0 errors, {len(warnings)} warnings" in done.stdout
+
+
+def test_classes_without_pixels(septa, data):
+    settings = ["--set", "data.values=[0, 255, 3]", "--set", "data.class_names=[sky, cell, moon]"]
+    done = septa("check", data, *settings)
+    assert f"warning: {data}: the class 'moon' is in no label image" in done.stdout
+    for path in (data / "labels").iterdir():
+        write_labels(path, np.zeros((48, 56), np.uint8))
+    done = septa("check", data, code=2)
+    assert "every label image holds only the value 0" in done.stdout
+
+
+def test_stray_values(septa, data):
+    stray(data / "labels" / "d.png")
+    done = septa("check", data, "--set", "data.values=[0, 255]", code=2)
+    assert f"error: {data / 'labels' / 'd.png'}: " in done.stdout
+    assert "hold 77, not among the given values" in done.stdout
+
+
+def test_numbers_that_are_none(septa, fault, copied, tmp_path):
+    names = sorted(path.name for path in (copied / "images").iterdir())
+    for name in names:
+        image = tifffile.imread(copied / "images" / name).astype(np.float32)
+        image[3, 4] = np.nan if name == names[2] else image[3, 4]
+        tifffile.imwrite(copied / "images" / name, image)
+    done = septa("check", copied, code=2)
+    assert f"error: {copied / 'images' / names[2]}: the image holds NaN or infinite pixels" in done.stdout
+    assert fault("train", copied, "-o", tmp_path / "x.septa").startswith(f"{copied / 'images' / names[2]}: ")
+
+
+def test_channels_that_differ(septa, data):
+    two = np.zeros((2, 48, 56), np.uint8)
+    two[:, 3] = 1
+    tifffile.imwrite(data / "images" / "b.tif", two, metadata={"axes": "CYX"})
+    (data / "images" / "b.png").unlink()
+    rgb = np.random.default_rng(0).integers(0, 255, (48, 56, 3), dtype=np.uint8)
+    Image.fromarray(rgb).save(data / "images" / "a.png")
+    done = septa("check", data, code=2)
+    assert f"{data / 'images' / 'b.tif'}: the image has 2 channels and the net gets 3" in done.stdout
+
+
+def test_folders_that_hold_no_data(fault, tmp_path):
+    missing = tmp_path / "nowhere"
+    assert fault("train", missing).startswith(f"{missing}: there is no such folder. ")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert fault("train", empty).startswith(f"{empty}: is empty. ")
+    (empty / "images").mkdir()
+    assert fault("recipe", empty).startswith(f"{empty}: holds a folder of images but none of labels. ")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty"]
+
+
+def test_pairing_lists_every_file(septa, fault, data, model, tmp_path):
+    (data / "labels" / "b.png").unlink()
+    shutil.copy(data / "labels" / "d.png", data / "labels" / "d.tif")
+    line = fault("train", data, "-o", tmp_path / "x.septa")
+    assert line.startswith(f"{data / 'images' / 'b.png'}: image without labels. ")
+    assert f"(3 more: 'septa check {data}' lists them all)" in line
+    first, *rest = septa("evaluate", model, data, code=2).stderr.splitlines()
+    assert first.startswith(f"{data}: 4 files cannot be paired. give each image exactly one label file")
+    files = ["images/b.png (image without labels)", "images/d.png", "labels/d.png", "labels/d.tif"]
+    assert len(rest) == len(files)
+    for listed, file in zip(sorted(rest), files):
+        assert listed.startswith(f"  {data / file}")
+
+
+def test_max_pixels_reaches_training_and_check(septa, data):
+    done = septa("check", data, "--max-pixels", 2000, code=2)
+    for name in "abcdef":
+        assert f"error: {data / 'images' / name}.png: 48 x 56 pixels" in done.stdout
+        assert f"error: {data / 'labels' / name}.png: 48 x 56 pixels" in done.stdout

@@ -1,0 +1,309 @@
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from septa.data import samples
+from septa.data.folder import Pair, find_pairs
+from septa.data.labels import LabelMapping
+from septa.data.samples import Batch, Examples, Loader, Sampler
+from septa.errors import InputError
+from septa.images.normalize import Normalization
+from septa.images.write import write_image, write_labels
+from septa.recipe import Recipe
+
+INDEX = LabelMapping("index", ("background", "one"), (0, 1), None)
+PLAIN = Normalization("dataset", (0.0,), (1.0,))
+STILL = (
+    "augment.flip=false",
+    "augment.turn=false",
+    "augment.rotate=0",
+    "augment.scale=[1, 1]",
+    "augment.elastic=0",
+    "augment.brightness=0",
+    "augment.contrast=0",
+    "augment.gamma=[1, 1]",
+    "augment.blur=0",
+    "augment.noise=0",
+)
+
+
+def write_pairs(folder: Path, count: int = 5, size: tuple[int, int] = (40, 50)) -> tuple[Pair, ...]:
+    """Images whose every pixel is unique within the dataset; labels with a small block of class 1."""
+    for index in range(count):
+        pixels = np.arange(size[0] * size[1], dtype=np.uint16).reshape(size) + 4000 * index
+        labels_yx = np.zeros(size, np.uint8)
+        labels_yx[5 : 5 + size[0] // 14, 9 : 9 + size[1] // 14] = 1
+        write_image(folder / "images" / f"{index}.png", pixels[None])
+        write_labels(folder / "labels" / f"{index}.png", labels_yx)
+    return find_pairs(folder).pairs
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Pair, ...]:
+    return write_pairs(tmp_path_factory.mktemp("data"))
+
+
+def sampler_of(pairs: tuple[Pair, ...], *overrides: str, **changes: Any) -> Sampler:
+    settings = {"labels": INDEX, "channels": 1, "memory": 2**24} | changes
+    recipe = Recipe().with_overrides(("sampling.patch=[16, 12]", *overrides))
+    return Sampler(Examples(pairs, **settings), PLAIN, recipe)
+
+
+def take(loader: Loader, count: int) -> list[Batch]:
+    batches = loader.batches()
+    taken = [next(batches) for _ in range(count)]
+    batches.close()
+    return taken
+
+
+def assert_same(first: Any, second: Any) -> None:
+    for a, b in zip(first, second, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+# The sequence --------------------------------------------------------------------------------------------------------
+
+
+def test_every_image_comes_once_in_each_epoch_in_changing_order(pairs: tuple[Pair, ...]) -> None:
+    sampler = sampler_of(pairs)
+    epochs = [[sampler.image_index(5 * epoch + place) for place in range(5)] for epoch in range(12)]
+    assert all(sorted(order) == list(range(5)) for order in epochs)
+    assert len({tuple(order) for order in epochs}) > 6
+
+
+def test_a_sample_is_a_function_of_seed_and_number_alone(pairs: tuple[Pair, ...]) -> None:
+    numbers = list(range(23))
+    expected = [sampler_of(pairs).sample(number) for number in numbers]
+    backwards = sampler_of(pairs)
+    for number in reversed(numbers):
+        assert_same(backwards.sample(number), expected[number])
+    together = sampler_of(pairs, memory=0)
+    with ThreadPoolExecutor(4) as pool:
+        for number, result in zip(numbers, pool.map(together.sample, numbers)):
+            assert_same(result, expected[number])
+    other = [sampler_of(pairs, "seed=1").sample(number) for number in numbers]
+    assert not any(np.array_equal(a[0], b[0]) for a, b in zip(expected, other))
+
+
+def test_an_image_is_cut_otherwise_in_each_epoch(pairs: tuple[Pair, ...]) -> None:
+    sampler = sampler_of(pairs[:1], *STILL, "sampling.rare_share=0")
+    patches = {sampler.sample(number)[0].tobytes() for number in range(20)}
+    assert len(patches) > 15
+
+
+def test_sample_comes_from_the_image_that_it_names(pairs: tuple[Pair, ...]) -> None:
+    sampler = sampler_of(pairs, *STILL)
+    for number in range(20):
+        patch_cyx, labels_yx, name = sampler.sample(number)
+        assert patch_cyx.shape == (1, 16, 12)
+        assert patch_cyx.dtype == np.float32
+        assert labels_yx.shape == (16, 12)
+        assert labels_yx.dtype == np.int32
+        values = patch_cyx.astype(int) - 4000 * int(name)
+        assert values.min() >= 0
+        assert values.max() < 40 * 50
+        y, x = np.divmod(values[0], 50)
+        expected_yx = (y >= 5) & (y < 7) & (x >= 9) & (x < 12)
+        np.testing.assert_array_equal(labels_yx, expected_yx)
+
+
+@pytest.mark.parametrize("kind", ["dataset", "image"])
+def test_patches_are_normalised_with_constants_of_the_whole(pairs: tuple[Pair, ...], kind: str) -> None:
+    normalization = Normalization("dataset", (100.0,), (7.0,)) if kind == "dataset" else Normalization("image", (), ())
+    plain = sampler_of(pairs, *STILL)
+    sampler = Sampler(plain.examples, normalization, plain.recipe)
+    for number in range(5):
+        raw_cyx = plain.sample(number)[0]
+        whole_cyx = plain.examples[plain.image_index(number)].image_cyx
+        expected_cyx = normalization.resolve(whole_cyx).apply(raw_cyx)
+        np.testing.assert_array_equal(sampler.sample(number)[0], expected_cyx)
+
+
+def test_edges_are_seen_nearly_as_often_as_the_middle(pairs: tuple[Pair, ...]) -> None:
+    sampler = sampler_of(pairs[:1], *STILL, "sampling.rare_share=0")
+    seen = Counter[int]()
+    for number in range(1500):
+        seen.update(np.unique(sampler.sample(number)[0].astype(int)).tolist())
+    counts_yx = np.array([seen[index] for index in range(2000)]).reshape(40, 50)
+    assert counts_yx.min() > 0
+    assert counts_yx[0].mean() > 0.3 * counts_yx[18:22].mean()
+    assert counts_yx[:, 0].mean() > 0.3 * counts_yx[:, 22:28].mean()
+
+
+# Rare classes --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def rare(tmp_path_factory: pytest.TempPathFactory) -> tuple[Pair, ...]:
+    """Class 1 covers 0.49 % of the pixels."""
+    pairs = write_pairs(tmp_path_factory.mktemp("rare"), count=2, size=(196, 196))
+    assert INDEX.encode(samples.read_pair_labels(pairs[0]), "x").mean() == pytest.approx(0.0051, abs=2e-4)
+    return pairs
+
+
+def share_with_class(sampler: Sampler, bit: int, count: int = 400) -> float:
+    return float(np.mean([(sampler.sample(number)[1] == bit).any() for number in range(count)]))
+
+
+def test_rare_share_centres_on_rare_classes(rare: tuple[Pair, ...]) -> None:
+    shares = [
+        share_with_class(sampler_of(rare, *STILL, "sampling.patch=[32, 32]", f"sampling.rare_share={share}"), 1)
+        for share in (0, 0.33, 1)
+    ]
+    assert shares[0] < 0.1
+    assert shares[1] > shares[0] + 0.08
+    # Half of the patches are centred on the background, which may hold the class by chance.
+    assert 0.42 < shares[2] < 0.7
+
+
+def test_rare_bits_of_overlapping_classes_are_centred_on(tmp_path: Path) -> None:
+    mapping = LabelMapping("multilabel", ("a", "b"), (), None)
+    masks_kyx = np.zeros((2, 128, 128), np.uint8)
+    masks_kyx[0] = 1
+    masks_kyx[1, 60:64, 60:64] = 1
+    write_image(tmp_path / "images" / "i.png", np.zeros((1, 128, 128), np.uint8))
+    write_image(tmp_path / "labels" / "i.tif", masks_kyx)
+    pairs = find_pairs(tmp_path).pairs
+    often = sampler_of(pairs, *STILL, "sampling.rare_share=1", labels=mapping)
+    never = sampler_of(pairs, *STILL, "sampling.rare_share=0", labels=mapping)
+    assert share_with_class(never, 3) < 0.1
+    assert 0.4 < share_with_class(often, 3) < 0.7
+
+
+def test_images_smaller_than_the_patch_and_without_a_class_are_cut(tmp_path: Path) -> None:
+    write_image(tmp_path / "images" / "i.png", np.full((1, 3, 70), 7, np.uint8))
+    write_labels(tmp_path / "labels" / "i.png", np.zeros((3, 70), np.uint8))
+    sampler = sampler_of(find_pairs(tmp_path).pairs, *STILL, "sampling.rare_share=1", "sampling.patch=[64, 64]")
+    for number in range(20):
+        patch_cyx, labels_yx, _ = sampler.sample(number)
+        np.testing.assert_array_equal(patch_cyx, np.full((1, 64, 64), 7))
+        assert not labels_yx.any()
+
+
+# The loader ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_loader_keeps_the_sampler_s_order(pairs: tuple[Pair, ...], workers: int) -> None:
+    sampler = sampler_of(pairs)
+    taken = take(Loader(sampler_of(pairs, memory=0), 7, 3, 3, workers), 6)
+    for place, batch in enumerate(taken):
+        expected = [sampler.sample(7 + 3 * place + k) for k in range(3)]
+        np.testing.assert_array_equal(batch.image_bcyx, [image_cyx for image_cyx, _, _ in expected])
+        np.testing.assert_array_equal(batch.labels_byx, [labels_yx for _, labels_yx, _ in expected])
+        assert batch.names == tuple(name for _, _, name in expected)
+
+
+def test_two_ranks_partition_the_sequence(pairs: tuple[Pair, ...]) -> None:
+    one = take(Loader(sampler_of(pairs), 8, 4, 4, 2), 5)
+    ranks = [take(Loader(sampler_of(pairs), 8 + 2 * rank, 2, 4, 2), 5) for rank in range(2)]
+    for whole, first, second in zip(one, *ranks):
+        np.testing.assert_array_equal(whole.image_bcyx, np.concatenate([first.image_bcyx, second.image_bcyx]))
+        assert whole.names == first.names + second.names
+
+
+def loader_threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("septa-loader")]
+
+
+def test_closing_the_batches_ends_the_threads(pairs: tuple[Pair, ...]) -> None:
+    loader = Loader(sampler_of(pairs), 0, 2, 2, 2)
+    batches = loader.batches()
+    next(batches)
+    assert loader_threads()
+    assert loader.waited > 0
+    batches.close()
+    assert not loader_threads()
+
+
+def test_errors_of_the_threads_surface(tmp_path: Path) -> None:
+    pairs = write_pairs(tmp_path)
+    pairs[2].image.write_bytes(b"no image")
+    with pytest.raises(InputError, match=r"2\.png"):
+        take(Loader(sampler_of(pairs), 0, 1, 1, 2), 5)
+    assert not loader_threads()
+
+
+# Decoded images ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the images in the order in which they are decoded."""
+    names: list[str] = []
+    read = samples.read_pair_image
+
+    def counted(pair: Pair) -> Any:
+        names.append(pair.name)
+        return read(pair)
+
+    monkeypatch.setattr(samples, "read_pair_image", counted)
+    return names
+
+
+def test_images_are_decoded_once_where_memory_allows(pairs: tuple[Pair, ...], decoded: list[str]) -> None:
+    examples = Examples(pairs, INDEX, 1, 2**24)
+    for _ in range(3):
+        for index in range(len(examples)):
+            assert examples[index].image_cyx[0, 0, 0] == 4000 * index
+    assert decoded == [pair.name for pair in pairs]
+
+
+def test_least_recently_used_image_is_dropped(pairs: tuple[Pair, ...], decoded: list[str]) -> None:
+    one = Examples(pairs, INDEX, 1, 2**24)[0].nbytes
+    assert one >= 40 * 50 * (2 + 4)
+    decoded.clear()
+    examples = Examples(pairs, INDEX, 1, 2 * one + 64)
+    for index in (0, 1, 0, 2, 0, 1, 2):
+        assert examples[index].image_cyx[0, 0, 0] == 4000 * index
+    assert decoded == ["0", "1", "2", "1", "2"]
+
+
+@pytest.mark.parametrize("images", [0, 1, 3])
+def test_memory_is_never_exceeded_and_decoding_again_changes_nothing(
+    pairs: tuple[Pair, ...], decoded: list[str], images: int
+) -> None:
+    all_kept = Examples(pairs, INDEX, 1, 2**24)
+    memory = images * all_kept[0].nbytes
+    examples = Examples(pairs, INDEX, 1, memory)
+    for number in range(30):
+        index = (7 * number) % 5
+        example, expected = examples[index], all_kept[index]
+        np.testing.assert_array_equal(example.image_cyx, expected.image_cyx)
+        np.testing.assert_array_equal(example.labels_yx, expected.labels_yx)
+        assert_same(example.spots, expected.spots)
+        assert sum(kept.nbytes for kept in examples._kept.values()) <= memory
+        assert len(examples._kept) <= images
+    assert len(decoded) > 10
+
+
+def test_spots_lie_on_their_class(pairs: tuple[Pair, ...]) -> None:
+    example = Examples(pairs, INDEX, 1, 0)[0]
+    assert len(example.spots) == 2
+    for index, spots in enumerate(example.spots):
+        assert (example.labels_yx.ravel()[spots] == index).all()
+    assert set(example.spots[1]) == set(np.flatnonzero(example.labels_yx == 1))
+
+
+def test_labels_of_another_size_are_refused(tmp_path: Path) -> None:
+    pairs = write_pairs(tmp_path)
+    write_labels(tmp_path / "labels" / "1.png", np.zeros((40, 49), np.uint8))
+    with pytest.raises(InputError, match=r"1\.png: has 40 x 50 pixels, its labels 40 x 49"):
+        Examples(pairs, INDEX, 1, 0)[1]
+
+
+def test_channels_are_fitted_or_refused(tmp_path: Path) -> None:
+    write_pairs(tmp_path)
+    write_image(tmp_path / "images" / "1.tif", np.arange(2 * 40 * 50, dtype=np.uint16).reshape(2, 40, 50))
+    (tmp_path / "images" / "1.png").unlink()
+    examples = Examples(find_pairs(tmp_path).pairs, INDEX, 3, 2**24)
+    assert examples[0].image_cyx.shape == (3, 40, 50)
+    with pytest.raises(InputError, match=r"1\.tif: has 2 channels, the others 3"):
+        examples[1]

@@ -1,0 +1,135 @@
+"""Normalisation: the plain formula in exact numbers, tiles as their image, and channels that fit."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from septa.images.normalize import Normalization, fit_channels, robust_range
+
+RNG = np.random.default_rng(5)
+IMAGES = hnp.arrays(
+    st.sampled_from(["u1", "u2", "i2", "i4", "u4", "f4", "f8"]),
+    st.tuples(st.integers(1, 3), st.integers(1, 6), st.integers(1, 6)),
+    elements=st.integers(0, 100),
+)
+
+
+@given(image=IMAGES, data=st.data())
+def test_apply_is_the_formula(image: Any, data: st.DataObject) -> None:
+    numbers = st.lists(st.floats(0.1, 1000), min_size=len(image), max_size=len(image))
+    offset, scale = data.draw(numbers), data.draw(numbers)
+    before = image.copy()
+    found = Normalization("dataset", tuple(offset), tuple(scale)).apply(image)
+    expected = (image.astype(np.float64) - np.reshape(offset, (-1, 1, 1))) / np.reshape(scale, (-1, 1, 1))
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-3)
+    np.testing.assert_array_equal(image, before)
+
+
+@given(image=IMAGES)
+def test_image_constants_are_percentiles(image: Any) -> None:
+    resolved = Normalization("image").resolve(image)
+    assert resolved.kind == "dataset"
+    for plane, offset, scale in zip(image, resolved.offset, resolved.scale):
+        low, high = np.percentile(plane.astype(np.float64), [1, 99.8])
+        assert offset == pytest.approx(low)
+        assert scale == pytest.approx((high - low) / 2 if high > low else 1)
+    assert resolved.resolve(image * 0) is resolved
+
+
+def test_a_tile_is_normalised_as_its_image_is() -> None:
+    image = RNG.integers(0, 5000, (2, 40, 30), dtype=np.uint16)
+    resolved = Normalization("image").resolve(image)
+    np.testing.assert_array_equal(resolved.apply(image)[:, 7:20, 3:9], resolved.apply(image[:, 7:20, 3:9]))
+
+
+def test_range_of_the_result() -> None:
+    image = RNG.normal(1e6, 3, (1, 200, 200))
+    result = Normalization("image").resolve(image).apply(image)
+    assert np.mean((result >= 0) & (result <= 2)) == pytest.approx(0.988, abs=1e-3)
+
+
+def test_large_offsets_lose_no_digits() -> None:
+    image = np.array([[[2**31, 2**31 + 1]]], np.uint32)
+    np.testing.assert_array_equal(Normalization("dataset", (2.0**31,), (1.0,)).apply(image), [[[0, 1]]])
+
+
+def test_values_that_are_not_finite_do_not_count() -> None:
+    image = np.array([[[1.0, 2.0, np.nan, np.inf]], [[np.nan] * 4]], np.float32)
+    resolved = Normalization("image").resolve(image)
+    assert resolved.offset == pytest.approx((1.01, 0))
+    assert resolved.scale == pytest.approx((0.494, 1))
+
+
+def test_out_is_filled_and_returned() -> None:
+    image = RNG.random((2, 3, 4), dtype=np.float32)
+    normalization = Normalization("dataset", (0.5, 0.1), (2.0, 3.0))
+    out = np.empty_like(image)
+    assert normalization.apply(image, out) is out
+    np.testing.assert_array_equal(out, normalization.apply(image))
+    inplace = image.copy()
+    normalization.apply(inplace, inplace)
+    np.testing.assert_array_equal(inplace, out)
+    wrong: Any
+    for wrong in (np.empty((2, 3, 5), np.float32), np.empty((2, 3, 4))):
+        with pytest.raises(ValueError, match="out"):
+            normalization.apply(image, wrong)
+
+
+def test_channels_must_match() -> None:
+    normalization = Normalization("dataset", (0.0,), (1.0,))
+    for shape in ((2, 3, 4), (3, 4)):
+        with pytest.raises(ValueError, match="1 channels"):
+            normalization.apply(np.zeros(shape, np.uint8))
+    with pytest.raises(ValueError, match="resolved"):
+        Normalization("image").apply(np.zeros((1, 3, 4)))
+
+
+@pytest.mark.parametrize("normalization", [Normalization("image"), Normalization("dataset", (0.1, 5.0), (2.0, 3e-4))])
+def test_json_round_trip(normalization: Normalization) -> None:
+    assert Normalization.from_json(json.loads(json.dumps(normalization.to_json()))) == normalization
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"kind": "other", "offset": [], "scale": []},
+        {"kind": "image", "offset": [1], "scale": [1]},
+        {"kind": "dataset", "offset": [], "scale": []},
+        {"kind": "dataset", "offset": [1, 2], "scale": [1]},
+        {"kind": "dataset", "offset": [1], "scale": [0]},
+        {"kind": "dataset", "offset": [1], "scale": [-1]},
+        {"kind": "dataset", "offset": [float("nan")], "scale": [1]},
+        {"kind": "dataset", "offset": ["x"], "scale": [1]},
+        {"kind": "dataset", "offset": 3, "scale": [1]},
+    ],
+)
+def test_json_that_is_refused(values: Any) -> None:
+    with pytest.raises(ValueError):
+        Normalization.from_json(values)
+
+
+@pytest.mark.parametrize("shape", [(3000, 3000), (2, 9_000_000), (9_000_000, 1)])
+def test_range_of_large_planes_is_close(shape: tuple[int, int]) -> None:
+    plane = RNG.integers(0, 256, shape, dtype=np.uint8)
+    assert robust_range(plane, 1, 99) == pytest.approx((2, 253), abs=1)
+    assert robust_range(plane, 1, 99) == robust_range(plane, 1, 99)
+
+
+def test_fit_channels() -> None:
+    grey = RNG.random((1, 4, 5))
+    np.testing.assert_array_equal(fit_channels(grey, 3), np.concatenate([grey] * 3))
+    np.testing.assert_array_equal(fit_channels(np.concatenate([grey] * 3), 1), grey)
+    two = RNG.random((2, 4, 5))
+    assert fit_channels(two, 2) is two
+    for image, wanted in ((two, 1), (two, 3), (RNG.random((3, 4, 5)), 1), (grey, 0)):
+        with pytest.raises(ValueError, match=rf"{len(image)} channels.* {wanted} expected"):
+            fit_channels(image, wanted)

@@ -1,0 +1,270 @@
+"""Scoring of models and of label files: pairing of folders, meaning of values, training images left out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from PIL import Image
+
+from septa.data.fingerprint import digest_array
+from septa.data.labels import LabelMapping
+from septa.errors import InputError
+from septa.evaluation import evaluate, evaluate_files, match_folders
+from septa.images.normalize import Normalization
+from septa.images.read import read_image
+from septa.images.write import write_image, write_labels
+from septa.metrics.scores import evaluate_labels
+from septa.model import Model, build_net
+from septa.recipe import Data, Recipe
+
+NAMES = ("background", "foreground")
+
+
+def drawn(seed: int, classes: int = 2) -> np.ndarray:
+    """Labels of blocks of 4 x 4 pixels, so that nothing looks like interpolation."""
+    rng = np.random.default_rng(seed)
+    return np.kron(rng.integers(0, classes, (6, 7)), np.ones((4, 4), int)).astype(np.int32)
+
+
+def write_folders(root: Path, truth: dict[str, np.ndarray], predictions: dict[str, np.ndarray]) -> tuple[Path, Path]:
+    for folder, files in (("predictions", predictions), ("labels", truth)):
+        for name, labels in files.items():
+            write_labels(root / folder / name, labels)
+    return root / "predictions", root / "labels"
+
+
+# Label files ---------------------------------------------------------------------------------------------------------
+
+
+def test_files_are_scored_as_their_arrays(tmp_path):
+    truth, found = {"a": drawn(0), "b": drawn(1)}, {"a": drawn(2), "b": drawn(3)}
+    folders = write_folders(
+        tmp_path,
+        {f"{name}_mask.png": labels * 255 for name, labels in truth.items()},
+        {f"{name}.tif": labels * 255 for name, labels in found.items()},
+    )
+    evaluation = evaluate_files(*folders)
+    expected = evaluate_labels([(name, truth[name], found[name]) for name in "ab"], NAMES)
+    assert evaluation == replace(expected, notes=evaluation.notes)
+    assert evaluation.notes == (
+        "2 pairs of files of equal names",
+        "labels: {0, 255} are background and foreground",
+    )
+
+
+def test_every_page_of_a_stack_is_an_image(tmp_path):
+    truth, found = np.stack([drawn(k) for k in range(3)]), np.stack([drawn(k + 9) for k in range(3)])
+    folders = write_folders(tmp_path, {"s.tif": truth, "t.tif": truth[0]}, {"s.tif": found, "t.tif": found[0]})
+    evaluation = evaluate_files(*folders)
+    assert [image.name for image in evaluation.images] == ["s#0", "s#1", "s#2", "t"]
+    assert evaluation.images[2].pixel_error == np.mean(truth[2] != found[2])
+    write_labels(folders[0] / "s.tif", found[:2])
+    with pytest.raises(InputError, match=r"has 2 pages, .* has 3"):
+        evaluate_files(*folders)
+
+
+def test_instances_are_scored_as_foreground(tmp_path):
+    def ids(count: int) -> np.ndarray:
+        labels = np.zeros((40, 40), np.int32)
+        for k in range(count):
+            labels[8 * (k // 4) : 8 * (k // 4) + 5, 8 * (k % 4) : 8 * (k % 4) + 5] = k + 1
+        return labels
+
+    truth = {f"{count}.png": ids(count) for count in (9, 12, 17)}
+    folders = write_folders(tmp_path, truth, {name: (labels > 0) * 1 for name, labels in truth.items()})
+    evaluation = evaluate_files(*folders)
+    assert evaluation.class_names == ("background", "object")
+    assert evaluation.summary["dice"] == 1.0
+
+
+def test_colours_are_scored_against_colours_and_against_class_indices(tmp_path):
+    colors = np.array([[0, 0, 0], [255, 0, 0], [0, 200, 0]], np.uint8)
+    truth, found = drawn(0, 3), drawn(1, 3)
+    (tmp_path / "labels").mkdir()
+    Image.fromarray(colors[truth]).save(tmp_path / "labels" / "a.png")
+    for folder in ("rgb", "index"):
+        (tmp_path / folder).mkdir()
+    Image.fromarray(colors[found]).save(tmp_path / "rgb" / "a.png")
+    mapping = LabelMapping("color", ("background", "red", "green"), tuple(map(tuple, colors[[0, 1, 2]].tolist())))
+    # The classes are numbered by their colour's value, so green comes before red.
+    order = np.array([0, 2, 1])
+    write_labels(tmp_path / "index" / "a.png", mapping.decode(order[found].astype(np.int32)))
+    by_color = evaluate_files(tmp_path / "rgb", tmp_path / "labels")
+    assert by_color.images[0].pixel_error == np.mean(truth != found)
+    assert by_color == evaluate_files(tmp_path / "index", tmp_path / "labels")
+
+
+def test_values_that_the_labels_lack_are_refused_or_given(tmp_path):
+    truth, found = drawn(0), drawn(1)
+    truth[:4] = 2
+    found[:4, :4] = 3
+    folders = write_folders(tmp_path, {"a.png": truth}, {"a.png": found})
+    with pytest.raises(InputError, match=r"predictions/a\.png: holds 3, and the classes are 0, 1, 2\. "):
+        evaluate_files(*folders)
+    given = evaluate_files(*folders, Data(values=(0, 1, 2, 3)))
+    assert given.images[0].pixel_error == np.mean(truth != found)
+    ignoring = evaluate_files(*folders, Data(values=(0, 1, 3), ignore_label=2))
+    assert ignoring.images[0].pixel_error == np.mean((truth != found)[truth != 2])
+
+
+def test_sizes_that_differ_name_the_file(tmp_path):
+    folders = write_folders(tmp_path, {"a.png": drawn(0)}, {"a.png": drawn(0)[:-1]})
+    with pytest.raises(InputError) as caught:
+        evaluate_files(*folders)
+    assert str(caught.value).startswith(f"{folders[0] / 'a.png'}: is 23 x 28 pixels, the labels of a are 24 x 28. ")
+
+
+def test_large_files_need_leave(tmp_path):
+    folders = write_folders(tmp_path, {"a.png": drawn(0)}, {"a.png": drawn(1)})
+    assert evaluate_files(*folders, max_pixels=24 * 28).images
+    with pytest.raises(InputError, match="--max-pixels 672"):
+        evaluate_files(*folders, max_pixels=24 * 28 - 1)
+
+
+# Models --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    """An untrained net, which segments too."""
+    recipe = Recipe().with_overrides(["net.width=2", "net.depth=1"])
+    torch.manual_seed(0)
+    net = build_net(recipe, 1, 2).eval().requires_grad_(False)
+    mapping = LabelMapping("binary", NAMES, (0, 255))
+    return Model(net, 1, mapping, Normalization("dataset", (100.0,), (50.0,)), recipe)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    for k, name in enumerate("abc"):
+        write_image(tmp_path / "images" / f"{name}.png", rng.integers(0, 256, (1, 24, 28), dtype=np.uint8))
+        write_labels(tmp_path / "labels" / f"{name}.png", drawn(k) * 255)
+    return tmp_path
+
+
+def test_a_model_is_scored_by_what_it_segments(model, data, tmp_path):
+    told: list[tuple[int, int]] = []
+    model.save(tmp_path / "m.septa")
+    evaluation = evaluate(tmp_path / "m.septa", data, progress=lambda done, total: told.append((done, total)))
+    items = [(name, drawn(k), model.segment(data / "images" / f"{name}.png")) for k, name in enumerate("abc")]
+    expected = evaluate_labels(items, NAMES)
+    assert evaluation == replace(expected, notes=evaluation.notes)
+    assert "labels: {0, 255} are background and foreground" in evaluation.notes
+    assert told == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_training_images_are_left_out_by_their_pixels(model, data):
+    trained = [("old name", digest_array(read_image(data / "images" / "b.png")))]
+    knowing = model.with_provenance(train=trained)
+    evaluation = evaluate(knowing, data)
+    assert [image.name for image in evaluation.images] == ["a", "c"]
+    assert evaluation.notes[-1] == "1 of 3 images were trained on and are left out (--all scores them too)"
+    assert len(evaluate(knowing, data, every=True).images) == 3
+    for name in "ac":
+        for folder in ("images", "labels"):
+            (data / folder / f"{name}.png").unlink()
+    with pytest.raises(InputError, match="holds no image that the model was not trained on"):
+        evaluate(knowing, data)
+
+
+def test_data_that_do_not_fit_the_model_name_the_file(model, data):
+    with pytest.raises(InputError, match="--max-pixels 672"):
+        evaluate(model, data, max_pixels=600)
+    write_labels(data / "labels" / "b.png", drawn(1) * 7)
+    with pytest.raises(InputError, match=r"labels/b\.png: holds 7, and the classes are 0, 255"):
+        evaluate(model, data)
+    write_labels(data / "labels" / "b.png", drawn(1)[:8] * 255)
+    with pytest.raises(InputError, match=r"images/b\.png: is 24 x 28 pixels, the labels of b are 8 x 28"):
+        evaluate(model, data)
+    (data / "images" / "a.png").unlink()
+    tifffile.imwrite(data / "images" / "a.tif", np.zeros((2, 24, 28), np.uint8), metadata={"axes": "CYX"})
+    with pytest.raises(InputError, match=r"images/a\.tif: has 2 channels, the model was trained on 1"):
+        evaluate(model, data)
+
+
+# Pairing of folders --------------------------------------------------------------------------------------------------
+
+
+def folders(tmp_path: Path, predictions: list[str], labels: list[str]) -> tuple[Path, Path]:
+    for folder, names in (("predictions", predictions), ("labels", labels)):
+        for name in names:
+            file = tmp_path / folder / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.touch()
+    return tmp_path / "predictions", tmp_path / "labels"
+
+
+def matched(tmp_path: Path, predictions: list[str], labels: list[str]) -> list[tuple[str, str, str]]:
+    left, right = folders(tmp_path, predictions, labels)
+    return [
+        (name, p.relative_to(left).as_posix(), t.relative_to(right).as_posix())
+        for name, p, t in match_folders(left, right)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("prediction", "labels", "name"),
+    [
+        ("a.tif", "a.png", "a"),
+        ("a.tif", "a_mask.PNG", "a"),
+        ("a.png", "a_Labels.tiff", "a"),
+        ("a_seg.png", "a_anno.bmp", "a"),
+        ("a.ome.tif", "a_label.ome.tif", "a"),
+        ("slide 1.5x.png", "slide 1.5x_seg.png", "slide 1.5x"),
+        ("plate/a.png", "plate/a_mask.png", "plate/a"),
+        ("_mask.png", "_mask.tif", "_mask"),
+    ],
+)
+def test_folders_pair_by_stem(tmp_path, prediction, labels, name):
+    pairs = matched(tmp_path, [prediction, "z.png"], [labels, "z.png"])
+    assert pairs == [(name, prediction, labels), ("z", "z.png", "z.png")]
+
+
+def test_equal_names_win_over_removed_endings(tmp_path):
+    names = ["cell.png", "cell_seg.png"]
+    assert matched(tmp_path, names, names) == [("cell", *names[:1] * 2), ("cell_seg", *names[1:] * 2)]
+
+
+def test_other_files_are_passed_over(tmp_path):
+    pairs = matched(tmp_path, ["a.png", "scores.json", ".a.png", ".cache/b.png"], ["a.png", "Thumbs.db"])
+    assert pairs == [("a", "a.png", "a.png")]
+
+
+def test_files_without_partner_are_all_listed(tmp_path):
+    left, right = folders(tmp_path, ["a.png", "b.png", "c.png"], ["b_mask.png", "d_mask.png"])
+    with pytest.raises(InputError) as caught:
+        match_folders(left, right)
+    message = str(caught.value)
+    assert "2 without labels (a.png, c.png); 1 without prediction (d_mask.png)" in message
+    assert message.startswith(f"{left}: ")
+
+
+def test_long_lists_are_cut_with_their_count(tmp_path):
+    left, right = folders(tmp_path, [f"{i:03}.png" for i in range(50)], ["x.png"])
+    with pytest.raises(InputError, match=r"50 without labels \(000\.png, .*, 019\.png and 30 more\)"):
+        match_folders(left, right)
+
+
+@pytest.mark.parametrize("clash", [["a.png", "a.tif"], ["a.png", "a_mask.png"]])
+def test_several_files_of_one_name_are_refused(tmp_path, clash):
+    left, right = folders(tmp_path, ["a.bmp"], clash)
+    with pytest.raises(InputError, match=rf"several files are named 'a' \({', '.join(clash)}\)"):
+        match_folders(left, right)
+
+
+def test_unusable_folders_are_refused(tmp_path):
+    left, right = folders(tmp_path, ["a.png"], ["notes.txt"])
+    with pytest.raises(InputError, match="holds no image files"):
+        match_folders(left, right)
+    with pytest.raises(InputError, match="does not exist"):
+        match_folders(tmp_path / "none", left)
+    with pytest.raises(InputError, match="is not a folder"):
+        match_folders(left, left / "a.png")
+    with pytest.raises(InputError, match="two folders"):
+        match_folders(left, tmp_path / "labels" / ".." / "predictions")

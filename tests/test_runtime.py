@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import septa
+from septa import runtime
+from septa.errors import InputError
+from septa.runtime import Machine, machine, pick_device, prepare, usable_cores, usable_memory, versions
+
+
+def test_importing_runtime_and_preparing_need_no_torch() -> None:
+    code = (
+        "import sys, os; from septa import runtime; assert 'THP_MEM_ALLOC_ENABLE' not in os.environ\n"
+        "done = runtime.prepare(); assert 'torch' not in sys.modules\n"
+        "assert os.environ.get('THP_MEM_ALLOC_ENABLE') == ('1' if sys.platform.startswith('linux') else None)\n"
+        "print(done)"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "THP_MEM_ALLOC_ENABLE"}
+    found = subprocess.run(  # in a process of its own: what it sets stays for good
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True
+    )
+    assert found.stdout.strip() in {"True", "False"}
+    assert found.stderr == ""
+
+
+def test_preparing_keeps_a_choice_that_was_made_and_does_nothing_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime.ctypes, "CDLL", lambda _: object())  # a libc without mallopt
+    monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", "0")
+    assert prepare() is False
+    assert os.environ["THP_MEM_ALLOC_ENABLE"] == "0"
+    monkeypatch.delenv("THP_MEM_ALLOC_ENABLE")
+    monkeypatch.setattr(runtime.sys, "platform", "darwin")
+    assert prepare() is False
+    assert "THP_MEM_ALLOC_ENABLE" not in os.environ
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="mallopt is glibc's")
+def test_preparing_asks_glibc_to_keep_large_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[int, int]] = []
+
+    class Library:
+        @staticmethod
+        def mallopt(parameter: int, value: int) -> int:
+            calls.append((parameter, value))
+            return 1
+
+    monkeypatch.setattr(runtime.ctypes, "CDLL", lambda _: Library())
+    monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", "1")
+    assert prepare() is True
+    assert calls == [(-4, 0), (-1, 2**31 - 1)]  # M_MMAP_MAX and M_TRIM_THRESHOLD of malloc.h
+
+
+def test_machine_states_plausible_facts() -> None:
+    found = machine("cpu")
+    assert found.device == "cpu"
+    assert 1 <= found.cores <= (os.cpu_count() or 1)
+    assert 2**27 < found.memory < 2**50
+    assert Machine(2, 3 * 2**29, "cpu").describe() == "2 cores, 1.5 GiB memory, cpu"
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="cores cannot be set here")
+def test_cores_are_those_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 3, 5})
+    assert usable_cores() == 3
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert usable_cores() == 1
+
+
+@pytest.mark.parametrize(
+    ("files", "limit"),
+    [
+        ({"memory.max": "1048576\n"}, 2**20),
+        ({"memory.max": "max\n"}, None),
+        ({"memory.limit_in_bytes": "2097152"}, 2**21),
+        ({"memory.limit_in_bytes": str(2**63 - 4096)}, None),
+        ({}, None),
+    ],
+)
+def test_memory_is_the_least_of_machine_and_control_group(
+    monkeypatch: pytest.MonkeyPatch, files: dict[str, str], limit: int | None
+) -> None:
+    def opened(path: str, **_: str) -> io.StringIO:
+        name = Path(path).name
+        if name not in files:
+            raise FileNotFoundError(path)
+        return io.StringIO(files[name])
+
+    monkeypatch.setattr(runtime, "open", opened, raising=False)
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert usable_memory() == (limit or physical)
+
+
+@pytest.mark.parametrize(("cuda", "mps", "picked"), [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")])
+def test_auto_takes_the_fastest_device(monkeypatch: pytest.MonkeyPatch, cuda: bool, mps: bool, picked: str) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert pick_device() == pick_device("auto") == torch.device(picked)
+    assert pick_device("cpu") == torch.device("cpu")
+
+
+@pytest.mark.parametrize("name", ["gpu", "", "meta", "xla", "cuda:x", "CPU", "0"])
+def test_names_that_are_no_device_are_refused(name: str) -> None:
+    with pytest.raises(InputError) as caught:
+        pick_device(name)
+    assert str(caught.value) == f"--device {name}: is no device. use auto, cpu, cuda, cuda:N or mps."
+
+
+def test_devices_that_are_not_there_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    for name in ("cuda", "cuda:0", "mps"):
+        with pytest.raises(InputError, match=f"--device {name}: this machine has no such device"):
+            pick_device(name)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert pick_device("cuda") == torch.device("cuda")
+    assert pick_device("cuda:1") == torch.device("cuda:1")
+    with pytest.raises(InputError, match="cuda:2"):
+        pick_device("cuda:2")
+
+
+def test_versions_name_what_a_result_depends_on() -> None:
+    found = versions()
+    assert found["septa"] == septa.__version__
+    assert found["torch"] == torch.__version__
+    assert found["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert set(found) == {"septa", "torch", "numpy", "python", "platform"}

@@ -1,0 +1,235 @@
+"""A tiny dataset, trainings on it in this process, and the command line in this process and in others."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+
+from septa import cli
+from septa.data.folder import find_pairs, read_pair_labels
+from septa.data.labels import find_mapping
+from septa.data.samples import Examples, Sampler
+from septa.images.normalize import Normalization
+from septa.images.write import write_image, write_labels
+from septa.model import build_net
+from septa.recipe import Data, Recipe
+from septa.tasks.semantic import Semantic
+from septa.training.checkpoint import Checkpoints
+from septa.training.loop import Job, State, fit
+
+TINY = (
+    "net.width=4",
+    "net.depth=2",
+    "sampling.patch=[32, 32]",
+    "training.steps=20",
+    "training.batch=2",
+    "training.validations=4",
+    "training.checkpoint_every=4",
+    "training.amp=off",
+    "training.workers=1",
+)
+TIMED = {"minutes", "images_per_s", "data_wait"}
+"""Columns of the history that depend on the clock."""
+
+
+def draw(seed: int, size: tuple[int, int] = (64, 64)) -> tuple[np.ndarray, np.ndarray]:
+    """Bright discs on a noisy ground: uint8 ``CYX`` and {0, 1} ``YX``."""
+    rng = np.random.default_rng(seed)
+    y, x = np.indices(size)
+    labels_yx = np.zeros(size, np.uint8)
+    for _ in range(4):
+        (cy, cx), radius = rng.uniform(0, size[0], 2), rng.uniform(4, 11)
+        labels_yx[(y - cy) ** 2 + (x - cx) ** 2 < radius**2] = 1
+    image_yx = rng.normal(60, 15, size) + 70 * labels_yx
+    return image_yx.clip(0, 255).astype(np.uint8)[None], labels_yx
+
+
+def write_tiny(folder: Path, count: int = 8) -> Path:
+    for index in range(count):
+        image_cyx, labels_yx = draw(index)
+        write_image(folder / "images" / f"im{index}.png", image_cyx)
+        write_labels(folder / "labels" / f"im{index}.png", labels_yx)
+    return folder
+
+
+class Ended(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+class Killed(Exception):
+    """Stands for the sudden end of a training in this process."""
+
+
+class DyingSampler(Sampler):
+    """Ends the training when its sample ``limit`` is asked for."""
+
+    limit = 0
+
+    def batch(self, number: int, size: int) -> Any:
+        if number >= self.limit:
+            raise Killed
+        return super().batch(number, size)
+
+
+class Bench:
+    """Trainings of `fit` in this process, without the workflow around it."""
+
+    def __init__(self, data: Path, *overrides: str, recipe: Recipe | None = None) -> None:
+        self.recipe = recipe or Recipe().with_overrides((*TINY, *overrides))
+        self.pairs = find_pairs(data).pairs
+        raws = ((pair.name, read_pair_labels(pair)) for pair in self.pairs)
+        self.mapping = find_mapping(raws, Data(encoding="index"))
+        self.normalization = Normalization("dataset", (70.0,), (30.0,))
+
+    def job(self, folder: Path, *, dies_before: int | None = None, started: float | None = None) -> Job:
+        train = Examples(self.pairs[2:], self.mapping, 1, 2**30)
+        sampler = Sampler(train, self.normalization, self.recipe)
+        if dies_before is not None:
+            sampler = DyingSampler(train, self.normalization, self.recipe)
+            object.__setattr__(sampler, "limit", dies_before * self.take)
+        return Job(
+            self.recipe,
+            Semantic(2),
+            sampler,
+            Examples(self.pairs[:2], self.mapping, 1, 2**30),
+            None,
+            torch.device("cpu"),
+            self.recipe.training.workers or 1,
+            Checkpoints(folder),
+            "digest",
+            time.monotonic() if started is None else started,
+        )
+
+    @property
+    def take(self) -> int:
+        return self.recipe.training.batch * self.recipe.training.accumulate
+
+    def state(self, seed: int = 0) -> State:
+        torch.manual_seed(seed)
+        return State.fresh(build_net(self.recipe, 1, 2), self.recipe, torch.device("cpu"))
+
+    def run(self, folder: Path) -> State:
+        """An undisturbed training."""
+        state = self.state()
+        for _ in fit(self.job(folder), state):
+            pass
+        return state
+
+    def die(self, folder: Path, before: int, seed: int = 0) -> None:
+        """A training, from the newest checkpoint if there is one, that ends suddenly in step ``before + 1``."""
+        state = self.state(seed)
+        self._restore(folder, state)
+        with pytest.raises(Killed):
+            for _ in fit(self.job(folder, dies_before=before), state):
+                pass
+
+    def resume(self, folder: Path, seed: int = 99) -> State:
+        """Go on from the newest checkpoint, with a net that was born with other weights."""
+        state = self.state(seed)
+        assert self._restore(folder, state)
+        for _ in fit(self.job(folder), state):
+            pass
+        return state
+
+    def _restore(self, folder: Path, state: State) -> bool:
+        checkpoints = Checkpoints(folder)
+        if checkpoints.states():
+            header, tensors, _ = checkpoints.newest()
+            state.restore(header, tensors)
+        return bool(checkpoints.states())
+
+
+def timeless(history: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{key: value for key, value in row.items() if key not in TIMED} for row in history]
+
+
+class Septa:
+    """The command ``septa train DATA -o OUTPUT`` with tiny settings, in other processes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def start(self, data: Path, output: Path, *more: str, launcher: Sequence[str] = ()) -> subprocess.Popen[str]:
+        settings = [part for setting in TINY for part in ("--set", setting)]
+        return subprocess.Popen(
+            [sys.executable, *launcher, "-m", "septa", "train", str(data), "-o", str(output), *settings, *more],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"},
+            cwd=self.folder,
+        )
+
+    def end(self, process: subprocess.Popen[str]) -> Ended:
+        out, err = process.communicate(timeout=300)
+        return Ended(process.returncode, out, err)
+
+    def run(self, data: Path, output: Path, *more: str, launcher: Sequence[str] = ()) -> Ended:
+        return self.end(self.start(data, output, *more, launcher=launcher))
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tiny nets gain nothing from more threads, and bits depend on their number."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture
+def bench(data: Path) -> Callable[..., Bench]:
+    return lambda *overrides, **more: Bench(data, *overrides, **more)
+
+
+@pytest.fixture(scope="session")
+def septa(tmp_path_factory: pytest.TempPathFactory) -> Septa:
+    return Septa(tmp_path_factory.mktemp("cwd"))
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
+    """The command line in this process."""
+
+    def run(*arguments: object) -> Ended:
+        monkeypatch.setenv("COLUMNS", "400")
+        monkeypatch.setattr(sys, "argv", ["septa", "--no-prepare", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        told = capsys.readouterr()
+        assert isinstance(end.value.code, int)
+        return Ended(end.value.code, told.out, told.err)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def tiny() -> tuple[str, ...]:
+    return TINY
+
+
+@pytest.fixture
+def tiny_options() -> list[str]:
+    return [part for setting in TINY for part in ("--set", setting)]
+
+
+@pytest.fixture
+def without_times() -> Callable[..., list[dict[str, Any]]]:
+    return timeless

@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from septa.data.fingerprint import combine, scan_image
+from septa.data.labels import LabelMapping
+from septa.images.write import write_image
+from septa.model import Model, build_net
+from septa.recipe import Recipe, differences
+from septa.runtime import Machine
+from septa.tasks.semantic import Semantic
+from septa.training.automatic import Choice, choose, resolve_amp
+from septa.training.plan import Request, plan_recipe
+from septa.training.run import train
+
+BINARY = LabelMapping("binary", ("background", "object"), (0, 255), None)
+OVERLAPPING = LabelMapping("multilabel", ("a", "b"), (), None)
+LAPTOP, GPU = Machine(4, 8 * 2**30, "cpu"), Machine(16, 64 * 2**30, "cuda")
+SMALL = Machine(1, 2**28, "cpu")
+SIZES = [(1, 1), (3, 90), (9, 9), (17, 200), (64, 64), (37, 250), (256, 256), (513, 700)]
+
+
+def automatic(
+    size: tuple[int, int],
+    machine: Machine = LAPTOP,
+    mapping: LabelMapping = BINARY,
+    *,
+    count: int = 4,
+    channels: int = 1,
+    base: Recipe | None = None,
+) -> Choice:
+    rng = np.random.default_rng(0)
+    facts = []
+    for index in range(count):
+        labels_yx = np.zeros(size, np.int32)
+        labels_yx[: size[0] // 2, : size[1] // 3] = 1
+        image_cyx = rng.integers(0, 200, (channels, *size)).astype(np.uint8)
+        multilabel = mapping.kind == "multilabel"
+        facts.append(scan_image(str(index), image_cyx, labels_yx, classes=mapping.classes, multilabel=multilabel))
+    return choose(combine(facts), facts, mapping, machine, base or Recipe())
+
+
+@pytest.mark.parametrize("machine", [LAPTOP, GPU, SMALL], ids=["laptop", "gpu", "small"])
+@pytest.mark.parametrize("size", SIZES)
+def test_choices_fit_together(size: tuple[int, int], machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda: True)
+    choice = automatic(size, machine)
+    recipe = choice.recipe
+    multiple = 2**recipe.net.depth
+    assert all(side % multiple == 0 for side in recipe.sampling.patch)
+    # The deepest level still has pixels to convolve, and no patch is much larger than the image.
+    assert all(side >= 2 * multiple for side in recipe.sampling.patch)
+    assert all(side <= max(length + multiple, 2 * multiple) for side, length in zip(recipe.sampling.patch, size))
+    assert multiple <= max(2, min(size))
+    assert recipe.training.batch >= 1
+    assert recipe.training.steps >= 100
+    assert 1 <= (recipe.training.workers or 1) <= machine.cores
+    assert recipe.training.amp != "auto"
+    assert recipe.data.channels == 1
+
+
+@pytest.mark.parametrize("size", [(64, 64), (513, 700)])
+@pytest.mark.parametrize("mapping", [BINARY, OVERLAPPING], ids=["binary", "overlapping"])
+def test_every_changed_setting_has_its_reason(size: tuple[int, int], mapping: LabelMapping) -> None:
+    choice = automatic(size, mapping=mapping)
+    changed = {line.partition(":")[0] for line in differences(Recipe(), choice.recipe)}
+    changed = {"sampling.patch" if key.startswith("sampling.patch") else key for key in changed}
+    assert changed
+    assert changed <= choice.reasons.keys()
+    assert all(why and "\n" not in why for why in choice.reasons.values())
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_yaml_with_reasons_is_the_recipe(size: tuple[int, int]) -> None:
+    choice = automatic(size)
+    text = choice.recipe.to_yaml(choice.reasons)
+    assert Recipe.from_yaml(text) == choice.recipe
+    for why in choice.reasons.values():
+        assert f"# {why}" in text
+
+
+def test_overlapping_classes_get_sigmoids() -> None:
+    recipe = automatic((64, 64), mapping=OVERLAPPING).recipe
+    assert recipe.data.encoding == "multilabel"
+    assert recipe.loss.cross_entropy == 0
+    assert recipe.loss.bce > 0
+    Semantic(2, multilabel=True).check(recipe.loss)
+    Semantic(2).check(automatic((64, 64)).recipe.loss)
+
+
+def test_channels_are_those_of_the_images() -> None:
+    recipe = automatic((64, 64), channels=3).recipe
+    assert recipe.data.channels == 3
+    assert build_net(recipe, 3, 2).in_channels == 3
+
+
+def test_what_is_not_chosen_stays_as_given() -> None:
+    base = Recipe().with_overrides(["seed=5", "training.optimizer=sgd", "augment.flip=false", "loss.dice=0.25"])
+    recipe = automatic((64, 64), base=base).recipe
+    assert (recipe.seed, recipe.training.optimizer) == (5, "sgd")
+    assert not recipe.augment.flip
+    assert recipe.loss.dice == 0.25
+
+
+def test_little_memory_makes_small_batches() -> None:
+    assert automatic((256, 256), SMALL).recipe.training.batch <= automatic((256, 256)).recipe.training.batch
+
+
+@pytest.mark.parametrize("amp", ["off", "bf16", "fp16"])
+def test_a_given_precision_stays(amp: str) -> None:
+    assert resolve_amp(amp, "cpu")[0] == amp
+
+
+# Through the workflow ------------------------------------------------------------------------------------------------
+
+
+def test_overrides_win_and_carry_no_reason(data: Path, tmp_path: Path) -> None:
+    overrides = ("net.depth=1", "training.lr=0.5")
+    _, choice = plan_recipe(Request(data, tmp_path / "m.septa", overrides=overrides))
+    assert choice.recipe.net.depth == 1
+    assert choice.recipe.training.lr == 0.5
+    assert "net.depth" not in choice.reasons
+    assert "net.width" in choice.reasons
+
+
+def test_a_given_recipe_is_used_as_it_is(data: Path, tmp_path: Path) -> None:
+    given = Recipe().with_overrides(["net.depth=3", "training.amp='off'", "training.workers=2"])
+    _, choice = plan_recipe(Request(data, tmp_path / "m.septa", recipe=given))
+    assert choice.recipe == given
+    for amp in ("auto", "bf16"):
+        _, choice = plan_recipe(Request(data, tmp_path / "m.septa", recipe=given, overrides=(f"training.amp={amp}",)))
+        assert choice.recipe.training.amp in ("off", "bf16")
+
+
+def test_printed_recipe_trains_the_same_model(
+    command: Callable[..., Any], data: Path, tmp_path: Path, tiny: tuple[str, ...], tiny_options: list[str]
+) -> None:
+    printed = command("recipe", data, *tiny_options)
+    assert printed.code == 0, printed.err
+    assert "  # " in printed.out
+    path = tmp_path / "recipe.yaml"
+    path.write_text(printed.out)
+    chosen = train(data, tmp_path / "chosen.septa", overrides=tiny)
+    assert (tmp_path / "chosen-run" / "recipe.yaml").read_text() == printed.out
+    given = train(data, tmp_path / "given.septa", recipe=path)
+    assert given.recipe == chosen.recipe
+    assert given.weights_sha256 == chosen.weights_sha256
+
+
+def test_overlapping_classes_train(tmp_path: Path, tiny: tuple[str, ...]) -> None:
+    rng = np.random.default_rng(0)
+    for index in range(4):
+        masks_kyx = np.zeros((2, 40, 40), np.uint8)
+        masks_kyx[0, 5:25, 5 + index : 25] = 1
+        masks_kyx[1, 15:35, 15 + index : 35] = 1
+        image_cyx = (rng.normal(50, 10, (1, 40, 40)) + 60 * masks_kyx.sum(0)).clip(0, 255).astype(np.uint8)
+        write_image(tmp_path / "data" / "images" / f"{index}.png", image_cyx)
+        write_image(tmp_path / "data" / "labels" / f"{index}.tif", masks_kyx)
+    model = train(tmp_path / "data", tmp_path / "m.septa", overrides=(*tiny, "training.steps=4"))
+    assert model.recipe.loss.bce > 0
+    assert Model.load(tmp_path / "m.septa").segment(image_cyx).max() <= 3

@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from septa.errors import ModelError
+from septa.training.checkpoint import Checkpoints
+
+
+def header(step: int, best: int | None = None) -> dict[str, Any]:
+    return {"step": step, "best": None if best is None else {"step": best, "score": 0.5}, "history": [{"loss": 0.1}]}
+
+
+def tensors(value: float) -> dict[str, torch.Tensor]:
+    return {"a": torch.full((2, 3), value), "count": torch.tensor(7), "empty": torch.zeros(0)}
+
+
+@pytest.fixture
+def checkpoints(tmp_path: Path) -> Checkpoints:
+    return Checkpoints(tmp_path / "checkpoints")
+
+
+def names(checkpoints: Checkpoints) -> list[str]:
+    return sorted(path.name for path in checkpoints.folder.iterdir())
+
+
+def test_newest_state_comes_back_as_it_was(checkpoints: Checkpoints) -> None:
+    checkpoints.save(header(1), tensors(1.5))
+    checkpoints.save(header(12), tensors(2.5))
+    found, values, refused = checkpoints.newest()
+    assert found == header(12)
+    assert refused == []
+    assert values.keys() == tensors(2.5).keys()
+    for name, value in tensors(2.5).items():
+        assert torch.equal(values[name], value)
+        assert values[name].dtype == value.dtype
+
+
+def test_two_states_are_kept_with_the_best_weights_that_they_name(checkpoints: Checkpoints) -> None:
+    checkpoints.save(header(0), tensors(0))
+    checkpoints.save_best(5, tensors(5))
+    checkpoints.save(header(10, best=5), tensors(10))
+    checkpoints.save_best(15, tensors(15))
+    checkpoints.save(header(20, best=15), tensors(20))
+    assert names(checkpoints) == [
+        "best-00000005.safetensors",
+        "best-00000015.safetensors",
+        "step-00000010-best-00000005.safetensors",
+        "step-00000020-best-00000015.safetensors",
+    ]
+    checkpoints.save(header(30, best=15), tensors(30))
+    assert [path.name for path in checkpoints.states()] == [
+        "step-00000020-best-00000015.safetensors",
+        "step-00000030-best-00000015.safetensors",
+    ]
+    assert names(checkpoints)[0] == "best-00000015.safetensors"
+    assert torch.equal(checkpoints.best(15)["a"], tensors(15)["a"])
+
+
+def test_best_weights_are_kept_until_a_state_names_later_ones(checkpoints: Checkpoints) -> None:
+    checkpoints.save_best(5, tensors(5))
+    checkpoints.save(header(5, best=5), tensors(5))
+    checkpoints.save(header(6, best=5), tensors(6))
+    checkpoints.save_best(7, tensors(7))
+    assert torch.equal(checkpoints.best(5)["a"], tensors(5)["a"])
+    assert checkpoints.newest()[0]["best"]["step"] == 5
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_nothing_but_finite_values_is_ever_written(checkpoints: Checkpoints, value: float) -> None:
+    checkpoints.save(header(1), tensors(1))
+    before = names(checkpoints)
+    with pytest.raises(ValueError, match="'a' holds NaN or Inf"):
+        checkpoints.save(header(2), tensors(value))
+    with pytest.raises(ValueError, match="'a' holds NaN or Inf"):
+        checkpoints.save_best(2, tensors(value))
+    with pytest.raises(ValueError):
+        checkpoints.save({**header(2), "elapsed": value}, tensors(1))
+    assert names(checkpoints) == before
+
+
+@pytest.mark.parametrize("size", [0, 4, 200, -1])
+def test_damaged_newest_state_is_named_and_the_one_before_taken(checkpoints: Checkpoints, size: int) -> None:
+    checkpoints.save(header(1), tensors(1))
+    checkpoints.save(header(2), tensors(2))
+    newest = checkpoints.states()[-1]
+    newest.write_bytes(newest.read_bytes()[:size])
+    found, _, refused = checkpoints.newest()
+    assert found["step"] == 1
+    assert len(refused) == 1
+    assert newest.name in refused[0]
+
+
+def test_every_changed_byte_is_noticed(checkpoints: Checkpoints) -> None:
+    checkpoints.save(header(1), tensors(1))
+    (path,) = checkpoints.states()
+    whole = path.read_bytes()
+    for place in range(0, len(whole), 7):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(ModelError):
+            checkpoints.newest()
+
+
+def test_state_without_its_best_weights_is_not_usable(checkpoints: Checkpoints) -> None:
+    checkpoints.save(header(1), tensors(1))
+    checkpoints.save_best(2, tensors(2))
+    checkpoints.save(header(2, best=2), tensors(2))
+    (checkpoints.folder / "best-00000002.safetensors").unlink()
+    found, _, refused = checkpoints.newest()
+    assert found["step"] == 1
+    assert "best-00000002.safetensors: cannot be read" in refused[0]
+
+
+def test_no_usable_state_is_an_error_that_names_each(checkpoints: Checkpoints) -> None:
+    with pytest.raises(ModelError, match="holds no usable checkpoint"):
+        checkpoints.newest()
+    for step in (1, 2):
+        checkpoints.save(header(step), tensors(step))
+    for path in checkpoints.states():
+        path.write_bytes(b"")
+    with pytest.raises(ModelError, match=r"step-00000002.*step-00000001") as error:
+        checkpoints.newest()
+    assert "\n" not in str(error.value)
+
+
+def test_clear_removes_checkpoints_and_nothing_else(checkpoints: Checkpoints) -> None:
+    checkpoints.clear()
+    checkpoints.save_best(1, tensors(1))
+    checkpoints.save(header(1, best=1), tensors(1))
+    mine = checkpoints.folder / "notes.txt"
+    mine.write_text("mine")
+    checkpoints.clear()
+    assert names(checkpoints) == ["notes.txt"]
+    mine.unlink()
+    checkpoints.clear()
+    assert not checkpoints.folder.exists()

@@ -1,0 +1,387 @@
+"""The loop itself, and that a training that was cut off goes on bit for bit."""
+
+from __future__ import annotations
+
+import math
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from septa.errors import Interrupted, SeptaError
+from septa.recipe import Recipe
+from septa.training import loop
+from septa.training.checkpoint import Checkpoints
+from septa.training.loop import Signals, State, fit, make_optimizer
+from septa.training.schedule import lr_factor
+from septa.training.validate import Validation
+
+VARIANTS = {
+    "adamw": [],
+    "adam": ["training.optimizer=adam", "training.clip=0"],
+    "sgd": ["training.optimizer=sgd", "training.lr=0.05"],
+    "sgd without momentum": ["training.optimizer=sgd", "training.momentum=0", "training.checkpoint_every=1"],
+    "group": ["net.norm=group", "training.checkpoint_every=6"],
+    "instance": ["net.norm=instance", "net.up=bilinear", "training.schedule=polynomial"],
+    "none": ["net.norm=none", "training.ema=0", "training.schedule=constant"],
+    "plateau": ["training.schedule=plateau", "training.patience=1", "training.validations=10", "training.lr=0.2"],
+    "accumulate": ["training.accumulate=2", "training.checkpoint_every=3", "training.workers=3"],
+    "dropout": ["net.dropout=0.4", "training.checkpoint_every=7"],
+    "early stop": [
+        "training.early_stop=3",
+        "training.validations=20",
+        "training.lr=0.3",
+        "training.checkpoint_every=1",
+    ],
+    "image": ["data.normalization=image", "training.steps=17", "training.validations=3"],
+}
+
+
+def assert_equal(first: State, second: State, without_times: Any) -> None:
+    (one, tensors), (two, others) = first.save(), second.save()
+    assert tensors.keys() == others.keys()
+    for name, tensor in tensors.items():
+        assert torch.equal(tensor, others[name]), name
+    assert without_times(one.pop("history")) == without_times(two.pop("history"))
+    one.pop("elapsed"), two.pop("elapsed")
+    assert one == two
+
+
+# Bit for bit ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_training_cut_off_twice_ends_bit_for_bit_as_undisturbed(
+    variant: str, bench: Any, tmp_path: Path, without_times: Any
+) -> None:
+    bench = bench(*VARIANTS[variant])
+    undisturbed = bench.run(tmp_path / "one")
+    last = undisturbed.step
+    bench.die(tmp_path / "two", before=min(9, last - 1), seed=0)
+    bench.die(tmp_path / "two", before=last - 1, seed=5)
+    resumed = bench.resume(tmp_path / "two")
+    assert last >= 4
+    assert_equal(undisturbed, resumed, without_times)
+    assert undisturbed.best is not None
+    best = int(undisturbed.best["step"])
+    weights = [Checkpoints(tmp_path / folder).best(best) for folder in ("one", "two")]
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+
+
+def test_the_variants_reach_what_they_are_there_for(bench: Any, tmp_path: Path) -> None:
+    assert bench(*VARIANTS["plateau"]).run(tmp_path / "plateau").drops > 0
+    stopped = bench(*VARIANTS["early stop"]).run(tmp_path / "stopped")
+    assert stopped.finished
+    assert stopped.step < 20
+    plain, dropped = (bench(*VARIANTS[name]).run(tmp_path / name) for name in ("adamw", "dropout"))
+    assert not torch.equal(plain.net.head.weight, dropped.net.head.weight)
+
+
+def test_resume_is_bit_for_bit_with_more_threads(bench: Any, tmp_path: Path, without_times: Any) -> None:
+    torch.set_num_threads(2)
+    bench = bench("training.steps=4", "training.checkpoint_every=2", "training.validations=1")
+    undisturbed = bench.run(tmp_path / "one")
+    bench.die(tmp_path / "two", before=3)
+    assert_equal(undisturbed, bench.resume(tmp_path / "two"), without_times)
+
+
+@pytest.mark.parametrize("variant", ["adamw", "early stop"])
+def test_a_finished_training_is_not_trained_further(
+    variant: str, bench: Any, tmp_path: Path, without_times: Any
+) -> None:
+    bench = bench(*VARIANTS[variant])
+    finished = bench.run(tmp_path)
+    assert_equal(finished, bench.resume(tmp_path), without_times)
+
+
+def test_the_seed_decides(bench: Any, tmp_path: Path) -> None:
+    one, two = (bench(f"seed={seed}", "training.steps=3").run(tmp_path / str(seed)) for seed in (1, 2**32 - 1))
+    assert not torch.equal(one.net.head.weight, two.net.head.weight)
+
+
+# What it computes ----------------------------------------------------------------------------------------------------
+
+
+def test_steps_agree_with_a_plain_loop(bench: Any, tmp_path: Path) -> None:
+    """The oracle: one big batch's mean loss by plain PyTorch, AdamW on all, the average by its formula."""
+    steps, decay = 6, 0.9
+    bench = bench(
+        f"training.steps={steps}", "training.validations=1", f"training.ema={decay}", "net.norm=none", "training.clip=0"
+    )
+    trained = bench.run(tmp_path)
+    state, sampler, task = bench.state(), bench.job(tmp_path).sampler, bench.job(tmp_path).task
+    net, training = state.net, bench.recipe.training
+    kernels = [value for value in net.parameters() if value.ndim > 1]
+    others = [value for value in net.parameters() if value.ndim == 1]
+    groups = [{"params": kernels, "weight_decay": training.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.999), foreach=False)
+    average = {name: value.clone() for name, value in net.state_dict().items()}
+    for step in range(steps):
+        batch = sampler.batch(2 * step, 2)
+        for group in optimizer.param_groups:
+            group["lr"] = training.lr * lr_factor(step / steps, training)
+        optimizer.zero_grad()
+        labels_byx = torch.from_numpy(batch.labels_byx).long()
+        task.loss(net(torch.from_numpy(batch.image_bcyx)), labels_byx, bench.recipe.loss).backward()
+        optimizer.step()
+        share = min(decay, (2 + step) / (11 + step))
+        average = {name: share * value + (1 - share) * net.state_dict()[name] for name, value in average.items()}
+    for name, value in net.state_dict().items():
+        torch.testing.assert_close(trained.net.state_dict()[name], value, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(trained.average.state_dict()[name], average[name], rtol=1e-4, atol=1e-6)
+
+
+def test_accumulation_equals_the_mean_of_its_batches(bench: Any, tmp_path: Path) -> None:
+    settings = ("net.norm=none", "training.steps=1", "training.optimizer=sgd", "training.warmup=0", "training.clip=0")
+    bench = bench(*settings, "training.accumulate=3", "training.momentum=0", "training.weight_decay=0")
+    trained, state, job = bench.run(tmp_path), bench.state(), bench.job(tmp_path)
+    total = torch.zeros(())
+    for part in range(3):
+        batch = job.sampler.batch(2 * part, 2)
+        labels_byx = torch.from_numpy(batch.labels_byx).long()
+        total = total + job.task.loss(state.net(torch.from_numpy(batch.image_bcyx)), labels_byx, job.recipe.loss) / 3
+    total.backward()
+    for value, parameter in zip(trained.net.parameters(), state.net.parameters()):
+        expected = parameter - bench.recipe.training.lr * parameter.grad
+        torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-7)
+
+
+def test_clipping_bounds_the_gradient(bench: Any, tmp_path: Path) -> None:
+    common = ("training.steps=1", "training.optimizer=sgd", "training.warmup=0", "training.weight_decay=0")
+    moved = []
+    for clip in (0, 1e-3):
+        clipped = bench(*common, f"training.clip={clip}", "training.momentum=0", "training.lr=1")
+        born, trained = clipped.state(), clipped.run(tmp_path / str(clip))
+        before, after = (torch.cat([p.detach().flatten() for p in net.parameters()]) for net in (born.net, trained.net))
+        moved.append(float((after - before).norm()))
+    assert moved[1] == pytest.approx(1e-3, rel=1e-2)
+    assert moved[0] > 1e-2
+
+
+def test_only_kernels_decay(bench: Any) -> None:
+    net = bench().state().net
+    for kind in ("adamw", "adam", "sgd"):
+        training = Recipe().with_overrides([f"training.optimizer={kind}", "training.weight_decay=0.3"]).training
+        decay, none = make_optimizer(net, training, torch.device("cpu")).param_groups
+        assert decay["weight_decay"] == 0.3
+        assert none["weight_decay"] == 0
+        assert {value.ndim for value in decay["params"]} == {4}
+        assert {value.ndim for value in none["params"]} == {1}
+        assert len(decay["params"]) + len(none["params"]) == len(list(net.parameters()))
+
+
+def test_training_lowers_the_loss_and_finds_the_discs(bench: Any, tmp_path: Path) -> None:
+    state = bench("training.steps=120", "training.lr=0.01", "training.ema=0.9").run(tmp_path)
+    losses = [row["loss"] for row in state.history if "loss" in row]
+    assert losses[-1] < 0.6 * losses[0]
+    assert state.best["score"] > 0.7
+
+
+# History and checkpoints ---------------------------------------------------------------------------------------------
+
+
+def test_history_has_a_row_every_ten_steps_and_for_each_validation(bench: Any, tmp_path: Path) -> None:
+    bench, job, state = bench(), bench().job(tmp_path), bench().state()
+    rows = list(fit(job, state))
+    assert rows == state.history
+    assert [(row["step"], "score" in row) for row in rows] == [
+        (5, True), (10, False), (10, True), (15, True), (20, False), (20, True),
+    ]  # fmt: skip
+    for row in rows:
+        if "score" in row:
+            dice = {f"dice_{name}" for name in bench.mapping.class_names}
+            assert row.keys() == {"step", "score", "val_loss", "minutes"} | dice
+        else:
+            assert row.keys() == {"step", "loss", "lr", "images_per_s", "data_wait", "minutes"}
+            assert row["lr"] == pytest.approx(
+                bench.recipe.training.lr * lr_factor((row["step"] - 1) / 20, bench.recipe.training)
+            )
+            assert 0 <= row["data_wait"] <= 1
+            assert row["images_per_s"] > 0
+    assert np.all(np.diff([row["minutes"] for row in rows]) >= 0)
+    best = max((row for row in rows if "score" in row), key=lambda row: row["score"])
+    assert state.best == {"step": best["step"], "score": best["score"]}
+
+
+def test_a_checkpoint_is_there_from_the_first_step_on(bench: Any, tmp_path: Path) -> None:
+    bench = bench()
+    bench.die(tmp_path, before=1)
+    header, _, _ = Checkpoints(tmp_path).newest()
+    assert header["step"] == 0
+    assert header["train"] == [f"im{index}" for index in range(2, 8)]
+    assert header["validation"] == ["im0", "im1"]
+    assert Recipe.parse(header["recipe"]) == bench.recipe
+
+
+# Signals -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_the_state_and_resume_ends_the_same(
+    number: signal.Signals, code: int, bench: Any, tmp_path: Path, without_times: Any
+) -> None:
+    before = signal.getsignal(number)
+    bench = bench("training.checkpoint_every=1000")
+    undisturbed, state = bench.run(tmp_path / "one"), bench.state()
+
+    def interrupted() -> None:
+        for row in fit(bench.job(tmp_path / "two"), state):
+            if row["step"] == 10:
+                signal.raise_signal(number)
+
+    with pytest.raises(Interrupted, match=f"{number.name} received, the state is saved") as error:
+        interrupted()
+    assert error.value.exit_code == code
+    assert signal.getsignal(number) is before
+    assert Checkpoints(tmp_path / "two").newest()[0]["step"] == 10
+    assert_equal(undisturbed, bench.resume(tmp_path / "two"), without_times)
+
+
+def test_a_second_signal_acts_as_usual() -> None:
+    with Signals() as signals:
+        signal.raise_signal(signal.SIGINT)
+        assert signals.received == signal.SIGINT
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
+# What is not finite --------------------------------------------------------------------------------------------------
+
+
+def assert_all_finite(folder: Path) -> int:
+    checkpoints = Checkpoints(folder)
+    states = checkpoints.states()
+    for _ in states:
+        _, tensors, refused = checkpoints.newest()
+        assert not refused
+        assert all(tensor.isfinite().all() for tensor in tensors.values() if tensor.is_floating_point())
+    return len(states)
+
+
+def test_a_loss_that_is_not_finite_names_the_images_and_saves_nothing(bench: Any, tmp_path: Path) -> None:
+    bench = bench(
+        "training.lr=1e30", "training.optimizer=sgd", "training.clip=0", "training.checkpoint_every=1", "net.norm=none"
+    )
+    state = bench.state()
+    with pytest.raises(SeptaError, match="became NaN or Inf with a batch from im") as error:
+        for _ in fit(bench.job(tmp_path), state):
+            pass
+    numbers = range(2 * state.step, 2 * state.step + 2)
+    sampler = bench.job(tmp_path).sampler
+    names = ", ".join(dict.fromkeys(sampler.sample(number)[2] for number in numbers))
+    assert str(error.value).startswith(f"step {state.step + 1}: ")
+    assert f"a batch from {names}. " in str(error.value)
+    assert assert_all_finite(tmp_path) > 0
+
+
+def test_weights_that_are_not_finite_are_never_the_best(
+    bench: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = loop._step
+
+    def spoiled(job: Any, state: State, *rest: Any) -> float:
+        loss = step(job, state, *rest)
+        if state.step == 3:
+            with torch.no_grad():
+                state.kept.head.bias[0] = math.inf
+        return loss
+
+    monkeypatch.setattr(loop, "_step", spoiled)
+    bench = bench("training.validations=20", "training.checkpoint_every=2")
+    state = bench.state()
+
+    def always_better() -> None:
+        for _ in fit(bench.job(tmp_path), state):
+            state.best["score"] = -1.0
+
+    with pytest.raises(SeptaError, match=r"'head\.bias' holds NaN or Inf, nothing was saved") as error:
+        always_better()
+    assert error.value.exit_code == 2
+    assert assert_all_finite(tmp_path) > 0
+
+
+# The clock -----------------------------------------------------------------------------------------------------------
+
+
+class Clock:
+    """A clock that stands still unless told, in place of the module ``time``."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    step = loop._step
+
+    def slow_step(*args: Any) -> float:
+        clock.now += 0.25
+        return step(*args)
+
+    def slow_validation(*_: Any) -> Validation:
+        clock.now += 0.5
+        return Validation(0.5, 0.5, (0.5, 0.5))
+
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=clock.monotonic))
+    monkeypatch.setattr(loop, "_step", slow_step)
+    monkeypatch.setattr(loop, "validate", slow_validation)
+    return clock
+
+
+def timed(bench: Callable[..., Any], folder: Path, clock: Clock, *overrides: str) -> State:
+    """A training whose set-up took 3 s."""
+    bench = bench("training.minutes=0.5", "training.validations=10", *overrides)
+    job, state = bench.job(folder, started=clock.now), bench.state()
+    clock.now += 3
+    for _ in fit(job, state):
+        pass
+    return state
+
+
+def test_minutes_end_the_training_and_its_schedule(bench: Any, clock: Clock, tmp_path: Path) -> None:
+    begin = clock.now
+    state = timed(bench, tmp_path, clock, "training.steps=100000")
+    spent = clock.now - begin
+    # Room is left for the final evaluation, which takes as long as a validation, and for the report.
+    assert 0.85 * 30 < spent <= 30 - 0.5
+    assert state.step < 200
+    assert state.optimizer.param_groups[0]["lr"] < 0.01 * Recipe().training.lr
+    scored = [row for row in state.history if "score" in row]
+    assert scored[-1]["step"] == state.step
+    assert 2 <= len(scored) <= 10
+
+
+def test_steps_end_the_training_where_they_come_first(bench: Any, clock: Clock, tmp_path: Path) -> None:
+    state = timed(bench, tmp_path, clock, "training.steps=20")
+    assert state.step == 20
+    assert state.optimizer.param_groups[0]["lr"] < 0.05 * Recipe().training.lr
+
+
+def test_a_resumed_training_goes_on_with_the_minutes_that_are_left(bench: Any, clock: Clock, tmp_path: Path) -> None:
+    overrides = ("training.minutes=0.5", "training.steps=100000", "training.checkpoint_every=10")
+    bench(*overrides).die(tmp_path, before=50)
+    clock.now += 500
+    begin = clock.now
+    state = bench(*overrides).resume(tmp_path)
+    assert 15 < clock.now - begin < 20
+    assert state.finished
+
+
+def test_a_budget_that_set_up_has_spent_still_ends_in_a_validation(bench: Any, clock: Clock, tmp_path: Path) -> None:
+    bench = bench("training.minutes=0.01")
+    job, state = bench.job(tmp_path, started=clock.now), bench.state()
+    clock.now += 60
+    for _ in fit(job, state):
+        pass
+    assert state.finished
+    assert state.best is not None
+    assert state.step <= 1

@@ -1,0 +1,288 @@
+"""``septa train --resume``: what it goes on with, what it refuses, and that the model is the undisturbed one."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from septa.errors import Interrupted
+from septa.images.read import read_image
+from septa.images.write import write_image
+from septa.model import Model
+from septa.recipe import Recipe
+from septa.training import run
+from septa.training.checkpoint import Checkpoints
+from septa.training.plan import Request
+from septa.training.run import train, train_steps
+
+Command = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def original(data: Path, tiny: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Weights of the undisturbed training."""
+    torch.set_num_threads(1)
+    return train(data, tmp_path_factory.mktemp("original") / "m.septa", overrides=tiny).weights_sha256
+
+
+@pytest.fixture(scope="module")
+def stopped(data: Path, tiny: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a training that was stopped after step 10, with checkpoints of steps 8 and 10."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("stopped")
+
+    def stop_after_ten() -> None:
+        for event in train_steps(Request(data, folder / "m.septa", overrides=tiny)):
+            if isinstance(event, dict) and event["step"] == 10:
+                signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(Interrupted):
+        stop_after_ten()
+    return folder
+
+
+@pytest.fixture
+def output(stopped: Path, tmp_path: Path) -> Path:
+    """A copy of the stopped training."""
+    shutil.copytree(stopped, tmp_path / "copy")
+    return tmp_path / "copy" / "m.septa"
+
+
+def states(output: Path) -> list[Path]:
+    return Checkpoints(run_folder(output) / "checkpoints").states()
+
+
+def run_folder(output: Path) -> Path:
+    return output.with_name(f"{output.stem}-run")
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def assert_refused(ended: Any, *parts: str) -> None:
+    assert ended.code == 2, ended.err
+    assert ended.err.count("\n") == 1
+    for part in parts:
+        assert part in ended.err
+
+
+def assert_complete(output: Path, original: str) -> None:
+    assert Model.load(output).weights_sha256 == original
+    found = sorted(str(path.relative_to(output.parent)) for path in output.parent.rglob("*") if path.is_file())
+    assert found == ["m-run/log.csv", "m-run/recipe.yaml", "m-run/report.html", "m.septa"]
+
+
+# Going on ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_stopped_training_is_where_it_should_be(output: Path) -> None:
+    assert [path.name.split("-")[1] for path in states(output)] == ["00000008", "00000010"]
+    assert not output.exists()
+
+
+@pytest.mark.parametrize("same_settings", [True, False])
+def test_resume_ends_with_the_undisturbed_model(
+    same_settings: bool, command: Command, data: Path, output: Path, original: str, tiny_options: list[str]
+) -> None:
+    """Settings given before need not be given again: the recipe is in the checkpoint."""
+    before = (run_folder(output) / "recipe.yaml").read_text()
+    ended = command("train", data, "-o", output, "--resume", *(tiny_options if same_settings else []))
+    assert ended.code == 0, ended.err
+    assert "resumed after step 10" in ended.out
+    assert original in ended.out
+    assert_complete(output, original)
+    assert (run_folder(output) / "recipe.yaml").read_text() == before
+    assert "# " in before
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "empty"])
+def test_damaged_newest_checkpoint_falls_back_to_the_one_before(
+    damage: str, command: Command, data: Path, output: Path, original: str
+) -> None:
+    newest = states(output)[-1]
+    whole = newest.read_bytes()
+    middle = len(whole) // 2
+    flipped = whole[:middle] + bytes([whole[middle] ^ 0x10]) + whole[middle + 1 :]
+    newest.write_bytes({"truncated": whole[:middle], "flipped": flipped, "empty": b""}[damage])
+    ended = command("train", data, "-o", output, "--resume")
+    assert ended.code == 0, ended.err
+    assert f"{newest}: " in ended.out
+    assert "resumed after step 8" in ended.out
+    assert_complete(output, original)
+
+
+def test_damaged_best_weights_make_their_states_unusable(command: Command, data: Path, output: Path) -> None:
+    (best,) = states(output)[-1].parent.glob("best-*")
+    best.write_bytes(best.read_bytes()[:-1])
+    ended = command("train", data, "-o", output, "--resume")
+    assert_refused(ended, "holds no usable checkpoint", best.name)
+
+
+def test_all_checkpoints_damaged_is_an_error(command: Command, data: Path, output: Path) -> None:
+    for path in states(output):
+        path.write_bytes(path.read_bytes()[:100])
+    before = contents(output.parent)
+    ended = command("train", data, "-o", output, "--resume")
+    assert_refused(ended, "holds no usable checkpoint", *(path.name for path in states(output)))
+    assert contents(output.parent) == before
+
+
+def test_what_killed_writes_left_is_removed_and_nothing_else(
+    command: Command, data: Path, output: Path, original: str
+) -> None:
+    folder = run_folder(output)
+    left = [output.parent / ".m.septa.0123456789abcdef.tmp", folder / ".log.csv.0123456789abcdef.tmp"]
+    left.append(folder / "checkpoints" / f".{states(output)[-1].name}.0123456789abcdef.tmp")
+    others = [output.parent / ".other.septa.0123456789abcdef.tmp", output.parent / "notes.tmp"]
+    for path in (*left, *others):
+        path.write_bytes(b"half")
+    assert command("train", data, "-o", output, "--resume").code == 0
+    assert not any(path.exists() for path in left)
+    assert all(path.exists() for path in others)
+    for path in others:
+        path.unlink()
+    assert_complete(output, original)
+
+
+def test_resume_where_nothing_was_begun_begins(
+    command: Command, data: Path, tmp_path: Path, original: str, tiny_options: list[str]
+) -> None:
+    output = tmp_path / "new" / "m.septa"
+    ended = command("train", data, "-o", output, "--resume", *tiny_options)
+    assert ended.code == 0, ended.err
+    assert "nothing to resume: training from the beginning" in ended.out
+    assert_complete(output, original)
+
+
+def test_death_between_model_and_report_is_mended(
+    command: Command, data: Path, output: Path, original: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "write_report", die)
+        assert command("train", data, "-o", output, "--resume").code == 130
+    assert output.exists()
+    assert states(output)
+    rows = (run_folder(output) / "log.csv").read_text()
+    ended = command("train", data, "-o", output, "--resume")
+    assert ended.code == 0, ended.err
+    assert (run_folder(output) / "log.csv").read_text() == rows
+    assert_complete(output, original)
+
+
+# A finished training -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def done(data: Path, tiny: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.set_num_threads(1)
+    output = tmp_path_factory.mktemp("done") / "m.septa"
+    train(data, output, overrides=tiny)
+    return output
+
+
+def test_resuming_a_finished_training_says_so(command: Command, data: Path, done: Path) -> None:
+    before = contents(done.parent)
+    ended = command("train", data, "-o", done, "--resume")
+    assert ended.code == 0, ended.err
+    assert ended.err == ""
+    assert f"{done}: this training is finished" in ended.out
+    assert contents(done.parent) == before
+    assert train(data, done, resume=True).weights_sha256 == Model.load(done).weights_sha256
+    assert contents(done.parent) == before
+
+
+def test_another_recipe_for_a_finished_training_is_refused(command: Command, data: Path, done: Path) -> None:
+    ended = command("train", data, "-o", done, "--resume", "--set", "training.steps=21")
+    assert_refused(ended, "training.steps: 20 -> 21")
+
+
+def test_a_damaged_model_is_not_a_finished_training(command: Command, data: Path, done: Path, tmp_path: Path) -> None:
+    output = tmp_path / "m.septa"
+    output.write_bytes(done.read_bytes()[:-5])
+    assert_refused(command("train", data, "-o", output, "--resume"), "m.septa: is damaged")
+
+
+# Refusals ------------------------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_overwritten_unasked(
+    command: Command, data: Path, output: Path, done: Path, tiny_options: list[str]
+) -> None:
+    for path, told in ((output, "holds an unfinished training"), (done, "m.septa: exists")):
+        before = contents(path.parent)
+        assert_refused(command("train", data, "-o", path, *tiny_options), told, "--overwrite")
+        assert contents(path.parent) == before
+
+
+def test_overwrite_begins_again(
+    command: Command, data: Path, output: Path, original: str, tiny_options: list[str]
+) -> None:
+    ended = command("train", data, "-o", output, "--overwrite", *tiny_options)
+    assert ended.code == 0, ended.err
+    assert "resumed" not in ended.out
+    assert_complete(output, original)
+
+
+def test_resume_and_overwrite_contradict(command: Command, data: Path, output: Path) -> None:
+    before = contents(output.parent)
+    assert_refused(command("train", data, "-o", output, "--resume", "--overwrite"), "contradicts")
+    assert contents(output.parent) == before
+
+
+def test_another_recipe_is_refused_and_its_differences_named(
+    command: Command, data: Path, output: Path, tmp_path: Path, tiny: tuple[str, ...]
+) -> None:
+    before = contents(output.parent)
+    other = ["--set", "training.lr=0.5", "--set", "augment.flip=false"]
+    ended = command("train", data, "-o", output, "--resume", *other)
+    assert_refused(ended, "another recipe", "augment.flip: True -> False", "training.lr: ", "-> 0.5")
+    recipe = tmp_path / "other.yaml"
+    recipe.write_text(Recipe().with_overrides((*tiny, "net.width=5")).to_yaml())
+    assert_refused(command("train", data, "-o", output, "--resume", "--recipe", recipe), "net.width: 4 -> 5")
+    assert contents(output.parent) == before
+
+
+def test_changed_data_are_refused(command: Command, data: Path, output: Path, tmp_path: Path) -> None:
+    changed = tmp_path / "changed"
+    shutil.copytree(data, changed)
+    image_cyx = np.array(read_image(changed / "images" / "im3.png"))
+    image_cyx[0, 5, 5] ^= 1
+    write_image(changed / "images" / "im3.png", image_cyx)
+    before = contents(output.parent)
+    assert_refused(command("train", changed, "-o", output, "--resume"), "is not the data of this training")
+    assert contents(output.parent) == before
+
+
+def test_renamed_images_are_refused(command: Command, data: Path, output: Path, tmp_path: Path) -> None:
+    """The same pixels under other names come in another order, or on the other side of the split."""
+    renamed = tmp_path / "renamed"
+    shutil.copytree(data, renamed)
+    for folder in ("images", "labels"):
+        (renamed / folder / "im0.png").rename(renamed / folder / "zz.png")
+    assert_refused(command("train", renamed, "-o", output, "--resume"), "names or splits its images otherwise")
+
+
+def test_a_loss_that_explodes_is_one_line_and_the_checkpoints_stay_finite(
+    command: Command, data: Path, tmp_path: Path, tiny_options: list[str]
+) -> None:
+    output = tmp_path / "m.septa"
+    hot = ("training.lr=1e30", "training.optimizer=sgd", "training.clip=0", "training.checkpoint_every=1")
+    more = [part for setting in (*hot, "net.norm=none") for part in ("--set", setting)]
+    ended = command("train", data, "-o", output, *tiny_options, *more)
+    assert_refused(ended, "became NaN or Inf with a batch from im", "training.lr")
+    assert not output.exists()
+    assert states(output)
+    _, tensors, refused = Checkpoints(run_folder(output) / "checkpoints").newest()
+    assert not refused
+    assert all(tensor.isfinite().all() for tensor in tensors.values() if tensor.is_floating_point())
