@@ -21,11 +21,14 @@ _KEEP_BYTES = 2**31 - 1
 
 
 def prepare() -> bool:
-    """Ask for huge pages and tell glibc to keep freed large blocks; returns whether anything was done.
+    """Ask for huge pages, idle threads that sleep, and freed large blocks to be kept; returns whether glibc keeps them.
 
     Every network pass allocates and frees the same large blocks. By default glibc gives each one back to the kernel,
-    and the next pass pays a page fault for every 4 KiB of it. ``septa --no-prepare`` leaves the process as it is.
+    and the next pass pays a page fault for every 4 KiB of it. Threads that spin while they wait for each other cost
+    nothing on an idle machine, but slow a training down several times as soon as another program wants the same cores.
+    ``septa --no-prepare`` leaves the process as it is.
     """
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     if not sys.platform.startswith("linux"):
         return False
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")

@@ -12,11 +12,14 @@ import torch
 
 from septa.data.fingerprint import Facts, Fingerprint
 from septa.data.labels import LabelMapping
+from septa.nets import UNet
 from septa.recipe import Recipe
 from septa.runtime import Machine
 
 _UNEVEN = 0.35
+_COMMON = 0.1
 _EPOCHS = 150
+_DEPTHS = (4, 5)
 
 
 @dataclass(frozen=True)
@@ -46,15 +49,16 @@ def choose(
     gpu = not machine.device.startswith("cpu")
     depth, why_depth = _depth(fingerprint)
     patch, why_patch = _patch(fingerprint, depth)
-    width, why_width = (32, f"a GPU ({machine.device})") if gpu else (24, f"the CPU with {machine.cores} cores")
+    width, why_width = _width(machine, gpu)
     batch, why_batch = _batch(patch, width, gpu, machine)
-    steps, why_steps = _steps(fingerprint, patch, batch)
+    steps, why_steps = _steps(fingerprint, patch, batch, gpu)
     values: dict[str, tuple[Any, str]] = {
         "data.encoding": (labels.kind, labels.describe()),
         "data.channels": (fingerprint.channels, f"the images have {fingerprint.channels}"),
         "data.normalization": _normalization(facts),
         "net.depth": (depth, why_depth),
         "net.width": (width, why_width),
+        "loss.dice": _dice(fingerprint),
         "sampling.patch": (patch, why_patch),
         "training.batch": (batch, why_batch),
         "training.steps": (steps, why_steps),
@@ -84,17 +88,39 @@ def resolve_amp(amp: str, device: str) -> tuple[str, str]:
 
 
 def _depth(fingerprint: Fingerprint) -> tuple[int, str]:
-    side = min(fingerprint.sizes[1])
-    depth = max(1, min(4, int(math.log2(max(side, 1) / 4)))) if side >= 8 else 1
-    diameter = fingerprint.diameter_percentiles[1]
-    return depth, f"images of {side} pixels and objects of {diameter:.0f} (median)"
+    """The least depth that sees an object with its surroundings, if the images are large enough for it."""
+    side, diameter = min(fingerprint.sizes[1]), fingerprint.diameter_percentiles[1]
+    wanted = next((depth for depth in _DEPTHS if _field(depth) >= 2 * diameter), _DEPTHS[-1])
+    fits = max(1, int(math.log2(max(side, 8) / 4)))
+    depth = min(wanted, fits)
+    return depth, f"sees {_field(depth)} pixels: objects have {diameter:.0f} (median), images {side}"
+
+
+def _field(depth: int) -> int:
+    with torch.device("meta"):
+        return UNet(1, 1, depth=depth, width=1).receptive_field
+
+
+def _width(machine: Machine, gpu: bool) -> tuple[int, str]:
+    if gpu:
+        return 32, f"a GPU ({machine.device})"
+    if machine.cores >= 16:
+        return 32, f"{machine.cores} cores"
+    return 16, f"{machine.cores} cores: many steps with a narrow net beat few with a wide one"
+
+
+def _dice(fingerprint: Fingerprint) -> tuple[float, str]:
+    rarest = min((share for share in fingerprint.class_shares if share > 0), default=0.0)
+    if rarest >= _COMMON:
+        return 0.0, f"no class is rare (least share {rarest:.0%}): cross entropy alone keeps probabilities true"
+    return 0.5, f"a class is rare (share {rarest:.1%})"
 
 
 def _patch(fingerprint: Fingerprint, depth: int) -> tuple[tuple[int, int], str]:
-    multiple = 2**depth
-    sides = [max(2 * multiple, min(256, math.ceil(length / multiple) * multiple)) for length in fingerprint.sizes[1]]
+    multiple, most = 1 << depth, 384 if depth == _DEPTHS[-1] else 256
     height, width = fingerprint.sizes[1]
-    return (sides[0], sides[1]), f"at most 256, images are {height} x {width} (median)"
+    sides = [max(2 * multiple, min(most, math.ceil(length / multiple) * multiple)) for length in (height, width)]
+    return (sides[0], sides[1]), f"at most {most}, images are {height} x {width} (median)"
 
 
 def _batch(patch: tuple[int, int], width: int, gpu: bool, machine: Machine) -> tuple[int, str]:
@@ -105,11 +131,12 @@ def _batch(patch: tuple[int, int], width: int, gpu: bool, machine: Machine) -> t
     return batch, f"{batch * patch[0] * patch[1] / 1e6:.2f} megapixels a step"
 
 
-def _steps(fingerprint: Fingerprint, patch: tuple[int, int], batch: int) -> tuple[int, str]:
+def _steps(fingerprint: Fingerprint, patch: tuple[int, int], batch: int, gpu: bool) -> tuple[int, str]:
     height, width = fingerprint.sizes[1]
     patches = max(1.0, height * width / (patch[0] * patch[1]))
-    steps = int(np.clip(round(_EPOCHS * fingerprint.images * patches / batch, -2), 1000, 20000))
-    return steps, f"{fingerprint.images} images of about {patches:.1f} patches"
+    most = 20000 if gpu else 8000
+    steps = int(np.clip(round(_EPOCHS * fingerprint.images * patches / batch, -2), 1000, most))
+    return steps, f"{fingerprint.images} images of about {patches:.1f} patches, at most {most} steps"
 
 
 def _normalization(facts: Sequence[Facts]) -> tuple[str, str]:
