@@ -144,7 +144,7 @@ class Model:
         """
         halo, multiple = self.net.halo, self.net.multiple
         if tile is None:
-            per_pixel = activation_bytes(self.recipe.net.width)
+            per_pixel = activation_bytes(self.net.width, self.net.reduction)
             tile = auto_tile(halo=halo, multiple=multiple, bytes_per_pixel=per_pixel)
         if tile < least_tile(halo, multiple):
             least = least_tile(halo, multiple)

@@ -64,6 +64,8 @@ class Net(Section):
     up: Literal["transpose", "bilinear"] = "transpose"
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     padding: Literal["same"] = "same"
+    reduction: Literal[1, 2, 4, 8] = 1
+    """Factor by which the net reduces the image inside; its logits are enlarged again."""
 
 
 class Loss(Section):

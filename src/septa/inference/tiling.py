@@ -95,13 +95,14 @@ def auto_tile(*, halo: int, multiple: int, bytes_per_pixel: int, memory: int = M
     return max(least_tile(halo, multiple), side // multiple * multiple)
 
 
-def activation_bytes(width: int) -> int:
+def activation_bytes(width: int, reduction: int = 1) -> int:
     """Memory of one padded U-Net pass in bytes per pixel: its peak lies at full resolution in the last block.
 
     There the skip connection (``width`` channels), the two concatenated halves, and input and output of a convolution
-    live together: about 7 times ``width`` float32 values, the lower levels included.
+    live together: about 7 times ``width`` float32 values, the lower levels included. A net that reduces the image
+    holds as much for each reduced pixel, and image and logits at full size.
     """
-    return 7 * width * 4
+    return 7 * width * 4 // reduction**2 + (64 if reduction > 1 else 0)
 
 
 def _spans(size: int, halo: int, multiple: int, tile: int) -> list[Span]:

@@ -105,6 +105,35 @@ class Up(nn.Module):
         return (span[0] - reach) // 2, (span[1] - 1 + reach) // 2 + 1
 
 
+class Reduce(nn.AvgPool2d):
+    """Mean of each ``factor`` x ``factor`` pixels."""
+
+    def __init__(self, factor: int) -> None:
+        super().__init__(kernel_size=factor, stride=factor)
+        self.factor = factor
+
+    def needs(self, span: Span) -> Span:
+        """Input span that the output ``span`` depends on."""
+        return self.factor * span[0], self.factor * span[1]
+
+
+class Enlarge(nn.Upsample):
+    """Bilinear interpolation to ``factor`` times the size, without aligned corners as in `Up`."""
+
+    def __init__(self, factor: int) -> None:
+        super().__init__(scale_factor=factor, mode="bilinear", align_corners=False)
+        self.factor = factor
+
+    def needs(self, span: Span) -> Span:
+        """Input span that the output ``span`` depends on."""
+        first, last = (self._before(at) for at in (span[0], span[1] - 1))
+        return first, last + 2
+
+    def _before(self, at: int) -> int:
+        """The input pixel at or before the place (at + 1/2) / factor - 1/2."""
+        return (2 * at + 1 - self.factor) // (2 * self.factor)
+
+
 def initialize(net: nn.Module) -> None:
     """He initialisation: weights are normal with standard deviation sqrt(2 / N), N the incoming nodes; biases are 0.
 

@@ -19,7 +19,8 @@ from septa.runtime import Machine
 _UNEVEN = 0.35
 _COMMON = 0.1
 _EPOCHS = 150
-_DEPTHS = (4, 5)
+_LARGE, _SMALL, _SIDE = 48, 8, 128
+"""Pixels of the median and of the small objects, and of an image, that a reduction must leave."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,11 @@ def choose(
         Settings that are kept where nothing is chosen here.
     """
     gpu = not machine.device.startswith("cpu")
-    depth, why_depth = _depth(fingerprint)
-    patch, why_patch = _patch(fingerprint, depth)
+    reduction, why_reduction = _reduction(fingerprint)
+    depth, why_depth = _depth(fingerprint, reduction)
+    patch, why_patch = _patch(fingerprint, depth, reduction)
     width, why_width = _width(machine, gpu)
-    batch, why_batch = _batch(patch, width, gpu, machine)
+    batch, why_batch = _batch(patch, width, reduction, gpu, machine)
     steps, why_steps = _steps(fingerprint, patch, batch, gpu)
     values: dict[str, tuple[Any, str]] = {
         "data.encoding": (labels.kind, labels.describe()),
@@ -58,6 +60,7 @@ def choose(
         "data.normalization": _normalization(facts),
         "net.depth": (depth, why_depth),
         "net.width": (width, why_width),
+        "net.reduction": (reduction, why_reduction),
         "loss.dice": _dice(fingerprint),
         "sampling.patch": (patch, why_patch),
         "training.batch": (batch, why_batch),
@@ -87,18 +90,21 @@ def resolve_amp(amp: str, device: str) -> tuple[str, str]:
     return "off", f"{device} has no fast bf16"
 
 
-def _depth(fingerprint: Fingerprint) -> tuple[int, str]:
-    """The least depth that sees an object with its surroundings, if the images are large enough for it."""
-    side, diameter = min(fingerprint.sizes[1]), fingerprint.diameter_percentiles[1]
-    wanted = next((depth for depth in _DEPTHS if _field(depth) >= 2 * diameter), _DEPTHS[-1])
-    fits = max(1, int(math.log2(max(side, 8) / 4)))
-    depth = min(wanted, fits)
-    return depth, f"sees {_field(depth)} pixels: objects have {diameter:.0f} (median), images {side}"
+def _reduction(fingerprint: Fingerprint) -> tuple[int, str]:
+    """The largest factor that leaves objects, and the images themselves, large enough."""
+    small, median, _ = fingerprint.diameter_percentiles
+    side = min(fingerprint.sizes[1])
+    enough = [f for f in (2, 4) if median >= _LARGE * f and small >= _SMALL * f and side >= _SIDE * f]
+    return max(enough, default=1), f"objects have {small:.0f} (5 %) and {median:.0f} (median) pixels"
 
 
-def _field(depth: int) -> int:
+def _depth(fingerprint: Fingerprint, reduction: int) -> tuple[int, str]:
+    """The usual 4, or what the images are large enough for."""
+    side = min(fingerprint.sizes[1])
+    depth = min(4, max(1, int(math.log2(max(side / reduction, 8) / 4))))
     with torch.device("meta"):
-        return UNet(1, 1, depth=depth, width=1).receptive_field
+        field = UNet(1, 1, depth=depth, width=1, reduction=reduction).receptive_field
+    return depth, f"sees {field} pixels; the images have {side}"
 
 
 def _width(machine: Machine, gpu: bool) -> tuple[int, str]:
@@ -116,18 +122,18 @@ def _dice(fingerprint: Fingerprint) -> tuple[float, str]:
     return 0.5, f"a class is rare (share {rarest:.1%})"
 
 
-def _patch(fingerprint: Fingerprint, depth: int) -> tuple[tuple[int, int], str]:
-    multiple, most = 1 << depth, 384 if depth == _DEPTHS[-1] else 256
+def _patch(fingerprint: Fingerprint, depth: int, reduction: int) -> tuple[tuple[int, int], str]:
+    multiple, most = reduction << depth, 256 * reduction
     height, width = fingerprint.sizes[1]
     sides = [max(2 * multiple, min(most, math.ceil(length / multiple) * multiple)) for length in (height, width)]
     return (sides[0], sides[1]), f"at most {most}, images are {height} x {width} (median)"
 
 
-def _batch(patch: tuple[int, int], width: int, gpu: bool, machine: Machine) -> tuple[int, str]:
-    pixels = (16 if gpu else 4) * 256 * 256
+def _batch(patch: tuple[int, int], width: int, reduction: int, gpu: bool, machine: Machine) -> tuple[int, str]:
+    pixels = patch[0] * patch[1] / reduction**2
     # Forward and backward keep about 30 float32 values for each channel of the first level.
-    fits = int(machine.memory / 4 / (30 * 4 * width * patch[0] * patch[1])) if not gpu else 64
-    batch = max(1, min(round(pixels / (patch[0] * patch[1])), fits, 64))
+    fits = int(machine.memory / 4 / (30 * 4 * width * pixels)) if not gpu else 64
+    batch = max(1, min(round((16 if gpu else 4) * 256 * 256 / pixels), fits, 64))
     return batch, f"{batch * patch[0] * patch[1] / 1e6:.2f} megapixels a step"
 
 

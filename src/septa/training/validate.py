@@ -46,7 +46,7 @@ def validate(
     scores = torch.zeros(len(examples), task.classes + 1, dtype=torch.float64)
     training = net.training
     engine = torch_engine(net, device)
-    per_pixel = activation_bytes(net.width)
+    per_pixel = activation_bytes(net.width, net.reduction)
     tile = auto_tile(halo=net.halo, multiple=net.multiple, bytes_per_pixel=per_pixel)
     for index in range(rank, len(examples), world):
         example = examples[index]
