@@ -30,16 +30,17 @@ def main() -> None:
     from septa.inference.tiling import largest_difference
 
     console = Console()
-    table = Table("depth", "up", "halo", "image", "tile", "tiles", "largest difference")
+    table = Table("depth", "up", "reduction", "halo", "image", "tile", "tiles", "largest difference")
     worst = 0.0
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "cells"
         write_dataset(data, "cells", 8, (256, 256), 0)
         for depth in (2, 3, 4, 5):
-            for up in ("transpose", "bilinear"):
+            for up, reduction in (("transpose", 1), ("bilinear", 1), ("transpose", 2)):
                 settings = [f"net.depth={depth}", f"net.width={arguments.width}", f"net.up={up}"]
+                settings += [f"net.reduction={reduction}"]
                 settings += [f"training.steps={arguments.steps}", "training.validations=2"]
-                model = septa.train(data, Path(folder) / f"{depth}{up}.septa", overrides=settings)
+                model = septa.train(data, Path(folder) / f"{depth}{up}{reduction}.septa", overrides=settings)
                 for height, width in ((arguments.size, arguments.size), (arguments.size - 47, arguments.size - 301)):
                     image_cyx = draw_cells(height, width, 1).image_cyx
                     whole = model.logits(image_cyx, tile=max(height, width))
@@ -52,7 +53,7 @@ def main() -> None:
                         difference = largest_difference(whole, model.logits(image_cyx, tile=tile))
                         worst = max(worst, difference)
                         table.add_row(
-                            str(depth), up, str(model.net.halo), f"{height} x {width}",
+                            str(depth), up, str(reduction), str(model.net.halo), f"{height} x {width}",
                             "automatic" if tile is None else str(tile), str(len(plan)), f"{difference:g}",
                         )  # fmt: skip
     console.print(table)

@@ -241,11 +241,33 @@ def test_other_inputs_are_refused_with_both_shapes(shape: tuple[int, ...]) -> No
 
 
 @pytest.mark.parametrize(
-    "settings", [{"depth": 0}, {"width": 0}, {"norm": "layer"}, {"up": "nearest"}, {"dropout": 1.0}, {"padding": "no"}]
+    "settings",
+    [
+        {"depth": 0},
+        {"width": 0},
+        {"norm": "layer"},
+        {"up": "nearest"},
+        {"dropout": 1.0},
+        {"padding": "no"},
+        {"reduction": 3},
+    ],
 )
 def test_settings_out_of_range_are_refused(settings: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=next(iter(settings))):
         UNet(1, 2, **{"depth": 1, "width": 2, **settings})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("reduction", [2, 4, 8])
+def test_a_reducing_net_is_the_net_between_mean_and_bilinear_enlargement(reduction: int) -> None:
+    torch.manual_seed(6)
+    plain = UNet(2, 3, depth=1, width=4).eval()
+    net = UNet(2, 3, depth=1, width=4, reduction=reduction).eval()
+    net.load_state_dict(plain.state_dict())
+    image = torch.randn(1, 2, 4 * reduction, 6 * reduction)
+    cells = image.reshape(1, 2, 4, reduction, 6, reduction).mean((3, 5))
+    oracle = functional.interpolate(plain(cells), scale_factor=reduction, mode="bilinear")
+    torch.testing.assert_close(net(image), oracle, rtol=1e-5, atol=1e-5)
+    assert net(image[..., :-1, 1:]).shape == (1, 3, 4 * reduction - 1, 6 * reduction - 1)
 
 
 def test_dropout_acts_in_training_only() -> None:
@@ -259,12 +281,12 @@ def test_dropout_acts_in_training_only() -> None:
 # --- receptive field and halo, against a net in which nothing cancels -------------------------------------------------
 
 
-def positive_net(depth: int, up: str) -> UNet:
+def positive_net(depth: int, up: str, reduction: int = 1) -> UNet:
     """Every weight positive: an output pixel grows with every input pixel that it depends on, and with no other.
 
     Max pooling would hide all but the largest pixel of a cell, and which one is chance, so it is replaced by the mean.
     """
-    net = UNet(1, 1, depth=depth, width=1, norm="none", up=up).double()
+    net = UNet(1, 1, depth=depth, width=1, norm="none", up=up, reduction=reduction).double()
     for parameter in net.parameters():
         nn.init.constant_(parameter, 0.1)
     net.down = nn.AvgPool2d(2)  # type: ignore[assignment]
@@ -284,9 +306,10 @@ def dependencies(net: UNet, size: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("up", ["transpose", "bilinear"])
-@pytest.mark.parametrize("depth", [1, 2, 3])
-def test_needs_halo_and_receptive_field_against_gradients(depth: int, up: str) -> None:
-    net, like = positive_net(depth, up), UNet(1, 1, depth=depth, width=1, norm="none", up=up)
+@pytest.mark.parametrize(("depth", "reduction"), [(1, 1), (2, 1), (3, 1), (1, 2), (2, 2), (1, 4)])
+def test_needs_halo_and_receptive_field_against_gradients(depth: int, reduction: int, up: str) -> None:
+    net = positive_net(depth, up, reduction)
+    like = UNet(1, 1, depth=depth, width=1, norm="none", up=up, reduction=reduction)
     multiple = like.multiple
     size = 2 * like.halo + 3 * multiple
     depends = dependencies(net, size)
@@ -344,9 +367,14 @@ def test_bilinear_up_commutes_with_its_convolution() -> None:
     torch.testing.assert_close(up(x), up.conv(up.resize(x)), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize(("channels", "depth", "width"), [(1, 2, 4), (3, 2, 4), (1, 4, 16), (1, 4, 64), (2, 5, 8)])
-def test_from_steady_pixels_on_every_convolution_reads_enough_values(channels: int, depth: int, width: int) -> None:
-    net = UNet(channels, 2, depth=depth, width=width, norm="none")
+@pytest.mark.parametrize(
+    ("channels", "depth", "width", "reduction"),
+    [(1, 2, 4, 1), (3, 2, 4, 1), (1, 4, 16, 1), (1, 4, 64, 1), (2, 5, 8, 1), (1, 2, 4, 2), (3, 2, 8, 4)],
+)
+def test_from_steady_pixels_on_every_convolution_reads_enough_values(
+    channels: int, depth: int, width: int, reduction: int
+) -> None:
+    net = UNet(channels, 2, depth=depth, width=width, norm="none", reduction=reduction)
     read: list[int] = []
     for module in net.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):

@@ -51,7 +51,7 @@ def test_choices_fit_together(size: tuple[int, int], machine: Machine, monkeypat
     monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda: True)
     choice = automatic(size, machine)
     recipe = choice.recipe
-    multiple = 2**recipe.net.depth
+    multiple = recipe.net.reduction * 2**recipe.net.depth
     assert all(side % multiple == 0 for side in recipe.sampling.patch)
     # The deepest level still has pixels to convolve, and no patch is much larger than the image.
     assert all(side >= 2 * multiple for side in recipe.sampling.patch)
@@ -93,6 +93,25 @@ def test_overlapping_classes_get_sigmoids() -> None:
     Semantic(2).check(automatic((64, 64)).recipe.loss)
 
 
+@pytest.mark.parametrize(("side", "reduction"), [(40, 1), (100, 2), (250, 4)])
+def test_large_objects_are_reduced_and_seen_whole(side: int, reduction: int) -> None:
+    labels_yx = np.zeros((600, 800), np.int32)
+    labels_yx[100 : 100 + side, 200 : 200 + side] = 1
+    image_cyx = np.random.default_rng(0).integers(0, 200, (1, 600, 800)).astype(np.uint8)
+    facts = [scan_image("a", image_cyx, labels_yx, classes=2)]
+    recipe = choose(combine(facts), facts, BINARY, LAPTOP, Recipe()).recipe
+    assert recipe.net.reduction == reduction
+    assert build_net(recipe, 1, 2).receptive_field >= side
+    assert min(recipe.sampling.patch) >= side
+
+
+@pytest.mark.parametrize(("share", "dice"), [(0.5, False), (0.02, True)])
+def test_dice_is_for_rare_classes(share: float, dice: bool) -> None:
+    labels_yx = (np.arange(10_000).reshape(100, 100) < share * 10_000).astype(np.int32)
+    facts = [scan_image("a", np.arange(10_000, dtype=np.uint16).reshape(1, 100, 100), labels_yx, classes=2)]
+    assert (choose(combine(facts), facts, BINARY, LAPTOP, Recipe()).recipe.loss.dice > 0) == dice
+
+
 def test_channels_are_those_of_the_images() -> None:
     recipe = automatic((64, 64), channels=3).recipe
     assert recipe.data.channels == 3
@@ -100,11 +119,11 @@ def test_channels_are_those_of_the_images() -> None:
 
 
 def test_what_is_not_chosen_stays_as_given() -> None:
-    base = Recipe().with_overrides(["seed=5", "training.optimizer=sgd", "augment.flip=false", "loss.dice=0.25"])
+    base = Recipe().with_overrides(["seed=5", "training.optimizer=sgd", "augment.flip=false", "loss.bce=0.25"])
     recipe = automatic((64, 64), base=base).recipe
     assert (recipe.seed, recipe.training.optimizer) == (5, "sgd")
     assert not recipe.augment.flip
-    assert recipe.loss.dice == 0.25
+    assert recipe.loss.bce == 0.25
 
 
 def test_little_memory_makes_small_batches() -> None:
