@@ -87,7 +87,8 @@ class Model:
         Parameters
         ----------
         image
-            A path, or an array ``YX``, ``CYX`` or ``YXC`` in raw values as in the training images.
+            A path, or an array ``YX``, ``CYX`` or ``YXC`` in raw values as in the training images. Where both the
+            first and the last axis have as many values as the model has channels, the first is C.
         tile
             Largest side of a tile, pixels; chosen from the memory when not given. Does not change the result.
         device
@@ -254,11 +255,12 @@ def _as_cyx(image: NDArray[Any], channels: int) -> NDArray[Any]:
         raise InputError("image", f"has dtype {image.dtype}", "give integers or floats")
     if image.ndim == 2:
         return image[None]
-    first, last = image.ndim == 3 and image.shape[0] == channels, image.ndim == 3 and image.shape[-1] == channels
-    if first and not last:
+    if image.ndim == 3 and image.shape[0] == channels:
         return image
-    if last and not first:
+    if image.ndim == 3 and image.shape[-1] == channels:
         return np.moveaxis(image, -1, 0)
+    if image.ndim == 3 and image.shape[0] == 1:
+        return image
     raise InputError(
         "image",
         f"has shape {image.shape}, expected YX, or CYX or YXC with {channels} channels",
