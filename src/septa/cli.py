@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import sys
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -36,7 +37,7 @@ Minutes = Annotated[float | None, typer.Option("--minutes", help="Time budget fo
 Group = Annotated[str | None, typer.Option("--group", help="Regex on file names; equal matches stay together.")]
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of all randomness.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
-Tile = Annotated[int | None, typer.Option("--tile", help="Largest side of a tile in pixels; never changes the result.")]
+Tile = Annotated[int | None, typer.Option("--tile", min=1, help="Largest side of a tile in pixels.")]
 MaxPixels = Annotated[int, typer.Option("--max-pixels", min=1, help="Largest image accepted, in pixels.")]
 MAX_PIXELS = 2_000_000_000  # that of septa.images.read, which takes numpy to import
 
@@ -52,7 +53,7 @@ def main() -> NoReturn:
         sys.exit(1)
     except errors.SeptaError as error:
         if debug:
-            raise
+            traceback.print_exc()
         _fail(str(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         _fail("septa: interrupted", 130)
@@ -157,8 +158,9 @@ def train(
     done = show_training(console, _again(first, events)) if first is not None else None
     if done is not None:
         console.print(done.evaluation.table())
-        console.print(f"model: {done.path} (weights sha256 {done.model.weights_sha256})", highlight=False)
-        console.print(f"report: {done.report}", highlight=False)
+        told = f"model: {done.path} (weights sha256 {done.model.weights_sha256})"
+        console.print(told, highlight=False, markup=False)
+        console.print(f"report: {done.report}", highlight=False, markup=False)
 
 
 def _again(first: Any, rest: Any) -> Any:

@@ -11,11 +11,14 @@ from septa.data.synthetic import write_dataset
 from septa.display import show_training
 from septa.errors import InputError
 from septa.evaluation import evaluate_files
+from septa.images.write import write_text
 from septa.model import Model
 from septa.segment import Failed, Options, find_images, segment_files
 from septa.training.plan import Request
 from septa.training.run import train_steps
 
+MARK = "septa-demo.txt"
+"""File that tells a folder to be the demo's own."""
 COUNT, HELD_OUT, SIZE, SEED = 24, 6, (256, 256), 0
 
 
@@ -32,6 +35,7 @@ def run_demo(console: Console, folder: Path, *, minutes: float, overwrite: bool)
         if not overwrite:
             raise InputError(folder, "is not empty", "give another folder or --overwrite")
         _clear(folder, data, labels)
+    write_text(folder / MARK, "Written by 'septa demo', which may replace data/ and segmented/ here.\n")
     console.print(f"1. drawing {COUNT + HELD_OUT} images of cells: {data}", highlight=False, markup=False)
     write_dataset(data, "cells", COUNT, SIZE, SEED, held_out=HELD_OUT)
     console.print(
@@ -64,7 +68,7 @@ def run_demo(console: Console, folder: Path, *, minutes: float, overwrite: bool)
 
 def _clear(folder: Path, data: Path, labels: Path) -> None:
     """Remove what an earlier demo wrote, and nothing else."""
-    if not (data / "images").is_dir():
+    if not (folder / MARK).is_file():
         raise InputError(folder, "was not written by 'septa demo'", "give another folder")
     for path in (data, labels):
         shutil.rmtree(path, ignore_errors=True)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from septa.errors import InputError, SeptaError
+from septa.errors import InputError, ResourceError, SeptaError
 from septa.images.overlay import overlay
 from septa.images.read import MAX_PIXELS, ImageInfo, read_image, read_info
 from septa.images.write import encode_png, write_bytes, write_image, write_labels, write_probabilities
@@ -105,6 +105,8 @@ def segment_files(model: Model, paths: Sequence[Path], options: Options) -> Iter
     ------
     InputError
         Before anything is read, where the options suit no file at all.
+    ResourceError
+        The disk is full.
     """
     model.plan(1, 1, options.tile)
     model.engine(options.device)
@@ -114,7 +116,11 @@ def segment_files(model: Model, paths: Sequence[Path], options: Options) -> Iter
     for path in paths:
         try:
             yield _segment(model, path, options)
+        except MemoryError:
+            yield Failed(path, ResourceError(path, "does not fit into memory", "segment it on a larger machine"))
         except SeptaError as error:
+            if isinstance(error, ResourceError) and error.where != "memory":
+                raise  # the disk is full: the others would fail too
             yield Failed(path, error)
 
 

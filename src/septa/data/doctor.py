@@ -109,6 +109,8 @@ def _find_pairs(
 def _find_mapping(
     pairs: Sequence[Pair], settings: Data, problems: list[Problem], tell: Callable[[int], None]
 ) -> LabelMapping | None:
+    if settings.encoding == "auto" and settings.values is None and all(isinstance(p.labels, tuple) for p in pairs):
+        settings = settings.model_copy(update={"encoding": "instances"})  # one mask file for each object says so
     readable = 0
 
     def raws() -> Iterator[tuple[str, RawLabels]]:

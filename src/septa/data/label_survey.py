@@ -17,6 +17,7 @@ from septa.images.read import RawLabels
 _BLOCK = 1 << 22
 """Pixels counted at a time."""
 
+_MIXED = 32
 _COMPONENT_IMAGES = 64
 _COMPONENT_SIDE = 2048
 """Connected components are looked for in the centres of the first images only: that settles it, and costs most."""
@@ -160,7 +161,7 @@ class Survey:
         fullest = sum(count == most for count in self._objects)
         numbered = self._numbered >= 0.9 * images and len(set(self._objects)) > 1 and 2 * fullest <= images
         mean_share = sum(self._objects) / (images * len(ids))
-        own_ids = len(ids) >= 32 and mean_share <= 0.35 and self._whole_ids >= 0.9 * self._ids
+        own_ids = len(ids) >= 32 and mean_share <= max(0.35, 1 / images + 0.05) and self._whole_ids >= 0.9 * self._ids
         return numbered or own_ids
 
     def refuse_mixture(self, kind: str) -> None:
@@ -185,13 +186,17 @@ def refuse_noise(table: Mapping[int, ValueCount], kind: str) -> None:
     """Raise InputError if the values are the marks of interpolation or of JPEG.
 
     Such marks are many, rare, lie between real values and form no 3 x 3 square (save a few flat JPEG blocks).
-    Class indices 0 to n <= 64 without a gap are never taken for marks.
+    Class indices 0 to n <= 64 without a gap, and indices up to 16 with some missing, are never taken for marks; nor
+    are colours that no mixture of two frequent ones gives.
     """
     values = sorted(table)
-    if kind != "color" and values == list(range(len(values))) and len(values) <= 65:
+    gapless = values == list(range(len(values))) and len(values) <= 65
+    if kind != "color" and values and values[0] >= 0 and (gapless or values[-1] <= 16):
         return
     total = sum(count.pixels for count in table.values())
     marks = [value for value in values[1:-1] if _is_mark(table[value], total)]
+    if kind == "color":
+        marks = _mixed(marks, sorted(set(values) - set(marks)))
     real = len(values) - len(marks)
     many = len(marks) >= 8 or len(marks) >= max(3, real + 1)
     if not many and not _surround(marks, table):
@@ -202,7 +207,8 @@ def refuse_noise(table: Mapping[int, ValueCount], kind: str) -> None:
     raise InputError(
         min((table[value].first for value in marks), key=str),
         f"{problem}, as resizing, smoothing or JPEG leave them",
-        "export the labels again without these (resize with nearest neighbour), or name the real ones in data.values",
+        "export the labels again without these (resize with nearest neighbour), or name the real ones in data.values, "
+        "or set data.encoding=instances if each value is one object",
     )
 
 
@@ -253,6 +259,22 @@ def refuse_value(table: Mapping[int, ValueCount], value: int, problem: str, reme
 
 def _is_mark(count: ValueCount, total: int) -> bool:
     return count.solid <= 0.02 * count.pixels and count.pixels <= 0.1 * total
+
+
+def _mixed(marks: Sequence[int], real: Sequence[int]) -> list[int]:
+    """The marks (0xRRGGBB) that lie near the straight line between two real colours, where mixtures lie."""
+    rgb = np.array([[color >> 16 & 255, color >> 8 & 255, color & 255] for color in real], float).reshape(-1, 3)
+    if len(rgb) > 64:
+        return list(marks)
+    starts, ways = rgb[:, None], rgb[None] - rgb[:, None]
+    lengths = np.maximum((ways**2).sum(-1), 1e-9)
+    mixed = []
+    for color in marks:
+        point = np.array([color >> 16 & 255, color >> 8 & 255, color & 255], float)
+        along = np.clip(((point - starts) * ways).sum(-1) / lengths, 0, 1)
+        if np.linalg.norm(starts + along[..., None] * ways - point, axis=-1).min() <= _MIXED:
+            mixed.append(color)
+    return mixed
 
 
 def _surround(marks: Sequence[int], table: Mapping[int, ValueCount]) -> bool:

@@ -280,14 +280,14 @@ def _class_values(table: Mapping[int, ValueCount], kind: Kind, data: Data) -> li
         held = f"every label image holds only the value {show_values(found, kind)}"
         remedy = "give labels with background and at least one other class"
         raise InputError("labels", held if found else "all pixels are ignored", remedy)
+    if kind == "index":
+        refuse_undeclared_ignore(table)
     refuse_noise(table, kind)
     refuse_negative(table)
     if len(found) > MAX_CLASSES:
         remedy = "set data.encoding=instances if each value is one object, else give data.values"
         refuse_value(table, found[-1], f"{len(found)} label values were found, more than {MAX_CLASSES} classes", remedy)
     refuse_rare(table, kind)
-    if kind == "index":
-        refuse_undeclared_ignore(table)
     names = len(data.class_names or ())
     if kind == "index" and len(found) < names and found[0] >= 0 and found[-1] < names:
         return list(range(names))

@@ -127,7 +127,8 @@ def _pair_flat(data: Path, files: list[Path], notes: list[str]) -> tuple[str, Fo
     if stacks:
         return "two stacks", [(_stem(stacks[0]), *stacks)]
     labels = [path for path in files if _LABEL_END.search(_stem(path))]
-    images = [path for path in files if path not in labels]
+    chosen = set(labels)
+    images = [path for path in files if path not in chosen]
     if not labels or not images:
         problem = f"holds {len(files)} images, and none is named as the labels of another"
         raise PairingError(data, problem, LAYOUTS, dict.fromkeys(files, "no partner"))
@@ -148,7 +149,8 @@ def _two_stacks(files: Sequence[Path]) -> tuple[Path, Path] | None:
 def pair_patterns(data: Path, images: str, labels: str, notes: list[str]) -> Found:
     """Pair the files that match two patterns; see `septa.data.folder.find_pairs`."""
     label_files = _matches(data, labels, notes)
-    files = [path for path in _matches(data, images, notes) if path not in set(label_files)]
+    chosen = set(label_files)
+    files = [path for path in _matches(data, images, notes) if path not in chosen]
     if not files:
         raise InputError(images, "matches the label files only", "give a pattern that the images match")
     return _pair_lists(data, files, label_files, notes)
@@ -257,7 +259,8 @@ def _entries(folder: Path) -> list[Path]:
 
 def _only_images(paths: Sequence[Path], notes: list[str], folder: Path) -> list[Path]:
     images = [path for path in paths if path.is_file() and not _is_hidden(path) and _is_image(path)]
-    _note_ignored(folder, [path for path in paths if path not in set(images)], notes)
+    kept = set(images)
+    _note_ignored(folder, [path for path in paths if path not in kept], notes)
     return images
 
 

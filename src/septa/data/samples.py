@@ -12,6 +12,7 @@ from collections import OrderedDict, deque
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import count
 from typing import Any
 
@@ -30,7 +31,7 @@ _SHUFFLE, _PATCH, _SPOT = 0, 1, 2
 """Name spaces of the random streams, so that none is used twice."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Example:
     """One image with its labels, decoded: raw ``CYX`` with the net's channels, and encoded int32 ``YX``.
 
@@ -40,6 +41,8 @@ class Example:
     image_cyx: NDArray[Any]
     labels_yx: NDArray[np.int32]
     spots: tuple[NDArray[np.int64], ...]
+    constants: Normalization | None = None
+    """Of the image's normalisation, once they were needed."""
 
     @property
     def nbytes(self) -> int:
@@ -124,8 +127,7 @@ class Sampler:
     def image_index(self, number: int) -> int:
         """Which image sample ``number`` is cut from."""
         epoch, place = divmod(number, len(self.examples))
-        order = np.random.default_rng([self.recipe.seed, _SHUFFLE, epoch]).permutation(len(self.examples))
-        return int(order[place])
+        return int(_order(self.recipe.seed, epoch, len(self.examples))[place])
 
     def sample(self, number: int) -> tuple[NDArray[np.float32], NDArray[np.int32], str]:
         """Normalised, augmented patch ``CYX`` float32, its labels ``YX`` int32 and the name of its image."""
@@ -136,13 +138,20 @@ class Sampler:
         center = _center(example, self.recipe.sampling.patch, self.recipe.sampling.rare_share, rng)
         augment = self.recipe.augment
         patch, labels_yx = warp(example.image_cyx, example.labels_yx, center, self.recipe.sampling.patch, augment, rng)
-        patch = self.normalization.resolve(example.image_cyx).apply(patch)
+        if example.constants is None:
+            example.constants = self.normalization.resolve(example.image_cyx)
+        patch = example.constants.apply(patch)
         return jitter(patch, augment, rng), labels_yx, self.examples.pairs[index].name
 
     def batch(self, number: int, size: int) -> Batch:
         """Samples ``number`` to ``number + size - 1``."""
         images, labels, names = zip(*(self.sample(n) for n in range(number, number + size)))
         return Batch(np.stack(images), np.stack(labels), names)
+
+
+@lru_cache(maxsize=4)
+def _order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
+    return np.random.default_rng([seed, _SHUFFLE, epoch]).permutation(count)
 
 
 def _center(example: Example, patch: tuple[int, int], rare_share: float, rng: np.random.Generator) -> tuple[int, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +32,14 @@ class Choice:
 
 
 def choose(
-    fingerprint: Fingerprint, facts: Sequence[Facts], labels: LabelMapping, machine: Machine, base: Recipe
+    fingerprint: Fingerprint,
+    facts: Sequence[Facts],
+    labels: LabelMapping,
+    machine: Machine,
+    base: Recipe,
+    *,
+    fixed: Collection[str] = (),
+    processes: int = 1,
 ) -> Choice:
     """Fit ``base`` to a dataset and a machine.
 
@@ -46,36 +53,41 @@ def choose(
         Cores, memory and device.
     base
         Settings that are kept where nothing is chosen here.
+    fixed
+        Keys ``section.name`` whose values in ``base`` are given: they stay, and what follows from them is chosen.
+    processes
+        Among which each batch is divided.
     """
     gpu = not machine.device.startswith("cpu")
-    reduction, why_reduction = _reduction(fingerprint)
-    depth, why_depth = _depth(fingerprint, reduction)
-    patch, why_patch = _patch(fingerprint, depth, reduction)
-    width, why_width = _width(machine, gpu)
-    batch, why_batch = _batch(patch, width, reduction, gpu, machine)
-    steps, why_steps = _steps(fingerprint, patch, batch, gpu)
-    values: dict[str, tuple[Any, str]] = {
-        "data.encoding": (labels.kind, labels.describe()),
-        "data.channels": (fingerprint.channels, f"the images have {fingerprint.channels}"),
-        "data.normalization": _normalization(facts),
-        "net.depth": (depth, why_depth),
-        "net.width": (width, why_width),
-        "net.reduction": (reduction, why_reduction),
-        "loss.dice": _dice(fingerprint),
-        "sampling.patch": (patch, why_patch),
-        "training.batch": (batch, why_batch),
-        "training.steps": (steps, why_steps),
-        "training.amp": resolve_amp(base.training.amp, machine.device),
-        "training.workers": _workers(machine, gpu),
-    }
+    settings, reasons = base.model_dump(mode="json"), {}
+
+    def settle(key: str, chosen: tuple[Any, str]) -> Any:
+        section, name = key.split(".")
+        if key not in fixed:
+            settings[section][name], reasons[key] = chosen
+        return settings[section][name]
+
+    settle("data.encoding", (labels.kind, labels.describe()))
+    settle("data.channels", (fingerprint.channels, f"the images have {fingerprint.channels}"))
+    settle("data.normalization", _normalization(facts))
+    reduction = settle("net.reduction", _reduction(fingerprint))
+    depth = settle("net.depth", _depth(fingerprint, reduction))
+    width = settle("net.width", _width(machine, gpu))
     if labels.kind == "multilabel":
         overlap = "classes overlap, so each has its own sigmoid"
-        values |= {"loss.cross_entropy": (0.0, overlap), "loss.bce": (1.0, overlap)}
-    settings = base.model_dump(mode="json")
-    for key, (value, _) in values.items():
-        section, name = key.split(".")
-        settings[section][name] = value
-    return Choice(Recipe.parse(settings), {key: why for key, (_, why) in values.items()})
+        settle("loss.cross_entropy", (0.0, overlap))
+        settle("loss.bce", (1.0, overlap))
+    entropy = settings["loss"]["cross_entropy"] + settings["loss"]["bce"]
+    settle("loss.dice", _dice(fingerprint) if entropy else (1.0, "there is no cross entropy"))
+    patch = settle("sampling.patch", _patch(fingerprint, depth, reduction))
+    batch, why_batch = _batch(patch, width, reduction, gpu, machine)
+    batch = settle("training.batch", (max(1, batch // processes) * processes, why_batch))
+    settle("training.steps", _steps(fingerprint, patch, batch, gpu))
+    settle("training.amp", resolve_amp(settings["training"]["amp"], machine.device))
+    settle("training.workers", _workers(machine, gpu))
+    if settings["training"]["amp"] == "auto":
+        settings["training"]["amp"] = resolve_amp("auto", machine.device)[0]
+    return Choice(Recipe.parse(settings), reasons)
 
 
 def resolve_amp(amp: str, device: str) -> tuple[str, str]:

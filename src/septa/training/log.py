@@ -37,9 +37,11 @@ def history_log(request: Request, state: State) -> Iterator[Callable[[Row], None
                 for name in row.keys() - {"step"}:
                     board.add_scalar(name, row[name], int(row["step"]))
 
-        yield write
-    if board is not None:
-        board.close()
+        try:
+            yield write
+        finally:
+            if board is not None:
+                board.close()
 
 
 def _board(folder: Path) -> Any:

@@ -199,6 +199,9 @@ def _step(job: Job, state: State, net: nn.Module, batches: Iterator[Batch], lr: 
     state.scaler.step(state.optimizer)
     state.scaler.update()
     state.step += 1
+    if job.world > 1:  # statistics of batch norm: what rank 0 validates, averages and saves is what all have
+        for buffer in state.net.buffers():
+            dist.broadcast(buffer, 0)
     if state.average is not None:
         _average(state.average, state.net, min(training.ema, (1 + state.step) / (10 + state.step)))
     return total
@@ -273,7 +276,7 @@ class _Clock:
             return min(1.0, share)
         budget = 60 * self.training.minutes
         # The last validation, the model's final evaluation and the report come after the last step.
-        reserve = max(2.5 * self.longest, _RESERVE * budget)
+        reserve = max(3.5 * self.longest, _RESERVE * budget)
         return min(1.0, max(share, self.elapsed() / max(1e-9, budget - self.setup - reserve)))
 
 
@@ -371,7 +374,7 @@ def _wrapped(job: Job, net: nn.Module) -> nn.Module:
     if job.world == 1:
         return net
     devices = [job.device] if job.device.type == "cuda" else None
-    return nn.parallel.DistributedDataParallel(net, device_ids=devices)
+    return nn.parallel.DistributedDataParallel(net, device_ids=devices, broadcast_buffers=False)
 
 
 def _interrupted(job: Job, number: int) -> Interrupted:

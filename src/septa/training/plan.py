@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,9 +64,11 @@ def plan_recipe(request: Request, progress: Progress | None = None) -> tuple[Che
     if request.recipe is not None:
         choice = Choice(_resolved(base, machine), {})
     else:
-        choice = choose(checkup.fingerprint, checkup.facts, checkup.mapping, machine, base)
-        reasons = {key: why for key, why in choice.reasons.items() if not _overridden(key, request.overrides)}
-        choice = Choice(choice.recipe.with_overrides(request.overrides), reasons)
+        fixed = {assignment.partition("=")[0].strip() for assignment in request.overrides}
+        processes = int(os.environ.get("WORLD_SIZE", "1"))
+        choice = choose(
+            checkup.fingerprint, checkup.facts, checkup.mapping, machine, base, fixed=fixed, processes=processes
+        )
     return checkup, choice
 
 
@@ -83,7 +86,3 @@ def _resolved(recipe: Recipe, machine: runtime.Machine) -> Recipe:
     amp, _ = resolve_amp(recipe.training.amp, machine.device)
     workers = recipe.training.workers or (1 if machine.device == "cpu" else max(1, machine.cores - 1))
     return recipe.with_overrides([f"training.amp='{amp}'", f"training.workers={workers}"])
-
-
-def _overridden(key: str, overrides: Sequence[str]) -> bool:
-    return any(assignment.partition("=")[0].strip() == key for assignment in overrides)

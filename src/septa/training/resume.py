@@ -32,20 +32,26 @@ class Saved:
 
 def claim(request: Request) -> None:
     """Refuse to overwrite silently; remove what a killed process left half-written."""
+    if not request.output.name or request.output.is_dir():
+        raise InputError(request.output, "is a folder", "give the name of a model file, NAME.septa")
     checkpoints = Checkpoints(request.folder / "checkpoints")
     if request.resume and request.overwrite:
         raise InputError("--resume", "contradicts --overwrite", "give one of them")
-    if request.overwrite:
-        checkpoints.clear()
-        request.output.unlink(missing_ok=True)
-    elif not request.resume and checkpoints.states():
+    if not request.resume and not request.overwrite and checkpoints.states():
         raise InputError(
             request.folder, "holds an unfinished training", "go on with --resume or begin again with --overwrite"
         )
-    elif not request.resume and request.output.exists():
+    if not request.resume and not request.overwrite and request.output.exists():
         raise InputError(request.output, "exists", "give another -o or --overwrite")
     for path in (request.output, request.folder, checkpoints.folder):
         sweep(path)
+
+
+def discard(request: Request) -> None:
+    """With ``overwrite``, remove model and checkpoints of an earlier training: only now that the new one can begin."""
+    if request.overwrite:
+        Checkpoints(request.folder / "checkpoints").clear()
+        request.output.unlink(missing_ok=True)
 
 
 def find_saved(request: Request) -> Saved | None:

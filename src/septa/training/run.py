@@ -4,6 +4,7 @@ bottom.
 
 from __future__ import annotations
 
+import heapq
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -13,28 +14,32 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 
 from septa import runtime
 from septa.data.doctor import Checkup
 from septa.data.fingerprint import Fingerprint, combine
 from septa.data.folder import Pair
 from septa.data.samples import Examples, Sampler
-from septa.errors import RecipeError
+from septa.errors import InputError, RecipeError
+from septa.gallery import MAX_PANELS, Panel
 from septa.images.normalize import Normalization
 from septa.images.read import MAX_PIXELS
 from septa.images.write import write_text
 from septa.metrics.scores import Evaluation, evaluate_labels
 from septa.model import Model, build_net
 from septa.recipe import Recipe
-from septa.report import Panel, write_report
+from septa.report import write_report
 from septa.training.automatic import Choice
 from septa.training.checkpoint import Checkpoints
 from septa.training.log import history_log
 from septa.training.loop import Job, Row, State, fit
 from septa.training.plan import Progress, Request, plan_recipe
-from septa.training.resume import as_before, claim, find_saved, refuse_other, restore
+from septa.training.resume import as_before, claim, discard, find_saved, refuse_other, restore
+from septa.training.validate import foreground_dice
 
 
 @dataclass(frozen=True)
@@ -157,7 +162,10 @@ def train_steps(request: Request, progress: Progress | None = None) -> Iterator[
             return
         job, state = _prepare(request, checkup, choice, checkpoints, device, started, rank, world)
         notes = restore(state, saved, request)
+        if saved is None:
+            _refuse_spent(choice.recipe, time.monotonic() - started)
         if rank == 0:
+            discard(request)
             write_text(request.folder / "recipe.yaml", choice.recipe.to_yaml(choice.reasons))
             yield Plan(
                 checkup,
@@ -172,12 +180,16 @@ def train_steps(request: Request, progress: Progress | None = None) -> Iterator[
         if rank:
             for _ in rows:
                 pass
+            dist.barrier()  # until the model is written
             return
         with history_log(request, state) as write:
             for row in rows:
                 write(row)
                 yield row
-        yield _finish(request, job, state, checkup, choice)
+        done = _finish(request, job, state, checkup, choice)
+        if world > 1:
+            dist.barrier()
+        yield done
 
 
 # Setting up ----------------------------------------------------------------------------------------------------------
@@ -205,7 +217,8 @@ def _prepare(
     memory = runtime.usable_memory() // 4 // world
     train = Examples([pairs[name] for name in checkup.train], mapping, channels, memory)
     validation = Examples([pairs[name] for name in checkup.validation], mapping, channels, memory // 4)
-    facts = [item for item in checkup.facts if item.name in checkup.train]
+    names = set(checkup.train)
+    facts = [item for item in checkup.facts if item.name in names]
     normalization = _normalization(recipe, combine(facts, channels=channels))
     torch.manual_seed(recipe.seed)
     net = build_net(recipe, channels, mapping.classes)
@@ -221,6 +234,14 @@ def _prepare(
         checkpoints, checkup.fingerprint.digest, started, rank, world, choice.reasons,
     )  # fmt: skip
     return job, State.fresh(net, recipe, device)
+
+
+def _refuse_spent(recipe: Recipe, seconds: float) -> None:
+    """Refuse a budget that ended before the first step: an untrained net is no model."""
+    minutes = recipe.training.minutes
+    if minutes is not None and seconds >= 0.9 * 60 * minutes:
+        spent = f"the check of the data alone took {seconds / 60:.2g} minutes"
+        raise InputError(f"--minutes {minutes:g}", spent, "give more minutes")
 
 
 def _normalization(recipe: Recipe, fingerprint: Fingerprint) -> Normalization:
@@ -275,17 +296,26 @@ def _finish(request: Request, job: Job, state: State, checkup: Checkup, choice: 
     mapping = job.validation.labels
     net = state.kept.eval().requires_grad_(False)
     model = Model(net, job.validation.channels, mapping, job.sampler.normalization, job.recipe)
-    panels, items = [], []
-    for index, pair in enumerate(job.validation.pairs):
-        example = job.validation[index]
-        predicted_yx = model.segment(example.image_cyx, device=str(job.device))
-        items.append((pair.name, example.labels_yx, predicted_yx))
-    evaluation = evaluate_labels(items, mapping.class_names, multilabel=job.task.multilabel)
-    for index, (name, truth_yx, predicted_yx) in enumerate(items):
-        score = _mean_dice(evaluation, index)
-        panels.append(Panel(name, job.validation[index].image_cyx, truth_yx, predicted_yx, score))
+    worst: list[tuple[float, int, NDArray[np.int32]]] = []
+
+    def segmented() -> Iterator[tuple[str, NDArray[np.int32], NDArray[np.int32]]]:
+        for index, pair in enumerate(job.validation.pairs):
+            example = job.validation[index]
+            predicted_yx = model.segment(example.image_cyx, device=str(job.device))
+            score = foreground_dice(example.labels_yx, predicted_yx, job.task)
+            heapq.heappush(worst, (-score, index, predicted_yx))
+            if len(worst) > MAX_PANELS:
+                heapq.heappop(worst)
+            yield pair.name, example.labels_yx, predicted_yx
+
+    evaluation = evaluate_labels(segmented(), mapping.class_names, multilabel=job.task.multilabel)
     model = model.with_provenance(**_provenance(job, state, checkup, evaluation))
     model.save(request.output)
+    panels = []
+    for score, index, predicted_yx in worst:
+        example = job.validation[index]
+        name = job.validation.pairs[index].name
+        panels.append(Panel(name, example.image_cyx, example.labels_yx, predicted_yx, -score))
     report = request.folder / "report.html"
     write_report(
         report,
@@ -301,12 +331,6 @@ def _finish(request: Request, job: Job, state: State, checkup: Checkup, choice: 
     )
     job.checkpoints.clear()
     return Done(model, request.output, report, evaluation)
-
-
-def _mean_dice(evaluation: Evaluation, index: int) -> float:
-    scores = evaluation.images[index].classes
-    foreground = evaluation.class_names if evaluation.multilabel else evaluation.class_names[1:]
-    return sum(scores[name]["dice"] for name in foreground) / len(foreground)
 
 
 def _provenance(job: Job, state: State, checkup: Checkup, evaluation: Evaluation) -> dict[str, Any]:

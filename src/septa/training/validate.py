@@ -16,7 +16,7 @@ from septa.images.normalize import Normalization
 from septa.inference.engines import Engine, torch_engine
 from septa.inference.predict import predict_tiles
 from septa.inference.tiling import Tile, activation_bytes, auto_tile, plan
-from septa.metrics.pixels import class_counts, confusion, confusion_multilabel, dice
+from septa.metrics.pixels import Counts, class_counts, confusion, confusion_multilabel, dice
 from septa.nets import UNet
 from septa.tasks.semantic import Semantic
 
@@ -53,16 +53,28 @@ def validate(
         height, width = example.labels_yx.shape
         tiles = plan(height, width, halo=net.halo, multiple=net.multiple, tile=tile)
         labels_yx, loss = _segment(engine, tiles, task, terms, normalization, example)
-        count = confusion_multilabel if task.multilabel else confusion
-        counts = class_counts(count(example.labels_yx, labels_yx, task.classes))
+        counts = _counts(example.labels_yx, labels_yx, task)
         scores[index] = torch.from_numpy(np.append(dice(counts), loss))
     net.train(training)
     if world > 1:
         scores = scores.to(device)
         dist.all_reduce(scores)
     means = scores.mean(dim=0).tolist()
-    foreground = means[:-1] if task.multilabel else means[1:-1]
-    return Validation(float(np.mean(foreground)), means[-1], tuple(means[:-1]))
+    return Validation(_foreground(means[:-1], task), means[-1], tuple(means[:-1]))
+
+
+def foreground_dice(truth_yx: NDArray[np.int32], predicted_yx: NDArray[np.int32], task: Semantic) -> float:
+    """Mean Dice over the foreground classes of one image."""
+    return _foreground(dice(_counts(truth_yx, predicted_yx, task)).tolist(), task)
+
+
+def _counts(truth_yx: NDArray[np.int32], predicted_yx: NDArray[np.int32], task: Semantic) -> Counts:
+    count = confusion_multilabel if task.multilabel else confusion
+    return class_counts(count(truth_yx, predicted_yx, task.classes))
+
+
+def _foreground(values: Sequence[float], task: Semantic) -> float:
+    return float(np.mean(values if task.multilabel else values[1:]))
 
 
 def _segment(
