@@ -41,8 +41,8 @@ class Example:
     image_cyx: NDArray[Any]
     labels_yx: NDArray[np.int32]
     spots: tuple[NDArray[np.int64], ...]
-    constants: Normalization | None = None
-    """Of the image's normalisation, once they were needed."""
+    constants: tuple[Normalization, Normalization] | None = None
+    """A rule of normalisation, and its constants for this image, once they were needed."""
 
     @property
     def nbytes(self) -> int:
@@ -138,9 +138,9 @@ class Sampler:
         center = _center(example, self.recipe.sampling.patch, self.recipe.sampling.rare_share, rng)
         augment = self.recipe.augment
         patch, labels_yx = warp(example.image_cyx, example.labels_yx, center, self.recipe.sampling.patch, augment, rng)
-        if example.constants is None:
-            example.constants = self.normalization.resolve(example.image_cyx)
-        patch = example.constants.apply(patch)
+        if example.constants is None or example.constants[0] != self.normalization:
+            example.constants = self.normalization, self.normalization.resolve(example.image_cyx)
+        patch = example.constants[1].apply(patch)
         return jitter(patch, augment, rng), labels_yx, self.examples.pairs[index].name
 
     def batch(self, number: int, size: int) -> Batch:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor, nn
 
 Span = tuple[int, int]
@@ -73,6 +74,55 @@ class Down(nn.MaxPool2d):
         return 2 * span[0], 2 * span[1]
 
 
+class Reduce(nn.AvgPool2d):
+    """Mean of each ``factor`` x ``factor`` pixels."""
+
+    def __init__(self, factor: int) -> None:
+        super().__init__(kernel_size=factor, stride=factor)
+        self.factor = factor
+
+    def needs(self, span: Span) -> Span:
+        """Input span that the output ``span`` depends on."""
+        return self.factor * span[0], self.factor * span[1]
+
+
+class Enlarge(nn.Module):
+    """Bilinear interpolation to ``factor`` times the size, edges repeated, corners not aligned.
+
+    As `torch.nn.Upsample`, but of sums and products of whole arrays: PyTorch's own kernel for small images rounds
+    otherwise than that for large ones, and a small tile would differ from the whole.
+    """
+
+    def __init__(self, factor: int) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x_bcyx: Tensor) -> Tensor:
+        """``(B, C, Y, X)`` to ``(B, C, factor * Y, factor * X)``."""
+        out = self._along(self._along(x_bcyx, 2), 3)
+        return out.contiguous(memory_format=torch.channels_last)
+
+    def _along(self, x_bcyx: Tensor, axis: int) -> Tensor:
+        size = x_bcyx.shape[axis]
+        first, last = x_bcyx.narrow(axis, 0, 1), x_bcyx.narrow(axis, size - 1, 1)
+        before = torch.cat([first, x_bcyx.narrow(axis, 0, size - 1)], dim=axis)
+        after = torch.cat([x_bcyx.narrow(axis, 1, size - 1), last], dim=axis)
+        phases = []
+        for phase in range(self.factor):
+            shift = (2 * phase + 1 - self.factor) / (2 * self.factor)
+            phases.append(x_bcyx * (1 - abs(shift)) + (before if shift < 0 else after) * abs(shift))
+        return torch.stack(phases, dim=axis + 1).flatten(axis, axis + 1)
+
+    def needs(self, span: Span) -> Span:
+        """Input span that the output ``span`` depends on."""
+        first, last = (self._before(at) for at in (span[0], span[1] - 1))
+        return first, last + 2
+
+    def _before(self, at: int) -> int:
+        """The input pixel at or before the place (at + 1/2) / factor - 1/2."""
+        return (2 * at + 1 - self.factor) // (2 * self.factor)
+
+
 class Up(nn.Module):
     """Doubles the size and halves the channels.
 
@@ -90,7 +140,7 @@ class Up(nn.Module):
             self.conv = nn.ConvTranspose2d(in_channels, out_channels, 2, stride=2)
         elif kind == "bilinear":
             self.conv = nn.Conv2d(in_channels, out_channels, 1)
-            self.resize = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False)
+            self.resize = Enlarge(2)
         else:
             raise ValueError(f"up must be one of {', '.join(UPS)}, got {kind!r}")
 
@@ -101,37 +151,9 @@ class Up(nn.Module):
 
     def needs(self, span: Span) -> Span:
         """Input span that the output ``span`` depends on."""
-        reach = 1 if self.kind == "bilinear" else 0
-        return (span[0] - reach) // 2, (span[1] - 1 + reach) // 2 + 1
-
-
-class Reduce(nn.AvgPool2d):
-    """Mean of each ``factor`` x ``factor`` pixels."""
-
-    def __init__(self, factor: int) -> None:
-        super().__init__(kernel_size=factor, stride=factor)
-        self.factor = factor
-
-    def needs(self, span: Span) -> Span:
-        """Input span that the output ``span`` depends on."""
-        return self.factor * span[0], self.factor * span[1]
-
-
-class Enlarge(nn.Upsample):
-    """Bilinear interpolation to ``factor`` times the size, without aligned corners as in `Up`."""
-
-    def __init__(self, factor: int) -> None:
-        super().__init__(scale_factor=factor, mode="bilinear", align_corners=False)
-        self.factor = factor
-
-    def needs(self, span: Span) -> Span:
-        """Input span that the output ``span`` depends on."""
-        first, last = (self._before(at) for at in (span[0], span[1] - 1))
-        return first, last + 2
-
-    def _before(self, at: int) -> int:
-        """The input pixel at or before the place (at + 1/2) / factor - 1/2."""
-        return (2 * at + 1 - self.factor) // (2 * self.factor)
+        if isinstance(self.resize, Enlarge):
+            return self.resize.needs(span)
+        return span[0] // 2, (span[1] - 1) // 2 + 1
 
 
 def initialize(net: nn.Module) -> None:
