@@ -14,6 +14,7 @@ from scipy import ndimage
 
 from septa.data import checkup as checkup_module
 from septa.data.doctor import Checkup, Problem, check, check_html
+from septa.images.write import write_image, write_labels
 from septa.recipe import Data
 
 SHARED = Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
@@ -355,3 +356,17 @@ def test_real_data_can_be_trained_on(folder: str) -> None:
     assert checkup.fingerprint is not None
     assert checkup.fingerprint.images == {"isbi2012": 24, "glas": 85}[folder]
     assert not any("same image" in item.what or "identical" in item.what for item in checkup.problems)
+
+
+def test_one_mask_file_for_each_object_means_instances(tmp_path: Path) -> None:
+    for index in range(4):
+        rng = np.random.default_rng(index)
+        folder = tmp_path / f"image{index}"
+        write_image(folder / "images" / "a.png", rng.integers(0, 255, (1, 64, 64)).astype(np.uint8))
+        for number in range(2):
+            mask_yx = np.zeros((64, 64), np.uint8)
+            mask_yx[5 + 30 * number : 20 + 30 * number, 10:30] = 255
+            write_labels(folder / "masks" / f"{number}.png", mask_yx)
+    checkup = check(tmp_path)
+    assert checkup.mapping is not None
+    assert checkup.mapping.kind == "instances"

@@ -475,3 +475,51 @@ def test_a_few_real_images_are_enough() -> None:
     for start in range(0, 60, 6):
         some = [(pair.name, read_pair_labels(pair)) for pair in pairs[start : start + 6]]
         assert find_mapping(some, Data()).kind == "instances"
+
+
+# --- good labels that resemble spoiled ones ---------------------------------------------------------------------------
+
+
+def _lines(values: list[int], step: int = 24) -> np.ndarray:
+    """Lines one pixel wide, one value each, on 0."""
+    array = np.zeros((200, 200), np.uint8)
+    for index, value in enumerate(values):
+        array[10 + step * index, 10:190] = value
+    return array
+
+
+def test_thin_classes_beside_255_are_told_of_the_ignore_label() -> None:
+    array = _lines([1, 2])
+    array[150:, 150:] = 255
+    with pytest.raises(InputError, match=r"data\.ignore_label=255"):
+        find_mapping([("a", RawLabels(array, "index", None))], Data())
+    mapping = find_mapping([("a", RawLabels(array, "index", None))], Data(ignore_label=255))
+    assert mapping.values == (0, 1, 2)
+
+
+def test_thin_classes_with_a_missing_index_are_classes() -> None:
+    mapping = find_mapping([("a", RawLabels(_lines([1, 2, 5]), "index", None))], Data())
+    assert mapping.values == (0, 1, 2, 5)
+
+
+def test_thin_colours_are_classes_and_mixtures_are_not() -> None:
+    colors = np.array([[0, 0, 0], [255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 0]], np.uint8)
+    picture = colors[_lines([1, 2, 3, 4])]
+    mapping = find_mapping([("a", RawLabels(picture, "rgb", None))], Data())
+    assert len(mapping.values) == 5
+    square = np.zeros((200, 200, 3), np.uint8)
+    square[50:150, 50:150] = (200, 0, 0)
+    for step in range(1, 10):  # the soft rim of a resized mask
+        square[50 - step, 50:150] = (200 - 20 * step, 0, 0)
+    with pytest.raises(InputError, match="resizing, smoothing or JPEG"):
+        find_mapping([("a", RawLabels(square, "rgb", None))], Data())
+
+
+def test_two_crops_of_one_labelled_slide_hold_instances() -> None:
+    array = np.zeros((2, 160, 160), np.int32)
+    for index in range(120):
+        crop, place = divmod(index, 60)
+        y, x = divmod(place, 10)
+        array[crop, 4 + 16 * y : 12 + 16 * y, 4 + 15 * x : 12 + 15 * x] = index + 1
+    mapping = find_mapping([(str(i), RawLabels(plane, "index", None)) for i, plane in enumerate(array)], Data())
+    assert mapping.kind == "instances"

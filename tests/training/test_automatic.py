@@ -126,6 +126,26 @@ def test_what_is_not_chosen_stays_as_given() -> None:
     assert recipe.loss.bce == 0.25
 
 
+def test_given_settings_stay_and_shape_what_follows() -> None:
+    labels_yx = (np.arange(512 * 512).reshape(512, 512) % 2).astype(np.int32)
+    facts = [scan_image("a", np.arange(512 * 512).reshape(1, 512, 512).astype(np.uint16), labels_yx, classes=2)]
+
+    def given(*overrides: str) -> Recipe:
+        fixed = {override.partition("=")[0] for override in overrides}
+        base = Recipe().with_overrides(overrides)
+        return choose(combine(facts), facts, BINARY, LAPTOP, base, fixed=fixed, processes=3).recipe
+
+    plain = given("seed=0")
+    assert plain.loss.dice == 0
+    assert plain.training.batch % 3 == 0
+    wide = given("sampling.patch=[64, 64]", "net.depth=2")
+    assert (wide.sampling.patch, wide.net.depth) == ((64, 64), 2)
+    assert wide.training.batch > plain.training.batch
+    only_dice = given("loss.cross_entropy=0")
+    assert only_dice.loss.cross_entropy == 0
+    assert only_dice.loss.dice > 0
+
+
 def test_little_memory_makes_small_batches() -> None:
     assert automatic((256, 256), SMALL).recipe.training.batch <= automatic((256, 256)).recipe.training.batch
 

@@ -271,7 +271,7 @@ def _named(data: Path, found: Found, max_pixels: int) -> tuple[list[Pair], str]:
         else:
             reasons |= {image: f"{pages} pages", **dict.fromkeys(masks, f"{label_pages} pages")}
     if reasons:
-        remedy = "give as many label pages as image pages; for one plane per class write a TIFF with axes CYX"
+        remedy = "give as many label pages as image pages; channels, or one plane per class, need a TIFF with axes CYX"
         raise PairingError(data, "image and label files differ in their number of pages", remedy, reasons)
     files: dict[str, list[Path]] = defaultdict(list)
     for pair in pairs:
