@@ -1,4 +1,4 @@
-"""The real command in a process of its own, tiny data, and one tiny model for the whole session."""
+"""The real command in a process of its own, tiny data, and one tiny model for all tests."""
 
 from __future__ import annotations
 

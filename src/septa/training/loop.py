@@ -68,7 +68,7 @@ class Job:
 class State:
     """Everything that a training carries from one step to the next.
 
-    ``elapsed`` are seconds of training, over all its sessions; ``best`` tells step and score of the best validation;
+    ``elapsed`` are seconds of training, over all its runs; ``best`` tells step and score of the best validation;
     ``stale`` counts the validations since; ``drops`` the reductions of the learning rate on a plateau. ``finished``
     tells that the last step and its validation are over.
     """
