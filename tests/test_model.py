@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 import pickle
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,7 @@ from septa.images.write import write_image
 from septa.model import KIND, Model, build_net
 from septa.recipe import Net, Recipe
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def make_model(channels: int = 1, kind: str = "dataset", classes: int = 3, multilabel: bool = False) -> Model:
