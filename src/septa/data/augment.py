@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from septa.images.window import mirrored_window
 from septa.recipe import Augment
 
 Float32 = npt.NDArray[np.float32]
@@ -59,7 +60,9 @@ def crop(
     _check(image_cyx, labels_yx, patch_hw)
     top, left = (center - size // 2 for center, size in zip(center_yx, patch_hw))
     height, width = patch_hw
-    return _window(image_cyx, labels_yx, (top, left), (top + height, left + width))
+    begin_yx, end_yx = (top, left), (top + height, left + width)
+    image_cyx = mirrored_window(image_cyx, begin_yx, end_yx, np.float32)
+    return image_cyx, mirrored_window(labels_yx, begin_yx, end_yx, np.int32)
 
 
 def warp(
@@ -106,13 +109,15 @@ def warp(
     begin_yx, end_yx = [], []
     for position, center, size in zip((map_y, map_x), center_yx, source_hw):
         middle = center - size // 2 + (size - 1) / 2
-        begin = math.floor(middle + float(position.min()))
+        first = math.floor(middle + float(position.min()))
         # Two beyond the last pixel reached: linear interpolation reads a right-hand neighbour even at weight 0.
-        begin_yx.append(begin)
+        begin_yx.append(first)
         end_yx.append(math.floor(middle + float(position.max())) + 2)
         # The window's own origin keeps float32 coordinates small, hence exact, however large the image is.
-        position += np.float32(middle - begin)
-    window_cyx, window_labels_yx = _window(image_cyx, labels_yx, (begin_yx[0], begin_yx[1]), (end_yx[0], end_yx[1]))
+        position += np.float32(middle - first)
+    begin, end = (begin_yx[0], begin_yx[1]), (end_yx[0], end_yx[1])
+    window_cyx = mirrored_window(image_cyx, begin, end, np.float32)
+    window_labels_yx = mirrored_window(labels_yx, begin, end, np.int32)
     warped_cyx = np.empty((len(window_cyx), *patch_hw), np.float32)
     for plane, target in zip(window_cyx, warped_cyx):
         target[...] = cv2.remap(plane, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
@@ -199,33 +204,6 @@ def _field(geometry: _Geometry, patch_hw: tuple[int, int]) -> tuple[Float32, Flo
         for position, nodes_yx in zip((map_y, map_x), np.moveaxis(geometry.nodes_yxd, -1, 0)):
             position += cv2.resize(np.ascontiguousarray(nodes_yx), (width, height), interpolation=cv2.INTER_CUBIC)
     return map_y, map_x
-
-
-def _window(
-    image_cyx: npt.NDArray[Any], labels_yx: npt.NDArray[Any], begin_yx: tuple[int, int], end_yx: tuple[int, int]
-) -> tuple[Float32, Int32]:
-    """Rows and columns ``begin <= i < end`` of image and labels, mirrored where they lie outside."""
-    (y_slice, y_index), (x_slice, x_index) = (
-        _mirror(begin, end, size) for begin, end, size in zip(begin_yx, end_yx, labels_yx.shape)
-    )
-    window_cyx = np.array(image_cyx[:, y_slice, x_slice], np.float32, order="C")
-    window_labels_yx = np.array(labels_yx[y_slice, x_slice], np.int32, order="C")
-    if y_index is not None:
-        window_cyx, window_labels_yx = window_cyx[:, y_index], window_labels_yx[y_index]
-    if x_index is not None:
-        window_cyx, window_labels_yx = window_cyx[..., x_index], window_labels_yx[:, x_index]
-    return np.ascontiguousarray(window_cyx), np.ascontiguousarray(window_labels_yx)
-
-
-def _mirror(begin: int, end: int, size: int) -> tuple[slice, npt.NDArray[np.int64] | None]:
-    """The part of an axis that mirrored positions begin..end touch, and their index within it (None: all, in order)."""
-    if begin >= 0 and end <= size:
-        return slice(begin, end), None
-    period = max(2 * (size - 1), 1)
-    index = np.arange(begin, end) % period
-    index = np.minimum(index, period - index) if size > 1 else np.zeros_like(index)
-    first = int(index.min())
-    return slice(first, int(index.max()) + 1), index - first
 
 
 def _apply_gamma(plane_yx: Float32, exponent: float) -> None:

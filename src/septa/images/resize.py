@@ -1,0 +1,51 @@
+"""Arrays at another size."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+
+def resized(image_cyx: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
+    """An image or logits at another height and width: means of areas where it shrinks, linear where it grows.
+
+    Parameters
+    ----------
+    image_cyx
+        Axes CYX, any real dtype; left untouched.
+    size
+        Height and width, pixels.
+
+    Returns
+    -------
+    ndarray
+        ``(C, *size)`` in the dtype of the image, integers rounded; the image itself where it has that size.
+
+    Examples
+    --------
+    >>> resized(np.array([[[0, 2, 10, 20]]], np.uint8), (1, 2))
+    array([[[ 1, 15]]], dtype=uint8)
+    """
+    if image_cyx.shape[1:] == size:
+        return image_cyx
+    height, width = size
+    shrinks = height * width < image_cyx.shape[1] * image_cyx.shape[2]
+    how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    exact = np.float64 if image_cyx.dtype.itemsize > 2 and image_cyx.dtype != np.float32 else np.float32
+    out = np.empty((len(image_cyx), height, width), image_cyx.dtype)
+    for plane_yx, target_yx in zip(image_cyx, out):
+        plane_yx = cv2.resize(plane_yx.astype(exact), (width, height), interpolation=how)
+        target_yx[...] = np.rint(plane_yx) if image_cyx.dtype.kind in "ui" else plane_yx
+    return out
+
+
+def resized_labels(labels_yx: NDArray[np.int32], size: tuple[int, int]) -> NDArray[np.int32]:
+    """Labels at another height and width, each pixel from the nearest; no label arises that was not there."""
+    rows, columns = (
+        np.minimum((np.arange(new) + 0.5) * old / new, old - 1).astype(np.intp)
+        for new, old in zip(size, labels_yx.shape)
+    )
+    return np.asarray(labels_yx[rows[:, None], columns])
