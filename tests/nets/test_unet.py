@@ -282,7 +282,7 @@ def positive_net(depth: int, up: str, reduction: int = 1) -> UNet:
     net = UNet(1, 1, depth=depth, width=1, norm="none", up=up, reduction=reduction).double()
     for parameter in net.parameters():
         nn.init.constant_(parameter, 0.1)
-    net.down = nn.AvgPool2d(2)  # type: ignore[assignment]
+    net.encoder.down = nn.AvgPool2d(2)  # type: ignore[attr-defined]
     return net
 
 

@@ -1,18 +1,24 @@
 """Building blocks of the nets. Each knows which input pixels its output pixels need.
 
 ``needs(span)`` answers, along one axis, which half-open span of input pixels the output pixels of ``span`` depend on.
-Composing these answers gives a net's receptive field and halo from its layers themselves.
+Both are indices into the arrays: output 0 of a convolution without padding needs inputs 0, 1 and 2, with padding -1, 0
+and 1. Composing these answers gives a net's receptive field and halo from its layers themselves.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 Span = tuple[int, int]
 NORMS = ("batch", "group", "instance", "none")
+LOCAL_NORMS = ("batch", "none")
+"""Those that do not pool over the image."""
 UPS = ("transpose", "bilinear")
 
 
@@ -36,31 +42,119 @@ def make_norm(kind: str, channels: int) -> nn.Module:
     raise ValueError(f"norm must be one of {', '.join(NORMS)}, got {kind!r}")
 
 
-class ConvBlock(nn.Module):
-    """Two 3x3 convolutions, each followed by norm and ReLU; the size stays.
+class Pointwise(nn.Conv2d):
+    """A 1x1 convolution that rounds alike at every size.
 
-    Convolutions have a bias only where no norm follows, which would cancel it.
+    On one CPU thread PyTorch leaves 1x1 convolutions to a matrix product that rounds otherwise for few pixels, unless
+    they are dilated, which a kernel of one pixel does not notice.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, norm: str) -> None:
+    def __init__(self, in_channels: int, out_channels: int, bias: bool = True) -> None:
+        super().__init__(in_channels, out_channels, 1, bias=bias)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """``(B, in_channels, Y, X)`` to ``(B, out_channels, Y, X)``."""
+        single = input.device.type == "cpu" and torch.get_num_threads() == 1
+        return functional.conv2d(input, self.weight, self.bias, dilation=2 if single else 1)
+
+
+def conv_needs(conv: nn.Conv2d, span: Span) -> Span:
+    """Input span that the outputs ``span`` of a convolution depend on, whatever its kernel, stride and padding."""
+    stride, kernel, dilation, padding = (
+        int(value[0]) for value in (conv.stride, conv.kernel_size, conv.dilation, conv.padding)
+    )
+    return span[0] * stride - padding, (span[1] - 1) * stride - padding + (kernel - 1) * dilation + 1
+
+
+def crop(x_bcyx: Tensor, height: int, width: int) -> Tensor:
+    """The centre of ``height`` x ``width`` pixels, as a view."""
+    top, left = (x_bcyx.shape[2] - height) // 2, (x_bcyx.shape[3] - width) // 2
+    return x_bcyx[:, :, top : top + height, left : left + width]
+
+
+class Squeeze(nn.Module):
+    """Squeeze and excitation: each channel is scaled by a factor told from the means of all channels over the image.
+
+    References
+    ----------
+    Hu, Shen, Sun 2018, "Squeeze-and-excitation networks", ratio 16 (arXiv 1709.01507).
+    """
+
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        bias = norm == "none"
-        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=bias)
-        self.norm1 = make_norm(norm, out_channels)
-        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=bias)
-        self.norm2 = make_norm(norm, out_channels)
-        self.relu = nn.ReLU(inplace=True)
+        hidden = max(2, channels // 16)
+        self.narrow = nn.Conv2d(channels, hidden, 1)
+        self.widen = nn.Conv2d(hidden, channels, 1)
 
     def forward(self, x_bcyx: Tensor) -> Tensor:
-        """``(B, in_channels, Y, X)`` to ``(B, out_channels, Y, X)``."""
-        x_bcyx = self.relu(self.norm1(self.conv1(x_bcyx)))
-        out: Tensor = self.relu(self.norm2(self.conv2(x_bcyx)))
+        """``(B, C, Y, X)`` to the same shape."""
+        means = x_bcyx.mean((2, 3), keepdim=True)
+        return x_bcyx * torch.sigmoid(self.widen(functional.relu(self.narrow(means))))
+
+
+class ConvBlock(nn.Module):
+    """Two 3x3 convolutions, each followed by norm and ReLU.
+
+    Convolutions have a bias only where no norm follows, which would cancel it.
+
+    Parameters
+    ----------
+    in_channels, out_channels
+        Channels before and after.
+    norm
+        One of `NORMS`.
+    valid
+        Convolutions without padding: the output is 2 pixels a side smaller. Else the size stays.
+    residual
+        The input is added before the last ReLU, through a 1x1 convolution where the channels differ.
+    squeeze
+        `Squeeze` after the second norm.
+
+    References
+    ----------
+    Zhang, Liu, Wang 2018, "Road extraction by deep residual U-Net" (arXiv 1711.10684); ReLU and norm stand where He et
+    al. 2015 have them (arXiv 1512.03385).
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        norm: str,
+        *,
+        valid: bool = False,
+        residual: bool = False,
+        squeeze: bool = False,
+    ) -> None:
+        super().__init__()
+        bias, padding = norm == "none", 0 if valid else 1
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=padding, bias=bias)
+        self.norm1 = make_norm(norm, out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=padding, bias=bias)
+        self.norm2 = make_norm(norm, out_channels)
+        self.relu = nn.ReLU(inplace=True)
+        self.squeeze = Squeeze(out_channels) if squeeze else None
+        self.shrink = 4 if valid else 0
+        """Pixels by which the output is smaller, both sides together."""
+        self.shortcut: nn.Module | None = None
+        if residual and in_channels == out_channels:
+            self.shortcut = nn.Identity()
+        elif residual:
+            self.shortcut = nn.Sequential(Pointwise(in_channels, out_channels, bias), make_norm(norm, out_channels))
+
+    def forward(self, x_bcyx: Tensor) -> Tensor:
+        """``(B, in_channels, Y, X)`` to ``(B, out_channels, Y - shrink, X - shrink)``."""
+        y_bcyx: Tensor = self.norm2(self.conv2(self.relu(self.norm1(self.conv1(x_bcyx)))))
+        if self.squeeze is not None:
+            y_bcyx = self.squeeze(y_bcyx)
+        if self.shortcut is not None:
+            y_bcyx = y_bcyx + self.shortcut(crop(x_bcyx, *y_bcyx.shape[2:]))
+        out: Tensor = self.relu(y_bcyx)
         return out
 
     def needs(self, span: Span) -> Span:
-        """Input span that the output ``span`` depends on."""
-        reach = sum(conv.kernel_size[0] // 2 for conv in (self.conv1, self.conv2))
-        return span[0] - reach, span[1] + reach
+        """Input span that the output ``span`` depends on (but for `Squeeze`, which depends on all)."""
+        return conv_needs(self.conv1, conv_needs(self.conv2, span))
 
 
 class Down(nn.MaxPool2d):
@@ -139,7 +233,7 @@ class Up(nn.Module):
         if kind == "transpose":
             self.conv = nn.ConvTranspose2d(in_channels, out_channels, 2, stride=2)
         elif kind == "bilinear":
-            self.conv = nn.Conv2d(in_channels, out_channels, 1)
+            self.conv = Pointwise(in_channels, out_channels)
             self.resize = Enlarge(2)
         else:
             raise ValueError(f"up must be one of {', '.join(UPS)}, got {kind!r}")
@@ -154,6 +248,99 @@ class Up(nn.Module):
         if isinstance(self.resize, Enlarge):
             return self.resize.needs(span)
         return span[0] // 2, (span[1] - 1) // 2 + 1
+
+
+class Encoder(Protocol):
+    """A contracting path: what `UNet` asks of it."""
+
+    channels: tuple[int, ...]
+    """Channels of its features, level 0 (full resolution) first; each level has half the size of the one before."""
+    local: bool
+    """False where it pools over the whole image."""
+
+    def __call__(self, x_bcyx: Tensor) -> list[Tensor]:
+        """Features of all levels, level 0 first."""
+
+    def needs(self, spans: Sequence[Span | None]) -> Span:
+        """Input span that the spans of its features (None: not needed) depend on together."""
+
+
+class PlainEncoder(nn.Module):
+    """The U-Net's own contracting path: a `ConvBlock` on each level, 2x2 max pooling between.
+
+    Parameters
+    ----------
+    in_channels
+        Channels of the image.
+    channels
+        Channels of each level, full resolution first.
+    norm, valid, residual, squeeze
+        As for `ConvBlock`.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: Sequence[int],
+        norm: str,
+        *,
+        valid: bool = False,
+        residual: bool = False,
+        squeeze: bool = False,
+    ) -> None:
+        super().__init__()
+        self.channels, self.local = tuple(channels), not squeeze and norm in LOCAL_NORMS
+        for level, (before, after) in enumerate(zip([in_channels, *channels], channels)):
+            block = ConvBlock(before, after, norm, valid=valid, residual=residual, squeeze=squeeze)
+            self.add_module(str(level), block)
+        self.down = Down()
+
+    def __iter__(self) -> Iterator[ConvBlock]:
+        """The blocks, full resolution first."""
+        for level in range(len(self.channels)):
+            block = self.get_submodule(str(level))
+            assert isinstance(block, ConvBlock)
+            yield block
+
+    def forward(self, x_bcyx: Tensor) -> list[Tensor]:
+        """Features of all levels, ``(B, channels[level], Y, X)``, level 0 first."""
+        features: list[Tensor] = []
+        for block in self:
+            features.append(block(self.down(features[-1]) if features else x_bcyx))
+        return features
+
+    def needs(self, spans: Sequence[Span | None]) -> Span:
+        """Input span that the spans of its features (None: not needed) depend on together."""
+        wanted: Span | None = None
+        for block, span in reversed(list(zip(self, spans, strict=True))):
+            wanted = union(span, None if wanted is None else self.down.needs(wanted))
+            wanted = None if wanted is None else block.needs(wanted)
+        if wanted is None:
+            raise ValueError("no level is needed")
+        return wanted
+
+    def sides(self, bottom: int) -> tuple[int, list[int], int]:
+        """Side of the image, that of each level's feature, and what each block takes off, if the bottom's block reads
+        an array of side ``bottom``."""
+        shrink = next(iter(self)).shrink
+        sides = [bottom - shrink]
+        for _ in self.channels[1:]:
+            sides.insert(0, 2 * bottom)
+            bottom = 2 * bottom + shrink
+        return bottom, sides, shrink
+
+
+def union(a: Span | None, b: Span | None) -> Span | None:
+    """The least span that holds both.
+
+    Examples
+    --------
+    >>> union((3, 5), (0, 4)), union(None, (0, 4))
+    ((0, 5), (0, 4))
+    """
+    if a is None or b is None:
+        return a or b
+    return min(a[0], b[0]), max(a[1], b[1])
 
 
 def initialize(net: nn.Module) -> None:

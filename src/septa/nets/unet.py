@@ -1,34 +1,54 @@
-"""The padded U-Net: output of the input's size."""
+"""The U-Net and its family: one grid of nodes, which settings fill."""
 
 from __future__ import annotations
 
 import math
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from septa.nets.blocks import ConvBlock, Down, Enlarge, Reduce, Span, Up, initialize
-
-_STEADY_VALUES = 20_480
-"""PyTorch on a CPU convolves a single input of more values with oneDNN, others with a kernel that rounds otherwise
-(``use_mkldnn`` in ATen's Convolution.cpp)."""
+from septa.nets.aspp import Pyramid
+from septa.nets.blocks import (
+    LOCAL_NORMS,
+    ConvBlock,
+    Encoder,
+    Enlarge,
+    PlainEncoder,
+    Pointwise,
+    Reduce,
+    Span,
+    Up,
+    crop,
+    initialize,
+)
+from septa.nets.gates import Gate
+from septa.nets.grid import Grid, Node, below, check
+from septa.nets.join import Join
+from septa.nets.probe import dry_run, least_steady
 
 
 class UNet(nn.Module):
-    """The U-Net with padded convolutions (output of the input's size).
+    """The U-Net family.
 
-    Level ``l`` of the contracting path has ``width * 2**l`` channels; ``depth`` poolings lead to the bottom. With
-    ``norm="batch"`` and ``up="transpose"`` it is the network that most implementations call U-Net.
+    Its nodes (i, j) lie at level i (``width * 2**i`` channels, the image halved i times) and column j. Nodes (i, 0) are
+    the features of the contracting path. Node (i, j) is a block over all nodes of its level with smaller columns, the
+    skip connections, and the enlarged node (i + 1, j - 1). The U-Net has nodes (i, 0) and (i, depth - i) alone, U-Net++
+    all with i + j <= depth. Logits come from node (0, depth). By default it is the network that most implementations
+    call U-Net; with ``padding="valid"`` and ``norm="none"`` it is the paper's.
 
     Parameters
     ----------
     in_channels, out_channels
         Channels of the image and of the logits.
     depth
-        Number of poolings, at least 1.
+        Number of poolings, at least 1. An encoder other than ``plain`` has its own.
     width
         Channels at full resolution.
+    padding
+        ``same``: logits of the image's size. ``valid``: convolutions without padding, logits `margin` pixels a side
+        smaller than the image.
     norm
         ``batch``, ``group`` (8 groups, fewer where the channels do not divide), ``instance`` or ``none``. Group and
         instance norms pool over the image: tiles then differ from the whole, see `exact_tiles`.
@@ -36,21 +56,31 @@ class UNet(nn.Module):
         ``transpose`` (2x2 up-convolution) or ``bilinear``.
     dropout
         Chance of dropping a value at the end of the contracting path, while training.
-    padding
-        ``same``.
     reduction
         1, 2, 4 or 8. Above 1 the net works on the image reduced by this factor (means of pixels) and its logits are
         enlarged bilinearly to the image's size: objects that are large in pixels are seen whole, in a fraction of the
         time. Sizes, halo and receptive field remain in pixels of the image.
+    block, squeeze
+        ``plain`` or ``residual``, and squeeze and excitation in every block (which pools over the image); see
+        `septa.nets.blocks.ConvBlock`.
+    attention, aspp
+        Attention gates on the skip connections (`septa.nets.gates.Gate`); atrous spatial pyramid pooling at the bottom
+        (`septa.nets.aspp.Pyramid`).
+    nested, deep_supervision
+        The nested skip connections of U-Net++; while training, logits of every level of the expanding path (``nested``:
+        of all nodes (0, j)).
+    encoder
+        ``plain``, or a name that `septa.nets.encoders.make_encoder` knows.
 
     Raises
     ------
     ValueError
-        A parameter is out of its range.
+        A parameter is out of its range, or two exclude each other.
 
     References
     ----------
-    Ronneberger, Fischer, Brox 2015, "U-Net" (arXiv 1505.04597), figure 1; padded as in most implementations since.
+    Ronneberger, Fischer, Brox 2015, "U-Net" (arXiv 1505.04597), figure 1.
+    Zhou et al. 2018, "UNet++" (arXiv 1807.10165), figure 1.
 
     Examples
     --------
@@ -59,142 +89,309 @@ class UNet(nn.Module):
     torch.Size([1, 2, 37, 50])
     >>> net.multiple, net.halo, net.receptive_field
     (4, 24, 44)
+    >>> net = UNet(1, 2, depth=4, width=1, padding="valid")
+    >>> net.margin, net.output_size(572), net.input_size(500)
+    (92, 388, 684)
     """
 
     def __init__(
         self,
         in_channels: int,
         out_channels: int,
+        *,
         depth: int = 4,
         width: int = 64,
+        padding: str = "same",
         norm: str = "batch",
         up: str = "transpose",
         dropout: float = 0.0,
-        padding: str = "same",
         reduction: int = 1,
+        block: str = "plain",
+        squeeze: bool = False,
+        attention: bool = False,
+        aspp: bool = False,
+        nested: bool = False,
+        deep_supervision: bool = False,
+        encoder: str = "plain",
     ) -> None:
+        settings = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         super().__init__()
-        if min(in_channels, out_channels, depth, width) < 1:
-            raise ValueError(
-                f"in_channels, out_channels, depth and width must be at least 1, "
-                f"got {in_channels}, {out_channels}, {depth}, {width}"
-            )
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout must be at least 0 and below 1, got {dropout}")
-        if padding != "same":
-            raise ValueError(f"padding must be 'same', got {padding!r}")
-        if reduction not in (1, 2, 4, 8):
-            raise ValueError(f"reduction must be 1, 2, 4 or 8, got {reduction}")
-        self.in_channels, self.out_channels = in_channels, out_channels
-        self.depth, self.width, self.norm, self.reduction = depth, width, norm, reduction
-        channels = [width * 2**level for level in range(depth + 1)]
-        self.encoder = nn.ModuleList(
-            ConvBlock(before, after, norm) for before, after in zip([in_channels, *channels], channels)
-        )
-        self.down = Down()
+        check(settings)
+        self._settings = settings
+        self.in_channels, self.out_channels, self.width = in_channels, out_channels, width
+        self.norm, self.reduction, self.valid = norm, reduction, padding == "valid"
+        self.nested, self.deep_supervision, self._exact = nested, deep_supervision, not squeeze and norm in LOCAL_NORMS
+        # Beyond the edges of a valid net's arrays the image goes on, while bilinear interpolation repeats the edge.
+        self._trim = int(self.valid and (up == "bilinear" or attention))
+        options = {"valid": self.valid, "residual": block == "residual", "squeeze": squeeze}
+        self.encoder: Encoder
+        if encoder == "plain":
+            channels = [width << level for level in range(depth + 1)]
+            self.encoder = PlainEncoder(in_channels, channels, norm, **options)
+        else:
+            from septa.nets.encoders import make_encoder
+
+            self.encoder = make_encoder(encoder, in_channels, width, norm)
+        self.depth = len(self.encoder.channels) - 1
+        self.aspp = Pyramid(self.encoder.channels[-1], norm) if aspp else None
         self.dropout = nn.Dropout(dropout)
-        self.up = nn.ModuleList(Up(channels[level + 1], channels[level], up) for level in range(depth))
-        self.decoder = nn.ModuleList(ConvBlock(2 * channels[level], channels[level], norm) for level in range(depth))
-        self.head = nn.Conv2d(channels[0], out_channels, 1)
-        self.reduce, self.enlarge = Reduce(reduction), Enlarge(reduction)
-        initialize(self)
+        self._grid = Grid(self.depth, nested)
+        self._supervised = self._grid.supervised(deep_supervision)
+        self._least, self._sides = self._grid.smallest(self.encoder, self._trim)
+        self.up, self.decoder, self.gate = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
+        for node in sorted(self._grid.order):
+            key, coarse, here = self._grid.key(node), self._channels(below(node)), width << node[0]
+            skips = sum(self._channels(skip) for skip in self._grid.skips(node))
+            self.up[key] = Up(coarse, here, up)
+            self.decoder[key] = ConvBlock(skips + here, here, norm, **options)
+            if attention:
+                self.gate[key] = Gate(skips, coarse, max(1, here // 2), self._trim)
+        self.head = Pointwise(width, out_channels)
+        self.heads = nn.ModuleDict(
+            {self._grid.key(node): Pointwise(self._channels(node), out_channels) for node in self._supervised[1:]}
+        )
+        self.reduce, self.enlarge = Reduce(reduction), nn.ModuleList(Enlarge(reduction << i) for i in range(self.depth))
+        for name, part in self.named_children():
+            if encoder == "plain" or name != "encoder":  # others have begun as their papers say
+                initialize(part)
+
+    def _channels(self, node: Node) -> int:
+        return self.encoder.channels[node[0]] if node[1] == 0 else self.width << node[0]
+
+    def _join(self, node: Node) -> Join:
+        key = self._grid.key(node)
+        return Join(self.up[key], self.gate[key] if self.gate else None, self.decoder[key], self._trim)
 
     @property
     def multiple(self) -> int:
-        """Sizes that are multiples of this need no padding: 2**depth times the reduction."""
+        """Shifting the image by a multiple of this shifts the logits: 2**depth times the reduction."""
         return self.reduction << self.depth
 
     @property
-    def exact_tiles(self) -> bool:
-        """Whether a tile's core equals the same pixels of the whole image: not where a norm pools over the image."""
-        return self.norm in ("batch", "none")
+    def margin(self) -> int:
+        """Pixels a side by which the logits are smaller than the image: 0 where convolutions are padded."""
+        return (self._least - self._sides[0, self.depth]) // 2 if self.valid else 0
+
+    def valid_size(self, size: int) -> int:
+        """The nearest side of an image, pixels, that `forward` takes (of two as near the larger); see `output_size`.
+
+        With ``padding="valid"`` every pooling has to find an even side, and at least one pixel has to come out.
+        """
+        if not self.valid:
+            return size
+        return self._least + max(0, (size - self._least + self.multiple // 2) // self.multiple) * self.multiple
+
+    def output_size(self, size: int) -> int:
+        """Side of the logits, pixels, for an image of side ``size``.
+
+        Raises
+        ------
+        ValueError
+            `forward` takes no image of this side; names the nearest two that it takes.
+        """
+        if self.valid_size(size) != size:
+            low = max(self._least, self.input_size(size - 2 * self.margin) - self.multiple)
+            sides = f"{low} or {low + self.multiple}"
+            raise ValueError(f"with padding=valid a side of {size} pixels is no valid size; the nearest are {sides}")
+        return size - 2 * self.margin
+
+    def input_size(self, size: int) -> int:
+        """The smallest side of an image, pixels, that `forward` takes and whose logits have at least side ``size``."""
+        if not self.valid:
+            return size
+        return self._least + max(0, math.ceil((size + 2 * self.margin - self._least) / self.multiple)) * self.multiple
+
+    def padded_size(self, height: int, width: int) -> tuple[int, int]:
+        """Size of the array that an image of this size becomes before the first convolution.
+
+        ``padding="same"``: the next multiple of `multiple`, and at least two of it, to which `forward` pads. ``valid``:
+        the mirrored image that gives logits for all of it.
+        """
+        if self.valid:
+            return self.input_size(height), self.input_size(width)
+        step = self.multiple
+        return max(2, math.ceil(height / step)) * step, max(2, math.ceil(width / step)) * step
 
     @property
-    def steady_pixels(self) -> int:
-        """Pixels from which on PyTorch's CPU kernels for a single image no longer depend on its size.
-
-        The convolutions with the fewest values to read are the first one and the first one of the bottom level.
-        """
-        values_per_pixel = min(self.in_channels, self.width / (1 << (self.depth + 1)))
-        return math.floor(_STEADY_VALUES * self.reduction**2 / values_per_pixel) + 1
+    def exact_tiles(self) -> bool:
+        """Whether a tile's core equals the same pixels of the whole image: not where a layer pools over the image."""
+        return self._exact and self.encoder.local
 
     @property
     def halo(self) -> int:
-        """Context that a core needs on each side, pixels, rounded up to a multiple of `multiple`.
+        """Context that a core needs on each side, pixels.
 
-        Cores start and end at multiples of `multiple`, so the span of one such cell tells it for all.
+        ``padding="same"``: rounded up to a multiple of `multiple`; cores start and end at multiples of `multiple`, so
+        the span of one such core tells it for all. ``valid``: `margin`.
         """
+        if self.valid:
+            return self.margin
         low, high = self.needs((0, self.multiple))
         return math.ceil(max(-low, high - self.multiple) / self.multiple) * self.multiple
 
     @property
     def receptive_field(self) -> int:
         """Largest number of input pixels along one axis that can change one output pixel."""
-        spans = [self.needs((at, at + 1)) for at in range(self.multiple)]
-        return max(high - low for low, high in spans)
+        return max(high - low for low, high in (self.needs((at, at + 1)) for at in range(self.multiple)))
 
     def needs(self, span: Span) -> Span:
         """Half-open span of input pixels that the output pixels of ``span`` depend on, along one axis.
 
-        Follows both ways back through the layers, the skip connection and the deeper level, and takes their union.
+        Both are indices into the arrays that `forward` takes and returns: with ``padding="valid"`` output 0 lies
+        `margin` pixels inside the image, and its span starts at 0 or later.
         """
-        if self.reduction == 1:
-            return self._needs(span, 0)
-        return self.reduce.needs(self._needs(self.enlarge.needs(span), 0))
+        if self.reduction > 1:
+            span = Enlarge(self.reduction).needs(span)
+        spans = {}
+        for node in self._supervised if self.nested else self._supervised[:1]:
+            inside = (self._sides[node] - self._sides[0, self.depth]) // 2
+            spans[node] = span[0] + inside, span[1] + inside
+        return self._needs(spans)
 
-    def _needs(self, span: Span, level: int) -> Span:
-        if level < self.depth:
-            decoder, up = self.decoder[level], self.up[level]
-            assert isinstance(decoder, ConvBlock)
-            assert isinstance(up, Up)
-            span = decoder.needs(span)
-            deeper = self.down.needs(self._needs(up.needs(span), level + 1))
-            span = min(span[0], deeper[0]), max(span[1], deeper[1])
-        encoder = self.encoder[level]
-        assert isinstance(encoder, ConvBlock)
-        return encoder.needs(span)
+    def node_needs(self, level: int, column: int, span: Span) -> Span:
+        """Half-open span of input pixels that the pixels ``span`` of node (level, column) depend on, along one axis.
 
-    def padded_size(self, height: int, width: int) -> tuple[int, int]:
-        """Size to which `forward` pads: the next multiple of `multiple`, and at least two of it."""
-        step = self.multiple
-        return max(2, math.ceil(height / step)) * step, max(2, math.ceil(width / step)) * step
-
-    def forward(self, image_bcyx: Tensor) -> Tensor:
-        """Logits of the input's size.
-
-        Parameters
-        ----------
-        image_bcyx
-            Normalised images, float, ``(B, in_channels, Y, X)``, Y and X at least 1. A size that is no multiple of
-            `multiple` is padded below and at the right by repeating the edge, and the logits are cropped.
-
-        Returns
-        -------
-        Tensor
-            Logits ``(B, out_channels, Y, X)``.
+        ``span`` counts the node's own pixels, of 2**level times the reduction input pixels each.
 
         Raises
         ------
         ValueError
-            Another number of axes or channels.
+            The net has no such node.
+        """
+        if (level, column) not in self._sides:
+            raise ValueError(f"this net has no node ({level}, {column})")
+        return self._needs({(level, column): span})
+
+    def _needs(self, spans: dict[Node, Span]) -> Span:
+        """From the spans of some nodes back through the grid; every way counts, skip connections and deeper levels."""
+        spans = self._grid.trace(spans, self._sides, lambda node, span: self._join(node).needs(span))
+        features = [spans.get((level, 0)) for level in range(self.depth + 1)]
+        if self.aspp is not None and features[-1] is not None:
+            features[-1] = self.aspp.needs(features[-1])
+        span = self.encoder.needs(features)
+        return self.reduce.needs(span) if self.reduction > 1 else span
+
+    @cached_property
+    def _steady(self) -> tuple[int, int]:
+        least, twin = self._least if self.valid else 2 * self.multiple, self._twin()
+        return least_steady(*(dry_run(twin, self.in_channels, side) for side in (least, least + self.multiple)))
+
+    @property
+    def steady_pixels(self) -> int:
+        """Pixels from which on PyTorch's CPU kernels for a single image no longer depend on its size."""
+        return self._steady[0]
+
+    @property
+    def steady_side(self) -> int:
+        """Side of a window, pixels, from which on this holds for nets of many channels too."""
+        return self._steady[1]
+
+    @cached_property
+    def bytes_per_pixel(self) -> int:
+        """Memory of an inference pass in float32 at its peak, bytes per pixel of the image."""
+        return dry_run(self._twin(), self.in_channels, self.valid_size(64 * self.multiple)).bytes_per_pixel
+
+    def _twin(self) -> UNet:
+        with torch.device("meta"):
+            return UNet(**self._settings).eval()
+
+    @property
+    def supervision_weights(self) -> tuple[float, ...]:
+        """Weight in the loss of each output of `forward` while training, finest first; their sum is 1.
+
+        Equal for U-Net++, as its paper has them; else each coarser level counts half.
+        """
+        weights = [1.0 if self.nested else 0.5**at for at in range(len(self._supervised))]
+        return tuple(weight / sum(weights) for weight in weights)
+
+    def forward(self, image_bcyx: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """Logits.
+
+        Parameters
+        ----------
+        image_bcyx
+            Normalised images, float, ``(B, in_channels, Y, X)``. With ``padding="same"`` Y and X are at least 1; a size
+            that is no multiple of `multiple` is padded below and at the right by repeating the edge, and the logits are
+            cropped. With ``valid`` Y and X are sizes that `valid_size` returns.
+
+        Returns
+        -------
+        Tensor
+            Logits ``(B, out_channels, Y - 2 * margin, X - 2 * margin)``. With nested nodes and deep supervision their
+            mean over all heads. While training with deep supervision a tuple of such tensors, one for each head, finest
+            first.
+
+        Raises
+        ------
+        ValueError
+            Another number of axes or channels, or a size that a valid net does not take.
         """
         if image_bcyx.ndim != 4 or image_bcyx.shape[1] != self.in_channels:
             raise ValueError(f"expected a tensor (B, {self.in_channels}, Y, X), got {tuple(image_bcyx.shape)}")
-        height, width = image_bcyx.shape[-2:]
-        full_height, full_width = self.padded_size(height, width)
+        height, width = image_bcyx.shape[2:]
+        size = self.output_size(height), self.output_size(width)
         x = image_bcyx
-        if (full_height, full_width) != (height, width):
-            x = functional.pad(x, (0, full_width - width, 0, full_height - height), mode="replicate")
+        if not self.valid and (padded := self.padded_size(height, width)) != (height, width):
+            x = functional.pad(x, (0, padded[1] - width, 0, padded[0] - height), mode="replicate")
         if self.reduction > 1:
             x = self.reduce(x)
-        skips = []
-        for level, block in enumerate(self.encoder):
-            x = block(x if level == 0 else self.down(x))
-            skips.append(x)
-        x = self.dropout(skips.pop())
-        for level in reversed(range(self.depth)):
-            x = self.decoder[level](torch.cat([skips.pop(), self.up[level](x)], dim=1))
-        logits: Tensor = self.head(x)
-        if self.reduction > 1:
-            logits = self.enlarge(logits)
-        return logits[..., :height, :width]
+        logits = self._run(x, size)
+        if self.training and self.deep_supervision:
+            return tuple(logits)
+        return logits[0] if len(logits) == 1 else sum(logits[1:], logits[0]) / len(logits)
+
+    def _run(self, x: Tensor, size: tuple[int, int]) -> list[Tensor]:
+        features = {(level, 0): feature for level, feature in enumerate(self.encoder(x))}
+        bottom = (self.depth, 0)
+        if self.aspp is not None:
+            features[bottom] = self.aspp(features[bottom])
+        features[bottom] = self.dropout(features[bottom])
+        logits = dict.fromkeys(self._answering(), x)
+        for node in self._grid.order:
+            join = self._join(node)
+            joined = join([features[skip] for skip in self._grid.skips(node)], features[below(node)])
+            for read in self._grid.last_reads[node]:  # before the block, where memory is at its peak
+                del features[read]
+            features[node] = join.block(joined)
+            del joined
+            if node in logits:
+                logits[node] = self._logits(node, features[node], size)
+        return list(logits.values())
+
+    def _answering(self) -> list[Node]:
+        """Nodes whose heads make the output, finest first."""
+        return self._supervised if self.training or self.nested else self._supervised[:1]
+
+    def _logits(self, node: Node, x: Tensor, size: tuple[int, int]) -> Tensor:
+        head = self.head if node == (0, self.depth) else self.heads[self._grid.key(node)]
+        logits: Tensor = head(x)
+        if (self.reduction << node[0]) > 1:
+            logits = self.enlarge[node[0]](logits)
+        return crop(logits, *size) if self.valid else logits[..., : size[0], : size[1]]
+
+    def pruned(self, depth: int) -> UNet:
+        """The smaller net of the nodes with i + j <= depth and the head of node (0, depth), with the same weights.
+
+        Raises
+        ------
+        ValueError
+            The net is not nested with deep supervision and the plain encoder, or ``depth`` is none of 1 .. its own.
+        """
+        if not (self.nested and self.deep_supervision and isinstance(self.encoder, PlainEncoder)):
+            raise ValueError("only a net with nested=true, deep_supervision=true and encoder=plain can be pruned")
+        if not 1 <= depth <= self.depth:
+            raise ValueError(f"depth must be 1 to {self.depth}, got {depth}")
+        aspp = self.aspp if depth == self.depth else None
+        changes = {"depth": depth, "deep_supervision": False, "aspp": aspp is not None}
+        with torch.device("meta"):
+            small = UNet(**{**self._settings, **changes})
+        for level in range(depth + 1):
+            small.encoder.add_module(str(level), self.encoder.get_submodule(str(level)))  # type: ignore[attr-defined]
+        for name in ("up", "decoder", "gate"):
+            mine, its = getattr(self, name), getattr(small, name)
+            its.update({key: mine[key] for key in its})
+        small.aspp, small.dropout = aspp, self.dropout
+        head = self.head if depth == self.depth else self.heads[f"0_{depth}"]
+        assert isinstance(head, Pointwise)
+        small.head = head
+        return small.train(self.training)

@@ -1,0 +1,141 @@
+"""The grid of nodes that the nets of the family share, and which of its places a net fills."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import count
+from typing import Any
+
+from septa.nets.blocks import Encoder, PlainEncoder, Span, union
+
+Node = tuple[int, int]
+"""Level, column."""
+
+
+def below(node: Node) -> Node:
+    """The coarser node that a node enlarges."""
+    return node[0] + 1, node[1] - 1
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Nodes (i, j) at level i and column j.
+
+    Column 0 is the contracting path. A node of another column reads those before it at its level, and the node `below`.
+    Without ``nested`` there are only the columns 0 and depth - i, else all with i + j <= depth.
+
+    Examples
+    --------
+    >>> Grid(2, nested=False).order, Grid(2, nested=True).order
+    ([(1, 1), (0, 2)], [(0, 1), (1, 1), (0, 2)])
+    """
+
+    depth: int
+    nested: bool
+
+    @cached_property
+    def order(self) -> list[Node]:
+        """Nodes of columns above 0 in an order in which they can be computed: diagonals, each from the bottom up."""
+        diagonals = range(1, self.depth + 1) if self.nested else [self.depth]
+        return [(diagonal - column, column) for diagonal in diagonals for column in range(1, diagonal + 1)]
+
+    @cached_property
+    def last_reads(self) -> dict[Node, list[Node]]:
+        """For each node, those that no later one reads."""
+        readers = {source: node for node in self.order for source in [*self.skips(node), below(node)]}
+        return {node: [source for source, reader in readers.items() if reader == node] for node in self.order}
+
+    def skips(self, node: Node) -> list[Node]:
+        """The nodes of its level that a node reads."""
+        level, column = node
+        return [(level, before) for before in range(column) if before == 0 or (level, before) in self.order]
+
+    def key(self, node: Node) -> str:
+        """Name of a node's layers; one number suffices where a level has one node beside its encoder."""
+        return f"{node[0]}_{node[1]}" if self.nested else str(node[0])
+
+    def supervised(self, deep: bool) -> list[Node]:
+        """Nodes with a head, finest first."""
+        if not deep:
+            return [(0, self.depth)]
+        if self.nested:
+            return [(0, column) for column in range(self.depth, 0, -1)]
+        return [(level, self.depth - level) for level in range(self.depth)]
+
+    def smallest(self, encoder: Encoder, trim: int) -> tuple[int, dict[Node, int]]:
+        """The smallest image that leaves a pixel to every node.
+
+        Parameters
+        ----------
+        encoder
+            The contracting path.
+        trim
+            Pixels a side that are cut from an enlarged node.
+
+        Returns
+        -------
+        int
+            Side of the image, pixels.
+        dict
+            Side of each node's output, in its own pixels.
+        """
+        for bottom in count(1):
+            image, levels, shrink = bottom << self.depth, [bottom << self.depth - at for at in range(self.depth + 1)], 0
+            if isinstance(encoder, PlainEncoder):
+                image, levels, shrink = encoder.sides(bottom)
+            sides = {(level, 0): side for level, side in enumerate(levels)}
+            for node in self.order:
+                sides[node] = 2 * (sides[below(node)] - trim) - shrink
+            if min(sides.values()) >= 1:
+                break
+        return image, sides
+
+    def trace(
+        self, spans: Mapping[Node, Span], sides: Mapping[Node, int], needs: Callable[[Node, Span], tuple[Span, Span]]
+    ) -> dict[Node, Span]:
+        """From the spans of some nodes back through the grid; every way counts, skip connections and deeper levels.
+
+        Parameters
+        ----------
+        spans
+            What is wanted of some nodes.
+        sides
+            From `smallest`; their differences tell how much of a skip connection is cut.
+        needs
+            As `septa.nets.join.Join.needs`, of the node given.
+        """
+        found = dict(spans)
+        for node in reversed(self.order):
+            if node in found:
+                doubled, coarse = needs(node, found[node])
+                reads = {below(node): coarse}
+                for skip in self.skips(node):
+                    inside = sides[skip] // 2 - sides[below(node)]
+                    reads[skip] = doubled[0] + inside, doubled[1] + inside
+                found |= {source: union(found.get(source), read) or read for source, read in reads.items()}
+        return found
+
+
+def check(settings: dict[str, Any]) -> None:
+    """ValueError for a setting of `septa.nets.UNet` out of its range, or two that exclude each other."""
+    counts = [settings[name] for name in ("in_channels", "out_channels", "depth", "width")]
+    if min(counts) < 1:
+        raise ValueError(
+            f"in_channels, out_channels, depth and width must be at least 1, got {', '.join(map(str, counts))}"
+        )
+    if not 0 <= settings["dropout"] < 1:
+        raise ValueError(f"dropout must be at least 0 and below 1, got {settings['dropout']}")
+    for name, allowed in (("padding", ("same", "valid")), ("block", ("plain", "residual"))):
+        if settings[name] not in allowed:
+            raise ValueError(f"{name} must be {' or '.join(allowed)}, got {settings[name]!r}")
+    if settings["reduction"] not in (1, 2, 4, 8):
+        raise ValueError(f"reduction must be 1, 2, 4 or 8, got {settings['reduction']}")
+    if settings["padding"] == "valid":
+        for name, value in {"reduction": 1, "aspp": False, "encoder": "plain"}.items():
+            if settings[name] != value:
+                raise ValueError(
+                    f"padding=valid and {name}={str(settings[name]).lower()} exclude each other; "
+                    f"set padding=same or {name}={str(value).lower()}"
+                )
