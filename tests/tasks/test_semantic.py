@@ -5,6 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
 
 from septa.recipe import IGNORE, Loss
 from septa.tasks.losses import binary_cross_entropy, cross_entropy, soft_dice
@@ -95,8 +98,188 @@ def test_all_ignored_costs_nothing_and_has_zero_gradient(multilabel: bool) -> No
     assert not logits.grad.any()
 
 
-def test_softmax_cross_entropy_of_overlapping_classes_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"use loss\.bce"):
-        Semantic(2, multilabel=True).check(Loss())
-    Semantic(2, multilabel=True).check(Loss(cross_entropy=0, bce=1))
-    Semantic(2).check(Loss())
+@pytest.mark.parametrize("task", [Semantic(2, multilabel=True), Semantic(3, multilabel=True, sigmoid=True)])
+def test_softmax_cross_entropy_of_overlapping_classes_is_refused(task: Semantic) -> None:
+    with pytest.raises(ValueError, match=r"these overlap: use loss\.bce"):
+        task.check(Loss())
+    task.check(Loss(cross_entropy=0, bce=1))
+    with pytest.raises(ValueError, match=r"loss\.border_weight needs exclusive classes"):
+        task.check(Loss(cross_entropy=0, bce=1, border_weight=10))
+
+
+def test_softmax_cross_entropy_of_one_output_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"net\.output is sigmoid: use loss\.bce"):
+        Semantic(2, sigmoid=True).check(Loss())
+    Semantic(2, sigmoid=True).check(Loss(cross_entropy=0, bce=1, border_weight=10))
+    Semantic(2).check(Loss(bce=1, border_weight=10))
+
+
+# --- one output for two classes -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("classes", [1, 3, 4])
+def test_one_output_is_for_two_classes(classes: int) -> None:
+    with pytest.raises(ValueError, match=f"net.output=sigmoid .* not for {classes}"):
+        Semantic(classes, sigmoid=True)
+    assert Semantic(classes, multilabel=True, sigmoid=True).outputs == classes
+    assert Semantic(classes).outputs == classes
+
+
+def test_one_output_says_what_two_with_that_difference_say() -> None:
+    rng = np.random.default_rng(3)
+    logits_kyx = rng.normal(0, 4, (2, 7, 9)).astype(np.float32)
+    logits_kyx[:, 0] = 0
+    one, two = Semantic(2, sigmoid=True), Semantic(2)
+    assert (one.outputs, two.outputs) == (1, 2)
+    difference_kyx = logits_kyx[1:] - logits_kyx[:1]
+    probabilities_kyx = one.probabilities(difference_kyx)
+    assert probabilities_kyx.dtype == np.float32
+    np.testing.assert_allclose(probabilities_kyx, two.probabilities(logits_kyx), rtol=0, atol=1e-6)
+    labels_yx = one.decode(difference_kyx)
+    assert labels_yx.dtype == np.int32
+    np.testing.assert_array_equal(labels_yx, two.decode(logits_kyx))
+    assert not labels_yx[0].any()
+
+
+def test_the_loss_of_one_output_by_loops() -> None:
+    rng = np.random.default_rng(5)
+    logits, target = rng.normal(0, 2, (2, 1, 4, 5)), rng.integers(-1, 2, (2, 4, 5))
+    weights = rng.uniform(0.2, 3, (2, 4, 5))
+    entropy = total = overlap = sizes = 0.0
+    for b, y, x in np.ndindex(2, 4, 5):
+        truth, weight = int(target[b, y, x]), float(weights[b, y, x])
+        if truth == IGNORE:
+            continue
+        chance = 1 / (1 + math.exp(-logits[b, 0, y, x]))
+        entropy -= weight * math.log(chance if truth else 1 - chance)
+        total += weight
+        overlap += weight * chance * truth
+        sizes += weight * (chance + truth)
+    expected = 0.7 * entropy / total + 2 * (1 - (2 * overlap + 1) / (sizes + 1))
+    terms = Loss(cross_entropy=0, bce=0.7, dice=2)
+    found = Semantic(2, sigmoid=True).loss(
+        torch.tensor(logits), torch.tensor(target), terms, weights_byx=torch.tensor(weights)
+    )
+    assert found.item() == pytest.approx(expected, rel=1e-6)
+    same = Semantic(2, sigmoid=True).one_hot(torch.tensor(target))
+    np.testing.assert_array_equal(same.numpy(), (target == 1)[:, None])
+
+
+# --- logits from probabilities ------------------------------------------------------------------------------------
+
+TASKS = [
+    Semantic(2),
+    Semantic(5),
+    Semantic(2, sigmoid=True),
+    Semantic(1, multilabel=True),
+    Semantic(4, multilabel=True),
+]
+
+
+@pytest.mark.parametrize("task", TASKS, ids=repr)
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10**6), scale=st.sampled_from([0.1, 3.0, 30.0, 300.0]))
+def test_as_logits_gives_logits_of_these_probabilities(task: Semantic, seed: int, scale: float) -> None:
+    logits_kyx = np.random.default_rng(seed).normal(0, scale, (task.outputs, 6, 7)).astype(np.float32)
+    probabilities_kyx = task.probabilities(logits_kyx)
+    before_kyx = probabilities_kyx.copy()
+    back_kyx = task.as_logits(probabilities_kyx)
+    assert back_kyx.shape == logits_kyx.shape
+    assert back_kyx.dtype == np.float32
+    assert np.isfinite(back_kyx).all()
+    np.testing.assert_array_equal(probabilities_kyx, before_kyx)
+    np.testing.assert_allclose(task.probabilities(back_kyx), probabilities_kyx, rtol=0, atol=1e-6)
+    if task.multilabel:
+        clear_yx = (np.abs(probabilities_kyx - 0.5) > 1e-5).all(0)
+    else:
+        low_yx, high_yx = np.sort(probabilities_kyx, axis=0)[-2:]
+        clear_yx = high_yx - low_yx > 1e-5
+    np.testing.assert_array_equal(task.decode(back_kyx)[clear_yx], task.decode(logits_kyx)[clear_yx])
+
+
+@pytest.mark.parametrize("task", TASKS, ids=repr)
+def test_sure_probabilities_have_finite_logits(task: Semantic) -> None:
+    planes = np.random.default_rng(0).integers(0, 2, (4, 3, 3)).astype(np.float32)
+    if not task.multilabel:
+        planes = np.eye(task.classes, dtype=np.float32)[:, None]
+    planes = planes[: task.classes]
+    logits_kyx = task.as_logits(planes)
+    assert np.isfinite(logits_kyx).all()
+    np.testing.assert_allclose(task.probabilities(logits_kyx), planes, rtol=0, atol=1e-6)
+
+
+# --- targets and weight maps --------------------------------------------------------------------------------------
+
+
+def equation_2(labels_yx: np.ndarray, class_weights: tuple[float, ...], w0: float, sigma: float) -> np.ndarray:
+    """Oracle: w(x) = w_c(x) + w0 exp(-(d1(x) + d2(x))^2 / 2 sigma^2), cells being the regions of each class above 0."""
+    distances = []
+    for label in range(1, int(labels_yx.max()) + 1):
+        regions_yx, count = ndimage.label(labels_yx == label)
+        distances += [ndimage.distance_transform_edt(regions_yx != number) for number in range(1, count + 1)]
+    expected_yx = np.choose(np.maximum(labels_yx, 0), class_weights).astype(np.float64)
+    if len(distances) > 1:
+        d1_yx, d2_yx = np.sort(distances, axis=0)[:2]
+        expected_yx += w0 * np.exp(-((d1_yx + d2_yx) ** 2) / (2 * sigma**2))
+    return expected_yx
+
+
+def blobs(classes: int, seed: int, size: tuple[int, int] = (50, 60)) -> np.ndarray:
+    """Regions of every class, some of which touch, and ignored pixels."""
+    rng = np.random.default_rng(seed)
+    y, x = np.ogrid[: size[0], : size[1]]
+    labels_yx = np.zeros(size, np.int32)
+    for _ in range(9):
+        middle_y, middle_x, radius = rng.uniform((0, 0, 2), (*size, 8))
+        labels_yx[(y - middle_y) ** 2 + (x - middle_x) ** 2 < radius**2] = rng.integers(1, classes)
+    labels_yx[rng.random(size) < 0.03] = IGNORE
+    return labels_yx
+
+
+@pytest.mark.parametrize(("classes", "sigmoid"), [(2, False), (2, True), (4, False)])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(("w0", "sigma"), [(10.0, 5.0), (0.5, 12.0)])
+def test_the_weight_map_is_equation_2(classes: int, sigmoid: bool, weighted: bool, w0: float, sigma: float) -> None:
+    terms = Loss(border_weight=w0, border_sigma=sigma)
+    class_weights = tuple(0.5 + k for k in range(classes)) if weighted else (1.0,) * classes
+    weights_k = np.array(class_weights, np.float32) if weighted else None
+    for seed in range(2):
+        labels_yx = blobs(classes, seed)
+        before_yx = labels_yx.copy()
+        target_yx, weights_yx = Semantic(classes, sigmoid=sigmoid).encode(labels_yx, terms, weights_k)
+        np.testing.assert_array_equal(target_yx, labels_yx)
+        np.testing.assert_array_equal(labels_yx, before_yx)
+        assert weights_yx is not None
+        assert weights_yx.dtype == np.float32
+        counts = labels_yx != IGNORE
+        expected_yx = equation_2(labels_yx, class_weights, w0, sigma)
+        assert np.ptp(expected_yx) > w0 / 4
+        np.testing.assert_allclose(weights_yx[counts], expected_yx[counts], rtol=0, atol=1e-5)
+
+
+def test_weight_maps_are_made_only_where_needed() -> None:
+    labels_yx, weights_k = blobs(2, 0), np.array([0.25, 4.0], np.float32)
+    assert Semantic(2).encode(labels_yx, Loss())[1] is None
+    assert Semantic(2).encode(labels_yx, Loss(), weights_k)[1] is None  # the loss knows classes
+    assert Semantic(2, multilabel=True, sigmoid=True).encode(labels_yx, Loss(), weights_k)[1] is None
+    assert Semantic(2, sigmoid=True).encode(labels_yx, Loss())[1] is None
+    weights_yx = Semantic(2, sigmoid=True).encode(labels_yx, Loss(), weights_k)[1]
+    assert weights_yx is not None
+    counts = labels_yx != IGNORE
+    np.testing.assert_array_equal(weights_yx[counts], np.where(labels_yx == 1, 4.0, 0.25)[counts])
+
+
+def test_a_map_with_class_weights_costs_what_class_weights_cost() -> None:
+    labels_yx, weights_k = blobs(3, 1), np.array([0.25, 4.0, 1.0], np.float32)
+    task, entropy = Semantic(3), Loss(dice=0)
+    logits, target = torch.randn(1, 3, *labels_yx.shape), torch.from_numpy(labels_yx)[None].long()
+    weights_yx = task.weight_map(labels_yx, labels_yx, Loss(border_weight=1e-30), weights_k)
+    assert weights_yx is not None
+    by_map = task.loss(logits, target, entropy, weights_byx=torch.from_numpy(weights_yx)[None])
+    by_class = task.loss(logits, target, entropy, class_weights_k=torch.from_numpy(weights_k))
+    torch.testing.assert_close(by_map, by_class)
+
+
+def test_labels_are_their_own_classes() -> None:
+    labels_yx = blobs(4, 2)
+    np.testing.assert_array_equal(Semantic(4).class_labels(labels_yx), labels_yx)

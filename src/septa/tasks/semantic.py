@@ -14,6 +14,8 @@ from torch.nn import functional
 from septa import recipe
 from septa.recipe import IGNORE
 from septa.tasks import losses
+from septa.tasks.border_weights import border_weights
+from septa.tasks.components import components
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,13 @@ class Semantic:
         Number of classes K, which is the number of channels that the net puts out.
     multilabel
         Whether classes may overlap. Each then has its own sigmoid, and there is no background class.
+    sigmoid
+        Whether two exclusive classes share one output, the logit of class 1 against class 0.
+
+    Raises
+    ------
+    ValueError
+        ``sigmoid`` with more than two classes.
 
     Examples
     --------
@@ -38,9 +47,77 @@ class Semantic:
 
     classes: int
     multilabel: bool = False
+    sigmoid: bool = False
+
+    tilewise = True
+    """Each tile is decoded by itself."""
+
+    def __post_init__(self) -> None:
+        if self.sigmoid and not self.multilabel and self.classes != 2:
+            raise ValueError(f"net.output=sigmoid is for two classes, or for overlapping ones, not for {self.classes}")
+
+    @property
+    def _one_output(self) -> bool:
+        return self.sigmoid and not self.multilabel
+
+    @property
+    def outputs(self) -> int:
+        """Channels that the net puts out: one for each class, or one in all."""
+        return 1 if self._one_output else self.classes
+
+    def encode(
+        self,
+        labels_yx: NDArray[np.int32],
+        terms: recipe.Loss,
+        class_weights_k: NDArray[np.float32] | None = None,
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32] | None]:
+        """Labels of a patch to what the net is trained on.
+
+        Parameters
+        ----------
+        labels_yx
+            Encoded labels, int32 YX, after augmentation.
+        terms
+            Its border weight map is used.
+        class_weights_k
+            Weight of each class.
+
+        Returns
+        -------
+        target_yx
+            int32 YX, the labels.
+        weights_yx
+            Weight map, float32 YX, with the class weights in it; None where these say it all. For the border weight
+            map, cells are the 4-connected regions of each class but the first.
+        """
+        if not terms.border_weight:
+            return labels_yx, self.weight_map(labels_yx, labels_yx, terms, class_weights_k)
+        return labels_yx, self.weight_map(labels_yx, components(labels_yx), terms, class_weights_k)
+
+    def weight_map(
+        self,
+        target_yx: NDArray[np.int32],
+        ids_yx: NDArray[np.int32],
+        terms: recipe.Loss,
+        class_weights_k: NDArray[np.float32] | None,
+    ) -> NDArray[np.float32] | None:
+        """Equation 2 of the U-Net paper, ``w_c + w0 exp(-(d1 + d2)^2 / 2 sigma^2)``; None if it is the same everywhere
+        or can be told for each class.
+        """
+        if not terms.border_weight and not (self._one_output and class_weights_k is not None):
+            return None
+        if class_weights_k is None:
+            weights_yx = np.ones(target_yx.shape, np.float32)
+        else:
+            weights_yx = class_weights_k.astype(np.float32)[target_yx]  # IGNORE takes the last one and counts nowhere
+        if terms.border_weight:
+            weights_yx += border_weights(ids_yx, w0=terms.border_weight, sigma=terms.border_sigma)
+        return weights_yx
 
     def one_hot(self, labels_byx: Tensor) -> Tensor:
-        """Labels as one {0, 1} plane for each class, ``(B, K, Y, X)`` float32; all 0 where ignored."""
+        """Labels as one {0, 1} plane for each output, ``(B, K, Y, X)`` float32; all 0 where ignored."""
+        if self._one_output:
+            return (labels_byx == 1).float()[:, None]
         if self.multilabel:
             bits = torch.arange(self.classes, device=labels_byx.device)[None, :, None, None]
             planes = (labels_byx[:, None] >> bits) & 1
@@ -69,7 +146,7 @@ class Semantic:
         terms
             Weight of each loss term.
         class_weights_k, weights_byx
-            Weight of each class and of each pixel.
+            Weight of each class, and of each pixel. A weight map from `encode` has the class weights in it already.
 
         Returns
         -------
@@ -92,20 +169,36 @@ class Semantic:
         return total
 
     def _probabilities(self, logits_bkyx: Tensor) -> Tensor:
-        return logits_bkyx.sigmoid() if self.multilabel else functional.softmax(logits_bkyx, dim=1)
+        independent = self.multilabel or self.sigmoid
+        return logits_bkyx.sigmoid() if independent else functional.softmax(logits_bkyx, dim=1)
 
     def probabilities(self, logits_kyx: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Class probabilities in [0, 1], ``(K, Y, X)`` float32: softmax, or a sigmoid each where classes overlap."""
+        """Probability of each class in [0, 1], ``(K, Y, X)`` float32: softmax, or a sigmoid each where classes
+        overlap.
+        """
         with torch.inference_mode():
             out: NDArray[np.float32] = self._probabilities(torch.from_numpy(logits_kyx)[None])[0].numpy()
-        return out
+        return np.concatenate([1 - out, out]) if self._one_output else out
+
+    def as_logits(self, probabilities_kyx: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Logits of which `probabilities` gives these, ``(outputs, Y, X)`` float32."""
+        known = np.clip(probabilities_kyx, np.finfo(np.float32).tiny, 1 - np.finfo(np.float32).epsneg)
+        if self._one_output:
+            return np.asarray(np.log(known[1:]) - np.log(known[:1]), np.float32)
+        return np.asarray(np.log(known) - np.log1p(-known) if self.multilabel else np.log(known), np.float32)
 
     def decode(self, logits_kyx: NDArray[np.float32]) -> NDArray[np.int32]:
         """Labels ``(Y, X)`` int32: the class of the largest logit (the first of equals), or the bits of all above 0."""
         if self.multilabel:
             bits = np.left_shift(1, np.arange(self.classes, dtype=np.int32), dtype=np.int32)
             return np.asarray(np.tensordot(bits, (logits_kyx > 0).astype(np.int32), axes=1), np.int32)
+        if self._one_output:
+            return np.asarray(logits_kyx[0] > 0, np.int32)
         return np.asarray(logits_kyx.argmax(axis=0), np.int32)
+
+    def class_labels(self, labels_yx: NDArray[np.int32]) -> NDArray[np.int32]:
+        """Labels as classes, which they are."""
+        return labels_yx
 
     def check(self, terms: recipe.Loss) -> None:
         """Refuse loss terms that do not fit.
@@ -113,7 +206,13 @@ class Semantic:
         Raises
         ------
         ValueError
-            Softmax cross entropy with overlapping classes.
+            Softmax cross entropy with overlapping classes or one output, or a border weight map of overlapping classes.
         """
         if self.multilabel and terms.cross_entropy:
             raise ValueError("loss.cross_entropy needs exclusive classes, but these overlap: use loss.bce")
+        if self._one_output and terms.cross_entropy:
+            raise ValueError(
+                "loss.cross_entropy needs an output for each class, but net.output is sigmoid: use loss.bce"
+            )
+        if self.multilabel and terms.border_weight:
+            raise ValueError("loss.border_weight needs exclusive classes, but these overlap: set it to 0")

@@ -1,0 +1,234 @@
+"""The border weight map: how the U-Net paper teaches the net the narrow gaps between touching cells.
+
+The distances to the two nearest cells are found for all pixels in two scans of the image, whatever the number of
+cells: along columns, which for each pixel gives the two nearest different cells of its column, then along rows. The
+scans are compiled by numba.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Float32 = npt.NDArray[np.float32]
+Int32 = npt.NDArray[np.int32]
+
+_NEGLIGIBLE = 1e-8
+"""Share of ``w0`` below which a weight is taken as 0, which bounds how far cells are looked for."""
+
+
+def cut_seams(labels_yx: npt.NDArray[Any]) -> Int32:
+    """Lay a background line between cells that touch, so that the net is taught to keep them apart.
+
+    A pixel of a cell becomes 0 where its right, lower left, lower or lower right neighbour belongs to another cell.
+    Of two pixels that touch only the upper, or in one row the left, is so lost, and afterwards no two different cells
+    are neighbours, not even diagonally. A cell all of whose pixels lie on seams, as of one pixel's width, may be gone.
+
+    Parameters
+    ----------
+    labels_yx
+        Instance ids, integer, in the range of int32. Values up to 0 (background, ignored) are no cells: they stay,
+        and cut nothing.
+
+    Returns
+    -------
+    labels_yx
+        int32, a new array.
+
+    Raises
+    ------
+    ValueError
+        If the labels are not an integer array of two axes, or an id does not fit int32.
+
+    Examples
+    --------
+    >>> cut_seams(np.array([[7, 7, 2, 2], [7, 7, 0, 2]]))
+    array([[7, 0, 0, 2],
+           [7, 7, 0, 2]], dtype=int32)
+    """
+    before_yx = _as_int32(labels_yx)
+    after_yx = before_yx.copy()
+    whole, first, last = slice(None), slice(None, -1), slice(1, None)
+    right, lower_left, lower, lower_right = (
+        ((whole, first), (whole, last)),
+        ((first, last), (last, first)),
+        ((first, whole), (last, whole)),
+        ((first, first), (last, last)),
+    )
+    for here, there in (right, lower_left, lower, lower_right):
+        one, other = before_yx[here], before_yx[there]
+        after_yx[here][(one != other) & (one > 0) & (other > 0)] = 0
+    return after_yx
+
+
+def border_weights(labels_yx: npt.NDArray[Any], *, w0: float = 10.0, sigma: float = 5.0) -> Float32:
+    """How much more a pixel counts the nearer it is to two cells: ``w0 * exp(-(d1 + d2)**2 / (2 * sigma**2))``.
+
+    The second term of equation 2 of Ronneberger, Fischer and Brox, "U-Net: Convolutional Networks for Biomedical Image
+    Segmentation" (2015). ``d1`` and ``d2`` are the Euclidean distances, in pixels between the middles of pixels, to the
+    nearest pixels of the nearest and of the second nearest cell; inside a cell ``d1`` is 0. All cells of the array
+    count, so where labels were cut from a larger image, cells outside the cut are not seen. Weights below
+    ``1e-8 * w0`` are 0.
+
+    Time and memory do not depend on the number of cells. The first call in a process compiles the scans, which takes
+    some seconds, or reads them from numba's cache of an earlier process.
+
+    Parameters
+    ----------
+    labels_yx
+        Instance ids, integer, in the range of int32, in any order and with gaps; values up to 0 are no cells. A cell
+        may be in several parts.
+    w0
+        Weight where both distances are 0; finite, at least 0.
+    sigma
+        How fast the weight falls with distance, pixels; finite, above 0.
+
+    Returns
+    -------
+    weights_yx
+        float32 in [0, w0], a new array of the same shape; 0 everywhere with fewer than two cells.
+
+    Raises
+    ------
+    ValueError
+        If the labels are not an integer array of two axes, an id does not fit int32, or a setting is out of range.
+
+    Examples
+    --------
+    >>> border_weights(np.array([[3, 0, 0, 8]]), w0=10, sigma=5).round(3)
+    array([[8.353, 8.353, 8.353, 8.353]], dtype=float32)
+    """
+    if not (math.isfinite(w0) and w0 >= 0 and math.isfinite(sigma) and sigma > 0):
+        raise ValueError(f"w0 must be finite and at least 0, sigma finite and above 0, got {w0} and {sigma}")
+    labels_yx = np.ascontiguousarray(_as_int32(labels_yx))
+    weights_yx = np.zeros(labels_yx.shape, np.float32)
+    if labels_yx.size:
+        find_in_columns, weigh = _compiled()
+        rows_nyx = np.empty((2, *labels_yx.shape), np.int32)
+        find_in_columns(labels_yx, rows_nyx)
+        # Beyond the image's diagonal there is nothing; so no square of a distance overflows, however large sigma is.
+        reach = min(sigma * math.sqrt(-2 * math.log(_NEGLIGIBLE)), 2 * math.hypot(*labels_yx.shape))
+        weigh(labels_yx, rows_nyx, weights_yx, w0, sigma, reach)
+    return weights_yx
+
+
+def _as_int32(labels_yx: npt.NDArray[Any]) -> Int32:
+    """A copy of the labels as int32."""
+    if labels_yx.ndim != 2 or labels_yx.dtype.kind not in "iu":
+        raise ValueError(f"labels must be an integer array (Y, X), got {labels_yx.dtype} {labels_yx.shape}")
+    limits = np.iinfo(np.int32)
+    if labels_yx.size and not (limits.min <= labels_yx.min() and labels_yx.max() <= limits.max):
+        raise ValueError(f"ids must be at most {limits.max}, got {labels_yx.min()} to {labels_yx.max()}")
+    return np.array(labels_yx, np.int32, order="C")
+
+
+def _find_in_columns(labels_yx: Int32, rows_nyx: Int32) -> None:
+    """For each pixel the rows of the nearest pixels of the two nearest different cells in its column; -1 for none.
+
+    A third cell of a column is never needed: for every pixel of the row the other two are nearer by way of it.
+    """
+    height, width = labels_yx.shape
+    rows_nyx[:] = -1
+    for start, stop, step in ((0, height, 1), (height - 1, -1, -1)):
+        met_nx = np.full((2, width), -1, np.int32)  # rows of the two different cells met last, the latest first
+        for y in range(start, stop, step):
+            for x in range(width):
+                if labels_yx[y, x] > 0:
+                    if met_nx[0, x] >= 0 and labels_yx[met_nx[0, x], x] != labels_yx[y, x]:
+                        met_nx[1, x] = met_nx[0, x]
+                    met_nx[0, x] = y
+                first, second = rows_nyx[0, y, x], rows_nyx[1, y, x]
+                for row in (met_nx[0, x], met_nx[1, x]):
+                    if row < 0:
+                        continue
+                    other = first < 0 or labels_yx[row, x] != labels_yx[first, x]
+                    if first < 0 or abs(row - y) < abs(first - y):
+                        if other:
+                            second = first
+                        first = row
+                    elif other and (second < 0 or abs(row - y) < abs(second - y)):
+                        second = row
+                rows_nyx[0, y, x], rows_nyx[1, y, x] = first, second
+
+
+def _weigh(labels_yx: Int32, rows_nyx: Int32, weights_yx: Float32, w0: float, sigma: float, reach: float) -> None:
+    """Equation 2 wherever the sum of both distances is at most ``reach``; other weights are left as they are.
+
+    From each pixel the columns are searched outwards until none can hold a nearer second cell.
+    """
+    height, width = labels_yx.shape
+    limit = math.floor(reach * reach) + 1  # square of a distance that is too large
+    ids_xn = np.empty((width, 2), np.int32)
+    heights_xn = np.empty((width, 2), np.int64)  # squares of the distances along the column
+    for y in range(height):
+        for x in range(width):
+            for n in range(2):
+                row = rows_nyx[n, y, x]
+                ids_xn[x, n] = labels_yx[row, x] if row >= 0 else 0
+                heights_xn[x, n] = min((row - y) * (row - y), limit) if row >= 0 else limit
+        for x in range(width):
+            nearest, first, second = 0, limit, limit
+            # Both cells beyond reach / 2, or the second beyond what the first leaves of it, exceed the reach together.
+            dx, dx_end = 0, reach / 2
+            while dx <= dx_end and dx * dx < second:
+                for column in (x - dx, x + dx):
+                    if column < 0 or column >= width:
+                        continue
+                    for n in range(2):
+                        square = dx * dx + heights_xn[column, n]
+                        if square >= second:
+                            break
+                        if square < first:
+                            if ids_xn[column, n] != nearest:
+                                second = first
+                                nearest = ids_xn[column, n]
+                            first = square
+                            dx_end = max(reach / 2, reach - math.sqrt(first))
+                        elif ids_xn[column, n] != nearest:
+                            second = square
+                dx += 1
+            if second < limit:
+                total = math.sqrt(first) + math.sqrt(second)
+                if total <= reach:
+                    weights_yx[y, x] = w0 * math.exp(-total * total / (2 * sigma * sigma))
+
+
+_lock = threading.Lock()
+_scans: list[Callable[..., None]] = []
+
+
+def _compiled() -> list[Callable[..., None]]:
+    """The two scans as machine code; they release the lock of the interpreter, so that threads run side by side.
+
+    Neither numba is imported nor anything compiled before the first map is wanted: together that takes seconds, which
+    most uses of septa never need to spend. Threads that come meanwhile wait.
+    """
+    with _lock:
+        if not _scans:
+            import numba
+
+            labels, rows = numba.int32[:, ::1], numba.int32[:, :, ::1]
+            number = numba.float64
+            _scans.extend(
+                (
+                    _compile(_find_in_columns, numba.void(labels, rows)),
+                    _compile(_weigh, numba.void(labels, rows, numba.float32[:, ::1], number, number, number)),
+                )
+            )
+    return _scans
+
+
+def _compile(function: Callable[..., None], signature: Any) -> Callable[..., None]:
+    """Machine code of a function, kept beside this file, else in the user's cache folder, as Python's own code is."""
+    import numba
+
+    try:
+        compiled: Callable[..., None] = numba.njit(signature, nogil=True, cache=True)(function)
+    except Exception:  # whatever ails numba's cache: no folder can be written, the disk is full, a file is damaged
+        compiled = numba.njit(signature, nogil=True)(function)
+    return compiled
