@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
+from scipy import ndimage
 
 from septa.data.folder import find_pairs, read_pair_labels
 from septa.data.label_survey import count_components, count_values
@@ -424,6 +425,97 @@ def test_from_json_refuses_what_does_not_fit(change: dict[str, Any]) -> None:
         LabelMapping.from_json(good | change)
     with pytest.raises(ValueError, match="label mapping"):
         LabelMapping.from_json({key: value for key, value in good.items() if key not in change})
+
+
+# --- objects -------------------------------------------------------------------------------------
+
+INSTANCES = LabelMapping("instances", ("background", "object"), (0,))
+
+
+def same_partition(first_yx: np.ndarray, second_yx: np.ndarray) -> bool:
+    """Whether two arrays name the same regions, by whatever values."""
+    pairs = set(zip(first_yx.ravel().tolist(), second_yx.ravel().tolist()))
+    return len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs})
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, np.uint32, np.int64, np.uint64])
+@pytest.mark.parametrize("ignore", [None, 9])
+def test_stored_ids_are_kept_whatever_their_gaps_and_parts(dtype: Any, ignore: int | None) -> None:
+    array = np.array([[0, 3, 3, 0], [9, 0, 200, 3], [200, 0, 0, 1]], dtype)
+    before = array.copy()
+    objects_yx = LabelMapping("instances", ("background", "object"), (0,), ignore).objects(index(array), "x")
+    assert objects_yx.dtype == np.int32
+    expected = np.where(array == 9, IGNORE, array.astype(np.int64)) if ignore else array
+    assert objects_yx.tolist() == expected.tolist()
+    assert np.array_equal(array, before)
+
+
+@given(
+    dtype=st.sampled_from([np.uint32, np.int64, np.uint64]),
+    ids=st.lists(st.integers(0, 2**63 - 1) | st.integers(0, 2**31 + 5), min_size=1, max_size=9),
+    ignore=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_ids_beyond_int32_are_numbered_anew(dtype: Any, ids: list[int], ignore: bool, seed: int) -> None:
+    ids = [value % (int(np.iinfo(dtype).max) + 1) for value in ids]
+    array = np.random.default_rng(seed).choice(np.array([0, *ids], dtype), (6, 7))
+    left_out = ids[0] if ignore and ids[0] else None
+    mapping = LabelMapping("instances", ("background", "object"), (0,), left_out)
+    objects_yx = mapping.objects(index(array), "x")
+    assert objects_yx.dtype == np.int32
+    assert same_partition(objects_yx, array)
+    assert np.array_equal(objects_yx == 0, array == 0)
+    assert np.array_equal(objects_yx == IGNORE, array == left_out if left_out else np.zeros(array.shape, bool))
+    assert objects_yx[objects_yx != IGNORE].min(initial=0) == 0
+    if array.max() < 2**31 and left_out is None:
+        assert np.array_equal(objects_yx, array)
+
+
+def test_the_largest_id_of_int32_is_kept_and_the_next_is_not() -> None:
+    top = 2**31 - 1
+    assert INSTANCES.objects(index(np.array([[0, top, 5]])), "x").tolist() == [[0, top, 5]]
+    high, low, other = INSTANCES.objects(index(np.array([[top + 1, 0, 5]])), "x")[0].tolist()
+    assert low == 0
+    assert high != other
+    assert min(high, other) > 0
+
+
+@given(
+    npst.arrays(np.uint8, npst.array_shapes(min_dims=2, max_dims=2, max_side=9), elements=st.sampled_from([7, 50, 9]))
+)
+def test_of_binary_labels_regions_are_the_objects(array: np.ndarray) -> None:
+    mapping = LabelMapping("binary", ("background", "foreground"), (7, 50), 9)
+    before = array.copy()
+    objects_yx = mapping.objects(index(array), "x")
+    expected_yx, count = ndimage.label(array == 50)
+    assert objects_yx.dtype == np.int32
+    assert np.array_equal(objects_yx == IGNORE, array == 9)
+    assert same_partition(np.where(array == 9, 0, objects_yx), expected_yx)
+    assert objects_yx.max(initial=0) == count
+    assert np.array_equal(array, before)
+
+
+def test_regions_of_different_classes_are_different_objects() -> None:
+    array = np.array([[0, 1, 2, 2], [1, 0, 2, 0]])
+    mapping = LabelMapping("index", ("background", "a", "b"), (0, 1, 2))
+    assert same_partition(mapping.objects(index(array), "x"), np.array([[0, 1, 3, 3], [2, 0, 3, 0]]))
+    colors = np.array([[0, 0, 0], [255, 0, 0], [0, 255, 0]], np.uint8)
+    painted = LabelMapping("color", ("background", "a", "b"), ((0, 0, 0), (255, 0, 0), (0, 255, 0)))
+    assert np.array_equal(painted.objects(rgb(colors[array]), "x"), mapping.objects(index(array), "x"))
+
+
+def test_what_holds_no_objects_is_refused() -> None:
+    two = LabelMapping("multilabel", ("a", "b"), ())
+    with pytest.raises(InputError, match=r"late\.png: has one plane for each class.*task=semantic"):
+        two.objects(planes(np.zeros((2, 4, 4))), "late.png")
+    with pytest.raises(InputError, match=r"late\.png: holds the negative id -7"):
+        INSTANCES.objects(index(np.array([[0, -7]])), "late.png")
+    with pytest.raises(InputError, match=r"late\.png: holds RGB"):
+        INSTANCES.objects(rgb(np.zeros((4, 4, 3))), "late.png")
+    with pytest.raises(InputError, match=r"late\.png: holds 3"):
+        LabelMapping("binary", ("a", "b"), (0, 1)).objects(index(np.array([[0, 3]])), "late.png")
+    below = LabelMapping("instances", ("background", "object"), (0,), -7)
+    assert below.objects(index(np.array([[0, -7, 4]])), "x").tolist() == [[0, IGNORE, 4]]
 
 
 # --- counting ------------------------------------------------------------------------------------

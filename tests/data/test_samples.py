@@ -3,6 +3,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,11 @@ from septa.data.labels import LabelMapping
 from septa.data.samples import Batch, Examples, Loader, Sampler
 from septa.errors import InputError
 from septa.images.normalize import Normalization
+from septa.images.resize import resized, resized_labels
 from septa.images.write import write_image, write_labels
 from septa.recipe import Recipe
+from septa.tasks.instances import Instances
+from septa.tasks.semantic import Semantic
 
 INDEX = LabelMapping("index", ("background", "one"), (0, 1), None)
 PLAIN = Normalization("dataset", (0.0,), (1.0,))
@@ -101,7 +105,7 @@ def test_an_image_is_cut_otherwise_in_each_epoch(pairs: tuple[Pair, ...]) -> Non
 def test_sample_comes_from_the_image_that_it_names(pairs: tuple[Pair, ...]) -> None:
     sampler = sampler_of(pairs, *STILL)
     for number in range(20):
-        patch_cyx, labels_yx, name = sampler.sample(number)
+        patch_cyx, labels_yx, _, name = sampler.sample(number)
         assert patch_cyx.shape == (1, 16, 12)
         assert patch_cyx.dtype == np.float32
         assert labels_yx.shape == (16, 12)
@@ -182,9 +186,93 @@ def test_images_smaller_than_the_patch_and_without_a_class_are_cut(tmp_path: Pat
     write_labels(tmp_path / "labels" / "i.png", np.zeros((3, 70), np.uint8))
     sampler = sampler_of(find_pairs(tmp_path).pairs, *STILL, "sampling.rare_share=1", "sampling.patch=[64, 64]")
     for number in range(20):
-        patch_cyx, labels_yx, _ = sampler.sample(number)
+        patch_cyx, labels_yx, *_ = sampler.sample(number)
         np.testing.assert_array_equal(patch_cyx, np.full((1, 64, 64), 7))
         assert not labels_yx.any()
+
+
+# Targets, weight maps and valid nets ---------------------------------------------------------------------------------
+
+LIVELY = ("sampling.patch=[40, 36]", "augment.probability=1", "augment.elastic=3", "augment.rotate=90")
+IDS = LabelMapping("instances", ("background", "object"), (0,), 255)
+
+
+@pytest.fixture(scope="module")
+def cells(tmp_path_factory: pytest.TempPathFactory) -> tuple[Pair, ...]:
+    """Images whose value tells the id of the cell there: ids with gaps, cells that touch, and an ignored corner."""
+    folder = tmp_path_factory.mktemp("cells")
+    for number in range(3):
+        y, x = np.indices((61, 73))
+        labels_yx = ((y + 2 * number) // 9 * 20 + x // 11 * 2 + 3).astype(np.uint8)
+        labels_yx[(y // 4 + x // 5) % 4 == 0] = 0
+        labels_yx[40:, 50:] = 255
+        write_image(folder / "images" / f"{number}.png", labels_yx[None])
+        write_labels(folder / "labels" / f"{number}.png", labels_yx)
+    return find_pairs(folder).pairs
+
+
+def cell_sampler(pairs: tuple[Pair, ...], margin: int = 0, *, task: Any = None, overrides: Any = LIVELY) -> Sampler:
+    recipe = Recipe().with_overrides(("loss.border_weight=10", *overrides))
+    encode = samples.as_they_are if task is None else partial(task.encode, terms=recipe.loss)
+    return Sampler(Examples(pairs, IDS, 1, 2**24, objects=task is not None), PLAIN, recipe, encode, margin)
+
+
+@pytest.mark.parametrize("margin", [0, 1, 8])
+def test_targets_lack_a_valid_net_s_margin_and_images_do_not(cells: tuple[Pair, ...], margin: int) -> None:
+    whole, cut = cell_sampler(cells), cell_sampler(cells, margin)
+    for number in range(6):
+        wide, narrow = whole.sample(number), cut.sample(number)
+        np.testing.assert_array_equal(narrow.image_cyx, wide.image_cyx)
+        assert narrow.image_cyx.shape == (1, 40, 36)
+        assert narrow.target_yx.shape == (40 - 2 * margin, 36 - 2 * margin)
+        np.testing.assert_array_equal(narrow.target_yx, wide.target_yx[margin : 40 - margin, margin : 36 - margin])
+        assert narrow.weights_yx is wide.weights_yx is None
+        assert narrow.name == wide.name
+
+
+def test_targets_are_what_the_middle_of_the_image_shows(cells: tuple[Pair, ...]) -> None:
+    """Shifted by a pixel they would not be: values of image and labels are the same."""
+    still = cell_sampler(cells, 7, overrides=(*STILL, "augment.turn=true", "augment.flip=true"))
+    plain = Sampler(still.examples, PLAIN, still.recipe.with_overrides(["sampling.patch=[41, 33]"]), margin=7)
+    for number in range(9):
+        image_cyx, target_yx, _, _ = plain.sample(number)
+        seen_yx = image_cyx[0, 7:-7, 7:-7]
+        np.testing.assert_array_equal(target_yx, np.where(seen_yx == 255, -1, seen_yx > 0))
+
+
+@pytest.mark.parametrize("margin", [0, 10])
+def test_weight_maps_are_derived_after_augmentation_from_the_whole_patch(cells: tuple[Pair, ...], margin: int) -> None:
+    sampler, task = cell_sampler(cells, margin, task=Instances()), Instances()
+    raw = Sampler(sampler.examples, PLAIN, sampler.recipe)
+    differs = 0
+    for number in range(5):
+        ids_yx = raw.sample(number).target_yx
+        assert ids_yx.max() > 1
+        target_yx, weights_yx = task.encode(ids_yx, sampler.recipe.loss)
+        assert weights_yx is not None
+        inside = (slice(margin, 40 - margin), slice(margin, 36 - margin))
+        found = sampler.sample(number)
+        np.testing.assert_array_equal(found.target_yx, target_yx[inside])
+        np.testing.assert_array_equal(found.weights_yx, weights_yx[inside])
+        assert found.weights_yx is not None
+        assert found.weights_yx.dtype == np.float32
+        # Cells in the margin count; from the cut labels alone the map would be another.
+        differs += not np.array_equal(task.encode(ids_yx[inside], sampler.recipe.loss)[1], found.weights_yx)
+    assert differs == (0 if margin == 0 else 5)
+
+
+@pytest.mark.parametrize("task", [None, Instances(), Semantic(2)])
+def test_batches_hold_targets_and_weight_maps(cells: tuple[Pair, ...], task: Any) -> None:
+    sampler = cell_sampler(cells, 6, task=task)
+    (batch,) = take(Loader(sampler, 2, 3, 3, 2), 1)
+    expected = [sampler.sample(number) for number in (2, 3, 4)]
+    assert batch.image_bcyx.shape == (3, 1, 40, 36)
+    np.testing.assert_array_equal(batch.target_byx, [one.target_yx for one in expected])
+    assert batch.target_byx.shape == (3, 28, 24)
+    if task is None:
+        assert batch.weights_byx is None
+    else:
+        np.testing.assert_array_equal(batch.weights_byx, [one.weights_yx for one in expected])
 
 
 # The loader ----------------------------------------------------------------------------------------------------------
@@ -196,9 +284,9 @@ def test_loader_keeps_the_sampler_s_order(pairs: tuple[Pair, ...], workers: int)
     taken = take(Loader(sampler_of(pairs, memory=0), 7, 3, 3, workers), 6)
     for place, batch in enumerate(taken):
         expected = [sampler.sample(7 + 3 * place + k) for k in range(3)]
-        np.testing.assert_array_equal(batch.image_bcyx, [image_cyx for image_cyx, _, _ in expected])
-        np.testing.assert_array_equal(batch.labels_byx, [labels_yx for _, labels_yx, _ in expected])
-        assert batch.names == tuple(name for _, _, name in expected)
+        np.testing.assert_array_equal(batch.image_bcyx, [image_cyx for image_cyx, *_ in expected])
+        np.testing.assert_array_equal(batch.target_byx, [labels_yx for _, labels_yx, *_ in expected])
+        assert batch.names == tuple(name for *_, name in expected)
 
 
 def test_two_ranks_partition_the_sequence(pairs: tuple[Pair, ...]) -> None:
@@ -307,3 +395,80 @@ def test_channels_are_fitted_or_refused(tmp_path: Path) -> None:
     assert examples[0].image_cyx.shape == (3, 40, 50)
     with pytest.raises(InputError, match=r"1\.tif: has 2 channels, the others 3"):
         examples[1]
+
+
+def test_examples_of_objects_keep_ids_and_find_spots_on_cells(cells: tuple[Pair, ...]) -> None:
+    objects, classes = (Examples(cells, IDS, 1, 2**24, objects=choice) for choice in (True, False))
+    for number in range(3):
+        one, other = objects[number], classes[number]
+        values_yx = one.image_cyx[0].astype(int)
+        np.testing.assert_array_equal(one.labels_yx, np.where(values_yx == 255, -1, values_yx))
+        np.testing.assert_array_equal(other.labels_yx, np.clip(one.labels_yx, -1, 1))
+        assert len(np.unique(one.labels_yx)) > 20
+        assert_same(one.spots, other.spots)
+        assert len(one.spots) == 2
+        assert (one.labels_yx.ravel()[one.spots[0]] == 0).all()
+        assert (one.labels_yx.ravel()[one.spots[1]] > 0).all()
+
+
+def test_regions_of_class_labels_are_the_objects(pairs: tuple[Pair, ...], tmp_path: Path) -> None:
+    labels_yx = np.zeros((40, 50), np.uint8)
+    labels_yx[2:5, 3:9] = labels_yx[20:30, 40:] = 1
+    write_image(tmp_path / "images" / "i.png", np.zeros((1, 40, 50), np.uint8))
+    write_labels(tmp_path / "labels" / "i.png", labels_yx)
+    found_yx = Examples(find_pairs(tmp_path).pairs, INDEX, 1, 0, objects=True)[0].labels_yx
+    assert np.unique(found_yx).tolist() == [0, 1, 2]
+    np.testing.assert_array_equal(found_yx > 0, labels_yx == 1)
+    assert Examples(pairs, INDEX, 1, 0, objects=True)[0].labels_yx.max() == 1
+
+
+def test_overlapping_classes_have_no_objects(tmp_path: Path) -> None:
+    write_image(tmp_path / "images" / "i.png", np.zeros((1, 8, 8), np.uint8))
+    write_image(tmp_path / "labels" / "i.tif", np.ones((2, 8, 8), np.uint8))
+    pairs = find_pairs(tmp_path).pairs
+    with pytest.raises(InputError, match="one plane for each class"):
+        Examples(pairs, LabelMapping("multilabel", ("a", "b"), ()), 1, 0, objects=True)[0]
+
+
+@pytest.mark.parametrize("size", [(30, 35), (122, 150), (61, 73)])
+@pytest.mark.parametrize("objects", [False, True])
+def test_examples_are_resized_image_and_labels_alike(cells: tuple[Pair, ...], size: Any, objects: bool) -> None:
+    examples, plain = (Examples(cells, IDS, 1, 2**24, objects=objects, resize=to) for to in (size, None))
+    for number in range(3):
+        one, own = examples[number], plain[number]
+        assert one.image_cyx.shape == (1, *size)
+        assert one.image_cyx.dtype == own.image_cyx.dtype
+        assert one.labels_yx.shape == size
+        np.testing.assert_array_equal(one.image_cyx, resized(own.image_cyx, size))
+        np.testing.assert_array_equal(one.labels_yx, resized_labels(own.labels_yx, size))
+        # Where the resized image has a value of its own inside a cell, the label there is that cell.
+        for label, spots in enumerate(one.spots):
+            assert (np.minimum(one.labels_yx, 1).ravel()[spots] == label).all()
+            assert spots.size == min(4096, (np.minimum(one.labels_yx, 1) == label).sum())
+
+
+def test_resized_examples_give_patches_of_the_resized_image(cells: tuple[Pair, ...]) -> None:
+    sampler = cell_sampler(cells, 4, overrides=(*STILL, "sampling.patch=[40, 36]", "sampling.rare_share=0"))
+    examples = Examples(cells, IDS, 1, 2**24, resize=(122, 146))
+    large = Sampler(examples, PLAIN, sampler.recipe, margin=4)
+    for number in range(6):
+        image_cyx, target_yx, _, name = large.sample(number)
+        assert image_cyx.shape == (1, 40, 36)
+        whole = examples[int(name)]
+        # The patch lies somewhere in the enlarged image as it is; its labels lie at the same place.
+        inside_yx = image_cyx[0, 4:-4, 4:-4].round()
+        views = np.lib.stride_tricks.sliding_window_view(np.pad(whole.image_cyx[0], 20, mode="reflect"), (32, 28))
+        places = np.argwhere((views == inside_yx).all(axis=(2, 3)))
+        labels = np.lib.stride_tricks.sliding_window_view(np.pad(whole.labels_yx, 20, mode="reflect"), (32, 28))
+        assert any(np.array_equal(labels[y, x], target_yx) for y, x in places)
+
+
+def test_images_of_different_sizes_meet_in_one(tmp_path: Path) -> None:
+    for number, size in enumerate([(20, 30), (41, 17), (64, 64)]):
+        write_image(tmp_path / "images" / f"{number}.png", np.full((1, *size), 7 * number, np.uint8))
+        write_labels(tmp_path / "labels" / f"{number}.png", np.full(size, number % 2, np.uint8))
+    examples = Examples(find_pairs(tmp_path).pairs, INDEX, 3, 2**24, resize=(33, 31))
+    for number in range(3):
+        assert examples[number].image_cyx.shape == (3, 33, 31)
+        assert (examples[number].image_cyx == 7 * number).all()
+        assert (examples[number].labels_yx == number % 2).all()

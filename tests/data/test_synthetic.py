@@ -9,7 +9,7 @@ import tifffile
 from PIL import Image
 from scipy import ndimage
 
-from septa.data.synthetic import HELD_OUT_INDEX, SHAPE_NAMES, draw_cells, draw_shapes, write_dataset
+from septa.data.synthetic import HELD_OUT_INDEX, SHAPE_NAMES, draw_cells, draw_oct, draw_shapes, write_dataset
 from septa.errors import InputError
 
 PLUS_SHAPED = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], bool)
@@ -38,7 +38,7 @@ def alone(name: str, tries: int = 40) -> list[np.ndarray]:
 
 
 def test_drawings_depend_on_size_seed_and_index_alone() -> None:
-    for draw in (draw_cells, draw_shapes):
+    for draw in (draw_cells, draw_shapes, draw_oct):
         keys = [(64, 96, 0, 0), (64, 96, 0, 1), (64, 96, 1, 0), (96, 64, 0, 0), (64, 97, 0, 0)]
         digests = [digest(draw(*key).image_cyx) for key in keys]
         assert len(set(digests)) == len(keys)
@@ -205,7 +205,7 @@ def test_pluses() -> None:
         np.testing.assert_array_equal(mask_yx, bar[:, None] | bar[None, :])
 
 
-@pytest.mark.parametrize("draw", [draw_cells, draw_shapes])
+@pytest.mark.parametrize("draw", [draw_cells, draw_shapes, draw_oct])
 def test_impossible_drawings_are_refused(draw: object) -> None:
     assert callable(draw)
     for height, width in ((31, 64), (64, 0), (64, 20_000)):
@@ -242,6 +242,25 @@ def test_a_written_shape_dataset_is_read_as_one_plane_for_each_class(tmp_path: P
         raw = read_labels(tmp_path / "labels" / f"{image.stem}.tif")
         assert raw.kind == "channels"
         np.testing.assert_array_equal(raw.array, drawing.masks_kyx)
+
+
+def test_a_written_oct_dataset_is_read_as_two_classes(tmp_path: Path) -> None:
+    from septa.data.labels import find_mapping
+    from septa.images.read import read_image, read_labels
+    from septa.recipe import Data
+
+    images = write_dataset(tmp_path, "oct", 6, (48, 64), 7)
+    assert images[2] == tmp_path / "images" / "oct_0002.png"
+    wet = 0
+    for index, image in enumerate(images):
+        drawing = draw_oct(48, 64, 7, index)
+        np.testing.assert_array_equal(read_image(image), drawing.image_cyx)
+        np.testing.assert_array_equal(read_labels(tmp_path / "labels" / image.name).array, drawing.labels_yx)
+        wet += bool(drawing.labels_yx.any())
+    assert 0 < wet < len(images)
+    raws = [(path.name, read_labels(path)) for path in sorted((tmp_path / "labels").iterdir())]
+    mapping = find_mapping(raws, Data())
+    assert (mapping.kind, mapping.values) == ("binary", (0, 255))
 
 
 def test_count_and_held_out_drawings_do_not_influence_each_other(tmp_path: Path) -> None:
@@ -282,6 +301,7 @@ def test_a_file_in_place_of_a_folder_is_refused(tmp_path: Path) -> None:
     ("kind", "count", "size_hw", "seed", "held_out", "told"),
     [
         ("dogs", 1, (32, 32), 0, 0, "dogs"),
+        ("dogs", 1, (32, 32), 0, 0, "cells, shapes or oct"),
         ("cells", 0, (32, 32), 0, 0, "at least 1"),
         ("cells", 1, (32, 32), 0, -1, "-1 held out"),
         ("cells", 1, (31, 32), 0, 0, "31x32"),

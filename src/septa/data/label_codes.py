@@ -81,6 +81,13 @@ def encode_instances(array: npt.NDArray[Any], where: str, ignore: int | None) ->
     return labels_yx
 
 
+def object_ids(array: npt.NDArray[Any], classes_yx: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+    """The stored ids where ``classes_yx`` is 1, else its 0 or `IGNORE`; ids beyond int32 are numbered anew from 1."""
+    if array.size and array.max() > np.iinfo(np.int32).max:
+        array = np.unique(array, return_inverse=True)[1].reshape(array.shape) + 1
+    return np.where(classes_yx == 1, array, classes_yx).astype(np.int32)
+
+
 def look_up(
     array: npt.NDArray[Any], numbers: Sequence[int], ignore: int | None, where: str, kind: str
 ) -> npt.NDArray[np.int32]:

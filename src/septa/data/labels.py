@@ -19,6 +19,7 @@ from septa.data.label_codes import (
     encode_instances,
     encode_planes,
     look_up,
+    object_ids,
     plane_count,
     show_values,
 )
@@ -35,6 +36,7 @@ from septa.data.label_survey import (
 from septa.errors import InputError
 from septa.images.read import RawLabels
 from septa.recipe import IGNORE, Data
+from septa.tasks.components import components
 
 __all__ = ["IGNORE", "LabelMapping", "find_mapping"]
 
@@ -118,6 +120,27 @@ class LabelMapping:
             return encode_instances(array, str(where), self.ignore)
         numbers = [_number(value) for value in self.values]
         return look_up(array, numbers, self.ignore, str(where), self.kind)
+
+    def objects(self, raw: RawLabels, where: object) -> npt.NDArray[np.int32]:
+        """Turn a label image as stored into object ids: those stored, or of class labels their 4-connected regions.
+
+        Returns
+        -------
+        ndarray
+            int32 YX: 0 is background, every other value one object, `IGNORE` where the raw value is the ignore value.
+
+        Raises
+        ------
+        InputError
+            As `encode`, and if classes overlap.
+        """
+        if self.kind == "multilabel":
+            remedy = "train with task=semantic, or give one image of object ids"
+            raise InputError(str(where), "has one plane for each class, from which objects cannot be told", remedy)
+        classes_yx = self.encode(raw, where)
+        if self.kind == "instances":
+            return object_ids(as_numbers(raw, self.kind, str(where)), classes_yx)
+        return np.where(classes_yx == IGNORE, IGNORE, components(classes_yx)).astype(np.int32)
 
     def decode(self, labels_yx: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Turn encoded labels into the array to write to disk.

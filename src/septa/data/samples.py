@@ -9,12 +9,12 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import count
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ from septa.data.folder import Pair, read_pair_image, read_pair_labels
 from septa.data.labels import LabelMapping
 from septa.errors import InputError
 from septa.images.normalize import Normalization, fit_channels
+from septa.images.resize import resized, resized_labels
 from septa.recipe import IGNORE, Recipe
 
 _SPOTS = 4096
@@ -33,7 +34,8 @@ _SHUFFLE, _PATCH, _SPOT = 0, 1, 2
 
 @dataclass
 class Example:
-    """One image with its labels, decoded: raw ``CYX`` with the net's channels, and encoded int32 ``YX``.
+    """One image with its labels, decoded: raw ``CYX`` with the net's channels, and encoded labels or object ids, int32
+    ``YX``.
 
     ``spots`` holds for each class that occurs some flat indices of its pixels, evenly drawn.
     """
@@ -54,13 +56,16 @@ class Example:
 class Examples:
     """The examples of a dataset by index, decoded at first use and kept as long as ``memory`` bytes allow.
 
-    Threads may share it. An image that is dropped for lack of room is decoded again when its turn comes.
+    Threads may share it. An image that is dropped for lack of room is decoded again when its turn comes. With
+    ``objects``, labels are object ids instead of classes. ``resize`` is the height and width that all are brought to.
     """
 
     pairs: Sequence[Pair]
     labels: LabelMapping
     channels: int
     memory: int
+    objects: bool = False
+    resize: tuple[int, int] | None = None
     _kept: OrderedDict[int, Example] = field(default_factory=OrderedDict)
     _used: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -84,7 +89,8 @@ class Examples:
 
     def _read(self, pair: Pair) -> Example:
         image_cyx = read_pair_image(pair)
-        labels_yx = self.labels.encode(read_pair_labels(pair), pair.name)
+        encode = self.labels.objects if self.objects else self.labels.encode
+        labels_yx = encode(read_pair_labels(pair), pair.name)
         if image_cyx.shape[1:] != labels_yx.shape:
             sizes = "{} x {} pixels, its labels {} x {}".format(*image_cyx.shape[1:], *labels_yx.shape)
             raise InputError(pair.image, f"has {sizes}", "label the image at its own size")
@@ -93,7 +99,11 @@ class Examples:
         except ValueError:
             has = f"has {image_cyx.shape[0]} channels, the others {self.channels}"
             raise InputError(pair.image, has, "give images of one kind") from None
-        return Example(image_cyx, labels_yx, _spots(labels_yx, self.labels.classes, self.labels.kind == "multilabel"))
+        if self.resize is not None:
+            image_cyx, labels_yx = resized(image_cyx, self.resize), resized_labels(labels_yx, self.resize)
+        classes_yx = np.minimum(labels_yx, 1) if self.objects else labels_yx
+        classes = 2 if self.objects else self.labels.classes
+        return Example(image_cyx, labels_yx, _spots(classes_yx, classes, self.labels.kind == "multilabel"))
 
 
 def _spots(labels_yx: NDArray[np.int32], classes: int, multilabel: bool) -> tuple[NDArray[np.int64], ...]:
@@ -107,30 +117,59 @@ def _spots(labels_yx: NDArray[np.int32], classes: int, multilabel: bool) -> tupl
     return tuple(found)
 
 
+class Sample(NamedTuple):
+    """Normalised, augmented patch ``CYX`` float32, its target ``YX`` int32, its weight map ``YX`` float32 if it has
+    one, and the name of its image.
+    """
+
+    image_cyx: NDArray[np.float32]
+    target_yx: NDArray[np.int32]
+    weights_yx: NDArray[np.float32] | None
+    name: str
+
+
 @dataclass(frozen=True)
 class Batch:
-    """Samples in the order drawn: images ``BCYX`` float32, labels ``BYX`` int32, and the names of their images."""
+    """Samples in the order drawn: images ``BCYX`` float32, targets ``BYX`` int32, weight maps ``BYX`` float32 if there
+    are any, and the names of their images.
+    """
 
     image_bcyx: NDArray[np.float32]
-    labels_byx: NDArray[np.int32]
+    target_byx: NDArray[np.int32]
+    weights_byx: NDArray[np.float32] | None
     names: tuple[str, ...]
+
+
+Encode = Callable[[NDArray[np.int32]], tuple[NDArray[np.int32], NDArray[np.float32] | None]]
+"""Labels of a patch to target and weight map, as a task does."""
+
+
+def as_they_are(labels_yx: NDArray[np.int32]) -> tuple[NDArray[np.int32], None]:
+    """The target is the labels; there is no weight map."""
+    return labels_yx, None
 
 
 @dataclass(frozen=True)
 class Sampler:
-    """Draws sample number n = 0, 1, 2, ... of a training; every image comes once in each epoch of ``len(examples)``."""
+    """Draws sample number n = 0, 1, 2, ... of a training; every image comes once in each epoch of ``len(examples)``.
+
+    Targets and weight maps are derived from labels after augmentation, and lack ``margin`` pixels on each side, as the
+    output of a valid net does.
+    """
 
     examples: Examples
     normalization: Normalization
     recipe: Recipe
+    encode: Encode = as_they_are
+    margin: int = 0
 
     def image_index(self, number: int) -> int:
         """Which image sample ``number`` is cut from."""
         epoch, place = divmod(number, len(self.examples))
         return int(_order(self.recipe.seed, epoch, len(self.examples))[place])
 
-    def sample(self, number: int) -> tuple[NDArray[np.float32], NDArray[np.int32], str]:
-        """Normalised, augmented patch ``CYX`` float32, its labels ``YX`` int32 and the name of its image."""
+    def sample(self, number: int) -> Sample:
+        """Cut, augment and encode sample ``number``."""
         epoch, place = divmod(number, len(self.examples))
         index = self.image_index(number)
         example = self.examples[index]
@@ -140,13 +179,17 @@ class Sampler:
         patch, labels_yx = warp(example.image_cyx, example.labels_yx, center, self.recipe.sampling.patch, augment, rng)
         if example.constants is None or example.constants[0] != self.normalization:
             example.constants = self.normalization, self.normalization.resolve(example.image_cyx)
-        patch = example.constants[1].apply(patch)
-        return jitter(patch, augment, rng), labels_yx, self.examples.pairs[index].name
+        patch = jitter(example.constants[1].apply(patch), augment, rng)
+        target_yx, weights_yx = self.encode(labels_yx)
+        inside = tuple(slice(self.margin, size - self.margin) for size in target_yx.shape)
+        weights_yx = None if weights_yx is None else weights_yx[inside]
+        return Sample(patch, target_yx[inside], weights_yx, self.examples.pairs[index].name)
 
     def batch(self, number: int, size: int) -> Batch:
         """Samples ``number`` to ``number + size - 1``."""
-        images, labels, names = zip(*(self.sample(n) for n in range(number, number + size)))
-        return Batch(np.stack(images), np.stack(labels), names)
+        images, targets, weights, names = zip(*(self.sample(n) for n in range(number, number + size)))
+        stacked = None if weights[0] is None else np.stack(weights)
+        return Batch(np.stack(images), np.stack(targets), stacked, names)
 
 
 @lru_cache(maxsize=4)

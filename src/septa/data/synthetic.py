@@ -1,16 +1,18 @@
-"""Synthetic images with known labels: fluorescent cells (instances) and geometric figures (overlapping classes)."""
+"""Synthetic images with known labels: fluorescent cells (instances), geometric figures (overlapping classes), and
+retinal scans with fluid (two classes, one of them rare)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from septa.data.cells import paint_cells
 from septa.data.figures import SHAPE_NAMES, paint_figures
+from septa.data.oct import paint_scan
 from septa.errors import InputError
 from septa.images.write import write_image, write_labels
 
@@ -21,13 +23,15 @@ __all__ = [
     "SMALLEST_SIDE",
     "CellDrawing",
     "Kind",
+    "ScanDrawing",
     "ShapeDrawing",
     "draw_cells",
+    "draw_oct",
     "draw_shapes",
     "write_dataset",
 ]
 
-Kind = Literal["cells", "shapes"]
+Kind = Literal["cells", "shapes", "oct"]
 
 HELD_OUT_INDEX = 1_000_000
 """Index of the first held-out drawing, so that it does not depend on how many others there are."""
@@ -66,6 +70,22 @@ class ShapeDrawing:
 
     image_cyx: npt.NDArray[np.uint8]
     masks_kyx: npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class ScanDrawing:
+    """A drawn B-scan of a retina.
+
+    Attributes
+    ----------
+    image_cyx
+        uint8, one channel.
+    labels_yx
+        uint8: 255 in fluid, 0 elsewhere.
+    """
+
+    image_cyx: npt.NDArray[np.uint8]
+    labels_yx: npt.NDArray[np.uint8]
 
 
 def draw_cells(height: int, width: int, seed: int, index: int = 0) -> CellDrawing:
@@ -124,21 +144,51 @@ def draw_shapes(height: int, width: int, seed: int, index: int = 0) -> ShapeDraw
     return ShapeDrawing(image_yx[None], masks_kyx)
 
 
+def draw_oct(height: int, width: int, seed: int, index: int = 0) -> ScanDrawing:
+    """Draw a retina as optical coherence tomography sees it: a B-scan, fluid in about two of three.
+
+    Vitreous above, the layers of the retina with a foveal pit, choroid and sclera below; shadows of vessels, light
+    lost with depth, multiplicative speckle. Fluid is dark: rounded pools inside the retina and flat ones under it,
+    which lift the tissue above, 0.5 to 6 % of the pixels. Other places are as dark, so brightness alone tells little.
+
+    Parameters
+    ----------
+    height, width
+        Size, pixels, 32 to 16384 each; the drawing scales with it.
+    seed, index
+        Non-negative; together with the size they decide the drawing.
+
+    Raises
+    ------
+    ValueError
+        If a side is out of range or ``seed`` or ``index`` negative.
+
+    Examples
+    --------
+    >>> drawing = draw_oct(64, 96, seed=0)
+    >>> drawing.image_cyx.shape, drawing.image_cyx.dtype, drawing.labels_yx.dtype
+    ((1, 64, 96), dtype('uint8'), dtype('uint8'))
+    """
+    image_yx, labels_yx = paint_scan(height, width, _generator("oct", height, width, seed, index))
+    return ScanDrawing(image_yx[None], labels_yx)
+
+
 def write_dataset(
     folder: str | Path, kind: Kind, count: int, size_hw: tuple[int, int], seed: int, *, held_out: int = 0
 ) -> list[Path]:
     """Write drawings as a dataset: ``folder/images`` and ``folder/labels``, paired by name.
 
     ``cells``: 16-bit TIFF images, instance ids as TIFF. ``shapes``: 8-bit PNG images, labels as TIFF with one 0/1
-    plane for each class (axes ``CYX``). The number in a name is the drawing's index, and a drawing depends on kind,
-    size, seed and index alone, so a larger dataset contains the smaller one.
+    plane for each class (axes ``CYX``). ``oct``: 8-bit PNG images, labels as PNG with 255 in fluid. The number in a
+    name is the drawing's index, and a drawing depends on kind, size, seed and index alone, so a larger dataset
+    contains the smaller one.
 
     Parameters
     ----------
     folder
         Created where missing.
     kind
-        ``"cells"`` or ``"shapes"``.
+        ``"cells"``, ``"shapes"`` or ``"oct"``.
     count
         Number of drawings, at least 1.
     size_hw
@@ -171,23 +221,28 @@ def write_dataset(
 
 def _write_pair(root: Path, kind: Kind, size_hw: tuple[int, int], seed: int, index: int) -> Path:
     name = f"{kind}_{index:04d}"
-    labels = root / "labels" / f"{name}.tif"
+    images, labels = root / "images", root / "labels"
     if kind == "cells":
         cells = draw_cells(*size_hw, seed, index)
-        image = root / "images" / f"{name}.tif"
-        write_labels(labels, cells.labels_yx)
+        image = images / f"{name}.tif"
+        write_labels(labels / f"{name}.tif", cells.labels_yx)
         write_image(image, cells.image_cyx)
-    else:
+    elif kind == "shapes":
         shapes = draw_shapes(*size_hw, seed, index)
-        image = root / "images" / f"{name}.png"
-        write_image(labels, shapes.masks_kyx)
+        image = images / f"{name}.png"
+        write_image(labels / f"{name}.tif", shapes.masks_kyx)
         write_image(image, shapes.image_cyx)
+    else:
+        scan = draw_oct(*size_hw, seed, index)
+        image = images / f"{name}.png"
+        write_labels(labels / f"{name}.png", scan.labels_yx)
+        write_image(image, scan.image_cyx)
     return image
 
 
 def _check_settings(kind: str, count: int, size_hw: tuple[int, int], seed: int, held_out: int) -> None:
-    if kind not in ("cells", "shapes"):
-        raise InputError("kind", f"'{kind}' cannot be drawn", "choose cells or shapes")
+    if kind not in get_args(Kind):
+        raise InputError("kind", f"'{kind}' cannot be drawn", "choose cells, shapes or oct")
     if count < 1 or held_out < 0:
         raise InputError("count", f"{count} drawings and {held_out} held out were asked for", "ask for at least 1")
     if seed < 0:
@@ -210,4 +265,4 @@ def _check_empty(folder: Path) -> None:
 def _generator(kind: Kind, height: int, width: int, seed: int, index: int) -> np.random.Generator:
     if not all(SMALLEST_SIDE <= side <= LARGEST_SIDE for side in (height, width)):
         raise ValueError(f"each side must be {SMALLEST_SIDE} to {LARGEST_SIDE} pixels, got {height} x {width}")
-    return np.random.default_rng([("cells", "shapes").index(kind), height, width, seed, index])
+    return np.random.default_rng([get_args(Kind).index(kind), height, width, seed, index])
