@@ -1,0 +1,226 @@
+from __future__ import annotations
+
+from io import StringIO
+from typing import Any
+
+import pytest
+import yaml
+from rich.console import Console
+
+from septa import presets
+from septa.errors import RecipeError
+from septa.presets.published import PUBLISHED, Figure, f1_of_iou, iou_of_f1
+from septa.recipe import Recipe, differences
+
+NAMES = ("carvana", "glas", "isbi", "oct", "paper", "shapes")
+
+
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found
+
+
+def test_names() -> None:
+    assert presets.names() == NAMES
+    assert set(PUBLISHED) == set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_preset_holds_exactly_what_differs_from_the_defaults(name: str) -> None:
+    written = flat(yaml.safe_load(presets.text(name)))
+    differing = {line.partition(":")[0] for line in differences(Recipe(), presets.load(name))}
+    assert set(written) == differing
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_preset_tells_what_it_is_and_why(name: str) -> None:
+    lines = presets.text(name).splitlines()
+    head = "\n".join(line for line in lines if line.startswith("#"))
+    assert "# Source: " in head
+    assert "# Shown on: " in head
+    assert max(map(len, lines)) <= 120
+    section_has_reason = False
+    for line in lines:
+        if not line.startswith((" ", "#")):
+            section_has_reason = "#" in line
+        assert "#" in line or section_has_reason or line.endswith(":"), f"no reason beside: {line}"
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        (
+            "isbi",
+            {
+                "net.depth": 3,
+                "net.width": 64,
+                "net.padding": "same",
+                "net.norm": "none",
+                "net.up": "transpose",
+                "net.output": "sigmoid",
+                "loss.cross_entropy": 0.0,
+                "loss.bce": 0.5,
+                "loss.dice": 0.5,
+                "augment.flip": True,
+                "augment.rotate": 15.0,
+                "augment.brightness": 0.1,
+                "augment.contrast": 0.1,
+                "training.optimizer": "adam",
+                "training.schedule": "plateau",
+                "training.patience": 3,
+                "sampling.patch": [512, 512],
+            },
+        ),
+        (
+            "glas",
+            {
+                "data.resize": [128, 128],
+                "data.normalization": "unit",
+                "net.depth": 4,
+                "net.width": 64,
+                "net.norm": "batch",
+                "net.output": "sigmoid",
+                "loss.cross_entropy": 0.0,
+                "loss.bce": 1.0,
+                "loss.dice": 0.0,
+            },
+        ),
+        (
+            "oct",
+            {
+                "net.depth": 3,
+                "net.width": 64,
+                "net.padding": "valid",
+                "net.norm": "batch",
+                "net.output": "softmax",
+                "loss.cross_entropy": 1.0,
+                "loss.dice": 0.0,
+                "training.optimizer": "sgd",
+                "training.lr": 0.01,
+                "training.momentum": 0.99,
+            },
+        ),
+        (
+            "carvana",
+            {
+                "net.depth": 4,
+                "net.width": 64,
+                "net.norm": "batch",
+                "net.up": "bilinear",
+                "net.reduction": 2,
+                "loss.cross_entropy": 1.0,
+                "loss.dice": 1.0,
+                "training.optimizer": "rmsprop",
+                "training.lr": 1e-5,
+                "training.weight_decay": 1e-8,
+                "training.momentum": 0.999,
+                "training.clip": 1.0,
+                "training.schedule": "plateau",
+            },
+        ),
+        (
+            "shapes",
+            {
+                "loss.cross_entropy": 0.0,
+                "loss.bce": 0.5,
+                "loss.dice": 0.5,
+                "training.optimizer": "adam",
+                "training.schedule": "cosine",
+                "sampling.patch": [192, 192],
+            },
+        ),
+        (
+            "paper",
+            {
+                "task": "auto",
+                "net.depth": 4,
+                "net.width": 64,
+                "net.padding": "valid",
+                "net.norm": "none",
+                "net.up": "transpose",
+                "net.dropout": 0.5,
+                "loss.cross_entropy": 1.0,
+                "loss.dice": 0.0,
+                "loss.class_weights": "frequency",
+                "loss.border_weight": 10.0,
+                "loss.border_sigma": 5.0,
+                "augment.elastic": 10.0,
+                "augment.elastic_grid": 3,
+                "augment.flip": True,
+                "sampling.patch": [572, 572],
+                "training.batch": 1,
+                "training.optimizer": "sgd",
+                "training.momentum": 0.99,
+                "training.schedule": "constant",
+                "training.ema": 0.0,
+                "inference.tta": 7,
+            },
+        ),
+    ],
+)
+def test_what_a_variant_is_known_for(name: str, settings: dict[str, Any]) -> None:
+    """Also what its file leaves to a default, which may not change under it."""
+    values = flat(presets.load(name).model_dump(mode="json"))
+    assert {key: values[key] for key in settings} == settings
+
+
+@pytest.mark.parametrize("name", ["carvana", "glas", "isbi", "oct", "paper"])
+def test_variants_without_an_average_of_the_weights_have_none(name: str) -> None:
+    assert presets.load(name).training.ema == 0
+
+
+def test_an_unknown_preset_names_the_nearest_and_all_others() -> None:
+    with pytest.raises(RecipeError, match=r"preset 'papper': .*did you mean 'paper'\? choose carvana, .*, shapes"):
+        presets.load("papper")
+    with pytest.raises(RecipeError, match=r"none of that name\. choose carvana"):
+        presets.text("../recipe")
+
+
+def test_table() -> None:
+    stream = StringIO()
+    Console(file=stream, width=200).print(presets.table())
+    for name in NAMES:
+        assert f"{name} " in stream.getvalue()
+        assert presets.title(name) in stream.getvalue()
+        assert presets.text(name).startswith(f"# {presets.title(name)}\n")
+
+
+def test_the_published_figures_of_glas_contradict_each_other() -> None:
+    iou, f1 = (figure.value for figure in PUBLISHED["glas"].figures[:2])
+    assert (iou, f1) == (0.325, 0.789)
+    # For any counts of true positives, false positives and false negatives F1 = 2 IoU / (1 + IoU).
+    for tp, fp, fn in ((13, 20, 7), (325, 600, 75), (1, 0, 0)):
+        true_iou, true_f1 = tp / (tp + fp + fn), 2 * tp / (2 * tp + fp + fn)
+        assert f1_of_iou(true_iou) == pytest.approx(true_f1)
+        assert iou_of_f1(true_f1) == pytest.approx(true_iou)
+    note = " ".join(PUBLISHED["glas"].notes)
+    assert "IoU of 0.325 belongs to an F1 of 0.491, and an F1 of 0.789 to an IoU of 0.652" in note
+
+
+def test_published_figures() -> None:
+    values = {(name, figure.metric): figure.published for name in NAMES for figure in PUBLISHED[name].figures}
+    told = {key: value for key, value in values.items() if value != "none"}
+    assert told == {
+        ("isbi", "dice"): "> 0.9",
+        ("glas", "iou"): "0.325",
+        ("glas", "dice"): "0.789",
+        ("carvana", "dice"): "0.988423",
+        ("shapes", "dice"): "> 0.95",
+        ("paper", "warping_error"): "0.000353",
+        ("paper", "rand_error"): "0.0382",
+        ("paper", "pixel_f_error"): "0.0611",
+    }
+    for name in NAMES:
+        for figure in PUBLISHED[name].figures:
+            assert bool(figure.source) == (figure.value is not None)
+    assert Figure("dice", "Dice").published == "none"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_drawings_fit_their_presets(name: str) -> None:
+    drawing = PUBLISHED[name].drawing
+    assert (drawing is None) == (name in ("isbi", "glas", "paper"))
+    if drawing is not None:
+        presets.load(name).with_overrides(drawing.overrides)
