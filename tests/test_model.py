@@ -11,29 +11,38 @@ from typing import Any
 import numpy as np
 import pytest
 import safetensors.torch
+import scipy.ndimage
 import torch
 from torch import nn
+from torch.nn import functional
 
 from septa import sealed
 from septa.data.labels import LabelMapping
-from septa.errors import InputError, ModelError
+from septa.errors import InputError, ModelError, RecipeError
 from septa.images.normalize import Normalization
 from septa.images.write import write_image
-from septa.model import KIND, Model, build_net
-from septa.recipe import Net, Recipe
+from septa.model import KIND, Model, build_net, make_task
+from septa.recipe import Loss, Net, Recipe
+from septa.tasks.instances import Instances
+from septa.tasks.semantic import Semantic
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def uneven(net: Any) -> Any:
+    """The net, ready to segment, with norms that have statistics of their own."""
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.running_mean, std=0.2)  # type: ignore[arg-type]
+            nn.init.uniform_(module.running_var, 0.5, 2)  # type: ignore[arg-type]
+    return net.eval().requires_grad_(False)
 
 
 def make_model(channels: int = 1, kind: str = "dataset", classes: int = 3, multilabel: bool = False) -> Model:
     """A small model whose norms have statistics of their own and whose labels vary over an image."""
     torch.manual_seed(11)
-    recipe = Recipe(net=Net(depth=2, width=4))
-    net = build_net(recipe, channels, classes).eval().requires_grad_(False)
-    for module in net.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.normal_(module.running_mean, std=0.2)  # type: ignore[arg-type]
-            nn.init.uniform_(module.running_var, 0.5, 2)  # type: ignore[arg-type]
+    recipe = Recipe(net=Net(depth=2, width=4), loss=Loss(cross_entropy=0, bce=1) if multilabel else Loss())
+    net = uneven(build_net(recipe, channels, classes))
     names = tuple(f"c{k}" for k in range(classes))
     labels = LabelMapping("multilabel", names, ()) if multilabel else LabelMapping("index", names, (0, 5, 9), 255)
     constants = ((100.0,) * channels, (50.0,) * channels) if kind == "dataset" else ((), ())
@@ -356,3 +365,381 @@ def test_without_a_tile_wide_nets_get_smaller_ones() -> None:
 def test_a_device_that_is_not_there_is_refused() -> None:
     with pytest.raises(InputError, match="--device gpu: is no device"):
         make_model().segment(noise(8, 8), device="gpu")
+
+
+# --- the family -----------------------------------------------------------------------------------------------------
+
+INDEX = LabelMapping("index", ("c0", "c1", "c2"), (0, 5, 9))
+BINARY = LabelMapping("binary", ("background", "cell"), (0, 255))
+OBJECTS = LabelMapping("instances", ("background", "object"), (0,))
+PLANES = LabelMapping("multilabel", ("a", "b", "c"), ())
+SIGMOID = ("net.output=sigmoid", "loss.cross_entropy=0", "loss.bce=1")
+
+
+def member(labels: LabelMapping, *settings: str) -> Model:
+    """An untrained model with other settings than the plain ones."""
+    torch.manual_seed(5)
+    recipe = Recipe().with_overrides(["net.width=3", "net.depth=2", *settings])
+    if labels.kind == "multilabel":
+        recipe = recipe.with_overrides(["loss.cross_entropy=0", "loss.bce=1"])
+    net = uneven(build_net(recipe, 1, make_task(recipe, labels).outputs))
+    return Model(net, 1, labels, Normalization("dataset", (100.0,), (50.0,)), recipe)
+
+
+def plain_logits(model: Model, image_yx: np.ndarray) -> np.ndarray:
+    """The net on the whole normalised image, nothing else."""
+    with torch.inference_mode():
+        return model.net(torch.from_numpy((image_yx.astype(np.float32) - 100) / 50)[None, None])[0].numpy()
+
+
+def plain_probabilities(model: Model, logits_kyx: np.ndarray) -> np.ndarray:
+    """By their formulas, in float64."""
+    wide = logits_kyx.astype(np.float64)
+    if model.labels.kind == "multilabel":
+        return 1 / (1 + np.exp(-wide))
+    if len(wide) == 1:
+        wide = np.concatenate([np.zeros_like(wide), wide])
+    return np.exp(wide) / np.exp(wide).sum(0)
+
+
+def assert_same_where_sure(labels_yx: np.ndarray, expected_yx: np.ndarray, probabilities_kyx: np.ndarray) -> None:
+    """Labels agree wherever rounding cannot decide."""
+    ranked = np.sort(probabilities_kyx, axis=0)
+    sure_yx = ranked[-1] - ranked[-2] > 1e-4
+    assert sure_yx.mean() > 0.8
+    np.testing.assert_array_equal(labels_yx[sure_yx], expected_yx[sure_yx])
+
+
+# --- averaging over symmetries --------------------------------------------------------------------------------------
+
+
+def averaged(model: Model, image_yx: np.ndarray, versions: int) -> np.ndarray:
+    """Mean probabilities over quarter turns, then those of the mirror image; each pixel is found again by its number,
+    which took the same way."""
+    numbers_yx = np.arange(image_yx.size).reshape(image_yx.shape)
+    total: Any = 0
+    for index in range(versions):
+        turned_yx, places_yx = (np.rot90(a[:, ::-1] if index > 3 else a, index % 4) for a in (image_yx, numbers_yx))
+        part_kyx = plain_probabilities(model, plain_logits(model, turned_yx))
+        back_kn = np.empty((len(part_kyx), image_yx.size))
+        back_kn[:, places_yx.ravel()] = part_kyx.reshape(len(part_kyx), -1)
+        total = total + back_kn
+    return np.asarray(total / versions).reshape(-1, *image_yx.shape)
+
+
+@pytest.mark.parametrize("versions", [2, 7, 8])
+@pytest.mark.parametrize(
+    ("labels", "settings"), [(INDEX, ()), (BINARY, SIGMOID), (PLANES, ())], ids=["softmax", "sigmoid", "multilabel"]
+)
+def test_tta_is_the_mean_of_probabilities_over_symmetries(
+    labels: LabelMapping, settings: tuple[str, ...], versions: int
+) -> None:
+    model, image_yx = member(labels, *settings), noise(37, 50)
+    expected_kyx = averaged(model, image_yx, versions)
+    chances_kyx = model.probabilities(image_yx, tta=versions)
+    np.testing.assert_allclose(chances_kyx, expected_kyx, atol=1e-5)
+    assert np.abs(chances_kyx - model.probabilities(image_yx)).max() > 1e-3
+    labels_yx = model.segment(image_yx, tta=versions)
+    if labels.kind == "multilabel":
+        sure_kyx = np.abs(expected_kyx - 0.5) > 1e-4
+        planes_kyx = labels_yx >> np.arange(3)[:, None, None] & 1
+        np.testing.assert_array_equal(planes_kyx[sure_kyx], (expected_kyx > 0.5)[sure_kyx])
+    else:
+        assert_same_where_sure(labels_yx, expected_kyx.argmax(0), expected_kyx)
+
+
+def test_one_version_is_the_plain_image_and_the_recipe_gives_the_default() -> None:
+    plain, asking = member(INDEX), member(INDEX, "inference.tta=3")
+    image = noise(37, 50)
+    np.testing.assert_array_equal(plain.logits(image, tta=1), plain.logits(image))
+    np.testing.assert_array_equal(asking.logits(image, tta=1), plain.logits(image))
+    np.testing.assert_array_equal(asking.segment(image, tta=1), plain.segment(image))
+    np.testing.assert_array_equal(asking.logits(image), plain.logits(image, tta=3))
+    np.testing.assert_array_equal(asking.segment(image), plain.segment(image, tta=3))
+    assert not np.array_equal(asking.segment(image), plain.segment(image))
+
+
+@pytest.mark.parametrize(
+    "settings", [(), ("net.padding=valid",), ("task=instances",)], ids=["same", "valid", "objects"]
+)
+def test_tta_of_tiles_is_that_of_the_whole(settings: tuple[str, ...]) -> None:
+    model, image = member(BINARY, *settings), noise(95, 117)
+    assert len(model.plan(95, 117, 72)) > 1
+    whole = model.logits(image, tile=1000, tta=8)
+    np.testing.assert_array_equal(model.logits(image, tile=72, tta=8), whole)
+    np.testing.assert_array_equal(model.segment(image, tile=72, tta=8), model.segment(image, tile=1000, tta=8))
+
+
+@pytest.mark.parametrize("versions", [0, -1, 9])
+def test_tta_has_one_to_eight_versions(versions: int) -> None:
+    with pytest.raises(InputError, match=rf"^--tta {versions}: is not 1 to 8\. "):
+        make_model().segment(noise(8, 8), tta=versions)
+
+
+# --- images brought to one size -------------------------------------------------------------------------------------
+
+
+def test_resized_images_get_labels_of_their_own_size() -> None:
+    """The oracle: means of 2 x 2 pixels in, twice as many pixels out by torch's bilinear interpolation."""
+    model, image_yx = member(INDEX, "data.resize=[24, 32]"), noise(48, 64)
+    small_yx = np.rint(image_yx.reshape(24, 2, 32, 2).astype(np.float64).mean(axis=(1, 3)))
+    small = torch.from_numpy(plain_logits(model, small_yx))[None]
+    large_kyx = functional.interpolate(small, scale_factor=2, mode="bilinear", align_corners=False)[0].numpy()
+    np.testing.assert_allclose(model.logits(image_yx), large_kyx, atol=1e-4)
+    labels_yx = model.segment(image_yx)
+    assert labels_yx.shape == (48, 64)
+    assert_same_where_sure(labels_yx, large_kyx.argmax(0), plain_probabilities(model, large_kyx))
+    assert not np.array_equal(labels_yx, replace(model, recipe=member(INDEX).recipe).segment(image_yx))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 70), (24, 32), (101, 33)])
+def test_any_size_is_resized_and_tiles_are_of_the_net_s_size(size: tuple[int, int]) -> None:
+    model, image = member(INDEX, "data.resize=[24, 32]"), noise(*size)
+    assert model.segment(image).shape == size
+    assert model.probabilities(image, tta=2).shape == (3, *size)
+    covered = sum((t.y.core[1] - t.y.core[0]) * (t.x.core[1] - t.x.core[0]) for t in model.plan(*size))
+    assert covered == 24 * 32
+    if size == (24, 32):
+        np.testing.assert_array_equal(model.logits(image), member(INDEX).logits(image))
+
+
+# --- one sigmoid output ---------------------------------------------------------------------------------------------
+
+
+def test_one_sigmoid_output_is_two_classes(tmp_path: Path) -> None:
+    model, image_yx = member(BINARY, *SIGMOID), noise(36, 48)
+    logits_kyx = plain_logits(model, image_yx)
+    assert logits_kyx.shape == (1, 36, 48)
+    np.testing.assert_allclose(model.logits(image_yx), logits_kyx, atol=1e-4)
+    chances_kyx = model.probabilities(image_yx)
+    np.testing.assert_allclose(chances_kyx, plain_probabilities(model, logits_kyx), atol=1e-5)
+    labels_yx = model.segment(image_yx)
+    assert_same_where_sure(labels_yx, (logits_kyx[0] > 0).astype(int), chances_kyx)
+    assert set(np.unique(model.as_written(labels_yx))) == {0, 255}
+    model.save(tmp_path / "m.septa")
+    loaded = Model.load(tmp_path / "m.septa")
+    assert loaded.task == Semantic(2, sigmoid=True)
+    np.testing.assert_array_equal(loaded.segment(image_yx, tile=52), labels_yx)
+
+
+# --- objects --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("settings", [(), SIGMOID], ids=["softmax", "sigmoid"])
+@pytest.mark.parametrize("labels", [OBJECTS, BINARY], ids=["instances", "binary"])
+def test_instances_are_the_regions_of_the_foreground(
+    labels: LabelMapping, settings: tuple[str, ...], tmp_path: Path
+) -> None:
+    model, image_yx = member(labels, "task=instances", *settings), noise(61, 75)
+    ids_yx = model.segment(image_yx)
+    foreground_yx = replace(model, recipe=model.recipe.with_overrides(["task=semantic"])).segment(image_yx)
+    regions_yx, count = scipy.ndimage.label(foreground_yx)
+    assert count > 3
+    assert ids_yx.dtype == np.int32
+    assert set(np.unique(ids_yx)) == set(range(count + 1))
+    np.testing.assert_array_equal(ids_yx > 0, foreground_yx > 0)
+    pairs = set(zip(regions_yx.ravel().tolist(), ids_yx.ravel().tolist()))
+    assert len(pairs) == count + 1  # one region, one id
+    np.testing.assert_array_equal(model.segment(image_yx, tile=52), ids_yx)
+    model.save(tmp_path / "m.septa")
+    loaded = Model.load(tmp_path / "m.septa")
+    assert loaded.task == Instances(sigmoid=bool(settings))
+    np.testing.assert_array_equal(loaded.segment(image_yx), ids_yx)
+
+
+@pytest.mark.parametrize(
+    ("largest", "dtype"), [(0, np.uint8), (255, np.uint8), (256, np.uint16), (65_535, np.uint16), (65_536, np.uint32)]
+)
+def test_object_ids_are_written_as_they_are(largest: int, dtype: Any) -> None:
+    ids_yx = np.array([[0, largest // 2, largest]], np.int32)
+    for labels in (OBJECTS, BINARY):
+        written = member(labels, "task=instances").as_written(ids_yx)
+        assert written.dtype == dtype
+        np.testing.assert_array_equal(written, ids_yx)
+
+
+# --- convolutions without padding -----------------------------------------------------------------------------------
+
+
+def mirrored_logits(model: Model, image_yx: np.ndarray) -> np.ndarray:
+    """The net on the image mirrored all around, far enough for an output as large as the image, cut to it."""
+    margin, sides = model.net.margin, []
+    for size in image_yx.shape:
+        full = next(side for side in range(size + 2 * margin, 10**4) if model.net.valid_size(side) == side)
+        sides.append((margin, full - size - margin))
+    logits_kyx = plain_logits(model, np.pad(image_yx, sides, mode="reflect"))
+    return logits_kyx[:, : image_yx.shape[0], : image_yx.shape[1]]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 60), (2, 3), (7, 5), (47, 61), (120, 95)])
+@pytest.mark.parametrize("settings", [("net.norm=none",), ("net.up=bilinear",)], ids=["paper", "bilinear"])
+def test_a_valid_net_sees_the_image_mirrored_around(settings: tuple[str, ...], size: tuple[int, int]) -> None:
+    model, image_yx = member(INDEX, "net.padding=valid", *settings), noise(*size)
+    expected_kyx = mirrored_logits(model, image_yx)
+    np.testing.assert_allclose(model.logits(image_yx), expected_kyx, atol=1e-4)
+    labels_yx = model.segment(image_yx)
+    assert labels_yx.shape == size
+    if min(size) > 40:
+        assert_same_where_sure(labels_yx, expected_kyx.argmax(0), plain_probabilities(model, expected_kyx))
+
+
+@pytest.mark.parametrize("settings", [("net.norm=none",), ("net.attention=true",), ("net.nested=true",)])
+def test_tiles_of_a_valid_net_do_not_change_the_result(settings: tuple[str, ...]) -> None:
+    model, image = member(INDEX, "net.padding=valid", *settings), noise(117, 95)
+    whole = model.logits(image, tile=1000)
+    assert len(model.plan(117, 95, 1000)) == 1
+    for tile in (68, 93):
+        assert len(model.plan(117, 95, tile)) > 1
+        np.testing.assert_array_equal(model.logits(image, tile=tile), whole)
+    np.testing.assert_array_equal(model.segment(image, tile=68), model.segment(image))
+    with pytest.raises(InputError, match=r"^--tile 20: is less than this net's halo needs"):
+        model.segment(image, tile=20)
+
+
+# --- pruning --------------------------------------------------------------------------------------------------------
+
+SUPERVISED = ("net.nested=true", "net.deep_supervision=true", "net.depth=3")
+
+
+def head_logits(model: Model, image_yx: np.ndarray) -> list[np.ndarray]:
+    """What each head of the net says, the shallowest first: outputs of a training forward, norms as in evaluation."""
+    model.net.train()
+    for module in model.net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+    x = torch.from_numpy((image_yx.astype(np.float32) - 100) / 50)[None, None]
+    with torch.inference_mode():
+        heads = [logits[0].numpy() for logits in model.net(x)]
+    model.net.eval()
+    return heads[::-1]
+
+
+@pytest.mark.parametrize("more", [(), ("net.attention=true",), ("net.aspp=true",)], ids=["plain", "gated", "pyramid"])
+def test_a_pruned_model_is_a_head_of_the_whole(more: tuple[str, ...], tmp_path: Path) -> None:
+    model, image_yx = member(INDEX, *SUPERVISED, *more), noise(48, 56)
+    heads = head_logits(model, image_yx)
+    assert len(heads) == 3
+    np.testing.assert_allclose(model.logits(image_yx), np.mean(heads, axis=0), atol=1e-4)
+    for depth, expected_kyx in enumerate(heads, 1):
+        small = model.pruned(depth)
+        assert small.net.depth == small.recipe.net.depth == depth
+        np.testing.assert_allclose(small.logits(image_yx), expected_kyx, atol=1e-4)
+        small.save(tmp_path / "small.septa")
+        loaded = Model.load(tmp_path / "small.septa")
+        np.testing.assert_array_equal(loaded.logits(image_yx), small.logits(image_yx))
+    assert model.pruned(1).net.halo < model.net.halo
+    assert model.recipe.net.depth == 3
+    np.testing.assert_allclose(model.logits(image_yx), np.mean(heads, axis=0), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "settings", [(), SUPERVISED[:1], SUPERVISED[1:2], (*SUPERVISED, "net.encoder=resnet18")],
+    ids=["plain", "nested", "supervised", "resnet"],
+)  # fmt: skip
+def test_other_nets_cannot_be_pruned(settings: tuple[str, ...]) -> None:
+    with pytest.raises(InputError, match=r"^--prune 1: only a net with nested=true, deep_supervision=true") as caught:
+        member(INDEX, *settings).pruned(1)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("depth", [0, 4])
+def test_depths_that_are_not_there_are_no_pruning(depth: int) -> None:
+    with pytest.raises(InputError, match=rf"^--prune {depth}: depth must be 1 to 3, got {depth}"):
+        member(INDEX, *SUPERVISED).pruned(depth)
+
+
+# --- settings that exclude each other -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        (["net.padding=valid", "net.aspp=true"], ["padding=valid", "aspp=true"]),
+        (["net.padding=valid", "net.reduction=2"], ["padding=valid", "reduction=2"]),
+        (["net.padding=valid", "net.encoder=resnet18"], ["padding=valid", "encoder=resnet18"]),
+    ],
+)
+def test_nets_that_cannot_be_built_are_recipe_errors(settings: list[str], named: list[str]) -> None:
+    recipe = Recipe().with_overrides(["net.width=2", *settings])
+    with pytest.raises(RecipeError) as caught:
+        build_net(recipe, 1, 2)
+    assert_one_line(caught.value, named)
+
+
+@pytest.mark.parametrize(
+    ("labels", "settings", "named"),
+    [
+        (INDEX, ["task=instances"], ["task=instances takes objects of one class", "the labels have 3"]),
+        (PLANES, ["task=instances"], ["task=instances", "the labels have 3"]),
+        (BINARY, ["net.output=sigmoid"], ["loss.cross_entropy", "net.output is sigmoid", "loss.bce"]),
+        (OBJECTS, ["task=instances", "net.output=sigmoid"], ["loss.cross_entropy", "net.output is sigmoid"]),
+        (INDEX, list(SIGMOID), ["net.output=sigmoid is for two classes", "not for 3"]),
+        (PLANES, [], ["loss.cross_entropy needs exclusive classes", "loss.bce"]),
+        (PLANES, ["loss.cross_entropy=0", "loss.border_weight=10"], ["loss.border_weight needs exclusive classes"]),
+    ],
+)
+def test_tasks_that_do_not_suit_the_labels_are_recipe_errors(
+    labels: LabelMapping, settings: list[str], named: list[str]
+) -> None:
+    with pytest.raises(RecipeError) as caught:
+        make_task(Recipe().with_overrides(settings), labels)
+    assert_one_line(caught.value, named)
+
+
+def assert_one_line(error: RecipeError, named: list[str]) -> None:
+    text = str(error)
+    assert text.startswith("recipe: ")
+    assert len(text.splitlines()) == 1
+    assert error.exit_code == 2
+    for part in named:
+        assert part in text
+
+
+@pytest.mark.parametrize(
+    ("labels", "settings", "outputs"),
+    [
+        (INDEX, [], 3),
+        (BINARY, [], 2),
+        (BINARY, list(SIGMOID), 1),
+        (OBJECTS, [], 2),
+        (OBJECTS, ["task=instances"], 2),
+        (OBJECTS, ["task=instances", *SIGMOID], 1),
+        (PLANES, list(SIGMOID), 3),
+    ],
+)
+def test_the_task_tells_the_outputs(labels: LabelMapping, settings: list[str], outputs: int) -> None:
+    task = make_task(Recipe().with_overrides(settings), labels)
+    assert task.outputs == outputs
+    assert isinstance(task, Instances) == ("task=instances" in settings)
+
+
+# --- files of the family --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["net.block=residual", "net.attention=true"],
+        ["net.nested=true", "net.deep_supervision=true"],
+        ["net.deep_supervision=true", "net.dropout=0.5"],
+        ["net.aspp=true", "net.norm=group"],
+        ["net.squeeze=true", "net.reduction=2"],
+        ["net.padding=valid", "net.norm=none"],
+        ["net.encoder=resnet18", "net.width=4", "net.depth=5"],
+    ],
+    ids=" ".join,
+)
+def test_members_of_the_family_are_loaded_as_they_were(settings: list[str], tmp_path: Path) -> None:
+    model, image = member(INDEX, *settings), noise(40, 33)
+    model.save(tmp_path / "m.septa")
+    loaded = Model.load(tmp_path / "m.septa")
+    before, after = model.net.state_dict(), loaded.net.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert loaded.recipe == model.recipe
+    assert loaded.weights_sha256 == model.weights_sha256
+    np.testing.assert_array_equal(loaded.logits(image), model.logits(image))
+    other = loaded.recipe.model_dump(mode="json")
+    other["net"]["width"] += 1
+    repack(tmp_path / "m.septa", lambda header: header.update(recipe=other))
+    assert "does not fit this version of septa" in refused(tmp_path / "m.septa")

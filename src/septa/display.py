@@ -14,8 +14,8 @@ from rich.table import Table
 from septa.recipe import Training
 
 if TYPE_CHECKING:  # 'septa check' shows its progress without waiting for torch
-    from septa.training.loop import Row
     from septa.training.run import Done, Event, Plan
+    from septa.training.state import Row
 
 _SHOWN = 12
 
@@ -70,7 +70,7 @@ def print_plan(console: Console, plan: Plan) -> None:
     if len(warnings) > 5:
         more = f"{len(warnings) - 5} more warnings: 'septa check {plan.checkup.data}' lists them"
         console.print(more, style="yellow", markup=False)
-    for note in plan.notes:
+    for note in (*plan.choice.notes, *plan.notes):
         console.print(note, style="cyan", highlight=False, markup=False)
     recipe = plan.choice.recipe
     end = f"{recipe.training.steps} steps"

@@ -19,6 +19,7 @@ from septa.metrics.scores import Evaluation, evaluate_labels
 from septa.model import Model
 from septa.recipe import Data
 from septa.segment import OVERLAYS, PROBABILITIES
+from septa.tasks.instances import Instances
 
 _IMAGE_SUFFIXES = frozenset({".png", ".tif", ".tiff", ".bmp", ".gif", ".jpg", ".jpeg"})
 _LABEL_SUFFIXES = ("_mask", "_label", "_labels", "_seg", "_anno")
@@ -37,6 +38,7 @@ def evaluate(
     every: bool = False,
     tile: int | None = None,
     device: str = "auto",
+    tta: int | None = None,
     max_pixels: int = MAX_PIXELS,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
@@ -53,7 +55,7 @@ def evaluate(
         Folder of images and labels; see `septa.data.folder.find_pairs`, also for ``images`` and ``labels``.
     every
         Score the training images too.
-    tile, device
+    tile, device, tta
         As for `Model.segment`.
     max_pixels
         Largest image that is decoded, pixels.
@@ -71,6 +73,8 @@ def evaluate(
     pairs = pairing.pairs
     notes = [*pairing.notes, model.labels.describe()]
     skipped = 0
+    instances = isinstance(model.task, Instances)
+    encode = model.labels.objects if instances else model.labels.encode
 
     def scored() -> Iterator[Scored]:
         nonlocal skipped
@@ -79,14 +83,19 @@ def evaluate(
             if not every and digest_array(image_cyx) in trained:
                 skipped += 1
             else:
-                truth_yx = model.labels.encode(read_pair_labels(pair), _where(pair))
+                truth_yx = encode(read_pair_labels(pair), _where(pair))
                 _same_size(pair.name, truth_yx, image_cyx.shape[1:], pair.image)
-                yield pair.name, truth_yx, model.segment(model.fit(image_cyx, pair.image), tile=tile, device=device)
+                fitted_cyx = model.fit(image_cyx, pair.image)
+                yield pair.name, truth_yx, model.segment(fitted_cyx, tile=tile, device=device, tta=tta)
             if progress is not None:
                 progress(number + 1, len(pairs))
 
-    multilabel = model.labels.kind == "multilabel"
-    evaluation = evaluate_labels(_at_least_one(scored(), data), model.labels.class_names, multilabel=multilabel)
+    evaluation = evaluate_labels(
+        _at_least_one(scored(), data),
+        model.labels.class_names,
+        multilabel=model.labels.kind == "multilabel",
+        instances=instances,
+    )
     if skipped:
         notes.append(f"{skipped} of {len(pairs)} images were trained on and are left out (--all scores them too)")
     return replace(evaluation, notes=tuple(notes))
@@ -97,6 +106,7 @@ def evaluate_files(
     labels: str | Path,
     settings: Data = Data(),  # noqa: B008 (frozen)
     *,
+    instances: bool = False,
     max_pixels: int = MAX_PIXELS,
 ) -> Evaluation:
     """Score label files against label files of the same names.
@@ -108,6 +118,9 @@ def evaluate_files(
         ``septa predict`` writes them.
     settings
         What the values mean; found in the labels, not in the predictions, as far as it is not given.
+    instances
+        Predictions are object ids, and objects are scored. Labels are ids too, or classes whose 4-connected regions
+        are the objects.
     max_pixels
         Largest file that is decoded, pixels.
 
@@ -131,12 +144,17 @@ def evaluate_files(
 
     def scored() -> Iterator[Scored]:
         for name, left, right, page in pages:
-            truth_yx = mapping.encode(read(right, page), right)
-            prediction_yx = _encode_prediction(mapping, read(left, page), left)
+            if instances:
+                truth_yx, prediction_yx = mapping.objects(read(right, page), right), _objects(read(left, page), left)
+            else:
+                truth_yx = mapping.encode(read(right, page), right)
+                prediction_yx = _encode_prediction(mapping, read(left, page), left)
             _same_size(name, truth_yx, prediction_yx.shape, left)
             yield name, truth_yx, prediction_yx
 
-    evaluation = evaluate_labels(scored(), mapping.class_names, multilabel=mapping.kind == "multilabel")
+    evaluation = evaluate_labels(
+        scored(), mapping.class_names, multilabel=mapping.kind == "multilabel", instances=instances
+    )
     notes = (f"{len(matched)} pairs of files of equal names", mapping.describe())
     return replace(evaluation, notes=notes)
 
@@ -146,6 +164,10 @@ def _encode_prediction(mapping: LabelMapping, raw: RawLabels, path: Path) -> NDA
     if indices and raw.array.min() >= 0 and raw.array.max() < mapping.classes:
         return raw.array.astype(np.int32)
     return mapping.encode(raw, path)
+
+
+def _objects(raw: RawLabels, path: Path) -> NDArray[np.int32]:
+    return LabelMapping("instances", ("background", "object"), (0,)).objects(raw, path)
 
 
 def _pages(left: Path, right: Path, max_pixels: int) -> int:

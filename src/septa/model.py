@@ -17,22 +17,57 @@ from septa.data.labels import LabelMapping
 from septa.errors import InputError, ModelError, RecipeError
 from septa.images.normalize import Normalization, fit_channels
 from septa.images.read import read_image
+from septa.images.resize import resized
 from septa.images.write import write_bytes
 from septa.inference.engines import Engine, torch_engine
-from septa.inference.predict import predict_tiles
-from septa.inference.tiling import Tile, activation_bytes, auto_tile, least_tile, plan
+from septa.inference.predict import Consumer, predict_tiles
+from septa.inference.symmetry import SYMMETRIES, restore, transform
+from septa.inference.tiling import Tile, least_for, plan_for
 from septa.nets import UNet
 from septa.recipe import Recipe
 from septa.runtime import pick_device
+from septa.tasks.instances import Instances
 from septa.tasks.semantic import Semantic
+from septa.tasks.task import Task
 
 KIND = "septa model 1"
 _NOT_A_MODEL = "give a .septa file written by 'septa train'"
 
 
-def build_net(recipe: Recipe, channels: int, classes: int) -> UNet:
-    """The net of a recipe, with fresh weights from torch's current random state."""
-    return UNet(channels, classes, **recipe.net.model_dump(exclude={"family"}))
+def build_net(recipe: Recipe, channels: int, outputs: int) -> UNet:
+    """The net of a recipe, with fresh weights from torch's current random state.
+
+    Raises
+    ------
+    RecipeError
+        Its settings exclude each other.
+    """
+    try:
+        return UNet(channels, outputs, **recipe.net.model_dump(exclude={"output", "pretrained"}))
+    except ValueError as error:
+        raise RecipeError("recipe", f"net: {error}", "change one of them") from None
+
+
+def make_task(recipe: Recipe, labels: LabelMapping) -> Task:
+    """The task of a recipe for labels of this kind.
+
+    Raises
+    ------
+    RecipeError
+        The net's output or the loss does not suit the labels.
+    """
+    sigmoid = recipe.net.output == "sigmoid"
+    try:
+        if recipe.task == "instances":
+            if labels.kind == "multilabel" or labels.classes != 2:
+                raise ValueError(f"task=instances takes objects of one class, and the labels have {labels.classes}")
+            task: Task = Instances(sigmoid)
+        else:
+            task = Semantic(labels.classes, multilabel=labels.kind == "multilabel", sigmoid=sigmoid)
+        task.check(recipe.loss)
+    except ValueError as error:
+        raise RecipeError("recipe", str(error), "mend the recipe") from None
+    return task
 
 
 @dataclass(frozen=True)
@@ -68,9 +103,9 @@ class Model:
     provenance: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def task(self) -> Semantic:
+    def task(self) -> Task:
         """What the net's output means."""
-        return Semantic(self.labels.classes, multilabel=self.labels.kind == "multilabel")
+        return make_task(self.recipe, self.labels)
 
     @property
     def weights_sha256(self) -> str:
@@ -80,7 +115,12 @@ class Model:
     # --- segmenting -------------------------------------------------------------------------------------------------
 
     def segment(
-        self, image: NDArray[Any] | str | PathLike[str], *, tile: int | None = None, device: str = "auto"
+        self,
+        image: NDArray[Any] | str | PathLike[str],
+        *,
+        tile: int | None = None,
+        device: str = "auto",
+        tta: int | None = None,
     ) -> NDArray[np.int32]:
         """Segment one image of any size.
 
@@ -93,11 +133,15 @@ class Model:
             Largest side of a tile, pixels; chosen from the memory when not given. Does not change the result.
         device
             ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        tta
+            Rotated and mirrored versions of the image over which probabilities are averaged, 1 to 8; the recipe's
+            when not given.
 
         Returns
         -------
         ndarray
-            Labels ``(Y, X)``, int32: class indices; where classes overlap, bit fields (bit k for class k).
+            Labels ``(Y, X)``, int32: class indices; where classes overlap, bit fields (bit k for class k); for the
+            instances task, object ids 1..n.
 
         Raises
         ------
@@ -106,34 +150,73 @@ class Model:
         ResourceError
             Memory does not suffice for a tile.
         """
-        image_cyx = self.prepare(image)
+        image_cyx, task = self.prepare(image), self.task
+        if not task.tilewise or self._versions(tta) > 1 or self.recipe.data.resize:
+            return task.decode(self.logits(image_cyx, tile=tile, device=device, tta=tta))
         labels_yx = np.empty(image_cyx.shape[1:], np.int32)
-        task = self.task
 
         def keep(core: tuple[slice, slice], logits_kyx: NDArray[np.float32]) -> None:
             labels_yx[core] = task.decode(logits_kyx)
 
-        self._run(image_cyx, tile, device, keep)
+        self.run(image_cyx, keep, tile=tile, device=device)
         return labels_yx
 
     def logits(
-        self, image: NDArray[Any] | str | PathLike[str], *, tile: int | None = None, device: str = "auto"
+        self,
+        image: NDArray[Any] | str | PathLike[str],
+        *,
+        tile: int | None = None,
+        device: str = "auto",
+        tta: int | None = None,
     ) -> NDArray[np.float32]:
-        """Raw scores ``(K, Y, X)``, float32; parameters and errors as for `segment`."""
+        """Raw scores ``(K, Y, X)``, float32, one plane for each output of the net; parameters and errors as for
+        `segment`. Averaged probabilities come as the logits that give them.
+        """
         image_cyx = self.prepare(image)
-        out_kyx = np.empty((self.labels.classes, *image_cyx.shape[1:]), np.float32)
+        size = image_cyx.shape[1:]
+        inner_cyx = resized(image_cyx, self.recipe.data.resize or size)
+        versions = self._versions(tta)
+        if versions == 1:
+            return resized(self._collect(inner_cyx, tile, device), size)
+        sum_kyx: NDArray[np.float32] | None = None
+        for index in range(versions):
+            logits_kyx = self._collect(transform(inner_cyx, index), tile, device)
+            part_kyx = restore(self.task.probabilities(logits_kyx), index)
+            sum_kyx = part_kyx if sum_kyx is None else sum_kyx + part_kyx
+        assert sum_kyx is not None
+        return resized(self.task.as_logits(sum_kyx * np.float32(1 / versions)), size)
+
+    def _versions(self, tta: int | None) -> int:
+        versions = self.recipe.inference.tta if tta is None else tta
+        if not 1 <= versions <= SYMMETRIES:
+            raise InputError(f"--tta {versions}", f"is not 1 to {SYMMETRIES}", "8 are all symmetries of the square")
+        return versions
+
+    def _collect(self, image_cyx: NDArray[Any], tile: int | None, device: str) -> NDArray[np.float32]:
+        out_kyx = np.empty((self.net.out_channels, *image_cyx.shape[1:]), np.float32)
 
         def keep(core: tuple[slice, slice], logits_kyx: NDArray[np.float32]) -> None:
             out_kyx[(slice(None), *core)] = logits_kyx
 
-        self._run(image_cyx, tile, device, keep)
+        self.run(image_cyx, keep, tile=tile, device=device)
         return out_kyx
 
+    def run(self, image_cyx: NDArray[Any], consume: Consumer, *, tile: int | None = None, device: str = "auto") -> None:
+        """Hand the logits of each core of an image ``CYX`` to ``consume``, at the size that the net sees."""
+        _, height, width = image_cyx.shape
+        tiles = self._tiles(height, width, tile)
+        predict_tiles(self.engine(device), image_cyx, self.normalization.resolve(image_cyx), tiles, consume)
+
     def probabilities(
-        self, image: NDArray[Any] | str | PathLike[str], *, tile: int | None = None, device: str = "auto"
+        self,
+        image: NDArray[Any] | str | PathLike[str],
+        *,
+        tile: int | None = None,
+        device: str = "auto",
+        tta: int | None = None,
     ) -> NDArray[np.float32]:
         """Class probabilities ``(K, Y, X)`` in [0, 1], float32; parameters and errors as for `segment`."""
-        return self.task.probabilities(self.logits(image, tile=tile, device=device))
+        return self.task.probabilities(self.logits(image, tile=tile, device=device, tta=tta))
 
     def plan(self, height: int, width: int, tile: int | None = None) -> list[Tile]:
         """Tiles for an image of this size.
@@ -143,16 +226,35 @@ class Model:
         InputError
             ``tile`` has no room for a core beside the net's halo.
         """
-        halo, multiple = self.net.halo, self.net.multiple
-        if tile is None:
-            per_pixel = activation_bytes(self.net.width, self.net.reduction)
-            tile = auto_tile(halo=halo, multiple=multiple, bytes_per_pixel=per_pixel)
-        if tile < least_tile(halo, multiple):
-            least = least_tile(halo, multiple)
-            raise InputError(
-                f"--tile {tile}", f"is less than this net's halo needs ({halo} pixels a side)", f"give at least {least}"
-            )
-        return plan(height, width, halo=halo, multiple=multiple, tile=tile)
+        return self._tiles(*(self.recipe.data.resize or (height, width)), tile)
+
+    def _tiles(self, height: int, width: int, tile: int | None) -> list[Tile]:
+        net, least = self.net, least_for(self.net)
+        if tile is not None and tile < least:
+            problem = f"is less than this net's halo needs ({net.halo} pixels a side)"
+            raise InputError(f"--tile {tile}", problem, f"give at least {least}")
+        return plan_for(net, height, width, tile)
+
+    def as_written(self, labels_yx: NDArray[np.int32]) -> NDArray[Any]:
+        """Labels as they are written to disk: object ids, or the raw values that the training labels had."""
+        if isinstance(self.task, Instances):
+            return labels_yx.astype(np.min_scalar_type(int(labels_yx.max(initial=0))))
+        return self.labels.decode(labels_yx)
+
+    def pruned(self, depth: int) -> Model:
+        """The smaller model of the first ``depth`` levels of a U-Net++ with deep supervision; weights are shared.
+
+        Raises
+        ------
+        InputError
+            This net cannot be pruned so.
+        """
+        try:
+            net = self.net.pruned(depth)
+        except ValueError as error:
+            raise InputError(f"--prune {depth}", str(error), "train with net.nested and net.deep_supervision") from None
+        kept = [f"net.depth={depth}", "net.deep_supervision=false", f"net.aspp={str(net.aspp is not None).lower()}"]
+        return replace(self, net=net, recipe=self.recipe.with_overrides(kept))
 
     def prepare(self, image: NDArray[Any] | str | PathLike[str]) -> NDArray[Any]:
         """An image as ``CYX`` with this model's channels, in raw values; errors as for `segment`."""
@@ -176,11 +278,6 @@ class Model:
     def engine(self, device: str = "auto") -> Engine:
         """What executes the net."""
         return torch_engine(self.net, pick_device(device))
-
-    def _run(self, image_cyx: NDArray[Any], tile: int | None, device: str, consume: Any) -> None:
-        _, height, width = image_cyx.shape
-        tiles = self.plan(height, width, tile)
-        predict_tiles(self.engine(device), image_cyx, self.normalization.resolve(image_cyx), tiles, consume)
 
     # --- one file ---------------------------------------------------------------------------------------------------
 
@@ -237,7 +334,7 @@ class Model:
         labels = LabelMapping.from_json(header["labels"])
         channels = int(header["channels"])
         with torch.device("meta"):  # sizes are checked against the tensors before any memory is taken
-            net = build_net(recipe, channels, labels.classes)
+            net = build_net(recipe, channels, make_task(recipe, labels).outputs)
         wanted = {name: tensor.dtype for name, tensor in net.state_dict().items()}
         net.load_state_dict(tensors, strict=True, assign=True)
         if wrong := [name for name, tensor in tensors.items() if tensor.dtype != wanted[name]]:

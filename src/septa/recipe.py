@@ -50,22 +50,51 @@ class Data(Section):
     validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
     channels: Count | None = None
     """Channels given to the net; the largest number found when not given (grey images are then repeated)."""
-    normalization: Literal["dataset", "image"] = "dataset"
-    """``dataset``: mean and standard deviation of the training set. ``image``: percentiles of each image."""
+    normalization: Literal["dataset", "image", "unit", "imagenet"] = "dataset"
+    """``dataset``: mean and standard deviation of the training set. ``image``: percentiles of each image. ``unit``: the
+    range of the dtype becomes 0..1. ``imagenet``: that, then the mean and deviation that published encoders expect."""
+    resize: tuple[Count, Count] | None = None
+    """Height and width to which every image is resized before the net; labels get the image's own size again."""
 
 
 class Net(Section):
     """The network; see `septa.nets.UNet`."""
 
-    family: Literal["unet"] = "unet"
     depth: Annotated[int, Field(ge=1, le=7)] = 4
+    """Number of poolings; an encoder other than ``plain`` has its own."""
     width: Annotated[int, Field(ge=1, le=512)] = 32
+    """Channels at full resolution; they double at each level."""
+    padding: Literal["same", "valid"] = "same"
+    """``valid``: the paper's convolutions without padding; the image is mirrored around."""
     norm: Literal["batch", "group", "instance", "none"] = "batch"
     up: Literal["transpose", "bilinear"] = "transpose"
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    padding: Literal["same"] = "same"
+    """Chance of dropping a value at the end of the contracting path."""
     reduction: Literal[1, 2, 4, 8] = 1
     """Factor by which the net reduces the image inside; its logits are enlarged again."""
+    output: Literal["softmax", "sigmoid"] = "softmax"
+    """``sigmoid``: two classes from one output channel; overlapping classes have a sigmoid each in any case."""
+    block: Literal["plain", "residual"] = "plain"
+    squeeze: bool = False
+    """Squeeze-and-excitation in every block; it pools over the image, so tiles are not exact."""
+    attention: bool = False
+    """Attention gates on the skip connections."""
+    aspp: bool = False
+    """Atrous spatial pyramid pooling at the bottom."""
+    nested: bool = False
+    """The nested skip connections of U-Net++."""
+    deep_supervision: bool = False
+    """Logits and a loss at every level of the expanding path."""
+    encoder: Annotated[str, Field(pattern=r"^(plain|resnet(18|34|50)|timm:[\w.\-]+)$")] = "plain"
+    """``plain``, ``resnet18``, ``resnet34``, ``resnet50`` or ``timm:NAME``."""
+    pretrained: str | None = None
+    """Weights for the encoder to begin with: the path of a safetensors file, or ``hub:NAME``."""
+
+    @model_validator(mode="after")
+    def _some_encoder(self) -> Net:
+        if self.pretrained is not None and self.encoder == "plain":
+            raise ValueError("pretrained weights need an encoder such as resnet34")
+        return self
 
 
 class Loss(Section):
@@ -75,6 +104,10 @@ class Loss(Section):
     bce: NonNegative = 0.0
     dice: NonNegative = 0.5
     class_weights: Literal["none", "frequency"] | tuple[NonNegative, ...] = "none"
+    border_weight: NonNegative = 0.0
+    """w0 of the border weight map (equation 2 of the U-Net paper, where it is 10); 0 switches the map off."""
+    border_sigma: Positive = 5.0
+    """Its sigma, pixels."""
 
     @model_validator(mode="after")
     def _some_term(self) -> Loss:
@@ -126,11 +159,11 @@ class Training(Section):
     batch: Count = 4
     accumulate: Count = 1
     """Batches whose gradients are averaged before each step."""
-    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
+    optimizer: Literal["adamw", "adam", "sgd", "rmsprop"] = "adamw"
     lr: Positive = 2e-3
     weight_decay: NonNegative = 1e-2
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """Momentum of sgd; the first beta of adam and adamw."""
+    """Momentum of sgd and rmsprop; the first beta of adam and adamw."""
     schedule: Literal["cosine", "polynomial", "plateau", "constant"] = "cosine"
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
     """Share of the training over which the learning rate rises from 0."""
@@ -158,6 +191,14 @@ class Training(Section):
         return "off" if amp is False else amp  # YAML reads a bare off as false
 
 
+class Inference(Section):
+    """How a trained model segments."""
+
+    tta: Annotated[int, Field(ge=1, le=8)] = 1
+    """Rotated and mirrored versions of the image over which probabilities are averaged; the paper takes 7, and 8 are
+    all symmetries of the square."""
+
+
 class Recipe(Section):
     """Every setting of a training.
 
@@ -172,7 +213,8 @@ class Recipe(Section):
 
     septa: Literal[1] = 1
     """Version of the recipe format."""
-    task: Literal["semantic"] = "semantic"
+    task: Literal["auto", "semantic", "instances"] = "semantic"
+    """What labels mean: classes, or objects that are kept apart. ``auto``: instances where the labels are."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     data: Data = Data()
     net: Net = Net()
@@ -180,6 +222,7 @@ class Recipe(Section):
     augment: Augment = Augment()
     sampling: Sampling = Sampling()
     training: Training = Training()
+    inference: Inference = Inference()
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], where: str = "recipe") -> Recipe:
@@ -219,14 +262,12 @@ class Recipe(Section):
         return cls.from_yaml(text, str(path))
 
     def with_overrides(self, assignments: Iterable[str]) -> Recipe:
-        """Apply ``section.key=value`` assignments (values in YAML) and validate the result."""
+        """Apply ``section.key=value`` or ``key=value`` assignments (values in YAML) and validate the result."""
         values = self.model_dump(mode="json")
         assignments = list(assignments)
         for assignment in assignments:
-            key, equals, text = assignment.partition("=")
-            if not equals:
-                raise RecipeError(f"--set {assignment}", "has no '='", "write it as section.key=value")
-            *sections, name = key.strip().split(".")
+            text = assignment.partition("=")[2]
+            *sections, name = full_key(assignment).split(".")
             target = values
             for section in sections:
                 inner = target.get(section)
@@ -247,6 +288,36 @@ class Recipe(Section):
             lines.append(f"{name}:")
             lines += [_yaml_line("  ", key, inner, reasons.get(f"{name}.{key}")) for key, inner in value.items()]
         return "\n".join(lines) + "\n"
+
+
+def full_key(assignment: str) -> str:
+    """The key of an assignment with its section, which may be left out where only one section has such a key.
+
+    Raises
+    ------
+    RecipeError
+        There is no ``=``, or several sections have the key.
+
+    Examples
+    --------
+    >>> full_key("width=16"), full_key("training.lr = 0.1"), full_key("seed=1")
+    ('net.width', 'training.lr', 'seed')
+    """
+    key, equals, _ = assignment.partition("=")
+    key = key.strip()
+    if not equals:
+        raise RecipeError(f"--set {assignment}", "has no '='", "write it as section.key=value")
+    if "." in key or key in Recipe.model_fields:
+        return key
+    sections = {name: item.annotation for name, item in Recipe.model_fields.items()}
+    found = [
+        f"{name}.{key}"
+        for name, kind in sections.items()
+        if isinstance(kind, type) and issubclass(kind, Section) and key in kind.model_fields
+    ]
+    if len(found) > 1:
+        raise RecipeError(f"--set {assignment}", f"'{key}' may be {' or '.join(found)}", "write its section before it")
+    return found[0] if found else key
 
 
 def differences(old: Recipe, new: Recipe) -> list[str]:

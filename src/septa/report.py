@@ -15,7 +15,7 @@ from septa.chart import Series, line_chart
 from septa.gallery import Panel, gallery_html
 from septa.images.overlay import CLASS_COLORS
 from septa.images.write import write_text
-from septa.metrics.scores import HEADERS, LEVEL, Evaluation
+from septa.metrics.scores import HEADERS, LEVEL, OBJECT_METRICS, OBJECTS_POLICY, Evaluation
 from septa.page import BLUE, GREEN, INK, ORANGE, Color, cards, chapters, number, page, plural, table, text, tint
 from septa.page import notes as page_notes
 
@@ -85,7 +85,8 @@ def write_report(
     curves = _curves(history, evaluation)
     scores = "" if evaluation is None else _scores(evaluation)
     bits = len(evaluation.class_names) if evaluation is not None and evaluation.multilabel else 0
-    images = gallery_html(gallery, _class_colors(evaluation), bits)
+    colors = {} if evaluation is not None and evaluation.objects else _class_colors(evaluation)  # objects: one each
+    images = gallery_html(gallery, colors, bits)
     facts = _facts(fingerprint, versions, command)
     parts = {
         "Curves": curves,
@@ -160,6 +161,9 @@ def _cards(history: Sequence[Row], evaluation: Evaluation | None) -> str:
         spread = evaluation.classes[names[0]]["iou"] if len(names) == 1 else None
         below = f"{LEVEL:.0%} interval {_range(spread)}" if spread else f"mean of {len(names)} classes"
         entries.append(("IoU", f"{evaluation.summary['iou']:.3f}", below))
+        for metric in ("f1_50", "mean_accuracy") if evaluation.objects else ():
+            spread = evaluation.objects[metric]
+            entries.append((OBJECT_METRICS[metric], f"{spread['mean']:.3f}", f"{LEVEL:.0%} interval {_range(spread)}"))
         pixels = evaluation.pixels.get("pixel_accuracy")
         below = f"{LEVEL:.0%} interval {_range(pixels)}" if pixels else "share of pixels that are right"
         entries.append(("Pixel accuracy", f"{evaluation.summary['pixel_accuracy']:.3f}", below))
@@ -253,7 +257,19 @@ def _scores(evaluation: Evaluation) -> str:
         means = [f"<b>{evaluation.summary[metric]:.3f}</b>" for metric in HEADERS]
         rows.append([f"mean of {len(foreground)} classes", *means, ""])
     head = ["Class", *HEADERS.values(), "Dice, pooled"]
-    return f'<div class="box">{table(head, rows)}</div>{_reading(evaluation)}{_image_scores(evaluation, foreground)}'
+    pixels = f'<div class="box">{table(head, rows)}</div>{_reading(evaluation)}{_image_scores(evaluation, foreground)}'
+    return _objects(evaluation) + pixels
+
+
+def _objects(evaluation: Evaluation) -> str:
+    if not evaluation.objects:
+        return ""
+    rows = []
+    for metric, spread in evaluation.objects.items():
+        mean, pooled = (number(float(f"{spread[key]:.4g}")) for key in ("mean", "pooled"))
+        rows.append([text(OBJECT_METRICS[metric]), f"<b>{mean}</b><small>{_range(spread)}</small>", pooled])
+    head = ["Objects", "mean over images", "all images as one"]
+    return f'<div class="box">{table(head, rows)}</div><p class="soft">{text(OBJECTS_POLICY)}</p>'
 
 
 def _bar(spread: Mapping[str, float]) -> str:

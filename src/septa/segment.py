@@ -15,7 +15,7 @@ from septa.errors import InputError, ResourceError, SeptaError
 from septa.images.overlay import overlay
 from septa.images.read import MAX_PIXELS, ImageInfo, read_image, read_info
 from septa.images.write import encode_png, write_bytes, write_image, write_labels, write_probabilities
-from septa.inference.tiling import largest_difference, least_tile, overhead
+from septa.inference.tiling import largest_difference, least_for, overhead
 from septa.model import Model
 
 _SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff"})
@@ -40,6 +40,7 @@ class Options:
     certify: bool = False
     tile: int | None = None
     device: str = "auto"
+    tta: int | None = None
     max_pixels: int = MAX_PIXELS
 
 
@@ -133,23 +134,28 @@ def _segment(model: Model, path: Path, options: Options) -> Segmented:
         image_cyx = model.fit(read_image(path, page, max_pixels=options.max_pixels), path)
         logits_kyx = None
         if options.probabilities or options.certify:
-            logits_kyx = model.logits(image_cyx, tile=options.tile, device=options.device)
+            logits_kyx = model.logits(image_cyx, tile=options.tile, device=options.device, tta=options.tta)
             labels_yx = model.task.decode(logits_kyx)
         else:
-            labels_yx = model.segment(image_cyx, tile=options.tile, device=options.device)
+            labels_yx = model.segment(image_cyx, tile=options.tile, device=options.device, tta=options.tta)
         if options.certify and logits_kyx is not None:
             difference = max(difference or 0.0, _difference(model, image_cyx, logits_kyx, options))
             if difference > EXACT:
                 problem = f"tiles differ from the whole image by {difference:.3g}, more than {EXACT:g}"
                 remedy = "give a --tile as large as the image; only norm batch and none make tiles exact"
                 raise InputError(path, problem, remedy)
-        pages.append(model.labels.decode(labels_yx))
+        pages.append(model.as_written(labels_yx))
         _write_extras(model, image_cyx, labels_yx, logits_kyx, info, page, options)
     target = _write(pages, info, options)
-    height, width = model.net.padded_size(info.height, info.width)
     megapixels = info.pages * info.height * info.width / 1e6
-    padding = height - info.height, width - info.width
+    padding = _padding(model, *(model.recipe.data.resize or (info.height, info.width)))
     return Segmented(path, target, megapixels, len(tiles), overhead(tiles), model.net.exact_tiles, padding, difference)
+
+
+def _padding(model: Model, height: int, width: int) -> tuple[int, int]:
+    """Rows and columns that the net repeats below and at the right; a valid net mirrors instead."""
+    full = model.net.padded_size(height, width) if not model.net.margin else (height, width)
+    return full[0] - height, full[1] - width
 
 
 def _target(info: ImageInfo, options: Options, multilabel: bool) -> Path:
@@ -176,8 +182,8 @@ def _write(pages: list[NDArray[Any]], info: ImageInfo, options: Options) -> Path
 
 
 def _difference(model: Model, image_cyx: NDArray[Any], logits_kyx: NDArray[np.float32], options: Options) -> float:
-    side = max(*image_cyx.shape[1:], least_tile(model.net.halo, model.net.multiple))
-    whole = model.logits(image_cyx, tile=side, device=options.device)
+    side = max(image_cyx.shape[1:]) + least_for(model.net)
+    whole = model.logits(image_cyx, tile=side, device=options.device, tta=options.tta)
     return largest_difference(whole, logits_kyx)
 
 

@@ -41,7 +41,7 @@ def test_version(septa):
         (["train", "x", "--minutes", "soon"], ["septa train: ", "--minutes", "number"]),
         (["check", "x", "--max-pixels", "0"], ["septa check: ", "--max-pixels"]),
         (["synth", "x", "--size", "big"], ["--size big: "]),
-        (["synth", "x", "--kind", "dogs"], ["dogs", "cells or shapes"]),
+        (["synth", "x", "--kind", "dogs"], ["dogs", "cells, shapes or oct"]),
     ],
 )
 def test_wrong_arguments(fault, arguments, named, tmp_path):

@@ -94,7 +94,7 @@ def test_error_map_pixel_by_pixel(truth: Any, prediction: Any) -> None:
         elif true == found:
             expected = ERROR_COLORS["correct"] if true else (0, 0, 0)
         elif true and found:
-            expected = ERROR_COLORS["wrong class"]
+            expected = ERROR_COLORS["wrong class or object"]
         else:
             expected = ERROR_COLORS["false negative" if true else "false positive"]
         assert tuple(picture[index]) == expected

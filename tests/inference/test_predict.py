@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -14,7 +15,7 @@ from septa.errors import ResourceError
 from septa.images.normalize import Normalization
 from septa.inference.engines import Engine, torch_engine
 from septa.inference.predict import predict_tiles
-from septa.inference.tiling import largest_difference, least_tile, plan
+from septa.inference.tiling import Span, Tile, largest_difference, least_for, least_tile, plan, plan_for
 from septa.nets import UNet
 
 HEIGHT, WIDTH = 203, 239
@@ -32,18 +33,20 @@ def cells() -> tuple[NDArray[np.uint16], NDArray[np.int32], Normalization]:
 
 
 @cache
-def trained(depth: int, up: str, reduction: int = 1) -> UNet:
+def trained(depth: int, up: str, reduction: int = 1, padding: str = "same", steps: int = 60) -> UNet:
     """A net whose weights and batch-norm statistics come from a real, if short, training."""
     torch.manual_seed(depth)
     image, labels, constants = cells()
     x, y = torch.from_numpy(constants.apply(image))[None], torch.from_numpy(labels > 0).long()[None]
-    net = UNet(1, 2, depth=depth, width=6, up=up, reduction=reduction)
+    net = UNet(1, 2, depth=depth, width=6, up=up, reduction=reduction, padding=padding)
+    side = net.input_size(64 if padding == "same" else 48)
+    inside = slice(net.margin, side - net.margin)
     optimizer = torch.optim.Adam(net.parameters(), 1e-2)
     losses = []
-    for _ in range(60):
-        top, left = torch.randint(0, 256 - 64, (2,)).tolist()
-        window = (..., slice(top, top + 64), slice(left, left + 64))
-        loss = functional.cross_entropy(net(x[window]), y[window])
+    for _ in range(steps):
+        top, left = torch.randint(0, 256 - side, (2,)).tolist()
+        window = (..., slice(top, top + side), slice(left, left + side))
+        loss = functional.cross_entropy(net(x[window]), y[window][..., inside, inside])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -119,8 +122,107 @@ def test_each_window_is_normalised_and_run_and_each_core_kept_in_the_plans_order
 
     predict_tiles(engine, image, Normalization("dataset", (10.0,), (4.0,)), tiles, keep)
     assert cores == [tile.core for tile in tiles]
-    assert [window.shape[1:] for window in windows] == [image[0][tile.window].shape for tile in tiles]
+    sizes = [tuple(end - begin for begin, end in zip(tile.begin, tile.end)) for tile in tiles]
+    assert [window.shape[1:] for window in windows] == sizes
     np.testing.assert_array_equal(image, before)
+
+
+# --- valid nets -----------------------------------------------------------------------------------------------------
+
+
+def whole_by_mirroring(net: UNet, image_cyx: NDArray[np.uint16]) -> NDArray[np.float32]:
+    """The paper's way with the whole image as one tile: mirrored all around, run once, and cut to its size."""
+    _, _, constants = cells()
+    padded_cyx = image_cyx
+    for axis, side in enumerate(image_cyx.shape[1:], 1):
+        behind = net.input_size(side) - side - net.margin
+        turns = [place if place < side else 2 * (side - 1) - place for place in range(max(1, 2 * (side - 1)))]
+        padded_cyx = np.take(padded_cyx, [turns[at % len(turns)] for at in range(-net.margin, side + behind)], axis)
+    logits_kyx = torch_engine(net)(constants.apply(padded_cyx))
+    return logits_kyx[:, : image_cyx.shape[1], : image_cyx.shape[2]]
+
+
+def in_tiles(net: UNet, image_cyx: NDArray[np.uint16], tiles: Sequence[Tile]) -> NDArray[np.float32]:
+    _, _, constants = cells()
+    out = np.full((2, *image_cyx.shape[1:]), np.nan, np.float32)
+
+    def keep(core: tuple[slice, slice], logits: NDArray[np.float32]) -> None:
+        place = (slice(None), *core)
+        assert np.isnan(out[place]).all()
+        if logits.shape != out[place].shape:
+            raise ValueError(f"a core of {out[place].shape} got logits of {logits.shape}")
+        out[place] = logits
+
+    predict_tiles(torch_engine(net), image_cyx, constants, tiles, keep)
+    return out
+
+
+VALID = [(1, "transpose"), (2, "transpose"), (2, "bilinear"), (3, "transpose")]
+SOME = (slice(None), slice(0, 131), slice(40, 203))
+
+
+@cache
+def valid_net(depth: int, up: str) -> UNet:
+    return trained(depth, up, padding="valid", steps=40)
+
+
+@pytest.mark.parametrize(("depth", "up"), VALID)
+def test_tiles_of_a_valid_net_equal_the_mirrored_whole_bit_for_bit(depth: int, up: str) -> None:
+    net = valid_net(depth, up)
+    image = cells()[0][SOME]
+    whole = whole_by_mirroring(net, image)
+    assert whole.std() > 0.1
+    for extra in (16, 45, 1000):
+        tiles = plan_for(net, *image.shape[1:], least_for(net) + extra)
+        assert (len(tiles) == 1) == (extra == 1000)
+        assert largest_difference(whole, in_tiles(net, image, tiles)) == 0
+
+
+@pytest.mark.parametrize(("depth", "up"), VALID)
+@pytest.mark.parametrize("size", [(1, 150), (150, 1), (1, 1), (2, 3), (7, 90), (40, 6)])
+def test_images_smaller_than_the_margin_are_mirrored_again_and_again(
+    depth: int, up: str, size: tuple[int, int]
+) -> None:
+    net = valid_net(depth, up)
+    image = cells()[0][:, 60 : 60 + size[0], 50 : 50 + size[1]]
+    assert min(size) <= net.margin
+    whole = whole_by_mirroring(net, image)
+    for extra in (0, 40):
+        tiles = plan_for(net, *size, least_for(net) + extra)
+        assert len(tiles) > 1 or max(size) <= 40 + net.multiple
+        assert largest_difference(whole, in_tiles(net, image, tiles)) == 0
+
+
+def test_the_inside_of_a_valid_net_s_logits_needs_no_mirroring() -> None:
+    """From its margin on, an image that was cut from a larger one has the logits of the larger one."""
+    net = valid_net(2, "transpose")
+    image = cells()[0]
+    step, margin = 8 * net.multiple, net.margin
+    large = in_tiles(net, image, plan_for(net, 256, 256, 2000))
+    cut = in_tiles(net, image[:, step:], plan_for(net, 256 - step, 256, least_for(net) + 50))
+    assert largest_difference(large[:, step + margin :], cut[:, margin:]) == 0
+    assert largest_difference(large[:, step : step + margin], cut[:, :margin]) > 1e-3
+
+
+@pytest.mark.parametrize(("depth", "up"), VALID)
+def test_a_margin_one_step_smaller_gives_no_or_wrong_logits(depth: int, up: str) -> None:
+    net = valid_net(depth, up)
+    image = cells()[0][SOME]
+    surplus = net.output_size(net.input_size(1)) % net.multiple
+    known = {"halo": 0, "multiple": net.multiple, "surplus": surplus, "tile": least_for(net) + 40}
+    with pytest.raises(ValueError, match="a core of"):
+        in_tiles(net, image, plan(*image.shape[1:], margin=net.margin - net.multiple, **known))
+    right = plan(*image.shape[1:], margin=net.margin, **known)
+    whole = whole_by_mirroring(net, image)
+    assert largest_difference(whole, in_tiles(net, image, right)) == 0
+
+    def nearer(span: Span) -> Span:
+        """As long as before, so that logits come out, but begun a step later."""
+        begin, end = span.window
+        return Span(span.core, (begin + net.multiple, end + net.multiple), net.margin - net.multiple)
+
+    wrong = [Tile(nearer(tile.y), nearer(tile.x)) for tile in right]
+    assert largest_difference(whole, in_tiles(net, image, wrong)) > 1e-2
 
 
 # --- the engine -----------------------------------------------------------------------------------------------------

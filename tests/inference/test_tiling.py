@@ -5,14 +5,18 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from septa.images.window import mirrored_window
 from septa.inference.tiling import (
-    activation_bytes,
+    Tile,
     auto_tile,
     largest_difference,
+    least_for,
     least_tile,
     overhead,
     plan,
+    plan_for,
 )
+from septa.nets import UNet
 
 
 @st.composite
@@ -35,7 +39,8 @@ def test_cores_cover_every_pixel_once_and_windows_hold_the_halo(case: tuple[int,
     numbers = np.arange(height * width).reshape(height, width)
     for one in tiles:
         count[one.core] += 1
-        np.testing.assert_array_equal(numbers[one.window][one.core_in_window], numbers[one.core])
+        window = mirrored_window(numbers, one.begin, one.end)
+        np.testing.assert_array_equal(window[one.core_in_output], numbers[one.core])
         for span, size in ((one.y, height), (one.x, width)):
             assert span.core[0] < span.core[1]
             assert span.core[0] % multiple == span.window[0] % multiple == 0
@@ -48,7 +53,7 @@ def test_cores_cover_every_pixel_once_and_windows_hold_the_halo(case: tuple[int,
     assert (count == 1).all()
     corners = [(one.y.core[0], one.x.core[0]) for one in tiles]
     assert corners == sorted(corners)
-    read = sum(numbers[one.window].size for one in tiles)
+    read = sum((one.end[0] - one.begin[0]) * (one.end[1] - one.begin[1]) for one in tiles)
     assert overhead(tiles) == read / numbers.size >= 1
 
 
@@ -66,7 +71,8 @@ def test_no_fewer_cores_would_do(case: tuple[int, int, int, int, int]) -> None:
 
 def test_an_image_within_a_tile_is_read_whole() -> None:
     (one,) = plan(100, 64, halo=96, multiple=16, tile=100)
-    assert one.window == one.core == (slice(0, 100), slice(0, 64))
+    assert one.core == (slice(0, 100), slice(0, 64))
+    assert (one.begin, one.end) == ((0, 0), (100, 64))
 
 
 @pytest.mark.parametrize("size", [(0, 5), (5, 0), (-1, 5)])
@@ -96,8 +102,150 @@ def test_auto_tile_fills_the_memory_but_holds_a_core(halos: int, depth: int, eac
 
 
 def test_wider_nets_get_smaller_tiles() -> None:
-    sides = [auto_tile(halo=96, multiple=16, bytes_per_pixel=activation_bytes(width)) for width in (8, 64)]
+    sides = [auto_tile(halo=96, multiple=16, bytes_per_pixel=width) for width in (8, 64)]
     assert sides[0] > sides[1] >= least_tile(96, 16)
+
+
+# --- valid nets -----------------------------------------------------------------------------------------------------
+
+
+def slow_output(depth: int, size: int) -> int:
+    """Oracle: a side followed through the paper's net; 0 where a pooling meets an odd side or nothing is left."""
+    for _ in range(depth):
+        size -= 4
+        if size <= 0 or size % 2:
+            return 0
+        size //= 2
+    for _ in range(depth):
+        size = 2 * (size - 4)
+    return max(0, size - 4)
+
+
+def slow_sizes(depth: int, up_to: int) -> dict[int, int]:
+    """Sides that the paper's net takes, and the output of each."""
+    return {size: slow_output(depth, size) for size in range(1, up_to) if slow_output(depth, size)}
+
+
+def valid_settings(depth: int) -> dict[str, int]:
+    size, output = next(iter(slow_sizes(depth, 1000).items()))
+    margin = (size - output) // 2
+    return {"halo": margin, "margin": margin, "multiple": 2**depth, "surplus": output % 2**depth}
+
+
+@st.composite
+def valid_plans(draw: st.DrawFn) -> tuple[int, int, int, int]:
+    depth = draw(st.integers(1, 4))
+    known = valid_settings(depth)
+    tile = least_tile(known["margin"], known["multiple"], known["surplus"]) + draw(st.integers(0, 100))
+    return draw(st.integers(1, 150)), draw(st.integers(1, 150)), depth, tile
+
+
+def check_valid(tiles: list[Tile], height: int, width: int, margin: int, multiple: int, tile: int) -> None:
+    """Cores cover the image once, each in its place of the output of a window that begins a margin before it."""
+    count = np.zeros((height, width), np.int64)
+    numbers = np.arange(height * width).reshape(height, width)
+    for one in tiles:
+        count[one.core] += 1
+        window = mirrored_window(numbers, one.begin, one.end)
+        output = window[margin:-margin, margin:-margin]
+        np.testing.assert_array_equal(output[one.core_in_output], numbers[one.core])
+        for span in (one.y, one.x):
+            assert span.core[0] % multiple == 0
+            assert span.window[0] == span.core[0] - margin
+            assert span.window[1] >= span.core[1] + margin
+            assert span.window[1] - span.window[0] <= tile
+    assert (count == 1).all()
+    corners = [(one.y.core[0], one.x.core[0]) for one in tiles]
+    assert corners == sorted(corners)
+
+
+@settings(max_examples=60, deadline=None)
+@given(valid_plans())
+@example((150, 1, 4, 212))
+@example((4, 5, 4, 204))
+@example((20, 21, 4, 204))
+def test_windows_of_valid_nets_reach_a_margin_beyond_cores_that_cover_once(case: tuple[int, int, int, int]) -> None:
+    height, width, depth, tile = case
+    known = valid_settings(depth)
+    tiles = plan(height, width, tile=tile, **known)
+    check_valid(tiles, height, width, known["margin"], known["multiple"], tile)
+    sizes = slow_sizes(depth, tile + 1)
+    for side, total in (("y", height), ("x", width)):
+        spans = [getattr(one, side) for one in tiles]
+        lengths = {span.window[1] - span.window[0] for span in spans}
+        assert lengths <= sizes.keys()
+        # The largest window alone would hold as many cores, and cores but the last are equal.
+        largest = max(sizes.values())
+        step = largest - known["surplus"]
+        assert len({span.core for span in spans}) <= max(1, -(-(total - known["surplus"]) // step))
+        assert len({span.core[1] - span.core[0] for span in spans if span.core[1] < total}) <= 1
+
+
+def test_the_papers_tile() -> None:
+    """Figure 1: windows of 572 pixels give 388; of the ISBI challenge's 512 pixels the first core takes half."""
+    known = valid_settings(4)
+    assert known == {"halo": 92, "margin": 92, "multiple": 16, "surplus": 4}
+    (one,) = plan(388, 388, tile=572, **known)
+    assert (one.begin, one.end) == ((-92, -92), (480, 480))
+    rows = [one.y for one in plan(512, 1, tile=572, **known)]
+    assert [row.core for row in rows] == [(0, 256), (256, 512)]
+    assert len(plan(389, 1, tile=572, **known)) == 2
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+@pytest.mark.parametrize(
+    "family", [{}, {"up": "bilinear"}, {"attention": True}, {"nested": True, "block": "residual"}], ids=str
+)
+def test_plans_for_valid_nets_hold_sizes_that_they_take(depth: int, family: dict[str, object]) -> None:
+    net = UNet(1, 2, depth=depth, width=1, padding="valid", **family)
+    least = least_for(net)
+    for tile in (least, least + 1, least + 13, 3 * least):
+        for height, width in ((1, 200), (97, 3), (83, 131)):
+            tiles = plan_for(net, height, width, tile)
+            check_valid(tiles, height, width, net.margin, net.multiple, tile)
+            for one in tiles:
+                for span in (one.y, one.x):
+                    assert net.output_size(span.window[1] - span.window[0]) >= span.core[1] - span.core[0]
+    if not family:
+        assert plan_for(net, 83, 131, least) == plan(83, 131, tile=least, **valid_settings(depth))
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+@pytest.mark.parametrize("up", ["transpose", "bilinear"])
+def test_a_tile_too_small_for_a_valid_net_is_refused_and_the_least_is_named(depth: int, up: str) -> None:
+    net = UNet(1, 2, depth=depth, width=1, padding="valid", up=up)
+    least = least_for(net)
+    for tile in (1, net.margin, 2 * net.margin + 1, least - 1):
+        with pytest.raises(ValueError, match=f"tile of {tile} pixels .* margin of {net.margin} it needs {least}$"):
+            plan_for(net, 60, 60, tile)
+    assert len(plan_for(net, 60, 60, least)) > 1
+    assert net.output_size(least) >= net.multiple
+    assert least == 2 * net.margin + net.multiple + net.output_size(net.input_size(1)) % net.multiple
+
+
+@pytest.mark.parametrize("padding", ["same", "valid"])
+def test_a_plan_for_a_net_without_a_tile_asks_for_what_fits_the_memory(
+    padding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = UNet(1, 2, depth=2, width=2, padding=padding, up="bilinear")
+    assert len(plan_for(net, 300, 300)) == 1
+    asked: list[dict[str, int]] = []
+
+    def choose(**known: int) -> int:
+        asked.append(known)
+        return auto_tile(**known, memory=100**2 * net.bytes_per_pixel)
+
+    monkeypatch.setattr("septa.inference.tiling.auto_tile", choose)
+    assert plan_for(net, 300, 200) == plan_for(net, 300, 200, 100)
+    assert len(plan_for(net, 300, 200)) > 4
+    known = {"halo": net.halo, "multiple": 4, "bytes_per_pixel": net.bytes_per_pixel}
+    assert asked[0] == known | {"surplus": 2 if padding == "valid" else 0}
+
+
+def test_a_plan_for_a_padded_net_is_that_of_its_halo() -> None:
+    net = UNet(1, 2, depth=2, width=1)
+    assert least_for(net) == least_tile(net.halo, 4)
+    assert plan_for(net, 200, 90, 70) == plan(200, 90, halo=net.halo, multiple=4, tile=70)
 
 
 def test_largest_difference_counts_nan_as_infinite() -> None:

@@ -7,8 +7,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pytest
@@ -20,11 +21,12 @@ from septa.data.labels import find_mapping
 from septa.data.samples import Examples, Sampler
 from septa.images.normalize import Normalization
 from septa.images.write import write_image, write_labels
-from septa.model import build_net
+from septa.model import build_net, make_task
 from septa.recipe import Data, Recipe
-from septa.tasks.semantic import Semantic
+from septa.tasks.task import Task
 from septa.training.checkpoint import Checkpoints
-from septa.training.loop import Job, State, fit
+from septa.training.loop import Job, fit
+from septa.training.state import State
 
 TINY = (
     "net.width=4",
@@ -85,24 +87,40 @@ class DyingSampler(Sampler):
 class Bench:
     """Trainings of `fit` in this process, without the workflow around it."""
 
-    def __init__(self, data: Path, *overrides: str, recipe: Recipe | None = None) -> None:
+    def __init__(
+        self,
+        data: Path,
+        *overrides: str,
+        recipe: Recipe | None = None,
+        encoding: Literal["index", "instances"] = "index",
+    ) -> None:
         self.recipe = recipe or Recipe().with_overrides((*TINY, *overrides))
         self.pairs = find_pairs(data).pairs
         raws = ((pair.name, read_pair_labels(pair)) for pair in self.pairs)
-        self.mapping = find_mapping(raws, Data(encoding="index"))
+        self.mapping = find_mapping(raws, Data(encoding=encoding))
         self.normalization = Normalization("dataset", (70.0,), (30.0,))
 
+    @property
+    def task(self) -> Task:
+        return make_task(self.recipe, self.mapping)
+
     def job(self, folder: Path, *, dies_before: int | None = None, started: float | None = None) -> Job:
-        train = Examples(self.pairs[2:], self.mapping, 1, 2**30)
-        sampler = Sampler(train, self.normalization, self.recipe)
+        objects, resize = self.recipe.task == "instances", self.recipe.data.resize
+        train, validation = (
+            Examples(pairs, self.mapping, 1, 2**30, objects, resize) for pairs in (self.pairs[2:], self.pairs[:2])
+        )
+        with torch.device("meta"):
+            margin = build_net(self.recipe, 1, self.task.outputs).margin
+        kind = Sampler if dies_before is None else DyingSampler
+        encode = partial(self.task.encode, terms=self.recipe.loss)
+        sampler = kind(train, self.normalization, self.recipe, encode, margin)
         if dies_before is not None:
-            sampler = DyingSampler(train, self.normalization, self.recipe)
             object.__setattr__(sampler, "limit", dies_before * self.take)
         return Job(
             self.recipe,
-            Semantic(2),
+            self.task,
             sampler,
-            Examples(self.pairs[:2], self.mapping, 1, 2**30),
+            validation,
             None,
             torch.device("cpu"),
             self.recipe.training.workers or 1,
@@ -117,7 +135,7 @@ class Bench:
 
     def state(self, seed: int = 0) -> State:
         torch.manual_seed(seed)
-        return State.fresh(build_net(self.recipe, 1, 2), self.recipe, torch.device("cpu"))
+        return State.fresh(build_net(self.recipe, 1, self.task.outputs), self.recipe, torch.device("cpu"))
 
     def run(self, folder: Path) -> State:
         """An undisturbed training."""
@@ -148,6 +166,17 @@ class Bench:
             header, tensors, _ = checkpoints.newest()
             state.restore(header, tensors)
         return bool(checkpoints.states())
+
+
+def same_states(first: State, second: State) -> None:
+    """Two trainings hold the same, bit for bit, but for the clock."""
+    (one, tensors), (two, others) = first.save(), second.save()
+    assert tensors.keys() == others.keys()
+    for name, tensor in tensors.items():
+        assert torch.equal(tensor, others[name]), name
+    assert timeless(one.pop("history")) == timeless(two.pop("history"))
+    one.pop("elapsed"), two.pop("elapsed")
+    assert one == two
 
 
 def timeless(history: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -195,7 +224,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def bench(data: Path) -> Callable[..., Bench]:
-    return lambda *overrides, **more: Bench(data, *overrides, **more)
+    return lambda *overrides, folder=data, **more: Bench(folder, *overrides, **more)
 
 
 @pytest.fixture(scope="session")
@@ -233,3 +262,8 @@ def tiny_options() -> list[str]:
 @pytest.fixture
 def without_times() -> Callable[..., list[dict[str, Any]]]:
     return timeless
+
+
+@pytest.fixture
+def assert_equal() -> Callable[[State, State], None]:
+    return same_states

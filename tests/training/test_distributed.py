@@ -15,8 +15,8 @@ import torch.distributed as dist
 
 from septa.model import Model
 from septa.training.checkpoint import Checkpoints
-from septa.training.loop import make_optimizer
 from septa.training.schedule import lr_factor
+from septa.training.state import make_optimizer
 
 LAUNCHER = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 STEPS = 20
@@ -51,8 +51,8 @@ def reference(bench: Any, model: Model) -> dict[str, torch.Tensor]:
         optimizer.zero_grad()
         for half in range(4):  # two batches of two halves
             batch = job.sampler.batch(8 * step + 2 * half, 2)
-            labels_byx = torch.from_numpy(batch.labels_byx).long()
-            loss = job.task.loss(net(torch.from_numpy(batch.image_bcyx)), labels_byx, recipe.loss)
+            target_byx = torch.from_numpy(batch.target_byx).long()
+            loss = job.task.loss(net(torch.from_numpy(batch.image_bcyx)), target_byx, recipe.loss)
             (loss / 4).backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), training.clip)
         optimizer.step()

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from septa.training.log import COLUMNS, history_log
-from septa.training.loop import State
 from septa.training.plan import Request
 from septa.training.run import train_steps
+from septa.training.state import State
 
 
 def read(path: Path) -> list[dict[str, str]]:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.ndimage
 import torch
 from torch.nn import functional
 
@@ -13,11 +14,12 @@ from septa.data.labels import LabelMapping
 from septa.data.samples import Examples
 from septa.images.normalize import Normalization
 from septa.images.write import write_image, write_labels
-from septa.model import build_net
-from septa.recipe import Loss, Recipe
+from septa.inference import tiling
+from septa.model import Model, build_net
+from septa.recipe import Recipe
+from septa.tasks.instances import Instances
 from septa.tasks.semantic import Semantic
-from septa.training import validate as module
-from septa.training.validate import validate
+from septa.training.validate import image_score, validate
 
 CPU = torch.device("cpu")
 NORMALIZATION = Normalization("dataset", (100.0,), (50.0,))
@@ -44,6 +46,11 @@ def examples(tmp_path: Path) -> Examples:
     return Examples(find_pairs(tmp_path).pairs, mapping, 1, 2**20)
 
 
+def model_of(net: Any, examples: Examples, *settings: str) -> Model:
+    recipe = Recipe().with_overrides(["net.width=4", "net.depth=1", *settings])
+    return Model(net, 1, examples.labels, NORMALIZATION, recipe)
+
+
 def whole_logits(net: Any, image_cyx: np.ndarray) -> torch.Tensor:
     net.eval()
     with torch.inference_mode():
@@ -57,7 +64,7 @@ def test_scores_are_means_over_images_of_whole_images(
     net: Any, examples: Examples, tile: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if tile is not None:
-        monkeypatch.setattr(module, "auto_tile", lambda **_: tile)
+        monkeypatch.setattr(tiling, "auto_tile", lambda **_: tile)
     dice_nk, losses = [], []
     for index in range(3):
         example = examples[index]
@@ -72,8 +79,7 @@ def test_scores_are_means_over_images_of_whole_images(
         dice_nk.append(found)
         truth_byx = torch.from_numpy(example.labels_yx).long()[None]
         losses.append(functional.cross_entropy(logits_bkyx, truth_byx, ignore_index=-1).item())
-    terms = Loss(dice=0)
-    result = validate(net, Semantic(3), terms, NORMALIZATION, examples, CPU)
+    result = validate(model_of(net, examples, "loss.dice=0"), examples, CPU)
     assert result.dice == pytest.approx(np.mean(dice_nk, axis=0))
     assert result.score == pytest.approx(np.mean(dice_nk, axis=0)[1:].mean())
     if tile is None:
@@ -91,8 +97,7 @@ def test_all_classes_count_where_they_overlap(tmp_path: Path, net: Any) -> None:
     examples = Examples(find_pairs(tmp_path).pairs, mapping, 1, 2**20)
     predicted_kyx = (whole_logits(net, examples[0].image_cyx)[0] > 0).numpy()
     expected = [2 * (p & (m == 1)).sum() / (p.sum() + m.sum()) for p, m in zip(predicted_kyx, masks_kyx)]
-    terms = Loss(cross_entropy=0, bce=1)
-    result = validate(net, Semantic(3, multilabel=True), terms, NORMALIZATION, examples, CPU)
+    result = validate(model_of(net, examples, "loss.cross_entropy=0", "loss.bce=1"), examples, CPU)
     assert result.dice == pytest.approx(expected)
     assert result.score == pytest.approx(np.mean(expected))
 
@@ -101,6 +106,123 @@ def test_all_classes_count_where_they_overlap(tmp_path: Path, net: Any) -> None:
 def test_the_net_is_left_as_it_was(net: Any, examples: Examples, training: bool) -> None:
     net.train(training)
     before = {name: value.clone() for name, value in net.state_dict().items()}
-    validate(net, Semantic(3), Loss(), NORMALIZATION, examples, CPU)
+    validate(model_of(net, examples), examples, CPU)
     assert net.training is training
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+# Instances -----------------------------------------------------------------------------------------------------------
+
+
+def average_precision(truth_yx: np.ndarray, predicted_yx: np.ndarray) -> float:
+    """Score of the 2018 Data Science Bowl by its definition: sets of pixels, one pair after the other."""
+    counted = truth_yx != -1
+    true, predicted = (
+        [frozenset(np.flatnonzero((ids_yx == value) & counted)) for value in np.unique(ids_yx[counted]) if value > 0]
+        for ids_yx in (truth_yx, predicted_yx)
+    )
+    ious = [len(a & b) / len(a | b) for a in true for b in predicted]
+    scores = []
+    for percent in range(50, 100, 5):
+        hits = sum(iou >= percent / 100 for iou in ious)
+        every = len(true) + len(predicted) - hits
+        scores.append(hits / every if every else 1.0)
+    return float(np.mean(scores))
+
+
+@pytest.fixture
+def squares(tmp_path: Path) -> Examples:
+    """Two images of bright squares with ids with gaps, two of which touch, and an ignored strip; one without any."""
+    rng = np.random.default_rng(3)
+    for index in range(3):
+        ids_yx = np.zeros((50, 70), np.int32)
+        for number in range(6 if index < 2 else 0):
+            y, x = 14 * (number // 3) + 2 + 9 * index, 22 * (number % 3) + 2
+            ids_yx[y : y + 11, x : x + 20 - 3 * number] = 300 + 7 * number
+        ids_yx[2 + 9 * index : 13 + 9 * index, 10:22][ids_yx[2 + 9 * index : 13 + 9 * index, 10:22] > 0] = 999
+        image_yx = 60 + 110 * (ids_yx > 0) + rng.normal(0, 12, ids_yx.shape)
+        ids_yx[45:, :30] = 65_000
+        write_image(tmp_path / "images" / f"{index}.png", image_yx.clip(0, 255).astype(np.uint8)[None])
+        write_labels(tmp_path / "labels" / f"{index}.png", ids_yx)
+    mapping = LabelMapping("instances", ("background", "object"), (0,), 65_000)
+    return Examples(find_pairs(tmp_path).pairs, mapping, 1, 2**20, objects=True)
+
+
+@pytest.fixture
+def threshold() -> Any:
+    """A net that finds what is bright: its logits are the blurred image."""
+    torch.manual_seed(0)
+    net = build_net(Recipe().with_overrides(["net.width=4", "net.depth=1", "net.norm=none"]), 1, 2)
+    for parameter in net.parameters():
+        parameter.data.zero_()
+    net.encoder.get_submodule("0").conv1.weight.data[0, 0, 1, 1] = 1
+    net.encoder.get_submodule("0").conv2.weight.data[0, 0, 1, 1] = 1
+    net.decoder["0"].conv1.weight.data[0, 0, 1, 1] = 1
+    net.decoder["0"].conv2.weight.data[0, 0, 1, 1] = 1
+    net.head.weight.data[1, 0] = 1
+    net.head.bias.data[:] = torch.tensor([0.3, 0.0])
+    return net
+
+
+@pytest.mark.parametrize("tile", [None, 24])
+def test_instances_are_scored_as_objects_of_the_whole_image(
+    threshold: Any, squares: Examples, tile: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if tile is not None:
+        monkeypatch.setattr(tiling, "auto_tile", lambda **_: tile)
+    model = model_of(threshold, squares, "net.norm=none", "task=instances", "loss.dice=0")
+    scores, dices, counts = [], [], []
+    for index in range(3):
+        example = squares[index]
+        foreground_yx = whole_logits(threshold, example.image_cyx)[0].argmax(0).numpy()
+        regions_yx, count = scipy.ndimage.label(foreground_yx)
+        scores.append(average_precision(example.labels_yx, regions_yx))
+        counts.append((count, len(np.unique(example.labels_yx))))
+        counted = example.labels_yx != -1
+        both = ((example.labels_yx > 0) & (foreground_yx > 0))[counted].sum()
+        either = ((example.labels_yx > 0)[counted].sum()) + (foreground_yx > 0)[counted].sum()
+        dices.append(2 * both / either if either else 1.0)
+    assert counts[0][0] > 2
+    result = validate(model, squares, CPU)
+    assert result.score == pytest.approx(np.mean(scores))
+    assert result.dice[1] == pytest.approx(np.mean(dices))
+    assert 0.1 < result.score < result.dice[1]
+    if tile is not None:
+        assert len(model.plan(50, 70)) > 1
+
+
+def test_the_loss_of_instances_is_that_of_the_seamed_target(threshold: Any, squares: Examples) -> None:
+    plain = validate(model_of(threshold, squares, "net.norm=none", "task=instances", "loss.dice=0"), squares, CPU)
+    losses = []
+    for index in range(3):
+        example = squares[index]
+        ids_yx, target_yx = example.labels_yx, np.minimum(example.labels_yx, 1)
+        for y, x in np.argwhere(ids_yx > 0):
+            for row, column in ((y, x + 1), (y + 1, x - 1), (y + 1, x), (y + 1, x + 1)):
+                if ids_yx[row, column] > 0 and ids_yx[row, column] != ids_yx[y, x]:
+                    target_yx[y, x] = 0
+        logits_bkyx = whole_logits(threshold, example.image_cyx)
+        target_byx = torch.from_numpy(target_yx).long()[None]
+        losses.append(functional.cross_entropy(logits_bkyx, target_byx, ignore_index=-1).item())
+    assert plain.loss == pytest.approx(np.mean(losses), rel=1e-5)
+    border = ["loss.border_weight=10", "loss.border_sigma=4"]
+    weighted = validate(
+        model_of(threshold, squares, "net.norm=none", "task=instances", "loss.dice=0", *border), squares, CPU
+    )
+    assert weighted.score == plain.score
+    assert weighted.loss > 1.05 * plain.loss
+
+
+def test_score_of_an_image_by_its_task() -> None:
+    truth_yx = np.array([[5, 5, 0, 9, 9, 0, -1]], np.int32)
+    merged_yx = np.array([[1, 1, 1, 1, 1, 0, 1]], np.int32)
+    score, dice = image_score(truth_yx, merged_yx, Instances())
+    assert score == average_precision(truth_yx, merged_yx) == 0
+    assert dice == pytest.approx((2 / 3, 8 / 9))
+    split_yx = np.array([[1, 1, 0, 2, 3, 0, 0]], np.int32)
+    score, dice = image_score(truth_yx, split_yx, Instances())
+    # At 0.5 one of the halves is the object, above it none; the other half is too much.
+    assert score == pytest.approx((2 / 3 + 9 * 1 / 4) / 10)
+    assert dice == (1.0, 1.0)
+    score, dice = image_score(np.minimum(truth_yx, 1), np.minimum(merged_yx, 1), Semantic(2))
+    assert score == dice[1] == pytest.approx(8 / 9)

@@ -26,7 +26,7 @@ ERROR_COLORS: dict[str, tuple[int, int, int]] = {
     "correct": (0, 158, 115),
     "false positive": (213, 94, 0),
     "false negative": (86, 180, 233),
-    "wrong class": (240, 228, 66),
+    "wrong class or object": (240, 228, 66),
     "ignored": (128, 128, 128),
 }
 """Legend of `error_map`; background that was found as background is black."""
@@ -112,7 +112,8 @@ def error_map(truth_yx: NDArray[Any], prediction_yx: NDArray[Any], ignore: int =
     Parameters
     ----------
     truth_yx, prediction_yx
-        Class index, axes ``YX``, same size; 0 is background.
+        Class index, or object id where objects that match have the same one, axes ``YX``, same size; 0 is
+        background.
     ignore
         Truth of the pixels that do not count.
 
@@ -141,7 +142,7 @@ def error_map(truth_yx: NDArray[Any], prediction_yx: NDArray[Any], ignore: int =
     picture[truth & same] = ERROR_COLORS["correct"]
     picture[~truth & found] = ERROR_COLORS["false positive"]
     picture[truth & ~found] = ERROR_COLORS["false negative"]
-    picture[truth & found & ~same] = ERROR_COLORS["wrong class"]
+    picture[truth & found & ~same] = ERROR_COLORS["wrong class or object"]
     picture[~known] = ERROR_COLORS["ignored"]
     return picture
 

@@ -12,7 +12,8 @@ from torch import nn
 from septa.errors import ResourceError
 
 Engine = Callable[[NDArray[np.float32]], NDArray[np.float32]]
-"""Takes a normalised image ``CYX`` float32, returns logits ``KYX`` float32 of the same size."""
+"""Takes a normalised image ``CYX`` float32, returns logits ``KYX`` float32: of the same size, or less a valid net's
+margin on each side."""
 
 
 def torch_engine(net: nn.Module, device: torch.device | str = "cpu") -> Engine:

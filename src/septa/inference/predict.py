@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septa.images.normalize import Normalization
+from septa.images.window import mirrored_window
 from septa.inference.engines import Engine
 from septa.inference.tiling import Tile
 
@@ -38,5 +39,6 @@ def predict_tiles(
         Receives each core.
     """
     for tile in tiles:
-        logits_kyx = engine(normalization.apply(image_cyx[(slice(None), *tile.window)]))
-        consume(tile.core, logits_kyx[(slice(None), *tile.core_in_window)])
+        window_cyx = mirrored_window(image_cyx, tile.begin, tile.end)
+        logits_kyx = engine(normalization.apply(window_cyx))
+        consume(tile.core, logits_kyx[(slice(None), *tile.core_in_output)])

@@ -4,12 +4,16 @@ A padded net with d poolings looks at pixels in cells of 2**d. A core that start
 the same cells as the whole image does; with a halo at least as wide as the receptive field reaches, its output is the
 whole image's output, bit for bit on one engine. Where the image ends a tile ends too, and the net pads itself as for
 the whole.
+
+A valid net pads nothing: its output lacks a margin on each side. There every window reaches that far beyond its core,
+also beyond the image, where it is mirrored: the U-Net paper's overlap-tile strategy.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,15 +24,19 @@ MEMORY = 2 * 2**30
 
 @dataclass(frozen=True)
 class Span:
-    """Half-open range of rows or columns: the core that is kept and the window that is read for it."""
+    """Half-open range of rows or columns: the core that is kept and the window that is read for it.
+
+    The output for the window begins ``margin`` pixels after it.
+    """
 
     core: tuple[int, int]
     window: tuple[int, int]
+    margin: int = 0
 
 
 @dataclass(frozen=True)
 class Tile:
-    """A core and its window in image coordinates."""
+    """A core and its window in image coordinates; only that of a valid net may reach beyond the image."""
 
     y: Span
     x: Span
@@ -39,20 +47,36 @@ class Tile:
         return slice(*self.y.core), slice(*self.x.core)
 
     @property
-    def window(self) -> tuple[slice, slice]:
-        """Index of the window in the image."""
-        return slice(*self.y.window), slice(*self.x.window)
+    def begin(self) -> tuple[int, int]:
+        """First row and column of the window."""
+        return self.y.window[0], self.x.window[0]
 
     @property
-    def core_in_window(self) -> tuple[slice, slice]:
-        """Index of the core in the window."""
-        return (
-            slice(self.y.core[0] - self.y.window[0], self.y.core[1] - self.y.window[0]),
-            slice(self.x.core[0] - self.x.window[0], self.x.core[1] - self.x.window[0]),
+    def end(self) -> tuple[int, int]:
+        """Row and column behind the window."""
+        return self.y.window[1], self.x.window[1]
+
+    @property
+    def core_in_output(self) -> tuple[slice, slice]:
+        """Index of the core in the output for the window."""
+        y, x = (
+            slice(span.core[0] - span.window[0] - span.margin, span.core[1] - span.window[0] - span.margin)
+            for span in (self.y, self.x)
         )
+        return y, x
 
 
-def plan(height: int, width: int, *, halo: int, multiple: int, tile: int) -> list[Tile]:
+def plan(
+    height: int,
+    width: int,
+    *,
+    halo: int,
+    multiple: int,
+    tile: int,
+    margin: int = 0,
+    surplus: int = 0,
+    least: int = 0,
+) -> list[Tile]:
     """Tiles whose cores cover an image of ``height`` x ``width`` pixels exactly once, row by row.
 
     Parameters
@@ -65,6 +89,11 @@ def plan(height: int, width: int, *, halo: int, multiple: int, tile: int) -> lis
         Cores start at multiples of this.
     tile
         Largest side of a window, pixels. Cores are made equal, so that few shapes occur.
+    margin, surplus
+        Of a valid net: pixels a side by which its output is smaller than its input, and by how many its outputs are
+        larger than a multiple of ``multiple``. The halo is then not used.
+    least
+        Smallest side of a window, pixels, a multiple of ``multiple``, where several are needed and the image has it.
 
     Raises
     ------
@@ -79,44 +108,101 @@ def plan(height: int, width: int, *, halo: int, multiple: int, tile: int) -> lis
     """
     if min(height, width) < 1:
         raise ValueError(f"an image has at least one pixel, got {height} x {width}")
-    rows = _spans(height, halo, multiple, tile)
-    columns = _spans(width, halo, multiple, tile)
+    if margin:
+        rows, columns = (_valid_spans(size, margin, multiple, surplus, tile, least) for size in (height, width))
+    else:
+        rows, columns = (_spans(size, halo, multiple, tile, least) for size in (height, width))
     return [Tile(y, x) for y in rows for x in columns]
 
 
-def least_tile(halo: int, multiple: int) -> int:
-    """Smallest side of a window, pixels, that has room for a core."""
-    return 2 * halo + multiple
+class Net(Protocol):
+    """What a plan needs to know of a net; `septa.nets.UNet` says what each is."""
+
+    @property
+    def halo(self) -> int: ...
+    @property
+    def multiple(self) -> int: ...
+    @property
+    def margin(self) -> int: ...
+    @property
+    def steady_side(self) -> int: ...
+    @property
+    def bytes_per_pixel(self) -> int: ...
+    def input_size(self, size: int) -> int: ...
+    def output_size(self, size: int) -> int: ...
 
 
-def auto_tile(*, halo: int, multiple: int, bytes_per_pixel: int, memory: int = MEMORY) -> int:
+def plan_for(net: Net, height: int, width: int, tile: int | None = None) -> list[Tile]:
+    """As `plan`, for a net; the tile is chosen from the memory when not given, and no less than `least_for`."""
+    surplus, least = _surplus(net), least_for(net)
+    if tile is None:
+        tile = auto_tile(halo=net.halo, multiple=net.multiple, bytes_per_pixel=net.bytes_per_pixel, surplus=surplus)
+        tile = max(tile, least)
+    return plan(
+        height, width, halo=net.halo, multiple=net.multiple, tile=tile, margin=net.margin, surplus=surplus,
+        least=_steady(net),
+    )  # fmt: skip
+
+
+def least_for(net: Net) -> int:
+    """Smallest tile for a net, pixels: it has room for a core, and is computed as large ones are."""
+    return max(least_tile(net.halo, net.multiple, _surplus(net)), _steady(net))
+
+
+def _surplus(net: Net) -> int:
+    return net.output_size(net.input_size(1)) % net.multiple if net.margin else 0
+
+
+def _steady(net: Net) -> int:
+    return math.ceil(net.steady_side / net.multiple) * net.multiple
+
+
+def least_tile(halo: int, multiple: int, surplus: int = 0) -> int:
+    """Smallest side of a window, pixels, that has room for a core; of a valid net, whose halo is its margin, too."""
+    return 2 * halo + multiple + surplus
+
+
+def auto_tile(*, halo: int, multiple: int, bytes_per_pixel: int, memory: int = MEMORY, surplus: int = 0) -> int:
     """Largest side of a square window, pixels, whose activations fit in ``memory`` bytes."""
     side = math.isqrt(max(1, memory // max(1, bytes_per_pixel)))
-    return max(least_tile(halo, multiple), side // multiple * multiple)
+    return max(least_tile(halo, multiple, surplus), side // multiple * multiple)
 
 
-def activation_bytes(width: int, reduction: int = 1) -> int:
-    """Memory of one padded U-Net pass in bytes per pixel: its peak lies at full resolution in the last block.
-
-    There the skip connection (``width`` channels), the two concatenated halves, and input and output of a convolution
-    live together: about 7 times ``width`` float32 values, the lower levels included. A net that reduces the image
-    holds as much for each reduced pixel, and image and logits at full size.
-    """
-    return 7 * width * 4 // reduction**2 + (64 if reduction > 1 else 0)
-
-
-def _spans(size: int, halo: int, multiple: int, tile: int) -> list[Span]:
+def _spans(size: int, halo: int, multiple: int, tile: int, least: int) -> list[Span]:
     if size <= tile:
         return [Span((0, size), (0, size))]
     room = (tile - 2 * halo) // multiple * multiple
     if room < multiple:
-        least = least_tile(halo, multiple)
-        raise ValueError(f"a tile of {tile} pixels has no room for a core: with a halo of {halo} it needs {least}")
+        needed = least_tile(halo, multiple)
+        raise ValueError(f"a tile of {tile} pixels has no room for a core: with a halo of {halo} it needs {needed}")
     count = math.ceil(size / room)
     core = math.ceil(math.ceil(size / count) / multiple) * multiple
-    starts = range(0, size, core)
-    ends = [min(start + core, size) for start in starts]
-    return [Span((a, b), (max(0, a - halo), min(size, b + halo))) for a, b in zip(starts, ends)]
+    spans = []
+    for start in range(0, size, core):
+        end = min(start + core, size)
+        low, high = max(0, start - halo), min(size, end + halo)
+        high = max(high, min(size, low + least))
+        low = min(low, max(0, (high - least) // multiple * multiple))
+        spans.append(Span((start, end), (low, high)))
+    return spans
+
+
+def _valid_spans(size: int, margin: int, multiple: int, surplus: int, tile: int, least: int) -> list[Span]:
+    """As `_spans`; a window is as long as the net's smallest input whose output holds the core."""
+    room = (tile - 2 * margin - surplus) // multiple * multiple
+    if room < multiple:
+        needed = least_tile(margin, multiple, surplus)
+        raise ValueError(f"a tile of {tile} pixels has no room for a core: with a margin of {margin} it needs {needed}")
+    count = math.ceil(max(1, size - surplus) / room)
+    core = math.ceil(math.ceil(max(1, size - surplus) / count) / multiple) * multiple
+    starts = range(0, max(1, size - surplus), core)
+    ends = [*starts[1:], size]
+    spans = []
+    for start, end in zip(starts, ends):
+        enough = max(end - start, least - 2 * margin) if len(ends) > 1 else end - start
+        output = max(1, math.ceil((enough - surplus) / multiple)) * multiple + surplus
+        spans.append(Span((start, end), (start - margin, start + output + margin), margin))
+    return spans
 
 
 def overhead(tiles: list[Tile]) -> float:

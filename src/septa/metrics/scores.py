@@ -8,16 +8,38 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from septa.errors import InputError
 from septa.metrics import pixels
+from septa.metrics.objects import ObjectScores, pool, score_objects
 from septa.metrics.pixels import Counts, Labels
+from septa.recipe import IGNORE
 
 _CLASS_METRICS = {"dice": pixels.dice, "iou": pixels.iou, "precision": pixels.precision, "recall": pixels.recall}
 _PIXEL_METRICS = {"pixel_accuracy": pixels.pixel_accuracy, "pixel_error": pixels.pixel_error}
 HEADERS = {"dice": "Dice = F1", "iou": "IoU", "precision": "Precision", "recall": "Recall"}
+OBJECT_METRICS = {
+    "f1_50": "F1 at IoU 0.5",
+    "precision_50": "Precision at IoU 0.5",
+    "recall_50": "Recall at IoU 0.5",
+    "accuracy_50": "Accuracy (AP) at IoU 0.5",
+    "mean_accuracy": "Accuracy (AP), mean of IoU 0.5 to 0.95",
+    "mean_f1": "F1, mean of IoU 0.5 to 0.95",
+    "panoptic_quality": "Panoptic quality",
+    "segmentation_quality": "Segmentation quality",
+    "symmetric_best_dice": "Symmetric best Dice",
+    "truth_count": "True objects",
+    "prediction_count": "Predicted objects",
+    "count_difference": "Difference of the counts",
+    "splits": "Split objects",
+    "merges": "Merged objects",
+}
+"""Metrics of objects, each with its title; `septa.metrics.objects` says what they are."""
+_COUNTS = ("truth_count", "prediction_count", "count_difference", "splits", "merges")
+OBJECTS_POLICY = "Without true and predicted objects an image scores 1.0, with objects on one side only 0.0."
 LEVEL, _RESAMPLES, _SEED = 0.95, 2000, 0
 POLICY = (
     "A class absent from both labels and prediction of an image scores 1.0 there; absent from only one of them, 0.0."
@@ -29,13 +51,14 @@ class ImageScores:
     """Scores of one image, each 0 to 1.
 
     ``classes`` maps class name to metric (dice, iou, precision, recall) to score. With overlapping classes, the pixel
-    accuracy and error count each pixel once for each class.
+    accuracy and error count each pixel once for each class. ``objects`` is there for instances.
     """
 
     name: str
     classes: dict[str, dict[str, float]]
     pixel_accuracy: float
     pixel_error: float
+    objects: ObjectScores | None = None
 
 
 @dataclass(frozen=True)
@@ -68,6 +91,8 @@ class Evaluation:
         What was inferred to get the scores, printable lines.
     multilabel
         Whether classes overlap, so that every class is foreground.
+    objects
+        For instances: metric of `OBJECT_METRICS` to ``mean`` over images, ``low``, ``high`` and ``pooled``.
     """
 
     class_names: tuple[str, ...]
@@ -81,12 +106,14 @@ class Evaluation:
     unscored: tuple[str, ...] = ()
     multilabel: bool = False
     notes: tuple[str, ...] = ()
+    objects: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for strict JSON: keys sorted, images sorted by name, no NaN."""
         images = [
             {"name": image.name, "classes": image.classes}
             | {"pixel_accuracy": image.pixel_accuracy, "pixel_error": image.pixel_error}
+            | ({} if image.objects is None else {"objects": image.objects.to_json()})
             for image in sorted(self.images, key=lambda image: image.name)
         ]
         plain: dict[str, Any] = _sorted_keys(
@@ -100,14 +127,31 @@ class Evaluation:
                 "pixels": self.pixels,
                 "both_empty": self.both_empty,
                 "multilabel": self.multilabel,
+                "objects": self.objects,
                 "unscored": sorted(self.unscored),
                 "interval": {"level": LEVEL, "resamples": _RESAMPLES, "seed": _SEED},
             }
         )
         return plain
 
-    def table(self) -> Table:
-        """One row for each class: mean over images, its interval, and the value over all pixels."""
+    def table(self) -> RenderableType:
+        """One row for each class: mean over images, its interval, and the value over all pixels; for instances, below
+        it one row for each metric of objects.
+        """
+        return Group(self._objects_table(), self._classes_table()) if self.objects else self._classes_table()
+
+    def _objects_table(self) -> Table:
+        table = Table("Objects", caption=OBJECTS_POLICY, caption_justify="left", caption_style="")
+        for header in ("mean over images", f"{LEVEL:.0%} interval", "all images as one"):
+            table.add_column(header, justify="right", no_wrap=True)
+        for metric, spread in self.objects.items():
+            digits = 1 if metric in _COUNTS else 4
+            mean, low, high, pooled = (f"{spread[key]:.{digits}f}" for key in ("mean", "low", "high", "pooled"))
+            whole = f"{spread['pooled']:.0f}" if metric in _COUNTS else pooled
+            table.add_row(OBJECT_METRICS[metric], mean, f"{low}–{high}", whole)
+        return table
+
+    def _classes_table(self) -> Table:
         table = Table(caption=self._caption(), caption_justify="left", caption_style="", show_lines=True)
         table.add_column("Class", overflow="fold")
         for header in HEADERS.values():
@@ -137,7 +181,11 @@ class Evaluation:
 
 
 def evaluate_labels(
-    items: Iterable[tuple[str, Labels, Labels]], class_names: Sequence[str], *, multilabel: bool = False
+    items: Iterable[tuple[str, Labels, Labels]],
+    class_names: Sequence[str],
+    *,
+    multilabel: bool = False,
+    instances: bool = False,
 ) -> Evaluation:
     """Score predictions against labels, one image at a time.
 
@@ -152,6 +200,8 @@ def evaluate_labels(
         What was inferred to get the scores, printable lines.
     multilabel
         Whether classes overlap.
+    instances
+        Whether labels are object ids. Objects are scored then, and pixels as background and foreground.
 
     Raises
     ------
@@ -172,8 +222,13 @@ def evaluate_labels(
     scored: list[ImageScores] = []
     unscored: list[str] = []
     for name, truth_yx, prediction_yx in items:
+        objects = score_objects(truth_yx, prediction_yx) if instances else None
+        if instances:
+            truth_yx, prediction_yx = (
+                np.clip(ids_yx.astype(np.int64), IGNORE, 1) for ids_yx in (truth_yx, prediction_yx)
+            )
         confusion = _confusion(name, truth_yx, prediction_yx, names, multilabel)
-        images.append(_score(name, confusion, names))
+        images.append(_score(name, confusion, names, objects))
         if not confusion.any():
             unscored.append(name)
             continue
@@ -186,18 +241,20 @@ def evaluate_labels(
     classes = _class_spreads(scored, names)
     spreads = {metric: _spread(getattr(image, metric) for image in scored) for metric in _PIXEL_METRICS}
     foreground = names if multilabel else names[1:]
+    objects_of = _object_spreads([image.objects for image in scored if image.objects is not None])
     return Evaluation(
         class_names=names,
         images=tuple(images),
         classes=classes,
         pooled=_by_class(total, names),
         summary={metric: _mean([classes[name][metric]["mean"] for name in foreground]) for metric in _CLASS_METRICS}
-        | {metric: spread["mean"] for metric, spread in spreads.items()},
+        | {metric: spread["mean"] for metric, spread in (spreads | objects_of).items()},
         policy=POLICY,
         pixels={metric: spreads[metric] | {"pooled": score(total)} for metric, score in _PIXEL_METRICS.items()},
         both_empty=dict(zip(names, both_empty.tolist(), strict=True)),
         unscored=tuple(unscored),
         multilabel=multilabel,
+        objects=objects_of,
     )
 
 
@@ -219,10 +276,22 @@ def _confusion(name: str, truth_yx: Labels, prediction_yx: Labels, names: tuple[
         raise InputError(name, str(error), remedy) from None
 
 
-def _score(name: str, confusion: Counts, names: tuple[str, ...]) -> ImageScores:
-    return ImageScores(
-        name, _by_class(confusion, names), **{metric: score(confusion) for metric, score in _PIXEL_METRICS.items()}
-    )
+def _score(name: str, confusion: Counts, names: tuple[str, ...], objects: ObjectScores | None) -> ImageScores:
+    of_pixels = {metric: score(confusion) for metric, score in _PIXEL_METRICS.items()}
+    return ImageScores(name, _by_class(confusion, names), **of_pixels, objects=objects)
+
+
+def _object_spreads(scores: Sequence[ObjectScores]) -> dict[str, dict[str, float]]:
+    if not scores:
+        return {}
+    each = [_object_metrics(one.to_json()) for one in scores]
+    pooled = _object_metrics(pool(scores)["pooled"])
+    return {metric: _spread(one[metric] for one in each) | {"pooled": pooled[metric]} for metric in OBJECT_METRICS}
+
+
+def _object_metrics(plain: Mapping[str, Any]) -> dict[str, float]:
+    at_half = {f"{name}_50": plain[name][0] for name in ("f1", "precision", "recall", "accuracy")}
+    return {metric: float({**plain, **at_half}[metric]) for metric in OBJECT_METRICS}
 
 
 def _by_class(confusion: Counts, names: tuple[str, ...]) -> dict[str, dict[str, float]]:

@@ -29,6 +29,8 @@ class Choice:
 
     recipe: Recipe
     reasons: dict[str, str]
+    notes: tuple[str, ...] = ()
+    """What was changed in a given recipe, and why, to be told."""
 
 
 def choose(
@@ -69,7 +71,10 @@ def choose(
 
     settle("data.encoding", (labels.kind, labels.describe()))
     settle("data.channels", (fingerprint.channels, f"the images have {fingerprint.channels}"))
-    settle("data.normalization", _normalization(facts))
+    if base.net.pretrained is None:
+        settle("data.normalization", _normalization(facts))
+    else:
+        settle("data.normalization", ("imagenet", "what published encoders were trained on"))
     reduction = settle("net.reduction", _reduction(fingerprint))
     depth = settle("net.depth", _depth(fingerprint, reduction))
     width = settle("net.width", _width(machine, gpu))

@@ -11,8 +11,8 @@ from typing import Any
 
 from septa.errors import InputError
 from septa.images.write import write_text
-from septa.training.loop import Row, State
 from septa.training.plan import Request
+from septa.training.state import Row, State
 
 COLUMNS = ("step", "minutes", "loss", "lr", "images_per_s", "data_wait", "score", "val_loss")
 

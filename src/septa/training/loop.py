@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import signal
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from types import FrameType
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,21 +16,18 @@ from torch import Tensor, nn
 
 from septa.data.samples import Batch, Examples, Loader, Sampler
 from septa.errors import Interrupted, SeptaError
-from septa.nets import UNet
-from septa.recipe import Recipe, Training
-from septa.tasks.semantic import Semantic
+from septa.model import Model
+from septa.recipe import Recipe
+from septa.tasks.task import Task
 from septa.training.checkpoint import Checkpoints
+from septa.training.clock import Clock, Signals
 from septa.training.schedule import lr_factor
+from septa.training.state import Row, State, move_average
 from septa.training.validate import Validation, validate
 
 LOG_EVERY = 10
 """Steps between two rows of the history."""
-_RESERVE = 0.03
 _VALIDATION_SHARE = 0.1
-_PLAIN = ("step", "elapsed", "best", "stale", "drops", "validated", "finished", "losses", "history")
-"""What a state holds besides tensors."""
-
-Row = dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -45,7 +39,7 @@ class Job:
     """
 
     recipe: Recipe
-    task: Semantic
+    task: Task
     sampler: Sampler
     validation: Examples
     class_weights_k: Tensor | None
@@ -63,70 +57,11 @@ class Job:
         """Whether this process writes files."""
         return self.rank == 0
 
-
-@dataclass
-class State:
-    """Everything that a training carries from one step to the next.
-
-    ``elapsed`` are seconds of training, over all its runs; ``best`` tells step and score of the best validation;
-    ``stale`` counts the validations since; ``drops`` the reductions of the learning rate on a plateau. ``finished``
-    tells that the last step and its validation are over.
-    """
-
-    net: UNet
-    average: UNet | None
-    optimizer: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler
-    step: int = 0
-    elapsed: float = 0.0
-    best: dict[str, float] | None = None
-    stale: int = 0
-    drops: int = 0
-    validated: int = 0
-    finished: bool = False
-    losses: list[float] = field(default_factory=list)
-    history: list[Row] = field(default_factory=list)
-
-    @property
-    def kept(self) -> UNet:
-        """The net that is validated and kept: the moving average if there is one."""
-        return self.net if self.average is None else self.average
-
-    @classmethod
-    def fresh(cls, net: UNet, recipe: Recipe, device: torch.device) -> State:
-        """The state before the first step."""
-        net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        average = copy.deepcopy(net).requires_grad_(False) if recipe.training.ema else None
-        scaler = torch.amp.GradScaler(device.type, enabled=recipe.training.amp == "fp16")
-        return cls(net, average, make_optimizer(net, recipe.training, device), scaler)
-
-    def save(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """Header and tensors for a checkpoint."""
-        tensors = {f"net.{name}": value for name, value in self.net.state_dict().items()}
-        if self.average is not None:
-            tensors |= {f"average.{name}": value for name, value in self.average.state_dict().items()}
-        for index, values in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{index}.{name}": value for name, value in values.items() if value is not None}
-        header = {name: getattr(self, name) for name in _PLAIN}
-        return header | {"scaler": self.scaler.state_dict()}, tensors
-
-    def restore(self, header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-        """Take over what `save` gave."""
-        _load(self.net, tensors, "net.")
-        if self.average is not None:
-            _load(self.average, tensors, "average.")
-        moments: dict[int, dict[str, Tensor]] = {}
-        parameters = [value for group in self.optimizer.param_groups for value in group["params"]]
-        for name, value in tensors.items():
-            if name.startswith("optimizer."):
-                index, key = int(name.split(".")[1]), name.split(".")[2]
-                moments.setdefault(index, {})[key] = _laid_out_as(parameters[index], value)
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
-        if self.scaler.is_enabled():
-            self.scaler.load_state_dict(header["scaler"])
-        for name in _PLAIN:
-            setattr(self, name, header[name])
+    def model(self, state: State) -> Model:
+        """The net that is kept, as a model."""
+        return Model(
+            state.kept, self.validation.channels, self.validation.labels, self.sampler.normalization, self.recipe
+        )
 
 
 def fit(job: Job, state: State) -> Iterator[Row]:
@@ -144,7 +79,7 @@ def fit(job: Job, state: State) -> Iterator[Row]:
         A loss or gradient became NaN or Inf; the images of the batch are named, and nothing was saved since.
     """
     training = job.recipe.training
-    clock = _Clock(job, state)
+    clock = Clock(training, job.started, state)
     net = _wrapped(job, state.net)
     take = training.batch * training.accumulate
     local = training.batch // job.world
@@ -184,7 +119,10 @@ def _step(job: Job, state: State, net: nn.Module, batches: Iterator[Batch], lr: 
     for part in range(training.accumulate):
         batch = next(batches)
         names += batch.names
-        loss = _loss(job, net, batch, last=part == training.accumulate - 1) / training.accumulate
+        loss = (
+            _loss(job, net, batch, state.net.supervision_weights, last=part == training.accumulate - 1)
+            / training.accumulate
+        )
         state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         total += loss.item()
     state.scaler.unscale_(state.optimizer)
@@ -203,84 +141,30 @@ def _step(job: Job, state: State, net: nn.Module, batches: Iterator[Batch], lr: 
         for buffer in state.net.buffers():
             dist.broadcast(buffer, 0)
     if state.average is not None:
-        _average(state.average, state.net, min(training.ema, (1 + state.step) / (10 + state.step)))
+        move_average(state.average, state.net, min(training.ema, (1 + state.step) / (10 + state.step)))
     return total
 
 
-def _loss(job: Job, net: nn.Module, batch: Batch, *, last: bool) -> Tensor:
+def _loss(job: Job, net: nn.Module, batch: Batch, weights_s: tuple[float, ...], *, last: bool) -> Tensor:
+    """The loss of a batch, summed over the net's outputs with their weights: several under deep supervision."""
     amp = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(job.recipe.training.amp)
     image_bcyx = torch.from_numpy(batch.image_bcyx).to(job.device, memory_format=torch.channels_last)
-    labels_byx = torch.from_numpy(batch.labels_byx).to(job.device, torch.int64)
+    target_byx = torch.from_numpy(batch.target_byx).to(job.device, torch.int64)
+    weights_byx = None if batch.weights_byx is None else torch.from_numpy(batch.weights_byx).to(job.device)
+    class_weights_k = job.class_weights_k if weights_byx is None else None  # they are in the weight map
     together = nullcontext() if last or job.world == 1 else net.no_sync()  # type: ignore[operator]
     with together, torch.autocast(job.device.type, amp, enabled=amp is not None):
-        logits_bkyx = net(image_bcyx)
-    return job.task.loss(logits_bkyx.float(), labels_byx, job.recipe.loss, class_weights_k=job.class_weights_k)
+        outputs = net(image_bcyx)
+    total = torch.zeros((), device=job.device)
+    for weight, logits_bkyx in zip(weights_s, outputs if isinstance(outputs, tuple) else (outputs,), strict=True):
+        loss = job.task.loss(
+            logits_bkyx.float(), target_byx, job.recipe.loss, class_weights_k=class_weights_k, weights_byx=weights_byx
+        )
+        total = total + weight * loss
+    return total
 
 
-def make_optimizer(net: nn.Module, training: Training, device: torch.device) -> torch.optim.Optimizer:
-    """The recipe's optimiser. Only convolution weights decay: biases, scales and shifts of norms do not."""
-    kernels = [value for value in net.parameters() if value.ndim > 1]
-    others = [value for value in net.parameters() if value.ndim <= 1]
-    groups = [{"params": kernels, "weight_decay": training.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    fused = device.type in ("cpu", "cuda")
-    if training.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=training.lr, momentum=training.momentum, fused=fused)
-    kind = torch.optim.AdamW if training.optimizer == "adamw" else torch.optim.Adam
-    return kind(groups, lr=training.lr, betas=(training.momentum, 0.999), fused=fused)
-
-
-class Signals:
-    """Notes SIGINT and SIGTERM instead of dying from them; a second one acts as it would without this."""
-
-    def __init__(self) -> None:
-        self.received = 0
-
-    def __enter__(self) -> Signals:
-        self._before = {}
-        for number in (signal.SIGINT, signal.SIGTERM):
-            try:
-                self._before[number] = signal.signal(number, self._note)
-            except ValueError:  # not the main thread: the caller's handlers stay
-                break
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._restore()
-
-    def _note(self, number: int, _frame: FrameType | None) -> None:
-        self.received = number
-        self._restore()
-
-    def _restore(self) -> None:
-        while self._before:
-            number, handler = self._before.popitem()
-            signal.signal(number, handler)
-
-
-class _Clock:
-    """Time spent, and the progress that follows from it where minutes are given."""
-
-    def __init__(self, job: Job, state: State) -> None:
-        self.training = job.recipe.training
-        self.begin = time.monotonic() - state.elapsed
-        self.setup = 0.0 if state.elapsed else self.begin - job.started
-        self.validating, self.longest = 0.0, 0.0
-        self.last_row = (time.monotonic(), state.step, 0.0)
-
-    def elapsed(self) -> float:
-        return time.monotonic() - self.begin
-
-    def progress(self, state: State) -> float:
-        share = state.step / self.training.steps
-        if self.training.minutes is None:
-            return min(1.0, share)
-        budget = 60 * self.training.minutes
-        # The last validation, the model's final evaluation and the report come after the last step.
-        reserve = max(3.5 * self.longest, _RESERVE * budget)
-        return min(1.0, max(share, self.elapsed() / max(1e-9, budget - self.setup - reserve)))
-
-
-def _validation_due(progress: float, state: State, clock: _Clock) -> bool:
+def _validation_due(progress: float, state: State, clock: Clock) -> bool:
     training = clock.training
     if progress >= 1:
         return True
@@ -290,18 +174,9 @@ def _validation_due(progress: float, state: State, clock: _Clock) -> bool:
     return training.minutes is None or clock.validating + clock.longest <= _VALIDATION_SHARE * clock.elapsed()
 
 
-def _validated(job: Job, state: State, clock: _Clock) -> Row:
+def _validated(job: Job, state: State, clock: Clock) -> Row:
     begin = time.monotonic()
-    result: Validation = validate(
-        state.kept,
-        job.task,
-        job.recipe.loss,
-        job.sampler.normalization,
-        job.validation,
-        job.device,
-        job.rank,
-        job.world,
-    )
+    result: Validation = validate(job.model(state), job.validation, job.device, job.rank, job.world)
     progress = clock.progress(state)
     state.validated = max(state.validated + 1, math.floor(progress * job.recipe.training.validations + 1e-9))
     if state.best is None or result.score > state.best["score"]:
@@ -323,7 +198,7 @@ def _validated(job: Job, state: State, clock: _Clock) -> Row:
     return row
 
 
-def _logged(state: State, lr: float, clock: _Clock, loader: Loader, take: int) -> Row:
+def _logged(state: State, lr: float, clock: Clock, loader: Loader, take: int) -> Row:
     now, (then, step, waited) = time.monotonic(), clock.last_row
     clock.last_row = (now, state.step, loader.waited)
     seconds = max(now - then, 1e-9)
@@ -335,7 +210,7 @@ def _logged(state: State, lr: float, clock: _Clock, loader: Loader, take: int) -
     return row
 
 
-def _save(job: Job, state: State, clock: _Clock) -> None:
+def _save(job: Job, state: State, clock: Clock) -> None:
     state.elapsed = clock.elapsed()
     if not job.writes:
         return
@@ -380,20 +255,3 @@ def _wrapped(job: Job, net: nn.Module) -> nn.Module:
 def _interrupted(job: Job, number: int) -> Interrupted:
     name = signal.Signals(number).name
     return Interrupted(job.checkpoints.folder, f"{name} received, the state is saved", "go on with --resume", number)
-
-
-def _average(average: nn.Module, net: nn.Module, decay: float) -> None:
-    kept, new = average.state_dict(), net.state_dict()
-    floats = [name for name, value in kept.items() if value.is_floating_point()]
-    torch._foreach_lerp_([kept[name] for name in floats], [new[name] for name in floats], 1 - decay)
-    for name in kept.keys() - set(floats):
-        kept[name].copy_(new[name])
-
-
-def _load(net: nn.Module, tensors: dict[str, Tensor], prefix: str) -> None:
-    net.load_state_dict({name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)})
-
-
-def _laid_out_as(parameter: Tensor, value: Tensor) -> Tensor:
-    """``value`` in the memory layout of its parameter, in which a fused optimiser expects it."""
-    return torch.empty_like(parameter, dtype=value.dtype).copy_(value) if value.shape == parameter.shape else value

@@ -7,11 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from septa import runtime
 from septa.data.doctor import Checkup, check
 from septa.errors import InputError
 from septa.images.read import MAX_PIXELS
-from septa.recipe import Recipe
+from septa.model import build_net, make_task
+from septa.recipe import Recipe, full_key
 from septa.training.automatic import Choice, choose, resolve_amp
 
 Progress = Callable[[int, int], None]
@@ -64,12 +67,34 @@ def plan_recipe(request: Request, progress: Progress | None = None) -> tuple[Che
     if request.recipe is not None:
         choice = Choice(_resolved(base, machine), {})
     else:
-        fixed = {assignment.partition("=")[0].strip() for assignment in request.overrides}
+        fixed = {full_key(assignment) for assignment in request.overrides}
         processes = int(os.environ.get("WORLD_SIZE", "1"))
         choice = choose(
             checkup.fingerprint, checkup.facts, checkup.mapping, machine, base, fixed=fixed, processes=processes
         )
-    return checkup, choice
+    return checkup, _fitted(choice, checkup)
+
+
+def _fitted(choice: Choice, checkup: Checkup) -> Choice:
+    """The task that ``auto`` stands for, the depth of the encoder, and a patch of a size that the net can take."""
+    assert checkup.mapping is not None
+    recipe, changes = choice.recipe, {}
+    if recipe.task == "auto":
+        task = "instances" if checkup.mapping.kind == "instances" else "semantic"
+        recipe, changes["task"] = recipe.with_overrides([f"task={task}"]), f"{task} ({checkup.mapping.describe()})"
+    with torch.device("meta"):
+        net = build_net(recipe, recipe.data.channels or 1, make_task(recipe, checkup.mapping).outputs)
+    if net.depth != recipe.net.depth:
+        recipe = recipe.with_overrides([f"net.depth={net.depth}"])
+        changes["net.depth"] = f"{net.depth}, that of the encoder"
+    given = recipe.sampling.patch
+    patch = [net.valid_size(side) for side in given]
+    if patch != list(given):
+        recipe = recipe.with_overrides([f"sampling.patch={patch}"])
+        sizes = "{} x {} in place of {} x {}".format(*patch, *given)
+        changes["sampling.patch"] = f"{sizes}: every pooling then sees an even size"
+    notes = tuple(f"{key}: {change}" for key, change in changes.items())
+    return Choice(recipe, choice.reasons | changes, notes)
 
 
 def _refuse_fatal(checkup: Checkup) -> None:

@@ -13,8 +13,8 @@ from septa.images.write import sweep
 from septa.model import Model
 from septa.recipe import Recipe, differences
 from septa.training.checkpoint import Checkpoints
-from septa.training.loop import State
 from septa.training.plan import Request
+from septa.training.state import State
 
 
 @dataclass(frozen=True)

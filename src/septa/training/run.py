@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +30,23 @@ from septa.gallery import MAX_PANELS, Panel
 from septa.images.normalize import Normalization
 from septa.images.read import MAX_PIXELS
 from septa.images.write import write_text
+from septa.metrics.objects import aligned
 from septa.metrics.scores import Evaluation, evaluate_labels
-from septa.model import Model, build_net
+from septa.model import Model, build_net, make_task
+from septa.nets.pretrained import imagenet_statistics, load_pretrained
+from septa.nets.resnet import ResNetEncoder
+from septa.nets.timm_encoder import TimmEncoder
 from septa.recipe import Recipe
 from septa.report import write_report
+from septa.tasks.instances import Instances
 from septa.training.automatic import Choice
 from septa.training.checkpoint import Checkpoints
 from septa.training.log import history_log
-from septa.training.loop import Job, Row, State, fit
+from septa.training.loop import Job, fit
 from septa.training.plan import Progress, Request, plan_recipe
 from septa.training.resume import as_before, claim, discard, find_saved, refuse_other, restore
-from septa.training.validate import foreground_dice
+from septa.training.state import Row, State
+from septa.training.validate import image_score
 
 
 @dataclass(frozen=True)
@@ -160,7 +167,7 @@ def train_steps(request: Request, progress: Progress | None = None) -> Iterator[
             if rank == 0:
                 yield Finished(request.output)
             return
-        job, state = _prepare(request, checkup, choice, checkpoints, device, started, rank, world)
+        job, state = _prepare(checkup, choice, checkpoints, device, started, rank, world, fresh=saved is None)
         notes = restore(state, saved, request)
         if saved is None:
             _refuse_spent(choice.recipe, time.monotonic() - started)
@@ -196,7 +203,6 @@ def train_steps(request: Request, progress: Progress | None = None) -> Iterator[
 
 
 def _prepare(
-    request: Request,
     checkup: Checkup,
     choice: Choice,
     checkpoints: Checkpoints,
@@ -204,6 +210,8 @@ def _prepare(
     started: float,
     rank: int,
     world: int,
+    *,
+    fresh: bool,
 ) -> tuple[Job, State]:
     assert checkup.pairing is not None
     assert checkup.mapping is not None
@@ -215,22 +223,26 @@ def _prepare(
         )
     pairs = {pair.name: pair for pair in checkup.pairing.pairs}
     memory = runtime.usable_memory() // 4 // world
-    train = Examples([pairs[name] for name in checkup.train], mapping, channels, memory)
-    validation = Examples([pairs[name] for name in checkup.validation], mapping, channels, memory // 4)
+    train, validation = (
+        Examples(
+            [pairs[name] for name in names], mapping, channels, room, recipe.task == "instances", recipe.data.resize
+        )
+        for names, room in ((checkup.train, memory), (checkup.validation, memory // 4))
+    )
     names = set(checkup.train)
     facts = [item for item in checkup.facts if item.name in names]
     normalization = _normalization(recipe, combine(facts, channels=channels))
+    task = make_task(recipe, mapping)
     torch.manual_seed(recipe.seed)
-    net = build_net(recipe, channels, mapping.classes)
-    task = Model(net, channels, mapping, normalization, recipe).task
-    try:
-        task.check(recipe.loss)
-    except ValueError as error:
-        raise RecipeError("recipe", str(error), "mend the recipe") from None
-    weights = _class_weights(recipe, combine(facts, channels=channels).class_shares)
-    weights = None if weights is None else weights.to(device)
+    net = build_net(recipe, channels, task.outputs)
+    if fresh and recipe.net.pretrained is not None and isinstance(net.encoder, ResNetEncoder | TimmEncoder):
+        load_pretrained(net.encoder, recipe.net.pretrained)
+    weights_k = _class_weights(recipe, combine(facts, channels=channels).class_shares)
+    encode = partial(task.encode, terms=recipe.loss, class_weights_k=weights_k)
+    sampler = Sampler(train, normalization, recipe, encode, net.margin)
+    tensor_k = None if weights_k is None else torch.from_numpy(weights_k).to(device)
     job = Job(
-        recipe, task, Sampler(train, normalization, recipe), validation, weights, device, recipe.training.workers or 1,
+        recipe, task, sampler, validation, tensor_k, device, recipe.training.workers or 1,
         checkpoints, checkup.fingerprint.digest, started, rank, world, choice.reasons,
     )  # fmt: skip
     return job, State.fresh(net, recipe, device)
@@ -245,24 +257,39 @@ def _refuse_spent(recipe: Recipe, seconds: float) -> None:
 
 
 def _normalization(recipe: Recipe, fingerprint: Fingerprint) -> Normalization:
-    if recipe.data.normalization == "image":
+    kind = recipe.data.normalization
+    if kind == "image":
         return Normalization("image", (), ())
-    scale = tuple(deviation if deviation > 0 else 1.0 for deviation in fingerprint.std)
-    return Normalization("dataset", fingerprint.mean, scale)
+    if kind == "dataset":
+        scale = tuple(deviation if deviation > 0 else 1.0 for deviation in fingerprint.std)
+        return Normalization("dataset", fingerprint.mean, scale)
+    full, channels = _full_scale(fingerprint), fingerprint.channels
+    if kind == "unit":
+        return Normalization("dataset", (0.0,) * channels, (full,) * channels)
+    mean, deviation = imagenet_statistics(channels)
+    return Normalization("dataset", tuple(full * m for m in mean), tuple(full * d for d in deviation))
 
 
-def _class_weights(recipe: Recipe, shares: Sequence[float]) -> torch.Tensor | None:
+def _full_scale(fingerprint: Fingerprint) -> float:
+    """The value that stands for 1: the largest of an integer dtype; of floats the largest 99.5 percentile."""
+    dtype = np.dtype(fingerprint.dtype)
+    if dtype.kind in "ui":
+        return float(np.iinfo(dtype).max)
+    return max((high for *_, high in fingerprint.percentiles), default=1.0) or 1.0
+
+
+def _class_weights(recipe: Recipe, shares: Sequence[float]) -> NDArray[np.float32] | None:
     """Weight of each class; from frequencies, the inverse share, so that each class weighs the same in sum."""
     wanted = recipe.loss.class_weights
     if wanted == "none":
         return None
     if wanted == "frequency":
         present = sum(share > 0 for share in shares)
-        return torch.tensor([1 / (share * present) if share > 0 else 0.0 for share in shares])
+        return np.array([1 / (share * present) if share > 0 else 0.0 for share in shares], np.float32)
     if len(wanted) != len(shares):
         problem = f"has {len(wanted)} values for {len(shares)} classes"
         raise RecipeError("loss.class_weights", problem, "give one weight for each class")
-    return torch.tensor(wanted)
+    return np.array(wanted, np.float32)
 
 
 @contextmanager
@@ -293,29 +320,35 @@ def _finish(request: Request, job: Job, state: State, checkup: Checkup, choice: 
     """The best weights as a model, evaluated on the validation images and shown in the report."""
     assert state.best is not None
     state.kept.load_state_dict(job.checkpoints.best(int(state.best["step"])))
-    mapping = job.validation.labels
-    net = state.kept.eval().requires_grad_(False)
-    model = Model(net, job.validation.channels, mapping, job.sampler.normalization, job.recipe)
+    state.kept.eval().requires_grad_(False)
+    model = job.model(state)
     worst: list[tuple[float, int, NDArray[np.int32]]] = []
+    instances = isinstance(job.task, Instances)
 
     def segmented() -> Iterator[tuple[str, NDArray[np.int32], NDArray[np.int32]]]:
         for index, pair in enumerate(job.validation.pairs):
             example = job.validation[index]
             predicted_yx = model.segment(example.image_cyx, device=str(job.device))
-            score = foreground_dice(example.labels_yx, predicted_yx, job.task)
+            score, _ = image_score(example.labels_yx, predicted_yx, job.task)
             heapq.heappush(worst, (-score, index, predicted_yx))
             if len(worst) > MAX_PANELS:
                 heapq.heappop(worst)
             yield pair.name, example.labels_yx, predicted_yx
 
-    evaluation = evaluate_labels(segmented(), mapping.class_names, multilabel=job.task.multilabel)
+    evaluation = evaluate_labels(
+        segmented(),
+        job.validation.labels.class_names,
+        multilabel=job.task.multilabel,
+        instances=instances,
+    )
     model = model.with_provenance(**_provenance(job, state, checkup, evaluation))
     model.save(request.output)
     panels = []
     for score, index, predicted_yx in worst:
         example = job.validation[index]
         name = job.validation.pairs[index].name
-        panels.append(Panel(name, example.image_cyx, example.labels_yx, predicted_yx, -score))
+        shown_yx = aligned(example.labels_yx, predicted_yx) if instances else predicted_yx
+        panels.append(Panel(name, example.image_cyx, example.labels_yx, shown_yx, -score))
     report = request.folder / "report.html"
     write_report(
         report,

@@ -9,93 +9,94 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
+from torch import Tensor
 
-from septa import recipe
-from septa.data.samples import Example, Examples
-from septa.images.normalize import Normalization
-from septa.inference.engines import Engine, torch_engine
-from septa.inference.predict import predict_tiles
-from septa.inference.tiling import Tile, activation_bytes, auto_tile, plan
+from septa.data.samples import Examples
+from septa.metrics.objects import score_objects
 from septa.metrics.pixels import Counts, class_counts, confusion, confusion_multilabel, dice
-from septa.nets import UNet
-from septa.tasks.semantic import Semantic
+from septa.model import Model
+from septa.tasks.instances import Instances
+from septa.tasks.task import Task
 
 
 @dataclass(frozen=True)
 class Validation:
-    """``score``: mean Dice over the foreground classes and images; ``dice``: of each class; ``loss``: mean over
-    pixels.
-    """
+    """``score``: mean over images of `image_score`; ``dice``: of each class; ``loss``: mean over pixels."""
 
     score: float
     loss: float
     dice: tuple[float, ...]
 
 
-def validate(
-    net: UNet,
-    task: Semantic,
-    terms: recipe.Loss,
-    normalization: Normalization,
-    examples: Examples,
-    device: torch.device,
-    rank: int = 0,
-    world: int = 1,
-) -> Validation:
-    """Segment every example whole, this process every ``world``-th of them, and score them all."""
-    scores = torch.zeros(len(examples), task.classes + 1, dtype=torch.float64)
+def validate(model: Model, examples: Examples, device: torch.device, rank: int = 0, world: int = 1) -> Validation:
+    """Segment every example whole, this process every ``world``-th of them, and score them all.
+
+    Averaging over rotated and mirrored versions, if the recipe has it, waits for the end of the training.
+    """
+    task, net = model.task, model.net
+    rows = torch.zeros(len(examples), task.classes + 2, dtype=torch.float64)
     training = net.training
-    engine = torch_engine(net, device)
-    per_pixel = activation_bytes(net.width, net.reduction)
-    tile = auto_tile(halo=net.halo, multiple=net.multiple, bytes_per_pixel=per_pixel)
     for index in range(rank, len(examples), world):
         example = examples[index]
-        height, width = example.labels_yx.shape
-        tiles = plan(height, width, halo=net.halo, multiple=net.multiple, tile=tile)
-        labels_yx, loss = _segment(engine, tiles, task, terms, normalization, example)
-        counts = _counts(example.labels_yx, labels_yx, task)
-        scores[index] = torch.from_numpy(np.append(dice(counts), loss))
+        labels_yx, loss = _segment(model, example.image_cyx, example.labels_yx, device)
+        score, each = image_score(example.labels_yx, labels_yx, task)
+        rows[index] = torch.tensor([score, loss, *each])
     net.train(training)
     if world > 1:
-        scores = scores.to(device)
-        dist.all_reduce(scores)
-    means = scores.mean(dim=0).tolist()
-    return Validation(_foreground(means[:-1], task), means[-1], tuple(means[:-1]))
+        rows = rows.to(device)
+        dist.all_reduce(rows)
+    means = rows.mean(dim=0).tolist()
+    return Validation(means[0], means[1], tuple(means[2:]))
 
 
-def foreground_dice(truth_yx: NDArray[np.int32], predicted_yx: NDArray[np.int32], task: Semantic) -> float:
-    """Mean Dice over the foreground classes of one image."""
-    return _foreground(dice(_counts(truth_yx, predicted_yx, task)).tolist(), task)
+def image_score(
+    truth_yx: NDArray[np.int32], predicted_yx: NDArray[np.int32], task: Task
+) -> tuple[float, tuple[float, ...]]:
+    """Score of one image, and the Dice of each class.
+
+    The score is the mean Dice over the foreground classes; for instances the mean over IoU thresholds 0.5 to 0.95 of
+    the accuracy tp / (tp + fp + fn) of objects, the average precision of the 2018 Data Science Bowl.
+    """
+    each = dice(_counts(task.class_labels(truth_yx), task.class_labels(predicted_yx), task)).tolist()
+    if isinstance(task, Instances):
+        return score_objects(truth_yx, predicted_yx).mean_accuracy, tuple(each)
+    return _foreground(each, task), tuple(each)
 
 
-def _counts(truth_yx: NDArray[np.int32], predicted_yx: NDArray[np.int32], task: Semantic) -> Counts:
+def _counts(truth_yx: NDArray[np.int32], predicted_yx: NDArray[np.int32], task: Task) -> Counts:
     count = confusion_multilabel if task.multilabel else confusion
     return class_counts(count(truth_yx, predicted_yx, task.classes))
 
 
-def _foreground(values: Sequence[float], task: Semantic) -> float:
+def _foreground(values: Sequence[float], task: Task) -> float:
     return float(np.mean(values if task.multilabel else values[1:]))
 
 
 def _segment(
-    engine: Engine,
-    tiles: Sequence[Tile],
-    task: Semantic,
-    terms: recipe.Loss,
-    normalization: Normalization,
-    example: Example,
+    model: Model, image_cyx: NDArray[np.generic], labels_yx: NDArray[np.int32], device: torch.device
 ) -> tuple[NDArray[np.int32], float]:
-    predicted_yx = np.empty(example.labels_yx.shape, np.int32)
+    """Predicted labels, and the loss over the whole image."""
+    task, terms = model.task, model.recipe.loss
+    target_yx, weights_yx = task.encode(labels_yx, terms)
+    predicted_yx = np.empty(labels_yx.shape, np.int32)
+    logits_kyx = None if task.tilewise else np.empty((task.outputs, *labels_yx.shape), np.float32)
     loss = 0.0
 
-    def consume(core: tuple[slice, slice], logits_kyx: NDArray[np.float32]) -> None:
+    def consume(core: tuple[slice, slice], part_kyx: NDArray[np.float32]) -> None:
         nonlocal loss
-        predicted_yx[core] = task.decode(logits_kyx)
-        truth_byx = torch.from_numpy(example.labels_yx[core]).long()[None]
-        part = task.loss(torch.from_numpy(np.ascontiguousarray(logits_kyx))[None], truth_byx, terms)
-        loss += part.item() * truth_byx.numel() / predicted_yx.size
+        part_kyx = np.ascontiguousarray(part_kyx)
+        if logits_kyx is None:
+            predicted_yx[core] = task.decode(part_kyx)
+        else:
+            logits_kyx[(slice(None), *core)] = part_kyx
+        target_byx = torch.from_numpy(target_yx[core]).long()[None]
+        part = task.loss(torch.from_numpy(part_kyx)[None], target_byx, terms, weights_byx=_batched(weights_yx, core))
+        loss += part.item() * target_byx.numel() / predicted_yx.size
 
-    resolved = normalization.resolve(example.image_cyx)
     with torch.inference_mode():
-        predict_tiles(engine, example.image_cyx, resolved, tiles, consume)
-    return predicted_yx, loss
+        model.run(image_cyx, consume, device=str(device))
+    return predicted_yx if logits_kyx is None else task.decode(logits_kyx), loss
+
+
+def _batched(weights_yx: NDArray[np.float32] | None, core: tuple[slice, slice]) -> Tensor | None:
+    return None if weights_yx is None else torch.from_numpy(np.ascontiguousarray(weights_yx[core]))[None]

@@ -1,0 +1,77 @@
+"""Options and small helpers that several commands share."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from septa import errors
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from septa.recipe import Recipe
+
+DataFolder = Annotated[Path, typer.Argument(metavar="DATA", help="Folder of images and labels.")]
+ImagesGlob = Annotated[str | None, typer.Option("--images", help="Glob of the images, for any other layout.")]
+LabelsGlob = Annotated[str | None, typer.Option("--labels", help="Glob of the label images.")]
+RecipeFile = Annotated[Path | None, typer.Option("--recipe", help="Recipe (YAML); chosen from the data when absent.")]
+Settings = Annotated[list[str] | None, typer.Option("--set", help="Override: section.key=value; may be repeated.")]
+Minutes = Annotated[float | None, typer.Option("--minutes", help="Time budget for all of the training.")]
+Group = Annotated[str | None, typer.Option("--group", help="Regex on file names; equal matches stay together.")]
+Seed = Annotated[int | None, typer.Option("--seed", help="Seed of all randomness.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
+Tile = Annotated[int | None, typer.Option("--tile", min=1, help="Largest side of a tile in pixels.")]
+MaxPixels = Annotated[int, typer.Option("--max-pixels", min=1, help="Largest image accepted, in pixels.")]
+Task = Annotated[str | None, typer.Option("--task", help="semantic, instances or auto; the recipe's when absent.")]
+Preset = Annotated[str | None, typer.Option("--preset", help="A recipe that septa ships: see 'septa presets'.")]
+Tta = Annotated[
+    int | None, typer.Option("--tta", min=1, max=8, help="Average over so many rotated and mirrored versions.")
+]
+Prune = Annotated[int | None, typer.Option("--prune", min=1, help="Use only so many levels of a U-Net++.")]
+MAX_PIXELS = 2_000_000_000  # that of septa.images.read, which takes numpy to import
+
+
+def make_console(stderr: bool = False, wide: bool = False) -> Console:
+    """A console that leaves the wrapping of long lines to the terminal; ``wide`` is for wide tables in a file."""
+    from rich.console import Console
+
+    console = Console(stderr=stderr, soft_wrap=True)
+    if wide and not console.is_terminal:
+        console.width = 140
+    return console
+
+
+def all_overrides(
+    settings: list[str] | None,
+    minutes: float | None = None,
+    group: str | None = None,
+    seed: int | None = None,
+    task: str | None = None,
+) -> tuple[str, ...]:
+    """The assignments of ``--set`` and those that other options stand for."""
+    given = {"training.minutes": minutes, "data.group": group, "seed": seed, "task": task}
+    return (*(settings or ()), *(f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None))
+
+
+def given_recipe(path: Path | None, preset: str | None, overrides: tuple[str, ...]) -> Recipe | None:
+    """The recipe of ``--recipe`` or ``--preset``; it and the overrides are checked before anything slow is loaded."""
+    from septa import presets
+    from septa.recipe import Recipe
+
+    if path is not None and preset is not None:
+        raise errors.InputError("--preset", "and --recipe both give a recipe", "give one of them")
+    given = presets.load(preset) if preset is not None else None if path is None else Recipe.load(path)
+    (given or Recipe()).with_overrides(overrides)
+    return given
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """``HEIGHTxWIDTH`` as two numbers."""
+    height, _, width = text.lower().partition("x")
+    if not (height.isdecimal() and width.isdecimal()):
+        raise errors.InputError(f"--size {text}", "is not HEIGHTxWIDTH", "write for example 256x256")
+    return int(height), int(width)
