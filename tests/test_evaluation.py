@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.ndimage
 import tifffile
 import torch
 from PIL import Image
@@ -18,6 +19,7 @@ from septa.evaluation import evaluate, evaluate_files, match_folders
 from septa.images.normalize import Normalization
 from septa.images.read import read_image
 from septa.images.write import write_image, write_labels
+from septa.metrics.objects import score_objects
 from septa.metrics.scores import evaluate_labels
 from septa.model import Model, build_net
 from septa.recipe import Data, Recipe
@@ -126,14 +128,108 @@ def test_large_files_need_leave(tmp_path):
         evaluate_files(*folders, max_pixels=24 * 28 - 1)
 
 
+# Objects -------------------------------------------------------------------------------------------------------------
+
+
+def touching(seed: int) -> np.ndarray:
+    """Object ids of squares, most of which touch another; ids have gaps."""
+    rng = np.random.default_rng(seed)
+    ids = 300 + 7 * np.arange(20).reshape(4, 5) * (rng.random((4, 5)) < 0.7)
+    return np.kron(np.where(ids > 300, ids, 0), np.ones((6, 6), int)).astype(np.int32)
+
+
+def hit(truth: np.ndarray, prediction: np.ndarray) -> int:
+    """Objects of which more than half is common with one predicted object, one after the other."""
+    count = 0
+    for a in np.unique(truth[truth > 0]):
+        for b in np.unique(prediction[prediction > 0]):
+            one, other = truth == a, (prediction == b) & (truth != -1)
+            count += bool((one & other).sum() / (one | other).sum() > 0.5)
+    return count
+
+
+def test_object_ids_are_scored_as_objects(tmp_path):
+    truth = {name: touching(seed) for name, seed in (("a", 0), ("b", 1))}
+    moved = {name: np.roll(ids, 1, axis=1) % 299 for name, ids in truth.items()}
+    moved["b"][:6] = 0
+    folders = write_folders(
+        tmp_path, {f"{n}.tif": ids for n, ids in truth.items()}, {f"{n}.png": ids for n, ids in moved.items()}
+    )
+    ids = Data(encoding="instances")
+    evaluation = evaluate_files(*folders, ids, instances=True)
+    assert evaluation.class_names == ("background", "object")
+    for image in evaluation.images:
+        hits = hit(truth[image.name], moved[image.name])
+        assert image.objects.tp[0] == hits > 0
+        assert image.objects.truth_count == len(np.unique(truth[image.name])) - 1
+        assert image.objects.prediction_count == len(np.unique(moved[image.name])) - 1
+        assert image.pixel_error == np.mean((truth[image.name] > 0) != (moved[image.name] > 0))
+    expected = evaluate_labels([(n, truth[n], moved[n]) for n in "ab"], ("background", "object"), instances=True)
+    assert evaluation == replace(expected, notes=evaluation.notes)
+    semantic = evaluate_files(*folders, ids)
+    assert semantic.objects == {}
+    assert semantic.classes == evaluation.classes
+
+
+@pytest.mark.parametrize("values", [(0, 255), (0, 1, 2)], ids=["binary", "classes"])
+def test_objects_of_class_labels_are_their_regions(tmp_path, values):
+    """Of several classes too: two that touch are two objects, and pixels are told as background and objects."""
+    labels, found = drawn(4, len(values)), drawn(5)
+    regions = sum(scipy.ndimage.label(labels == k)[1] for k in range(1, len(values)))
+    ids = scipy.ndimage.label(found)[0]
+    folders = write_folders(tmp_path, {"a.png": np.array(values)[labels]}, {"a.png": ids})
+    evaluation = evaluate_files(*folders, instances=True)
+    assert evaluation.images[0].objects.truth_count == regions
+    assert evaluation.images[0].objects.prediction_count == ids.max()
+    assert len(evaluation.class_names) == 2
+    both, either = ((labels > 0) & (ids > 0)).sum(), (labels > 0).sum() + (ids > 0).sum()
+    assert evaluation.summary["dice"] == pytest.approx(2 * both / either)
+    assert evaluation.images[0].pixel_error == np.mean((labels > 0) != (ids > 0))
+
+
+def test_nothing_found_of_several_classes_scores_nothing(tmp_path):
+    folders = write_folders(tmp_path, {"a.png": drawn(4, 4)}, {"a.png": np.zeros((24, 28), int)})
+    evaluation = evaluate_files(*folders, instances=True)
+    assert evaluation.summary["dice"] == evaluation.summary["mean_accuracy"] == 0
+
+
+def test_ignored_pixels_count_in_no_object(tmp_path):
+    truth, found = touching(2), touching(2)
+    left = truth.copy()
+    left[:, :12] = 60_000
+    found[:, :6] = 5
+    folders = write_folders(tmp_path, {"a.tif": left}, {"a.tif": found})
+    evaluation = evaluate_files(*folders, Data(encoding="instances", ignore_label=60_000), instances=True)
+    objects = evaluation.images[0].objects
+    assert objects.truth_count == objects.prediction_count == objects.tp[-1] == len(np.unique(truth[:, 12:])) - 1
+    assert objects.pixels == truth[:, 12:].size
+    assert evaluation.summary["dice"] == evaluation.summary["mean_accuracy"] == 1.0
+    counted = evaluate_files(*folders, Data(encoding="instances"), instances=True)
+    assert counted.images[0].objects.tp[-1] < counted.images[0].objects.truth_count
+
+
+def test_labels_without_objects_are_refused(tmp_path):
+    truth = np.random.default_rng(0).integers(0, 2, (2, 24, 28), dtype=np.uint8)
+    write_image(tmp_path / "labels" / "a.tif", truth)
+    write_labels(tmp_path / "predictions" / "a.tif", drawn(0))
+    with pytest.raises(InputError, match=r"labels/a\.tif: has one plane for each class, from which objects cannot"):
+        evaluate_files(tmp_path / "predictions", tmp_path / "labels", instances=True)
+    rgb = np.zeros((3, 24, 28), np.uint8)
+    rgb[0] = drawn(1) * 200
+    write_image(tmp_path / "rgb" / "a.png", rgb)
+    write_labels(tmp_path / "truth" / "a.png", drawn(0))
+    with pytest.raises(InputError, match=r"rgb/a\.png: "):
+        evaluate_files(tmp_path / "rgb", tmp_path / "truth", instances=True)
+
+
 # Models --------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def model() -> Model:
-    """An untrained net, which segments too."""
+    """An untrained net, which segments too: with this seed both classes."""
     recipe = Recipe().with_overrides(["net.width=2", "net.depth=1"])
-    torch.manual_seed(0)
+    torch.manual_seed(5)
     net = build_net(recipe, 1, 2).eval().requires_grad_(False)
     mapping = LabelMapping("binary", NAMES, (0, 255))
     return Model(net, 1, mapping, Normalization("dataset", (100.0,), (50.0,)), recipe)
@@ -157,6 +253,27 @@ def test_a_model_is_scored_by_what_it_segments(model, data, tmp_path):
     assert evaluation == replace(expected, notes=evaluation.notes)
     assert "labels: {0, 255} are background and foreground" in evaluation.notes
     assert told == [(1, 3), (2, 3), (3, 3)]
+
+
+@pytest.mark.parametrize("kind", ["binary", "instances"])
+def test_a_model_of_objects_is_scored_by_objects(model, data, kind):
+    mapping = LabelMapping("instances", ("background", "object"), (0,)) if kind == "instances" else model.labels
+    finder = replace(model, labels=mapping, recipe=model.recipe.with_overrides(["task=instances"]))
+    evaluation = evaluate(finder, data)
+    assert evaluation.objects["truth_count"]["pooled"] >= 3
+    for k, name in enumerate("abc"):
+        found = finder.segment(data / "images" / f"{name}.png")
+        # Ids are all 255 in these files: as ids they are one object, as classes one for each region.
+        truth = drawn(k) if kind == "instances" else scipy.ndimage.label(drawn(k))[0]
+        expected = score_objects(truth, found)
+        assert evaluation.images[k].objects == expected
+        assert expected.prediction_count == found.max() > 1
+        assert evaluation.images[k].pixel_error == np.mean((drawn(k) > 0) != (found > 0))
+    tiled = evaluate(finder, data, tile=20)
+    assert tiled == evaluation
+    averaged = evaluate(finder, data, tta=4)
+    assert averaged.images != evaluation.images
+    assert averaged.images[0].objects.prediction_count == finder.segment(data / "images" / "a.png", tta=4).max()
 
 
 def test_training_images_are_left_out_by_their_pixels(model, data):

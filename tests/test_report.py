@@ -16,7 +16,8 @@ from PIL import Image
 
 from septa.gallery import MAX_PANELS, THUMBNAIL, THUMBNAIL_OF_MANY
 from septa.images.overlay import ERROR_COLORS
-from septa.metrics.scores import Evaluation, evaluate_labels
+from septa.metrics.objects import aligned
+from septa.metrics.scores import OBJECT_METRICS, OBJECTS_POLICY, Evaluation, evaluate_labels
 from septa.recipe import Recipe
 from septa.report import Panel, write_report
 
@@ -379,6 +380,77 @@ def test_overlapping_classes_are_drawn_bit_by_bit(tmp_path: Path) -> None:
     assert len({left, both, none}) == 3
     assert tuple(with_prediction[15, 5]) == left
     assert tuple(with_prediction[15, 15]) not in {left, both, none}
+
+
+# Objects -------------------------------------------------------------------------------------------------------------
+
+
+def _squares(*ids: int) -> np.ndarray:
+    """Squares of 8 x 8 pixels in a row, two pixels apart, with these ids."""
+    labels = np.zeros((12, 10 * len(ids)), np.int32)
+    for place, value in enumerate(ids):
+        labels[2:10, 10 * place + 1 : 10 * place + 9] = value
+    return labels
+
+
+def test_objects_are_told_in_cards_and_a_table(tmp_path: Path) -> None:
+    truth, found = _squares(3, 9, 4, 7), _squares(1, 0, 2, 2)
+    items = [("a", truth, found), ("b", truth, truth), ("<i>c</i>", found, truth)]
+    evaluation = evaluate_labels(items, ["background", "cell"], instances=True)
+    markup = _write(tmp_path, evaluation=evaluation)
+    visible = _Page(markup).visible
+    for metric, title in OBJECT_METRICS.items():
+        assert title in visible, title
+        spread = evaluation.objects[metric]
+        row = re.search(rf"<tr><td>{re.escape(title)}<(.*?)</tr>", markup)
+        assert row is not None
+        assert f"{spread['low']:.3f}–{spread['high']:.3f}" in row[1]
+        mean = float(f"{spread['mean']:.4g}")
+        assert f"<b>{mean:g}</b>" in row[1]
+    assert OBJECTS_POLICY in visible
+    cards = re.findall(r'class="card[^"]*"><p>([^<]*)</p><p class="big">([^<]*)<', markup)
+    told = dict(cards)
+    assert told["F1 at IoU 0.5"] == f"{evaluation.objects['f1_50']['mean']:.3f}"
+    assert told["Accuracy (AP), mean of IoU 0.5 to 0.95"] == f"{evaluation.objects['mean_accuracy']['mean']:.3f}"
+    assert told["Dice on validation images"] == f"{evaluation.summary['dice']:.3f}"
+    plain = _write(tmp_path)
+    assert "Panoptic quality" not in plain
+    assert OBJECTS_POLICY not in plain
+
+
+def test_objects_have_a_colour_each_and_no_class_has_one(tmp_path: Path) -> None:
+    truth, found = _squares(3, 9, 4), _squares(8, 0, 1)
+    evaluation = evaluate_labels([("a", truth, found)], ["background", "cell"], instances=True)
+    shown = aligned(truth, found)
+    markup = _write(
+        tmp_path, evaluation=evaluation, gallery=[Panel("a", np.full((1, *truth.shape), 90, np.uint8), truth, shown, 0)]
+    )
+    _, with_truth, with_found, errors = (np.asarray(picture.convert("RGB")) for picture in _pictures(markup))
+    centers = [(6, 5), (6, 15), (6, 25)]
+    first, second, third = (tuple(with_truth[center]) for center in centers)
+    assert len({first, second, third}) == 3
+    # Found objects have the colour of the true object that they match.
+    assert [tuple(with_found[center]) for center in centers] == [first, tuple(with_found[0, 0]), third]
+    named = {tuple(errors[center]) for center in (centers[0], centers[2])}
+    assert named == {ERROR_COLORS["correct"]}
+    assert tuple(errors[centers[1]]) == ERROR_COLORS["false negative"]
+    assert "<b>Classes</b>" not in markup
+    assert "<b>Error map</b>" in markup
+    assert "<b>Classes</b>" in _write(tmp_path)
+
+
+def test_an_object_with_the_id_of_another_is_an_error_in_the_gallery(tmp_path: Path) -> None:
+    """Ids of a prediction mean nothing: only after `aligned` do colours and errors tell what was found."""
+    truth, found = _squares(1, 2), _squares(2, 1)
+    image = np.full((1, *truth.shape), 90, np.uint8)
+    evaluation = evaluate_labels([("a", truth, found)], ["background", "cell"], instances=True)
+    pictures = []
+    for shown in (found, aligned(truth, found)):
+        markup = _write(tmp_path, evaluation=evaluation, gallery=[Panel("a", image, truth, shown, 1)])
+        pictures.append([np.asarray(picture.convert("RGB")) for picture in _pictures(markup)])
+    assert tuple(pictures[0][3][6, 5]) == ERROR_COLORS["wrong class or object"]
+    assert tuple(pictures[1][3][6, 5]) == ERROR_COLORS["correct"]
+    np.testing.assert_array_equal(pictures[1][1], pictures[1][2])
 
 
 def test_same_input_gives_the_same_file(tmp_path: Path) -> None:

@@ -152,9 +152,8 @@ def evaluate_files(
             _same_size(name, truth_yx, prediction_yx.shape, left)
             yield name, truth_yx, prediction_yx
 
-    evaluation = evaluate_labels(
-        scored(), mapping.class_names, multilabel=mapping.kind == "multilabel", instances=instances
-    )
+    names = (mapping.class_names[0], "object") if instances and mapping.classes > 2 else mapping.class_names
+    evaluation = evaluate_labels(scored(), names, multilabel=mapping.kind == "multilabel", instances=instances)
     notes = (f"{len(matched)} pairs of files of equal names", mapping.describe())
     return replace(evaluation, notes=notes)
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from septa.metrics import objects
-from septa.metrics.objects import THRESHOLDS, pool, score_objects
+from septa.metrics.objects import THRESHOLDS, aligned, contingency, match, pool, score_objects
 
 IDS = [0, 1, 2, 3, 9, 70_000, 2**40]
 SHAPES = hnp.array_shapes(min_dims=2, max_dims=2, min_side=0, max_side=7)
@@ -264,3 +264,42 @@ def test_sums_do_not_depend_on_the_order_of_images():
     scores = [score_objects(*discs(64, 20, seed)) for seed in range(4)]
     assert pool(scores) == pool(scores[::-1])
     assert math.isfinite(pool(scores)["pooled"]["panoptic_quality"])
+
+
+def regions(labels):
+    """Pixels of each id, ids forgotten."""
+    return {frozenset(np.flatnonzero(labels == value)) for value in np.unique(labels) if value != 0}
+
+
+@given(label_pairs())
+def test_aligned_objects_share_ids_and_others_have_their_own(case):
+    truth, prediction = case
+    before = truth.copy(), prediction.copy()
+    renamed = aligned(truth, prediction)
+    assert renamed.shape == prediction.shape
+    assert regions(renamed) == regions(prediction)
+    np.testing.assert_array_equal(renamed == 0, prediction == 0)
+    pairs = {int(p): int(t) for t, p in match(contingency(truth, prediction), 0.5).pairs}
+    for value in np.unique(prediction[prediction != 0]):
+        (new,) = np.unique(renamed[prediction == value])
+        if int(value) in pairs:
+            assert new == pairs[int(value)]
+        else:
+            assert new > 0
+            assert new not in truth
+    np.testing.assert_array_equal(truth, before[0])
+    np.testing.assert_array_equal(prediction, before[1])
+
+
+def test_aligned_by_hand():
+    truth = np.array([[7, 7, 7, 0, 5, 5, -1, -1, 3]])
+    prediction = np.array([[2, 2, 9, 0, 7, 7, 7, 7, 5]])
+    # 2 is 7 by two thirds, 7 is 5 as ignored pixels do not count, 5 is 3; 9 is nothing and takes the next free id.
+    np.testing.assert_array_equal(aligned(truth, prediction), [[7, 7, 11, 0, 5, 5, 5, 5, 3]])
+
+
+@pytest.mark.parametrize("shape", [(0, 0), (0, 4), (3, 3)])
+def test_aligned_without_objects(shape):
+    empty = np.zeros(shape, np.int32)
+    np.testing.assert_array_equal(aligned(empty, empty), empty)
+    np.testing.assert_array_equal(aligned(np.full(shape, -1), np.full(shape, 8)), np.full(shape, 1))

@@ -12,7 +12,8 @@ from hypothesis.extra import numpy as hnp
 from rich.console import Console
 
 from septa.errors import InputError
-from septa.metrics.scores import HEADERS, evaluate_labels
+from septa.metrics.objects import THRESHOLDS, pool, score_objects
+from septa.metrics.scores import HEADERS, OBJECT_METRICS, OBJECTS_POLICY, evaluate_labels
 
 NAMES = ("background", "nucleus", "debris")
 
@@ -154,6 +155,128 @@ def test_table_shows_mean_interval_and_pooled_in_80_columns():
 
 def test_class_name_is_not_taken_for_markup():
     assert "[red]cell" in printed(evaluate_labels([image(0, classes=2)], ["background", "[red]cell"]))
+
+
+# Objects -------------------------------------------------------------------------------------------------------------
+
+#                       found   half found      in two pieces   missed  two as one
+TRUTH = np.array([[5, 5, 5, 5, 0, 9, 9, 9, 9, 0, 7, 7, 7, 7, 0, 2, 2, 0, 300, 300, 4, 4, 0]])
+FOUND = np.array([[1, 1, 1, 1, 0, 3, 3, 0, 0, 0, 8, 8, 6, 6, 0, 0, 0, 0, 900, 900, 900, 900, 0]])
+BLANK = np.zeros_like(TRUTH)
+SIDES = NAMES[:2]
+
+
+def objects_of(*items):
+    return evaluate_labels([(str(i), *item) for i, item in enumerate(items)], SIDES, instances=True)
+
+
+def test_objects_are_scored_by_hand():
+    """Six true and five predicted objects. IoU of the pairs: 1, 1/2, 1/2 and 1/2 (of which one counts), 1/2 and 1/2."""
+    evaluation = objects_of((TRUTH, FOUND))
+    found = {metric: spread["mean"] for metric, spread in evaluation.objects.items()}
+    assert list(found) == list(OBJECT_METRICS)
+    tp, true, predicted = 4, 6, 5
+    accuracy = [tp / (true + predicted - tp), *[1 / (true + predicted - 1)] * 9]
+    f1 = [2 * tp / (true + predicted), *[2 / (true + predicted)] * 9]
+    dice = [1, 2 / 3, 2 / 3, 0, 2 / 3, 2 / 3], [1, 2 / 3, 2 / 3, 2 / 3, 2 / 3]
+    expected = {
+        "f1_50": f1[0],
+        "precision_50": tp / predicted,
+        "recall_50": tp / true,
+        "accuracy_50": accuracy[0],
+        "mean_accuracy": statistics.fmean(accuracy),
+        "mean_f1": statistics.fmean(f1),
+        "panoptic_quality": (1 + 3 * 0.5) / (tp + (predicted - tp) / 2 + (true - tp) / 2),
+        "segmentation_quality": (1 + 3 * 0.5) / tp,
+        "symmetric_best_dice": min(map(statistics.fmean, dice)),
+        "truth_count": true,
+        "prediction_count": predicted,
+        "count_difference": 1,
+        "splits": 1,
+        "merges": 1,
+    }
+    assert found == pytest.approx(expected)
+    for metric, spread in evaluation.objects.items():
+        assert spread == pytest.approx(dict.fromkeys(("mean", "low", "high", "pooled"), expected[metric]))
+        assert evaluation.summary[metric] == spread["mean"]
+
+
+def test_pixels_of_objects_are_background_and_foreground():
+    evaluation = objects_of((TRUTH, FOUND))
+    assert evaluation.class_names == SIDES
+    plain = evaluate_labels([("0", np.minimum(TRUTH, 1), np.minimum(FOUND, 1))], SIDES)
+    assert evaluation.classes == plain.classes
+    assert evaluation.pixels == plain.pixels
+    assert evaluation.images[0].classes["nucleus"]["recall"] == 14 / 18
+    assert evaluation.summary.keys() == plain.summary.keys() | OBJECT_METRICS.keys()
+    assert (plain.objects, plain.images[0].objects) == ({}, None)
+
+
+def test_means_and_pooled_objects_over_images():
+    items = [(TRUTH, FOUND), (TRUTH, TRUTH), (BLANK, FOUND), (BLANK, BLANK)]
+    evaluation = objects_of(*items)
+    scores = [score_objects(*item) for item in items]
+    assert [image.objects for image in evaluation.images] == scores
+    pooled = pool(scores)["pooled"]
+    for name, values in (
+        ("mean_accuracy", [one.mean_accuracy for one in scores]),
+        ("f1_50", [one.f1[0] for one in scores]),
+        ("truth_count", [one.truth_count for one in scores]),
+        ("splits", [one.splits for one in scores]),
+    ):
+        spread = evaluation.objects[name]
+        assert spread["mean"] == pytest.approx(statistics.fmean(values))
+        assert spread["low"] < spread["mean"] < spread["high"]
+    assert evaluation.objects["mean_accuracy"]["pooled"] == pooled["mean_accuracy"]
+    assert evaluation.objects["f1_50"]["pooled"] == pooled["f1"][THRESHOLDS.index(0.5)]
+    assert evaluation.objects["truth_count"]["pooled"] == 12
+    assert evaluation.objects["count_difference"]["pooled"] == 1 + 0 + 5 + 0
+
+
+def test_ignored_pixels_are_no_part_of_objects():
+    truth = TRUTH.copy()
+    truth[0, 5:18] = -1
+    evaluation = objects_of((truth, FOUND), (np.full_like(TRUTH, -1), FOUND))
+    assert evaluation.unscored == ("1",)
+    assert evaluation.objects["truth_count"] == dict.fromkeys(("mean", "low", "high", "pooled"), 3)
+    assert evaluation.objects["prediction_count"]["mean"] == 2
+    assert evaluation.images[0].objects.pixels == 10
+    assert evaluation.images[0].pixel_error == 0
+    assert evaluation.objects["recall_50"]["pooled"] == pytest.approx(2 / 3)
+
+
+def test_json_of_objects_is_strict_and_whole():
+    evaluation = objects_of((TRUTH, FOUND), (BLANK, BLANK))
+    values = evaluation.to_json()
+    text = json.dumps(values, allow_nan=False)
+    assert text == json.dumps(json.loads(text), sort_keys=True)
+    assert values["objects"]["mean_accuracy"] == evaluation.objects["mean_accuracy"]
+    first, second = (image["objects"] for image in values["images"])
+    assert first == dict(sorted(score_objects(TRUTH, FOUND).to_json().items()))
+    assert len(first["accuracy"]) == len(THRESHOLDS)
+    assert second["panoptic_quality"] == 1.0
+    plain = evaluate_labels([image(0)], NAMES).to_json()
+    assert plain["objects"] == {}
+    assert "objects" not in plain["images"][0]
+
+
+def test_table_of_objects_stands_above_that_of_pixels():
+    evaluation = objects_of((TRUTH, FOUND), (TRUTH, TRUTH))
+    text = printed(evaluation, width=110)
+    for metric, title in OBJECT_METRICS.items():
+        (row,) = (line for line in text.splitlines() if f" {title} " in line)
+        spread = evaluation.objects[metric]
+        counts = metric in ("truth_count", "prediction_count", "count_difference", "splits", "merges")
+        digits = 1 if counts else 4
+        assert f"{spread['mean']:.{digits}f}" in row
+        assert f"{spread['low']:.{digits}f}–{spread['high']:.{digits}f}" in row
+        assert row.split("│")[-2].strip() == f"{spread['pooled']:.{0 if counts else 4}f}"
+    assert text.index("Panoptic quality") < text.index("Dice = F1")
+    assert OBJECTS_POLICY in " ".join(text.split())
+    assert "Panoptic quality" not in printed(evaluate_labels([image(0)], NAMES))
+
+
+# Refusals ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
-import threading
 import tracemalloc
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -15,7 +13,6 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from septa.recipe import IGNORE
-from septa.tasks import border_weights as module
 from septa.tasks.border_weights import border_weights, cut_seams
 
 LARGEST = np.iinfo(np.int32).max
@@ -222,45 +219,3 @@ def test_numba_loads_at_first_use_alone() -> None:
     program = f"{program}; b.cut_seams(labels); {tell}; b.border_weights(labels); {tell}"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "True"]
-
-
-def test_threads_compile_once_and_agree(monkeypatch: pytest.MonkeyPatch) -> None:
-    compiled: list[str] = []
-    compile_one = module._compile
-
-    def counted(function: Any, signature: Any) -> Any:
-        compiled.append(function.__name__)
-        return compile_one(function, signature)
-
-    monkeypatch.setattr(module, "_scans", [])
-    monkeypatch.setattr(module, "_compile", counted)
-    labels = [discs(30, 60, 50, seed) for seed in range(8)]
-    together = threading.Barrier(len(labels))
-
-    def weigh(labels_yx: np.ndarray) -> np.ndarray:
-        together.wait(timeout=60)
-        return border_weights(labels_yx)
-
-    with ThreadPoolExecutor(len(labels)) as pool:
-        found = list(pool.map(weigh, labels))
-    assert compiled == ["_find_in_columns", "_weigh"]
-    for labels_yx, weights_yx in zip(labels, found, strict=True):
-        np.testing.assert_allclose(weights_yx, naive_weights(labels_yx), rtol=0, atol=1e-5)
-
-
-def test_without_a_usable_cache_it_compiles_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    import numba
-
-    compile_one, asked = numba.njit, []
-
-    def without_cache(*arguments: Any, cache: bool = False, **options: Any) -> Any:
-        asked.append(cache)
-        if cache:
-            raise RuntimeError("cannot cache function: no locator available")
-        return compile_one(*arguments, **options)
-
-    monkeypatch.setattr(numba, "njit", without_cache)
-    monkeypatch.setattr(module, "_scans", [])
-    labels_yx = discs(10, 40, 40)
-    np.testing.assert_allclose(border_weights(labels_yx), naive_weights(labels_yx), rtol=0, atol=1e-5)
-    assert asked == [True, False, True, False]

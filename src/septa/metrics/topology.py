@@ -11,12 +11,13 @@ Jain et al. 2010, Boundary learning by optimization with topological constraints
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+
+from septa.kernels import Kernel
 
 Mask = npt.NDArray[np.bool_]
 Segments = npt.NDArray[np.int32]
@@ -64,7 +65,7 @@ def thin_borders(segments_yx: npt.NDArray[Any]) -> Segments:
     array([[5, 5, 0, 8, 8]], dtype=int32)
     """
     padded_yx = np.pad(np.asarray(segments_yx, np.int32), 1, constant_values=_OUTSIDE)
-    _compiled(_flood)(padded_yx.reshape(-1), padded_yx.shape[1])
+    _flood(padded_yx.reshape(-1), padded_yx.shape[1])
     return np.maximum(padded_yx[1:-1, 1:-1], 0)
 
 
@@ -110,7 +111,7 @@ def warp(truth_yx: Mask, prediction_yx: Mask, sureness_yx: npt.NDArray[Any] | No
     warped_yx = np.pad(truth_yx, 1)
     mismatches = np.flatnonzero(warped_yx != np.pad(prediction_yx, 1))
     order = mismatches[np.argsort(-np.pad(sureness, 1).ravel()[mismatches], kind="stable")]
-    _compiled(_flip_simple)(warped_yx.reshape(-1), order, _simple_points(), warped_yx.shape[1])
+    _flip_simple(warped_yx.reshape(-1), order, _simple_points(), warped_yx.shape[1])
     return warped_yx[1:-1, 1:-1].copy()
 
 
@@ -126,14 +127,7 @@ def _simple_points() -> Mask:
     return simple
 
 
-@functools.cache
-def _compiled(kernel: Callable[..., None]) -> Callable[..., None]:
-    import numba
-
-    compiled: Callable[..., None] = numba.njit(nogil=True)(kernel)
-    return compiled
-
-
+@Kernel
 def _flood(labels: Segments, width: int) -> None:
     """Flood flat padded labels in place; afterwards no pixel is 0."""
     queue = np.empty(labels.size, np.int64)
@@ -162,6 +156,7 @@ def _flood(labels: Segments, width: int) -> None:
         labels[p] = found if found != 0 else _DAM
 
 
+@Kernel
 def _flip_simple(warped: Mask, order: npt.NDArray[np.int64], simple: Mask, width: int) -> None:
     """Flip simple pixels of a flat padded mask in place, in this order, in passes until no pixel flips."""
     ring = (1, 1 - width, -width, -1 - width, -1, width - 1, width, width + 1)

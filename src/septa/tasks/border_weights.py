@@ -8,12 +8,12 @@ scans are compiled by numba.
 from __future__ import annotations
 
 import math
-import threading
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from septa.kernels import Kernel
 
 Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
@@ -108,12 +108,11 @@ def border_weights(labels_yx: npt.NDArray[Any], *, w0: float = 10.0, sigma: floa
     labels_yx = np.ascontiguousarray(_as_int32(labels_yx))
     weights_yx = np.zeros(labels_yx.shape, np.float32)
     if labels_yx.size:
-        find_in_columns, weigh = _compiled()
         rows_nyx = np.empty((2, *labels_yx.shape), np.int32)
-        find_in_columns(labels_yx, rows_nyx)
+        _find_in_columns(labels_yx, rows_nyx)
         # Beyond the image's diagonal there is nothing; so no square of a distance overflows, however large sigma is.
         reach = min(sigma * math.sqrt(-2 * math.log(_NEGLIGIBLE)), 2 * math.hypot(*labels_yx.shape))
-        weigh(labels_yx, rows_nyx, weights_yx, w0, sigma, reach)
+        _weigh(labels_yx, rows_nyx, weights_yx, float(w0), float(sigma), float(reach))
     return weights_yx
 
 
@@ -127,6 +126,7 @@ def _as_int32(labels_yx: npt.NDArray[Any]) -> Int32:
     return np.array(labels_yx, np.int32, order="C")
 
 
+@Kernel
 def _find_in_columns(labels_yx: Int32, rows_nyx: Int32) -> None:
     """For each pixel the rows of the nearest pixels of the two nearest different cells in its column; -1 for none.
 
@@ -156,6 +156,7 @@ def _find_in_columns(labels_yx: Int32, rows_nyx: Int32) -> None:
                 rows_nyx[0, y, x], rows_nyx[1, y, x] = first, second
 
 
+@Kernel
 def _weigh(labels_yx: Int32, rows_nyx: Int32, weights_yx: Float32, w0: float, sigma: float, reach: float) -> None:
     """Equation 2 wherever the sum of both distances is at most ``reach``; other weights are left as they are.
 
@@ -196,39 +197,3 @@ def _weigh(labels_yx: Int32, rows_nyx: Int32, weights_yx: Float32, w0: float, si
                 total = math.sqrt(first) + math.sqrt(second)
                 if total <= reach:
                     weights_yx[y, x] = w0 * math.exp(-total * total / (2 * sigma * sigma))
-
-
-_lock = threading.Lock()
-_scans: list[Callable[..., None]] = []
-
-
-def _compiled() -> list[Callable[..., None]]:
-    """The two scans as machine code; they release the lock of the interpreter, so that threads run side by side.
-
-    Neither numba is imported nor anything compiled before the first map is wanted: together that takes seconds, which
-    most uses of septa never need to spend. Threads that come meanwhile wait.
-    """
-    with _lock:
-        if not _scans:
-            import numba
-
-            labels, rows = numba.int32[:, ::1], numba.int32[:, :, ::1]
-            number = numba.float64
-            _scans.extend(
-                (
-                    _compile(_find_in_columns, numba.void(labels, rows)),
-                    _compile(_weigh, numba.void(labels, rows, numba.float32[:, ::1], number, number, number)),
-                )
-            )
-    return _scans
-
-
-def _compile(function: Callable[..., None], signature: Any) -> Callable[..., None]:
-    """Machine code of a function, kept beside this file, else in the user's cache folder, as Python's own code is."""
-    import numba
-
-    try:
-        compiled: Callable[..., None] = numba.njit(signature, nogil=True, cache=True)(function)
-    except Exception:  # whatever ails numba's cache: no folder can be written, the disk is full, a file is damaged
-        compiled = numba.njit(signature, nogil=True)(function)
-    return compiled

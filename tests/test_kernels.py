@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+
+from septa.kernels import Kernel
+
+
+def add_up(values: np.ndarray, sums: np.ndarray) -> None:
+    total = 0.0
+    for i in range(values.size):
+        total += values[i]
+        sums[i] = total
+
+
+def test_it_does_what_the_function_does() -> None:
+    values, sums, expected = np.arange(7.0), np.empty(7), np.empty(7)
+    kernel = Kernel(add_up)
+    for _ in range(2):
+        kernel(values, sums)
+    add_up(values, expected)
+    np.testing.assert_array_equal(sums, expected)
+    assert kernel.__name__ == "add_up"
+
+
+def test_threads_that_come_together_compile_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    import numba
+
+    compile_one, asked = numba.njit, []
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        asked.append(options)
+        return compile_one(*arguments, **options)
+
+    monkeypatch.setattr(numba, "njit", counted)
+    kernel, together = Kernel(add_up), threading.Barrier(4)
+
+    def run(seed: int) -> np.ndarray:
+        values, sums = np.random.default_rng(seed).random(50), np.empty(50)
+        together.wait(timeout=60)
+        kernel(values, sums)
+        np.testing.assert_allclose(sums, values.cumsum())
+        return sums
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(run, range(4)))
+    assert len(asked) == 1
+    assert asked[0]["nogil"]
+
+
+def test_without_a_usable_cache_it_compiles_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    import numba
+
+    compile_one, asked = numba.njit, []
+
+    def without_cache(*arguments: Any, cache: bool = False, **options: Any) -> Any:
+        asked.append(cache)
+        if cache:
+            raise RuntimeError("cannot cache function: no locator available")
+        return compile_one(*arguments, **options)
+
+    monkeypatch.setattr(numba, "njit", without_cache)
+    values, sums = np.arange(3.0), np.empty(3)
+    Kernel(add_up)(values, sums)
+    assert sums.tolist() == [0, 1, 3]
+    assert asked == [True, False]
