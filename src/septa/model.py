@@ -26,6 +26,7 @@ from septa.inference.tiling import Tile, least_for, plan_for
 from septa.nets import UNet
 from septa.recipe import Recipe
 from septa.runtime import pick_device
+from septa.tasks.decoding import Decoding
 from septa.tasks.instances import Instances
 from septa.tasks.semantic import Semantic
 from septa.tasks.task import Task
@@ -48,8 +49,8 @@ def build_net(recipe: Recipe, channels: int, outputs: int) -> UNet:
         raise RecipeError("recipe", f"net: {error}", "change one of them") from None
 
 
-def make_task(recipe: Recipe, labels: LabelMapping) -> Task:
-    """The task of a recipe for labels of this kind.
+def make_task(recipe: Recipe, labels: LabelMapping, decoding: Decoding = Decoding()) -> Task:  # noqa: B008 (frozen)
+    """The task of a recipe for labels of this kind; ``decoding`` is for instances.
 
     Raises
     ------
@@ -61,7 +62,7 @@ def make_task(recipe: Recipe, labels: LabelMapping) -> Task:
         if recipe.task == "instances":
             if labels.kind == "multilabel" or labels.classes != 2:
                 raise ValueError(f"task=instances takes objects of one class, and the labels have {labels.classes}")
-            task: Task = Instances(sigmoid)
+            task: Task = Instances(recipe.instances.encoding, sigmoid, recipe.instances.rim, decoding)
         else:
             task = Semantic(labels.classes, multilabel=labels.kind == "multilabel", sigmoid=sigmoid)
         task.check(recipe.loss)
@@ -88,6 +89,8 @@ class Model:
         Every setting of the training.
     provenance
         Training data digest, names and digests of the training and validation images, fingerprint, scores, versions.
+    decoding
+        For instances, how objects are found in the net's output.
 
     Examples
     --------
@@ -101,11 +104,12 @@ class Model:
     normalization: Normalization
     recipe: Recipe
     provenance: dict[str, Any] = field(default_factory=dict)
+    decoding: Decoding = field(default_factory=Decoding)
 
     @property
     def task(self) -> Task:
         """What the net's output means."""
-        return make_task(self.recipe, self.labels)
+        return make_task(self.recipe, self.labels, self.decoding)
 
     @property
     def weights_sha256(self) -> str:
@@ -181,7 +185,7 @@ class Model:
         sum_kyx: NDArray[np.float32] | None = None
         for index in range(versions):
             logits_kyx = self._collect(transform(inner_cyx, index), tile, device)
-            part_kyx = restore(self.task.probabilities(logits_kyx), index)
+            part_kyx = restore(self.task.activations(logits_kyx), index)
             sum_kyx = part_kyx if sum_kyx is None else sum_kyx + part_kyx
         assert sum_kyx is not None
         return resized(self.task.as_logits(sum_kyx * np.float32(1 / versions)), size)
@@ -304,6 +308,7 @@ class Model:
             "normalization": self.normalization.to_json(),
             "recipe": self.recipe.model_dump(mode="json"),
             "task": self.recipe.task,
+            "decoding": self.decoding.to_json(),
             "provenance": {**self.provenance, "weights_sha256": self.weights_sha256},
         }
 
@@ -340,7 +345,9 @@ class Model:
         if wrong := [name for name, tensor in tensors.items() if tensor.dtype != wanted[name]]:
             raise ValueError(f"'{wrong[0]}' is {tensors[wrong[0]].dtype}, not {wanted[wrong[0]]}")
         normalization = Normalization.from_json(header["normalization"])
-        return cls(net.eval().requires_grad_(False), channels, labels, normalization, recipe, header["provenance"])
+        decoding = Decoding.from_json(header["decoding"])
+        net = net.eval().requires_grad_(False)
+        return cls(net, channels, labels, normalization, recipe, header["provenance"], decoding)
 
     def with_provenance(self, **facts: Any) -> Model:
         """The same model with more facts in its provenance (JSON values)."""

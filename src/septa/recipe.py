@@ -97,6 +97,15 @@ class Net(Section):
         return self
 
 
+class Instances(Section):
+    """How objects are kept apart; for the task ``instances`` alone."""
+
+    encoding: Literal["seam", "border", "distance"] = "seam"
+    """What the net learns: foreground with the U-Net paper's seams; inside and rim; foreground and distance inward."""
+    rim: Annotated[int, Field(ge=1, le=32)] = 2
+    """Width of the rim of ``border``, pixels."""
+
+
 class Loss(Section):
     """Weights of the summed loss terms. A task with overlapping classes uses ``bce`` in place of ``cross_entropy``."""
 
@@ -218,6 +227,7 @@ class Recipe(Section):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     data: Data = Data()
     net: Net = Net()
+    instances: Instances = Instances()
     loss: Loss = Loss()
     augment: Augment = Augment()
     sampling: Sampling = Sampling()

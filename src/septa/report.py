@@ -43,6 +43,7 @@ def write_report(
     evaluation: Evaluation | None,
     gallery: Sequence[Panel],
     notes: Sequence[str],
+    tuning: Mapping[str, Sequence[tuple[float, float]]] | None = None,
 ) -> None:
     """Write the report of a training as one HTML file that loads nothing from anywhere.
 
@@ -76,6 +77,8 @@ def write_report(
         Validation images with their labels and predictions; the worst 24 are shown.
     notes
         Lines the reader should see first.
+    tuning
+        Thresholds that were tuned after the training: of each the values tried, with the score.
 
     Raises
     ------
@@ -91,6 +94,7 @@ def write_report(
     parts = {
         "Curves": curves,
         "Scores": scores,
+        "Thresholds": _thresholds(tuning or {}),
         "Images": images,
         "Recipe": _recipe(recipe_yaml),
         "Data and set-up": facts,
@@ -270,6 +274,17 @@ def _objects(evaluation: Evaluation) -> str:
         rows.append([text(OBJECT_METRICS[metric]), f"<b>{mean}</b><small>{_range(spread)}</small>", pooled])
     head = ["Objects", "mean over images", "all images as one"]
     return f'<div class="box">{table(head, rows)}</div><p class="soft">{text(OBJECTS_POLICY)}</p>'
+
+
+def _thresholds(tuning: Mapping[str, Sequence[tuple[float, float]]]) -> str:
+    """A curve for each threshold, the best value ringed."""
+    charts = []
+    for name, points in tuning.items():
+        best = max(points, key=lambda point: point[1])
+        line = [Series("", list(points), BLUE)]
+        charts.append(line_chart(name.replace("_", " ").capitalize(), line, x_label="value", mark=best, size=_SMALL))
+    told = "Score of the objects on validation images with each value, the thresholds before it being as chosen."
+    return f'<div class="charts">{"".join(charts)}</div><p class="soft">{told}</p>' if charts else ""
 
 
 def _bar(spread: Mapping[str, float]) -> str:

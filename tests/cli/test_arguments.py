@@ -10,7 +10,8 @@ import pytest
 
 import septa as package
 
-COMMANDS = ["train", "recipe", "check", "predict", "evaluate", "info", "synth", "demo"]
+COMMANDS = ["train", "recipe", "presets", "reproduce", "describe", "check"]
+COMMANDS += ["predict", "evaluate", "info", "synth", "demo"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -41,6 +42,10 @@ def test_version(septa):
         (["train", "x", "--minutes", "soon"], ["septa train: ", "--minutes", "number"]),
         (["check", "x", "--max-pixels", "0"], ["septa check: ", "--max-pixels"]),
         (["synth", "x", "--size", "big"], ["--size big: "]),
+        (["synth", "x", "--size", "0x64"], ["--size 0x64: "]),
+        (["synth", "x", "--kind", "oct", "--size", "64x31"], ["size: ", "32 to 16384"]),
+        (["predict", "m.septa", "x.png", "-o", "y", "--tta", "9"], ["septa predict: ", "--tta"]),
+        (["predict", "m.septa", "x.png", "-o", "y", "--prune", "0"], ["septa predict: ", "--prune"]),
         (["synth", "x", "--kind", "dogs"], ["dogs", "cells, shapes or oct"]),
     ],
 )
@@ -135,6 +140,19 @@ def test_a_reader_that_has_seen_enough_is_no_error(model):
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert done.returncode in (0, 1)  # 0 where all fits into the pipe before head is gone
     assert done.stderr == ""
+
+
+def test_retinal_scans_are_drawn(septa, tmp_path):
+    from septa.data.synthetic import draw_oct
+    from septa.images.read import read_image, read_labels
+
+    folder = tmp_path / "oct"
+    told = septa("synth", folder, "--kind", "oct", "--count", 2, "--size", "48x64", "--seed", 3).stdout
+    assert told == f"2 images with labels in {folder}\n"
+    for index, path in enumerate(sorted((folder / "images").iterdir())):
+        drawing = draw_oct(48, 64, 3, index)
+        assert (read_image(path) == drawing.image_cyx).all()
+        assert (read_labels(folder / "labels" / path.name).array == drawing.labels_yx).all()
 
 
 def test_drawn_data_are_not_drawn_over(septa, fault, tmp_path):

@@ -146,3 +146,12 @@ def test_labels_lie_where_the_image_does(size: Size) -> None:
         places = np.indices(size)[axis]
         apart = np.average(places, weights=image_yx) - np.average(places, weights=small_yx)
         assert abs(apart) < 0.25 * max(1, new / old)
+
+
+def test_one_axis_shrinks_while_the_other_grows() -> None:
+    rng = np.random.default_rng(3)
+    image_cyx = rng.random((2, 8, 64)).astype(np.float32)
+    both = resized(image_cyx, (64, 16))
+    narrow = image_cyx.reshape(2, 8, 16, 4).mean(axis=3)
+    np.testing.assert_allclose(both, resized(narrow, (64, 16)), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(both.mean(), image_cyx.mean(), atol=0.02)

@@ -50,7 +50,7 @@ def equation(ids_yx: np.ndarray, w0: float, sigma: float) -> np.ndarray:
 
 @pytest.mark.parametrize("sigmoid", [False, True])
 def test_it_is_two_classes_to_the_net(sigmoid: bool) -> None:
-    task = Instances(sigmoid)
+    task = Instances(sigmoid=sigmoid)
     assert (task.outputs, task.classes, task.multilabel) == (1 if sigmoid else 2, 2, False)
     assert task.pixels == Semantic(2, sigmoid=sigmoid)
     assert not task.tilewise
@@ -97,7 +97,7 @@ def test_the_weight_map_is_equation_2_of_the_cut_cells(
     labels_yx = discs(9, 60, 70)
     labels_yx[:, 20:24] = IGNORE
     weights_k = None if class_weights is None else np.array(class_weights, np.float32)
-    target_yx, weights_yx = Instances(sigmoid).encode(labels_yx, Loss(border_weight=7, border_sigma=3), weights_k)
+    target_yx, weights_yx = Instances(sigmoid=sigmoid).encode(labels_yx, Loss(border_weight=7, border_sigma=3), weights_k)
     assert weights_yx is not None
     assert weights_yx.dtype == np.float32
     seams_yx = (labels_yx > 0) & (target_yx == 0)
@@ -133,7 +133,7 @@ def test_a_map_without_a_border_weight_only_where_classes_cannot_be_told() -> No
 @pytest.mark.parametrize("sigmoid", [False, True])
 @pytest.mark.parametrize("seed", range(3))
 def test_what_was_encoded_is_decoded_as_separate_objects(sigmoid: bool, seed: int) -> None:
-    task = Instances(sigmoid)
+    task = Instances(sigmoid=sigmoid)
     labels_yx = discs(30, 90, 110, seed)
     target_yx, _ = task.encode(labels_yx, Loss())
     found_yx = task.decode(sure_logits(task, target_yx))
@@ -158,7 +158,7 @@ def test_without_seams_touching_cells_would_be_one() -> None:
 
 @pytest.mark.parametrize("sigmoid", [False, True])
 def test_decoding_takes_the_likelier_class_and_no_diagonal(sigmoid: bool) -> None:
-    task = Instances(sigmoid)
+    task = Instances(sigmoid=sigmoid)
     assert not task.decode(np.zeros((task.outputs, 3, 4), np.float32)).any()
     foreground_yx = np.array([[1, 0, 1], [0, 1, 0]])
     assert task.decode(sure_logits(task, foreground_yx, 0.01)).max() == 3
@@ -170,7 +170,7 @@ def test_decoding_takes_the_likelier_class_and_no_diagonal(sigmoid: bool) -> Non
 
 @pytest.mark.parametrize("sigmoid", [False, True])
 def test_probabilities_and_loss_are_those_of_two_classes(sigmoid: bool) -> None:
-    task, pixels = Instances(sigmoid), Semantic(2, sigmoid=sigmoid)
+    task, pixels = Instances(sigmoid=sigmoid), Semantic(2, sigmoid=sigmoid)
     rng = np.random.default_rng(1)
     logits = rng.normal(0, 3, (2, task.outputs, 8, 9)).astype(np.float32)
     target = torch.from_numpy(rng.integers(-1, 2, (2, 8, 9)))

@@ -72,6 +72,6 @@ def given_recipe(path: Path | None, preset: str | None, overrides: tuple[str, ..
 def parse_size(text: str) -> tuple[int, int]:
     """``HEIGHTxWIDTH`` as two numbers."""
     height, _, width = text.lower().partition("x")
-    if not (height.isdecimal() and width.isdecimal()):
+    if not (height.isdecimal() and width.isdecimal()) or min(int(height), int(width)) < 1:
         raise errors.InputError(f"--size {text}", "is not HEIGHTxWIDTH", "write for example 256x256")
     return int(height), int(width)

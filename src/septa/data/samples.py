@@ -118,29 +118,29 @@ def _spots(labels_yx: NDArray[np.int32], classes: int, multilabel: bool) -> tupl
 
 
 class Sample(NamedTuple):
-    """Normalised, augmented patch ``CYX`` float32, its target ``YX`` int32, its weight map ``YX`` float32 if it has
-    one, and the name of its image.
+    """Normalised, augmented patch ``CYX`` float32, its target ``YX`` (int32 or float32), its weight map ``YX`` float32
+    if it has one, and the name of its image.
     """
 
     image_cyx: NDArray[np.float32]
-    target_yx: NDArray[np.int32]
+    target_yx: NDArray[Any]
     weights_yx: NDArray[np.float32] | None
     name: str
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples in the order drawn: images ``BCYX`` float32, targets ``BYX`` int32, weight maps ``BYX`` float32 if there
-    are any, and the names of their images.
+    """Samples in the order drawn: images ``BCYX`` float32, targets ``BYX`` (int32 or float32), weight maps ``BYX``
+    float32 if there are any, and the names of their images.
     """
 
     image_bcyx: NDArray[np.float32]
-    target_byx: NDArray[np.int32]
+    target_byx: NDArray[Any]
     weights_byx: NDArray[np.float32] | None
     names: tuple[str, ...]
 
 
-Encode = Callable[[NDArray[np.int32]], tuple[NDArray[np.int32], NDArray[np.float32] | None]]
+Encode = Callable[[NDArray[np.int32]], tuple[NDArray[Any], NDArray[np.float32] | None]]
 """Labels of a patch to target and weight map, as a task does."""
 
 

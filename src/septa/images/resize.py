@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 
 def resized(image_cyx: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
-    """An image or logits at another height and width: means of areas where it shrinks, linear where it grows.
+    """An image or logits at another height and width: along each axis means of areas where it shrinks, linear where it
+    grows.
 
     Parameters
     ----------
@@ -31,15 +32,22 @@ def resized(image_cyx: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
     """
     if image_cyx.shape[1:] == size:
         return image_cyx
-    height, width = size
-    shrinks = height * width < image_cyx.shape[1] * image_cyx.shape[2]
-    how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     exact = np.float64 if image_cyx.dtype.itemsize > 2 and image_cyx.dtype != np.float32 else np.float32
-    out = np.empty((len(image_cyx), height, width), image_cyx.dtype)
+    out = np.empty((len(image_cyx), *size), image_cyx.dtype)
     for plane_yx, target_yx in zip(image_cyx, out):
-        plane_yx = cv2.resize(plane_yx.astype(exact), (width, height), interpolation=how)
-        target_yx[...] = np.rint(plane_yx) if image_cyx.dtype.kind in "ui" else plane_yx
+        # One axis after the other: cv2 takes means of areas only where no axis grows.
+        tall_yx = _along(plane_yx.astype(exact), size[0], plane_yx.shape[1])
+        whole_yx = _along(tall_yx, *size)
+        target_yx[...] = np.rint(whole_yx) if image_cyx.dtype.kind in "ui" else whole_yx
     return out
+
+
+def _along(plane_yx: NDArray[Any], height: int, width: int) -> NDArray[Any]:
+    """At another height or width."""
+    if plane_yx.shape == (height, width):
+        return plane_yx
+    how = cv2.INTER_AREA if height * width < plane_yx.size else cv2.INTER_LINEAR
+    return cv2.resize(plane_yx, (width, height), interpolation=how)
 
 
 def resized_labels(labels_yx: NDArray[np.int32], size: tuple[int, int]) -> NDArray[np.int32]:

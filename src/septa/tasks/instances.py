@@ -2,30 +2,51 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
+import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from scipy import ndimage
 from torch import Tensor
 
 from septa import recipe
 from septa.recipe import IGNORE
+from septa.tasks import losses
 from septa.tasks.border_weights import cut_seams
-from septa.tasks.components import components
+from septa.tasks.decoding import Decoding, find_objects
 from septa.tasks.semantic import Semantic
+
+Encoding = Literal["seam", "border", "distance"]
+Float32 = NDArray[np.float32]
+Int32 = NDArray[np.int32]
 
 
 @dataclass(frozen=True)
 class Instances:
-    """Labels are object ids. The net separates cell from background, as in the U-Net paper.
+    """Labels are object ids. What the net learns of them is the encoding; objects are found again by a watershed.
 
-    Between touching objects the target has a seam of background, one pixel wide, and the border weight map makes the
-    seam count. Objects of a prediction are the 4-connected regions of the foreground.
+    ``seam``: background and foreground with a seam of background, one pixel wide, between touching objects, as in the
+    U-Net paper, whose border weight map makes it count. ``border``: background, the inside of objects, and their rim.
+    ``distance``: foreground, and how far inside its object a pixel lies, 1 at the innermost one.
 
     Parameters
     ----------
+    encoding
+        One of these.
     sigmoid
-        Whether the net has one output in place of two.
+        Whether the net has one output in place of two, for ``seam``.
+    rim
+        Width of the rim of ``border``, pixels.
+    decoding
+        Thresholds by which objects are found.
+
+    Raises
+    ------
+    ValueError
+        ``sigmoid`` with an encoding that has other outputs.
 
     Examples
     --------
@@ -34,33 +55,63 @@ class Instances:
     array([[1, 0, 1, 1]], dtype=int32)
     """
 
+    encoding: Encoding = "seam"
     sigmoid: bool = False
+    rim: int = 2
+    decoding: Decoding = field(default_factory=Decoding)
 
     tilewise = False
     """Objects reach across tiles: a prediction is decoded whole."""
     multilabel = False
     classes = 2
 
+    def __post_init__(self) -> None:
+        if self.sigmoid and self.encoding != "seam":
+            raise ValueError(f"net.output=sigmoid goes with instances.encoding=seam, not with {self.encoding}")
+
     @property
     def pixels(self) -> Semantic:
-        """The task that the net learns: background and foreground."""
-        return Semantic(2, sigmoid=self.sigmoid)
+        """What the net learns, where that is classes of pixels."""
+        return Semantic(3 if self.encoding == "border" else 2, sigmoid=self.sigmoid)
 
     @property
     def outputs(self) -> int:
         """Channels that the net puts out."""
-        return self.pixels.outputs
+        return 2 if self.encoding == "distance" else self.pixels.outputs
 
     def encode(
-        self,
-        labels_yx: NDArray[np.int32],
-        terms: recipe.Loss,
-        class_weights_k: NDArray[np.float32] | None = None,
-    ) -> tuple[NDArray[np.int32], NDArray[np.float32] | None]:
-        """Object ids to background and foreground with seams, and the weight map; see `Semantic.encode`."""
+        self, labels_yx: Int32, terms: recipe.Loss, class_weights_k: Float32 | None = None
+    ) -> tuple[NDArray[Any], Float32 | None]:
+        """Object ids of a patch to what the net is trained on.
+
+        Parameters
+        ----------
+        labels_yx
+            Object ids, int32 YX, after augmentation; `IGNORE` where ignored.
+        terms
+            Its border weight map is used.
+        class_weights_k
+            Weights of background and foreground.
+
+        Returns
+        -------
+        target_yx
+            ``seam``: 0 and 1; ``border``: 0, 1 inside, 2 on rims, int32 YX. ``distance``: float32 YX, 0 outside, in
+            objects the distance to what is not the object, as a share of its largest. `IGNORE` stays.
+        weights_yx
+            Weight map, float32 YX, with the class weights in it; None where these say it all.
+        """
         ids_yx = cut_seams(labels_yx)
-        target_yx = np.minimum(ids_yx, 1)
-        return target_yx, self.pixels.weight_map(target_yx, ids_yx, terms, class_weights_k)
+        classes_yx = np.minimum(ids_yx, 1)
+        if self.encoding == "seam":
+            return classes_yx, self.pixels.weight_map(classes_yx, ids_yx, terms, class_weights_k)
+        weights_yx = Semantic(2, sigmoid=True).weight_map(classes_yx, ids_yx, terms, class_weights_k)
+        objects_yx = (ids_yx > 0).astype(np.uint8)
+        inside_yx = np.asarray(cv2.distanceTransform(objects_yx, cv2.DIST_L2, cv2.DIST_MASK_PRECISE), np.float32)
+        if self.encoding == "border":
+            rim_yx = (labels_yx > 0) & (inside_yx <= self.rim)
+            return np.where(rim_yx, np.int32(2), np.minimum(labels_yx, 1)), weights_yx
+        return np.where(ids_yx == IGNORE, np.float32(IGNORE), _shares(inside_yx, ids_yx)), weights_yx
 
     def loss(
         self,
@@ -71,27 +122,79 @@ class Instances:
         class_weights_k: Tensor | None = None,
         weights_byx: Tensor | None = None,
     ) -> Tensor:
-        """The recipe's weighted sum of loss terms; see `Semantic.loss`."""
-        return self.pixels.loss(
-            logits_bkyx, target_byx, terms, class_weights_k=class_weights_k, weights_byx=weights_byx
-        )
+        """The recipe's weighted sum of loss terms; see `Semantic.loss`.
 
-    def probabilities(self, logits_kyx: NDArray[np.float32]) -> NDArray[np.float32]:
+        For ``distance``, foreground and distance are two outputs with a sigmoid each: ``cross_entropy`` weighs the sum
+        of the cross entropies of both (that of the distance against its share), ``dice`` the foreground's Dice.
+        """
+        if self.encoding != "distance":
+            return self.pixels.loss(
+                logits_bkyx, target_byx, terms, class_weights_k=class_weights_k, weights_byx=weights_byx
+            )
+        valid_byx, target = target_byx != IGNORE, target_byx[:, None].clamp(min=0)
+        planes = torch.cat([(target > 0).to(logits_bkyx.dtype), target.to(logits_bkyx.dtype)], dim=1)
+        bce = losses.binary_cross_entropy(logits_bkyx, planes, valid_byx=valid_byx, weights_byx=weights_byx)
+        total = 2 * terms.cross_entropy * bce
+        if terms.dice:
+            foreground = logits_bkyx[:, :1].sigmoid()
+            dice = losses.soft_dice(foreground, planes[:, :1], valid_byx=valid_byx, weights_byx=weights_byx)
+            total = total + terms.dice * dice
+        return total
+
+    def activations(self, logits_kyx: Float32) -> Float32:
+        """Each output in [0, 1], ``(outputs, Y, X)``, of a single one both classes: what versions are averaged in."""
+        return self._activation.probabilities(logits_kyx)
+
+    def as_logits(self, activations_kyx: Float32) -> Float32:
+        """Logits of which `activations` gives these."""
+        return self._activation.as_logits(activations_kyx)
+
+    @property
+    def _activation(self) -> Semantic:
+        return Semantic(2, multilabel=True) if self.encoding == "distance" else self.pixels
+
+    def maps(self, logits_kyx: Float32) -> tuple[Float32, Float32]:
+        """Foreground probability and what is high inside objects, float32 YX in [0, 1]."""
+        parts_kyx = self.activations(logits_kyx)
+        if self.encoding == "seam":
+            return parts_kyx[1], parts_kyx[1]
+        if self.encoding == "border":
+            return parts_kyx[1] + parts_kyx[2], parts_kyx[1]
+        return parts_kyx[0], parts_kyx[1]
+
+    def probabilities(self, logits_kyx: Float32) -> Float32:
         """Probabilities of background and foreground in [0, 1], ``(2, Y, X)`` float32."""
-        return self.pixels.probabilities(logits_kyx)
+        if self.encoding == "seam":
+            return self.activations(logits_kyx)
+        foreground_yx, _ = self.maps(logits_kyx)
+        return np.stack([np.float32(1) - foreground_yx, foreground_yx])
 
-    def as_logits(self, probabilities_kyx: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Logits of which `probabilities` gives these."""
-        return self.pixels.as_logits(probabilities_kyx)
-
-    def decode(self, logits_kyx: NDArray[np.float32]) -> NDArray[np.int32]:
+    def decode(self, logits_kyx: Float32) -> Int32:
         """Object ids ``(Y, X)`` int32, 1..n, of the logits of a whole image."""
-        return components(self.pixels.decode(logits_kyx))
+        return find_objects(*self.maps(logits_kyx), self.decoding)
 
-    def class_labels(self, labels_yx: NDArray[np.int32]) -> NDArray[np.int32]:
+    def class_labels(self, labels_yx: Int32) -> Int32:
         """Object ids as classes: 1 for every object, `IGNORE` where ignored."""
         return np.clip(labels_yx, IGNORE, 1)
 
     def check(self, terms: recipe.Loss) -> None:
-        """Refuse loss terms that do not fit; see `Semantic.check`."""
-        self.pixels.check(terms)
+        """Refuse loss terms that do not fit.
+
+        Raises
+        ------
+        ValueError
+            As `Semantic.check`; and ``bce`` with ``distance``, which takes its weight from ``cross_entropy``.
+        """
+        if self.encoding == "distance":
+            if terms.bce or not terms.cross_entropy:
+                raise ValueError("instances.encoding=distance weighs its loss by loss.cross_entropy, not by loss.bce")
+        else:
+            self.pixels.check(terms)
+
+
+def _shares(inside_yx: Float32, ids_yx: Int32) -> Float32:
+    """Distances as shares of the largest of their object."""
+    _, places = np.unique(ids_yx, return_inverse=True)
+    places_yx = places.reshape(ids_yx.shape)
+    largest = np.asarray(ndimage.maximum(inside_yx, places_yx, np.arange(places.max(initial=0) + 1)), np.float32)
+    return np.asarray(inside_yx / np.maximum(largest, 1)[places_yx], np.float32)

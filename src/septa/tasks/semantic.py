@@ -142,7 +142,7 @@ class Semantic:
         logits_bkyx
             Output of the net, ``(B, K, Y, X)``, float32.
         labels_byx
-            Encoded labels, ``(B, Y, X)``, int64, `IGNORE` where ignored.
+            Encoded labels, ``(B, Y, X)``, integers, `IGNORE` where ignored.
         terms
             Weight of each loss term.
         class_weights_k, weights_byx
@@ -154,7 +154,7 @@ class Semantic:
             Scalar.
         """
         weighting: dict[str, Any] = {"class_weights_k": class_weights_k, "weights_byx": weights_byx}
-        total = logits_bkyx.new_zeros(())
+        total, labels_byx = logits_bkyx.new_zeros(()), labels_byx.long()
         if terms.cross_entropy:
             total = total + terms.cross_entropy * losses.cross_entropy(logits_bkyx, labels_byx, **weighting)
         if not (terms.bce or terms.dice):
@@ -179,6 +179,10 @@ class Semantic:
         with torch.inference_mode():
             out: NDArray[np.float32] = self._probabilities(torch.from_numpy(logits_kyx)[None])[0].numpy()
         return np.concatenate([1 - out, out]) if self._one_output else out
+
+    def activations(self, logits_kyx: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What is averaged over versions of an image: the probabilities."""
+        return self.probabilities(logits_kyx)
 
     def as_logits(self, probabilities_kyx: NDArray[np.float32]) -> NDArray[np.float32]:
         """Logits of which `probabilities` gives these, ``(outputs, Y, X)`` float32."""

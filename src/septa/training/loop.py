@@ -149,7 +149,7 @@ def _loss(job: Job, net: nn.Module, batch: Batch, weights_s: tuple[float, ...], 
     """The loss of a batch, summed over the net's outputs with their weights: several under deep supervision."""
     amp = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(job.recipe.training.amp)
     image_bcyx = torch.from_numpy(batch.image_bcyx).to(job.device, memory_format=torch.channels_last)
-    target_byx = torch.from_numpy(batch.target_byx).to(job.device, torch.int64)
+    target_byx = torch.from_numpy(batch.target_byx).to(job.device)
     weights_byx = None if batch.weights_byx is None else torch.from_numpy(batch.weights_byx).to(job.device)
     class_weights_k = job.class_weights_k if weights_byx is None else None  # they are in the weight map
     together = nullcontext() if last or job.world == 1 else net.no_sync()  # type: ignore[operator]

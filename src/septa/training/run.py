@@ -46,6 +46,7 @@ from septa.training.loop import Job, fit
 from septa.training.plan import Progress, Request, plan_recipe
 from septa.training.resume import as_before, claim, discard, find_saved, refuse_other, restore
 from septa.training.state import Row, State
+from septa.training.tuning import tune
 from septa.training.validate import image_score
 
 
@@ -321,7 +322,10 @@ def _finish(request: Request, job: Job, state: State, checkup: Checkup, choice: 
     assert state.best is not None
     state.kept.load_state_dict(job.checkpoints.best(int(state.best["step"])))
     state.kept.eval().requires_grad_(False)
-    model = job.model(state)
+    model, tuning = job.model(state), None
+    if isinstance(job.task, Instances):
+        tuning = tune(model, job.validation, str(job.device))
+        model = replace(model, decoding=tuning.decoding)
     worst: list[tuple[float, int, NDArray[np.int32]]] = []
     instances = isinstance(job.task, Instances)
 
@@ -361,6 +365,7 @@ def _finish(request: Request, job: Job, state: State, checkup: Checkup, choice: 
         evaluation=evaluation,
         gallery=panels,
         notes=[*checkup.notes, *(str(problem) for problem in checkup.problems)],
+        tuning=tuning.curves if tuning is not None else {},
     )
     job.checkpoints.clear()
     return Done(model, request.output, report, evaluation)

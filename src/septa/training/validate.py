@@ -89,7 +89,7 @@ def _segment(
             predicted_yx[core] = task.decode(part_kyx)
         else:
             logits_kyx[(slice(None), *core)] = part_kyx
-        target_byx = torch.from_numpy(target_yx[core]).long()[None]
+        target_byx = torch.from_numpy(np.ascontiguousarray(target_yx[core]))[None]
         part = task.loss(torch.from_numpy(part_kyx)[None], target_byx, terms, weights_byx=_batched(weights_yx, core))
         loss += part.item() * target_byx.numel() / predicted_yx.size
 

@@ -1,0 +1,135 @@
+"""From maps of foreground and of the inside of objects to objects with an id each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from septa.tasks.watershed import watershed
+
+Int32 = npt.NDArray[np.int32]
+Float32 = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """The few numbers by which objects are found; tuned on the validation images after a training.
+
+    Attributes
+    ----------
+    foreground
+        Foreground probability above which a pixel belongs to some object, 0 to 1.
+    seed
+        Value of the inner map above which a pixel is a seed, 0 to 1; each 4-connected region of them is one object.
+    least_pixels
+        Smaller objects are dropped.
+
+    Raises
+    ------
+    ValueError
+        A number is out of its range.
+    """
+
+    foreground: float = 0.5
+    seed: float = 0.5
+    least_pixels: int = 1
+
+    def __post_init__(self) -> None:
+        if not (0 < self.foreground < 1 and 0 < self.seed < 1 and self.least_pixels >= 1):
+            raise ValueError(f"thresholds lie between 0 and 1 and least_pixels is at least 1, got {self}")
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Decoding:
+        """What `to_json` wrote; ValueError where it does not fit."""
+        try:
+            return cls(float(values["foreground"]), float(values["seed"]), int(values["least_pixels"]))
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"decoding: {type(error).__name__} {error}") from None
+
+
+def find_objects(foreground_yx: Float32, inner_yx: Float32, decoding: Decoding) -> Int32:
+    """Find the objects of one image.
+
+    Seeds are the regions where the inner map is high; they grow by a watershed over it to all of the foreground that
+    they reach. Foreground that no seed reaches is an object of its own, so that none is lost for being thin. Holes that
+    lie in one object are filled, and small objects dropped.
+
+    Parameters
+    ----------
+    foreground_yx
+        Probability that a pixel belongs to some object, float32 YX in [0, 1].
+    inner_yx
+        High inside objects and low at their rims, float32 YX in [0, 1].
+    decoding
+        Thresholds.
+
+    Returns
+    -------
+    ndarray
+        int32 YX: 0 is background, objects are 1..n.
+
+    Examples
+    --------
+    >>> foreground_yx = np.array([[0, 1, 1, 1, 1, 1, 0]], np.float32)
+    >>> inner_yx = np.array([[0, 0.2, 0.9, 0.1, 0.9, 0.2, 0]], np.float32)
+    >>> find_objects(foreground_yx, inner_yx, Decoding())
+    array([[0, 1, 1, 1, 2, 2, 0]], dtype=int32)
+    """
+    mask_yx = foreground_yx > decoding.foreground
+    seeds_yx = _regions(mask_yx & (inner_yx > decoding.seed))
+    height_yx = np.asarray(cv2.convertScaleAbs(inner_yx, alpha=-255.0, beta=255.0), np.uint8)
+    labels_yx = watershed(height_yx, seeds_yx, mask_yx)
+    alone_yx = _regions(mask_yx & (labels_yx == 0))
+    np.add(alone_yx, labels_yx.max(initial=0), out=labels_yx, where=alone_yx > 0)
+    return keep_large(fill_holes(labels_yx), decoding.least_pixels)
+
+
+def fill_holes(labels_yx: Int32) -> Int32:
+    """Give each 4-connected region of background that one object surrounds to that object; at edges there are no holes.
+
+    Examples
+    --------
+    >>> fill_holes(np.array([[4, 4, 4], [4, 0, 4], [4, 4, 4]], np.int32))[1]
+    array([4, 4, 4], dtype=int32)
+    """
+    count, holes_yx = cv2.connectedComponents((labels_yx == 0).astype(np.uint8), connectivity=4)
+    low, high = np.full(count, np.iinfo(np.int32).max, np.int32), np.zeros(count, np.int32)
+    whole, first, last = slice(None), slice(None, -1), slice(1, None)
+    for here, there in (((first, whole), (last, whole)), ((whole, first), (whole, last))):
+        for one, other in ((here, there), (there, here)):
+            touch = (holes_yx[one] > 0) & (labels_yx[other] > 0)
+            holes, owners = holes_yx[one][touch], labels_yx[other][touch]
+            np.minimum.at(low, holes, owners)
+            np.maximum.at(high, holes, owners)
+    for edge in (holes_yx[0], holes_yx[-1], holes_yx[:, 0], holes_yx[:, -1]):
+        low[edge] = 0
+    owner = np.where(low == high, high, 0).astype(np.int32)
+    owner[0] = 0
+    return np.where(labels_yx == 0, owner[holes_yx], labels_yx)
+
+
+def keep_large(labels_yx: Int32, least_pixels: int) -> Int32:
+    """Drop objects of fewer pixels and number the others 1..n in their order.
+
+    Examples
+    --------
+    >>> keep_large(np.array([[3, 3, 0, 9]], np.int32), 2)
+    array([[1, 1, 0, 0]], dtype=int32)
+    """
+    sizes = np.bincount(labels_yx.reshape(-1))
+    sizes[0] = 0
+    kept = sizes >= least_pixels
+    return np.where(kept, np.cumsum(kept), 0).astype(np.int32)[labels_yx]
+
+
+def _regions(mask_yx: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
+    return np.asarray(cv2.connectedComponents(mask_yx.astype(np.uint8), connectivity=4)[1], np.int32)

@@ -1,0 +1,65 @@
+"""`septa describe`: a preset, a recipe file and a model as table, drawing and JSON."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ElementTree
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def test_the_papers_net_in_three_forms(septa, tmp_path):
+    svg, path = tmp_path / "deep" / "net.svg", tmp_path / "net.json"
+    told = septa("describe", "paper", "--size", "572x572", "--svg", svg, "--json", path).stdout
+    assert "572x572 -> 388x388" in told
+    assert "parameters: 31,030,658" in told
+    assert "margin: 92 pixels a side" in told
+    facts = json.loads(path.read_text(encoding="utf-8"))
+    assert facts["parameters"] == 31_030_658
+    assert (facts["input_size"], facts["output_size"], facts["margin"]) == ([572, 572], [388, 388], 92)
+    assert sum(layer["parameters"] for layer in facts["layers"]) == facts["parameters"]
+    root = ElementTree.parse(svg).getroot()
+    assert root.tag == f"{SVG}svg"
+    words = {element.text for element in root.iter(f"{SVG}text")}
+    assert {"64", "1024"} <= words
+
+
+def test_a_recipe_file_with_settings_on_top(septa, tmp_path):
+    (tmp_path / "mine.yaml").write_text("net: {width: 4, depth: 2, norm: none}\nsampling: {patch: [40, 48]}\n")
+    options = ["--set", "width=3", "--channels", 3, "--classes", 4, "--json", tmp_path / "a.json"]
+    told = septa("describe", tmp_path / "mine.yaml", *options).stdout
+    assert "U-Net, depth 2, width 3, 40x48 -> 40x48" in told
+    facts = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
+    assert (facts["in_channels"], facts["out_channels"], facts["input_size"]) == (3, 4, [40, 48])
+    w = 3  # weights and biases of two convolutions a level, an up-convolution a level, and the head
+    block = [(3, w), (w, w), (w, 2 * w), (2 * w, 2 * w), (2 * w, 4 * w), (4 * w, 4 * w)]
+    block += [(4 * w, 2 * w), (2 * w, 2 * w), (2 * w, w), (w, w)]
+    expected = sum((9 * i + 1) * o for i, o in block)
+    expected += (4 * 4 * w + 1) * 2 * w + (4 * 2 * w + 1) * w + (w + 1) * 4
+    assert facts["parameters"] == expected
+
+
+def test_a_model_by_its_own_patch(septa, fault, model, tmp_path):
+    from septa.model import Model
+
+    told = septa("describe", model, "--json", tmp_path / "a.json").stdout
+    assert "U-Net, depth 2, width 4, 64x64 -> 64x64" in told
+    facts = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
+    net = Model.load(model).net
+    assert facts["parameters"] == sum(parameter.numel() for parameter in net.parameters())
+    assert (facts["halo"], facts["multiple"]) == (24, 4)
+    assert fault("describe", model, "--set", "width=2").startswith("--set: has no meaning for a model such as ")
+
+
+def test_names_and_settings_that_are_wrong(fault, tmp_path):
+    (tmp_path / "other.yaml").write_text("net: {wdith: 3}\n")
+    for arguments, start in (
+        (["nowhere.yaml"], "nowhere.yaml: cannot be read"),
+        (["nowhere.septa"], "nowhere.septa: cannot be read"),
+        (["other.yaml"], "other.yaml: 'net.wdith' is no setting"),
+        (["octt"], "preset 'octt': there is none of that name. did you mean 'oct'? "),
+        (["oct", "--size", "0x64"], "--size 0x64: is not HEIGHTxWIDTH. "),
+        (["oct", "--channels", "0"], "septa describe: "),
+    ):
+        assert fault("describe", *arguments, "--svg", "a.svg", "--json", "a.json", cwd=tmp_path).startswith(start)
+    assert [path.name for path in tmp_path.iterdir()] == ["other.yaml"]
