@@ -20,7 +20,7 @@ FLOORS = {
     name: floor
     for floor, names in {
         1: "recipe errors runtime kernels",
-        2: "images metrics page chart sealed presets",
+        2: "images metrics page chart sealed presets measure outlines",
         3: "inference tasks nets gallery",
         4: "data layers",
         5: "model report netchart",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ from septa.data.folder import Pair, find_pairs, read_pair_image, read_pair_label
 from septa.data.labels import LabelMapping, find_mapping
 from septa.errors import InputError
 from septa.images.read import MAX_PIXELS, RawLabels, read_info, read_labels
+from septa.metrics.extra import NEURITES, PER_IMAGE
+from septa.metrics.neurites import score_stack
 from septa.metrics.scores import Evaluation, evaluate_labels
 from septa.model import Model
 from septa.recipe import Data
@@ -39,6 +41,7 @@ def evaluate(
     tile: int | None = None,
     device: str = "auto",
     tta: int | None = None,
+    extra: Sequence[str] = (),
     max_pixels: int = MAX_PIXELS,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
@@ -57,6 +60,9 @@ def evaluate(
         Score the training images too.
     tile, device, tta
         As for `Model.segment`.
+    extra
+        Families of metrics beside the usual ones: ``boundaries``, ``glands`` (of the instances task) and ``neurites``
+        (of two classes, membrane and cell interior); see `septa.metrics`.
     max_pixels
         Largest image that is decoded, pixels.
     progress
@@ -65,7 +71,7 @@ def evaluate(
     Raises
     ------
     InputError
-        An image or its labels cannot be read or do not fit the model, or no image is left.
+        An image or its labels cannot be read or do not fit the model, no image is left, or there is no such metric.
     """
     model = model if isinstance(model, Model) else Model.load(model)
     pairing = find_pairs(Path(data), images=images, labels=labels, max_pixels=max_pixels)
@@ -73,7 +79,9 @@ def evaluate(
     pairs = pairing.pairs
     notes = [*pairing.notes, model.labels.describe()]
     skipped = 0
+    stack: list[tuple[NDArray[np.int32], NDArray[np.float32]]] = []
     instances = isinstance(model.task, Instances)
+    _check_extra(extra, model.labels, instances)
     encode = model.labels.objects if instances else model.labels.encode
 
     def scored() -> Iterator[Scored]:
@@ -86,7 +94,12 @@ def evaluate(
                 truth_yx = encode(read_pair_labels(pair), _where(pair))
                 _same_size(pair.name, truth_yx, image_cyx.shape[1:], pair.image)
                 fitted_cyx = model.fit(image_cyx, pair.image)
-                yield pair.name, truth_yx, model.segment(fitted_cyx, tile=tile, device=device, tta=tta)
+                if NEURITES in extra:
+                    logits_kyx = model.logits(fitted_cyx, tile=tile, device=device, tta=tta)
+                    stack.append((truth_yx, model.task.probabilities(logits_kyx)[1]))
+                    yield pair.name, truth_yx, model.task.decode(logits_kyx)
+                else:
+                    yield pair.name, truth_yx, model.segment(fitted_cyx, tile=tile, device=device, tta=tta)
             if progress is not None:
                 progress(number + 1, len(pairs))
 
@@ -95,7 +108,10 @@ def evaluate(
         model.labels.class_names,
         multilabel=model.labels.kind == "multilabel",
         instances=instances,
+        extra=[family for family in extra if family != NEURITES],
     )
+    if stack:
+        evaluation = replace(evaluation, more=evaluation.more | _neurites(stack))
     if skipped:
         notes.append(f"{skipped} of {len(pairs)} images were trained on and are left out (--all scores them too)")
     return replace(evaluation, notes=tuple(notes))
@@ -107,6 +123,7 @@ def evaluate_files(
     settings: Data = Data(),  # noqa: B008 (frozen)
     *,
     instances: bool = False,
+    extra: Sequence[str] = (),
     max_pixels: int = MAX_PIXELS,
 ) -> Evaluation:
     """Score label files against label files of the same names.
@@ -121,6 +138,8 @@ def evaluate_files(
     instances
         Predictions are object ids, and objects are scored. Labels are ids too, or classes whose 4-connected regions
         are the objects.
+    extra
+        As for `evaluate`; the neurites' thresholds are then those of the prediction, 0 and 1.
     max_pixels
         Largest file that is decoded, pixels.
 
@@ -142,6 +161,9 @@ def evaluate_files(
 
     mapping = find_mapping(((str(right), read(right, page)) for _, _, right, page in pages), settings)
 
+    stack: list[tuple[NDArray[np.int32], NDArray[np.float32]]] = []
+    _check_extra(extra, mapping, instances)
+
     def scored() -> Iterator[Scored]:
         for name, left, right, page in pages:
             if instances:
@@ -150,12 +172,46 @@ def evaluate_files(
                 truth_yx = mapping.encode(read(right, page), right)
                 prediction_yx = _encode_prediction(mapping, read(left, page), left)
             _same_size(name, truth_yx, prediction_yx.shape, left)
+            if NEURITES in extra:
+                stack.append((truth_yx, (prediction_yx == 1).astype(np.float32)))
             yield name, truth_yx, prediction_yx
 
     names = (mapping.class_names[0], "object") if instances and mapping.classes > 2 else mapping.class_names
-    evaluation = evaluate_labels(scored(), names, multilabel=mapping.kind == "multilabel", instances=instances)
+    evaluation = evaluate_labels(
+        scored(),
+        names,
+        multilabel=mapping.kind == "multilabel",
+        instances=instances,
+        extra=[family for family in extra if family != NEURITES],
+    )
+    if stack:
+        evaluation = replace(evaluation, more=evaluation.more | _neurites(stack))
     notes = (f"{len(matched)} pairs of files of equal names", mapping.describe())
     return replace(evaluation, notes=notes)
+
+
+def _check_extra(extra: Sequence[str], labels: LabelMapping, instances: bool) -> None:
+    for family in extra:
+        where = f"--metrics {family}"
+        if family not in (*PER_IMAGE, NEURITES):
+            raise InputError(where, "is not known", f"choose {', '.join([*PER_IMAGE, NEURITES])}")
+        if family == "glands" and not instances:
+            raise InputError(where, "scores objects", "give a model or --task of instances")
+        if family == NEURITES and (instances or labels.classes != 2 or labels.ignore is not None):
+            raise InputError(where, "needs two classes of all pixels, membrane and cell interior", "leave it out")
+
+
+def _neurites(stack: Sequence[tuple[NDArray[np.int32], NDArray[np.float32]]]) -> dict[str, dict[str, float]]:
+    """The ISBI 2012 challenge's scores of the stack, each at its best threshold."""
+    scores = score_stack(stack)
+    titles = {
+        "V-Rand": scores.v_rand,
+        "V-Info": scores.v_info,
+        "Rand error": scores.rand_error,
+        "Warping error": scores.warping_error,
+        "Pixel error, 1 - F": scores.pixel_f_error,
+    }
+    return {f"{title} (neurites, stack)": {"mean": value} for title, value in titles.items()}
 
 
 def _encode_prediction(mapping: LabelMapping, raw: RawLabels, path: Path) -> NDArray[np.int32]:

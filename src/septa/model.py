@@ -256,7 +256,8 @@ class Model:
         try:
             net = self.net.pruned(depth)
         except ValueError as error:
-            raise InputError(f"--prune {depth}", str(error), "train with net.nested and net.deep_supervision") from None
+            remedy = "give another depth, or train with net.nested and net.deep_supervision"
+            raise InputError(f"--prune {depth}", str(error), remedy) from None
         kept = [f"net.depth={depth}", "net.deep_supervision=false", f"net.aspp={str(net.aspp is not None).lower()}"]
         return replace(self, net=net, recipe=self.recipe.with_overrides(kept))
 
@@ -345,7 +346,7 @@ class Model:
         if wrong := [name for name, tensor in tensors.items() if tensor.dtype != wanted[name]]:
             raise ValueError(f"'{wrong[0]}' is {tensors[wrong[0]].dtype}, not {wanted[wrong[0]]}")
         normalization = Normalization.from_json(header["normalization"])
-        decoding = Decoding.from_json(header["decoding"])
+        decoding = Decoding.from_json(header["decoding"]) if "decoding" in header else Decoding()
         net = net.eval().requires_grad_(False)
         return cls(net, channels, labels, normalization, recipe, header["provenance"], decoding)
 

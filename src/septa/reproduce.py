@@ -129,7 +129,7 @@ def reproduce(
     InputError
         The data cannot be trained on or are missing, or the folder is not empty and ``overwrite`` is not set.
     """
-    presets.load(preset).with_overrides(overrides)
+    presets.load(preset).with_overrides((f"training.minutes={minutes}", *overrides))
     published, output = PUBLISHED[preset], Path(output)
     drawing = published.drawing if data is None else None
     if data is None and drawing is None:

@@ -182,7 +182,7 @@ def _write(pages: list[NDArray[Any]], info: ImageInfo, options: Options) -> Path
 
 
 def _difference(model: Model, image_cyx: NDArray[Any], logits_kyx: NDArray[np.float32], options: Options) -> float:
-    side = max(image_cyx.shape[1:]) + least_for(model.net)
+    side = max(model.recipe.data.resize or image_cyx.shape[1:]) + least_for(model.net)
     whole = model.logits(image_cyx, tile=side, device=options.device, tta=options.tta)
     return largest_difference(whole, logits_kyx)
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -219,15 +220,13 @@ def cell_sampler(pairs: tuple[Pair, ...], margin: int = 0, *, task: Any = None, 
 
 @pytest.mark.parametrize("margin", [0, 1, 8])
 def test_targets_lack_a_valid_net_s_margin_and_images_do_not(cells: tuple[Pair, ...], margin: int) -> None:
-    whole, cut = cell_sampler(cells), cell_sampler(cells, margin)
+    cut, seen = watched(cell_sampler(cells, margin))
     for number in range(6):
-        wide, narrow = whole.sample(number), cut.sample(number)
-        np.testing.assert_array_equal(narrow.image_cyx, wide.image_cyx)
+        narrow = cut.sample(number)
         assert narrow.image_cyx.shape == (1, 40, 36)
         assert narrow.target_yx.shape == (40 - 2 * margin, 36 - 2 * margin)
-        np.testing.assert_array_equal(narrow.target_yx, wide.target_yx[margin : 40 - margin, margin : 36 - margin])
-        assert narrow.weights_yx is wide.weights_yx is None
-        assert narrow.name == wide.name
+        np.testing.assert_array_equal(narrow.target_yx, seen[-1][margin : 40 - margin, margin : 36 - margin])
+        assert narrow.weights_yx is None
 
 
 def test_targets_are_what_the_middle_of_the_image_shows(cells: tuple[Pair, ...]) -> None:
@@ -240,13 +239,44 @@ def test_targets_are_what_the_middle_of_the_image_shows(cells: tuple[Pair, ...])
         np.testing.assert_array_equal(target_yx, np.where(seen_yx == 255, -1, seen_yx > 0))
 
 
+def test_a_valid_net_s_targets_reach_the_edges_and_rare_pixels(tmp_path: Path) -> None:
+    """What is learned of a patch is its middle: that has to lie everywhere, and on rare pixels as often as asked."""
+    labels_yx = np.zeros((120, 120), np.uint8)
+    labels_yx[3, 3] = 1
+    write_image(tmp_path / "images" / "0.png", np.arange(120 * 120, dtype=np.uint16).reshape(1, 120, 120))
+    write_labels(tmp_path / "labels" / "0.png", labels_yx)
+    settings = ("sampling.patch=[96, 96]", "sampling.rare_share=1", *STILL)
+    recipe = Recipe().with_overrides(settings)
+    sampler = Sampler(Examples(find_pairs(tmp_path).pairs, INDEX, 1, 2**24), PLAIN, recipe, margin=36)
+    hits, seen = 0, set()
+    for number in range(200):
+        image_cyx, target_yx, *_ = sampler.sample(number)
+        hits += bool(target_yx.any())
+        seen |= set(np.unique(image_cyx[0, 36:-36, 36:-36].astype(int)).tolist())
+    assert 70 <= hits <= 130  # both classes are drawn alike
+    rows = {value // 120 for value in seen}
+    assert min(rows) == 0
+
+
+def watched(sampler: Sampler) -> tuple[Sampler, list[Any]]:
+    """The sampler without encoding, and the labels of each whole patch as they come."""
+    seen: list[Any] = []
+
+    def keep(labels_yx: Any) -> tuple[Any, None]:
+        seen.append(labels_yx)
+        return labels_yx, None
+
+    return replace(sampler, encode=keep), seen
+
+
 @pytest.mark.parametrize("margin", [0, 10])
 def test_weight_maps_are_derived_after_augmentation_from_the_whole_patch(cells: tuple[Pair, ...], margin: int) -> None:
     sampler, task = cell_sampler(cells, margin, task=Instances()), Instances()
-    raw = Sampler(sampler.examples, PLAIN, sampler.recipe)
+    raw, seen = watched(sampler)
     differs = 0
     for number in range(5):
-        ids_yx = raw.sample(number).target_yx
+        raw.sample(number)
+        ids_yx = seen[-1]
         assert ids_yx.max() > 1
         target_yx, weights_yx = task.encode(ids_yx, sampler.recipe.loss)
         assert weights_yx is not None

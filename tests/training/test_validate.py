@@ -140,7 +140,9 @@ def squares(tmp_path: Path) -> Examples:
             y, x = 14 * (number // 3) + 2 + 9 * index, 22 * (number % 3) + 2
             ids_yx[y : y + 11, x : x + 20 - 3 * number] = 300 + 7 * number
         ids_yx[2 + 9 * index : 13 + 9 * index, 10:22][ids_yx[2 + 9 * index : 13 + 9 * index, 10:22] > 0] = 999
-        image_yx = 60 + 110 * (ids_yx > 0) + rng.normal(0, 20, ids_yx.shape)
+        shown_yx = ids_yx > 0
+        shown_yx[:, 31:33], shown_yx[44:, 50:66] = False, True  # one object split, one missed, one invented
+        image_yx = 60 + 110 * shown_yx + rng.normal(0, 12, ids_yx.shape)
         ids_yx[45:, :30] = 65_000
         write_image(tmp_path / "images" / f"{index}.png", image_yx.clip(0, 255).astype(np.uint8)[None])
         write_labels(tmp_path / "labels" / f"{index}.png", ids_yx)

@@ -152,8 +152,9 @@ def describe(
 ) -> None:
     """Layers, sizes, parameters, receptive field, operations and memory of a net."""
     path, overrides = Path(what), all_overrides(settings)
-    if path.suffix == ".septa" and overrides:
-        raise errors.InputError("--set", f"has no meaning for a model such as {what}", "leave it out")
+    for name, value in {"set": overrides, "channels": channels, "classes": classes}.items():
+        if path.suffix == ".septa" and value:
+            raise errors.InputError(f"--{name}", f"has no meaning for a model such as {what}", "leave it out")
     is_file = path.suffix in (".yaml", ".yml") or path.is_file()
     recipe = None
     if path.suffix != ".septa":

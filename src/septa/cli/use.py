@@ -93,6 +93,9 @@ def evaluate(
     labels: LabelsGlob = None,
     settings: Settings = None,
     task: Annotated[str | None, typer.Option("--task", help="Of label images: semantic, or instances.")] = None,
+    metrics: Annotated[
+        list[str] | None, typer.Option("--metrics", help="Also boundaries, glands or neurites; may be repeated.")
+    ] = None,
     every: Annotated[bool, typer.Option("--all", help="Score the images too that the model was trained on.")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write all scores as JSON.")] = None,
     tile: Tile = None,
@@ -109,20 +112,20 @@ def evaluate(
     from septa.model import Model
     from septa.recipe import Recipe
 
-    console = make_console()
+    console, extra = make_console(), tuple(metrics or ())
     if first.is_dir():
         _refuse_options(first, "label images", images=images, labels=labels, all=every, tile=tile, tta=tta, prune=prune)
         if task not in (None, "semantic", "instances"):
             raise errors.InputError(f"--task {task}", "is neither semantic nor instances", "give one of them")
         given = Recipe().with_overrides(all_overrides(settings)).data
-        result = evaluate_files(first, second, given, instances=task == "instances", max_pixels=max_pixels)
+        result = evaluate_files(first, second, given, instances=task == "instances", extra=extra, max_pixels=max_pixels)
     else:
         _refuse_options(first, "a model", set=settings, task=task)
         loaded = Model.load(first) if prune is None else Model.load(first).pruned(prune)
         with progress_bar(console, "segmenting") as progress:
             result = evaluate_model(
                 loaded, second, images=images, labels=labels, every=every, tile=tile, device=device, tta=tta,
-                max_pixels=max_pixels, progress=progress,
+                extra=extra, max_pixels=max_pixels, progress=progress,
             )  # fmt: skip
     for note in result.notes:
         console.print(note, highlight=False, markup=False)

@@ -45,6 +45,8 @@ class Example:
     spots: tuple[NDArray[np.int64], ...]
     constants: tuple[Normalization, Normalization] | None = None
     """A rule of normalisation, and its constants for this image, once they were needed."""
+    encoded: tuple[object, NDArray[Any], NDArray[np.float32] | None] | None = None
+    """What a target and its weight map follow from, and both for the whole image, once a validation needed them."""
 
     @property
     def nbytes(self) -> int:
@@ -174,7 +176,8 @@ class Sampler:
         index = self.image_index(number)
         example = self.examples[index]
         rng = np.random.default_rng([self.recipe.seed, _PATCH, epoch, place])
-        center = _center(example, self.recipe.sampling.patch, self.recipe.sampling.rare_share, rng)
+        output = [side - 2 * self.margin for side in self.recipe.sampling.patch]
+        center = _center(example, (output[0], output[1]), self.recipe.sampling.rare_share, rng)
         augment = self.recipe.augment
         patch, labels_yx = warp(example.image_cyx, example.labels_yx, center, self.recipe.sampling.patch, augment, rng)
         if example.constants is None or example.constants[0] != self.normalization:
@@ -197,22 +200,22 @@ def _order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
     return np.random.default_rng([seed, _SHUFFLE, epoch]).permutation(count)
 
 
-def _center(example: Example, patch: tuple[int, int], rare_share: float, rng: np.random.Generator) -> tuple[int, int]:
+def _center(example: Example, target: tuple[int, int], rare_share: float, rng: np.random.Generator) -> tuple[int, int]:
     """Centre of a patch: anywhere in the image, or, with chance ``rare_share``, on a pixel of a class drawn uniformly.
 
-    A patch may reach a quarter of its size beyond the image, so that pixels near the edge are seen nearly as often as
-    others.
+    ``target`` is the height and width of what is learned of the patch. It may reach a quarter of its size beyond the
+    image, so that pixels near the edge are seen nearly as often as others.
     """
     size = example.labels_yx.shape
     anywhere = []
-    for length, side in zip(size, patch):
+    for length, side in zip(size, target):
         low, high = min(side // 4, length // 2), max(length - side // 4, length // 2 + 1)
         anywhere.append(int(rng.integers(low, high)))
     if rng.random() >= rare_share or not example.spots:
         return anywhere[0], anywhere[1]
     spots = example.spots[int(rng.integers(len(example.spots)))]
     y, x = divmod(int(spots[int(rng.integers(spots.size))]), size[1])
-    shift = [int(rng.integers(-(side // 4), side // 4 + 1)) for side in patch]
+    shift = [int(rng.integers(-(side // 4), side // 4 + 1)) for side in target]
     return y + shift[0], x + shift[1]
 
 

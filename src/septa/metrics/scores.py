@@ -14,6 +14,7 @@ from rich.text import Text
 
 from septa.errors import InputError
 from septa.metrics import pixels
+from septa.metrics.extra import extra_metrics
 from septa.metrics.objects import ObjectScores, pool, score_objects
 from septa.metrics.pixels import Counts, Labels
 from septa.recipe import IGNORE
@@ -51,7 +52,8 @@ class ImageScores:
     """Scores of one image, each 0 to 1.
 
     ``classes`` maps class name to metric (dice, iou, precision, recall) to score. With overlapping classes, the pixel
-    accuracy and error count each pixel once for each class. ``objects`` is there for instances.
+    accuracy and error count each pixel once for each class. ``objects`` is there for instances, ``more``
+    holds by its title what was asked for beside them.
     """
 
     name: str
@@ -59,6 +61,7 @@ class ImageScores:
     pixel_accuracy: float
     pixel_error: float
     objects: ObjectScores | None = None
+    more: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,8 @@ class Evaluation:
         Whether classes overlap, so that every class is foreground.
     objects
         For instances: metric of `OBJECT_METRICS` to ``mean`` over images, ``low``, ``high`` and ``pooled``.
+    more
+        Title of each further metric to ``mean`` over images, ``low`` and ``high``; of a stack's metrics to ``mean``.
     """
 
     class_names: tuple[str, ...]
@@ -107,6 +112,7 @@ class Evaluation:
     multilabel: bool = False
     notes: tuple[str, ...] = ()
     objects: dict[str, dict[str, float]] = field(default_factory=dict)
+    more: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for strict JSON: keys sorted, images sorted by name, no NaN."""
@@ -114,6 +120,7 @@ class Evaluation:
             {"name": image.name, "classes": image.classes}
             | {"pixel_accuracy": image.pixel_accuracy, "pixel_error": image.pixel_error}
             | ({} if image.objects is None else {"objects": image.objects.to_json()})
+            | ({"more": image.more} if image.more else {})
             for image in sorted(self.images, key=lambda image: image.name)
         ]
         plain: dict[str, Any] = _sorted_keys(
@@ -128,6 +135,7 @@ class Evaluation:
                 "both_empty": self.both_empty,
                 "multilabel": self.multilabel,
                 "objects": self.objects,
+                "more": self.more,
                 "unscored": sorted(self.unscored),
                 "interval": {"level": LEVEL, "resamples": _RESAMPLES, "seed": _SEED},
             }
@@ -138,7 +146,17 @@ class Evaluation:
         """One row for each class: mean over images, its interval, and the value over all pixels; for instances, below
         it one row for each metric of objects.
         """
-        return Group(self._objects_table(), self._classes_table()) if self.objects else self._classes_table()
+        tables = [self._objects_table()] if self.objects else []
+        return Group(*tables, self._classes_table(), *([self._more_table()] if self.more else []))
+
+    def _more_table(self) -> Table:
+        table = Table("Also")
+        for header in ("mean over images", f"{LEVEL:.0%} interval"):
+            table.add_column(header, justify="right", no_wrap=True)
+        for title, spread in self.more.items():
+            interval = f"{spread['low']:.4f}–{spread['high']:.4f}" if "low" in spread else ""
+            table.add_row(Text(title), f"{spread['mean']:.4f}", interval)
+        return table
 
     def _objects_table(self) -> Table:
         table = Table("Objects", caption=OBJECTS_POLICY, caption_justify="left", caption_style="")
@@ -186,6 +204,7 @@ def evaluate_labels(
     *,
     multilabel: bool = False,
     instances: bool = False,
+    extra: Sequence[str] = (),
 ) -> Evaluation:
     """Score predictions against labels, one image at a time.
 
@@ -196,12 +215,12 @@ def evaluate_labels(
         ``multilabel``. Truth pixels of -1 are ignored. Read once, and no array is kept.
     class_names
         Name of each class, class 0 (background) first; ``multilabel``: of each bit, no background.
-    notes
-        What was inferred to get the scores, printable lines.
     multilabel
         Whether classes overlap.
     instances
         Whether labels are object ids. Objects are scored then, and pixels as background and foreground.
+    extra
+        Families of `septa.metrics.extra.PER_IMAGE` to be added.
 
     Raises
     ------
@@ -223,12 +242,13 @@ def evaluate_labels(
     unscored: list[str] = []
     for name, truth_yx, prediction_yx in items:
         objects = score_objects(truth_yx, prediction_yx) if instances else None
+        more = _more(extra, truth_yx, prediction_yx, names, multilabel, instances)
         if instances:
             truth_yx, prediction_yx = (
                 np.clip(ids_yx.astype(np.int64), IGNORE, 1) for ids_yx in (truth_yx, prediction_yx)
             )
         confusion = _confusion(name, truth_yx, prediction_yx, names, multilabel)
-        images.append(_score(name, confusion, names, objects))
+        images.append(_score(name, confusion, names, objects, more))
         if not confusion.any():
             unscored.append(name)
             continue
@@ -255,6 +275,7 @@ def evaluate_labels(
         unscored=tuple(unscored),
         multilabel=multilabel,
         objects=objects_of,
+        more={title: _spread(image.more[title] for image in scored) for title in scored[0].more},
     )
 
 
@@ -276,9 +297,24 @@ def _confusion(name: str, truth_yx: Labels, prediction_yx: Labels, names: tuple[
         raise InputError(name, str(error), remedy) from None
 
 
-def _score(name: str, confusion: Counts, names: tuple[str, ...], objects: ObjectScores | None) -> ImageScores:
+def _score(
+    name: str, confusion: Counts, names: tuple[str, ...], objects: ObjectScores | None, more: dict[str, float]
+) -> ImageScores:
     of_pixels = {metric: score(confusion) for metric, score in _PIXEL_METRICS.items()}
-    return ImageScores(name, _by_class(confusion, names), **of_pixels, objects=objects)
+    return ImageScores(name, _by_class(confusion, names), **of_pixels, objects=objects, more=more)
+
+
+def _more(
+    extra: Sequence[str], truth_yx: Labels, prediction_yx: Labels, names: Sequence[str], bits: bool, instances: bool
+) -> dict[str, float]:
+    """What was asked for beside the usual metrics; objects are foreground to metrics of pixels."""
+    found: dict[str, float] = {}
+    for family in extra:
+        pair = truth_yx.astype(np.int64), prediction_yx.astype(np.int64)
+        if instances and family != "glands":
+            pair = np.clip(pair[0], IGNORE, 1), np.clip(pair[1], IGNORE, 1)
+        found |= extra_metrics(family, *pair, names, IGNORE, bits=bits)
+    return found
 
 
 def _object_spreads(scores: Sequence[ObjectScores]) -> dict[str, dict[str, float]]:

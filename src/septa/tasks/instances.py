@@ -159,7 +159,7 @@ class Instances:
         if self.encoding == "seam":
             return parts_kyx[1], parts_kyx[1]
         if self.encoding == "border":
-            return parts_kyx[1] + parts_kyx[2], parts_kyx[1]
+            return np.float32(1) - parts_kyx[0], parts_kyx[1]
         return parts_kyx[0], parts_kyx[1]
 
     def probabilities(self, logits_kyx: Float32) -> Float32:

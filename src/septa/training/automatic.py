@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -75,16 +75,26 @@ def choose(
         settle("data.normalization", _normalization(facts))
     else:
         settle("data.normalization", ("imagenet", "what published encoders were trained on"))
-    reduction = settle("net.reduction", _reduction(fingerprint))
+    if base.data.resize is not None:
+        fingerprint = _resized(fingerprint, base.data.resize)
+    seams = base.task == "instances" or (base.task == "auto" and labels.kind == "instances")
+    reduction = settle("net.reduction", _reduction(fingerprint, base, seams))
     depth = settle("net.depth", _depth(fingerprint, reduction))
     width = settle("net.width", _width(machine, gpu))
     if labels.kind == "multilabel":
         overlap = "classes overlap, so each has its own sigmoid"
         settle("loss.cross_entropy", (0.0, overlap))
         settle("loss.bce", (1.0, overlap))
+    elif settings["net"]["output"] == "sigmoid":
+        single = "one output has a sigmoid"
+        settle("loss.cross_entropy", (0.0, single))
+        settle("loss.bce", (1.0, single))
+    if seams and settings["instances"]["encoding"] == "seam":
+        settle("loss.border_weight", (10.0, "the paper's, which makes the seams between objects count"))
     entropy = settings["loss"]["cross_entropy"] + settings["loss"]["bce"]
     settle("loss.dice", _dice(fingerprint) if entropy else (1.0, "there is no cross entropy"))
-    patch = settle("sampling.patch", _patch(fingerprint, depth, reduction))
+    margin = _margin(base, depth)
+    patch = settle("sampling.patch", _patch(fingerprint, depth, reduction, margin))
     batch, why_batch = _batch(patch, width, reduction, gpu, machine)
     batch = settle("training.batch", (max(1, batch // processes) * processes, why_batch))
     settle("training.steps", _steps(fingerprint, patch, batch, gpu))
@@ -107,11 +117,29 @@ def resolve_amp(amp: str, device: str) -> tuple[str, str]:
     return "off", f"{device} has no fast bf16"
 
 
-def _reduction(fingerprint: Fingerprint) -> tuple[int, str]:
-    """The largest factor that leaves objects, and the images themselves, large enough."""
+def _resized(fingerprint: Fingerprint, size: tuple[int, int]) -> Fingerprint:
+    """The fingerprint of the images brought to one size."""
+    factor = math.sqrt(math.prod(size) / math.prod(fingerprint.sizes[1]))
+    small, median, large = (factor * diameter for diameter in fingerprint.diameter_percentiles)
+    return replace(fingerprint, sizes=(size, size, size), diameter_percentiles=(small, median, large))
+
+
+def _margin(base: Recipe, depth: int) -> int:
+    """Pixels a side that a valid net takes off."""
+    if base.net.padding == "same":
+        return 0
+    with torch.device("meta"):
+        return UNet(1, 1, depth=depth, width=1, padding="valid", block=base.net.block, up=base.net.up).margin
+
+
+def _reduction(fingerprint: Fingerprint, base: Recipe, seams: bool) -> tuple[int, str]:
+    """The largest factor that leaves objects, what lies between them, and the images themselves, large enough."""
+    if base.net.padding == "valid":
+        return 1, "a net without padding works on the image itself"
     small, median, _ = fingerprint.diameter_percentiles
     side = min(fingerprint.sizes[1])
-    enough = [f for f in (2, 4) if median >= _LARGE * f and small >= _SMALL * f and side >= _SIDE * f]
+    factors = (2,) if seams else (2, 4)
+    enough = [f for f in factors if median >= _LARGE * f and small >= _SMALL * f and side >= _SIDE * f]
     return max(enough, default=1), f"objects have {small:.0f} (5 %) and {median:.0f} (median) pixels"
 
 
@@ -139,11 +167,14 @@ def _dice(fingerprint: Fingerprint) -> tuple[float, str]:
     return 0.5, f"a class is rare (share {rarest:.1%})"
 
 
-def _patch(fingerprint: Fingerprint, depth: int, reduction: int) -> tuple[tuple[int, int], str]:
+def _patch(fingerprint: Fingerprint, depth: int, reduction: int, margin: int) -> tuple[tuple[int, int], str]:
     multiple, most = reduction << depth, 256 * reduction
     height, width = fingerprint.sizes[1]
     sides = [max(2 * multiple, min(most, math.ceil(length / multiple) * multiple)) for length in (height, width)]
-    return (sides[0], sides[1]), f"at most {most}, images are {height} x {width} (median)"
+    reason = f"at most {most}, images are {height} x {width} (median)"
+    if margin:
+        reason = f"{reason}; {margin} more on each side, which the net takes off"
+    return (sides[0] + 2 * margin, sides[1] + 2 * margin), reason
 
 
 def _batch(patch: tuple[int, int], width: int, reduction: int, gpu: bool, machine: Machine) -> tuple[int, str]:

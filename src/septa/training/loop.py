@@ -176,7 +176,9 @@ def _validation_due(progress: float, state: State, clock: Clock) -> bool:
 
 def _validated(job: Job, state: State, clock: Clock) -> Row:
     begin = time.monotonic()
-    result: Validation = validate(job.model(state), job.validation, job.device, job.rank, job.world)
+    result: Validation = validate(
+        job.model(state), job.validation, job.device, job.rank, job.world, job.class_weights_k
+    )
     progress = clock.progress(state)
     state.validated = max(state.validated + 1, math.floor(progress * job.recipe.training.validations + 1e-9))
     if state.best is None or result.score > state.best["score"]:

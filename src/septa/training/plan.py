@@ -93,8 +93,12 @@ def _fitted(choice: Choice, checkup: Checkup) -> Choice:
         recipe = recipe.with_overrides([f"sampling.patch={patch}"])
         sizes = "{} x {} in place of {} x {}".format(*patch, *given)
         changes["sampling.patch"] = f"{sizes}: every pooling then sees an even size"
-    notes = tuple(f"{key}: {change}" for key, change in changes.items())
-    return Choice(recipe, choice.reasons | changes, notes)
+    notes = [f"{key}: {change}" for key, change in changes.items()]
+    if recipe.net.pretrained is not None and recipe.data.normalization != "imagenet":
+        notes.append(f"data.normalization: {recipe.data.normalization}, but published weights mostly expect imagenet")
+    if recipe.data.resize is not None and any(map(int.__gt__, patch, recipe.data.resize)):
+        notes.append(f"sampling.patch: larger than data.resize {recipe.data.resize}; the rest of a patch is mirrored")
+    return Choice(recipe, choice.reasons | changes, tuple(notes))
 
 
 def _refuse_fatal(checkup: Checkup) -> None:

@@ -287,6 +287,8 @@ def _class_weights(recipe: Recipe, shares: Sequence[float]) -> NDArray[np.float3
     if wanted == "frequency":
         present = sum(share > 0 for share in shares)
         return np.array([1 / (share * present) if share > 0 else 0.0 for share in shares], np.float32)
+    if not sum(wanted):
+        raise RecipeError("loss.class_weights", "are all 0, which trains nothing", "give some class a weight above 0")
     if len(wanted) != len(shares):
         problem = f"has {len(wanted)} values for {len(shares)} classes"
         raise RecipeError("loss.class_weights", problem, "give one weight for each class")
@@ -364,11 +366,20 @@ def _finish(request: Request, job: Job, state: State, checkup: Checkup, choice: 
         history=state.history,
         evaluation=evaluation,
         gallery=panels,
-        notes=[*checkup.notes, *(str(problem) for problem in checkup.problems)],
+        notes=[*checkup.notes, *_size_notes(job.recipe), *(str(problem) for problem in checkup.problems)],
         tuning=tuning.curves if tuning is not None else {},
     )
     job.checkpoints.clear()
     return Done(model, request.output, report, evaluation)
+
+
+def _size_notes(recipe: Recipe) -> tuple[str, ...]:
+    if recipe.data.resize is None:
+        return ()
+    height, width = recipe.data.resize
+    return (
+        f"scores here are of labels resized to {height} x {width}; 'septa evaluate' scores at each image's own size",
+    )
 
 
 def _provenance(job: Job, state: State, checkup: Checkup, evaluation: Evaluation) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor
 
-from septa.data.samples import Examples
+from septa.data.samples import Example, Examples
 from septa.metrics.objects import score_objects
 from septa.metrics.pixels import Counts, class_counts, confusion, confusion_multilabel, dice
 from septa.model import Model
@@ -28,17 +28,25 @@ class Validation:
     dice: tuple[float, ...]
 
 
-def validate(model: Model, examples: Examples, device: torch.device, rank: int = 0, world: int = 1) -> Validation:
+def validate(
+    model: Model,
+    examples: Examples,
+    device: torch.device,
+    rank: int = 0,
+    world: int = 1,
+    class_weights_k: Tensor | None = None,
+) -> Validation:
     """Segment every example whole, this process every ``world``-th of them, and score them all.
 
-    Averaging over rotated and mirrored versions, if the recipe has it, waits for the end of the training.
+    The loss is that of the training, with the weight of each class. Averaging over rotated and mirrored versions, if
+    the recipe has it, waits for the end of the training.
     """
     task, net = model.task, model.net
     rows = torch.zeros(len(examples), task.classes + 2, dtype=torch.float64)
     training = net.training
     for index in range(rank, len(examples), world):
         example = examples[index]
-        labels_yx, loss = _segment(model, example.image_cyx, example.labels_yx, device)
+        labels_yx, loss = _segment(model, example, device, class_weights_k)
         score, each = image_score(example.labels_yx, labels_yx, task)
         rows[index] = torch.tensor([score, loss, *each])
     net.train(training)
@@ -73,13 +81,19 @@ def _foreground(values: Sequence[float], task: Task) -> float:
 
 
 def _segment(
-    model: Model, image_cyx: NDArray[np.generic], labels_yx: NDArray[np.int32], device: torch.device
+    model: Model, example: Example, device: torch.device, class_weights_k: Tensor | None
 ) -> tuple[NDArray[np.int32], float]:
     """Predicted labels, and the loss over the whole image."""
-    task, terms = model.task, model.recipe.loss
-    target_yx, weights_yx = task.encode(labels_yx, terms)
-    predicted_yx = np.empty(labels_yx.shape, np.int32)
-    logits_kyx = None if task.tilewise else np.empty((task.outputs, *labels_yx.shape), np.float32)
+    task, terms, size = model.task, model.recipe.loss, example.labels_yx.shape
+    weights_k = None if class_weights_k is None else class_weights_k.cpu()
+    origin = (task, terms, None if weights_k is None else tuple(weights_k.tolist()))
+    if example.encoded is None or example.encoded[0] != origin:
+        encoded = task.encode(example.labels_yx, terms, None if weights_k is None else weights_k.numpy())
+        example.encoded = origin, *encoded
+    _, target_yx, weights_yx = example.encoded
+    weighting = {"class_weights_k": weights_k if weights_yx is None else None}
+    predicted_yx = np.empty(size, np.int32)
+    logits_kyx = None if task.tilewise else np.empty((task.outputs, *size), np.float32)
     loss = 0.0
 
     def consume(core: tuple[slice, slice], part_kyx: NDArray[np.float32]) -> None:
@@ -90,11 +104,12 @@ def _segment(
         else:
             logits_kyx[(slice(None), *core)] = part_kyx
         target_byx = torch.from_numpy(np.ascontiguousarray(target_yx[core]))[None]
-        part = task.loss(torch.from_numpy(part_kyx)[None], target_byx, terms, weights_byx=_batched(weights_yx, core))
+        weighting["weights_byx"] = _batched(weights_yx, core)
+        part = task.loss(torch.from_numpy(part_kyx)[None], target_byx, terms, **weighting)
         loss += part.item() * target_byx.numel() / predicted_yx.size
 
     with torch.inference_mode():
-        model.run(image_cyx, consume, device=str(device))
+        model.run(example.image_cyx, consume, device=str(device))
     return predicted_yx if logits_kyx is None else task.decode(logits_kyx), loss
 
 

@@ -1,0 +1,399 @@
+"""Objects of an instance label image as a table: where they lie, how large and bright they are, how sure the net was.
+
+An object is the set of all pixels with one id above 0, connected or not. All is computed from runs, stretches of one
+row in which the id stays the same: they are far fewer than pixels, and their moments have a closed form.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain, count
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from septa.kernels import Kernel
+
+Array = npt.NDArray[Any]
+Integers = npt.NDArray[np.int64]
+Reals = npt.NDArray[np.float64]
+
+_FORMULA = tuple("=+-@\t\r\n＝＋－＠")  # by these first letters spreadsheets take a text for a formula
+_UNENCODABLE = re.compile("[\x00\ud800-\udfff]")
+
+
+@dataclass(frozen=True, eq=False)
+class ObjectTable:
+    """One row per object: ``columns`` has the name of each column, in order, and its values, all of one length.
+
+    Examples
+    --------
+    >>> table = measure(np.array([[0, 7, 7, 3]]))
+    >>> len(table), table.columns["label"], table.select(table.columns["area"] > 1).columns["label"]
+    (2, array([3, 7]), array([7]))
+    """
+
+    columns: Mapping[str, Array]
+
+    def __len__(self) -> int:
+        return max(map(len, self.columns.values()), default=0)
+
+    def select(self, mask: npt.ArrayLike) -> ObjectTable:
+        """The rows where ``mask`` (bool, one for each row) is true, or those of these indices, in their order."""
+        return ObjectTable({name: values[np.asarray(mask)] for name, values in self.columns.items()})
+
+    def to_csv(self) -> str:
+        r"""Write the table as comma-separated values (RFC 4180), names of the columns first.
+
+        Numbers have as many digits as bring back the very same number; NaN is an empty cell, truth is ``true`` or
+        ``false``. A text that begins as a formula of a spreadsheet, as with ``=``, ``+``, ``-`` or ``@``, gets an
+        apostrophe in front. What cannot be encoded becomes the replacement character.
+
+        Examples
+        --------
+        >>> ObjectTable({"label": np.array([7]), "class": np.array(["=1+1"]), "area": np.array([0.5])}).to_csv()
+        "label,class,area\r\n7,'=1+1,0.5\r\n"
+        """
+        sheet = io.StringIO()
+        writer = csv.writer(sheet, lineterminator="\r\n")
+        writer.writerow([_text_cell(name) for name in self.columns])
+        writer.writerows(zip(*map(_cells, self.columns.values())))
+        return sheet.getvalue()
+
+
+def measure(
+    labels_yx: Array,
+    image_cyx: Array | None = None,
+    *,
+    foreground_yx: Array | None = None,
+    pixel_size_um: tuple[float, float] | None = None,
+    channel_names: Sequence[str] | None = None,
+    class_yx: Array | None = None,
+    class_names: Sequence[str] = (),
+) -> ObjectTable:
+    """Measure every object of a label image.
+
+    Parameters
+    ----------
+    labels_yx
+        Instance ids, any integer dtype or bool; ids may be large and have gaps. 0 is background; pixels below 0
+        (`septa.recipe.IGNORE`) belong to nothing.
+    image_cyx
+        Image of the same size, any real dtype.
+    foreground_yx
+        The net's probability of foreground, float in 0..1; see `confidence`.
+    pixel_size_um
+        (y, x) micrometres per pixel.
+    channel_names
+        One for each channel; without, and where a name is empty, ``channel_1``, ``channel_2``, ... A name that
+        comes again gets a number.
+    class_yx
+        Class of each pixel, integer; 0 is background.
+    class_names
+        Name of class 0, which is background, 1, ...
+
+    Returns
+    -------
+    The objects by ascending id, with the columns, in this order,
+
+    ``label``
+        int64, the id.
+    ``class``
+        Given ``class_yx``: the class other than background that most of the object's pixels have, the first of
+        equals, and 0 where all are background. int64, or its name where ``class_names`` are given.
+    ``centroid_y``, ``centroid_x``
+        Mean coordinates of the pixels, which are whole numbers: the centre of the first pixel is (0, 0).
+    ``bbox_top``, ``bbox_left``, ``bbox_bottom``, ``bbox_right``
+        int64, the box: first row and column, and one past the last.
+    ``area``
+        int64, number of pixels.
+    ``equivalent_diameter``
+        Diameter in pixels of the disc of this area.
+    ``eccentricity``
+        Of the ellipse with the same second moments, 0 for a disc, 1 for a line. As in scikit-image pixels are
+        points: to give them an extent would add 1/12 to the moments, and a row of pixels would be no line. It is
+        that of the pixels as they are shown, so of the object only if these are square.
+    ``touches_edge``
+        bool, whether the object reaches the first or last row or column, and so may go on beyond.
+    ``confidence``
+        Given ``foreground_yx``.
+    ``mean_NAME``, ``min_NAME``, ``max_NAME``
+        Given ``image_cyx``: intensities of each channel, the extremes in the image's dtype. NaN where a pixel is.
+    ``centroid_y_um``, ``centroid_x_um``, ``area_um2``, ``equivalent_diameter_um``
+        Given ``pixel_size_um``: the same in micrometres; for the diameter, of the disc of the same area.
+
+    Raises
+    ------
+    ValueError
+        Arrays of other sizes or dtypes, ids above 2**63 - 1, a pixel size that is not above 0, not as many names as
+        channels, classes without a name.
+
+    Examples
+    --------
+    >>> table = measure(np.array([[0, 7, 7, 7]]), np.array([[[1, 2, 4, 9]]]), pixel_size_um=(0.5, 0.5))
+    >>> print(table.select([0]).to_csv().replace(",", " "))  # doctest: +NORMALIZE_WHITESPACE
+    label centroid_y centroid_x bbox_top bbox_left bbox_bottom bbox_right area equivalent_diameter eccentricity
+    touches_edge mean_channel_1 min_channel_1 max_channel_1 centroid_y_um centroid_x_um area_um2 equivalent_diameter_um
+    7 0 2 0 1 1 4 3 1.9544100476116797 1 true 5 2 9 0 1 0.75 0.9772050238058398
+    """
+    _check(labels_yx, image_cyx, class_yx)
+    runs = _runs(labels_yx, class_yx)
+    columns: dict[str, Array] = {"label": runs.ids}
+    if class_yx is not None:
+        columns["class"] = _classes(runs, class_yx, class_names)
+    columns |= _shapes(runs, *labels_yx.shape)
+    if foreground_yx is not None:
+        columns["confidence"] = _confidence(runs, labels_yx, foreground_yx)
+    if image_cyx is not None:
+        for name, plane_yx in zip(_channel_names(channel_names, len(image_cyx)), image_cyx, strict=True):
+            columns |= _intensities(runs, plane_yx, name)
+    if pixel_size_um is not None:
+        y, x = pixel_size_um
+        if not (0 < y < np.inf and 0 < x < np.inf):
+            raise ValueError(f"a pixel size must be above 0 and finite, got {pixel_size_um}")
+        columns |= {"centroid_y_um": columns["centroid_y"] * y, "centroid_x_um": columns["centroid_x"] * x}
+        columns["area_um2"] = columns["area"] * (y * x)
+        columns["equivalent_diameter_um"] = np.sqrt(4 / np.pi * columns["area_um2"])
+    return ObjectTable(columns)
+
+
+def confidence(labels_yx: Array, foreground_yx: Array) -> Reals:
+    """How much of each object is there, by the net's own probabilities.
+
+    With p the probability of foreground this is the sum of p over the object, divided by the number of its pixels
+    plus the sum of p over the background at most 2 pixels from it: the IoU with the truth that is to be expected if
+    the probabilities are right and the truth does not end further out. So it is near 1 only for an object that is
+    sure inside and ends where the probability does. Pixels of other objects and pixels below 0 are not background;
+    an object without any around it has its mean probability.
+
+    Parameters, and errors also for probabilities out of 0..1, as for `measure`.
+
+    Returns
+    -------
+    float64 in 0..1, one for each object by ascending id.
+
+    Examples
+    --------
+    >>> confidence(np.array([[0, 0, 0, 5, 5]]), np.array([[1.0, 0.5, 0.0, 0.8, 0.7]]))
+    array([0.6])
+    """
+    _check(labels_yx)
+    return _confidence(_runs(labels_yx), labels_yx, foreground_yx)
+
+
+def reliability(
+    confidence: npt.ArrayLike, correct: npt.ArrayLike, bins: int = 10
+) -> tuple[Reals, Reals, Reals, Integers]:
+    """Compare how sure a net was of objects with how often it was right.
+
+    Parameters
+    ----------
+    confidence, correct
+        One for each object: confidence in 0..1, and whether it is right, as by a match to a true one at an IoU of 0.5.
+    bins
+        Number of intervals of equal width that 0..1 is cut into; each holds its lower edge, the last both.
+
+    Returns
+    -------
+    float64 ``bins + 1`` edges; for each bin the mean confidence and the share correct, float64 and NaN where there is
+    no object, and the number of objects, int64. ValueError for other lengths, no bin, or confidences out of 0..1.
+
+    Examples
+    --------
+    >>> reliability([0.2, 0.6, 1.0], [False, True, False], bins=2)
+    (array([0. , 0.5, 1. ]), array([0.2, 0.8]), array([0. , 0.5]), array([1, 2]))
+    """
+    sure, right = np.asarray(confidence, np.float64), np.asarray(correct, bool)
+    if sure.ndim != 1 or sure.shape != right.shape:
+        raise ValueError(f"confidence and correct must be lists of one length, got {sure.shape} and {right.shape}")
+    if bins < 1 or not ((sure >= 0) & (sure <= 1)).all():
+        raise ValueError(f"expected at least one bin and confidences in 0..1, got {bins} and {sure}")
+    edges = np.arange(bins + 1) / bins
+    place = np.minimum(np.searchsorted(edges, sure, side="right") - 1, bins - 1)
+    number = np.bincount(place, minlength=bins).astype(np.int64)
+    some = np.where(number, number, np.nan)
+    mean = np.bincount(place, weights=sure, minlength=bins) / some
+    return edges, mean, np.bincount(place, weights=right, minlength=bins) / some, number
+
+
+def expected_calibration_error(confidence: npt.ArrayLike, correct: npt.ArrayLike, bins: int = 10) -> float:
+    """Mean distance between confidence and share correct over the bins of `reliability`, weighted by their objects.
+
+    Parameters and errors as there (Naeini et al. 2015, doi 10.1609/aaai.v29i1.9602). In 0..1; 0.0 without objects.
+
+    Examples
+    --------
+    >>> round(expected_calibration_error([0.2, 0.6, 1.0], [False, True, False], bins=2), 6)
+    0.266667
+    """
+    _, mean, share, number = reliability(confidence, correct, bins)
+    return float(np.nansum(number * np.abs(mean - share)) / max(1, number.sum()))
+
+
+@dataclass(frozen=True, eq=False)
+class _Runs:
+    """Runs of equal pixels within rows, in raster order, background included."""
+
+    starts: Integers  # flat index of the first pixel
+    lengths: Integers
+    ids: Integers  # of the objects, ascending
+    objects: Integers  # index into ids of each run; -1 for background, -2 for pixels below 0
+
+    @cached_property
+    def inside(self) -> npt.NDArray[np.bool_]:
+        return self.objects >= 0
+
+    @cached_property
+    def areas(self) -> Reals:
+        return self.sums(self.lengths[self.inside])
+
+    def sums(self, values: Array) -> Reals:
+        """Sum numbers, one for each run of an object, over each object. Exact for integers below 2**53."""
+        return np.bincount(self.objects[self.inside], values, self.ids.size).astype(np.float64)
+
+    def totals(self, flat: Array) -> Reals:
+        """Sum numbers, one for each pixel, over each object."""
+        return self.sums(np.add.reduceat(flat, self.starts, dtype=np.float64)[self.inside])
+
+
+def _check(labels_yx: Array, image_cyx: Array | None = None, class_yx: Array | None = None) -> None:
+    if labels_yx.ndim != 2 or labels_yx.dtype.kind not in "bui":
+        raise ValueError(f"labels must be YX and hold integers, got {labels_yx.shape} of {labels_yx.dtype}")
+    if labels_yx.dtype == np.uint64 and labels_yx.max(initial=0) >= 1 << 63:
+        raise ValueError(f"labels hold the id {labels_yx.max()}, expected at most 2**63 - 1")
+    size = f"of the labels' size {labels_yx.shape}, got"
+    if image_cyx is not None and (image_cyx.shape[1:] != labels_yx.shape or image_cyx.dtype.kind not in "buif"):
+        raise ValueError(f"the image must be CYX and real, {size} {image_cyx.shape} of {image_cyx.dtype}")
+    if class_yx is not None and (class_yx.shape != labels_yx.shape or class_yx.dtype.kind not in "bui"):
+        raise ValueError(f"classes must be YX and integers, {size} {class_yx.shape} of {class_yx.dtype}")
+
+
+def _runs(labels_yx: Array, class_yx: Array | None = None) -> _Runs:
+    """Find the runs in which neither the id nor the class changes."""
+    changes_yx = np.zeros(labels_yx.shape, bool)
+    changes_yx[:, :1] = True
+    for array_yx in (labels_yx, *(() if class_yx is None else (class_yx,))):
+        changes_yx[:, 1:] |= array_yx[:, 1:] != array_yx[:, :-1]
+    starts = np.flatnonzero(changes_yx)
+    values = labels_yx[np.unravel_index(starts, labels_yx.shape)].astype(np.int64)
+    objects = np.where(values < 0, -2, -1)
+    ids, objects[values > 0] = np.unique(values[values > 0], return_inverse=True)
+    return _Runs(starts, np.diff(starts, append=labels_yx.size), ids, objects)
+
+
+def _shapes(runs: _Runs, height: int, width: int) -> dict[str, Array]:
+    objects, length, area = runs.objects[runs.inside], runs.lengths[runs.inside], runs.areas
+    row, left = np.divmod(runs.starts[runs.inside], max(1, width))
+    top, first = np.full(runs.ids.size, height), np.full(runs.ids.size, width)
+    bottom, last = np.zeros((2, runs.ids.size), np.int64)
+    np.minimum.at(top, objects, row)
+    np.minimum.at(first, objects, left)
+    np.maximum.at(bottom, objects, row + 1)
+    np.maximum.at(last, objects, left + length)
+    # Moments are taken from the box's corner, then from the centroid: so no digits cancel, however large the image.
+    y, x = row - top[objects], left - first[objects] + (length - 1) / 2
+    mean_y, mean_x = runs.sums(length * y) / area, runs.sums(length * x) / area
+    dy, dx = y - mean_y[objects], x - mean_x[objects]
+    yy, xy = runs.sums(length * dy**2) / area, runs.sums(length * dy * dx) / area
+    xx = runs.sums(length * (dx**2 + (length.astype(np.float64) ** 2 - 1) / 12)) / area
+    middle, spread = (yy + xx) / 2, np.hypot((yy - xx) / 2, xy)
+    long = middle + spread
+    ratio = np.divide(np.maximum(middle - spread, 0), long, out=np.ones_like(long), where=long > 0)
+    return {
+        "centroid_y": top + mean_y,
+        "centroid_x": first + mean_x,
+        "bbox_top": top,
+        "bbox_left": first,
+        "bbox_bottom": bottom,
+        "bbox_right": last,
+        "area": area.astype(np.int64),
+        "equivalent_diameter": np.sqrt(4 / np.pi * area),
+        "eccentricity": np.sqrt(1 - ratio),
+        "touches_edge": (top == 0) | (first == 0) | (bottom == height) | (last == width),
+    }
+
+
+def _classes(runs: _Runs, class_yx: Array, names: Sequence[str]) -> Array:
+    classes = class_yx[np.unravel_index(runs.starts, class_yx.shape)].astype(np.int64)
+    voting = runs.inside & (classes > 0)
+    values, index = np.unique(classes[voting], return_inverse=True)
+    if names and values.size and values[-1] >= len(names):
+        raise ValueError(f"objects have the class {values[-1]}, but the last one named is {len(names) - 1}")
+    values = np.append(values, 0)  # wins where nothing else has a vote
+    votes = np.zeros((runs.ids.size, values.size), np.int64)
+    np.add.at(votes, (runs.objects[voting], index), runs.lengths[voting])
+    votes[~votes.any(axis=1), -1] = 1
+    winners: Array = values[votes.argmax(axis=1)]
+    return np.asarray(names, np.str_)[winners] if names else winners
+
+
+def _channel_names(names: Sequence[str] | None, channels: int) -> list[str]:
+    if names is not None and len(names) != channels:
+        raise ValueError(f"expected one name for each of {channels} channels, got {len(names)}")
+    chosen: list[str] = []
+    for number, name in enumerate(names or [""] * channels, 1):
+        first = name or f"channel_{number}"
+        others = (f"{first}_{again}" for again in count(2))
+        chosen.append(next(free for free in chain([first], others) if free not in chosen))
+    return chosen
+
+
+def _intensities(runs: _Runs, plane_yx: Array, name: str) -> dict[str, Array]:
+    flat, objects = plane_yx.reshape(-1), runs.objects[runs.inside]
+    lowest, highest = np.zeros((2, runs.ids.size), plane_yx.dtype)
+    for ufunc, extremes in ((np.minimum, lowest), (np.maximum, highest)):
+        with np.errstate(invalid="ignore"):  # NaN
+            values = ufunc.reduceat(flat, runs.starts)[runs.inside]
+            extremes[objects] = values  # of any run of the object, to start from
+            ufunc.at(extremes, objects, values)
+    return {f"mean_{name}": runs.totals(flat) / runs.areas, f"min_{name}": lowest, f"max_{name}": highest}
+
+
+def _confidence(runs: _Runs, labels_yx: Array, foreground_yx: Array) -> Reals:
+    if foreground_yx.shape != labels_yx.shape or foreground_yx.dtype.kind != "f":
+        got = f"{foreground_yx.shape} of {foreground_yx.dtype}"
+        raise ValueError(f"probabilities must be floats of the labels' shape {labels_yx.shape}, got {got}")
+    if not runs.ids.size:
+        return np.zeros(0)
+    low, high = float(foreground_yx.min()), float(foreground_yx.max())
+    if not -1e-5 <= low <= high <= 1 + 1e-5:  # means of several passes round
+        raise ValueError(f"probabilities must be in 0..1, got {low} to {high}")
+    objects_yx = np.repeat(runs.objects.astype(np.int32), runs.lengths).reshape(labels_yx.shape)
+    rims = np.zeros(runs.ids.size)
+    _add_rims(np.pad(objects_yx, 2, constant_values=-2), np.ascontiguousarray(foreground_yx, np.float32), rims)
+    return np.clip(runs.totals(foreground_yx.reshape(-1)) / (runs.areas + rims), 0.0, 1.0)
+
+
+@Kernel
+def _add_rims(objects: npt.NDArray[np.int32], foreground: npt.NDArray[np.float32], rims: Reals) -> None:
+    """Add the probability of each background pixel to every object at most 2 pixels away, once."""
+    latest = np.full(rims.size, -1, np.int64)  # background pixel last added to each object
+    for y in range(foreground.shape[0]):
+        for x in range(foreground.shape[1]):
+            if objects[y + 2, x + 2] != -1:
+                continue
+            pixel = y * foreground.shape[1] + x
+            for dy in range(-2, 3):
+                for dx in range(abs(dy) - 2, 3 - abs(dy)):  # y² + x² <= 4
+                    near = objects[y + 2 + dy, x + 2 + dx]
+                    if near >= 0 and latest[near] != pixel:
+                        latest[near] = pixel
+                        rims[near] += foreground[y, x]
+
+
+def _text_cell(text: str) -> str:
+    return _UNENCODABLE.sub("\ufffd", f"'{text}" if text.startswith(_FORMULA) else text)
+
+
+def _cells(values: Array) -> list[str]:
+    if values.dtype.kind in "UO":
+        return [_text_cell(str(value)) for value in values]
+    # numpy writes the shortest text that reads back as the same number of the same dtype.
+    texts: list[str] = values.astype(np.str_).tolist()
+    return [{"nan": "", "True": "true", "False": "false"}.get(text, text.removesuffix(".0")) for text in texts]

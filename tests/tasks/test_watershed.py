@@ -1,0 +1,210 @@
+"""The watershed: against scikit-image where heights differ, and where they tie against a heap and what defines it."""
+
+from __future__ import annotations
+
+import heapq
+
+import numpy as np
+import pytest
+import skimage.segmentation
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+
+from septa.tasks.watershed import watershed
+
+Parts = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def land(seed: int, size: tuple[int, int], heights: int, seeds: float, covered: float) -> Parts:
+    """Heights that tie, seeds of one pixel or a few with gaps in their ids, and a ragged mask that some lie outside."""
+    rng = np.random.default_rng(seed)
+    height_yx = rng.integers(0, heights, size).astype(np.uint8)
+    seeds_yx = ndimage.label(rng.random(size) < seeds)[0].astype(np.int32)
+    return height_yx, np.where(seeds_yx > 0, 70_000 * seeds_yx - 3, 0), rng.random(size) < covered
+
+
+lands = st.builds(
+    land,
+    st.integers(0, 10**6),
+    st.tuples(st.integers(1, 24), st.integers(1, 24)),
+    st.sampled_from([1, 2, 6, 256]),
+    st.sampled_from([0.0, 0.02, 0.1, 0.5]),
+    st.sampled_from([0.0, 0.6, 0.8, 1.0]),
+)
+
+
+def by_heap(height_yx: np.ndarray, seeds_yx: np.ndarray, mask_yx: np.ndarray) -> np.ndarray:
+    """Oracle: one queue by height, then by turn; a pixel gets its id from the neighbour that is served first."""
+    labels_yx = np.where(mask_yx, seeds_yx, 0)
+    waiting = [(height_yx[y, x], turn, y, x) for turn, (y, x) in enumerate(np.argwhere(labels_yx > 0))]
+    turn = len(waiting)
+    heapq.heapify(waiting)
+    while waiting:
+        _, _, y, x = heapq.heappop(waiting)
+        for row, column in ((y - 1, x), (y, x - 1), (y, x + 1), (y + 1, x)):
+            inside = 0 <= row < mask_yx.shape[0] and 0 <= column < mask_yx.shape[1]
+            if inside and mask_yx[row, column] and labels_yx[row, column] == 0:
+                labels_yx[row, column] = labels_yx[y, x]
+                heapq.heappush(waiting, (height_yx[row, column], turn, row, column))
+                turn += 1
+    return labels_yx
+
+
+def passes(height_yx: np.ndarray, from_yx: np.ndarray, mask_yx: np.ndarray) -> np.ndarray:
+    """The highest ground on the lowest way from the marked pixels to each pixel, both ends included; else 999."""
+    lowest_yx = np.full(mask_yx.shape, 999)
+    for level in np.unique(height_yx)[::-1]:
+        low_yx = mask_yx & (height_yx <= level)
+        regions_yx = ndimage.label(low_yx)[0]
+        lowest_yx[low_yx & np.isin(regions_yx, regions_yx[from_yx & low_yx])] = level
+    return lowest_yx
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.integers(0, 10**6),
+    st.tuples(st.integers(1, 16), st.integers(1, 16)),
+    st.sampled_from([0.01, 0.05, 0.3]),
+    st.sampled_from([0.5, 0.8, 1.0]),
+)
+def test_heights_without_ties_as_in_scikit_image(
+    seed: int, size: tuple[int, int], seeds: float, covered: float
+) -> None:
+    _, seeds_yx, mask_yx = land(seed, size, 1, seeds, covered)
+    order = np.random.default_rng(seed).permutation(256)[: seeds_yx.size]
+    height_yx = order.reshape(size).astype(np.uint8)
+    expected_yx = skimage.segmentation.watershed(height_yx, seeds_yx, connectivity=1, mask=mask_yx)
+    if not (seeds_yx * mask_yx).any():
+        expected_yx = np.zeros(size)  # without any seed, scikit-image makes up its own
+    np.testing.assert_array_equal(watershed(height_yx, seeds_yx, mask_yx), expected_yx)
+
+
+@settings(max_examples=150, deadline=None)
+@given(lands)
+def test_ties_go_to_what_was_reached_first(parts: Parts) -> None:
+    found_yx = watershed(*parts)
+    assert found_yx.dtype == np.int32
+    np.testing.assert_array_equal(found_yx, by_heap(*parts))
+
+
+@settings(max_examples=100, deadline=None)
+@given(lands)
+def test_regions_are_connected_to_their_seeds_and_cover_what_can_be_reached(parts: Parts) -> None:
+    _, seeds_yx, mask_yx = parts
+    before = [part.copy() for part in parts]
+    found_yx = watershed(*parts)
+    for part, copy in zip(parts, before):
+        np.testing.assert_array_equal(part, copy)
+    np.testing.assert_array_equal(watershed(*parts), found_yx)
+    inside_yx = mask_yx & (seeds_yx > 0)
+    np.testing.assert_array_equal(found_yx[inside_yx], seeds_yx[inside_yx])
+    regions_yx = ndimage.label(mask_yx)[0]
+    np.testing.assert_array_equal(found_yx > 0, np.isin(regions_yx, np.unique(regions_yx[inside_yx])) & mask_yx)
+    for value in np.unique(found_yx[found_yx > 0]):
+        pieces_yx, count = ndimage.label(found_yx == value)
+        assert set(pieces_yx[inside_yx & (seeds_yx == value)].tolist()) == set(range(1, count + 1))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from([0.02, 0.1]), st.sampled_from([0.7, 1.0]))
+def test_no_other_seed_has_a_lower_way(seed: int, seeds: float, covered: float) -> None:
+    height_yx, seeds_yx, mask_yx = land(seed, (13, 17), 6, seeds, covered)
+    found_yx = watershed(height_yx, seeds_yx, mask_yx)
+    seeds_yx = np.where(mask_yx, seeds_yx, 0)
+    lowest_yx = passes(height_yx, seeds_yx > 0, mask_yx)
+    for value in np.unique(found_yx[found_yx > 0]):
+        own_yx = passes(height_yx, seeds_yx == value, found_yx == value)
+        np.testing.assert_array_equal(own_yx[found_yx == value], lowest_yx[found_yx == value])
+
+
+def test_flat_ground_goes_to_the_nearest_seed() -> None:
+    seeds_yx = np.zeros((30, 40), np.int32)
+    for value, place in enumerate(np.random.default_rng(3).choice(1200, 12, replace=False), 1):
+        seeds_yx.flat[place] = value
+    found_yx = watershed(np.full(seeds_yx.shape, 9, np.uint8), seeds_yx, np.ones(seeds_yx.shape, bool))
+    y, x = np.indices(seeds_yx.shape)
+    places = [np.argwhere(seeds_yx == value)[0] for value in range(1, 13)]
+    steps_nyx = np.array([abs(y - row) + abs(x - column) for row, column in places])
+    own_yx = np.take_along_axis(steps_nyx, found_yx[None] - 1, axis=0)[0]
+    np.testing.assert_array_equal(own_yx, steps_nyx.min(axis=0))
+
+
+def test_regions_meet_on_the_ridge_and_the_lower_side_takes_its_top() -> None:
+    height_yx = np.array([[0, 0, 5, 9, 4, 0], [0, 0, 5, 9, 4, 0]], np.uint8)
+    seeds_yx = np.zeros((2, 6), np.int32)
+    seeds_yx[0, 0], seeds_yx[1, 5] = 8, 3
+    found_yx = watershed(height_yx, seeds_yx, np.ones((2, 6), bool))
+    np.testing.assert_array_equal(found_yx, [[8, 8, 8, 3, 3, 3]] * 2)
+
+
+def test_a_basin_behind_a_ridge_is_flooded_before_the_ridge_goes_on() -> None:
+    height_yx = np.array([[0, 7, 1, 1, 7, 7, 0]], np.uint8)
+    found_yx = watershed(height_yx, np.array([[1, 0, 0, 0, 0, 0, 2]]), np.ones((1, 7), bool))
+    assert found_yx.tolist() == [[1, 1, 1, 1, 1, 2, 2]]
+    by_one = height_yx + np.array([[0, 1, 0, 0, 0, 0, 0]], np.uint8)
+    assert watershed(by_one, np.array([[1, 0, 0, 0, 0, 0, 2]]), np.ones((1, 7), bool)).tolist() == [
+        [1, 1, 2, 2, 2, 2, 2]
+    ]
+
+
+def test_seeds_outside_the_mask_are_left_out() -> None:
+    mask_yx = np.array([[True, True, False, True, True]])
+    found_yx = watershed(np.zeros((1, 5), np.uint8), np.array([[0, 0, 4, 0, 6]]), mask_yx)
+    assert found_yx.tolist() == [[0, 0, 0, 6, 6]]
+    assert not watershed(np.zeros((1, 5), np.uint8), np.array([[0, 0, 4, 0, 0]]), mask_yx).any()
+
+
+def test_regions_do_not_pass_through_corners_nor_around_edges() -> None:
+    mask_yx = np.array([[1, 0, 1], [0, 1, 0], [1, 0, 1]], bool)
+    found_yx = watershed(np.zeros((3, 3), np.uint8), np.diag([0, 2, 0]), mask_yx)
+    np.testing.assert_array_equal(found_yx, np.diag([0, 2, 0]))
+    mask_yx = np.array([[0, 0, 1], [1, 0, 0]], bool)  # neighbours only in memory
+    assert not watershed(np.zeros((2, 3), np.uint8), np.array([[0, 0, 0], [5, 0, 0]]), mask_yx)[0].any()
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.int64, np.uint32])
+def test_ids_of_any_integers(dtype: type[np.generic]) -> None:
+    seeds_yx = np.array([[65_535, 0, 0, 1]]).astype(dtype)
+    found_yx = watershed(np.zeros((1, 4), np.uint8), seeds_yx, np.ones((1, 4), bool))
+    assert found_yx.tolist() == [[65_535, 65_535, 1, 1]]
+    big = np.array([[2**31 - 1, 0, 0, 65_536]])
+    assert watershed(np.zeros((1, 4), np.uint8), big, np.ones((1, 4), bool)).tolist() == [
+        [2**31 - 1] * 2 + [65_536] * 2
+    ]
+
+
+@pytest.mark.parametrize("value", [0, 255])
+def test_lowest_and_highest_ground(value: int) -> None:
+    seeds_yx = np.zeros((4, 5), np.int32)
+    seeds_yx[2, 2] = 3
+    assert (watershed(np.full((4, 5), value, np.uint8), seeds_yx, np.ones((4, 5), bool)) == 3).all()
+
+
+@pytest.mark.parametrize(("seed", "mask", "expected"), [(5, True, 5), (5, False, 0), (0, True, 0)])
+def test_one_pixel(seed: int, mask: bool, expected: int) -> None:
+    assert watershed(np.zeros((1, 1), np.uint8), np.array([[seed]]), np.array([[mask]])).tolist() == [[expected]]
+
+
+@pytest.mark.parametrize("size", [(0, 0), (0, 4), (3, 0)])
+def test_no_pixel(size: tuple[int, int]) -> None:
+    found_yx = watershed(np.zeros(size, np.uint8), np.zeros(size, np.int32), np.zeros(size, bool))
+    assert found_yx.shape == size
+    assert found_yx.dtype == np.int32
+
+
+def test_views_with_strides() -> None:
+    parts = land(5, (40, 30), 6, 0.05, 0.9)
+    views = [part.T[::-2, 1::3] for part in parts]
+    np.testing.assert_array_equal(watershed(*views), by_heap(*views))
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [((3, 4), (3, 5), (3, 4)), ((3, 4), (3, 4), (4, 3)), ((4, 4), (3, 4), (3, 4)), ((4,),) * 3, ((1, 2, 2),) * 3],
+)
+def test_sizes_that_differ_are_refused(sizes: tuple[tuple[int, ...], ...]) -> None:
+    height, seeds, mask = sizes
+    with pytest.raises(ValueError, match="must have the same size YX, got") as caught:
+        watershed(np.zeros(height, np.uint8), np.zeros(seeds, np.int32), np.zeros(mask, bool))
+    assert all(str(size) in str(caught.value) for size in sizes)

@@ -1,0 +1,278 @@
+"""Thresholds that are tuned: against a search of the whole grid on maps that are known, and through whole trainings."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+from septa import sealed
+from septa.data.samples import Example
+from septa.data.synthetic import write_dataset
+from septa.images.read import read_image, read_labels
+from septa.metrics.objects import score_objects
+from septa.model import KIND, Model
+from septa.recipe import IGNORE
+from septa.report import write_report
+from septa.tasks.decoding import Decoding, find_objects
+from septa.tasks.instances import Instances
+from septa.training import run, tuning
+from septa.training.plan import Request
+from septa.training.run import Done, train_steps
+from septa.training.tuning import Tuning, tune
+
+NAMES = ("seed", "foreground", "least_pixels")
+
+
+class Known:
+    """A model that has learnt nothing: the logits of an image are the image."""
+
+    def __init__(self) -> None:
+        self.task = Instances("distance")
+        self.asked: list[tuple[tuple[int, ...], str]] = []
+
+    def logits(self, image_cyx: np.ndarray, *, device: str) -> np.ndarray:
+        self.asked.append((image_cyx.shape[1:], device))
+        return image_cyx
+
+
+def example(foreground_yx: np.ndarray, inner_yx: np.ndarray, labels_yx: np.ndarray) -> Example:
+    """An image in which a `Known` model sees these maps."""
+    maps = np.clip(np.stack([foreground_yx, inner_yx]), 1e-4, 1 - 1e-4)
+    return Example((np.log(maps) - np.log1p(-maps)).astype(np.float32), labels_yx, ())
+
+
+def scene(seed: int) -> Example:
+    """Pairs of cells for which 0.7, 0.7 and 10 are best: lower seeds join them and higher ones miss some, lower
+    foreground has a halo, and there are specks of six pixels and cells of sixteen.
+    """
+    rng = np.random.default_rng(seed)
+    size = (64, 96)
+    foreground_yx, inner_yx, labels_yx = np.zeros(size), np.zeros(size), np.zeros(size, np.int32)
+    for number, (row, column) in enumerate(itertools.product(range(4, 60, 20), range(4, 90, 30))):
+        foreground_yx[row - 1 : row + 11, column - 1 : column + 21] = rng.uniform(0.61, 0.69)
+        for half in range(2):
+            cell = np.s_[row : row + 10, column + 10 * half : column + 10 * half + 10]
+            core = np.s_[row + 3 : row + 7, column + 10 * half + 3 : column + 10 * half + 7]
+            foreground_yx[cell], inner_yx[cell], labels_yx[cell] = 0.95, 0.2, 3 + 70_000 * (2 * number + half)
+            inner_yx[core] = 0.95 if half else rng.uniform(0.71, 0.79)
+        inner_yx[row + 4, column + 7 : column + 13] = rng.uniform(0.61, 0.69)
+        if rng.random() < 0.5:
+            foreground_yx[row + 13 : row + 15, column : column + 3] = 0.9  # a speck
+        small = np.s_[row + 13 : row + 17, column + 6 : column + 10]
+        foreground_yx[small], inner_yx[small], labels_yx[small] = 0.95, 0.95, 5 + 70_000 * (2 * number + 1)
+    labels_yx[:, 92:], foreground_yx[:20, 92:] = IGNORE, 0.9
+    return example(foreground_yx, inner_yx, labels_yx)
+
+
+def known_score(examples: list[Example], decoding: Decoding) -> float:
+    """Oracle: the score on known maps."""
+    scores = []
+    for one in examples:
+        maps = 1 / (1 + np.exp(-one.image_cyx))
+        scores.append(score_objects(one.labels_yx, find_objects(*maps, decoding)).mean_accuracy)
+    return float(np.mean(scores))
+
+
+def tuned(examples: list[Example], device: str = "cpu") -> tuple[Tuning, Known]:
+    model = Known()
+    return tune(model, examples, device), model  # type: ignore[arg-type]
+
+
+# --- the search ---------------------------------------------------------------------------------------------------
+
+
+def test_each_threshold_in_turn_is_the_best_of_the_grid() -> None:
+    examples = [scene(seed) for seed in range(3)]
+    found, model = tuned(examples, "cuda:7")
+    assert model.asked == [((64, 96), "cuda:7")] * 3
+    assert tuple(found.curves) == NAMES
+    values = {name: [value for value, _ in found.curves[name]] for name in NAMES}
+    for name in NAMES:
+        assert values[name] == sorted(set(values[name]))
+        assert getattr(Decoding(), name) in values[name]
+    grid = {
+        (seed, foreground, least): known_score(examples, Decoding(foreground, seed, int(least)))
+        for seed, foreground, least in itertools.product(*values.values())
+    }
+    standing = [getattr(Decoding(), name) for name in NAMES]
+    for place, name in enumerate(NAMES):
+        line = {value: grid[(*standing[:place], value, *standing[place + 1 :])] for value in values[name]}
+        assert found.curves[name] == tuple(line.items())
+        assert all(isinstance(number, float) for point in found.curves[name] for number in point)
+        standing[place] = max(line, key=lambda value: line[value])
+        assert list(line.values()).count(max(line.values())) == 1
+    assert standing == [0.7, 0.7, 10]
+    assert found.decoding == Decoding(foreground=0.7, seed=0.7, least_pixels=10)
+    assert isinstance(found.decoding.least_pixels, int)
+    assert grid[tuple(standing)] == max(grid.values()) == 1  # here, one after the other is enough
+
+
+def test_where_it_makes_no_difference_the_defaults_stay() -> None:
+    labels_yx = np.zeros((20, 30), np.int32)
+    labels_yx[3:12, 4:14], labels_yx[3:16, 20:28] = 9, 4
+    for sure in (labels_yx > 0, np.zeros(labels_yx.shape)):
+        found, _ = tuned([example(sure, sure, labels_yx)])
+        assert found.decoding == Decoding()
+        assert {score for curve in found.curves.values() for _, score in curve} == {float(np.any(sure))}
+
+
+def test_of_equals_the_nearest_to_the_default() -> None:
+    labels_yx = np.zeros((12, 30), np.int32)
+    labels_yx[1:11, 1:15], labels_yx[1:11, 15:29] = 1, 2
+    inner_yx = np.where(labels_yx > 0, 0.2, 0)
+    inner_yx[4:8, 4:11] = inner_yx[4:8, 19:26] = 0.95
+    inner_yx[5, 11:19] = 0.65  # any seed above parts them
+    found, _ = tuned([example(labels_yx > 0, inner_yx, labels_yx)])
+    scores = dict(found.curves["seed"])
+    assert scores[0.7] == scores[0.9] > scores[0.6]
+    assert found.decoding == Decoding(seed=0.7)
+    inner_yx[5, 11:19] = 0.2
+    inner_yx[4:8, 4:11] = 0.45  # and here any below finds both
+    found, _ = tuned([example(labels_yx > 0, inner_yx, labels_yx)])
+    assert found.decoding == Decoding(seed=0.4)
+
+
+def test_the_score_is_the_mean_over_images() -> None:
+    """Two small images outvote a large one."""
+    examples = []
+    for size, faint in (((40, 60), 0.95), ((14, 14), 0.65), ((14, 14), 0.65)):
+        labels_yx = np.zeros(size, np.int32)
+        labels_yx[2:-2, 2:-2] = 1
+        foreground_yx = np.where(labels_yx > 0, 0.95, 0.35 if faint > 0.9 else faint)  # ground is taken as foreground
+        examples.append(example(foreground_yx, labels_yx > 0, labels_yx))
+    found, _ = tuned(examples)
+    scores = dict(found.curves["foreground"])
+    alone = [dict(tuned([one])[0].curves["foreground"]) for one in examples]
+    for value, score in scores.items():
+        assert score == pytest.approx(np.mean([curve[value] for curve in alone]))
+    assert scores[0.3] < scores[0.5] < scores[0.7] == 1
+    assert found.decoding.foreground == 0.7
+
+
+def test_only_so_many_pixels_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = [(30, 40), (10, 10), (20, 30), (20, 20)]
+    examples = [example(np.ones(size), np.ones(size), np.ones(size, np.int32)) for size in sizes]
+    for limit, looked_at in ((10**6, sizes), (1800, [sizes[0], sizes[1], sizes[3]]), (1200, sizes[:1]), (1, sizes[:1])):
+        monkeypatch.setattr(tuning, "_PIXELS", limit)
+        _, model = tuned(examples)
+        assert [size for size, _ in model.asked] == looked_at
+
+
+# --- through a training -------------------------------------------------------------------------------------------
+
+
+class Trained(NamedTuple):
+    data: Path
+    done: Done
+    tuning: Tuning
+
+
+@pytest.fixture(scope="module", params=["seam", "border", "distance"])
+def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tiny: tuple[str, ...]) -> Trained:
+    folder = tmp_path_factory.mktemp(request.param)
+    data = folder / "data"
+    write_dataset(data, "cells", 6, (64, 64), 0)
+    more = ("task=instances", f"instances.encoding={request.param}", "training.lr=0.02", "training.ema=0")
+    told: list[Tuning] = []
+
+    def noted(*arguments: Any) -> Tuning:
+        told.append(tune(*arguments))
+        return told[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "tune", noted)
+        asked = Request(data, folder / "m.septa", overrides=(*tiny, "training.steps=40", *more), device="cpu")
+        *_, done = train_steps(asked)
+    assert isinstance(done, Done)
+    (one,) = told
+    return Trained(data, done, one)
+
+
+def images_of(data: Path) -> list[Path]:
+    return sorted((data / "images").iterdir())
+
+
+def test_the_model_has_the_thresholds_that_were_found(trained: Trained) -> None:
+    found = trained.tuning.decoding
+    assert trained.done.model.decoding == found
+    loaded = Model.load(trained.done.path)
+    assert loaded.decoding == found
+    assert isinstance(loaded.task, Instances)
+    assert loaded.task.decoding == found
+    assert loaded.task.encoding == loaded.recipe.instances.encoding
+    header, _ = sealed.unpack(trained.done.path.read_bytes(), KIND, trained.done.path)
+    assert header["decoding"] == found.to_json()
+
+
+def test_the_scores_told_are_those_with_the_thresholds(trained: Trained) -> None:
+    """All validation images are few enough to have been looked at, so the last curve ends at the score."""
+    last = dict(trained.tuning.curves["least_pixels"])
+    spread = trained.done.evaluation.objects["mean_accuracy"]
+    assert spread["mean"] == pytest.approx(last[trained.tuning.decoding.least_pixels])
+    assert spread["mean"] >= dict(trained.tuning.curves["seed"])[0.5]
+    assert max(last.values()) > 0
+    scores = [
+        score_objects(
+            read_labels(next((trained.data / "labels").glob(f"{name}.*"))).array.astype(np.int32),
+            trained.done.model.segment(next((trained.data / "images").glob(f"{name}.*")), device="cpu"),
+        ).mean_accuracy
+        for name, _ in trained.done.model.provenance["validation"]
+    ]
+    assert spread["mean"] == pytest.approx(np.mean(scores))
+
+
+def test_predictions_by_the_command_are_those_of_the_model(trained: Trained, tmp_path: Path, command: Any) -> None:
+    others = replace(trained.done.model, decoding=Decoding(foreground=0.3, seed=0.6, least_pixels=60))
+    others.save(tmp_path / "others.septa")
+    assert Model.load(tmp_path / "others.septa").decoding == others.decoding
+    changed = 0
+    for path, model in ((trained.done.path, trained.done.model), (tmp_path / "others.septa", others)):
+        output = tmp_path / f"{path.stem}-out"
+        assert command("predict", path, trained.data / "images", "-o", output, "--device", "cpu").code == 0
+        for image in images_of(trained.data):
+            found_yx = model.segment(image, device="cpu")
+            (written,) = output.glob(f"{image.stem}.*")
+            np.testing.assert_array_equal(read_labels(written).array, found_yx)
+            maps = model.task.maps(model.logits(read_image(image), device="cpu"))  # type: ignore[union-attr]
+            np.testing.assert_array_equal(found_yx, find_objects(*maps, model.decoding))
+            changed += not np.array_equal(found_yx, find_objects(*maps, Decoding()))
+    assert changed > 0
+
+
+def charts(markup: str) -> dict[str, str]:
+    """The figures of the chapter of thresholds by their titles."""
+    found = re.search(r'<section id="thresholds">.*?</section>', markup, re.DOTALL)
+    figures = re.findall(r'<figure class="chart">.*?</figure>', found[0] if found else "", re.DOTALL)
+    return {re.search(r"<b>(.*?)</b>", figure)[1]: figure for figure in figures}  # type: ignore[index]
+
+
+def test_the_report_shows_each_curve(trained: Trained) -> None:
+    shown = charts(trained.done.report.read_text(encoding="utf-8"))
+    assert list(shown) == ["Seed", "Foreground", "Least pixels"]
+    for figure, curve in zip(shown.values(), trained.tuning.curves.values(), strict=True):
+        (line,) = re.findall(r'<polyline points="([^"]*)"', figure)
+        assert len(line.split()) == len(curve)
+        values = re.findall(r"<title>value ([\d.]+)\n([\d.]+)", figure)
+        assert [float(value) for value, _ in values] == [value for value, _ in curve]
+        np.testing.assert_allclose([float(score) for _, score in values], [score for _, score in curve], atol=2e-3)
+        assert figure.count('class="ring"') == 1
+
+
+def test_the_report_rings_the_best_value(tmp_path: Path) -> None:
+    given: dict[str, Any] = dict.fromkeys(("title", "command", "recipe_yaml"), "")
+    given |= {"versions": {}, "fingerprint": {}, "history": [], "evaluation": None, "gallery": [], "notes": []}
+    curve = ((0.3, 0.2), (0.5, 0.6), (0.7, 0.9), (0.9, 0.4))
+    write_report(tmp_path / "with.html", tuning={"seed": curve}, **given)
+    (figure,) = charts((tmp_path / "with.html").read_text(encoding="utf-8")).values()
+    (ring,) = re.findall(r'class="ring" cx="([\d.]+)" cy="([\d.]+)"', figure)
+    (line,) = re.findall(r'<polyline points="([^"]*)"', figure)
+    assert ",".join(ring) == line.split()[2]
+    for nothing in ({}, None):
+        write_report(tmp_path / "without.html", tuning=nothing, **given)
+        assert "hreshold" not in (tmp_path / "without.html").read_text(encoding="utf-8")
