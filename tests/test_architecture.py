@@ -23,7 +23,7 @@ FLOORS = {
         2: "images metrics page chart sealed presets measure outlines",
         3: "inference tasks nets gallery",
         4: "data layers",
-        5: "model report netchart",
+        5: "model report netchart objects",
         6: "training segment evaluation describe cluster export serve",
         7: "demo display reproduce",
         8: "cli",

@@ -19,13 +19,14 @@ from septa.metrics.extra import NEURITES, PER_IMAGE
 from septa.metrics.neurites import score_stack
 from septa.metrics.scores import Evaluation, evaluate_labels
 from septa.model import Model
+from septa.objects import OUTLINES
 from septa.recipe import Data
 from septa.segment import OVERLAYS, PROBABILITIES
 from septa.tasks.instances import Instances
 
 _IMAGE_SUFFIXES = frozenset({".png", ".tif", ".tiff", ".bmp", ".gif", ".jpg", ".jpeg"})
 _LABEL_SUFFIXES = ("_mask", "_label", "_labels", "_seg", "_anno")
-_NO_LABELS = (OVERLAYS, PROBABILITIES)
+_NO_LABELS = (OVERLAYS, PROBABILITIES, OUTLINES)
 _SHOWN = 20
 
 Scored = tuple[str, NDArray[np.int32], NDArray[np.int32]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,12 @@ from septa.images.read import MAX_PIXELS, ImageInfo, read_image, read_info
 from septa.images.write import encode_png, write_bytes, write_image, write_labels, write_probabilities
 from septa.inference.tiling import largest_difference, least_for, overhead
 from septa.model import Model
+from septa.objects import ObjectFiles, ObjectOptions
+from septa.tasks.instances import Instances
 
 _SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff"})
+_PNG_IDS = 65_535
+"""Largest object id that a PNG holds."""
 OVERLAYS, PROBABILITIES = "overlays", "probabilities"
 """Folders inside the output for what is not labels."""
 EXACT = 1e-5
@@ -42,6 +46,7 @@ class Options:
     device: str = "auto"
     tta: int | None = None
     max_pixels: int = MAX_PIXELS
+    objects: ObjectOptions = field(default_factory=ObjectOptions)
 
 
 @dataclass(frozen=True)
@@ -114,18 +119,24 @@ def segment_files(model: Model, paths: Sequence[Path], options: Options) -> Iter
     if model.task.multilabel and options.suffix == ".png":
         problem = "cannot hold classes that overlap, one plane for each"
         raise InputError("--format png", problem, "leave it out, or give --format tif")
+    if options.objects.wanted and not isinstance(model.task, Instances):
+        problem = "the model was not trained on objects"
+        raise InputError("objects", problem, "leave --table, --geojson, --coco, --rois and --min-confidence out")
+    files = ObjectFiles(options.objects, options.output, model.labels.class_names)
     for path in paths:
         try:
-            yield _segment(model, path, options)
+            yield _segment(model, path, options, files)
         except MemoryError:
             yield Failed(path, ResourceError(path, "does not fit into memory", "segment it on a larger machine"))
         except SeptaError as error:
             if isinstance(error, ResourceError) and error.where != "memory":
                 raise  # the disk is full: the others would fail too
             yield Failed(path, error)
+    files.finish()
 
 
-def _segment(model: Model, path: Path, options: Options) -> Segmented:
+def _segment(model: Model, path: Path, options: Options, files: ObjectFiles) -> Segmented:
+    files.begin(path.name)
     info = read_info(path, max_pixels=options.max_pixels)
     _spare(info.path, _target(info, options, model.task.multilabel))
     tiles = model.plan(info.height, info.width, options.tile)
@@ -133,7 +144,7 @@ def _segment(model: Model, path: Path, options: Options) -> Segmented:
     for page in range(info.pages):
         image_cyx = model.fit(read_image(path, page, max_pixels=options.max_pixels), path)
         logits_kyx = None
-        if options.probabilities or options.certify:
+        if options.probabilities or options.certify or options.objects.wanted:
             logits_kyx = model.logits(image_cyx, tile=options.tile, device=options.device, tta=options.tta)
             labels_yx = model.task.decode(logits_kyx)
         else:
@@ -144,9 +155,14 @@ def _segment(model: Model, path: Path, options: Options) -> Segmented:
                 problem = f"tiles differ from the whole image by {difference:.3g}, more than {EXACT:g}"
                 remedy = "give a --tile as large as the image; only norm batch and none make tiles exact"
                 raise InputError(path, problem, remedy)
+        if options.objects.wanted and logits_kyx is not None:
+            foreground_yx = model.task.probabilities(logits_kyx)[1]
+            name = _page_name(info, page)
+            labels_yx = files.add(name, labels_yx, image_cyx, foreground_yx, info.pixel_size_um)
         pages.append(model.as_written(labels_yx))
         _write_extras(model, image_cyx, labels_yx, logits_kyx, info, page, options)
     target = _write(pages, info, options)
+    files.written(target)
     megapixels = info.pages * info.height * info.width / 1e6
     padding = _padding(model, *(model.recipe.data.resize or (info.height, info.width)))
     return Segmented(path, target, megapixels, len(tiles), overhead(tiles), model.net.exact_tiles, padding, difference)
@@ -177,6 +193,8 @@ def _write(pages: list[NDArray[Any]], info: ImageInfo, options: Options) -> Path
             one = target if len(pages) == 1 else target.with_stem(f"{target.stem}_{page:04d}")
             write_image(one, planes_kyx, pixel_size_um=size)
         return one
+    if options.suffix is None and max(int(page.max(initial=0)) for page in pages) > _PNG_IDS:
+        target = target.with_suffix(".tif")
     write_labels(target, pages[0] if len(pages) == 1 else np.stack(pages), pixel_size_um=size)
     return target
 
@@ -196,7 +214,7 @@ def _write_extras(
     page: int,
     options: Options,
 ) -> None:
-    stem = _stem(info.path) if info.pages == 1 else f"{_stem(info.path)}_{page:04d}"
+    stem = _page_name(info, page)
     if options.probabilities and logits_kyx is not None:
         target = options.output / PROBABILITIES / f"{stem}.tif"
         write_probabilities(target, model.task.probabilities(logits_kyx), pixel_size_um=info.pixel_size_um)
@@ -212,6 +230,10 @@ def _drawn(model: Model, image_cyx: NDArray[Any], labels_yx: NDArray[np.int32]) 
         picture = overlay(image_cyx, (labels_yx >> bit & 1) * (bit + 1))
         image_cyx = np.moveaxis(picture, -1, 0)
     return picture
+
+
+def _page_name(info: ImageInfo, page: int) -> str:
+    return _stem(info.path) if info.pages == 1 else f"{_stem(info.path)}_{page:04d}"
 
 
 def _stem(path: Path) -> str:

@@ -39,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         (
             ["predict", "plain.septa", "x.png", "-o", "out", "--prune", "1"],
-            "--prune 1: only a net with nested=true, deep_supervision=true and encoder=plain can be pruned. train with",
+            "--prune 1: only a net with nested=true, deep_supervision=true and encoder=plain can be pruned. ",
         ),
         (["predict", "nested.septa", "x.png", "-o", "out", "--prune", "3"], "--prune 3: depth must be 1 to 2, got 3. "),
         (["evaluate", "found", "true", "--tta", "2"], "--tta: has no meaning for label images such as found. "),

@@ -36,12 +36,20 @@ def predict(
     tile: Tile = None,
     tta: Tta = None,
     prune: Prune = None,
+    table: Annotated[Path | None, typer.Option("--table", help="Also write a row for each object (CSV).")] = None,
+    geojson: Annotated[bool, typer.Option("--geojson", help="Also write outlines of objects for QuPath.")] = False,
+    coco: Annotated[Path | None, typer.Option("--coco", help="Also write all objects as a COCO file.")] = None,
+    rois: Annotated[bool, typer.Option("--rois", help="Also write outlines of objects for ImageJ.")] = False,
+    min_confidence: Annotated[
+        float | None, typer.Option("--min-confidence", min=0, max=1, help="Drop objects that are less sure.")
+    ] = None,
     device: Device = "auto",
     max_pixels: MaxPixels = MAX_PIXELS,
 ) -> None:
     """Segment images of any size."""
     from septa.display import progress_bar
     from septa.model import Model
+    from septa.objects import ObjectOptions
     from septa.segment import Failed, Options, find_images, segment_files
 
     if suffix not in (None, "png", "tif"):
@@ -50,7 +58,8 @@ def predict(
     paths = find_images(inputs)
     loaded = Model.load(model) if prune is None else Model.load(model).pruned(prune)
     ending = None if suffix is None else f".{suffix}"
-    options = Options(output, ending, probabilities, overlay, certify, tile, device, tta, max_pixels)
+    objects = ObjectOptions(table, geojson, coco, rois, min_confidence)
+    options = Options(output, ending, probabilities, overlay, certify, tile, device, tta, max_pixels, objects)
     console.print(
         f"{len(paths)} images with {model} to {output}; task {loaded.recipe.task}, {loaded.labels.describe()}",
         highlight=False,

@@ -241,13 +241,10 @@ def evaluate_labels(
     scored: list[ImageScores] = []
     unscored: list[str] = []
     for name, truth_yx, prediction_yx in items:
+        classes = _as_classes(truth_yx, prediction_yx) if instances else (truth_yx, prediction_yx)
+        confusion = _confusion(name, *classes, names, multilabel)
         objects = score_objects(truth_yx, prediction_yx) if instances else None
         more = _more(extra, truth_yx, prediction_yx, names, multilabel, instances)
-        if instances:
-            truth_yx, prediction_yx = (
-                np.clip(ids_yx.astype(np.int64), IGNORE, 1) for ids_yx in (truth_yx, prediction_yx)
-            )
-        confusion = _confusion(name, truth_yx, prediction_yx, names, multilabel)
         images.append(_score(name, confusion, names, objects, more))
         if not confusion.any():
             unscored.append(name)
@@ -310,11 +307,14 @@ def _more(
     """What was asked for beside the usual metrics; objects are foreground to metrics of pixels."""
     found: dict[str, float] = {}
     for family in extra:
-        pair = truth_yx.astype(np.int64), prediction_yx.astype(np.int64)
-        if instances and family != "glands":
-            pair = np.clip(pair[0], IGNORE, 1), np.clip(pair[1], IGNORE, 1)
+        pair = _as_classes(truth_yx, prediction_yx) if instances and family != "glands" else (truth_yx, prediction_yx)
         found |= extra_metrics(family, *pair, names, IGNORE, bits=bits)
     return found
+
+
+def _as_classes(truth_yx: Labels, prediction_yx: Labels) -> tuple[Labels, Labels]:
+    """Object ids as background and foreground."""
+    return np.clip(truth_yx.astype(np.int64), IGNORE, 1), np.clip(prediction_yx.astype(np.int64), IGNORE, 1)
 
 
 def _object_spreads(scores: Sequence[ObjectScores]) -> dict[str, dict[str, float]]:

@@ -1,0 +1,80 @@
+"""Objects through the real command: tables, outlines for other programs, and the selection by confidence."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+import roifile
+import tifffile
+
+
+@pytest.fixture(scope="module")
+def model(septa, cells, tmp_path_factory):
+    path = tmp_path_factory.mktemp("objects") / "m.septa"
+    settings = ("width=4", "depth=2", "steps=25", "validations=1", "patch=[64, 64]", "amp=off", "lr=0.01")
+    options = [part for setting in settings for part in ("--set", setting)]
+    septa("train", cells, "-o", path, "--task", "instances", "--set", "instances.encoding=border", *options)
+    return path
+
+
+def rows_of(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_tables_and_outlines_tell_of_the_objects_in_the_label_images(septa, cells, model, tmp_path):
+    out = tmp_path / "out"
+    septa("predict", model, cells / "images", "-o", out, "--table", out / "o.csv", "--geojson", "--rois",
+          "--coco", out / "coco.json")  # fmt: skip
+    rows, coco = rows_of(out / "o.csv"), json.loads((out / "coco.json").read_text())
+    files = {image["id"]: image["file_name"] for image in coco["images"]}
+    assert len(rows) == len(coco["annotations"]) > 0
+    for path in sorted(out.glob("*.tif")):
+        labels_yx = tifffile.imread(path)
+        ids = np.unique(labels_yx[labels_yx > 0]).tolist()
+        mine = [row for row in rows if row["image"] == path.stem]
+        assert [int(row["label"]) for row in mine] == ids
+        assert [int(row["area"]) for row in mine] == [int((labels_yx == value).sum()) for value in ids]
+        assert all(0 <= float(row["confidence"]) <= 1 for row in mine)
+        features = json.loads((out / "outlines" / f"{path.stem}.geojson").read_text())["features"]
+        assert [int(feature["properties"]["name"]) for feature in features] == ids
+        rois = roifile.roiread(out / "outlines" / f"{path.stem}_rois.zip") if ids else []
+        assert [int(roi.name) for roi in rois] == ids
+        found = [one for one in coco["annotations"] if files[one["image_id"]] == f"{path.stem}.tif"]
+        assert [one["area"] for one in found] == [int(row["area"]) for row in mine]
+
+
+def test_unsure_objects_are_dropped_everywhere(septa, cells, model, tmp_path):
+    for name, more in (("all", ()), ("sure", ("--min-confidence", 0.6))):
+        out = tmp_path / name
+        septa("predict", model, cells / "images", "-o", out, "--table", tmp_path / f"{name}.csv", *more)
+    every, sure = rows_of(tmp_path / "all.csv"), rows_of(tmp_path / "sure.csv")
+    expected = [(row["image"], row["label"]) for row in every if float(row["confidence"]) >= 0.6]
+    assert [(row["image"], row["label"]) for row in sure] == expected
+    assert 0 < len(sure) < len(every)
+    for path in sorted((tmp_path / "sure").glob("*.tif")):
+        kept = {int(row["label"]) for row in sure if row["image"] == path.stem}
+        before, after = tifffile.imread(tmp_path / "all" / path.name), tifffile.imread(path)
+        np.testing.assert_array_equal(after, np.where(np.isin(before, sorted(kept)), before, 0))
+
+
+def test_a_file_that_fails_is_in_no_table(septa, cells, model, tmp_path):
+    images = tmp_path / "images"
+    shutil.copytree(cells / "images", images)
+    spoiled = sorted(images.iterdir())[1]
+    spoiled.write_bytes(spoiled.read_bytes()[:200])
+    septa("predict", model, images, "-o", tmp_path / "out", "--table", tmp_path / "o.csv",
+          "--coco", tmp_path / "c.json", code=3)  # fmt: skip
+    assert spoiled.stem not in {row["image"] for row in rows_of(tmp_path / "o.csv")}
+    assert len(json.loads((tmp_path / "c.json").read_text())["images"]) == len(list(images.iterdir())) - 1
+
+
+def test_a_model_of_classes_has_no_objects(fault, cells, septa, tiny, tmp_path):
+    septa("train", cells, "-o", tmp_path / "m.septa", "--task", "semantic", *tiny)
+    line = fault("predict", tmp_path / "m.septa", cells / "images", "-o", tmp_path / "out", "--table", "o.csv")
+    assert line.startswith("objects: the model was not trained on objects. leave --table, ")
+    assert not (tmp_path / "out").exists()
