@@ -241,8 +241,8 @@ def evaluate_labels(
     scored: list[ImageScores] = []
     unscored: list[str] = []
     for name, truth_yx, prediction_yx in items:
-        classes = _as_classes(truth_yx, prediction_yx) if instances else (truth_yx, prediction_yx)
-        confusion = _confusion(name, *classes, names, multilabel)
+        of_classes = _as_classes(truth_yx, prediction_yx) if instances else (truth_yx, prediction_yx)
+        confusion = _confusion(name, *of_classes, names, multilabel)
         objects = score_objects(truth_yx, prediction_yx) if instances else None
         more = _more(extra, truth_yx, prediction_yx, names, multilabel, instances)
         images.append(_score(name, confusion, names, objects, more))
