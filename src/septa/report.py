@@ -44,6 +44,7 @@ def write_report(
     gallery: Sequence[Panel],
     notes: Sequence[str],
     tuning: Mapping[str, Sequence[tuple[float, float]]] | None = None,
+    chosen: Mapping[str, float] | None = None,
 ) -> None:
     """Write the report of a training as one HTML file that loads nothing from anywhere.
 
@@ -79,6 +80,8 @@ def write_report(
         Lines the reader should see first.
     tuning
         Thresholds that were tuned after the training: of each the values tried, with the score.
+    chosen
+        The value of each that was taken.
 
     Raises
     ------
@@ -94,7 +97,7 @@ def write_report(
     parts = {
         "Curves": curves,
         "Scores": scores,
-        "Thresholds": _thresholds(tuning or {}),
+        "Thresholds": _thresholds(tuning or {}, chosen or {}),
         "Images": images,
         "Recipe": _recipe(recipe_yaml),
         "Data and set-up": facts,
@@ -276,13 +279,13 @@ def _objects(evaluation: Evaluation) -> str:
     return f'<div class="box">{table(head, rows)}</div><p class="soft">{text(OBJECTS_POLICY)}</p>'
 
 
-def _thresholds(tuning: Mapping[str, Sequence[tuple[float, float]]]) -> str:
-    """A curve for each threshold, the best value ringed."""
+def _thresholds(tuning: Mapping[str, Sequence[tuple[float, float]]], chosen: Mapping[str, float]) -> str:
+    """A curve for each threshold, the value that was taken ringed."""
     charts = []
     for name, points in tuning.items():
-        best = max(points, key=lambda point: point[1])
+        taken = next((point for point in points if point[0] == chosen.get(name)), None)
         line = [Series("", list(points), BLUE)]
-        charts.append(line_chart(name.replace("_", " ").capitalize(), line, x_label="value", mark=best, size=_SMALL))
+        charts.append(line_chart(name.replace("_", " ").capitalize(), line, x_label="value", mark=taken, size=_SMALL))
     told = "Score of the objects on validation images with each value, the thresholds before it being as chosen."
     return f'<div class="charts">{"".join(charts)}</div><p class="soft">{told}</p>' if charts else ""
 

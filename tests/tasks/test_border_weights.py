@@ -28,16 +28,18 @@ def naive_weights(labels_yx: np.ndarray, w0: float = 10, sigma: float = 5) -> np
 
 
 def naive_seams(labels_yx: np.ndarray) -> np.ndarray:
-    """Oracle: one pixel and one neighbour at a time."""
+    """Oracle: first what has another cell to the right or below, then what still has one diagonally below."""
     height, width = labels_yx.shape
-    cut_yx = labels_yx.copy()
-    for y, x in np.ndindex(height, width):
-        for to_y, to_x in ((y, x + 1), (y + 1, x - 1), (y + 1, x), (y + 1, x + 1)):
-            if to_y < height and 0 <= to_x < width:
-                here, there = labels_yx[y, x], labels_yx[to_y, to_x]
-                if here > 0 and there > 0 and here != there:
-                    cut_yx[y, x] = 0
-    return cut_yx
+    for steps in (((0, 1), (1, 0)), ((1, -1), (1, 1))):
+        cut_yx = labels_yx.copy()
+        for y, x in np.ndindex(height, width):
+            for dy, dx in steps:
+                if 0 <= y + dy < height and 0 <= x + dx < width:
+                    here, there = labels_yx[y, x], labels_yx[y + dy, x + dx]
+                    if here > 0 and there > 0 and here != there:
+                        cut_yx[y, x] = 0
+        labels_yx = cut_yx
+    return labels_yx
 
 
 @st.composite
@@ -219,3 +221,11 @@ def test_numba_loads_at_first_use_alone() -> None:
     program = f"{program}; b.cut_seams(labels); {tell}; b.border_weights(labels); {tell}"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "True"]
+
+
+def test_seams_are_one_pixel_wide() -> None:
+    for labels_yx in (
+        np.repeat([[1] * 5 + [2] * 5], 8, axis=0),
+        np.repeat([[1], [2]], 4, axis=0) * np.ones((1, 9), int),
+    ):
+        assert (cut_seams(labels_yx) == 0).sum() in labels_yx.shape

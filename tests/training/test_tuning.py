@@ -264,11 +264,11 @@ def test_the_report_shows_each_curve(trained: Trained) -> None:
         assert figure.count('class="ring"') == 1
 
 
-def test_the_report_rings_the_best_value(tmp_path: Path) -> None:
+def test_the_report_rings_the_value_that_was_taken(tmp_path: Path) -> None:
     given: dict[str, Any] = dict.fromkeys(("title", "command", "recipe_yaml"), "")
     given |= {"versions": {}, "fingerprint": {}, "history": [], "evaluation": None, "gallery": [], "notes": []}
     curve = ((0.3, 0.2), (0.5, 0.6), (0.7, 0.9), (0.9, 0.4))
-    write_report(tmp_path / "with.html", tuning={"seed": curve}, **given)
+    write_report(tmp_path / "with.html", tuning={"seed": curve}, chosen={"seed": 0.7}, **given)
     (figure,) = charts((tmp_path / "with.html").read_text(encoding="utf-8")).values()
     (ring,) = re.findall(r'class="ring" cx="([\d.]+)" cy="([\d.]+)"', figure)
     (line,) = re.findall(r'<polyline points="([^"]*)"', figure)

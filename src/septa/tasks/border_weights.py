@@ -25,9 +25,10 @@ _NEGLIGIBLE = 1e-8
 def cut_seams(labels_yx: npt.NDArray[Any]) -> Int32:
     """Lay a background line between cells that touch, so that the net is taught to keep them apart.
 
-    A pixel of a cell becomes 0 where its right, lower left, lower or lower right neighbour belongs to another cell.
-    Of two pixels that touch only the upper, or in one row the left, is so lost, and afterwards no two different cells
-    are neighbours, not even diagonally. A cell all of whose pixels lie on seams, as of one pixel's width, may be gone.
+    A pixel of a cell becomes 0 where its right or lower neighbour belongs to another cell, and after that where its
+    lower left or lower right one still does. Of two pixels that touch only the upper, or in one row the left, is so
+    lost: seams are one pixel wide, and afterwards no two different cells are neighbours, not even diagonally. A cell
+    all of whose pixels lie on seams, as of one pixel's width, may be gone.
 
     Parameters
     ----------
@@ -51,8 +52,7 @@ def cut_seams(labels_yx: npt.NDArray[Any]) -> Int32:
     array([[7, 0, 0, 2],
            [7, 7, 0, 2]], dtype=int32)
     """
-    before_yx = _as_int32(labels_yx)
-    after_yx = before_yx.copy()
+    ids_yx = _as_int32(labels_yx)
     whole, first, last = slice(None), slice(None, -1), slice(1, None)
     right, lower_left, lower, lower_right = (
         ((whole, first), (whole, last)),
@@ -60,10 +60,13 @@ def cut_seams(labels_yx: npt.NDArray[Any]) -> Int32:
         ((first, whole), (last, whole)),
         ((first, first), (last, last)),
     )
-    for here, there in (right, lower_left, lower, lower_right):
-        one, other = before_yx[here], before_yx[there]
-        after_yx[here][(one != other) & (one > 0) & (other > 0)] = 0
-    return after_yx
+    for pairs in ((right, lower), (lower_left, lower_right)):
+        cut_yx = np.zeros(ids_yx.shape, bool)
+        for here, there in pairs:
+            one, other = ids_yx[here], ids_yx[there]
+            cut_yx[here] |= (one != other) & (one > 0) & (other > 0)
+        ids_yx[cut_yx] = 0
+    return ids_yx
 
 
 def border_weights(labels_yx: npt.NDArray[Any], *, w0: float = 10.0, sigma: float = 5.0) -> Float32:

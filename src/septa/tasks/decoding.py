@@ -101,6 +101,8 @@ def fill_holes(labels_yx: Int32) -> Int32:
     >>> fill_holes(np.array([[4, 4, 4], [4, 0, 4], [4, 4, 4]], np.int32))[1]
     array([4, 4, 4], dtype=int32)
     """
+    if not labels_yx.size:
+        return labels_yx
     count, holes_yx = cv2.connectedComponents((labels_yx == 0).astype(np.uint8), connectivity=4)
     low, high = np.full(count, np.iinfo(np.int32).max, np.int32), np.zeros(count, np.int32)
     whole, first, last = slice(None), slice(None, -1), slice(1, None)
@@ -125,7 +127,7 @@ def keep_large(labels_yx: Int32, least_pixels: int) -> Int32:
     >>> keep_large(np.array([[3, 3, 0, 9]], np.int32), 2)
     array([[1, 1, 0, 0]], dtype=int32)
     """
-    sizes = np.bincount(labels_yx.reshape(-1))
+    sizes = np.bincount(labels_yx.reshape(-1), minlength=1)
     sizes[0] = 0
     kept = sizes >= least_pixels
     return np.where(kept, np.cumsum(kept), 0).astype(np.int32)[labels_yx]

@@ -105,6 +105,8 @@ class Instances:
         classes_yx = np.minimum(ids_yx, 1)
         if self.encoding == "seam":
             return classes_yx, self.pixels.weight_map(classes_yx, ids_yx, terms, class_weights_k)
+        if self.encoding == "border":  # rims take in the seams
+            classes_yx = np.minimum(labels_yx, 1)
         weights_yx = Semantic(2, sigmoid=True).weight_map(classes_yx, ids_yx, terms, class_weights_k)
         objects_yx = (ids_yx > 0).astype(np.uint8)
         inside_yx = np.asarray(cv2.distanceTransform(objects_yx, cv2.DIST_L2, cv2.DIST_MASK_PRECISE), np.float32)

@@ -368,6 +368,7 @@ def _finish(request: Request, job: Job, state: State, checkup: Checkup, choice: 
         gallery=panels,
         notes=[*checkup.notes, *_size_notes(job.recipe), *(str(problem) for problem in checkup.problems)],
         tuning=tuning.curves if tuning is not None else {},
+        chosen=tuning.decoding.to_json() if tuning is not None else {},
     )
     job.checkpoints.clear()
     return Done(model, request.output, report, evaluation)

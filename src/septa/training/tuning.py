@@ -43,7 +43,7 @@ def tune(model: Model, examples: Examples, device: str) -> Tuning:
     model
         Of the instances task.
     examples
-        Validation images with object ids; the first of them up to four megapixels are used.
+        Validation images with object ids, of which as many are used as go into four megapixels, at least one.
     device
         As for `Model.segment`.
     """
