@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from septa.data.samples import Sampler
 from septa.images.write import write_image, write_labels
 from septa.recipe import IGNORE
 from septa.training.checkpoint import Checkpoints
@@ -120,14 +119,16 @@ def test_the_loss_is_the_weighted_sum_over_the_outputs(
 
 
 def cut(ids_yx: np.ndarray) -> np.ndarray:
-    """Seams between touching cells, pixel by pixel."""
+    """Seams between touching cells, pixel by pixel: to the right and below, then diagonally what still touches."""
     height, width = ids_yx.shape
-    out_yx = ids_yx.copy()
-    for y, x in np.argwhere(ids_yx > 0):
-        for row, column in ((y, x + 1), (y + 1, x - 1), (y + 1, x), (y + 1, x + 1)):
-            if row < height and 0 <= column < width and 0 < ids_yx[row, column] != ids_yx[y, x]:
-                out_yx[y, x] = 0
-    return out_yx
+    for steps in (((0, 1), (1, 0)), ((1, -1), (1, 1))):
+        out_yx = ids_yx.copy()
+        for y, x in np.argwhere(ids_yx > 0):
+            for row, column in ((y + dy, x + dx) for dy, dx in steps):
+                if row < height and 0 <= column < width and 0 < ids_yx[row, column] != ids_yx[y, x]:
+                    out_yx[y, x] = 0
+        ids_yx = out_yx
+    return ids_yx
 
 
 def equation_2(ids_yx: np.ndarray, w0: float, sigma: float) -> np.ndarray:
@@ -170,13 +171,20 @@ def test_border_weights_reach_the_loss(
     if weights_k is not None:
         encode = partial(job.task.encode, terms=job.recipe.loss, class_weights_k=weights_k)
         job = replace(job, sampler=replace(job.sampler, encode=encode), class_weights_k=torch.from_numpy(weights_k))
-    labels_only = Sampler(job.sampler.examples, job.sampler.normalization, job.recipe)
+    whole: list[np.ndarray] = []
+
+    def keep(labels_yx: np.ndarray) -> tuple[np.ndarray, None]:
+        whole.append(labels_yx)
+        return labels_yx, None
+
+    labels_only = replace(job.sampler, encode=keep)
     heaviest: list[float] = []
 
     def loss(net: nn.Module, step: int) -> Tensor:
+        whole.clear()
         batch = labels_only.batch(2 * step, 2)
         targets, maps = [], []
-        for labels_yx in batch.target_byx:
+        for labels_yx in whole:
             ids_yx = cut(labels_yx) if job.sampler.examples.objects else scipy.ndimage.label(labels_yx == 1)[0]
             target_yx = np.where(labels_yx < 0, labels_yx, np.minimum(ids_yx, 1))
             of_class = np.array(class_weights or (1, 1))[np.maximum(target_yx, 0)]

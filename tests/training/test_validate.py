@@ -198,11 +198,15 @@ def test_the_loss_of_instances_is_that_of_the_seamed_target(threshold: Any, squa
     losses = []
     for index in range(3):
         example = squares[index]
-        ids_yx, target_yx = example.labels_yx, np.minimum(example.labels_yx, 1)
-        for y, x in np.argwhere(ids_yx > 0):
-            for row, column in ((y, x + 1), (y + 1, x - 1), (y + 1, x), (y + 1, x + 1)):
-                if ids_yx[row, column] > 0 and ids_yx[row, column] != ids_yx[y, x]:
-                    target_yx[y, x] = 0
+        ids_yx = example.labels_yx
+        for steps in (((0, 1), (1, 0)), ((1, -1), (1, 1))):
+            cut_yx = ids_yx.copy()
+            for y, x in np.argwhere(ids_yx > 0):
+                for row, column in ((y + dy, x + dx) for dy, dx in steps):
+                    if ids_yx[row, column] > 0 and ids_yx[row, column] != ids_yx[y, x]:
+                        cut_yx[y, x] = 0
+            ids_yx = cut_yx
+        target_yx = np.minimum(ids_yx, 1)
         logits_bkyx = whole_logits(threshold, example.image_cyx)
         target_byx = torch.from_numpy(target_yx).long()[None]
         losses.append(functional.cross_entropy(logits_bkyx, target_byx, ignore_index=-1).item())
