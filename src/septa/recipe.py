@@ -156,6 +156,8 @@ class Sampling(Section):
 
     patch: tuple[Count, Count] = (256, 256)
     """Height and width, pixels."""
+    overhang: Annotated[float, Field(ge=0, lt=0.5)] = 0.25
+    """Share of its side by which a patch may reach beyond the image, where it is mirrored."""
     rare_share: Share = 0.33
     """Share of the patches that is centred on a pixel of a class drawn uniformly (so rare classes are seen)."""
 

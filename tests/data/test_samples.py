@@ -258,6 +258,22 @@ def test_a_valid_net_s_targets_reach_the_edges_and_rare_pixels(tmp_path: Path) -
     assert min(rows) == 0
 
 
+@pytest.mark.parametrize(("overhang", "allowed"), [(0.0, 0), (0.25, 4)])
+def test_patches_reach_as_far_beyond_the_image_as_they_may(
+    pairs: tuple[Pair, ...], overhang: float, allowed: int
+) -> None:
+    """Values tell the place: a patch that hangs over shows some rows twice."""
+    sampler = sampler_of(pairs, *STILL, "sampling.rare_share=0", f"sampling.overhang={overhang}")
+    beyond, rows = 0, set()
+    for number in range(300):
+        image_cyx, _, _, name = sampler.sample(number)
+        y = (image_cyx[0, :, 0].round().astype(int) - 4000 * int(name)) // 50
+        beyond = max(beyond, len(y) - len(set(y.tolist())))
+        rows |= set(y.tolist())
+    assert (beyond == 0) if allowed == 0 else (1 <= beyond <= allowed)
+    assert rows == set(range(40))
+
+
 def watched(sampler: Sampler) -> tuple[Sampler, list[Any]]:
     """The sampler without encoding, and the labels of each whole patch as they come."""
     seen: list[Any] = []

@@ -25,7 +25,7 @@ from septa.data.labels import LabelMapping
 from septa.errors import InputError
 from septa.images.normalize import Normalization, fit_channels
 from septa.images.resize import resized, resized_labels
-from septa.recipe import IGNORE, Recipe
+from septa.recipe import IGNORE, Recipe, Sampling
 
 _SPOTS = 4096
 _SHUFFLE, _PATCH, _SPOT = 0, 1, 2
@@ -177,7 +177,7 @@ class Sampler:
         example = self.examples[index]
         rng = np.random.default_rng([self.recipe.seed, _PATCH, epoch, place])
         output = [side - 2 * self.margin for side in self.recipe.sampling.patch]
-        center = _center(example, (output[0], output[1]), self.recipe.sampling.rare_share, rng)
+        center = _center(example, (output[0], output[1]), self.recipe.sampling, rng)
         augment = self.recipe.augment
         patch, labels_yx = warp(example.image_cyx, example.labels_yx, center, self.recipe.sampling.patch, augment, rng)
         if example.constants is None or example.constants[0] != self.normalization:
@@ -200,18 +200,20 @@ def _order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
     return np.random.default_rng([seed, _SHUFFLE, epoch]).permutation(count)
 
 
-def _center(example: Example, target: tuple[int, int], rare_share: float, rng: np.random.Generator) -> tuple[int, int]:
+def _center(example: Example, target: tuple[int, int], sampling: Sampling, rng: np.random.Generator) -> tuple[int, int]:
     """Centre of a patch: anywhere in the image, or, with chance ``rare_share``, on a pixel of a class drawn uniformly.
 
-    ``target`` is the height and width of what is learned of the patch. It may reach a quarter of its size beyond the
-    image, so that pixels near the edge are seen nearly as often as others.
+    ``target`` is the height and width of what is learned of the patch. It may reach ``overhang`` of its size beyond
+    the image, so that pixels near the edge are seen nearly as often as others.
     """
     size = example.labels_yx.shape
     anywhere = []
     for length, side in zip(size, target):
-        low, high = min(side // 4, length // 2), max(length - side // 4, length // 2 + 1)
+        beyond = int(side * sampling.overhang)
+        first, last = side // 2 - beyond, length - side + side // 2 + max(beyond, 1)
+        low, high = min(first, length // 2), max(last, length // 2 + 1)
         anywhere.append(int(rng.integers(low, high)))
-    if rng.random() >= rare_share or not example.spots:
+    if rng.random() >= sampling.rare_share or not example.spots:
         return anywhere[0], anywhere[1]
     spots = example.spots[int(rng.integers(len(example.spots)))]
     y, x = divmod(int(spots[int(rng.integers(spots.size))]), size[1])

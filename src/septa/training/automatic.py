@@ -77,8 +77,11 @@ def choose(
         settle("data.normalization", ("imagenet", "what published encoders were trained on"))
     if base.data.resize is not None:
         fingerprint = _resized(fingerprint, base.data.resize)
-    seams = base.task == "instances" or (base.task == "auto" and labels.kind == "instances")
-    reduction = settle("net.reduction", _reduction(fingerprint, base, seams))
+    objects = base.task == "instances" or (base.task == "auto" and labels.kind == "instances")
+    if objects:
+        found_more = ("border", "found more nuclei in equal time")
+        settle("instances.encoding", ("seam", "one output") if base.net.output == "sigmoid" else found_more)
+    reduction = settle("net.reduction", _reduction(fingerprint, base, objects))
     depth = settle("net.depth", _depth(fingerprint, reduction))
     width = settle("net.width", _width(machine, gpu))
     if labels.kind == "multilabel":
@@ -89,7 +92,7 @@ def choose(
         single = "one output has a sigmoid"
         settle("loss.cross_entropy", (0.0, single))
         settle("loss.bce", (1.0, single))
-    if seams and settings["instances"]["encoding"] == "seam":
+    if objects and settings["instances"]["encoding"] == "seam":
         settle("loss.border_weight", (10.0, "the paper's, which makes the seams between objects count"))
     entropy = settings["loss"]["cross_entropy"] + settings["loss"]["bce"]
     settle("loss.dice", _dice(fingerprint) if entropy else (1.0, "there is no cross entropy"))
@@ -132,13 +135,13 @@ def _margin(base: Recipe, depth: int) -> int:
         return UNet(1, 1, depth=depth, width=1, padding="valid", block=base.net.block, up=base.net.up).margin
 
 
-def _reduction(fingerprint: Fingerprint, base: Recipe, seams: bool) -> tuple[int, str]:
+def _reduction(fingerprint: Fingerprint, base: Recipe, objects: bool) -> tuple[int, str]:
     """The largest factor that leaves objects, what lies between them, and the images themselves, large enough."""
     if base.net.padding == "valid":
         return 1, "a net without padding works on the image itself"
     small, median, _ = fingerprint.diameter_percentiles
     side = min(fingerprint.sizes[1])
-    factors = (2,) if seams else (2, 4)
+    factors = (2,) if objects else (2, 4)
     enough = [f for f in factors if median >= _LARGE * f and small >= _SMALL * f and side >= _SIDE * f]
     return max(enough, default=1), f"objects have {small:.0f} (5 %) and {median:.0f} (median) pixels"
 

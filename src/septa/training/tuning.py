@@ -18,7 +18,7 @@ _PIXELS = 4_000_000
 """Validation pixels that are looked at, so that the search takes seconds."""
 _SEEDS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 _FOREGROUNDS = (0.3, 0.4, 0.5, 0.6, 0.7)
-_SIZES = (1, 5, 10, 20, 40)
+_SIZES = (1, 5, 10, 20, 40, 80)
 
 Curve = tuple[tuple[float, float], ...]
 Maps = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int32]]
