@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from septa.errors import InputError
 from septa.nets import timm_encoder
 from septa.nets.encoders import make_encoder
+from septa.nets.pretrained import IMAGENET_MEAN, IMAGENET_STD
 from septa.nets.resnet import ResNetEncoder
 from septa.nets.timm_encoder import REACH_OF_A_NET_THAT_POOLS, TimmEncoder
 
@@ -342,6 +343,8 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             raise RuntimeError("features_only not implemented\nfor headless models.")
         strides, extra = nets[name]
         net = Small(in_chans, strides, extra())
+        if name == "shallow":
+            net.pretrained_cfg = {"mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25)}
         if not features_only:
             net.add_module("classifier", nn.Linear(4 * len(strides), 10))
         return net
@@ -394,6 +397,12 @@ def test_tiles_of_a_timm_net_equal_the_whole() -> None:
     torch.manual_seed(6)
     encoder = make_encoder("timm:small", 2, 4, "batch").eval()
     assert worst_difference(encoder, 1280, [(0, 640), (320, 960), (640, 1280)]) == 0
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_a_timm_net_tells_what_its_weights_expect() -> None:
+    assert make_encoder("timm:shallow", 1, 4, "none").statistics == ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    assert make_encoder("timm:small", 1, 4, "none").statistics is None
 
 
 @pytest.mark.usefixtures("stand_in")
@@ -490,6 +499,7 @@ def test_timms_resnet18_is_ours() -> None:
     theirs.load_state_dict(ours.state_dict())
     assert ours.channels == theirs.channels
     assert theirs.local
+    assert theirs.statistics == (IMAGENET_MEAN, IMAGENET_STD)
     assert theirs.first_convolution == ours.first_convolution
     x = torch.randn(1, 2, 64, 96)
     with torch.inference_mode():

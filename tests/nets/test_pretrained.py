@@ -139,6 +139,12 @@ def test_weights_for_the_very_number_of_channels_are_taken_as_they_are(
     assert torch.equal(encoder.body.conv1.weight, tensors["conv1.weight"])
 
 
+def test_what_an_encoder_expects_itself_goes_first() -> None:
+    own = ((0.5, 0.5, 0.5), (0.1, 0.2, 0.3))
+    assert imagenet_statistics(3, own) == own
+    assert imagenet_statistics(2, own) == ((0.5, 0.5), (0.2, 0.2))
+
+
 def test_imagenet_statistics_of_other_channels_are_the_mean_over_the_colours() -> None:
     assert imagenet_statistics(3) == (IMAGENET_MEAN, IMAGENET_STD)
     for channels in (1, 2, 4, 6):

@@ -28,11 +28,14 @@ _CONVERT = (
 )
 
 
-def imagenet_statistics(channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+
+
+def imagenet_statistics(channels: int, expected: Statistics | None = None) -> Statistics:
     """Mean and standard deviation, one of each per channel, with which published encoders were trained.
 
-    Three channels are red, green and blue. Any other number has no such meaning, so each channel gets the mean of the
-    three values.
+    ``expected`` are those of red, green and blue that an encoder names itself; else ImageNet's are taken. Any other
+    number of channels has no such meaning, so each channel gets the mean of the three values.
 
     Examples
     --------
@@ -41,9 +44,10 @@ def imagenet_statistics(channels: int) -> tuple[tuple[float, ...], tuple[float, 
     >>> imagenet_statistics(1)
     ((0.449,), (0.226,))
     """
-    if channels == 3:
-        return IMAGENET_MEAN, IMAGENET_STD
-    mean, std = (round(math.fsum(values) / 3, 6) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    expected = expected or (IMAGENET_MEAN, IMAGENET_STD)
+    if channels == len(expected[0]):
+        return expected
+    mean, std = (round(math.fsum(values) / len(values), 6) for values in expected)
     return (mean,) * channels, (std,) * channels
 
 

@@ -58,6 +58,7 @@ class TimmEncoder(nn.Module):
         self.body = _create(name, in_channels)
         self.channels = (width, *self.body.feature_info.channels())
         self.first_convolution = _first_convolution(self.body)
+        self.statistics = _statistics(self.body)
         self._reach = _measure(name)
         self.local = self._reach is not None
 
@@ -91,6 +92,13 @@ class TimmEncoder(nn.Module):
         """Whether published weights may hold this tensor though the encoder has no place for it: the classifier and
         what leads to it."""
         return name in _whole_names(self.name)
+
+
+def _statistics(body: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Mean and standard deviation of red, green and blue that timm says its weights expect; None if it says nothing."""
+    told: Any = getattr(body, "pretrained_cfg", None) or {}
+    mean, std = told.get("mean"), told.get("std")
+    return (tuple(map(float, mean)), tuple(map(float, std))) if mean and std else None
 
 
 def _timm() -> Any:

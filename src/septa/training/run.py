@@ -33,7 +33,7 @@ from septa.images.write import write_text
 from septa.metrics.objects import aligned
 from septa.metrics.scores import Evaluation, evaluate_labels
 from septa.model import Model, build_net, make_task
-from septa.nets.pretrained import imagenet_statistics, load_pretrained
+from septa.nets.pretrained import Statistics, imagenet_statistics, load_pretrained
 from septa.nets.resnet import ResNetEncoder
 from septa.nets.timm_encoder import TimmEncoder
 from septa.recipe import Recipe
@@ -232,10 +232,11 @@ def _prepare(
     )
     names = set(checkup.train)
     facts = [item for item in checkup.facts if item.name in names]
-    normalization = _normalization(recipe, combine(facts, channels=channels))
     task = make_task(recipe, mapping)
     torch.manual_seed(recipe.seed)
     net = build_net(recipe, channels, task.outputs)
+    expected = getattr(net.encoder, "statistics", None)
+    normalization = _normalization(recipe, combine(facts, channels=channels), expected)
     if fresh and recipe.net.pretrained is not None and isinstance(net.encoder, ResNetEncoder | TimmEncoder):
         load_pretrained(net.encoder, recipe.net.pretrained)
     weights_k = _class_weights(recipe, combine(facts, channels=channels).class_shares)
@@ -257,7 +258,7 @@ def _refuse_spent(recipe: Recipe, seconds: float) -> None:
         raise InputError(f"--minutes {minutes:g}", spent, "give more minutes")
 
 
-def _normalization(recipe: Recipe, fingerprint: Fingerprint) -> Normalization:
+def _normalization(recipe: Recipe, fingerprint: Fingerprint, expected: Statistics | None = None) -> Normalization:
     kind = recipe.data.normalization
     if kind == "image":
         return Normalization("image", (), ())
@@ -267,7 +268,7 @@ def _normalization(recipe: Recipe, fingerprint: Fingerprint) -> Normalization:
     full, channels = _full_scale(fingerprint), fingerprint.channels
     if kind == "unit":
         return Normalization("dataset", (0.0,) * channels, (full,) * channels)
-    mean, deviation = imagenet_statistics(channels)
+    mean, deviation = imagenet_statistics(channels, expected)
     return Normalization("dataset", tuple(full * m for m in mean), tuple(full * d for d in deviation))
 
 
