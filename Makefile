@@ -39,7 +39,7 @@ types: ## Check the types
 
 .PHONY: bench
 bench: ## Run the slow tests and every script of benchmarks/
-	pytest -m slow || [ $$? -eq 5 ]  # 5: there are none
+	pytest -m slow -n 0 || [ $$? -eq 5 ]  # 5: there are none
 	shopt -s nullglob; for script in benchmarks/*.py; do echo "== $$script"; python "$$script"; done
 
 .PHONY: ci
