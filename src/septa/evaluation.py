@@ -112,7 +112,7 @@ def evaluate(
         extra=[family for family in extra if family != NEURITES],
     )
     if stack:
-        evaluation = replace(evaluation, more=evaluation.more | _neurites(stack))
+        evaluation = _with_neurites(evaluation, stack)
     if skipped:
         notes.append(f"{skipped} of {len(pairs)} images were trained on and are left out (--all scores them too)")
     return replace(evaluation, notes=tuple(notes))
@@ -186,9 +186,14 @@ def evaluate_files(
         extra=[family for family in extra if family != NEURITES],
     )
     if stack:
-        evaluation = replace(evaluation, more=evaluation.more | _neurites(stack))
+        evaluation = _with_neurites(evaluation, stack)
     notes = (f"{len(matched)} pairs of files of equal names", mapping.describe())
     return replace(evaluation, notes=notes)
+
+
+def has_neurites(labels: LabelMapping) -> bool:
+    """Whether labels are two classes of all pixels, as membrane and cell interior are."""
+    return labels.kind != "multilabel" and labels.classes == 2 and labels.ignore is None
 
 
 def _check_extra(extra: Sequence[str], labels: LabelMapping, instances: bool) -> None:
@@ -198,12 +203,14 @@ def _check_extra(extra: Sequence[str], labels: LabelMapping, instances: bool) ->
             raise InputError(where, "is not known", f"choose {', '.join([*PER_IMAGE, NEURITES])}")
         if family == "glands" and not instances:
             raise InputError(where, "scores objects", "give a model or --task of instances")
-        if family == NEURITES and (instances or labels.classes != 2 or labels.ignore is not None):
+        if family == NEURITES and (instances or not has_neurites(labels)):
             raise InputError(where, "needs two classes of all pixels, membrane and cell interior", "leave it out")
 
 
-def _neurites(stack: Sequence[tuple[NDArray[np.int32], NDArray[np.float32]]]) -> dict[str, dict[str, float]]:
-    """The ISBI 2012 challenge's scores of the stack, each at its best threshold."""
+def _with_neurites(
+    evaluation: Evaluation, stack: Sequence[tuple[NDArray[np.int32], NDArray[np.float32]]]
+) -> Evaluation:
+    """With the ISBI 2012 challenge's scores of the stack, each at its best threshold."""
     scores = score_stack(stack)
     titles = {
         "V-Rand": scores.v_rand,
@@ -212,7 +219,8 @@ def _neurites(stack: Sequence[tuple[NDArray[np.int32], NDArray[np.float32]]]) ->
         "Warping error": scores.warping_error,
         "Pixel error, 1 - F": scores.pixel_f_error,
     }
-    return {f"{title} (neurites, stack)": {"mean": value} for title, value in titles.items()}
+    more = {f"{title} (neurites, stack)": {"mean": value} for title, value in titles.items()}
+    return replace(evaluation, more=evaluation.more | more, neurites=scores)
 
 
 def _encode_prediction(mapping: LabelMapping, raw: RawLabels, path: Path) -> NDArray[np.int32]:

@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from septa import presets
-from septa.data.fingerprint import digest_array
-from septa.data.folder import find_pairs, read_pair_image, read_pair_labels
 from septa.data.synthetic import write_dataset
 from septa.display import progress_bar, show_training
 from septa.errors import InputError
-from septa.evaluation import evaluate
+from septa.evaluation import evaluate, has_neurites
 from septa.images.write import write_text
-from septa.metrics.neurites import NeuriteScores, score_stack
+from septa.metrics.extra import NEURITES
+from septa.metrics.neurites import NeuriteScores
 from septa.metrics.scores import OBJECT_METRICS, Evaluation
-from septa.model import Model
 from septa.presets.published import PUBLISHED, Drawing, Figure, Published
 from septa.runtime import versions
 from septa.tasks.semantic import Semantic
@@ -143,13 +139,16 @@ def reproduce(
     done = _train(console, preset, Path(data), output, (f"training.minutes={minutes}", *changed), device, overwrite)
     held_out = Path(data) / "held_out" if drawing is not None else Path(data)
     with progress_bar(console, "evaluating") as progress:
-        evaluation = evaluate(done.model, held_out, device=device, progress=progress)
+        neurites = isinstance(done.model.task, Semantic) and has_neurites(done.model.labels)
+        extra = (NEURITES,) if neurites and _asks_for_neurites(published) else ()
+        evaluation = evaluate(done.model, held_out, device=device, extra=extra, progress=progress)
     console.print(evaluation.table())
     facts = _differences(evaluation, changed, minutes, done, drawing)
-    neurites = _neurites(done.model, held_out, device) if _asks_for_neurites(published) else {}
-    comparison = compare(preset, published, evaluation, facts, neurites)
+    stack = {} if evaluation.neurites is None else asdict(evaluation.neurites)
+    stack.pop("pixel_error", None)  # that of the evaluation is of the labels as predicted
+    comparison = compare(preset, published, evaluation, facts, stack)
     _tell(console, comparison)
-    _write(output, comparison, evaluation.summary | neurites, done, data)
+    _write(output, comparison, evaluation.summary | stack, done, data)
     console.print(f"written: {output / 'reproduce.json'}, {output / 'reproduce.md'}", highlight=False, markup=False)
     console.print(f"report: {done.report}", highlight=False, markup=False)
 
@@ -204,28 +203,6 @@ def _interval(evaluation: Evaluation, metric: str) -> tuple[float, float] | None
 def _asks_for_neurites(published: Published) -> bool:
     known = {field.name for field in fields(NeuriteScores)} - {"pixel_error"}
     return any(figure.metric in known for figure in published.figures)
-
-
-def _neurites(model: Model, data: Path, device: str) -> dict[str, float]:
-    """The ISBI 2012 challenge's scores on the images that were not trained on; empty where labels are no two classes,
-    membrane and interior, of every pixel."""
-    if not isinstance(model.task, Semantic) or model.labels.classes != 2 or model.task.multilabel:
-        return {}
-    trained = {digest for _, digest in model.provenance["train"]}
-    pairs = find_pairs(data).pairs
-
-    def scored() -> Iterator[tuple[NDArray[np.int32], NDArray[np.float32]]]:
-        for pair in pairs:
-            image_cyx = read_pair_image(pair)
-            if digest_array(image_cyx) not in trained:
-                truth_yx = model.labels.encode(read_pair_labels(pair), pair.name)
-                yield truth_yx, model.probabilities(model.fit(image_cyx, pair.image), device=device)[1]
-
-    try:
-        scores = score_stack(scored())
-    except ValueError:  # pixels to be ignored
-        return {}
-    return {name: value for name, value in asdict(scores).items() if name != "pixel_error"}
 
 
 def _begin(output: Path, overwrite: bool) -> None:

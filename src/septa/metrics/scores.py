@@ -15,6 +15,7 @@ from rich.text import Text
 from septa.errors import InputError
 from septa.metrics import pixels
 from septa.metrics.extra import extra_metrics
+from septa.metrics.neurites import NeuriteScores
 from septa.metrics.objects import ObjectScores, pool, score_objects
 from septa.metrics.pixels import Counts, Labels
 from septa.recipe import IGNORE
@@ -98,6 +99,8 @@ class Evaluation:
         For instances: metric of `OBJECT_METRICS` to ``mean`` over images, ``low``, ``high`` and ``pooled``.
     more
         Title of each further metric to ``mean`` over images, ``low`` and ``high``; of a stack's metrics to ``mean``.
+    neurites
+        The stack's metrics in full, where they were asked for.
     """
 
     class_names: tuple[str, ...]
@@ -113,6 +116,7 @@ class Evaluation:
     notes: tuple[str, ...] = ()
     objects: dict[str, dict[str, float]] = field(default_factory=dict)
     more: dict[str, dict[str, float]] = field(default_factory=dict)
+    neurites: NeuriteScores | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for strict JSON: keys sorted, images sorted by name, no NaN."""
