@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from septa.images.normalize import Normalization, fit_channels, robust_range
+from septa.images.normalize import Normalization, fit_channels, robust_range, sampling
 
 RNG = np.random.default_rng(5)
 IMAGES = hnp.arrays(
@@ -48,6 +48,40 @@ def test_a_tile_is_normalised_as_its_image_is() -> None:
     image = RNG.integers(0, 5000, (2, 40, 30), dtype=np.uint16)
     resolved = Normalization("image").resolve(image)
     np.testing.assert_array_equal(resolved.apply(image)[:, 7:20, 3:9], resolved.apply(image[:, 7:20, 3:9]))
+
+
+@given(data=st.data(), width=st.integers(1, 200), kind=st.sampled_from(["u1", "u2", "f4", "f8"]))
+def test_the_curve_is_the_formula_and_the_same_wherever_a_tile_begins(
+    data: st.DataObject, width: int, kind: str
+) -> None:
+    curve = data.draw(st.floats(0.1, 1000))
+    image = RNG.integers(0, 250, (2, 9, width)).astype(kind)
+    found = Normalization("dataset", (20.0, 3.0), (50.0, 7.0), curve).apply(image)
+    linear = (image.astype(np.float64) - [[[20.0]], [[3.0]]]) / [[[50.0]], [[7.0]]]
+    np.testing.assert_allclose(found, 2 * np.arcsinh(curve * linear / 2) / np.arcsinh(curve), rtol=1e-4, atol=1e-5)
+    start = data.draw(st.integers(0, width - 1))
+    stop = data.draw(st.integers(start + 1, width))
+    tile = Normalization("dataset", (20.0, 3.0), (50.0, 7.0), curve).apply(image[:, 2:7, start:stop])
+    np.testing.assert_array_equal(tile, found[:, 2:7, start:stop])
+
+
+def test_a_curve_keeps_the_ends_and_lifts_what_is_dim() -> None:
+    image = RNG.gamma(1, 100, (1, 300, 300)).astype(np.float32)
+    constants = Normalization("image", curve=20.0).resolve(image)
+    assert constants.curve == 20
+    assert Normalization.from_json(json.loads(json.dumps(constants.to_json()))) == constants
+    low, high = constants.offset[0], constants.offset[0] + 2 * constants.scale[0]
+    ends = constants.apply(np.array([[[low, low + 0.05 * (high - low), high]]]))
+    np.testing.assert_allclose(ends, [[[0, 0.4778, 2]]], atol=1e-4)
+    assert Normalization.from_json({"kind": "image", "offset": [], "scale": []}).curve == 0
+
+
+def test_samples_give_what_the_whole_image_gives() -> None:
+    image = RNG.integers(0, 60000, (2, 3000, 1500), dtype=np.uint16)
+    rows, columns = sampling(image.shape[1:])
+    assert (rows, columns) == (2, 2)
+    for given in (Normalization("image"), Normalization("image", curve=5.0), Normalization("dataset", (1.0,), (2.0,))):
+        assert given.resolve_samples([plane[::rows, ::columns] for plane in image]) == given.resolve(image)
 
 
 def test_range_of_the_result() -> None:

@@ -1,13 +1,20 @@
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from septa.images.normalize import Normalization
 from septa.images.window import mirrored_window
+from septa.inference.engines import torch_engine
+from septa.inference.predict import predict_tiles
 from septa.inference.tiling import (
     Tile,
+    aligned,
     auto_tile,
     largest_difference,
     least_for,
@@ -104,6 +111,64 @@ def test_auto_tile_fills_the_memory_but_holds_a_core(halos: int, depth: int, eac
 def test_wider_nets_get_smaller_tiles() -> None:
     sides = [auto_tile(halo=96, multiple=16, bytes_per_pixel=width) for width in (8, 64)]
     assert sides[0] > sides[1] >= least_tile(96, 16)
+
+
+# --- regions --------------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=60, deadline=None)
+@given(plans(), st.data())
+def test_cores_of_a_region_cover_it_once_with_the_halo_that_the_image_has(
+    case: tuple[int, int, int, int, int], data: st.DataObject
+) -> None:
+    height, width, halo, multiple, tile = case
+    begin = data.draw(st.integers(0, height - 1)), data.draw(st.integers(0, width - 1))
+    end = data.draw(st.integers(begin[0] + 1, height)), data.draw(st.integers(begin[1] + 1, width))
+    least = multiple * data.draw(st.integers(0, 8))
+    region = aligned((begin, end), (height, width), multiple)
+    count = np.zeros((height, width), np.int64)
+    for one in plan(height, width, halo=halo, multiple=multiple, tile=tile, least=least, region=region):
+        count[one.core] += 1
+        for span, size in ((one.y, height), (one.x, width)):
+            low, high = span.window
+            assert low % multiple == 0
+            assert high % multiple == 0 or high == size
+            assert low == 0 or low <= span.core[0] - halo
+            assert high == size or high >= span.core[1] + halo
+            assert high - low >= min(least, size)
+    inside = np.zeros_like(count)
+    inside[region[0][0] : region[1][0], region[0][1] : region[1][1]] = 1
+    np.testing.assert_array_equal(count, inside)
+    assert count[begin[0] : end[0], begin[1] : end[1]].all()
+    grown = inside.sum() - (end[0] - begin[0]) * (end[1] - begin[1])
+    assert grown <= 2 * multiple * (height + width)
+
+
+@pytest.mark.parametrize("region", [((8, 0), (40, 40)), ((0, 0), (40, 100)), ((16, 16), (16, 32)), ((0, 0), (41, 16))])
+def test_a_region_off_the_grid_or_outside_is_refused(region: tuple[tuple[int, int], tuple[int, int]]) -> None:
+    with pytest.raises(ValueError, match="no region on a grid of 16"):
+        plan(60, 99, halo=16, multiple=16, tile=64, region=region)
+
+
+@pytest.mark.parametrize("padding", ["same", "valid"])
+@pytest.mark.parametrize("tile", [None, 1])
+def test_logits_of_a_region_are_those_of_the_whole_image(padding: str, tile: int | None) -> None:
+    torch.manual_seed(0)
+    net = UNet(1, 2, depth=2, width=4, padding=padding).eval()
+    image_cyx = np.random.default_rng(0).normal(size=(1, 150, 131)).astype(np.float32)
+    unit = Normalization("dataset", (0.0,), (1.0,))
+    found = []
+    for region in (None, aligned(((37, 50), (90, 131)), (150, 131), net.multiple)):
+        out = np.full((2, 150, 131), np.nan, np.float32)
+
+        def keep(core: tuple[slice, slice], logits_kyx: np.ndarray, out: np.ndarray = out) -> None:
+            out[(slice(None), *core)] = logits_kyx
+
+        side = None if tile is None or region is None else least_for(net)
+        tiles = plan_for(net, 150, 131, side, region)
+        predict_tiles(torch_engine(net), partial(mirrored_window, image_cyx), unit, tiles, keep)
+        found.append(out[:, 37:90, 50:])
+    np.testing.assert_array_equal(*found)
 
 
 # --- valid nets -----------------------------------------------------------------------------------------------------

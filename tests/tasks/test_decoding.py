@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from septa.tasks.decoding import Decoding, fill_holes, find_objects, keep_large
+from septa.tasks.decoding import Decoding, fill_holes, find_objects, grow_objects, keep_large
 
 
 def blobs(*middles: tuple[float, float], radius: float, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
@@ -164,6 +164,17 @@ def test_objects_as_by_scikit_image_and_scipy(
     for mask_yx in expected:
         (value,) = set(found_yx[mask_yx].tolist())
         np.testing.assert_array_equal(found_yx == value, mask_yx)
+
+
+def test_foreground_without_a_seed_is_uncertain_where_the_image_goes_on() -> None:
+    foreground_yx = np.array([[1, 1, 0, 1, 0, 1, 1]], np.float32)
+    nothing_yx = np.zeros_like(foreground_yx)
+    assert grow_objects(foreground_yx, nothing_yx, Decoding(), (False, False, True, False)).tolist() == [
+        [-1, -1, 0, 1, 0, 2, 2]
+    ]
+    assert grow_objects(foreground_yx, nothing_yx, Decoding(), (False, False, False, True)).tolist() == [
+        [1, 1, 0, 2, 0, -1, -1]
+    ]
 
 
 # --- holes --------------------------------------------------------------------------------------------------------

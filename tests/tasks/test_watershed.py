@@ -1,8 +1,9 @@
-"""The watershed: against scikit-image where heights differ, and where they tie against a heap and what defines it."""
+"""The watershed: against scikit-image where heights differ, and where they tie against the definition, step by step."""
 
 from __future__ import annotations
 
 import heapq
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -11,9 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from septa.tasks.watershed import watershed
+from septa.tasks.watershed import UNCERTAIN, watershed
 
 Parts = tuple[np.ndarray, np.ndarray, np.ndarray]
+Pixel = tuple[int, int]
+UNUSED = 12345  # no id of `land`
 
 
 def land(seed: int, size: tuple[int, int], heights: int, seeds: float, covered: float) -> Parts:
@@ -34,20 +37,40 @@ lands = st.builds(
 )
 
 
-def by_heap(height_yx: np.ndarray, seeds_yx: np.ndarray, mask_yx: np.ndarray) -> np.ndarray:
-    """Oracle: one queue by height, then by turn; a pixel gets its id from the neighbour that is served first."""
-    labels_yx = np.where(mask_yx, seeds_yx, 0)
-    waiting = [(height_yx[y, x], turn, y, x) for turn, (y, x) in enumerate(np.argwhere(labels_yx > 0))]
-    turn = len(waiting)
+def by_definition(
+    height_yx: np.ndarray, seeds_yx: np.ndarray, mask_yx: np.ndarray, order: tuple[int, ...] = (0, 1, 2, 3)
+) -> np.ndarray:
+    """Oracle: costs by Dijkstra, then parents by looking at all neighbours, then ids by following parents.
+
+    ``order`` has the ranks of up, left, right and down among equals.
+    """
+    steps = [step for _, step in sorted(zip(order, ((-1, 0), (0, -1), (0, 1), (1, 0))))]
+    ground = {(y, x): int(height_yx[y, x]) for y, x in np.argwhere(mask_yx).tolist()}
+    seeds = [pixel for pixel in ground if seeds_yx[pixel] > 0]
+
+    def near(pixel: Pixel) -> list[Pixel]:
+        around = [(pixel[0] + row, pixel[1] + column) for row, column in steps]
+        return [other for other in around if other in ground]
+
+    def one_on(cost: Pixel, pixel: Pixel) -> Pixel:
+        return (ground[pixel], 0) if ground[pixel] > cost[0] else (cost[0], cost[1] + 1)
+
+    costs = {pixel: (ground[pixel], 0) for pixel in seeds}
+    waiting = [(cost, pixel) for pixel, cost in costs.items()]
     heapq.heapify(waiting)
     while waiting:
-        _, _, y, x = heapq.heappop(waiting)
-        for row, column in ((y - 1, x), (y, x - 1), (y, x + 1), (y + 1, x)):
-            inside = 0 <= row < mask_yx.shape[0] and 0 <= column < mask_yx.shape[1]
-            if inside and mask_yx[row, column] and labels_yx[row, column] == 0:
-                labels_yx[row, column] = labels_yx[y, x]
-                heapq.heappush(waiting, (height_yx[row, column], turn, row, column))
-                turn += 1
+        cost, pixel = heapq.heappop(waiting)
+        for other in near(pixel):
+            if one_on(cost, other) < costs.get(other, (999, 0)):
+                costs[other] = one_on(cost, other)
+                heapq.heappush(waiting, (costs[other], other))
+    labels_yx = np.zeros(mask_yx.shape, np.int64)
+    for pixel in sorted(costs, key=costs.__getitem__):
+        if seeds_yx[pixel] > 0:
+            labels_yx[pixel] = seeds_yx[pixel]
+        else:
+            able = [other for other in near(pixel) if other in costs and one_on(costs[other], pixel) == costs[pixel]]
+            labels_yx[pixel] = labels_yx[min(able, key=costs.__getitem__)]  # the first of equals
     return labels_yx
 
 
@@ -82,10 +105,10 @@ def test_heights_without_ties_as_in_scikit_image(
 
 @settings(max_examples=150, deadline=None)
 @given(lands)
-def test_ties_go_to_what_was_reached_first(parts: Parts) -> None:
+def test_ties_as_defined(parts: Parts) -> None:
     found_yx = watershed(*parts)
     assert found_yx.dtype == np.int32
-    np.testing.assert_array_equal(found_yx, by_heap(*parts))
+    np.testing.assert_array_equal(found_yx, by_definition(*parts))
 
 
 @settings(max_examples=100, deadline=None)
@@ -138,10 +161,10 @@ def test_regions_meet_on_the_ridge_and_the_lower_side_takes_its_top() -> None:
     np.testing.assert_array_equal(found_yx, [[8, 8, 8, 3, 3, 3]] * 2)
 
 
-def test_a_basin_behind_a_ridge_is_flooded_before_the_ridge_goes_on() -> None:
+def test_a_basin_between_ridges_of_one_height_is_shared_by_the_way_from_them() -> None:
     height_yx = np.array([[0, 7, 1, 1, 7, 7, 0]], np.uint8)
     found_yx = watershed(height_yx, np.array([[1, 0, 0, 0, 0, 0, 2]]), np.ones((1, 7), bool))
-    assert found_yx.tolist() == [[1, 1, 1, 1, 1, 2, 2]]
+    assert found_yx.tolist() == [[1, 1, 1, 1, 2, 2, 2]]
     by_one = height_yx + np.array([[0, 1, 0, 0, 0, 0, 0]], np.uint8)
     assert watershed(by_one, np.array([[1, 0, 0, 0, 0, 0, 2]]), np.ones((1, 7), bool)).tolist() == [
         [1, 1, 2, 2, 2, 2, 2]
@@ -196,7 +219,7 @@ def test_no_pixel(size: tuple[int, int]) -> None:
 def test_views_with_strides() -> None:
     parts = land(5, (40, 30), 6, 0.05, 0.9)
     views = [part.T[::-2, 1::3] for part in parts]
-    np.testing.assert_array_equal(watershed(*views), by_heap(*views))
+    np.testing.assert_array_equal(watershed(*views), by_definition(*views))
 
 
 @pytest.mark.parametrize(
@@ -208,3 +231,80 @@ def test_sizes_that_differ_are_refused(sizes: tuple[tuple[int, ...], ...]) -> No
     with pytest.raises(ValueError, match="must have the same size YX, got") as caught:
         watershed(np.zeros(height, np.uint8), np.zeros(seeds, np.int32), np.zeros(mask, bool))
     assert all(str(size) in str(caught.value) for size in sizes)
+
+
+# --- no order, windows --------------------------------------------------------------------------------------------
+
+
+def upside_down(values_yx: np.ndarray) -> np.ndarray:
+    return values_yx[::-1]
+
+
+def mirrored(values_yx: np.ndarray) -> np.ndarray:
+    return values_yx[:, ::-1]
+
+
+@pytest.mark.parametrize(
+    ("turn", "order"), [(upside_down, (3, 1, 2, 0)), (mirrored, (0, 2, 1, 3)), (np.transpose, (1, 0, 3, 2))]
+)
+@settings(max_examples=40, deadline=None)
+@given(lands)
+def test_mirrored_and_turned_but_for_the_order_of_equals(
+    turn: Callable[[np.ndarray], np.ndarray], order: tuple[int, ...], parts: Parts
+) -> None:
+    np.testing.assert_array_equal(watershed(*map(turn, parts)), turn(by_definition(*parts, order)))
+
+
+@settings(max_examples=60, deadline=None)
+@given(lands, st.tuples(*[st.integers(0, 5)] * 4))
+def test_background_around_changes_nothing(parts: Parts, around: tuple[int, int, int, int]) -> None:
+    wide = [np.pad(part, (around[:2], around[2:])) for part in parts]
+    rows, columns = parts[0].shape
+    found_yx = watershed(*wide)[around[0] : around[0] + rows, around[2] : around[2] + columns]
+    np.testing.assert_array_equal(found_yx, watershed(*parts))
+
+
+@settings(max_examples=200, deadline=None)
+@given(lands, st.data())
+def test_what_is_certain_in_a_window_holds_for_the_image(parts: Parts, data: st.DataObject) -> None:
+    rows, columns = parts[0].shape
+    top, left = data.draw(st.integers(0, rows - 1)), data.draw(st.integers(0, columns - 1))
+    bottom, right = data.draw(st.integers(top + 1, rows)), data.draw(st.integers(left + 1, columns))
+    window = np.s_[top:bottom, left:right]
+    sides = (top > 0, bottom < rows, left > 0, right < columns)
+    found_yx = watershed(*(part[window] for part in parts), sides)
+    certain_yx = found_yx != UNCERTAIN
+    np.testing.assert_array_equal(found_yx[certain_yx], watershed(*parts)[window][certain_yx])
+    assert certain_yx[~parts[2][window] | (parts[1][window] > 0)].all()
+    assert certain_yx.all() or any(sides)
+
+
+@settings(max_examples=60, deadline=None)
+@given(lands)
+def test_what_is_uncertain_can_turn_out_differently(parts: Parts) -> None:
+    """A window is no more cautious than it must be."""
+    height_yx, seeds_yx, mask_yx = parts
+    height_yx = np.maximum(height_yx, 1)
+    found_yx = watershed(height_yx, seeds_yx, mask_yx, (True,) * 4)
+    # Seeds on lower ground all around: what they take is what the window cannot be sure of, and no more.
+    wide = [
+        np.pad(part, 1, constant_values=outer) for part, outer in zip((height_yx, seeds_yx, mask_yx), (0, UNUSED, 1))
+    ]
+    np.testing.assert_array_equal((watershed(*wide) == UNUSED)[1:-1, 1:-1], found_yx == UNCERTAIN)
+
+
+def test_a_pixel_that_an_open_side_might_reach_as_soon_is_uncertain_by_the_order_of_equals() -> None:
+    height_yx, mask_yx = np.zeros((1, 5), np.uint8), np.ones((1, 5), bool)
+    seeds_yx = np.array([[0, 0, 0, 0, 7]])
+    found_yx = watershed(height_yx, seeds_yx, mask_yx, (False, False, True, False))
+    assert found_yx.tolist() == [[UNCERTAIN] * 3 + [7, 7]]
+    found_yx = watershed(height_yx, seeds_yx[:, ::-1], mask_yx, (False, False, False, True))
+    assert found_yx.tolist() == [[7, 7, 7, UNCERTAIN, UNCERTAIN]]
+
+
+def test_seeds_on_an_open_side_are_seeds() -> None:
+    seeds_yx = np.array([[3, 0, 0, 0]])
+    found_yx = watershed(
+        np.array([[5, 1, 1, 1]], np.uint8), seeds_yx, np.ones((1, 4), bool), (False, False, True, False)
+    )
+    assert found_yx.tolist() == [[3] * 4]

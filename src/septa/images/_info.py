@@ -92,6 +92,16 @@ def check_size(path: Path, height: int, width: int, samples: int, max_pixels: in
         )
 
 
+def dtype_as_read(stored: np.dtype[Any]) -> np.dtype[Any]:
+    """Type of the array that a reader returns for samples of type ``stored``, in the byte order of the machine.
+
+    1-bit becomes uint8, float16 float32, and integers of 64 bit become float64.
+    """
+    types: dict[tuple[str, int], type] = {("b", 1): np.uint8, ("f", 2): np.float32, ("i", 8): np.float64}
+    types["u", 8] = np.float64
+    return np.dtype(types.get((stored.kind, stored.itemsize), stored)).newbyteorder("=")
+
+
 def check_page(path: Path, page: int, pages: int) -> None:
     """Refuse a page that the file does not have."""
     if not 0 <= page < pages:

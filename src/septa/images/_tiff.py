@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 from septa.errors import InputError
 from septa.images._info import Array, Decoded, ImageInfo, check_page, check_size, damaged, decoding
 
-_CHANNEL_AXES = "CS"
+CHANNEL_AXES = "CS"
 _ALPHA_CODES = (1, 2)
 _PHOTOMETRIC_RGB, _PHOTOMETRIC_PALETTE, _PHOTOMETRIC_YCBCR = 2, 3, 6
 _JPEG_COMPRESSIONS = (6, 7, 33007, 34892)
-_REDUCED = 1
-_ORIENTATION_TAG = 274
+REDUCED = 1
+ORIENTATION_TAG = 274
 # tifffile only logs what would lose pages, or turn channels into pages, without a word.
 _BROKEN = re.compile(
     r"invalid page offset|corrupted tag list|invalid offset to page|circular reference|invalid value offset"
@@ -34,8 +34,9 @@ _BROKEN = re.compile(
 
 _INCH_UM, _CM_UM = 25400.0, 10000.0
 _DPI_OF_PRINTERS_AND_SCREENS = (1, 72, 75, 90, 96, 100, 120, 150, 200, 240, 254, 300, 360, 400, 600, 720, 1200)
+_APERIO_SIZE = re.compile(r"\bMPP\s*=\s*(\d+(?:\.\d+)?)")
 _PLAUSIBLE_UM = (1e-5, 1000.0)
-_UNIT_UM = {
+UNIT_UM = {
     "pm": 1e-6,
     "å": 1e-4,
     "a": 1e-4,
@@ -56,7 +57,7 @@ _UNIT_UM = {
 
 
 @dataclass(frozen=True)
-class _Layout:
+class Layout:
     """How a series of TIFF directories, or several that are alike, makes pages and channels.
 
     The axes before ``split`` count directories, those from ``split`` on lie inside each directory.
@@ -90,7 +91,7 @@ class _Layout:
     @property
     def inner_pages(self) -> int:
         inner = zip(self.axes[self.split :], self.shape[self.split :])
-        return math.prod(size for axis, size in inner if axis not in _CHANNEL_AXES + "YX")
+        return math.prod(size for axis, size in inner if axis not in CHANNEL_AXES + "YX")
 
     @property
     def series_pages(self) -> int:
@@ -128,23 +129,23 @@ def tiff_page(path: Path, page: int, max_pixels: int) -> tuple[ImageInfo, Decode
         colors = keyframe.photometric in (_PHOTOMETRIC_RGB, _PHOTOMETRIC_YCBCR)
         return info, Decoded(
             array_cyx=np.concatenate(planes) if len(planes) > 1 else planes[0],
-            palette=_palette(file, layout),
+            palette=palette_of(file, layout),
             rgb=bool(colors and info.channels == 3 and len(row) == 1),
             lossy=int(keyframe.compression) in _JPEG_COMPRESSIONS,
         )
 
 
-def _describe(path: Path, file: Any, layout: _Layout, max_pixels: int) -> ImageInfo:
+def _describe(path: Path, file: Any, layout: Layout, max_pixels: int) -> ImageInfo:
     keyframe, (height, width) = layout.series.keyframe, (layout.height, layout.width)
     decoded_at_once = max(height * width * layout.channels, int(keyframe.size), _tile_samples(keyframe))
     check_size(path, height, width, decoded_at_once, max_pixels)
     if keyframe.dtype is None or keyframe.dtype.kind not in "biuf":
         kind = f"samples of type {keyframe.dtype or 'unknown'}"
         raise InputError(path, f"has {kind}", "convert it to integers or floats")
-    palette = _palette(file, layout) is not None
-    orientation = keyframe.tags.valueof(_ORIENTATION_TAG, 1)
+    palette = palette_of(file, layout) is not None
+    orientation = keyframe.tags.valueof(ORIENTATION_TAG, 1)
     orientation = orientation if orientation in range(1, 9) else 1
-    pixel_size = _pixel_size(file, keyframe)
+    pixel_size = pixel_size_of(file, keyframe)
     if orientation >= 5:
         height, width = width, height
         pixel_size = pixel_size and (pixel_size[1], pixel_size[0])
@@ -164,10 +165,19 @@ def _describe(path: Path, file: Any, layout: _Layout, max_pixels: int) -> ImageI
     )
 
 
-def _layout(path: Path, file: Any) -> _Layout:
+def _layout(path: Path, file: Any) -> Layout:
+    check_series(path, file)
+    return layout_of(path, alike_series(path, file.series))
+
+
+def check_series(path: Path, file: Any) -> None:
+    """Refuse a file without any image."""
     if not file.series:
         raise InputError(path, "the TIFF file holds no image", "export it again")
-    alike = _alike(path, file.series)
+
+
+def layout_of(path: Path, alike: tuple[Any, ...]) -> Layout:
+    """How series that are alike make pages and channels."""
     series = alike[0]
     keyframe = series.keyframe
     axes, shape = series.get_axes(squeeze=False), tuple(int(size) for size in series.get_shape(squeeze=False))
@@ -180,10 +190,10 @@ def _layout(path: Path, file: Any) -> _Layout:
         raise InputError(path, f"axes {axes} of size {shape} are not understood", "export it as plain TIFF or OME-TIFF")
     split = splits[-1]
     inner_channels = _inner_channels(axes[split:], shape[split:])
-    return _Layout(alike, axes, shape, split, _kept_samples(keyframe, inner_channels))
+    return Layout(alike, axes, shape, split, _kept_samples(keyframe, inner_channels))
 
 
-def _alike(path: Path, all_series: list[Any]) -> tuple[Any, ...]:
+def alike_series(path: Path, all_series: list[Any]) -> tuple[Any, ...]:
     """The first image and those that are further pages of it; refuses others unless they are small copies."""
     first, others = all_series[0], all_series[1:]
     if first.kind in ("generic", "uniform"):
@@ -192,7 +202,7 @@ def _alike(path: Path, all_series: list[Any]) -> tuple[Any, ...]:
     else:
         alike = [series for series in all_series if _traits(series) == _traits(first)]
     if first.kind in ("generic", "uniform", "shaped"):
-        strays = [series for series in others if not int(series.keyframe.subfiletype or 0) & _REDUCED]
+        strays = [series for series in others if not int(series.keyframe.subfiletype or 0) & REDUCED]
     else:
         strays = [series for series in others if math.prod(series.shape) >= math.prod(first.shape)]
     strays = [series for series in strays if series not in alike]
@@ -210,7 +220,7 @@ def _traits(series: Any) -> tuple[Any, ...]:
 
 
 def _inner_channels(axes: str, shape: tuple[int, ...]) -> int:
-    return math.prod(size for axis, size in zip(axes, shape) if axis in _CHANNEL_AXES)
+    return math.prod(size for axis, size in zip(axes, shape) if axis in CHANNEL_AXES)
 
 
 def _kept_samples(keyframe: Any, channels: int) -> tuple[int, ...]:
@@ -229,13 +239,13 @@ def _tile_samples(keyframe: Any) -> int:
 def _pages_and_channels(array: Array, axes: str, image_axes: str = "") -> Array:
     """Bring axes in any order to (page, channel, *image_axes)."""
     image = [axes.index(axis) for axis in image_axes]
-    channels = [i for i, axis in enumerate(axes) if axis in _CHANNEL_AXES]
+    channels = [i for i, axis in enumerate(axes) if axis in CHANNEL_AXES]
     pages = [i for i in range(len(axes)) if i not in channels + image]
     count = [math.prod(array.shape[i] for i in group) for group in (pages, channels)]
     return array.transpose(pages + channels + image).reshape(*count, *(array.shape[i] for i in image))
 
 
-def _decode_directory(path: Path, file: Any, layout: _Layout, series: Any, number: int) -> Array:
+def _decode_directory(path: Path, file: Any, layout: Layout, series: Any, number: int) -> Array:
     """Pixels of one directory, axes (page, channel, Y, X)."""
     keyframe = series.keyframe
     handle = file.filehandle
@@ -261,7 +271,7 @@ def _decode_directory(path: Path, file: Any, layout: _Layout, series: Any, numbe
     return kept
 
 
-def _palette(file: Any, layout: _Layout) -> NDArray[np.uint8] | None:
+def palette_of(file: Any, layout: Layout) -> NDArray[np.uint8] | None:
     """Colour table, N x 3; none for ImageJ, which stores there how it shows grey values on the screen."""
     keyframe = layout.series.keyframe
     table = keyframe.colormap
@@ -273,38 +283,42 @@ def _palette(file: Any, layout: _Layout) -> NDArray[np.uint8] | None:
     return np.ascontiguousarray(colors.astype(np.uint8))
 
 
-def _pixel_size(file: Any, keyframe: Any) -> tuple[float, float] | None:
+def pixel_size_of(file: Any, keyframe: Any, image: int = 0) -> tuple[float, float] | None:
+    """Micrometres per pixel, (y, x), of one image of the file, if the file states a real size."""
     if file.is_ome:
-        return _ome_pixel_size(file.ome_metadata or "")
+        return _ome_pixel_size(file.ome_metadata or "", image)
+    if file.is_svs and (stated := _APERIO_SIZE.search(keyframe.description)):
+        return plausible_size(float(stated[1]), float(stated[1]))
     resolution = [keyframe.tags.valueof(tag) for tag in ("YResolution", "XResolution")]
     if not all(isinstance(ratio, tuple) and len(ratio) == 2 and all(ratio) for ratio in resolution):
         return None
     per_unit = [numerator / denominator for numerator, denominator in resolution]
     if file.is_imagej:
-        unit = _UNIT_UM.get(str((file.imagej_metadata or {}).get("unit", "")).strip().lower())
+        unit = UNIT_UM.get(str((file.imagej_metadata or {}).get("unit", "")).strip().lower())
     else:
         code = int(keyframe.tags.valueof("ResolutionUnit", 2) or 0)
         unit = {2: _INCH_UM, 3: _CM_UM}.get(code)
         dpi = [value * _INCH_UM / (unit or 1) for value in per_unit]
         if all(any(abs(value - usual) < 0.01 * usual for usual in _DPI_OF_PRINTERS_AND_SCREENS) for value in dpi):
             return None
-    return _plausible(unit / per_unit[0], unit / per_unit[1]) if unit else None
+    return plausible_size(unit / per_unit[0], unit / per_unit[1]) if unit else None
 
 
-def _ome_pixel_size(xml: str) -> tuple[float, float] | None:
-    tag = re.search(r"<(?:\w+:)?Pixels\b[^>]*>", xml)
-    found = dict(re.findall(r'\b(PhysicalSize\w+)\s*=\s*"([^"]*)"', tag[0])) if tag else {}
+def _ome_pixel_size(xml: str, image: int) -> tuple[float, float] | None:
+    tags = re.findall(r"<(?:\w+:)?Pixels\b[^>]*>", xml)
+    found = dict(re.findall(r'\b(PhysicalSize\w+)\s*=\s*"([^"]*)"', tags[image])) if image < len(tags) else {}
     sizes = []
     for axis in "YX":
-        unit = _UNIT_UM.get(html.unescape(found.get(f"PhysicalSize{axis}Unit", "um")).strip().lower())
+        unit = UNIT_UM.get(html.unescape(found.get(f"PhysicalSize{axis}Unit", "um")).strip().lower())
         try:
             sizes.append(float(found.get(f"PhysicalSize{axis}", "")) * (unit or math.nan))
         except ValueError:
             return None
-    return _plausible(sizes[0], sizes[1])
+    return plausible_size(sizes[0], sizes[1])
 
 
-def _plausible(y: float, x: float) -> tuple[float, float] | None:
+def plausible_size(y: float, x: float) -> tuple[float, float] | None:
+    """A pixel size in micrometres, or None where it cannot be one of a microscope."""
     low, high = _PLAUSIBLE_UM
     return (y, x) if low <= y <= high and low <= x <= high else None
 
@@ -323,21 +337,36 @@ def _collect(record: logging.LogRecord) -> bool:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """Open a TIFF file; what is wrong with it becomes an InputError, also what tifffile would only log."""
+def listening(path: Path) -> Iterator[None]:
+    """While septa uses a TIFF file, what is wrong with it becomes an InputError, also what tifffile would only log."""
     tifffile.logger().addFilter(_collect)
     messages: list[str] = []
     token = _messages.set(messages)
     try:
         with decoding(path, "tiff"):
-            # Other files that the metadata names are left alone: one file is one image.
-            with tifffile.TiffFile(path, _multifile=False) as file:
-                _ = file.series
-                _check_messages(path, messages)
-                yield file
+            yield
             _check_messages(path, messages)
     finally:
         _messages.reset(token)
+
+
+def open_file(path: Path) -> Any:
+    """Open a TIFF file while `listening`."""
+    # Other files that the metadata names are left alone: one file is one image.
+    file = tifffile.TiffFile(path, _multifile=False)
+    try:
+        _ = file.series
+        _check_messages(path, _messages.get() or [])
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    with listening(path), open_file(path) as file:
+        yield file
 
 
 def _check_messages(path: Path, messages: list[str]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -24,6 +24,9 @@ class Normalization:
         "dataset": constants of the training set, the same for every image. "image": constants found in each image.
     offset, scale
         One number per channel, in units of the image, ``scale`` > 0; empty for kind "image".
+    curve
+        0: values stay in proportion. Above: they are compressed as by ``asinh(curve * value)``, so that dim objects
+        keep their contrast beside very bright ones; 0 and 2 stay where they are.
 
     Raises
     ------
@@ -40,6 +43,7 @@ class Normalization:
     kind: Literal["dataset", "image"]
     offset: tuple[float, ...] = ()
     scale: tuple[float, ...] = ()
+    curve: float = 0.0
 
     def __post_init__(self) -> None:
         if self.kind not in ("dataset", "image"):
@@ -49,6 +53,8 @@ class Normalization:
             raise ValueError(f"kind 'dataset' has an offset and a scale per channel, 'image' none; not {counts}")
         if not all(map(math.isfinite, (*self.offset, *self.scale))) or any(scale <= 0 for scale in self.scale):
             raise ValueError(f"offsets are finite and scales above 0, not {self.offset} and {self.scale}")
+        if not 0 <= self.curve < math.inf:
+            raise ValueError(f"a curve is at least 0, not {self.curve}")
 
     def resolve(self, image_cyx: NDArray[Any]) -> Normalization:
         """Constants for one image, to be applied to all of its tiles.
@@ -68,12 +74,19 @@ class Normalization:
         """
         if self.kind == "dataset":
             return self
-        ranges = [robust_range(plane_yx, _LOW, _HIGH) for plane_yx in image_cyx]
+        steps = sampling(image_cyx.shape[1:])
+        return self.resolve_samples([plane_yx[:: steps[0], :: steps[1]] for plane_yx in image_cyx])
+
+    def resolve_samples(self, samples: Sequence[NDArray[Any]]) -> Normalization:
+        """As `resolve`, from the pixels of each channel on the grid of `sampling`: for an image that is not held whole."""
+        if self.kind == "dataset":
+            return self
+        ranges = [_percentiles(values, _LOW, _HIGH) for values in samples]
         scales = (((high - low) / 2) or 1.0 for low, high in ranges)
-        return Normalization("dataset", tuple(low for low, _ in ranges), tuple(scales))
+        return Normalization("dataset", tuple(low for low, _ in ranges), tuple(scales), self.curve)
 
     def apply(self, image_cyx: NDArray[Any], out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
-        """Normalise: ``(image - offset) / scale``.
+        """Normalise: ``(image - offset) / scale``, compressed by the curve.
 
         Parameters
         ----------
@@ -107,11 +120,15 @@ class Normalization:
             else:
                 # float32 would round wider types before the offset is taken off.
                 np.divide(np.subtract(plane, offset, dtype=np.float64), scale, out=result, casting="same_kind")
+        if self.curve:
+            np.multiply(out, np.float32(self.curve / 2), out=out)
+            np.arcsinh(out, out=out)
+            np.multiply(out, np.float32(2 / math.asinh(self.curve)), out=out)
         return out
 
     def to_json(self) -> dict[str, Any]:
         """Everything as a dictionary of JSON values; the inverse of `from_json`."""
-        return {"kind": self.kind, "offset": list(self.offset), "scale": list(self.scale)}
+        return {"kind": self.kind, "offset": list(self.offset), "scale": list(self.scale), "curve": self.curve}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Normalization:
@@ -124,7 +141,7 @@ class Normalization:
         """
         try:
             offset, scale = (tuple(float(value) for value in values[key]) for key in ("offset", "scale"))
-            return cls(values["kind"], offset, scale)
+            return cls(values["kind"], offset, scale, float(values.get("curve", 0)))
         except (KeyError, TypeError) as error:
             raise ValueError(f"not a normalisation: {values!r}") from error
 
@@ -146,10 +163,26 @@ def robust_range(plane_yx: NDArray[Any], low: float, high: float) -> tuple[float
     >>> robust_range(np.arange(101).reshape(1, -1), 1, 99)
     (1.0, 99.0)
     """
-    step = max(1, math.ceil(math.sqrt(plane_yx.size / _SAMPLED)))
+    steps = sampling(plane_yx.shape)
+    return _percentiles(plane_yx[:: steps[0], :: steps[1]], low, high)
+
+
+def sampling(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Every how many rows and columns of a plane ``(Y, X)`` are looked at: all of them up to 4 million pixels.
+
+    Examples
+    --------
+    >>> sampling((512, 512)), sampling((40_000, 30_000))
+    ((1, 1), (17, 17))
+    """
+    step = max(1, math.ceil(math.sqrt(math.prod(shape) / _SAMPLED)))
     # A thin plane keeps its short side whole, so that enough pixels remain.
-    steps = [step if side >= step * step else 1 for side in plane_yx.shape]
-    values = plane_yx[:: steps[0], :: steps[1]].ravel()
+    y, x = (step if side >= step * step else 1 for side in shape)
+    return y, x
+
+
+def _percentiles(values: NDArray[Any], low: float, high: float) -> tuple[float, float]:
+    values = values.ravel()
     if values.dtype.kind == "f":
         values = values[np.isfinite(values)]
     if values.size == 0:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septa.errors import InputError
-from septa.images._info import MAX_PIXELS, Array, Decoded, ImageInfo, check_page, upright
+from septa.images._info import MAX_PIXELS, Array, Decoded, ImageInfo, check_page, dtype_as_read, upright
 from septa.images._raster import raster_info, raster_page
 from septa.images._tiff import tiff_info, tiff_page
 
@@ -198,11 +198,7 @@ def _format(path: Path) -> str:
 
 def _as_read(info: ImageInfo) -> ImageInfo:
     """Replace the type on disk by the one that `read_image` returns."""
-    types = {"?": np.uint8, "e": np.float32, "l": np.float64, "q": np.float64, "L": np.float64, "Q": np.float64}
-    stored = info.dtype
-    if stored.char in "lL" and stored.itemsize == 4:
-        return info
-    return replace(info, dtype=np.dtype(types.get(stored.char, stored)))
+    return replace(info, dtype=dtype_as_read(info.dtype))
 
 
 def _look_up(palette: NDArray[np.uint8], indices: Array) -> NDArray[np.uint8]:

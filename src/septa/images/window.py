@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -35,10 +36,35 @@ def mirrored_window(
     >>> mirrored_window(np.array([[0, 1, 2]]), (0, -3), (1, 6))
     array([[1, 2, 1, 0, 1, 2, 1, 0, 1]])
     """
-    (y_slice, y_index), (x_slice, x_index) = (
-        _mirror(begin, end, size) for begin, end, size in zip(begin_yx, end_yx, array.shape[-2:])
+    y, x = array.shape[-2:]
+
+    def read(rows: tuple[int, int], columns: tuple[int, int]) -> NDArray[Any]:
+        return np.array(array[..., slice(*rows), slice(*columns)], dtype, order="C")
+
+    return read_mirrored(read, (y, x), begin_yx, end_yx)
+
+
+def read_mirrored(
+    read: Callable[[tuple[int, int], tuple[int, int]], NDArray[Any]],
+    size_yx: tuple[int, int],
+    begin_yx: tuple[int, int],
+    end_yx: tuple[int, int],
+) -> NDArray[Any]:
+    """As `mirrored_window`, of an image that is not in memory.
+
+    Parameters
+    ----------
+    read
+        Gives rows and columns, each as (first, end) inside the image, as a new array whose last two axes they are.
+    size_yx
+        Of the image.
+    begin_yx, end_yx
+        As for `mirrored_window`.
+    """
+    (rows, y_index), (columns, x_index) = (
+        _mirror(begin, end, size) for begin, end, size in zip(begin_yx, end_yx, size_yx)
     )
-    window = np.array(array[..., y_slice, x_slice], dtype, order="C")
+    window = read(rows, columns)
     if y_index is not None:
         window = np.take(window, y_index, axis=-2)
     if x_index is not None:
@@ -46,12 +72,12 @@ def mirrored_window(
     return np.ascontiguousarray(window)
 
 
-def _mirror(begin: int, end: int, size: int) -> tuple[slice, NDArray[np.int64] | None]:
+def _mirror(begin: int, end: int, size: int) -> tuple[tuple[int, int], NDArray[np.int64] | None]:
     """The part of an axis that mirrored positions begin..end touch, and their index within it (None: all, in order)."""
     if begin >= 0 and end <= size:
-        return slice(begin, end), None
+        return (begin, end), None
     period = max(2 * (size - 1), 1)
     index = np.arange(begin, end) % period
     index = np.minimum(index, period - index) if size > 1 else np.zeros_like(index)
     first = int(index.min())
-    return slice(first, int(index.max()) + 1), index - first
+    return (first, int(index.max()) + 1), index - first

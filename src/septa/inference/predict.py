@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from septa.images.normalize import Normalization
-from septa.images.window import mirrored_window
 from septa.inference.engines import Engine
 from septa.inference.tiling import Tile
+
+Reader = Callable[[tuple[int, int], tuple[int, int]], NDArray[Any]]
+"""Gives the window of an image from its first row and column to those behind it, raw values ``CYX``. Where it lies
+outside the image, which only valid nets ask for, it is mirrored; see `septa.images.window`."""
 
 Consumer = Callable[[tuple[slice, slice], NDArray[np.float32]], None]
 """Receives the index of a core in the image and its logits ``KYX`` float32."""
@@ -18,7 +22,7 @@ Consumer = Callable[[tuple[slice, slice], NDArray[np.float32]], None]
 
 def predict_tiles(
     engine: Engine,
-    image_cyx: NDArray[np.generic],
+    read: Reader,
     normalization: Normalization,
     tiles: Sequence[Tile],
     consume: Consumer,
@@ -29,8 +33,8 @@ def predict_tiles(
     ----------
     engine
         Executes the net.
-    image_cyx
-        The image in raw values, ``CYX``; only a window of it is normalised at a time.
+    read
+        Gives each window in raw values; only one of them is normalised at a time.
     normalization
         Constants, already resolved for this image.
     tiles
@@ -39,6 +43,5 @@ def predict_tiles(
         Receives each core.
     """
     for tile in tiles:
-        window_cyx = mirrored_window(image_cyx, tile.begin, tile.end)
-        logits_kyx = engine(normalization.apply(window_cyx))
+        logits_kyx = engine(normalization.apply(read(tile.begin, tile.end)))
         consume(tile.core, logits_kyx[(slice(None), *tile.core_in_output)])

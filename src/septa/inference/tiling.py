@@ -22,6 +22,10 @@ MEMORY = 2 * 2**30
 """Bytes of activations that a tile may take when nothing else is said."""
 
 
+Region = tuple[tuple[int, int], tuple[int, int]]
+"""First row and column of a part of an image, and those behind it."""
+
+
 @dataclass(frozen=True)
 class Span:
     """Half-open range of rows or columns: the core that is kept and the window that is read for it.
@@ -76,8 +80,9 @@ def plan(
     margin: int = 0,
     surplus: int = 0,
     least: int = 0,
+    region: Region | None = None,
 ) -> list[Tile]:
-    """Tiles whose cores cover an image of ``height`` x ``width`` pixels exactly once, row by row.
+    """Tiles whose cores cover an image of ``height`` x ``width`` pixels, or a region of it, exactly once, row by row.
 
     Parameters
     ----------
@@ -94,11 +99,13 @@ def plan(
         larger than a multiple of ``multiple``. The halo is then not used.
     least
         Smallest side of a window, pixels, a multiple of ``multiple``, where several are needed and the image has it.
+    region
+        All of the image when not given; else from `aligned`, or of an equal grid.
 
     Raises
     ------
     ValueError
-        A tile of this size has no room for a core, or the image is empty.
+        A tile of this size has no room for a core, or the image or the region is empty or not on the grid.
 
     Examples
     --------
@@ -108,11 +115,33 @@ def plan(
     """
     if min(height, width) < 1:
         raise ValueError(f"an image has at least one pixel, got {height} x {width}")
+    parts = zip((height, width), *(region or ((0, 0), (height, width))))
+    axes = [_checked(size, begin, end, multiple) for size, begin, end in parts]
     if margin:
-        rows, columns = (_valid_spans(size, margin, multiple, surplus, tile, least) for size in (height, width))
+        rows, columns = (_valid_spans(*axis, margin, multiple, surplus, tile, least) for axis in axes)
     else:
-        rows, columns = (_spans(size, halo, multiple, tile, least) for size in (height, width))
+        rows, columns = (_spans(*axis, halo, multiple, tile, least) for axis in axes)
     return [Tile(y, x) for y in rows for x in columns]
+
+
+def aligned(region: Region, size: tuple[int, int], multiple: int) -> Region:
+    """The smallest region that holds another and begins and ends at multiples, or where the image ends.
+
+    Examples
+    --------
+    >>> aligned(((5, 0), (30, 33)), (100, 33), 16)
+    ((0, 0), (32, 33))
+    """
+    (top, left), (bottom, right) = region
+    begin = (top // multiple * multiple, left // multiple * multiple)
+    ends = (min(side, -(-end // multiple) * multiple) for end, side in zip((bottom, right), size))
+    return begin, (next(ends), next(ends))
+
+
+def _checked(size: int, begin: int, end: int, multiple: int) -> tuple[int, int, int]:
+    if not 0 <= begin < end <= size or begin % multiple or (end % multiple and end != size):
+        raise ValueError(f"{begin} to {end} of {size} is no region on a grid of {multiple}")
+    return size, begin, end
 
 
 class Net(Protocol):
@@ -132,7 +161,7 @@ class Net(Protocol):
     def output_size(self, size: int) -> int: ...
 
 
-def plan_for(net: Net, height: int, width: int, tile: int | None = None) -> list[Tile]:
+def plan_for(net: Net, height: int, width: int, tile: int | None = None, region: Region | None = None) -> list[Tile]:
     """As `plan`, for a net; the tile is chosen from the memory when not given, and no less than `least_for`."""
     surplus, least = _surplus(net), least_for(net)
     if tile is None:
@@ -140,7 +169,7 @@ def plan_for(net: Net, height: int, width: int, tile: int | None = None) -> list
         tile = max(tile, least)
     return plan(
         height, width, halo=net.halo, multiple=net.multiple, tile=tile, margin=net.margin, surplus=surplus,
-        least=_steady(net),
+        least=_steady(net), region=region,
     )  # fmt: skip
 
 
@@ -168,40 +197,45 @@ def auto_tile(*, halo: int, multiple: int, bytes_per_pixel: int, memory: int = M
     return max(least_tile(halo, multiple, surplus), side // multiple * multiple)
 
 
-def _spans(size: int, halo: int, multiple: int, tile: int, least: int) -> list[Span]:
-    if size <= tile:
-        return [Span((0, size), (0, size))]
+def _spans(size: int, begin: int, end: int, halo: int, multiple: int, tile: int, least: int) -> list[Span]:
+    low, high = _window(size, begin, end, halo, multiple, least)
+    if high - low <= tile:
+        return [Span((begin, end), (low, high))]
     room = (tile - 2 * halo) // multiple * multiple
     if room < multiple:
         needed = least_tile(halo, multiple)
         raise ValueError(f"a tile of {tile} pixels has no room for a core: with a halo of {halo} it needs {needed}")
-    count = math.ceil(size / room)
-    core = math.ceil(math.ceil(size / count) / multiple) * multiple
-    spans = []
-    for start in range(0, size, core):
-        end = min(start + core, size)
-        low, high = max(0, start - halo), min(size, end + halo)
-        high = max(high, min(size, low + least))
-        low = min(low, max(0, (high - least) // multiple * multiple))
-        spans.append(Span((start, end), (low, high)))
-    return spans
+    count = math.ceil((end - begin) / room)
+    core = math.ceil(math.ceil((end - begin) / count) / multiple) * multiple
+    cores = [(start, min(start + core, end)) for start in range(begin, end, core)]
+    return [Span(core, _window(size, *core, halo, multiple, least)) for core in cores]
 
 
-def _valid_spans(size: int, margin: int, multiple: int, surplus: int, tile: int, least: int) -> list[Span]:
+def _window(size: int, start: int, end: int, halo: int, multiple: int, least: int) -> tuple[int, int]:
+    """A core with its halo, at least as long as the least where the image has it."""
+    low, high = max(0, start - halo), min(size, end + halo)
+    high = max(high, min(size, low + least))
+    return min(low, max(0, (high - least) // multiple * multiple)), high
+
+
+def _valid_spans(
+    size: int, begin: int, end: int, margin: int, multiple: int, surplus: int, tile: int, least: int
+) -> list[Span]:
     """As `_spans`; a window is as long as the net's smallest input whose output holds the core."""
     room = (tile - 2 * margin - surplus) // multiple * multiple
     if room < multiple:
         needed = least_tile(margin, multiple, surplus)
         raise ValueError(f"a tile of {tile} pixels has no room for a core: with a margin of {margin} it needs {needed}")
-    count = math.ceil(max(1, size - surplus) / room)
-    core = math.ceil(math.ceil(max(1, size - surplus) / count) / multiple) * multiple
-    starts = range(0, max(1, size - surplus), core)
-    ends = [*starts[1:], size]
+    length = max(1, end - begin - surplus)
+    count = math.ceil(length / room)
+    core = math.ceil(math.ceil(length / count) / multiple) * multiple
+    starts = range(begin, begin + length, core)
+    ends = [*starts[1:], end]
     spans = []
-    for start, end in zip(starts, ends):
-        enough = max(end - start, least - 2 * margin) if len(ends) > 1 else end - start
+    for start, stop in zip(starts, ends):
+        enough = stop - start if stop - start == size else max(stop - start, least - 2 * margin)
         output = max(1, math.ceil((enough - surplus) / multiple)) * multiple + surplus
-        spans.append(Span((start, end), (start - margin, start + output + margin), margin))
+        spans.append(Span((start, stop), (start - margin, start + output + margin), margin))
     return spans
 
 

@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from septa.tasks.watershed import watershed
+from septa.kernels import Kernel
+from septa.tasks.watershed import Sides, watershed
 
 Int32 = npt.NDArray[np.int32]
 Float32 = npt.NDArray[np.float32]
@@ -84,13 +85,37 @@ def find_objects(foreground_yx: Float32, inner_yx: Float32, decoding: Decoding) 
     >>> find_objects(foreground_yx, inner_yx, Decoding())
     array([[0, 1, 1, 1, 2, 2, 0]], dtype=int32)
     """
+    return keep_large(fill_holes(grow_objects(foreground_yx, inner_yx, decoding)), decoding.least_pixels)
+
+
+def grow_objects(
+    foreground_yx: Float32, inner_yx: Float32, decoding: Decoding, open_sides: Sides = (False, False, False, False)
+) -> Int32:
+    """Objects of an image, or of a window of one, before their holes are filled and small ones dropped.
+
+    Parameters
+    ----------
+    foreground_yx, inner_yx, decoding
+        As for `find_objects`.
+    open_sides
+        Whether the image goes on beyond the top, bottom, left and right side of the window.
+
+    Returns
+    -------
+    ndarray
+        int32 YX: 0 is background, others are ids with gaps; `UNCERTAIN` where what lies beyond the open sides
+        matters, also for foreground without a seed that touches them. Pixels of one id are of one object in the whole
+        image; those of two ids are so only where seeds meet beyond the window.
+    """
     mask_yx = foreground_yx > decoding.foreground
-    seeds_yx = _regions(mask_yx & (inner_yx > decoding.seed))
+    seeds_yx = regions(mask_yx & (inner_yx > decoding.seed))
     height_yx = np.asarray(cv2.convertScaleAbs(inner_yx, alpha=-255.0, beta=255.0), np.uint8)
-    labels_yx = watershed(height_yx, seeds_yx, mask_yx)
-    alone_yx = _regions(mask_yx & (labels_yx == 0))
-    np.add(alone_yx, labels_yx.max(initial=0), out=labels_yx, where=alone_yx > 0)
-    return keep_large(fill_holes(labels_yx), decoding.least_pixels)
+    labels_yx = watershed(height_yx, seeds_yx, mask_yx, open_sides)
+    np.logical_and(mask_yx, labels_yx == 0, out=mask_yx)
+    if mask_yx.any():
+        alone_yx = regions(mask_yx)
+        np.add(alone_yx, seeds_yx.max(initial=0), out=labels_yx, where=mask_yx)
+    return labels_yx
 
 
 def fill_holes(labels_yx: Int32) -> Int32:
@@ -103,20 +128,56 @@ def fill_holes(labels_yx: Int32) -> Int32:
     """
     if not labels_yx.size:
         return labels_yx
-    count, holes_yx = cv2.connectedComponents((labels_yx == 0).astype(np.uint8), connectivity=4)
+    regions_yx = regions(labels_yx == 0)
+    low, high = owners(labels_yx, regions_yx)
+    owner = np.where(low == high, high, 0)
+    for edge in (regions_yx[0], regions_yx[-1], regions_yx[:, 0], regions_yx[:, -1]):
+        owner[edge] = 0
+    return np.where(labels_yx == 0, owner[regions_yx], labels_yx)
+
+
+def owners(labels_yx: Int32, regions_yx: Int32) -> tuple[Int32, Int32]:
+    """The lowest and the highest id among the objects that each region of background touches.
+
+    Parameters
+    ----------
+    labels_yx
+        int32 YX, objects are above 0.
+    regions_yx
+        int32 YX, regions 1..n, 0 elsewhere.
+
+    Returns
+    -------
+    tuple
+        Two int32 arrays of length n + 1; where a region touches none, the highest is 0 and the lowest the highest
+        int32.
+
+    Examples
+    --------
+    >>> low, high = owners(np.array([[4, 0, 7, 0]], np.int32), np.array([[0, 1, 0, 2]], np.int32))
+    >>> low[1:], high[1:]
+    (array([4, 7], dtype=int32), array([7, 7], dtype=int32))
+    """
+    count = int(regions_yx.max(initial=0)) + 1
     low, high = np.full(count, np.iinfo(np.int32).max, np.int32), np.zeros(count, np.int32)
-    whole, first, last = slice(None), slice(None, -1), slice(1, None)
-    for here, there in (((first, whole), (last, whole)), ((whole, first), (whole, last))):
-        for one, other in ((here, there), (there, here)):
-            touch = (holes_yx[one] > 0) & (labels_yx[other] > 0)
-            holes, owners = holes_yx[one][touch], labels_yx[other][touch]
-            np.minimum.at(low, holes, owners)
-            np.maximum.at(high, holes, owners)
-    for edge in (holes_yx[0], holes_yx[-1], holes_yx[:, 0], holes_yx[:, -1]):
-        low[edge] = 0
-    owner = np.where(low == high, high, 0).astype(np.int32)
-    owner[0] = 0
-    return np.where(labels_yx == 0, owner[holes_yx], labels_yx)
+    _find_owners(np.ascontiguousarray(labels_yx), np.ascontiguousarray(regions_yx), low, high)
+    return low, high
+
+
+@Kernel
+def _find_owners(labels_yx: Int32, regions_yx: Int32, low: Int32, high: Int32) -> None:
+    rows, columns = labels_yx.shape
+    for y in range(rows):
+        for x in range(columns):
+            label = labels_yx[y, x]
+            if label <= 0:
+                continue
+            for row, column in ((y - 1, x), (y, x - 1), (y, x + 1), (y + 1, x)):
+                if 0 <= row < rows and 0 <= column < columns:
+                    region = regions_yx[row, column]
+                    if region > 0:
+                        low[region] = min(low[region], label)
+                        high[region] = max(high[region], label)
 
 
 def keep_large(labels_yx: Int32, least_pixels: int) -> Int32:
@@ -133,5 +194,6 @@ def keep_large(labels_yx: Int32, least_pixels: int) -> Int32:
     return np.where(kept, np.cumsum(kept), 0).astype(np.int32)[labels_yx]
 
 
-def _regions(mask_yx: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
-    return np.asarray(cv2.connectedComponents(mask_yx.astype(np.uint8), connectivity=4)[1], np.int32)
+def regions(mask_yx: npt.NDArray[np.bool_]) -> Int32:
+    """The 4-connected regions of a mask, int32 YX, numbered from 1."""
+    return np.asarray(cv2.connectedComponents(mask_yx.view(np.uint8), connectivity=4)[1], np.int32)

@@ -1,0 +1,190 @@
+"""What a store holds: one image of the output, its pyramid and its blocks."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+Kind = Literal["labels", "probabilities"]
+BlockIndex = tuple[int, int, int, int]
+"""(t, z, by, bx): numbers of the block along these axes; 0 along an axis that the image does not have."""
+
+_DTYPES = {"labels": ("uint8", "uint16", "uint32", "uint64"), "probabilities": ("float16", "float32")}
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,199}")
+_FIELDS = {"kind", "name", "axes", "shape", "dtype", "block", "chunk", "pixel_size_um", "translation_um", "attributes"}
+
+
+@dataclass(frozen=True)
+class StoreSpec:
+    """One image of a store: labels, or probabilities with a channel axis.
+
+    A block is what is written at once and becomes one shard, a file: ``block`` x ``block`` pixels of one plane, with
+    all channels; less at the lower and right edge of the image.
+
+    Attributes
+    ----------
+    kind
+        "labels" or "probabilities".
+    name
+        Letters, digits, ``_``, ``-`` and ``.``; labels lie in ``labels/NAME``.
+    axes
+        "YX", with T, C, Z before it in this order as the image has them; probabilities have C, labels have not.
+    shape
+        Size along each of ``axes``.
+    dtype
+        uint8, uint16, uint32 or uint64 for labels; float16 or float32 for probabilities.
+    block
+        Side of a block in pixels, the same at every level: even, and a multiple of ``chunk``.
+    chunk
+        Side of the pieces in a shard that a reader can decode alone.
+    pixel_size_um
+        (y, x) micrometres per pixel of level 0; None when unknown.
+    translation_um
+        (y, x) position of the first pixel in micrometres; not written when the pixel size is unknown.
+    attributes
+        What else to keep with the image (model, version, settings), as JSON can hold it.
+
+    Raises
+    ------
+    ValueError
+        Something in it contradicts this.
+
+    Examples
+    --------
+    >>> spec = StoreSpec("labels", "cells", "YX", (1000, 700), np.dtype("uint32"), block=512, chunk=256)
+    >>> spec.levels
+    ((1000, 700), (500, 350), (250, 175))
+    >>> list(spec.blocks(1))
+    [(0, 0, 0, 0)]
+    >>> spec.block_shape(0, (0, 0, 1, 1))
+    (488, 188)
+    """
+
+    kind: Kind
+    name: str
+    axes: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    block: int
+    chunk: int
+    pixel_size_um: tuple[float, float] | None = None
+    translation_um: tuple[float, float] = (0.0, 0.0)
+    attributes: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "dtype", np.dtype(self.dtype))
+        self._check_image()
+        if self.chunk < 1 or self.block < 2 or self.block % 2 or self.block % self.chunk:
+            rule = "the side of a block is even and a multiple of that of a chunk"
+            raise ValueError(f"{rule}, not {self.block} with chunks of {self.chunk}")
+        lengths = [*(self.pixel_size_um or ()), *self.translation_um]
+        if len(lengths) not in (2, 4) or not all(map(math.isfinite, lengths)) or min(self.pixel_size_um or (1,)) <= 0:
+            raise ValueError(f"pixel size and translation are (y, x), not {self.pixel_size_um}, {self.translation_um}")
+        # What is compared with a store on disk has been through JSON once, so this has to go through it too.
+        object.__setattr__(self, "attributes", json.loads(json.dumps(dict(self.attributes), allow_nan=False)))
+
+    def _check_image(self) -> None:
+        if self.kind not in get_args(Kind):
+            raise ValueError(f"kind is labels or probabilities, not {self.kind!r}")
+        if not _NAME.fullmatch(self.name):
+            raise ValueError(f"a name has letters, digits, '_', '-' and '.', not {self.name!r}")
+        wanted = "".join(axis for axis in "TCZYX" if axis in self.axes)
+        if self.axes != wanted or not wanted.endswith("YX") or ("C" in wanted) != (self.kind == "probabilities"):
+            raise ValueError(f"axes of {self.kind} are not {self.axes!r}")
+        if len(self.shape) != len(self.axes) or min(self.shape) < 1:
+            raise ValueError(f"axes {self.axes} and shape {self.shape} do not fit")
+        if self.dtype.name not in _DTYPES[self.kind] or not self.dtype.isnative:
+            raise ValueError(f"{self.kind} are {', '.join(_DTYPES[self.kind])}, not {self.dtype}")
+
+    @property
+    def levels(self) -> tuple[tuple[int, int], ...]:
+        """(Y, X) of every level of the pyramid: halved, rounded up, until it fits into one chunk."""
+        sizes = [(self.shape[-2], self.shape[-1])]
+        while max(sizes[-1]) > self.chunk:
+            sizes.append((-(-sizes[-1][0] // 2), -(-sizes[-1][1] // 2)))
+        return tuple(sizes)
+
+    @property
+    def channels(self) -> int:
+        """Number of channels; 1 for labels."""
+        return self._size("C")
+
+    def level_shape(self, level: int) -> tuple[int, ...]:
+        """Size along each of ``axes`` at a level."""
+        return (*self.shape[:-2], *self.levels[level])
+
+    def grid(self, level: int) -> BlockIndex:
+        """Number of blocks along T, Z, Y and X at a level."""
+        height, width = self.levels[level]
+        return (self._size("T"), self._size("Z"), -(-height // self.block), -(-width // self.block))
+
+    def blocks(self, level: int) -> Iterator[BlockIndex]:
+        """Indices of all blocks of a level, X running fastest."""
+        t, z, y, x = self.grid(level)
+        yield from product(range(t), range(z), range(y), range(x))
+
+    def block_shape(self, level: int, index: BlockIndex) -> tuple[int, ...]:
+        """Shape of the array of a block: ``YX`` for labels, ``CYX`` for probabilities.
+
+        Raises
+        ------
+        IndexError
+            There is no such block.
+        """
+        if len(index) != 4 or not all(0 <= i < count for i, count in zip(index, self.grid(level))):
+            raise IndexError(f"level {level} has {self.grid(level)} blocks (t, z, y, x), so there is none {index}")
+        sides = (min(self.block, size - i * self.block) for i, size in zip(index[2:], self.levels[level]))
+        return (*((self.channels,) if "C" in self.axes else ()), *sides)
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as `from_json` takes it."""
+        return {
+            "kind": self.kind,
+            "name": self.name,
+            "axes": self.axes,
+            "shape": list(self.shape),
+            "dtype": self.dtype.name,
+            "block": self.block,
+            "chunk": self.chunk,
+            "pixel_size_um": None if self.pixel_size_um is None else list(self.pixel_size_um),
+            "translation_um": list(self.translation_um),
+            "attributes": dict(self.attributes),
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> StoreSpec:
+        """Build a spec from what `to_json` returned.
+
+        Raises
+        ------
+        ValueError
+            Something is missing, unknown or of another kind.
+        """
+        if set(values) != _FIELDS:
+            raise ValueError(f"a spec has the fields {', '.join(sorted(_FIELDS))}, not {', '.join(sorted(values))}")
+        pixel_size = values["pixel_size_um"]
+        try:
+            return cls(
+                kind=values["kind"],
+                name=values["name"],
+                axes=values["axes"],
+                shape=tuple(values["shape"]),
+                dtype=np.dtype(values["dtype"]),
+                block=values["block"],
+                chunk=values["chunk"],
+                pixel_size_um=None if pixel_size is None else (float(pixel_size[0]), float(pixel_size[1])),
+                translation_um=(float(values["translation_um"][0]), float(values["translation_um"][1])),
+                attributes=values["attributes"],
+            )
+        except (TypeError, IndexError, AttributeError) as error:
+            raise ValueError(f"a field of the spec has the wrong type ({error})") from error
+
+    def _size(self, axis: str) -> int:
+        return self.shape[self.axes.index(axis)] if axis in self.axes else 1
