@@ -39,7 +39,8 @@ def main() -> None:
                 print(f"{arguments.data / name}: not here, left out")
                 continue
             path = output / f"{name}.septa"
-            model = septa.train(arguments.data / name, path, minutes=minutes * arguments.factor, overwrite=True)
+            limit = minutes * arguments.factor
+            model = septa.train(arguments.data / name, path, overrides=["task=semantic"], minutes=limit, overwrite=True)
             scores = septa.evaluate(model, arguments.data / name)
             waiting = f"{waiting_share(path.with_name(f'{name}-run') / 'log.csv'):.2%}"
             for kind in scores.class_names:

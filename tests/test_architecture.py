@@ -21,10 +21,10 @@ FLOORS = {
     for floor, names in {
         1: "recipe errors runtime kernels",
         2: "images metrics page chart sealed presets measure outlines",
-        3: "inference tasks nets gallery",
+        3: "inference tasks nets gallery calibration scoreboard",
         4: "data layers",
         5: "model report netchart objects",
-        6: "training segment evaluation describe cluster export serve",
+        6: "training segment evaluation describe streaming export serve",
         7: "demo display reproduce",
         8: "cli",
         9: "__init__ __main__",  # the front door: public names, and python -m septa

@@ -169,6 +169,26 @@ def test_object_ids_are_scored_as_objects(tmp_path):
     semantic = evaluate_files(*folders, ids)
     assert semantic.objects == {}
     assert semantic.classes == evaluation.classes
+    told = evaluate_files(*folders, ids, instances=None)
+    assert "task: instances, labels and predictions number objects" in told.notes
+    assert replace(told, notes=()) == replace(evaluation, notes=())
+
+
+def test_masks_against_object_ids_are_scored_as_pixels_unless_told(tmp_path):
+    """A mask is no single object, also where its foreground is 255."""
+    truth = {name: touching(seed) for name, seed in (("a.tif", 0), ("b.tif", 1))}
+    masks = {name: np.where(np.roll(ids, 1, axis=1) > 0, 255, 0) for name, ids in truth.items()}
+    folders, ids = write_folders(tmp_path, truth, masks), Data(encoding="instances")
+    told = evaluate_files(*folders, ids, instances=None)
+    assert told == evaluate_files(*folders, ids)
+    assert told.objects == {}
+    asked = evaluate_files(*folders, ids, instances=True)
+    assert asked.objects["prediction_count"]["pooled"] == 2
+
+
+def test_classes_are_scored_as_pixels_unless_told(tmp_path):
+    folders = write_folders(tmp_path, {"a.png": drawn(4)}, {"a.png": drawn(5)})
+    assert evaluate_files(*folders, instances=None) == evaluate_files(*folders)
 
 
 @pytest.mark.parametrize("values", [(0, 255), (0, 1, 2)], ids=["binary", "classes"])

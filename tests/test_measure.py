@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 
 import numpy as np
 import pytest
@@ -14,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 from skimage.measure import regionprops_table
 
-from septa.measure import ObjectTable, confidence, expected_calibration_error, measure, reliability
+from septa.measure import ObjectTable, confidence, measure
 
 IDS = [0, 0, -1, 1, 2, 70_000, 2**40]
 SIDES = {"min_dims": 2, "max_dims": 2, "min_side": 1, "max_side": 9}
@@ -218,32 +217,6 @@ def test_confidence_tells_sure_objects_from_doubtful_and_leaking_ones():
     np.testing.assert_allclose(confidence(touching, np.repeat([[0.9, 0.7]], 4, axis=0)), [0.9, 0.7])
 
 
-def brute_reliability(sure, right, bins):
-    groups = [[] for _ in range(bins)]
-    for one, correct in zip(sure, right, strict=True):
-        groups[next(k for k in reversed(range(bins)) if one >= k / bins)].append((one, correct))
-    return groups
-
-
-@given(st.lists(st.tuples(st.floats(0, 1) | st.sampled_from([0, 0.1, 0.3, 0.7, 1]), st.booleans())), st.integers(1, 12))
-def test_reliability(objects, bins):
-    sure, right = [one for one, _ in objects], [correct for _, correct in objects]
-    edges, mean, share, count = reliability(sure, right, bins)
-    groups = brute_reliability(sure, right, bins)
-    np.testing.assert_array_equal(edges, [k / bins for k in range(bins + 1)])
-    assert count.tolist() == [len(group) for group in groups]
-    error = 0.0
-    for k, group in enumerate(groups):
-        if not group:
-            assert math.isnan(mean[k])
-            assert math.isnan(share[k])
-            continue
-        expected = sum(one for one, _ in group) / len(group), sum(correct for _, correct in group) / len(group)
-        assert (mean[k], share[k]) == pytest.approx(expected)
-        error += abs(expected[0] - expected[1]) * len(group) / len(objects)
-    assert expected_calibration_error(sure, right, bins) == pytest.approx(error)
-
-
 def test_csv_reads_back_as_the_same_numbers():
     labels = blobs((60, 60), 12, 3)
     image_cyx = np.random.default_rng(0).normal(size=(2, 60, 60)).astype(np.float32)
@@ -306,9 +279,6 @@ ONES = np.ones((2, 3), int)
         (lambda: confidence(ONES, ONES), "floats of the labels' shape"),
         (lambda: confidence(ONES, np.full((2, 3), 255.0)), "0..1, got 255.0 to 255.0"),
         (lambda: confidence(ONES, np.full((2, 3), np.nan)), "0..1, got nan"),
-        (lambda: reliability([0.5], []), r"\(1,\) and \(0,\)"),
-        (lambda: reliability([1.5], [True]), "1.5"),
-        (lambda: reliability([0.5], [True], bins=0), "at least one bin"),
     ],
 )
 def test_unusable_arguments_are_refused(call, message):

@@ -54,6 +54,7 @@ def test_a_preset_tells_what_it_is_and_why(name: str) -> None:
         (
             "isbi",
             {
+                "task": "semantic",
                 "net.depth": 3,
                 "net.width": 64,
                 "net.padding": "same",
@@ -76,6 +77,7 @@ def test_a_preset_tells_what_it_is_and_why(name: str) -> None:
         (
             "glas",
             {
+                "task": "semantic",
                 "data.resize": [128, 128],
                 "data.normalization": "unit",
                 "net.depth": 4,
@@ -90,6 +92,7 @@ def test_a_preset_tells_what_it_is_and_why(name: str) -> None:
         (
             "oct",
             {
+                "task": "semantic",
                 "net.depth": 3,
                 "net.width": 64,
                 "net.padding": "valid",
@@ -105,6 +108,7 @@ def test_a_preset_tells_what_it_is_and_why(name: str) -> None:
         (
             "carvana",
             {
+                "task": "semantic",
                 "net.depth": 4,
                 "net.width": 64,
                 "net.norm": "batch",

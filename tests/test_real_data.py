@@ -16,7 +16,7 @@ DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 def test_a_few_minutes_on_real_images(name: str, minutes: float, least: float, tmp_path: Path) -> None:
     if not (DATA / name).is_dir():
         pytest.skip(f"{DATA / name} is not here")
-    model = septa.train(DATA / name, tmp_path / f"{name}.septa", minutes=minutes)
+    model = septa.train(DATA / name, tmp_path / f"{name}.septa", overrides=["task=semantic"], minutes=minutes)
     scores = septa.evaluate(model, DATA / name)
     assert len(scores.images) == len(model.provenance["validation"]) > 0
     assert scores.summary["dice"] >= least

@@ -1,4 +1,4 @@
-"""The main job with nothing but the package: synthetic cells are drawn, trained on, segmented and evaluated."""
+"""The main job with nothing but the package: touching cells are drawn, learned, segmented one by one and scored."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from septa.training.run import train_steps
 MARK = "septa-demo.txt"
 """File that tells a folder to be the demo's own."""
 COUNT, HELD_OUT, SIZE, SEED = 24, 6, (256, 256), 0
+STEPS = 600
+"""Most steps of the training."""
 
 
 def run_demo(console: Console, folder: Path, *, minutes: float, overwrite: bool) -> None:
@@ -44,7 +46,7 @@ def run_demo(console: Console, folder: Path, *, minutes: float, overwrite: bool)
     request = Request(
         data,
         model_path,
-        overrides=(f"training.minutes={minutes}", "training.steps=600"),
+        overrides=(f"training.minutes={minutes}", f"training.steps={STEPS}"),
         overwrite=overwrite,
         command=f"septa demo {folder}",
     )
@@ -57,9 +59,11 @@ def run_demo(console: Console, folder: Path, *, minutes: float, overwrite: bool)
         if isinstance(result, Failed):
             raise result.error
     console.print("4. comparing them with the truth", highlight=False)
-    evaluation = evaluate_files(labels, held_out / "labels")
+    evaluation = evaluate_files(labels, held_out / "labels", instances=True)
     console.print(evaluation.table())
-    console.print(f"mean Dice on held-out images: {evaluation.summary['dice']:.4f}", highlight=False)
+    there, found = (evaluation.objects[key]["pooled"] for key in ("truth_count", "prediction_count"))
+    scores = "F1 of cells at IoU 0.5 {f1_50:.4f}, mean Dice {dice:.4f}".format_map(evaluation.summary)
+    console.print(f"held-out images: {there:.0f} cells, {found:.0f} found, {scores}", highlight=False)
     console.print(f"report: {done.report}", highlight=False, markup=False)
     console.print(
         "next, with your own folder of images/ and labels/:  septa train YOUR_FOLDER --minutes 10", highlight=False

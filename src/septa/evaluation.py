@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from septa.calibration import Judged, calibration, judge
 from septa.data.fingerprint import digest_array
 from septa.data.folder import Pair, find_pairs, read_pair_image, read_pair_labels
 from septa.data.labels import LabelMapping, find_mapping
@@ -21,12 +22,12 @@ from septa.metrics.scores import Evaluation, evaluate_labels
 from septa.model import Model
 from septa.objects import OUTLINES
 from septa.recipe import Data
-from septa.segment import OVERLAYS, PROBABILITIES
+from septa.segment import CLASSES, OVERLAYS, PROBABILITIES
 from septa.tasks.instances import Instances
 
 _IMAGE_SUFFIXES = frozenset({".png", ".tif", ".tiff", ".bmp", ".gif", ".jpg", ".jpeg"})
 _LABEL_SUFFIXES = ("_mask", "_label", "_labels", "_seg", "_anno")
-_NO_LABELS = (OVERLAYS, PROBABILITIES, OUTLINES)
+_NO_LABELS = (OVERLAYS, PROBABILITIES, OUTLINES, CLASSES)
 _SHOWN = 20
 
 Scored = tuple[str, NDArray[np.int32], NDArray[np.int32]]
@@ -81,6 +82,7 @@ def evaluate(
     notes = [*pairing.notes, model.labels.describe()]
     skipped = 0
     stack: list[tuple[NDArray[np.int32], NDArray[np.float32]]] = []
+    judged: list[Judged] = []
     instances = isinstance(model.task, Instances)
     _check_extra(extra, model.labels, instances)
     encode = model.labels.objects if instances else model.labels.encode
@@ -95,27 +97,40 @@ def evaluate(
                 truth_yx = encode(read_pair_labels(pair), _where(pair))
                 _same_size(pair.name, truth_yx, image_cyx.shape[1:], pair.image)
                 fitted_cyx = model.fit(image_cyx, pair.image)
-                if NEURITES in extra:
-                    logits_kyx = model.logits(fitted_cyx, tile=tile, device=device, tta=tta)
-                    stack.append((truth_yx, model.task.probabilities(logits_kyx)[1]))
-                    yield pair.name, truth_yx, model.task.decode(logits_kyx)
-                else:
-                    yield pair.name, truth_yx, model.segment(fitted_cyx, tile=tile, device=device, tta=tta)
+                predicted_yx, sure_yx = _segment(model, fitted_cyx, instances or NEURITES in extra, tile, device, tta)
+                if sure_yx is not None and instances:
+                    judged.append(judge(truth_yx, predicted_yx, sure_yx))
+                elif sure_yx is not None:
+                    stack.append((truth_yx, sure_yx))
+                yield pair.name, truth_yx, predicted_yx
             if progress is not None:
                 progress(number + 1, len(pairs))
 
     evaluation = evaluate_labels(
         _at_least_one(scored(), data),
-        model.labels.class_names,
+        model.labels.pixel_names(instances),
         multilabel=model.labels.kind == "multilabel",
         instances=instances,
+        object_classes=model.labels.class_names if model.labels.object_classes > 1 and instances else (),
         extra=[family for family in extra if family != NEURITES],
     )
     if stack:
         evaluation = _with_neurites(evaluation, stack)
+    if instances:
+        evaluation = replace(evaluation, calibration=calibration(judged))
     if skipped:
         notes.append(f"{skipped} of {len(pairs)} images were trained on and are left out (--all scores them too)")
     return replace(evaluation, notes=tuple(notes))
+
+
+def _segment(
+    model: Model, image_cyx: NDArray[Any], sure: bool, tile: int | None, device: str, tta: int | None
+) -> tuple[NDArray[np.int32], NDArray[np.float32] | None]:
+    """Labels, and where it is asked for the probability of class 1, or of foreground."""
+    if not sure:
+        return model.segment(image_cyx, tile=tile, device=device, tta=tta), None
+    logits_kyx = model.logits(image_cyx, tile=tile, device=device, tta=tta)
+    return model.task.predicted(logits_kyx), model.task.probabilities(logits_kyx)[1]
 
 
 def evaluate_files(
@@ -123,7 +138,7 @@ def evaluate_files(
     labels: str | Path,
     settings: Data = Data(),  # noqa: B008 (frozen)
     *,
-    instances: bool = False,
+    instances: bool | None = False,
     extra: Sequence[str] = (),
     max_pixels: int = MAX_PIXELS,
 ) -> Evaluation:
@@ -138,7 +153,7 @@ def evaluate_files(
         What the values mean; found in the labels, not in the predictions, as far as it is not given.
     instances
         Predictions are object ids, and objects are scored. Labels are ids too, or classes whose 4-connected regions
-        are the objects.
+        are the objects. None tells from the files: labels number objects, and so does a prediction.
     extra
         As for `evaluate`; the neurites' thresholds are then those of the prediction, 0 and 1.
     max_pixels
@@ -161,7 +176,10 @@ def evaluate_files(
         return read_labels(path, page, max_pixels=max_pixels)
 
     mapping = find_mapping(((str(right), read(right, page)) for _, _, right, page in pages), settings)
-
+    notes = [f"{len(matched)} pairs of files of equal names", mapping.describe()]
+    if instances is None:
+        instances = mapping.task == "instances" and any(_numbers(read(left, page)) for _, left, _, page in pages)
+        notes += ["task: instances, labels and predictions number objects"] if instances else []
     stack: list[tuple[NDArray[np.int32], NDArray[np.float32]]] = []
     _check_extra(extra, mapping, instances)
 
@@ -177,7 +195,7 @@ def evaluate_files(
                 stack.append((truth_yx, (prediction_yx == 1).astype(np.float32)))
             yield name, truth_yx, prediction_yx
 
-    names = (mapping.class_names[0], "object") if instances and mapping.classes > 2 else mapping.class_names
+    names = mapping.pixel_names(instances)
     evaluation = evaluate_labels(
         scored(),
         names,
@@ -187,8 +205,7 @@ def evaluate_files(
     )
     if stack:
         evaluation = _with_neurites(evaluation, stack)
-    notes = (f"{len(matched)} pairs of files of equal names", mapping.describe())
-    return replace(evaluation, notes=notes)
+    return replace(evaluation, notes=tuple(notes))
 
 
 def has_neurites(labels: LabelMapping) -> bool:
@@ -232,6 +249,11 @@ def _encode_prediction(mapping: LabelMapping, raw: RawLabels, path: Path) -> NDA
 
 def _objects(raw: RawLabels, path: Path) -> NDArray[np.int32]:
     return LabelMapping("instances", ("background", "object"), (0,)).objects(raw, path)
+
+
+def _numbers(raw: RawLabels) -> bool:
+    """Whether a prediction numbers several objects."""
+    return raw.kind == "index" and len(np.unique(raw.array[raw.array > 0])) > 1
 
 
 def _pages(left: Path, right: Path, max_pixels: int) -> int:

@@ -187,55 +187,6 @@ def confidence(labels_yx: Array, foreground_yx: Array) -> Reals:
     return _confidence(_runs(labels_yx), labels_yx, foreground_yx)
 
 
-def reliability(
-    confidence: npt.ArrayLike, correct: npt.ArrayLike, bins: int = 10
-) -> tuple[Reals, Reals, Reals, Integers]:
-    """Compare how sure a net was of objects with how often it was right.
-
-    Parameters
-    ----------
-    confidence, correct
-        One for each object: confidence in 0..1, and whether it is right, as by a match to a true one at an IoU of 0.5.
-    bins
-        Number of intervals of equal width that 0..1 is cut into; each holds its lower edge, the last both.
-
-    Returns
-    -------
-    float64 ``bins + 1`` edges; for each bin the mean confidence and the share correct, float64 and NaN where there is
-    no object, and the number of objects, int64. ValueError for other lengths, no bin, or confidences out of 0..1.
-
-    Examples
-    --------
-    >>> reliability([0.2, 0.6, 1.0], [False, True, False], bins=2)
-    (array([0. , 0.5, 1. ]), array([0.2, 0.8]), array([0. , 0.5]), array([1, 2]))
-    """
-    sure, right = np.asarray(confidence, np.float64), np.asarray(correct, bool)
-    if sure.ndim != 1 or sure.shape != right.shape:
-        raise ValueError(f"confidence and correct must be lists of one length, got {sure.shape} and {right.shape}")
-    if bins < 1 or not ((sure >= 0) & (sure <= 1)).all():
-        raise ValueError(f"expected at least one bin and confidences in 0..1, got {bins} and {sure}")
-    edges = np.arange(bins + 1) / bins
-    place = np.minimum(np.searchsorted(edges, sure, side="right") - 1, bins - 1)
-    number = np.bincount(place, minlength=bins).astype(np.int64)
-    some = np.where(number, number, np.nan)
-    mean = np.bincount(place, weights=sure, minlength=bins) / some
-    return edges, mean, np.bincount(place, weights=right, minlength=bins) / some, number
-
-
-def expected_calibration_error(confidence: npt.ArrayLike, correct: npt.ArrayLike, bins: int = 10) -> float:
-    """Mean distance between confidence and share correct over the bins of `reliability`, weighted by their objects.
-
-    Parameters and errors as there (Naeini et al. 2015, doi 10.1609/aaai.v29i1.9602). In 0..1; 0.0 without objects.
-
-    Examples
-    --------
-    >>> round(expected_calibration_error([0.2, 0.6, 1.0], [False, True, False], bins=2), 6)
-    0.266667
-    """
-    _, mean, share, number = reliability(confidence, correct, bins)
-    return float(np.nansum(number * np.abs(mean - share)) / max(1, number.sum()))
-
-
 @dataclass(frozen=True, eq=False)
 class _Runs:
     """Runs of equal pixels within rows, in raster order, background included."""

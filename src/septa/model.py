@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from septa.errors import InputError, ModelError, RecipeError
 from septa.images.normalize import Normalization, fit_channels
 from septa.images.read import read_image
 from septa.images.resize import resized
+from septa.images.window import mirrored_window
 from septa.images.write import write_bytes
 from septa.inference.engines import Engine, torch_engine
 from septa.inference.predict import Consumer, predict_tiles
@@ -60,9 +62,11 @@ def make_task(recipe: Recipe, labels: LabelMapping, decoding: Decoding = Decodin
     sigmoid = recipe.net.output == "sigmoid"
     try:
         if recipe.task == "instances":
-            if labels.kind == "multilabel" or labels.classes != 2:
+            if (labels.kind != "instances" and labels.classes != 2) or labels.kind == "multilabel":
                 raise ValueError(f"task=instances takes objects of one class, and the labels have {labels.classes}")
-            task: Task = Instances(recipe.instances.encoding, sigmoid, recipe.instances.rim, decoding)
+            task: Task = Instances(
+                recipe.instances.encoding, sigmoid, recipe.instances.rim, decoding, labels.object_classes
+            )
         else:
             task = Semantic(labels.classes, multilabel=labels.kind == "multilabel", sigmoid=sigmoid)
         task.check(recipe.loss)
@@ -209,7 +213,8 @@ class Model:
         """Hand the logits of each core of an image ``CYX`` to ``consume``, at the size that the net sees."""
         _, height, width = image_cyx.shape
         tiles = self._tiles(height, width, tile)
-        predict_tiles(self.engine(device), image_cyx, self.normalization.resolve(image_cyx), tiles, consume)
+        normalization = self.normalization.resolve(image_cyx)
+        predict_tiles(self.engine(device), partial(mirrored_window, image_cyx), normalization, tiles, consume)
 
     def probabilities(
         self,
@@ -322,11 +327,20 @@ class Model:
         ModelError
             The file is missing, no septa model, damaged or changed after it was written.
         """
+        return cls.from_bytes(cls.read(path), path)
+
+    @staticmethod
+    def read(path: str | PathLike[str]) -> bytes:
+        """The bytes of a model file, not looked at; ModelError where it cannot be read."""
         try:
-            data = Path(path).read_bytes()
+            return Path(path).read_bytes()
         except OSError as error:
             reason = (error.strerror or "an error").lower()
             raise ModelError(path, f"cannot be read ({reason})", _NOT_A_MODEL) from None
+
+    @classmethod
+    def from_bytes(cls, data: bytes, path: str | PathLike[str]) -> Model:
+        """As `load`, from the bytes of the file; ``path`` is for messages."""
         header, tensors = sealed.unpack(data, KIND, path)
         try:
             return cls._build(header, tensors)

@@ -65,6 +65,7 @@ class ObjectFiles:
         image_cyx: NDArray[Any],
         foreground_yx: NDArray[np.float32],
         pixel_size_um: tuple[float, float] | None,
+        class_yx: NDArray[np.int32] | None = None,
     ) -> NDArray[np.int32]:
         """Measure the objects of one image, write its outlines, and return its labels without what is dropped.
 
@@ -80,8 +81,17 @@ class ObjectFiles:
             Probability of foreground, for the confidence.
         pixel_size_um
             (y, x) micrometres per pixel, if known.
+        class_yx
+            Class of each object at its pixels, if objects have classes.
         """
-        table = measure(labels_yx, image_cyx, foreground_yx=foreground_yx, pixel_size_um=pixel_size_um)
+        table = measure(
+            labels_yx,
+            image_cyx,
+            foreground_yx=foreground_yx,
+            pixel_size_um=pixel_size_um,
+            class_yx=class_yx,
+            class_names=() if class_yx is None else self.class_names,
+        )
         if self.options.min_confidence is not None:
             kept = table.columns["confidence"] >= self.options.min_confidence
             dropped = table.columns["label"][~kept]

@@ -50,9 +50,10 @@ class Data(Section):
     validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
     channels: Count | None = None
     """Channels given to the net; the largest number found when not given (grey images are then repeated)."""
-    normalization: Literal["dataset", "image", "unit", "imagenet"] = "dataset"
-    """``dataset``: mean and standard deviation of the training set. ``image``: percentiles of each image. ``unit``: the
-    range of the dtype becomes 0..1. ``imagenet``: that, then the mean and deviation that published encoders expect."""
+    normalization: Literal["dataset", "image", "asinh", "unit", "imagenet"] = "dataset"
+    """``dataset``: mean and standard deviation of the training set. ``image``: percentiles of each image.
+    ``asinh``: that, with bright values compressed, for dim objects beside bright ones. ``unit``: the range of the dtype
+    becomes 0..1. ``imagenet``: that, then the mean and deviation that published encoders expect."""
     resize: tuple[Count, Count] | None = None
     """Height and width to which every image is resized before the net; labels get the image's own size again."""
 
@@ -224,8 +225,9 @@ class Recipe(Section):
 
     septa: Literal[1] = 1
     """Version of the recipe format."""
-    task: Literal["auto", "semantic", "instances"] = "semantic"
-    """What labels mean: classes, or objects that are kept apart. ``auto``: instances where the labels are."""
+    task: Literal["auto", "semantic", "instances"] = "auto"
+    """What labels mean: classes, or objects that are kept apart. ``auto``: instances where the labels number objects;
+    a training puts in its place what it stands for."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     data: Data = Data()
     net: Net = Net()

@@ -15,13 +15,14 @@ from septa.chart import Series, line_chart
 from septa.gallery import Panel, gallery_html
 from septa.images.overlay import CLASS_COLORS
 from septa.images.write import write_text
-from septa.metrics.scores import HEADERS, LEVEL, OBJECT_METRICS, OBJECTS_POLICY, Evaluation
+from septa.metrics.scores import OBJECT_METRICS, Evaluation
+from septa.metrics.spread import LEVEL
 from septa.page import BLUE, GREEN, INK, ORANGE, Color, cards, chapters, number, page, plural, table, text, tint
 from septa.page import notes as page_notes
+from septa.scoreboard import calibration_html, foreground_names, range_text, scores_html, thresholds_html
 
 __all__ = ["Panel", "write_report"]
 
-_MAX_ROWS = 500
 _MAX_CURVES = 8
 _SMALL = (350, 180)
 _SMOOTHED_FROM = 40
@@ -49,10 +50,11 @@ def write_report(
     """Write the report of a training as one HTML file that loads nothing from anywhere.
 
     It shows, from top to bottom: the score; what to know about the run; curves of loss, validation score, learning
-    rate, throughput and waiting for data; scores of each class with their intervals and of each image; validation
-    images, worst first, each with truth, prediction and a map of the errors; the recipe with its reasons; facts of
-    the data set, versions and the command. It follows the reader's light or dark setting and works without
-    JavaScript. All text is escaped. The file is written atomically.
+    rate, throughput and waiting for data; scores of each class with their intervals and of each image; of objects the
+    tuned thresholds and how well the confidence is calibrated; validation images, worst first, each with truth,
+    prediction and a map of the errors; the recipe with its reasons; facts of the data set, versions and the command.
+    It follows the reader's light or dark setting and works without JavaScript. All text is escaped. The file is
+    written atomically.
 
     Parameters
     ----------
@@ -89,7 +91,7 @@ def write_report(
         If the file cannot be written.
     """
     curves = _curves(history, evaluation)
-    scores = "" if evaluation is None else _scores(evaluation)
+    scores = "" if evaluation is None else scores_html(evaluation)
     bits = len(evaluation.class_names) if evaluation is not None and evaluation.multilabel else 0
     colors = {} if evaluation is not None and evaluation.objects else _class_colors(evaluation)  # objects: one each
     images = gallery_html(gallery, colors, bits)
@@ -97,7 +99,8 @@ def write_report(
     parts = {
         "Curves": curves,
         "Scores": scores,
-        "Thresholds": _thresholds(tuning or {}, chosen or {}),
+        "Thresholds": thresholds_html(tuning or {}, chosen or {}),
+        "Calibration": "" if evaluation is None else calibration_html(evaluation.calibration),
         "Images": images,
         "Recipe": _recipe(recipe_yaml),
         "Data and set-up": facts,
@@ -126,18 +129,10 @@ def _best(history: Sequence[Row]) -> tuple[float, float] | None:
     return max(_column(history, "score"), key=lambda point: point[1], default=None)
 
 
-def _foreground(evaluation: Evaluation) -> tuple[str, ...]:
-    return evaluation.class_names if evaluation.multilabel else evaluation.class_names[1:]
-
-
 def _class_colors(evaluation: Evaluation | None) -> dict[str, tuple[int, int, int]]:
     """The colour in which the gallery shows each foreground class."""
-    names = () if evaluation is None else _foreground(evaluation)
+    names = () if evaluation is None else foreground_names(evaluation)
     return {name: CLASS_COLORS[i % len(CLASS_COLORS)] for i, name in enumerate(names)}
-
-
-def _range(spread: Mapping[str, float]) -> str:
-    return f"{spread['low']:.3f}–{spread['high']:.3f}"
 
 
 def _summary(history: Sequence[Row], evaluation: Evaluation | None) -> str:
@@ -161,18 +156,19 @@ def _cards(history: Sequence[Row], evaluation: Evaluation | None) -> str:
     entries: list[tuple[str, str, str]] = []
     best = _best(history)
     if evaluation is not None:
-        names = _foreground(evaluation)
+        names = foreground_names(evaluation)
         spread = evaluation.classes[names[0]]["dice"] if len(names) == 1 else None
-        below = f"{LEVEL:.0%} interval {_range(spread)}" if spread else f"mean of {len(names)} classes"
+        below = f"{LEVEL:.0%} interval {range_text(spread)}" if spread else f"mean of {len(names)} classes"
         entries.append(("Dice on validation images", f"{evaluation.summary['dice']:.3f}", below))
         spread = evaluation.classes[names[0]]["iou"] if len(names) == 1 else None
-        below = f"{LEVEL:.0%} interval {_range(spread)}" if spread else f"mean of {len(names)} classes"
+        below = f"{LEVEL:.0%} interval {range_text(spread)}" if spread else f"mean of {len(names)} classes"
         entries.append(("IoU", f"{evaluation.summary['iou']:.3f}", below))
         for metric in ("f1_50", "mean_accuracy") if evaluation.objects else ():
             spread = evaluation.objects[metric]
-            entries.append((OBJECT_METRICS[metric], f"{spread['mean']:.3f}", f"{LEVEL:.0%} interval {_range(spread)}"))
+            below = f"{LEVEL:.0%} interval {range_text(spread)}"
+            entries.append((OBJECT_METRICS[metric], f"{spread['mean']:.3f}", below))
         pixels = evaluation.pixels.get("pixel_accuracy")
-        below = f"{LEVEL:.0%} interval {_range(pixels)}" if pixels else "share of pixels that are right"
+        below = f"{LEVEL:.0%} interval {range_text(pixels)}" if pixels else "share of pixels that are right"
         entries.append(("Pixel accuracy", f"{evaluation.summary['pixel_accuracy']:.3f}", below))
     if best is not None:
         last = max(step for step, _ in _column(history, "step"))
@@ -248,89 +244,6 @@ def _score_lines(history: Sequence[Row], evaluation: Evaluation | None) -> list[
         lines = []
     worst = sorted(lines, key=lambda line: line.points[-1][1])[:_MAX_CURVES]
     return [Series("score", score, INK if lines else BLUE), *(line for line in lines if line in worst)]
-
-
-def _scores(evaluation: Evaluation) -> str:
-    foreground = _foreground(evaluation)
-    rows = []
-    for name in [*foreground, *(name for name in evaluation.class_names if name not in foreground)]:
-        spreads = [evaluation.classes[name][metric] for metric in HEADERS]
-        cells = [f"<b>{spread['mean']:.3f}</b><small>{_range(spread)}</small>" for spread in spreads]
-        cells[0] = _bar(spreads[0]) + cells[0]
-        pooled = f"{evaluation.pooled[name]['dice']:.3f}"
-        label = text(name) if name in foreground else f'<span class="soft">{text(name)}</span>'
-        rows.append([label, *cells, pooled])
-    if len(foreground) > 1:
-        means = [f"<b>{evaluation.summary[metric]:.3f}</b>" for metric in HEADERS]
-        rows.append([f"mean of {len(foreground)} classes", *means, ""])
-    head = ["Class", *HEADERS.values(), "Dice, pooled"]
-    pixels = f'<div class="box">{table(head, rows)}</div>{_reading(evaluation)}{_image_scores(evaluation, foreground)}'
-    return _objects(evaluation) + pixels
-
-
-def _objects(evaluation: Evaluation) -> str:
-    if not evaluation.objects:
-        return ""
-    rows = []
-    for metric, spread in evaluation.objects.items():
-        mean, pooled = (number(float(f"{spread[key]:.4g}")) for key in ("mean", "pooled"))
-        rows.append([text(OBJECT_METRICS[metric]), f"<b>{mean}</b><small>{_range(spread)}</small>", pooled])
-    head = ["Objects", "mean over images", "all images as one"]
-    return f'<div class="box">{table(head, rows)}</div><p class="soft">{text(OBJECTS_POLICY)}</p>'
-
-
-def _thresholds(tuning: Mapping[str, Sequence[tuple[float, float]]], chosen: Mapping[str, float]) -> str:
-    """A curve for each threshold, the value that was taken ringed."""
-    charts = []
-    for name, points in tuning.items():
-        taken = next((point for point in points if point[0] == chosen.get(name)), None)
-        line = [Series("", list(points), BLUE)]
-        charts.append(line_chart(name.replace("_", " ").capitalize(), line, x_label="value", mark=taken, size=_SMALL))
-    told = "Score of the objects on validation images with each value, the thresholds before it being as chosen."
-    return f'<div class="charts">{"".join(charts)}</div><p class="soft">{told}</p>' if charts else ""
-
-
-def _bar(spread: Mapping[str, float]) -> str:
-    low, high, mean = (100 * min(max(spread[key], 0.0), 1.0) for key in ("low", "high", "mean"))
-    width = max(high - low, 0.0)
-    return (
-        f'<span class="span"><i style="left:{low:.1f}%;width:{width:.1f}%"></i><b style="left:{mean:.1f}%"></b></span>'
-    )
-
-
-def _reading(evaluation: Evaluation) -> str:
-    """How to read the table."""
-    scored = len(evaluation.images) - len(evaluation.unscored)
-    lines = [
-        f"Mean over {plural(scored, 'image')} with its {LEVEL:.0%} bootstrap interval over images.",
-        "Pooled: over the pixels of all images together.",
-        evaluation.policy,
-    ]
-    empty = [f"{name} in {count}" for name, count in evaluation.both_empty.items() if count]
-    if empty:
-        lines.append(f"Absent from both: {', '.join(empty)}.")
-    if evaluation.unscored:
-        lines.append(f"Left out, as all their pixels are ignored: {', '.join(evaluation.unscored)}.")
-    return f'<p class="soft">{text(" ".join(lines))}</p>'
-
-
-def _image_scores(evaluation: Evaluation, foreground: Sequence[str]) -> str:
-    scored = [image for image in evaluation.images if image.name not in evaluation.unscored]
-    worst = sorted(
-        ((sum(image.classes[name]["dice"] for name in foreground) / len(foreground), image) for image in scored),
-        key=lambda item: item[0],
-    )
-    rows = [
-        [
-            text(image.name),
-            *(f"{image.classes[name]['dice']:.3f}" for name in foreground),
-            f"{image.pixel_accuracy:.3f}",
-        ]
-        for _, image in worst[:_MAX_ROWS]
-    ]
-    head = ["Image", *(f"Dice, {name}" for name in foreground), "Pixel accuracy"]
-    shown = f"Scores of each image, worst first ({len(rows)} of {len(scored)})"
-    return f'<details><summary>{shown}</summary><div class="box">{table(head, rows)}</div></details>'
 
 
 def _recipe(recipe_yaml: str) -> str:

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from septa.data.label_codes import number_of, smallest
+from septa.data.layouts import classes_folder
 from septa.errors import InputError, ResourceError, SeptaError
 from septa.images.overlay import overlay
 from septa.images.read import MAX_PIXELS, ImageInfo, read_image, read_info
@@ -23,7 +25,7 @@ from septa.tasks.instances import Instances
 _SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff"})
 _PNG_IDS = 65_535
 """Largest object id that a PNG holds."""
-OVERLAYS, PROBABILITIES = "overlays", "probabilities"
+OVERLAYS, PROBABILITIES, CLASSES = "overlays", "probabilities", "classes"
 """Folders inside the output for what is not labels."""
 EXACT = 1e-5
 """Largest difference of logits between tiles and whole image that `certify` accepts."""
@@ -122,6 +124,9 @@ def segment_files(model: Model, paths: Sequence[Path], options: Options) -> Iter
     if options.objects.wanted and not isinstance(model.task, Instances):
         problem = "the model was not trained on objects"
         raise InputError("objects", problem, "leave --table, --geojson, --coco, --rois and --min-confidence out")
+    if model.labels.object_classes > 1 and options.output.is_dir() and classes_folder(options.output):
+        problem = f"holds labelled data, whose {CLASSES}/ would be overwritten"
+        raise InputError(options.output, problem, "give another folder with -o")
     files = ObjectFiles(options.objects, options.output, model.labels.class_names)
     for path in paths:
         try:
@@ -140,11 +145,11 @@ def _segment(model: Model, path: Path, options: Options, files: ObjectFiles) -> 
     info = read_info(path, max_pixels=options.max_pixels)
     _spare(info.path, _target(info, options, model.task.multilabel))
     tiles = model.plan(info.height, info.width, options.tile)
-    pages, difference = [], None
+    pages, classes, difference = [], [], None
     for page in range(info.pages):
         image_cyx = model.fit(read_image(path, page, max_pixels=options.max_pixels), path)
         logits_kyx = None
-        if options.probabilities or options.certify or options.objects.wanted:
+        if options.probabilities or options.certify or options.objects.wanted or model.labels.object_classes > 1:
             logits_kyx = model.logits(image_cyx, tile=options.tile, device=options.device, tta=options.tta)
             labels_yx = model.task.decode(logits_kyx)
         else:
@@ -155,17 +160,37 @@ def _segment(model: Model, path: Path, options: Options, files: ObjectFiles) -> 
                 problem = f"tiles differ from the whole image by {difference:.3g}, more than {EXACT:g}"
                 remedy = "give a --tile as large as the image; only norm batch and none make tiles exact"
                 raise InputError(path, problem, remedy)
+        class_yx = _classes(model, labels_yx, logits_kyx)
         if options.objects.wanted and logits_kyx is not None:
             foreground_yx = model.task.probabilities(logits_kyx)[1]
             name = _page_name(info, page)
-            labels_yx = files.add(name, labels_yx, image_cyx, foreground_yx, info.pixel_size_um)
+            labels_yx = files.add(name, labels_yx, image_cyx, foreground_yx, info.pixel_size_um, class_yx)
         pages.append(model.as_written(labels_yx))
+        if class_yx is not None:
+            classes.append(_class_values(model)[np.where(labels_yx, class_yx, 0)])
         _write_extras(model, image_cyx, labels_yx, logits_kyx, info, page, options)
     target = _write(pages, info, options)
+    if classes:
+        path_of = options.output / CLASSES / target.name
+        write_labels(path_of, classes[0] if len(classes) == 1 else np.stack(classes), pixel_size_um=info.pixel_size_um)
     files.written(target)
     megapixels = info.pages * info.height * info.width / 1e6
     padding = _padding(model, *(model.recipe.data.resize or (info.height, info.width)))
     return Segmented(path, target, megapixels, len(tiles), overhead(tiles), model.net.exact_tiles, padding, difference)
+
+
+def _classes(
+    model: Model, labels_yx: NDArray[np.int32], logits_kyx: NDArray[np.float32] | None
+) -> NDArray[np.int32] | None:
+    """Class of each object at its pixels, where objects have classes."""
+    if logits_kyx is None or not isinstance(model.task, Instances) or model.task.object_classes == 1:
+        return None
+    return model.task.classify(labels_yx, logits_kyx)
+
+
+def _class_values(model: Model) -> NDArray[Any]:
+    values = [number_of(value) for value in model.labels.values]
+    return np.array(values, smallest(values))
 
 
 def _padding(model: Model, height: int, width: int) -> tuple[int, int]:

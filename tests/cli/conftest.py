@@ -80,9 +80,17 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def model(cells: Path, septa: Run, tiny: list[str]) -> Path:
-    """A model trained on `cells` for 15 steps. Not to be changed."""
+    """A model trained on `cells` for 15 steps, which keeps objects apart. Not to be changed."""
     path = cells.parent / "tiny.septa"
     septa("train", cells, "-o", path, *tiny)
+    return path
+
+
+@pytest.fixture(scope="session")
+def pixel_model(cells: Path, septa: Run, tiny: list[str]) -> Path:
+    """As `model`, of foreground and background. Not to be changed."""
+    path = cells.parent / "pixels.septa"
+    septa("train", cells, "-o", path, "--task", "semantic", *tiny)
     return path
 
 

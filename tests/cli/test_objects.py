@@ -73,8 +73,7 @@ def test_a_file_that_fails_is_in_no_table(septa, cells, model, tmp_path):
     assert len(json.loads((tmp_path / "c.json").read_text())["images"]) == len(list(images.iterdir())) - 1
 
 
-def test_a_model_of_classes_has_no_objects(fault, cells, septa, tiny, tmp_path):
-    septa("train", cells, "-o", tmp_path / "m.septa", "--task", "semantic", *tiny)
-    line = fault("predict", tmp_path / "m.septa", cells / "images", "-o", tmp_path / "out", "--table", "o.csv")
+def test_a_model_of_classes_has_no_objects(fault, cells, pixel_model, tmp_path):
+    line = fault("predict", pixel_model, cells / "images", "-o", tmp_path / "out", "--table", "o.csv")
     assert line.startswith("objects: the model was not trained on objects. leave --table, ")
     assert not (tmp_path / "out").exists()

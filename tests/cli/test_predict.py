@@ -20,7 +20,7 @@ HALO, LEAST = 24, 52
 """Of the tiny model: depth 2, two convolutions a level, rounded up to multiples of 4."""
 
 
-def test_label_files_keep_stem_size_and_pixel_size(septa, model, cells, tmp_path):
+def test_label_files_keep_stem_size_and_pixel_size(septa, pixel_model, cells, tmp_path):
     image = tifffile.imread(cells / "images" / "cells_0000.tif")
     inputs = tmp_path / "new"
     inputs.mkdir()
@@ -32,7 +32,7 @@ def test_label_files_keep_stem_size_and_pixel_size(septa, model, cells, tmp_path
     (inputs / "notes.txt").write_text("no image")
     output = tmp_path / "deep" / "out"
     done = septa(
-        "predict", model, inputs, "-o", output, "--certify", "--overlay", "--probabilities", "--tile", LEAST + 20
+        "predict", pixel_model, inputs, "-o", output, "--certify", "--overlay", "--probabilities", "--tile", LEAST + 20
     )
     assert {str(path.relative_to(output)) for path in output.rglob("*") if path.is_file()} == {
         *("odd.png", "scaled.tif", "stack.tif"),

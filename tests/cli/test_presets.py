@@ -73,7 +73,7 @@ def test_from_the_papers_preset_to_objects(septa, cells, small, tmp_path):
     assert recipe.augment == paper.augment
     assert recipe.sampling.patch == (44, 44)
     assert "# 44 x 44 in place of 43 x 44" in printed
-    for text in ("task: instances (labels: instance ids", "sampling.patch: 44 x 44 in place", "Panoptic quality"):
+    for text in ("task: instances, the labels number ", "sampling.patch: 44 x 44 in place", "Panoptic quality"):
         assert text in done.stdout
     output = tmp_path / "out"
     told = septa("predict", tmp_path / "m.septa", cells / "images", "-o", output, "--tile", 40, "--certify").stdout

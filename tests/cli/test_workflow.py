@@ -22,6 +22,8 @@ def test_from_images_to_scores(septa, model, cells, tmp_path):
     septa("predict", model, cells / "images", "-o", output, "--overlay")
     done = septa("evaluate", output, cells / "labels", "--json", scores)
     assert "6 pairs of files of equal names" in done.stdout
+    assert "task: instances, labels and predictions number objects" in done.stdout
+    assert "Panoptic quality" in done.stdout
     assert "Dice = F1" in done.stdout
     found = json.loads(scores.read_text(encoding="utf-8"))
     assert len(found["images"]) == 6
@@ -32,7 +34,10 @@ def test_from_images_to_scores(septa, model, cells, tmp_path):
 
     every = tmp_path / "all.json"
     septa("evaluate", model, cells, "--all", "--json", every)
-    assert json.loads(every.read_text(encoding="utf-8")) == found
+    scored = json.loads(every.read_text(encoding="utf-8"))
+    assert scored.pop("calibration")["objects"] == found["objects"]["prediction_count"]["pooled"]
+    assert found.pop("calibration") == {}  # label images tell no confidence
+    assert scored == found
 
     left = tmp_path / "left.json"
     done = septa("evaluate", model, cells, "--json", left)

@@ -370,3 +370,36 @@ def test_one_mask_file_for_each_object_means_instances(tmp_path: Path) -> None:
     checkup = check(tmp_path)
     assert checkup.mapping is not None
     assert checkup.mapping.kind == "instances"
+    assert "task: instances, the labels number 2 objects an image" in checkup.notes
+
+
+def numbered(tmp_path: Path, ignore: int) -> list[int]:
+    """Images whose labels number squares, one without any, with an ignored corner each; returns how many."""
+    counts = [3, 4, 0, 6, 5, 9]
+    for index, count in enumerate(counts):
+        ids_yx = np.zeros((64, 80), np.uint16)
+        for number in range(count):
+            top, left = 20 * (number // 4), 20 * (number % 4)
+            ids_yx[top : top + 15, left : left + 15] = 1 + number
+        ids_yx[-4:, -4:] = ignore
+        save(tmp_path / "images" / f"{index}.png", texture(index))
+        save(tmp_path / "labels" / f"{index}.tif", ids_yx)
+    return counts
+
+
+def test_numbered_objects_make_the_task(tmp_path: Path) -> None:
+    counts = numbered(tmp_path, 500)
+    checkup = check(tmp_path, settings=Data(ignore_label=500))
+    assert [item.objects for item in checkup.facts] == counts
+    told = [note for note in checkup.notes if note.startswith("task: ")]
+    assert told == ["task: instances, the labels number 0 to 9 objects an image"]
+    assert told[0] in check_html(checkup)
+    for task in ("semantic", "instances"):
+        given = check(tmp_path, settings=Data(ignore_label=500), task=task)
+        assert not any(note.startswith("task: ") for note in given.notes)
+
+
+def test_classes_number_no_objects(data: Path) -> None:
+    checkup = check(data)
+    assert {item.objects for item in checkup.facts} == {None}
+    assert not any(note.startswith("task: ") for note in checkup.notes)

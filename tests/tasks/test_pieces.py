@@ -294,18 +294,29 @@ def test_ids_beyond_32_bits() -> None:
     assert merged.numbers(0, 1).tolist() == [0, many + 1]
 
 
-def test_blocks_of_different_images_are_refused() -> None:
+def test_pixels_that_neighbours_see_differently_are_counted_and_join_nothing() -> None:
     shape_yx = np.zeros((4, 8), bool)
     shape_yx[1, 2:6] = True
     grid, blocks = cut((shape_yx.astype(np.float32),) * 2, Decoding(), (4, 4), 1)
     _, others = cut((np.zeros((4, 8), np.float32),) * 2, Decoding(), (4, 4), 1)
-    with pytest.raises(ValueError, match="contradict each other"):
-        put_together(grid, {**blocks, (0, 1): others[0, 1]})
+
+    def conflicts(right: Block) -> tuple[int, int]:
+        merged = merge(grid, lambda row, column: (right if column else blocks[0, 0]).facts)
+        return merged.conflicts, merged.count
+
+    assert conflicts(blocks[0, 1]) == (0, 1)
+    assert conflicts(others[0, 1]) == (1, 1)
+
+
+def test_blocks_of_different_images_are_refused() -> None:
+    shape_yx = np.zeros((4, 8), bool)
+    shape_yx[1, 2:6] = True
+    grid, blocks = cut((shape_yx.astype(np.float32),) * 2, Decoding(), (4, 4), 1)
     _, others = cut((shape_yx.astype(np.float32),) * 2, Decoding(least_pixels=2), (4, 4), 1)
     with pytest.raises(ValueError, match="different thresholds"):
         put_together(grid, {**blocks, (0, 1): others[0, 1]})
     _, others = cut((shape_yx[:3].astype(np.float32),) * 2, Decoding(), (4, 4), 1)
-    with pytest.raises(ValueError, match="contradict each other"):
+    with pytest.raises(ValueError, match="different lengths"):
         put_together(grid, {**blocks, (0, 1): others[0, 1]})
 
 

@@ -105,6 +105,22 @@ def test_large_objects_are_reduced_and_seen_whole(side: int, reduction: int) -> 
     assert min(recipe.sampling.patch) >= side
 
 
+@pytest.mark.parametrize(
+    ("gains", "dark", "expected"),
+    [((1, 1, 1), True, "dataset"), ((1, 20, 5), True, "asinh"), ((1, 20, 5), False, "image"), ((3, 3), False, "dataset")],
+)
+def test_normalisation_follows_contrast_and_ground(gains: tuple[int, ...], dark: bool, expected: str) -> None:
+    rng, labels_yx = np.random.default_rng(0), np.zeros((64, 64), np.int32)
+    labels_yx[8:24, 8:24] = 1
+    facts = []
+    for number, gain in enumerate(gains):
+        bright_yx = np.where(labels_yx > 0, 100.0, 5.0) + rng.normal(0, 1, labels_yx.shape)
+        image_yx = gain * (bright_yx if dark else 200 - bright_yx)
+        facts.append(scan_image(str(number), image_yx[None].astype(np.float32), labels_yx, classes=2))
+    choice = choose(combine(facts), facts, BINARY, LAPTOP, Recipe())
+    assert choice.recipe.data.normalization == expected
+
+
 @pytest.mark.parametrize(("share", "dice"), [(0.5, False), (0.02, True)])
 def test_dice_is_for_rare_classes(share: float, dice: bool) -> None:
     labels_yx = (np.arange(10_000).reshape(100, 100) < share * 10_000).astype(np.int32)
@@ -168,7 +184,7 @@ def test_overrides_win_and_carry_no_reason(data: Path, tmp_path: Path) -> None:
 
 
 def test_a_given_recipe_is_used_as_it_is(data: Path, tmp_path: Path) -> None:
-    given = Recipe().with_overrides(["net.depth=3", "training.amp='off'", "training.workers=2"])
+    given = Recipe().with_overrides(["task=semantic", "net.depth=3", "training.amp='off'", "training.workers=2"])
     _, choice = plan_recipe(Request(data, tmp_path / "m.septa", recipe=given))
     assert choice.recipe == given
     for amp in ("auto", "bf16"):

@@ -11,6 +11,7 @@ import pytest
 
 from septa.data.synthetic import write_dataset
 from septa.errors import RecipeError
+from septa.images.read import read_labels
 from septa.images.write import write_image, write_labels
 from septa.model import build_net
 from septa.recipe import Recipe
@@ -58,20 +59,53 @@ def planned(data: Path, *overrides: str, given: bool = True) -> Choice:
 # The task ------------------------------------------------------------------------------------------------------------
 
 
+def objects_told(folder: Path) -> str:
+    counts = [len(np.unique(read_labels(path).array)) - 1 for path in (folder / "labels").iterdir()]
+    assert min(counts) < max(counts)
+    return f"the labels number {min(counts)} to {max(counts)} objects an image"
+
+
+@pytest.mark.parametrize("overrides", [(), ("task=auto",)], ids=["by default", "asked for"])
 @pytest.mark.parametrize("given", [True, False])
-def test_auto_keeps_objects_apart_where_labels_are_instances(cells: Path, data: Path, given: bool) -> None:
-    for folder, task in ((cells, "instances"), (data, "semantic")):
-        choice = planned(folder, "task=auto", given=given)
-        assert choice.recipe.task == task
-        assert choice.reasons["task"].startswith(f"{task} (labels: ")
-        (note,) = choice.notes
-        assert note == f"task: {choice.reasons['task']}"
-        assert f"task: {task}" in choice.recipe.to_yaml(choice.reasons).partition("  #")[0]
+def test_objects_are_kept_apart_where_labels_number_them(cells: Path, given: bool, overrides: tuple[str, ...]) -> None:
+    choice = planned(cells, *overrides, given=given)
+    assert choice.recipe.task == "instances"
+    assert choice.reasons["task"] == objects_told(cells)
+    setting, _, reason = choice.recipe.to_yaml(choice.reasons).splitlines()[1].partition("  # ")
+    assert (setting.rstrip(), reason) == ("task: instances", objects_told(cells))
+    if not given:
+        assert choice.recipe.instances.encoding == "border"
 
 
-def test_auto_is_semantic_for_classes(three: Path, shapes: Path) -> None:
-    assert planned(three, "task=auto").recipe.task == "semantic"
-    assert planned(shapes, "task=auto", given=False).recipe.task == "semantic"
+@pytest.mark.parametrize("given", [True, False])
+def test_masks_and_classes_are_learned_pixel_by_pixel(data: Path, three: Path, shapes: Path, given: bool) -> None:
+    overlapping = ("loss.cross_entropy=0", "loss.bce=1") if given else ()
+    for folder, settings, told in (
+        (data, (), "labels: {0, 1} are background and foreground"),
+        (three, (), "labels: {0, 1, 2} are background, class 1 and class 2"),
+        (shapes, overlapping, "labels: 6 planes that may overlap, "),
+    ):
+        choice = planned(folder, *settings, given=given)
+        assert choice.recipe.task == "semantic"
+        assert choice.reasons["task"].startswith(told)
+        assert choice.notes == ()
+
+
+def test_what_is_learned_without_being_asked_for_is_told_once(cells: Path, data: Path) -> None:
+    for folder, overrides, lines in (
+        (cells, (), [f"task: instances, {objects_told(cells)}"]),
+        (cells, ("task=instances",), []),
+        (cells, ("task=semantic",), []),
+        (data, (), []),
+    ):
+        checkup, choice = plan_recipe(Request(folder, Path("m.septa"), overrides=overrides, device="cpu"))
+        assert [note for note in (*checkup.notes, *choice.notes) if note.startswith("task: ")] == lines
+
+
+def test_the_resolved_recipe_is_used_as_it_is(cells: Path) -> None:
+    chosen = planned(cells, given=False).recipe
+    again = plan_recipe(Request(cells, Path("m.septa"), recipe=Recipe.from_yaml(chosen.to_yaml()), device="cpu"))[1]
+    assert again == Choice(chosen, {})
 
 
 @pytest.mark.parametrize("task", ["semantic", "instances"])
@@ -80,6 +114,7 @@ def test_a_given_task_stays(cells: Path, data: Path, task: str) -> None:
         choice = planned(folder, f"task={task}")
         assert choice.recipe.task == task
         assert choice.notes == ()
+        assert "task" not in choice.reasons
 
 
 def test_classes_are_no_objects(three: Path, shapes: Path) -> None:
@@ -190,11 +225,20 @@ def test_bare_keys_are_given_as_full_ones(data: Path) -> None:
 def test_notes_are_told_before_a_training(
     command: Callable[..., Any], cells: Path, tmp_path: Path, tiny_options: list[str]
 ) -> None:
-    settings = ["--set", "padding=valid", "--set", "steps=1", "--set", "patch=[50, 52]", "--task", "auto"]
+    settings = ["--set", "padding=valid", "--set", "steps=1", "--set", "patch=[50, 52]"]
     ended = command("train", cells, "-o", tmp_path / "m.septa", *tiny_options, *settings)
     assert ended.code == 0, ended.err
-    assert "task: instances (labels: instance ids" in ended.out
+    assert ended.out.count(f"\ntask: instances, {objects_told(cells)}\n") == 1
     assert "sampling.patch: 52 x 52 in place of 50 x 52: every pooling then sees an even size" in ended.out
     written = (tmp_path / "m-run" / "recipe.yaml").read_text()
     assert "  # 52 x 52 in place of 50 x 52" in written
     assert written.splitlines()[1].startswith("task: instances  ")
+    # What auto stood for stays when the training goes on.
+    for more in ([], ["--task", "auto"], ["--recipe", tmp_path / "m-run" / "recipe.yaml"]):
+        again = command("train", cells, "-o", tmp_path / "m.septa", *tiny_options, *settings, "--resume", *more)
+        assert "this training is finished" in again.out, again.err
+    other = command(
+        "train", cells, "-o", tmp_path / "m.septa", *tiny_options, *settings, "--resume", "--task", "semantic"
+    )
+    assert other.code == 2
+    assert "(task: instances -> semantic)" in other.err

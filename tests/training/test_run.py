@@ -72,7 +72,7 @@ def test_normalizations_by_the_range_of_the_dtype(
 
 def test_objects_from_labels_to_report(tmp_path: Path, tiny: tuple[str, ...]) -> None:
     write_dataset(tmp_path / "data", "cells", 5, (64, 64), 0)
-    overrides = (*tiny, "training.lr=0.01", "training.steps=40", "task=auto", "loss.border_weight=5")
+    overrides = (*tiny, "training.lr=0.01", "training.steps=40", "loss.border_weight=5")
     *_, done = train_steps(Request(tmp_path / "data", tmp_path / "m.septa", overrides=overrides))
     assert isinstance(done, Done)
     assert isinstance(done.model.task, Instances)

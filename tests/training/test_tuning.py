@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -12,16 +13,18 @@ import numpy as np
 import pytest
 
 from septa import sealed
+from septa.calibration import expected_calibration_error
 from septa.data.samples import Example
 from septa.data.synthetic import write_dataset
 from septa.images.read import read_image, read_labels
+from septa.measure import confidence
 from septa.metrics.objects import score_objects
 from septa.model import KIND, Model
 from septa.recipe import IGNORE
 from septa.report import write_report
 from septa.tasks.decoding import Decoding, find_objects
 from septa.tasks.instances import Instances
-from septa.training import run, tuning
+from septa.training import finish, tuning
 from septa.training.plan import Request
 from septa.training.run import Done, train_steps
 from septa.training.tuning import Tuning, tune
@@ -185,12 +188,21 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         told.append(tune(*arguments))
         return told[-1]
 
+    passes: list[Any] = []
+    logits = Model.logits
+
+    def counted(model: Model, image: Any, **settings: Any) -> Any:
+        passes.append(image)
+        return logits(model, image, **settings)
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "tune", noted)
+        patch.setattr(finish, "tune", noted)
+        patch.setattr(Model, "logits", counted)
         asked = Request(data, folder / "m.septa", overrides=(*tiny, "training.steps=40", *more), device="cpu")
         *_, done = train_steps(asked)
     assert isinstance(done, Done)
     (one,) = told
+    assert len(passes) == len(done.model.provenance["validation"])  # each image goes through the net once
     return Trained(data, done, one)
 
 
@@ -245,11 +257,50 @@ def test_predictions_by_the_command_are_those_of_the_model(trained: Trained, tmp
     assert changed > 0
 
 
-def charts(markup: str) -> dict[str, str]:
-    """The figures of the chapter of thresholds by their titles."""
-    found = re.search(r'<section id="thresholds">.*?</section>', markup, re.DOTALL)
+def charts(markup: str, chapter: str = "thresholds") -> dict[str, str]:
+    """The figures of a chapter by their titles."""
+    found = re.search(rf'<section id="{chapter}">.*?</section>', markup, re.DOTALL)
     figures = re.findall(r'<figure class="chart">.*?</figure>', found[0] if found else "", re.DOTALL)
     return {re.search(r"<b>(.*?)</b>", figure)[1]: figure for figure in figures}  # type: ignore[index]
+
+
+def judged_by_hand(trained: Trained) -> list[tuple[float, bool]]:
+    """Confidence of every predicted object of the validation images, and whether it has a true one at IoU 0.5."""
+    found = []
+    for name, _ in trained.done.model.provenance["validation"]:
+        truth_yx = read_labels(next((trained.data / "labels").glob(f"{name}.*"))).array.astype(np.int32)
+        image = next((trained.data / "images").glob(f"{name}.*"))
+        predicted_yx = trained.done.model.segment(image, device="cpu")
+        foreground_yx = trained.done.model.probabilities(image, device="cpu")[1]
+        for place, one in enumerate(confidence(predicted_yx, foreground_yx)):
+            own_yx = predicted_yx == np.unique(predicted_yx[predicted_yx > 0])[place]
+            ious = [
+                (own_yx & (truth_yx == label)).sum() / (own_yx | (truth_yx == label)).sum() for label in range(1, 99)
+            ]
+            found.append((float(one), max(ious) >= 0.5))
+    return found
+
+
+def test_confidence_is_held_against_the_truth(trained: Trained, tmp_path: Path, command: Any) -> None:
+    found = judged_by_hand(trained)
+    told = trained.done.evaluation.calibration
+    sure, right = [one for one, _ in found], [one for _, one in found]
+    assert told["objects"] == len(found) > 0
+    assert told["expected_calibration_error"] == pytest.approx(expected_calibration_error(sure, right), abs=1e-6)
+    assert [entry["objects"] for entry in told["bins"]] == np.histogram(sure, np.arange(11) / 10)[0].tolist()
+    assert Model.load(trained.done.path).provenance["calibration"] == told
+    markup = trained.done.report.read_text(encoding="utf-8")
+    (figure,) = charts(markup, "calibration").values()
+    assert figure.count("<polyline") == 2
+    assert f"{told['expected_calibration_error']:.4f}" in markup
+
+    scores = tmp_path / "scores.json"
+    result = command("evaluate", trained.done.path, trained.data, "--json", scores, "--device", "cpu")
+    assert result.code == 0
+    again = json.loads(scores.read_text(encoding="utf-8"))["calibration"]
+    assert again["objects"] == told["objects"]
+    assert again["expected_calibration_error"] == pytest.approx(told["expected_calibration_error"])
+    assert f"{told['expected_calibration_error']:.4f}" in result.out
 
 
 def test_the_report_shows_each_curve(trained: Trained) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from septa import __version__, errors, runtime
-from septa.cli import data, training, use
+from septa.cli import data, predict, training, use
 
 app = typer.Typer(
     name="septa",
@@ -82,6 +82,6 @@ def root(
 
 for command in (
     training.train, training.recipe, training.presets, training.reproduce, training.describe,
-    data.check, use.predict, use.evaluate, use.info, data.synth, data.demo,
+    data.check, predict.predict, use.evaluate, use.info, data.synth, data.demo,
 ):  # fmt: skip
     app.command()(command)

@@ -47,6 +47,7 @@ def check(
             images=images,
             labels=labels,
             settings=base.data,
+            task=base.task,
             seed=base.seed,
             max_pixels=max_pixels,
             progress=progress,

@@ -26,12 +26,34 @@ Seed = Annotated[int | None, typer.Option("--seed", help="Seed of all randomness
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
 Tile = Annotated[int | None, typer.Option("--tile", min=1, help="Largest side of a tile in pixels.")]
 MaxPixels = Annotated[int, typer.Option("--max-pixels", min=1, help="Largest image accepted, in pixels.")]
-Task = Annotated[str | None, typer.Option("--task", help="semantic, instances or auto; the recipe's when absent.")]
+Task = Annotated[
+    str | None,
+    typer.Option("--task", help="semantic, instances or auto (told from the labels); the recipe's, else auto."),
+]
 Preset = Annotated[str | None, typer.Option("--preset", help="A recipe that septa ships: see 'septa presets'.")]
 Tta = Annotated[
     int | None, typer.Option("--tta", min=1, max=8, help="Average over so many rotated and mirrored versions.")
 ]
 Prune = Annotated[int | None, typer.Option("--prune", min=1, help="Use only so many levels of a U-Net++.")]
+Output = Annotated[
+    Path,
+    typer.Option("-o", "--output", help="Folder for label images; or NAME.ome.zarr or .ome.tif for one of any size."),
+]
+Format = Annotated[str | None, typer.Option("--format", help="png or tif; from the input when absent.")]
+MinConfidence = Annotated[
+    float | None, typer.Option("--min-confidence", min=0, max=1, help="Drop objects that are less sure.")
+]
+Memory = Annotated[str | None, typer.Option("--memory", help="Most memory for a store, of each worker; such as 4GB.")]
+Level = Annotated[int | None, typer.Option("--level", min=0, help="Level of the image's pyramid.")]
+Channels = Annotated[str | None, typer.Option("--channels", help="Channels to take, such as 0 or 2,0.")]
+Region = Annotated[str | None, typer.Option("--region", help="Only TOP,LEFT,BOTTOM,RIGHT, in pixels.")]
+Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Do it with N processes (septa[cluster]).")]
+ClusterAddress = Annotated[
+    str | None, typer.Option("--cluster", help="Do it on a Dask cluster, such as tcp://host:8786.")
+]
+TlsCa = Annotated[Path | None, typer.Option("--tls-ca", help="Certificate authority of a tls:// cluster.")]
+TlsCert = Annotated[Path | None, typer.Option("--tls-cert", help="Certificate for a tls:// cluster.")]
+TlsKey = Annotated[Path | None, typer.Option("--tls-key", help="Its key, where that is a file of its own.")]
 MAX_PIXELS = 2_000_000_000  # that of septa.images.read, which takes numpy to import
 
 
@@ -67,6 +89,15 @@ def given_recipe(path: Path | None, preset: str | None, overrides: tuple[str, ..
     given = presets.load(preset) if preset is not None else None if path is None else Recipe.load(path)
     (given or Recipe()).with_overrides(overrides)
     return given
+
+
+def refuse_options(first: Path, what: str, **options: object) -> None:
+    """InputError for the first option that was given and has no meaning here."""
+    for name, value in options.items():
+        if value:
+            raise errors.InputError(
+                f"--{name.replace('_', '-')}", f"has no meaning for {what} such as {first}", "leave it out"
+            )
 
 
 def parse_size(text: str) -> tuple[int, int]:

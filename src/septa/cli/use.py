@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -22,77 +21,8 @@ from septa.cli.options import (
     Tta,
     all_overrides,
     make_console,
+    refuse_options,
 )
-
-
-def predict(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Model, NAME.septa.")],
-    inputs: Annotated[list[str], typer.Argument(metavar="IMAGES...", help="Image files, folders or quoted globs.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the label images.")],
-    suffix: Annotated[str | None, typer.Option("--format", help="png or tif; from the input when absent.")] = None,
-    probabilities: Annotated[bool, typer.Option("--probabilities", help="Also write class probabilities.")] = False,
-    overlay: Annotated[bool, typer.Option("--overlay", help="Also write pictures with the labels laid over.")] = False,
-    certify: Annotated[bool, typer.Option("--certify", help="Compare with the whole image, untiled.")] = False,
-    tile: Tile = None,
-    tta: Tta = None,
-    prune: Prune = None,
-    table: Annotated[Path | None, typer.Option("--table", help="Also write a row for each object (CSV).")] = None,
-    geojson: Annotated[bool, typer.Option("--geojson", help="Also write outlines of objects for QuPath.")] = False,
-    coco: Annotated[Path | None, typer.Option("--coco", help="Also write all objects as a COCO file.")] = None,
-    rois: Annotated[bool, typer.Option("--rois", help="Also write outlines of objects for ImageJ.")] = False,
-    min_confidence: Annotated[
-        float | None, typer.Option("--min-confidence", min=0, max=1, help="Drop objects that are less sure.")
-    ] = None,
-    device: Device = "auto",
-    max_pixels: MaxPixels = MAX_PIXELS,
-) -> None:
-    """Segment images of any size."""
-    from septa.display import progress_bar
-    from septa.model import Model
-    from septa.objects import ObjectOptions
-    from septa.segment import Failed, Options, find_images, segment_files
-
-    if suffix not in (None, "png", "tif"):
-        raise errors.InputError(f"--format {suffix}", "is neither png nor tif", "give one of them")
-    console = make_console()
-    paths = find_images(inputs)
-    loaded = Model.load(model) if prune is None else Model.load(model).pruned(prune)
-    ending = None if suffix is None else f".{suffix}"
-    objects = ObjectOptions(table, geojson, coco, rois, min_confidence)
-    options = Options(output, ending, probabilities, overlay, certify, tile, device, tta, max_pixels, objects)
-    console.print(
-        f"{len(paths)} images with {model} to {output}; task {loaded.recipe.task}, {loaded.labels.describe()}",
-        highlight=False,
-        markup=False,
-    )
-    failed = []
-    with progress_bar(console, "segmenting") as progress:
-        for number, result in enumerate(segment_files(loaded, paths, options)):
-            if isinstance(result, Failed):
-                failed.append(result)
-                print(result.error, file=sys.stderr)
-            else:
-                console.print(_told(result), highlight=False, markup=False)
-            progress(number + 1, len(paths))
-    if len(failed) == len(paths) == 1:
-        raise typer.Exit(failed[0].error.exit_code)
-    if failed:
-        raise errors.PartialFailure(
-            output, f"{len(failed)} of {len(paths)} images failed, the rest is done", "see the lines above"
-        )
-
-
-def _told(result: Any) -> str:
-    parts = [f"{result.labels}: {result.tiles} tile{'s' if result.tiles > 1 else ''}"]
-    if result.tiles > 1:
-        parts.append(f"{result.overhead - 1:.0%} computed twice")
-    if result.tiles > 1 and not result.exact:
-        parts.append("not exactly the whole image's: this norm pools over a tile")
-    if any(result.padding):
-        parts.append(f"edge repeated by {result.padding[0]} rows and {result.padding[1]} columns inside the net")
-    if result.difference is not None:
-        parts.append(f"largest difference to the whole image {result.difference:g}")
-    return ", ".join(parts)
 
 
 def evaluate(
@@ -101,7 +31,9 @@ def evaluate(
     images: ImagesGlob = None,
     labels: LabelsGlob = None,
     settings: Settings = None,
-    task: Annotated[str | None, typer.Option("--task", help="Of label images: semantic, or instances.")] = None,
+    task: Annotated[
+        str | None, typer.Option("--task", help="Of label images: semantic or instances; told from them when absent.")
+    ] = None,
     metrics: Annotated[
         list[str] | None, typer.Option("--metrics", help="Also boundaries, glands or neurites; may be repeated.")
     ] = None,
@@ -123,13 +55,14 @@ def evaluate(
 
     console, extra = make_console(), tuple(metrics or ())
     if first.is_dir():
-        _refuse_options(first, "label images", images=images, labels=labels, all=every, tile=tile, tta=tta, prune=prune)
+        refuse_options(first, "label images", images=images, labels=labels, all=every, tile=tile, tta=tta, prune=prune)
         if task not in (None, "semantic", "instances"):
             raise errors.InputError(f"--task {task}", "is neither semantic nor instances", "give one of them")
         given = Recipe().with_overrides(all_overrides(settings)).data
-        result = evaluate_files(first, second, given, instances=task == "instances", extra=extra, max_pixels=max_pixels)
+        instances = None if task is None else task == "instances"
+        result = evaluate_files(first, second, given, instances=instances, extra=extra, max_pixels=max_pixels)
     else:
-        _refuse_options(first, "a model", set=settings, task=task)
+        refuse_options(first, "a model", set=settings, task=task)
         loaded = Model.load(first) if prune is None else Model.load(first).pruned(prune)
         with progress_bar(console, "segmenting") as progress:
             result = evaluate_model(
@@ -141,12 +74,6 @@ def evaluate(
     console.print(result.table())
     if json_file is not None:
         write_text(json_file, json.dumps(result.to_json(), indent=2, allow_nan=False) + "\n")
-
-
-def _refuse_options(first: Path, what: str, **options: Any) -> None:
-    for name, value in options.items():
-        if value:
-            raise errors.InputError(f"--{name}", f"has no meaning for {what} such as {first}", "leave it out")
 
 
 def info(model: Annotated[Path, typer.Argument(metavar="MODEL", help="Model, NAME.septa.")]) -> None:

@@ -86,6 +86,15 @@ class Checkup:
         return any(problem.severity == "error" for problem in self.problems)
 
 
+def why_task(mapping: LabelMapping, facts: Sequence[Facts]) -> str:
+    """Why labels are for the task that they are for: how many objects they number, else what their values mean."""
+    counts = [item.objects for item in facts if item.objects is not None]
+    if mapping.task == "semantic" or not counts:
+        return mapping.describe()
+    low, high = min(counts), max(counts)
+    return f"the labels number {high if low == high else f'{low} to {high}'} object{'s' * (high != 1)} an image"
+
+
 def check_html(checkup: Checkup) -> str:
     """Write a check as one self-contained page.
 

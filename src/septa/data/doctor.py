@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from septa.data.checkup import Checkup, Problem, check_html
+import numpy as np
+
+from septa.data.checkup import Checkup, Problem, check_html, why_task
 from septa.data.copies import near_duplicates
 from septa.data.fingerprint import Facts, combine, scan_image
 from septa.data.folder import Pair, Pairing, PairingError, find_pairs, read_pair_image, read_pair_labels, split_pairs
@@ -29,6 +32,7 @@ def check(
     images: str | None = None,
     labels: str | None = None,
     settings: Data = Data(),  # noqa: B008 (frozen)
+    task: str = "auto",
     seed: int = 0,
     max_pixels: int = MAX_PIXELS,
     progress: Callable[[int, int], None] | None = None,
@@ -41,6 +45,8 @@ def check(
         Folder of images and labels; see `septa.data.folder.find_pairs`, also for ``images`` and ``labels``.
     settings
         How labels are read and images held out.
+    task
+        The recipe's. Where it is ``auto`` and the labels number objects, the notes tell what follows.
     seed
         Seed of the split.
     max_pixels
@@ -78,7 +84,10 @@ def check(
     train, validation = _split(data, pairs, settings, seed, similar, problems)
     if mapping is not None:
         _judge_classes(data, mapping, facts, train, validation, problems)
-    notes = (*pairing.notes, *([mapping.describe()] if mapping else []), *_notes(facts, train, validation))
+    told = [mapping.describe()] if mapping else []
+    if mapping is not None and mapping.task == "instances" and task == "auto":
+        told.append(f"task: instances, {why_task(mapping, facts)}")
+    notes = (*pairing.notes, *told, *_notes(facts, train, validation))
     fingerprint = combine(fitting, channels=channels) if fitting else None
     return Checkup(data, pairing, mapping, fingerprint, tuple(facts), _sorted(problems), train, validation, notes)
 
@@ -155,7 +164,10 @@ def _inspect(pair: Pair, mapping: LabelMapping | None, problems: list[Problem]) 
         problems.append(_size_problem(pair, _size(raw), image_cyx.shape[1:]))
         labels_yx = None
     classes, multilabel = (mapping.classes, mapping.kind == "multilabel") if mapping else (1, False)
-    return scan_image(pair.name, image_cyx, labels_yx, classes=classes, multilabel=multilabel)
+    facts = scan_image(pair.name, image_cyx, labels_yx, classes=classes, multilabel=multilabel)
+    if raw is None or labels_yx is None or mapping is None or mapping.kind != "instances":
+        return facts
+    return replace(facts, objects=len(np.unique(raw.array[labels_yx > 0])))
 
 
 def _size(raw: RawLabels) -> tuple[int, ...]:

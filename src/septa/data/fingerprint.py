@@ -53,6 +53,8 @@ class Facts:
     object_diameters
         Diameters in pixels of the discs that have the areas of the foreground's connected components, ascending;
         at most 200, evenly chosen.
+    objects
+        Number of objects that the labels number; None where they hold classes or are not usable.
     """
 
     name: str
@@ -70,6 +72,7 @@ class Facts:
     image_digest: str
     class_pixels: dict[int, int]
     object_diameters: tuple[float, ...]
+    objects: int | None = None
 
 
 @dataclass(frozen=True)

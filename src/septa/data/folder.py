@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from septa.data.layouts import LAYOUTS, Found, PairingError, pair_patterns, recognise
+from septa.data.layouts import LAYOUTS, Found, PairingError, classes_folder, pair_classes, pair_patterns, recognise
+from septa.data.object_labels import read_object_labels
 from septa.errors import InputError
 from septa.images.read import MAX_PIXELS, RawLabels, read_image, read_info, read_labels
 
@@ -49,6 +50,8 @@ class Pair:
         Images of one group are never split between training and validation.
     max_pixels
         Largest size that is decoded; see `septa.images.read.read_info`.
+    classes
+        File of the objects' classes, if they have any.
     """
 
     name: str
@@ -57,6 +60,7 @@ class Pair:
     labels: Path | tuple[Path, ...] | None
     group: str
     max_pixels: int = MAX_PIXELS
+    classes: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,9 @@ def find_pairs(
         Folder in one of the layouts: ``images/`` and ``labels/`` (or ``masks/``) with equal stems; a flat folder with
         ``x.png`` beside ``x_mask.png``; two multi-page TIFFs such as ``train-volume.tif`` and ``train-labels.tif``;
         or one folder per image with ``images/`` (one file) and ``masks/`` (one file per object). Label stems may end
-        in ``_mask``, ``_label``, ``_seg``, ``_anno`` and the like. Of multi-page TIFFs each page is a pair.
+        in ``_mask``, ``_label``, ``_seg``, ``_anno`` and the like. Of multi-page TIFFs each page is a pair. Objects
+        have classes where ``classes/`` (or ``types/``) lies beside the folder of labels: an image for each label image,
+        with the same stem, that holds at each pixel of an object the number of its class, from 1.
     images, labels
         Patterns (relative to ``data`` or absolute; ``**`` crosses folders) or folders, given both or not at all.
         Files are paired by equal stems, else by the part that varies between the names.
@@ -124,6 +130,7 @@ def find_pairs(
 
 def _pairing(data: Path, layout: str, found: Found, group: str | None, max_pixels: int, notes: list[str]) -> Pairing:
     pairs, many = _named(data, found, max_pixels)
+    pairs = _with_classes(data, pairs, notes)
     notes[:0] = [f"layout: {layout}", f"{len(pairs)} pairs{many}"]
     pairs = _grouped(pairs, group, notes)
     return Pairing(data, layout, tuple(pairs), tuple(notes))
@@ -135,7 +142,8 @@ def read_pair_image(pair: Pair) -> npt.NDArray[Any]:
 
 
 def read_pair_labels(pair: Pair) -> RawLabels:
-    """Read the labels of a pair as stored; masks of single objects become ids 1 to n.
+    """Read the labels of a pair as stored, with the classes of objects that have any; masks of single objects become
+    ids 1 to n.
 
     Where masks overlap the earlier file wins; a mask without (visible) pixels gets no id.
 
@@ -147,7 +155,8 @@ def read_pair_labels(pair: Pair) -> RawLabels:
     if pair.labels is None:
         raise InputError(pair.image, "has no labels", "give a label image for it")
     if isinstance(pair.labels, Path):
-        return read_labels(pair.labels, pair.page, max_pixels=pair.max_pixels)
+        raw = read_labels(pair.labels, pair.page, max_pixels=pair.max_pixels)
+        return raw if pair.classes is None else read_object_labels(raw, pair.classes, pair.page, pair.max_pixels)
     ids_yx: npt.NDArray[np.int32] | None = None
     objects = 0
     for path in pair.labels:
@@ -280,6 +289,16 @@ def _named(data: Path, found: Found, max_pixels: int) -> tuple[list[Pair], str]:
     if double:
         raise PairingError(data, "images have the same name", "rename them", double)
     return pairs, f" from {stacks} stack{'s' if stacks > 1 else ''} of pages" if stacks else ""
+
+
+def _with_classes(data: Path, pairs: list[Pair], notes: list[str]) -> list[Pair]:
+    """Each pair with the file of its objects' classes, where there is a folder of them."""
+    folder = classes_folder(data)
+    labels = [pair.labels for pair in pairs if isinstance(pair.labels, Path) and pair.labels.parent.parent == data]
+    if folder is None or len(labels) < len(pairs):
+        return pairs
+    files = pair_classes(folder, labels, notes)
+    return [replace(pair, classes=files[pair.labels]) for pair in pairs if isinstance(pair.labels, Path)]
 
 
 def _pages(path: Path, max_pixels: int) -> int | None:

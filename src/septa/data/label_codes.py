@@ -14,6 +14,7 @@ from septa.recipe import IGNORE
 
 MAX_PLANES = 31
 """Most overlapping classes: the bits of a non-negative int32."""
+Color = tuple[int, int, int]
 
 
 def encode_planes(raw: RawLabels, where: str, classes: int, ignore: int | None) -> npt.NDArray[np.int32]:
@@ -146,3 +147,37 @@ def show_values(values: Sequence[int], kind: str = "index", most: int = 6) -> st
     """
     shown = [f"#{value:06x}" if kind == "color" else str(value) for value in values[:most]]
     return ", ".join(shown) + (", ..." if len(values) > most else "")
+
+
+def is_color(value: object) -> bool:
+    """Whether a value is an RGB colour."""
+    return isinstance(value, tuple) and len(value) == 3 and all(type(v) is int and 0 <= v <= 255 for v in value)
+
+
+def number_of(value: int | Color) -> int:
+    """A colour as 0xRRGGBB; other values as they are."""
+    return value[0] << 16 | value[1] << 8 | value[2] if isinstance(value, tuple) else value
+
+
+def color_of(number: int) -> Color:
+    """The colour of 0xRRGGBB."""
+    return number >> 16 & 255, number >> 8 & 255, number & 255
+
+
+def joined(names: Sequence[str]) -> str:
+    """Names as a message lists them: ``a, b and c``."""
+    return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
+
+
+def smallest(values: Sequence[int]) -> np.dtype[Any]:
+    """The smallest integer dtype that holds all values."""
+    return np.result_type(np.min_scalar_type(min(values)), np.min_scalar_type(max(values)))
+
+
+def default_names(kind: str, values: Sequence[int | Color]) -> tuple[str, ...]:
+    """Names of the classes of these raw values, background first."""
+    if kind == "binary" and len(values) == 2:
+        return ("background", "foreground")
+    if kind == "color":
+        return ("background", *(show_values([number_of(value)], kind) for value in values[1:]))
+    return ("background", *(f"class {value}" for value in values[1:]))

@@ -6,7 +6,7 @@ Encoded labels are always ``int32`` with axes YX: the class index, or for overla
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -15,13 +15,20 @@ import numpy.typing as npt
 
 from septa.data.label_codes import (
     MAX_PLANES,
+    Color,
     as_numbers,
+    color_of,
+    default_names,
     encode_instances,
     encode_planes,
+    is_color,
+    joined,
     look_up,
+    number_of,
     object_ids,
     plane_count,
     show_values,
+    smallest,
 )
 from septa.data.label_survey import (
     Survey,
@@ -33,10 +40,12 @@ from septa.data.label_survey import (
     refuse_undeclared_ignore,
     refuse_value,
 )
+from septa.data.object_labels import encode_classes, known_classes, refuse_classes
 from septa.errors import InputError
 from septa.images.read import RawLabels
 from septa.recipe import IGNORE, Data
 from septa.tasks.components import components
+from septa.tasks.object_classes import with_classes
 
 __all__ = ["IGNORE", "LabelMapping", "find_mapping"]
 
@@ -44,7 +53,6 @@ MAX_CLASSES = 254
 """Most classes of one mapping, so that class index and ignore value fit 8 bits."""
 
 Kind = Literal["binary", "index", "color", "instances", "multilabel"]
-Color = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -59,7 +67,8 @@ class LabelMapping:
     class_names
         Class 0 (background) first; for ``multilabel`` one name per bit and no background.
     values
-        Raw value or RGB colour of each class; ``(0,)`` for ``instances``, empty for ``multilabel``.
+        Raw value or RGB colour of each class; empty for ``multilabel``. For ``instances`` ``(0,)``, or, where objects
+        have classes, 0 and the value of each class.
     ignore
         Raw value whose pixels count in no loss and no metric; for ``color`` the number 0xRRGGBB.
 
@@ -92,6 +101,20 @@ class LabelMapping:
         """Number of outputs of a net for these labels."""
         return len(self.class_names)
 
+    @property
+    def task(self) -> Literal["semantic", "instances"]:
+        """The task that a recipe's ``auto`` stands for with these labels."""
+        return "instances" if self.kind == "instances" else "semantic"
+
+    @property
+    def object_classes(self) -> int:
+        """Number of classes that objects are told apart by; 1 if they are not."""
+        return max(1, len(self.values) - 1) if self.kind == "instances" else 1
+
+    def pixel_names(self, instances: bool) -> tuple[str, ...]:
+        """Names of what pixels are scored as: for ``instances`` whose objects have classes, background and object."""
+        return (self.class_names[0], "object") if instances and self.classes > 2 else self.class_names
+
     def encode(self, raw: RawLabels, where: object) -> npt.NDArray[np.int32]:
         """Turn a label image as stored into encoded labels.
 
@@ -105,8 +128,8 @@ class LabelMapping:
         Returns
         -------
         ndarray
-            int32 YX: class index, or bit field for ``multilabel``; 1 for every object of ``instances``;
-            `IGNORE` where the raw value is the ignore value.
+            int32 YX: class index, or bit field for ``multilabel``; 1 for every object of ``instances``, or the index
+            of its class; `IGNORE` where the raw value is the ignore value.
 
         Raises
         ------
@@ -117,8 +140,11 @@ class LabelMapping:
             return encode_planes(raw, str(where), self.classes, self.ignore)
         array = as_numbers(raw, self.kind, str(where))
         if self.kind == "instances":
-            return encode_instances(array, str(where), self.ignore)
-        numbers = [_number(value) for value in self.values]
+            labels_yx = encode_instances(array, str(where), self.ignore)
+            if self.object_classes == 1:
+                return labels_yx
+            return encode_classes(raw, labels_yx, [number_of(value) for value in self.values], str(where))
+        numbers = [number_of(value) for value in self.values]
         return look_up(array, numbers, self.ignore, str(where), self.kind)
 
     def objects(self, raw: RawLabels, where: object) -> npt.NDArray[np.int32]:
@@ -128,6 +154,7 @@ class LabelMapping:
         -------
         ndarray
             int32 YX: 0 is background, every other value one object, `IGNORE` where the raw value is the ignore value.
+            Where objects have classes, as `septa.tasks.object_classes.with_classes` gives them.
 
         Raises
         ------
@@ -139,7 +166,8 @@ class LabelMapping:
             raise InputError(str(where), "has one plane for each class, from which objects cannot be told", remedy)
         classes_yx = self.encode(raw, where)
         if self.kind == "instances":
-            return object_ids(as_numbers(raw, self.kind, str(where)), classes_yx)
+            ids_yx = object_ids(as_numbers(raw, self.kind, str(where)), np.minimum(classes_yx, 1))
+            return ids_yx if self.object_classes == 1 else with_classes(ids_yx, classes_yx, self.classes)
         return np.where(classes_yx == IGNORE, IGNORE, components(classes_yx)).astype(np.int32)
 
     def decode(self, labels_yx: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -170,15 +198,15 @@ class LabelMapping:
         ignore = 0 if self.ignore is None else self.ignore
         if self.kind == "instances":
             found = np.where(ignored, ignore, labels_yx)
-            return found.astype(_smallest([int(found.min(initial=0)), int(found.max(initial=0))]))
+            return found.astype(smallest([int(found.min(initial=0)), int(found.max(initial=0))]))
         if labels_yx.size and not -1 <= int(labels_yx.min()) <= int(labels_yx.max()) < self.classes:
             raise ValueError(f"labels go from {labels_yx.min()} to {labels_yx.max()}, classes from 0 to {self.classes}")
         if self.kind == "color":
             table = [*range(self.classes), 255]
         else:
-            table = [*(_number(value) for value in self.values), ignore]
+            table = [*(number_of(value) for value in self.values), ignore]
         # IGNORE is -1 and so picks the last entry.
-        decoded: npt.NDArray[Any] = np.array(table, _smallest(table))[labels_yx]
+        decoded: npt.NDArray[Any] = np.array(table, smallest(table))[labels_yx]
         return decoded
 
     def _decode_planes(self, labels_yx: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -186,7 +214,7 @@ class LabelMapping:
         if self.ignore is None and ignored.any():
             raise ValueError("labels hold ignored pixels, and the mapping has no ignore value")
         bits = np.arange(self.classes).reshape(-1, 1, 1)
-        planes = (labels_yx[None] >> bits & 1).astype(_smallest([0, 255, self.ignore or 0]))
+        planes = (labels_yx[None] >> bits & 1).astype(smallest([0, 255, self.ignore or 0]))
         planes[:, ignored] = self.ignore or 0
         return planes
 
@@ -194,11 +222,15 @@ class LabelMapping:
         """One printable line that tells what the values were taken to mean."""
         end = "" if self.ignore is None else f"; {show_values([self.ignore], self.kind)} is ignored"
         if self.kind == "instances":
-            return f"labels: instance ids, 0 is {self.class_names[0]} and every other id one {self.class_names[1]}{end}"
+            what = self.class_names[1]
+            if self.object_classes > 1:
+                shown = show_values([number_of(value) for value in self.values[1:]], most=self.classes)
+                what = f"object; {{{shown}}} in classes/ are {joined(self.class_names[1:])}"
+            return f"labels: instance ids, 0 is {self.class_names[0]} and every other id one {what}{end}"
         if self.kind == "multilabel":
-            return f"labels: {self.classes} planes that may overlap, {_join(self.class_names)}{end}"
-        shown = show_values([_number(value) for value in self.values], self.kind, most=self.classes)
-        return f"labels: {{{shown}}} are {_join(self.class_names)}{end}"
+            return f"labels: {self.classes} planes that may overlap, {joined(self.class_names)}{end}"
+        shown = show_values([number_of(value) for value in self.values], self.kind, most=self.classes)
+        return f"labels: {{{shown}}} are {joined(self.class_names)}{end}"
 
     def to_json(self) -> dict[str, Any]:
         """Write as plain JSON values."""
@@ -253,25 +285,31 @@ def find_mapping(raws: Iterable[tuple[str, RawLabels]], data: Data) -> LabelMapp
     'binary'
     """
     survey, planes = Survey(data.ignore_label), 0
+    of_objects: set[int] = set()
     for name, raw in raws:
         survey.add(name, raw)
+        of_objects |= known_classes(raw)
         if raw.kind == "channels" or data.encoding == "multilabel":
             planes = planes or plane_count(raw)
             encode_planes(raw, name, planes or 1, data.ignore_label)
     if not survey.images:
         raise InputError("labels", "there is no label image", "give label images beside the images")
-    kind = _kind(survey, data)
+    kind = "instances" if of_objects and (data.encoding, data.values) == ("auto", None) else _kind(survey, data)
+    refuse_classes(of_objects, kind)
     survey.refuse_mixture(kind)
     if kind == "multilabel":
         names = data.class_names or tuple(f"class {k + 1}" for k in range(planes))
         return _build(kind, names, (), data, planes)
     if kind == "instances":
         refuse_negative(survey.index)
+        if len(of_objects) > 1:
+            known = (0, *sorted(of_objects))
+            return _build(kind, data.class_names or default_names(kind, known), known, data, len(known))
         return _build(kind, data.class_names or ("background", "object"), (0,), data, 2)
     table = survey.colors if kind == "color" else survey.index
     numbers = _class_values(table, kind, data)
-    values = tuple(_color(number) for number in numbers) if kind == "color" else tuple(numbers)
-    return _build(kind, data.class_names or _default_names(kind, values), values, data, len(values))
+    values = tuple(color_of(number) for number in numbers) if kind == "color" else tuple(numbers)
+    return _build(kind, data.class_names or default_names(kind, values), values, data, len(values))
 
 
 def _kind(survey: Survey, data: Data) -> Kind:
@@ -295,7 +333,7 @@ def _class_values(table: Mapping[int, ValueCount], kind: Kind, data: Data) -> li
     if data.values:
         if any(isinstance(value, tuple) != (kind == "color") for value in data.values):
             raise InputError("data.values", f"does not suit {kind} labels", "give integers, or RGB colours for color")
-        given = [_number(value) for value in data.values]
+        given = [number_of(value) for value in data.values]
         refuse_strays(table, given, kind)
         return given
     found = sorted(table)
@@ -334,14 +372,6 @@ def _build(kind: Kind, names: tuple[str, ...], values: tuple[int | Color, ...], 
         raise InputError("data", str(error), "correct data.values, data.class_names or data.ignore_label") from None
 
 
-def _default_names(kind: Kind, values: Sequence[int | Color]) -> tuple[str, ...]:
-    if kind == "binary" and len(values) == 2:
-        return ("background", "foreground")
-    if kind == "color":
-        return ("background", *(show_values([_number(value)], kind) for value in values[1:]))
-    return ("background", *(f"class {value}" for value in values[1:]))
-
-
 def _misfit(mapping: LabelMapping) -> str:
     """Why the parts of a mapping do not fit together; empty if they do."""
     names, values = mapping.class_names, mapping.values
@@ -354,34 +384,16 @@ def _misfit(mapping: LabelMapping) -> str:
     if mapping.kind == "multilabel":
         fits = not values and 1 <= len(names) <= MAX_PLANES and mapping.ignore not in (0, 1)
     elif mapping.kind == "instances":
-        fits = values == (0,) and len(names) == 2
+        several = 3 <= len(names) == len(values) <= MAX_CLASSES
+        fits = values[:1] == (0,) and (several or len(names) == 2 == len(values) + 1)
     else:
         fits = 2 <= len(names) == len(values) <= MAX_CLASSES and (mapping.kind != "binary" or len(names) == 2)
     if not fits:
         return f"{len(names)} names and {len(values)} values do not suit {mapping.kind} labels"
-    if not all(_is_color(value) if mapping.kind == "color" else type(value) is int for value in values):
+    if not all(is_color(value) if mapping.kind == "color" else type(value) is int for value in values):
         return "each class needs one integer, or an RGB colour of three numbers 0..255 for color labels"
-    numbers = [_number(value) for value in values]
-    if len(set(numbers)) != len(numbers) or mapping.ignore in numbers:
+    numbers = [number_of(value) for value in values]
+    ids = numbers[:1] if mapping.kind == "instances" else numbers
+    if len(set(numbers)) != len(numbers) or mapping.ignore in ids:
         return "two classes, or a class and the ignore value, have the same value"
     return ""
-
-
-def _is_color(value: object) -> bool:
-    return isinstance(value, tuple) and len(value) == 3 and all(type(v) is int and 0 <= v <= 255 for v in value)
-
-
-def _number(value: int | Color) -> int:
-    return value[0] << 16 | value[1] << 8 | value[2] if isinstance(value, tuple) else value
-
-
-def _color(number: int) -> Color:
-    return number >> 16 & 255, number >> 8 & 255, number & 255
-
-
-def _join(names: Sequence[str]) -> str:
-    return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
-
-
-def _smallest(values: Sequence[int]) -> np.dtype[Any]:
-    return np.result_type(np.min_scalar_type(min(values)), np.min_scalar_type(max(values)))

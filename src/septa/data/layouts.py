@@ -19,6 +19,7 @@ LAYOUTS = (
 _SUFFIXES = (".ome.tiff", ".ome.tif", ".png", ".jpg", ".jpeg", ".jpe", ".bmp", ".gif", ".tif", ".tiff")
 _IMAGE_FOLDERS = ("images", "image", "imgs", "img")
 _LABEL_FOLDERS = ("labels", "label", "masks", "mask")
+_CLASS_FOLDERS = ("classes", "types")
 _LABEL_WORD = r"(?:annotations?|anno|masks?|labels?|seg|segmentations?|gt)"
 _LABEL_END = re.compile(rf"(?:^|[-_. ]){_LABEL_WORD}$", re.IGNORECASE)
 _IMAGE_END = re.compile(r"(?:^|[-_. ])(?:volume|images?|img|raw)$", re.IGNORECASE)
@@ -86,7 +87,8 @@ def _pair_two_folders(
         reasons = {path: "images" if path in image_folders else "labels" for path in several}
         remedy = "keep one folder of each, or name the files with --images and --labels"
         raise PairingError(data, "several folders may hold the images or the labels", remedy, reasons)
-    _note_ignored(data, [path for path in _entries(data) if path not in several], notes)
+    known = {*several, classes_folder(data)}
+    _note_ignored(data, [path for path in _entries(data) if path not in known], notes)
     files, label_files = (_only_images(_entries(folder), notes, folder) for folder in several)
     names = " and ".join(f"{folder.name}/" for folder in several)
     if not files and not label_files:
@@ -184,6 +186,50 @@ def _pair_lists(data: Path, images: Sequence[Path], labels: Sequence[Path], note
         stems = ["_".join([*_relative(image, data).parent.parts, _stem(image)]) for image, _ in pairs]
     found: Found = [(stem, image, label) for stem, (image, label) in zip(stems, pairs, strict=True)]
     _refuse(data, reasons, found)
+    return found
+
+
+def classes_folder(data: Path) -> Path | None:
+    """The folder of objects' classes beside those of images and labels, if there is one.
+
+    Raises
+    ------
+    PairingError
+        There are several.
+    """
+    folders = [path for path in _entries(data) if path.is_dir() and path.name.lower() in _CLASS_FOLDERS]
+    if not folders or not _inner(data, _IMAGE_FOLDERS) or not _inner(data, _LABEL_FOLDERS):
+        return None
+    if len(folders) > 1:
+        reasons = dict.fromkeys(folders, "classes")
+        raise PairingError(data, "several folders may hold the objects' classes", "keep one of them", reasons)
+    return folders[0]
+
+
+def pair_classes(folder: Path, labels: Sequence[Path], notes: list[str]) -> dict[Path, Path]:
+    """The file of classes for each label file: the one of equal stem, or of that without an ending such as ``_mask``.
+
+    Raises
+    ------
+    PairingError
+        Labels have no file of classes or several, or such a file belongs to no labels.
+    """
+    files: dict[str, list[Path]] = defaultdict(list)
+    for path in _only_images(_entries(folder), notes, folder):
+        files[_stem(path)].append(path)
+    found: dict[Path, Path] = {}
+    reasons: dict[Path, str] = {}
+    for path in dict.fromkeys(labels):
+        keys = (_stem(path), _LABEL_END.sub("", _stem(path)))
+        matching = next((files.pop(key) for key in keys if key in files), [])
+        if len(matching) == 1:
+            found[path] = matching[0]
+        else:
+            reasons |= {path: "labels without classes"} if not matching else dict.fromkeys(matching, "one of several")
+    reasons |= dict.fromkeys((path for rest in files.values() for path in rest), "classes without labels")
+    if reasons:
+        remedy = f"give each label image one image of classes with the same name, or move {folder.name}/ away"
+        raise PairingError(folder, "labels and classes cannot be paired", remedy, reasons)
     return found
 
 

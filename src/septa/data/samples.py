@@ -26,6 +26,7 @@ from septa.errors import InputError
 from septa.images.normalize import Normalization, fit_channels
 from septa.images.resize import resized, resized_labels
 from septa.recipe import IGNORE, Recipe, Sampling
+from septa.tasks.object_classes import classes_of
 
 _SPOTS = 4096
 _SHUFFLE, _PATCH, _SPOT = 0, 1, 2
@@ -103,8 +104,11 @@ class Examples:
             raise InputError(pair.image, has, "give images of one kind") from None
         if self.resize is not None:
             image_cyx, labels_yx = resized(image_cyx, self.resize), resized_labels(labels_yx, self.resize)
-        classes_yx = np.minimum(labels_yx, 1) if self.objects else labels_yx
-        classes = 2 if self.objects else self.labels.classes
+        classes_yx, classes = labels_yx, self.labels.classes
+        if self.objects:
+            classed = self.labels.object_classes > 1
+            classes_yx = classes_of(labels_yx, classes) if classed else np.minimum(labels_yx, 1)
+            classes = classes if classed else 2
         return Example(image_cyx, labels_yx, _spots(classes_yx, classes, self.labels.kind == "multilabel"))
 
 
@@ -120,8 +124,8 @@ def _spots(labels_yx: NDArray[np.int32], classes: int, multilabel: bool) -> tupl
 
 
 class Sample(NamedTuple):
-    """Normalised, augmented patch ``CYX`` float32, its target ``YX`` (int32 or float32), its weight map ``YX`` float32
-    if it has one, and the name of its image.
+    """Normalised, augmented patch ``CYX`` float32, its target ``YX`` (int32 or float32; ``2YX`` where objects have
+    classes), its weight map ``YX`` float32 if it has one, and the name of its image.
     """
 
     image_cyx: NDArray[np.float32]
@@ -184,9 +188,9 @@ class Sampler:
             example.constants = self.normalization, self.normalization.resolve(example.image_cyx)
         patch = jitter(example.constants[1].apply(patch), augment, rng)
         target_yx, weights_yx = self.encode(labels_yx)
-        inside = tuple(slice(self.margin, size - self.margin) for size in target_yx.shape)
-        weights_yx = None if weights_yx is None else weights_yx[inside]
-        return Sample(patch, target_yx[inside], weights_yx, self.examples.pairs[index].name)
+        rows, columns = (slice(self.margin, size - self.margin) for size in labels_yx.shape)
+        weights_yx = None if weights_yx is None else weights_yx[rows, columns]
+        return Sample(patch, target_yx[..., rows, columns], weights_yx, self.examples.pairs[index].name)
 
     def batch(self, number: int, size: int) -> Batch:
         """Samples ``number`` to ``number + size - 1``."""

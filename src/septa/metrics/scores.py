@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,8 +15,13 @@ from septa.errors import InputError
 from septa.metrics import pixels
 from septa.metrics.extra import extra_metrics
 from septa.metrics.neurites import NeuriteScores
-from septa.metrics.objects import ObjectScores, pool, score_objects
+from septa.metrics.object_classes import class_matches, object_class_spreads
+from septa.metrics.objects import ObjectScores, contingency, pool, score_table
+from septa.metrics.overlaps import Integers
 from septa.metrics.pixels import Counts, Labels
+from septa.metrics.spread import LEVEL, RESAMPLES, SEED
+from septa.metrics.spread import mean as mean_of
+from septa.metrics.spread import spread as spread_of
 from septa.recipe import IGNORE
 
 _CLASS_METRICS = {"dice": pixels.dice, "iou": pixels.iou, "precision": pixels.precision, "recall": pixels.recall}
@@ -40,9 +44,9 @@ OBJECT_METRICS = {
     "merges": "Merged objects",
 }
 """Metrics of objects, each with its title; `septa.metrics.objects` says what they are."""
+CALIBRATION_ERROR = "Calibration error of the confidence (ECE)"
 _COUNTS = ("truth_count", "prediction_count", "count_difference", "splits", "merges")
 OBJECTS_POLICY = "Without true and predicted objects an image scores 1.0, with objects on one side only 0.0."
-LEVEL, _RESAMPLES, _SEED = 0.95, 2000, 0
 POLICY = (
     "A class absent from both labels and prediction of an image scores 1.0 there; absent from only one of them, 0.0."
 )
@@ -53,8 +57,9 @@ class ImageScores:
     """Scores of one image, each 0 to 1.
 
     ``classes`` maps class name to metric (dice, iou, precision, recall) to score. With overlapping classes, the pixel
-    accuracy and error count each pixel once for each class. ``objects`` is there for instances, ``more``
-    holds by its title what was asked for beside them.
+    accuracy and error count each pixel once for each class. ``objects`` is there for instances, ``object_classes``
+    where they have classes (see `septa.metrics.object_classes.class_matches`), ``more`` holds by its title what was
+    asked for beside them.
     """
 
     name: str
@@ -62,6 +67,7 @@ class ImageScores:
     pixel_accuracy: float
     pixel_error: float
     objects: ObjectScores | None = None
+    object_classes: Integers | None = None
     more: dict[str, float] = field(default_factory=dict)
 
 
@@ -97,10 +103,15 @@ class Evaluation:
         Whether classes overlap, so that every class is foreground.
     objects
         For instances: metric of `OBJECT_METRICS` to ``mean`` over images, ``low``, ``high`` and ``pooled``.
+    object_classes
+        Where objects have classes, the name of each to its F1 at IoU 0.5, a match being right if the classes agree:
+        ``mean`` over images, ``low``, ``high`` and ``pooled``, and how many objects of it are true and predicted.
     more
         Title of each further metric to ``mean`` over images, ``low`` and ``high``; of a stack's metrics to ``mean``.
     neurites
         The stack's metrics in full, where they were asked for.
+    calibration
+        For instances with probabilities, what `septa.calibration.calibration` gives.
     """
 
     class_names: tuple[str, ...]
@@ -115,8 +126,10 @@ class Evaluation:
     multilabel: bool = False
     notes: tuple[str, ...] = ()
     objects: dict[str, dict[str, float]] = field(default_factory=dict)
+    object_classes: dict[str, dict[str, float]] = field(default_factory=dict)
     more: dict[str, dict[str, float]] = field(default_factory=dict)
     neurites: NeuriteScores | None = None
+    calibration: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for strict JSON: keys sorted, images sorted by name, no NaN."""
@@ -139,9 +152,11 @@ class Evaluation:
                 "both_empty": self.both_empty,
                 "multilabel": self.multilabel,
                 "objects": self.objects,
+                "object_classes": self.object_classes,
                 "more": self.more,
+                "calibration": self.calibration,
                 "unscored": sorted(self.unscored),
-                "interval": {"level": LEVEL, "resamples": _RESAMPLES, "seed": _SEED},
+                "interval": {"level": LEVEL, "resamples": RESAMPLES, "seed": SEED},
             }
         )
         return plain
@@ -171,6 +186,11 @@ class Evaluation:
             mean, low, high, pooled = (f"{spread[key]:.{digits}f}" for key in ("mean", "low", "high", "pooled"))
             whole = f"{spread['pooled']:.0f}" if metric in _COUNTS else pooled
             table.add_row(OBJECT_METRICS[metric], mean, f"{low}–{high}", whole)
+        for name, spread in self.object_classes.items():
+            mean, interval, _ = _cell(spread, spread["pooled"]).split("\n")
+            table.add_row(Text(f"{OBJECT_METRICS['f1_50']}, {name}"), mean, interval, f"{spread['pooled']:.4f}")
+        if self.calibration.get("objects"):
+            table.add_row(CALIBRATION_ERROR, "", "", f"{self.calibration['expected_calibration_error']:.4f}")
         return table
 
     def _classes_table(self) -> Table:
@@ -208,6 +228,7 @@ def evaluate_labels(
     *,
     multilabel: bool = False,
     instances: bool = False,
+    object_classes: Sequence[str] = (),
     extra: Sequence[str] = (),
 ) -> Evaluation:
     """Score predictions against labels, one image at a time.
@@ -223,6 +244,8 @@ def evaluate_labels(
         Whether classes overlap.
     instances
         Whether labels are object ids. Objects are scored then, and pixels as background and foreground.
+    object_classes
+        Where ids are numbers with classes (`septa.metrics.object_classes`), the names of these, background first.
     extra
         Families of `septa.metrics.extra.PER_IMAGE` to be added.
 
@@ -247,9 +270,9 @@ def evaluate_labels(
     for name, truth_yx, prediction_yx in items:
         of_classes = _as_classes(truth_yx, prediction_yx) if instances else (truth_yx, prediction_yx)
         confusion = _confusion(name, *of_classes, names, multilabel)
-        objects = score_objects(truth_yx, prediction_yx) if instances else None
+        of_objects = _score_objects(truth_yx, prediction_yx, len(object_classes)) if instances else (None, None)
         more = _more(extra, truth_yx, prediction_yx, names, multilabel, instances)
-        images.append(_score(name, confusion, names, objects, more))
+        images.append(_score(name, confusion, names, of_objects, more))
         if not confusion.any():
             unscored.append(name)
             continue
@@ -260,7 +283,7 @@ def evaluate_labels(
         problem = "every pixel of every image is the ignore label" if images else "there is no image"
         raise InputError("evaluation", problem, "give at least one image with labels that are not all ignored")
     classes = _class_spreads(scored, names)
-    spreads = {metric: _spread(getattr(image, metric) for image in scored) for metric in _PIXEL_METRICS}
+    spreads = {metric: spread_of(getattr(image, metric) for image in scored) for metric in _PIXEL_METRICS}
     foreground = names if multilabel else names[1:]
     objects_of = _object_spreads([image.objects for image in scored if image.objects is not None])
     return Evaluation(
@@ -268,7 +291,7 @@ def evaluate_labels(
         images=tuple(images),
         classes=classes,
         pooled=_by_class(total, names),
-        summary={metric: _mean([classes[name][metric]["mean"] for name in foreground]) for metric in _CLASS_METRICS}
+        summary={metric: mean_of([classes[name][metric]["mean"] for name in foreground]) for metric in _CLASS_METRICS}
         | {metric: spread["mean"] for metric, spread in (spreads | objects_of).items()},
         policy=POLICY,
         pixels={metric: spreads[metric] | {"pooled": score(total)} for metric, score in _PIXEL_METRICS.items()},
@@ -276,7 +299,8 @@ def evaluate_labels(
         unscored=tuple(unscored),
         multilabel=multilabel,
         objects=objects_of,
-        more={title: _spread(image.more[title] for image in scored) for title in scored[0].more},
+        object_classes=object_class_spreads([image.object_classes for image in scored], object_classes),
+        more={title: spread_of(image.more[title] for image in scored) for title in scored[0].more},
     )
 
 
@@ -299,10 +323,16 @@ def _confusion(name: str, truth_yx: Labels, prediction_yx: Labels, names: tuple[
 
 
 def _score(
-    name: str, confusion: Counts, names: tuple[str, ...], objects: ObjectScores | None, more: dict[str, float]
+    name: str,
+    confusion: Counts,
+    names: tuple[str, ...],
+    of_objects: tuple[ObjectScores | None, Integers | None],
+    more: dict[str, float],
 ) -> ImageScores:
     of_pixels = {metric: score(confusion) for metric, score in _PIXEL_METRICS.items()}
-    return ImageScores(name, _by_class(confusion, names), **of_pixels, objects=objects, more=more)
+    objects, classes = of_objects
+    by_class = _by_class(confusion, names)
+    return ImageScores(name, by_class, **of_pixels, objects=objects, object_classes=classes, more=more)
 
 
 def _more(
@@ -321,12 +351,17 @@ def _as_classes(truth_yx: Labels, prediction_yx: Labels) -> tuple[Labels, Labels
     return np.clip(truth_yx.astype(np.int64), IGNORE, 1), np.clip(prediction_yx.astype(np.int64), IGNORE, 1)
 
 
+def _score_objects(truth_yx: Labels, prediction_yx: Labels, classes: int) -> tuple[ObjectScores, Integers | None]:
+    table = contingency(truth_yx, prediction_yx)
+    return score_table(table), class_matches(table, classes) if classes else None
+
+
 def _object_spreads(scores: Sequence[ObjectScores]) -> dict[str, dict[str, float]]:
     if not scores:
         return {}
     each = [_object_metrics(one.to_json()) for one in scores]
     pooled = _object_metrics(pool(scores)["pooled"])
-    return {metric: _spread(one[metric] for one in each) | {"pooled": pooled[metric]} for metric in OBJECT_METRICS}
+    return {metric: spread_of(one[metric] for one in each) | {"pooled": pooled[metric]} for metric in OBJECT_METRICS}
 
 
 def _object_metrics(plain: Mapping[str, Any]) -> dict[str, float]:
@@ -342,20 +377,9 @@ def _by_class(confusion: Counts, names: tuple[str, ...]) -> dict[str, dict[str, 
 
 def _class_spreads(images: Sequence[ImageScores], names: tuple[str, ...]) -> dict[str, dict[str, dict[str, float]]]:
     return {
-        name: {metric: _spread(image.classes[name][metric] for image in images) for metric in _CLASS_METRICS}
+        name: {metric: spread_of(image.classes[name][metric] for image in images) for metric in _CLASS_METRICS}
         for name in names
     }
-
-
-def _spread(values: Iterable[float]) -> dict[str, float]:
-    numbers = list(values)
-    low, high = pixels.bootstrap_interval(numbers, level=LEVEL, resamples=_RESAMPLES, seed=_SEED)
-    return {"mean": _mean(numbers), "low": low, "high": high}
-
-
-def _mean(values: Sequence[float]) -> float:
-    # Exact summation makes the mean independent of the order; the bounds keep rounding from leaving the values' range.
-    return min(max(math.fsum(values) / len(values), min(values)), max(values))
 
 
 def _cell(spread: Mapping[str, float], pooled: float) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import cv2
@@ -17,6 +17,7 @@ from septa.recipe import IGNORE
 from septa.tasks import losses
 from septa.tasks.border_weights import cut_seams
 from septa.tasks.decoding import Decoding, find_objects
+from septa.tasks.object_classes import classes_of, with_classes
 from septa.tasks.semantic import Semantic
 
 Encoding = Literal["seam", "border", "distance"]
@@ -42,6 +43,10 @@ class Instances:
         Width of the rim of ``border``, pixels.
     decoding
         Thresholds by which objects are found.
+    object_classes
+        Number of classes K that objects are told apart by. Above 1, labels are as `with_classes` gives them, the net
+        has K outputs more, the logits of a softmax that is learned inside objects only, and an object has the class
+        of the largest sum of probabilities over its pixels.
 
     Raises
     ------
@@ -59,6 +64,7 @@ class Instances:
     sigmoid: bool = False
     rim: int = 2
     decoding: Decoding = field(default_factory=Decoding)
+    object_classes: int = 1
 
     tilewise = False
     """Objects reach across tiles: a prediction is decoded whole."""
@@ -77,7 +83,16 @@ class Instances:
     @property
     def outputs(self) -> int:
         """Channels that the net puts out."""
-        return 2 if self.encoding == "distance" else self.pixels.outputs
+        return (2 if self.encoding == "distance" else self.pixels.outputs) + self._more
+
+    @property
+    def _more(self) -> int:
+        """Outputs that tell classes."""
+        return self.object_classes if self.object_classes > 1 else 0
+
+    @property
+    def _kinds(self) -> Semantic:
+        return Semantic(self.object_classes)
 
     def encode(
         self, labels_yx: Int32, terms: recipe.Loss, class_weights_k: Float32 | None = None
@@ -97,10 +112,20 @@ class Instances:
         -------
         target_yx
             ``seam``: 0 and 1; ``border``: 0, 1 inside, 2 on rims, int32 YX. ``distance``: float32 YX, 0 outside, in
-            objects the distance to what is not the object, as a share of its largest. `IGNORE` stays.
+            objects the distance to what is not the object, as a share of its largest. `IGNORE` stays. Where objects
+            have classes, ``2YX``: then comes the class of each object from 0, `IGNORE` outside.
         weights_yx
             Weight map, float32 YX, with the class weights in it; None where these say it all.
         """
+        target_yx, weights_yx = self._encode(labels_yx, terms, class_weights_k)
+        if not self._more:
+            return target_yx, weights_yx
+        class_yx = np.maximum(classes_of(labels_yx, self.object_classes + 1), 0) - 1
+        return np.stack([target_yx, np.where(class_yx < 0, IGNORE, class_yx).astype(target_yx.dtype)]), weights_yx
+
+    def _encode(
+        self, labels_yx: Int32, terms: recipe.Loss, class_weights_k: Float32 | None
+    ) -> tuple[NDArray[Any], Float32 | None]:
         ids_yx = cut_seams(labels_yx)
         classes_yx = np.minimum(ids_yx, 1)
         if self.encoding == "seam":
@@ -127,8 +152,15 @@ class Instances:
         """The recipe's weighted sum of loss terms; see `Semantic.loss`.
 
         For ``distance``, foreground and distance are two outputs with a sigmoid each: ``cross_entropy`` weighs the sum
-        of the cross entropies of both (that of the distance against its share), ``dice`` the foreground's Dice.
+        of the cross entropies of both (that of the distance against its share), ``dice`` the foreground's Dice. Classes
+        of objects add their cross entropy, in which every pixel inside objects counts the same.
         """
+        if self._more:
+            own_bkyx, class_bkyx = logits_bkyx[:, : -self._more], logits_bkyx[:, -self._more :]
+            objects = replace(self, object_classes=1).loss(
+                own_bkyx, target_byx[:, 0], terms, class_weights_k=class_weights_k, weights_byx=weights_byx
+            )
+            return objects + losses.cross_entropy(class_bkyx, target_byx[:, 1].long())
         if self.encoding != "distance":
             return self.pixels.loss(
                 logits_bkyx, target_byx, terms, class_weights_k=class_weights_k, weights_byx=weights_byx
@@ -145,11 +177,21 @@ class Instances:
 
     def activations(self, logits_kyx: Float32) -> Float32:
         """Each output in [0, 1], ``(outputs, Y, X)``, of a single one both classes: what versions are averaged in."""
-        return self._activation.probabilities(logits_kyx)
+        own_kyx = self._activation.probabilities(self._own(logits_kyx))
+        if not self._more:
+            return own_kyx
+        return np.concatenate([own_kyx, self._kinds.probabilities(logits_kyx[-self._more :])])
 
     def as_logits(self, activations_kyx: Float32) -> Float32:
         """Logits of which `activations` gives these."""
-        return self._activation.as_logits(activations_kyx)
+        own_kyx = self._activation.as_logits(self._own(activations_kyx))
+        if not self._more:
+            return own_kyx
+        return np.concatenate([own_kyx, self._kinds.as_logits(activations_kyx[-self._more :])])
+
+    def _own(self, planes_kyx: Float32) -> Float32:
+        """The planes that tell where objects are."""
+        return planes_kyx[: len(planes_kyx) - self._more]
 
     @property
     def _activation(self) -> Semantic:
@@ -157,7 +199,7 @@ class Instances:
 
     def maps(self, logits_kyx: Float32) -> tuple[Float32, Float32]:
         """Foreground probability and what is high inside objects, float32 YX in [0, 1]."""
-        parts_kyx = self.activations(logits_kyx)
+        parts_kyx = self._activation.probabilities(self._own(logits_kyx))
         if self.encoding == "seam":
             return parts_kyx[1], parts_kyx[1]
         if self.encoding == "border":
@@ -167,13 +209,43 @@ class Instances:
     def probabilities(self, logits_kyx: Float32) -> Float32:
         """Probabilities of background and foreground in [0, 1], ``(2, Y, X)`` float32."""
         if self.encoding == "seam":
-            return self.activations(logits_kyx)
+            return self._activation.probabilities(self._own(logits_kyx))
         foreground_yx, _ = self.maps(logits_kyx)
         return np.stack([np.float32(1) - foreground_yx, foreground_yx])
 
     def decode(self, logits_kyx: Float32) -> Int32:
         """Object ids ``(Y, X)`` int32, 1..n, of the logits of a whole image."""
         return find_objects(*self.maps(logits_kyx), self.decoding)
+
+    def classify(self, labels_yx: Int32, logits_kyx: Float32) -> Int32:
+        """Class of each object at its pixels, ``(Y, X)`` int32, 1..K; 0 outside of objects.
+
+        Parameters
+        ----------
+        labels_yx
+            What `decode` gives.
+        logits_kyx
+            The logits that it was given.
+
+        Raises
+        ------
+        ValueError
+            Objects have no classes.
+        """
+        if not self._more:
+            raise ValueError("the objects of this task have no classes")
+        parts_kyx = self._kinds.probabilities(logits_kyx[-self._more :])
+        sums = [np.bincount(labels_yx.ravel(), part_yx.ravel()) for part_yx in parts_kyx]
+        classes = np.argmax(sums, axis=0) + 1
+        classes[0] = 0
+        return np.asarray(classes[labels_yx], np.int32)
+
+    def predicted(self, logits_kyx: Float32) -> Int32:
+        """What is scored: object ids; where objects have classes, as `with_classes` gives them, as labels are."""
+        labels_yx = self.decode(logits_kyx)
+        if not self._more:
+            return labels_yx
+        return with_classes(labels_yx, self.classify(labels_yx, logits_kyx), self.object_classes + 1)
 
     def class_labels(self, labels_yx: Int32) -> Int32:
         """Object ids as classes: 1 for every object, `IGNORE` where ignored."""

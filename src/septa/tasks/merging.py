@@ -44,6 +44,9 @@ class Merged:
     _begins: Flags  # whether the object is numbered as one of this block
     _hole_starts: Int64
     _hole_numbers: Int64
+    conflicts: int = 0
+    """Pixels between blocks that one of them gives to an object and the other, whose pixel it is, to none. There are none
+    where the net gives the same values in every tile; an engine that rounds differently by tile may leave a few."""
 
     def numbers(self, row: int, column: int) -> Int64:
         """The ids in the whole image of a block's objects and open holes; 0 for what is dropped or not filled.
@@ -83,7 +86,7 @@ def merge(grid_yx: tuple[int, int], load: Callable[[int, int], Facts]) -> Merged
     Raises
     ------
     ValueError
-        Neighbouring blocks contradict each other, so they are not of one image.
+        Neighbouring blocks do not fit together, so they are not of one image.
     """
     gathered = _Gathered()
     above: list[_Lines] = []
@@ -126,6 +129,7 @@ class _Gathered:
     same_hole: list[Int64] = field(default_factory=list)
     owners: list[Int64] = field(default_factory=list)  # of hole and object
     no_holes: list[Int64] = field(default_factory=list)
+    conflicts: int = 0
 
     def add(self, facts: Facts) -> _Lines:
         border, pairs = np.append(facts.border, 0), facts.owners.astype(np.int64)
@@ -151,11 +155,12 @@ class _Gathered:
 
     def join(self, line: Int64, seen: Int64, next_line: Int64) -> None:
         """A block's outermost line, what it knows of the next line, and what the next block says of that itself."""
-        if not line.size == seen.size == next_line.size or ((seen > 0) & (next_line <= 0)).any():
-            raise ValueError("neighbouring blocks contradict each other: they are not cut from one image")
+        if not line.size == seen.size == next_line.size:
+            raise ValueError("neighbouring blocks have lines of different lengths: they are not cut from one image")
+        self.conflicts += int(((seen > 0) & (next_line <= 0)).sum())
         together = np.unique(np.stack([line, seen, next_line]), axis=1)
         line, seen, next_line = together
-        self.same_object.append(together[1:, seen > 0] - 1)
+        self.same_object.append(together[1:, (seen > 0) & (next_line > 0)] - 1)
         self.same_hole.append(-together[::2, (line < 0) & (next_line < 0)] - 1)
         for hole, other in ((line, next_line), (next_line, line)):
             owned = (hole < 0) & (other > 0)
@@ -197,6 +202,7 @@ class _Gathered:
             begins,
             hole_starts,
             hole_numbers,
+            conflicts=self.conflicts,
         )
 
     def _owners(self, roots: Int64, hole_roots: Int64) -> Int64:

@@ -200,6 +200,10 @@ class Semantic:
             return np.asarray(logits_kyx[0] > 0, np.int32)
         return np.asarray(logits_kyx.argmax(axis=0), np.int32)
 
+    def predicted(self, logits_kyx: NDArray[np.float32]) -> NDArray[np.int32]:
+        """What is scored: the labels."""
+        return self.decode(logits_kyx)
+
     def class_labels(self, labels_yx: NDArray[np.int32]) -> NDArray[np.int32]:
         """Labels as classes, which they are."""
         return labels_yx

@@ -17,6 +17,8 @@ from septa.recipe import Recipe
 from septa.runtime import Machine
 
 _UNEVEN = 0.35
+_DARK = 0.25
+"""Place of the median between the 0.5 and 99.5 percentiles, below which an image is objects on a dark ground."""
 _COMMON = 0.1
 _EPOCHS = 150
 _LARGE, _SMALL, _SIDE = 48, 8, 128
@@ -77,7 +79,7 @@ def choose(
         settle("data.normalization", ("imagenet", "what published encoders were trained on"))
     if base.data.resize is not None:
         fingerprint = _resized(fingerprint, base.data.resize)
-    objects = base.task == "instances" or (base.task == "auto" and labels.kind == "instances")
+    objects = (labels.task if base.task == "auto" else base.task) == "instances"
     if objects:
         found_more = ("border", "found more nuclei in equal time")
         settle("instances.encoding", ("seam", "one output") if base.net.output == "sigmoid" else found_more)
@@ -199,9 +201,22 @@ def _steps(fingerprint: Fingerprint, patch: tuple[int, int], batch: int, gpu: bo
 def _normalization(facts: Sequence[Facts]) -> tuple[str, str]:
     spans = [max(high - low, 1e-9) for fact in facts for low, _, high in fact.percentiles if not fact.constant]
     spread = float(np.std(np.log(spans))) if spans else 0.0
+    if spread > _UNEVEN and _dark(facts):
+        return "asinh", f"dim and bright objects on a dark ground, and uneven contrast (log spread {spread:.2f})"
     if spread > _UNEVEN:
         return "image", f"the contrast differs between images (log spread {spread:.2f})"
     return "dataset", f"the images have much the same contrast (log spread {spread:.2f})"
+
+
+def _dark(facts: Sequence[Facts]) -> bool:
+    """Whether in most images half of the pixels lie in the darkest part of the range, as in fluorescence."""
+    parts = [
+        (middle - low) / (high - low)
+        for fact in facts
+        for low, middle, high in fact.percentiles
+        if not fact.constant and high > low
+    ]
+    return bool(parts) and float(np.median(parts)) < _DARK
 
 
 def _workers(machine: Machine, gpu: bool) -> tuple[int, str]:

@@ -191,7 +191,8 @@ def _validated(job: Job, state: State, clock: Clock) -> Row:
         if job.recipe.training.schedule == "plateau" and state.stale % job.recipe.training.patience == 0:
             state.drops += 1
     row: Row = {"step": state.step, "score": result.score, "val_loss": result.loss}
-    row |= {f"dice_{name}": value for name, value in zip(job.validation.labels.class_names, result.dice)}
+    names = job.validation.labels.pixel_names(job.recipe.task == "instances")
+    row |= {f"dice_{name}": value for name, value in zip(names, result.dice)}
     row["minutes"] = clock.elapsed() / 60
     state.history.append(row)
     spent = time.monotonic() - begin

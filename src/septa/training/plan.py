@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from septa import runtime
+from septa.data.checkup import why_task
 from septa.data.doctor import Checkup, check
 from septa.errors import InputError
 from septa.images.read import MAX_PIXELS
@@ -56,6 +57,7 @@ def plan_recipe(request: Request, progress: Progress | None = None) -> tuple[Che
         images=request.images,
         labels=request.labels,
         settings=base.data,
+        task=base.task,
         seed=base.seed,
         max_pixels=request.max_pixels,
         progress=progress,
@@ -78,10 +80,10 @@ def plan_recipe(request: Request, progress: Progress | None = None) -> tuple[Che
 def _fitted(choice: Choice, checkup: Checkup) -> Choice:
     """The task that ``auto`` stands for, the depth of the encoder, and a patch of a size that the net can take."""
     assert checkup.mapping is not None
-    recipe, changes = choice.recipe, {}
-    if recipe.task == "auto":
-        task = "instances" if checkup.mapping.kind == "instances" else "semantic"
-        recipe, changes["task"] = recipe.with_overrides([f"task={task}"]), f"{task} ({checkup.mapping.describe()})"
+    recipe, reasons, changes = choice.recipe, dict(choice.reasons), {}
+    if recipe.task == "auto":  # the check has told
+        recipe = recipe.with_overrides([f"task={checkup.mapping.task}"])
+        reasons["task"] = why_task(checkup.mapping, checkup.facts)
     with torch.device("meta"):
         net = build_net(recipe, recipe.data.channels or 1, make_task(recipe, checkup.mapping).outputs)
     if net.depth != recipe.net.depth:
@@ -98,7 +100,7 @@ def _fitted(choice: Choice, checkup: Checkup) -> Choice:
         notes.append(f"data.normalization: {recipe.data.normalization}, but published weights mostly expect imagenet")
     if recipe.data.resize is not None and any(map(int.__gt__, patch, recipe.data.resize)):
         notes.append(f"sampling.patch: larger than data.resize {recipe.data.resize}; the rest of a patch is mirrored")
-    return Choice(recipe, choice.reasons | changes, tuple(notes))
+    return Choice(recipe, reasons | changes, tuple(notes))
 
 
 def _refuse_fatal(checkup: Checkup) -> None:

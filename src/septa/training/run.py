@@ -4,7 +4,6 @@ bottom.
 
 from __future__ import annotations
 
-import heapq
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -12,7 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -26,28 +24,26 @@ from septa.data.fingerprint import Fingerprint, combine
 from septa.data.folder import Pair
 from septa.data.samples import Examples, Sampler
 from septa.errors import InputError, RecipeError
-from septa.gallery import MAX_PANELS, Panel
 from septa.images.normalize import Normalization
 from septa.images.read import MAX_PIXELS
 from septa.images.write import write_text
-from septa.metrics.objects import aligned
-from septa.metrics.scores import Evaluation, evaluate_labels
+from septa.metrics.scores import Evaluation
 from septa.model import Model, build_net, make_task
 from septa.nets.pretrained import Statistics, imagenet_statistics, load_pretrained
 from septa.nets.resnet import ResNetEncoder
 from septa.nets.timm_encoder import TimmEncoder
 from septa.recipe import Recipe
-from septa.report import write_report
-from septa.tasks.instances import Instances
 from septa.training.automatic import Choice
 from septa.training.checkpoint import Checkpoints
+from septa.training.finish import finish
 from septa.training.log import history_log
 from septa.training.loop import Job, fit
 from septa.training.plan import Progress, Request, plan_recipe
 from septa.training.resume import as_before, claim, discard, find_saved, refuse_other, restore
 from septa.training.state import Row, State
-from septa.training.tuning import tune
-from septa.training.validate import image_score
+
+_CURVE = 20.0
+"""Of data.normalization=asinh: what is 5 % as bright as the brightest objects is seen at a quarter of their value."""
 
 
 @dataclass(frozen=True)
@@ -194,10 +190,10 @@ def train_steps(request: Request, progress: Progress | None = None) -> Iterator[
             for row in rows:
                 write(row)
                 yield row
-        done = _finish(request, job, state, checkup, choice)
+        model, report, evaluation = finish(request, job, state, checkup, choice)
         if world > 1:
             dist.barrier()
-        yield done
+        yield Done(model, request.output, report, evaluation)
 
 
 # Setting up ----------------------------------------------------------------------------------------------------------
@@ -239,7 +235,10 @@ def _prepare(
     normalization = _normalization(recipe, combine(facts, channels=channels), expected)
     if fresh and recipe.net.pretrained is not None and isinstance(net.encoder, ResNetEncoder | TimmEncoder):
         load_pretrained(net.encoder, recipe.net.pretrained)
-    weights_k = _class_weights(recipe, combine(facts, channels=channels).class_shares)
+    shares = combine(facts, channels=channels).class_shares
+    if recipe.task == "instances":  # the classes of objects are told apart by a loss of their own
+        shares = (*shares[:1], *((sum(shares[1:]),) if len(shares) > 1 else ()))
+    weights_k = _class_weights(recipe, shares)
     encode = partial(task.encode, terms=recipe.loss, class_weights_k=weights_k)
     sampler = Sampler(train, normalization, recipe, encode, net.margin)
     tensor_k = None if weights_k is None else torch.from_numpy(weights_k).to(device)
@@ -260,8 +259,8 @@ def _refuse_spent(recipe: Recipe, seconds: float) -> None:
 
 def _normalization(recipe: Recipe, fingerprint: Fingerprint, expected: Statistics | None = None) -> Normalization:
     kind = recipe.data.normalization
-    if kind == "image":
-        return Normalization("image", (), ())
+    if kind in ("image", "asinh"):
+        return Normalization("image", curve=_CURVE if kind == "asinh" else 0.0)
     if kind == "dataset":
         scale = tuple(deviation if deviation > 0 else 1.0 for deviation in fingerprint.std)
         return Normalization("dataset", fingerprint.mean, scale)
@@ -315,86 +314,3 @@ def _process_group(name: str) -> Iterator[tuple[int, int, torch.device]]:
         yield rank, world, device
     finally:
         dist.destroy_process_group()
-
-
-# Finishing -----------------------------------------------------------------------------------------------------------
-
-
-def _finish(request: Request, job: Job, state: State, checkup: Checkup, choice: Choice) -> Done:
-    """The best weights as a model, evaluated on the validation images and shown in the report."""
-    assert state.best is not None
-    state.kept.load_state_dict(job.checkpoints.best(int(state.best["step"])))
-    state.kept.eval().requires_grad_(False)
-    model, tuning = job.model(state), None
-    if isinstance(job.task, Instances):
-        tuning = tune(model, job.validation, str(job.device))
-        model = replace(model, decoding=tuning.decoding)
-    worst: list[tuple[float, int, NDArray[np.int32]]] = []
-    instances = isinstance(job.task, Instances)
-
-    def segmented() -> Iterator[tuple[str, NDArray[np.int32], NDArray[np.int32]]]:
-        for index, pair in enumerate(job.validation.pairs):
-            example = job.validation[index]
-            predicted_yx = model.segment(example.image_cyx, device=str(job.device))
-            score, _ = image_score(example.labels_yx, predicted_yx, job.task)
-            heapq.heappush(worst, (-score, index, predicted_yx))
-            if len(worst) > MAX_PANELS:
-                heapq.heappop(worst)
-            yield pair.name, example.labels_yx, predicted_yx
-
-    evaluation = evaluate_labels(
-        segmented(),
-        job.validation.labels.class_names,
-        multilabel=job.task.multilabel,
-        instances=instances,
-    )
-    model = model.with_provenance(**_provenance(job, state, checkup, evaluation))
-    model.save(request.output)
-    panels = []
-    for score, index, predicted_yx in worst:
-        example = job.validation[index]
-        name = job.validation.pairs[index].name
-        shown_yx = aligned(example.labels_yx, predicted_yx) if instances else predicted_yx
-        panels.append(Panel(name, example.image_cyx, example.labels_yx, shown_yx, -score))
-    report = request.folder / "report.html"
-    write_report(
-        report,
-        title=request.output.stem,
-        command=request.command,
-        versions=runtime.versions(),
-        recipe_yaml=choice.recipe.to_yaml(choice.reasons),
-        fingerprint=checkup.fingerprint.to_json() if checkup.fingerprint else {},
-        history=state.history,
-        evaluation=evaluation,
-        gallery=panels,
-        notes=[*checkup.notes, *_size_notes(job.recipe), *(str(problem) for problem in checkup.problems)],
-        tuning=tuning.curves if tuning is not None else {},
-        chosen=tuning.decoding.to_json() if tuning is not None else {},
-    )
-    job.checkpoints.clear()
-    return Done(model, request.output, report, evaluation)
-
-
-def _size_notes(recipe: Recipe) -> tuple[str, ...]:
-    if recipe.data.resize is None:
-        return ()
-    height, width = recipe.data.resize
-    return (
-        f"scores here are of labels resized to {height} x {width}; 'septa evaluate' scores at each image's own size",
-    )
-
-
-def _provenance(job: Job, state: State, checkup: Checkup, evaluation: Evaluation) -> dict[str, Any]:
-    digests = {item.name: item.image_digest for item in checkup.facts}
-    return {
-        "versions": runtime.versions(),
-        "data": job.data_digest,
-        "train": [(pair.name, digests[pair.name]) for pair in job.sampler.examples.pairs],
-        "validation": [(pair.name, digests[pair.name]) for pair in job.validation.pairs],
-        "fingerprint": checkup.fingerprint.to_json() if checkup.fingerprint else {},
-        "scores": evaluation.summary,
-        "steps": state.step,
-        "best_step": state.best["step"] if state.best else None,
-        "minutes": state.elapsed / 60,
-        "seed": job.recipe.seed,
-    }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,11 +28,13 @@ Maps = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int32]]
 class Tuning:
     """The thresholds chosen, and for each of them its values and the score with each, the others being as chosen then.
 
-    The score is the mean over images and IoU thresholds 0.5 to 0.95 of the accuracy of objects.
+    The score is the mean over images and IoU thresholds 0.5 to 0.95 of the accuracy of objects. ``logits`` are those
+    of the images that were used, by their place, for what comes next.
     """
 
     decoding: Decoding
     curves: dict[str, Curve]
+    logits: dict[int, NDArray[np.float32]] = field(default_factory=dict)
 
 
 def tune(model: Model, examples: Examples, device: str) -> Tuning:
@@ -47,7 +49,10 @@ def tune(model: Model, examples: Examples, device: str) -> Tuning:
     device
         As for `Model.segment`.
     """
-    images = _maps(model, examples, device)
+    task = model.task
+    assert isinstance(task, Instances)
+    logits = _logits(model, examples, device)
+    images = [(*task.maps(logits_kyx), examples[index].labels_yx) for index, logits_kyx in logits.items()]
     decoding, curves = Decoding(), {}
     for name, values in (("seed", _SEEDS), ("foreground", _FOREGROUNDS), ("least_pixels", _SIZES)):
         tried = [(float(value), _score(images, _with(decoding, name, value))) for value in values]
@@ -56,25 +61,22 @@ def tune(model: Model, examples: Examples, device: str) -> Tuning:
         value, _ = min((entry for entry in tried if entry[1] == best), key=lambda entry: abs(entry[0] - standing))
         decoding = _with(decoding, name, value)
         curves[name] = tuple(tried)
-    return Tuning(decoding, curves)
+    return Tuning(decoding, curves, logits)
 
 
 def _with(decoding: Decoding, name: str, value: float) -> Decoding:
     return Decoding.from_json({**decoding.to_json(), name: value})
 
 
-def _maps(model: Model, examples: Examples, device: str) -> Sequence[Maps]:
-    task = model.task
-    assert isinstance(task, Instances)
-    found: list[Maps] = []
+def _logits(model: Model, examples: Examples, device: str) -> dict[int, NDArray[np.float32]]:
+    found: dict[int, NDArray[np.float32]] = {}
     pixels = 0
     for index in range(len(examples)):
         example = examples[index]
         if found and pixels + example.labels_yx.size > _PIXELS:
             continue
         pixels += example.labels_yx.size
-        foreground_yx, inner_yx = task.maps(model.logits(example.image_cyx, device=device))
-        found.append((foreground_yx, inner_yx, example.labels_yx))
+        found[index] = model.logits(example.image_cyx, device=device)
     return found
 
 

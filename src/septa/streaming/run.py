@@ -1,0 +1,404 @@
+"""The workflow on one machine: plan, segment block by block, merge, write the store. Read `stream` from top to bottom.
+
+Whatever was done before a kill, a full disk or Ctrl-C is kept in ``OUTPUT.work`` beside the output, and the same
+command goes on with it. Done is what lies there with a checksum that holds, nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from septa.errors import InputError, Interrupted
+from septa.images import store
+from septa.images.source import Source
+from septa.images.store import BlockIndex, StoreSpec
+from septa.images.write import write_text
+from septa.inference.tiling import least_for
+from septa.model import Model
+from septa.runtime import usable_memory
+from septa.streaming.blocks import (
+    Finish,
+    Window,
+    Worker,
+    empty_block,
+    finish_block,
+    load_block,
+    load_facts,
+    segment_block,
+)
+from septa.streaming.budget import Budget, fit
+from septa.streaming.ledger import Ledger
+from septa.streaming.plan import Asked, Input, Plan, margin_for
+from septa.streaming.survey import constants_of, empty_blocks
+from septa.tasks.instances import Instances
+from septa.tasks.merging import Merged, merge
+
+_MEMORY = 4 * 2**30
+_TIFF = (".tif", ".tiff")
+_LONGEST = 150
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be done, and with what.
+
+    ``memory`` is in bytes; ``output`` ends in ``.zarr``, ``.tif`` or ``.tiff``; ``name`` is that of the label image,
+    the model's file name when None.
+    """
+
+    model: Path
+    input: Input
+    output: Path
+    memory: int | None = None
+    tile: int | None = None
+    device: str = "auto"
+    name: str | None = None
+    probabilities: bool = False
+    skip_empty: bool = False
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class Started:
+    """What will be done: the first event. ``done`` are blocks that an earlier run has left."""
+
+    plan: Plan
+    budget: Budget
+    model: Model
+    blocks: int
+    done: int
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where the work stands in one of its stages: units (megapixels, or blocks) done and in all."""
+
+    stage: str
+    done: float
+    total: float
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The last event; ``objects`` is None where pixels are labelled, ``seconds`` are those of this run's net."""
+
+    output: Path
+    megapixels: float
+    segmented: float
+    seconds: float
+    objects: int | None
+    skipped: float
+    again: bool = False
+
+
+class Hands(Protocol):
+    """Who does the blocks; `septa.streaming.cluster` has others."""
+
+    def segment(self, indices: list[BlockIndex]) -> Iterator[BlockIndex]:
+        """Segment blocks, in any order, telling each that is done."""
+        ...
+
+    def finish(self, blocks: Iterable[Finish]) -> Iterator[tuple[BlockIndex, list[str]]]:
+        """Write blocks into the store, telling each with its digests."""
+        ...
+
+
+Event = Started | Step | Finished
+
+
+MakeHands = Callable[[Request, Worker], Hands]
+"""Hands for a run, from what is asked and what the client has made of it."""
+
+
+def stream(request: Request, hands: MakeHands | None = None) -> Iterator[Event]:
+    """Segment one image of any size into an OME-Zarr store or a pyramidal OME-TIFF.
+
+    Parameters
+    ----------
+    request
+        What is to be done. The same request again goes on where an earlier run was ended.
+    hands
+        Makes those who do the blocks; this process does them when not given.
+
+    Yields
+    ------
+    `Started`, then `Step`, then `Finished`.
+
+    Raises
+    ------
+    InputError
+        The image, the model or the output cannot be used.
+    ResourceError
+        The budget is too small, or memory or the disk do not suffice.
+    Interrupted
+        Ctrl-C; the same request goes on.
+    """
+    data = Model.read(request.model)
+    model, digest = Model.from_bytes(data, request.model), hashlib.sha256(data).hexdigest()
+    del data
+    _refuse_unfit(model, request)
+    folder = work_folder(request.output)
+    try:
+        with request.input.open() as source:
+            asked = Asked.of(source, request.input, digest, _name(request), request.probabilities, request.skip_empty)
+            if _is_finished(request, asked, folder):
+                yield Finished(request.output, 0.0, 0.0, 0.0, None, 0.0, again=True)
+                return
+            plan, budget, notes = _plan(request, asked, source, model, folder)
+            tile = min(budget.tile, request.tile or budget.tile)
+            engine = model.engine("cpu" if hands else request.device)
+            worker = Worker(plan, model, source, engine, folder, tile)
+            doing: Hands = hands(request, worker) if hands else Local(worker)
+            yield from _stream(request, worker, budget, (*notes, *_limits(model)), doing)
+    except KeyboardInterrupt:
+        kept = f"was interrupted; what is done is kept in {folder}"
+        raise Interrupted(request.output, kept, "run the same command again to go on", signal.SIGINT) from None
+
+
+def usual_memory(processes: int = 1) -> int:
+    """Bytes for each of some processes of this machine where nothing was said."""
+    return min(_MEMORY, usable_memory() // 2 // processes)
+
+
+def work_folder(output: Path) -> Path:
+    """Where an unfinished run keeps what it has done."""
+    return output.with_name(f"{output.name}.work")
+
+
+def _stream(request: Request, worker: Worker, budget: Budget, notes: tuple[str, ...], hands: Hands) -> Iterator[Event]:
+    plan, model, folder = worker.plan, worker.model, worker.folder
+    every = list(plan.blocks())
+    todo = [index for index in every if load_block(folder, plan, index) is None]
+    yield Started(plan, budget, model, len(every), len(every) - len(todo), notes)
+    for index in worker.skipped.intersection(todo):
+        empty_block(folder, plan, model, index)
+    todo = [index for index in todo if index not in worker.skipped]
+    began, total, done = time.monotonic(), plan.megapixels(every), plan.megapixels(every) - plan.megapixels(todo)
+    for index in hands.segment(todo):
+        done += plan.megapixels([index])
+        yield Step("segmenting", done, total)
+    seconds = time.monotonic() - began
+    merged = _merge(plan, model, folder)
+    objects = None if merged is None else sum(part.count for part in merged.values())
+    yield from _write(hands, worker, plan.specs(model, _label_type(model, objects)), merged, request.output)
+    shutil.rmtree(folder, ignore_errors=True)  # what a file system keeps for now is removed the next time
+    skipped = plan.megapixels(plan.skipped) / total
+    yield Finished(request.output, total, plan.megapixels(todo), seconds, objects, skipped)
+
+
+class Local:
+    """This process: the next window is read while the net is at work on one."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+
+    def segment(self, indices: list[BlockIndex]) -> Iterator[BlockIndex]:
+        """As `Hands.segment`."""
+        worker, margin = self._worker, self._worker.plan.margin
+        with ThreadPoolExecutor(1) as reader:
+            ahead: Future[Window] | None = None
+            for number, index in enumerate(indices):
+                window = ahead.result() if ahead is not None else worker.window(index, margin)
+                following = indices[number + 1 : number + 2]
+                ahead = reader.submit(worker.window, following[0], margin) if following else None
+                segment_block(worker, index, window)
+                yield index
+
+    def finish(self, blocks: Iterable[Finish]) -> Iterator[tuple[BlockIndex, list[str]]]:
+        """As `Hands.finish`."""
+        for block in blocks:
+            worker = self._worker
+            yield block.index, finish_block(worker.folder, worker.plan, block)
+
+
+# Planning ------------------------------------------------------------------------------------------------------------
+
+
+def _refuse_unfit(model: Model, request: Request) -> None:
+    where = request.model
+    if model.recipe.data.resize is not None:
+        problem = "sees every image at one size (data.resize), so it cannot segment one in blocks"
+        raise InputError(where, problem, "give -o a folder, or train without data.resize")
+    if model.recipe.inference.tta > 1:
+        problem = "averages over turned versions of the whole image (inference.tta), which cannot be done in blocks"
+        raise InputError(where, problem, "give -o a folder, or train with inference.tta=1")
+    if isinstance(model.task, Instances) and not model.net.exact_tiles:
+        problem = "pools over the image, so its blocks do not agree on objects between them"
+        raise InputError(where, problem, "give -o a folder, or train with net.norm batch or none")
+    if not isinstance(model.task, Instances) and _label_type(model, None).kind != "u":
+        problem = "has a class whose value in label images is below 0, which a store cannot hold"
+        raise InputError(where, problem, "train with values from 0 up")
+    if request.tile is not None and request.tile < least_for(model.net):
+        problem = f"is less than this net's halo needs ({model.net.halo} pixels a side)"
+        raise InputError(f"--tile {request.tile}", problem, f"give at least {least_for(model.net)}")
+    if request.output.suffix.lower() in _TIFF and (model.task.multilabel or request.probabilities):
+        problem = "holds one image; labels of overlapping classes, or probabilities beside labels, are several"
+        raise InputError(request.output, problem, "give -o a name that ends in .ome.zarr")
+
+
+def _name(request: Request) -> str:
+    """Of the label image, as a store takes it."""
+    name = request.name
+    if name is None:
+        return re.sub(r"[^A-Za-z0-9_.-]+", "_", request.model.stem).lstrip("_.-")[:_LONGEST] or "labels"
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name) or len(name) > _LONGEST:
+        problem = f"is no name of at most {_LONGEST} letters, digits, '_', '-' and '.', the first of them no sign"
+        raise InputError(f"--name {name}", problem, "write for example nuclei")
+    return name
+
+
+def _limits(model: Model) -> Iterator[str]:
+    """What the user is to know of the result."""
+    if not model.net.exact_tiles:
+        yield "not exactly the whole image's: this net pools over a tile"
+    if model.labels.object_classes > 1:
+        yield "objects are written without their classes"
+
+
+def _is_finished(request: Request, asked: Asked, folder: Path) -> bool:
+    """Whether the output is there already, as it was asked for; another one is replaced only when told so."""
+    output, image = request.output, Path(request.input.path).resolve()
+    if output.resolve() in (image, *image.parents):
+        raise InputError(output, "is the image itself, or holds it", "give another name")
+    if not output.exists():
+        return False
+    noted = store.attributes(output) if output.is_dir() else {}
+    if request.overwrite:
+        if output.is_dir() and not noted:
+            problem = "the folder holds something that is no store of septa"
+            raise InputError(output, problem, "remove it, or give another name")
+        return False
+    kept = _kept(folder)
+    goes_on = kept is not None and kept.asked == asked
+    same = noted.get("asked") == asked.digest if output.is_dir() else goes_on
+    if same and (output.is_file() or store.is_complete(output)):
+        shutil.rmtree(folder, ignore_errors=True)  # a run was ended before it could
+        return True
+    unfinished = output.is_dir() and bool(noted) and not store.is_complete(output)
+    if not (unfinished and (same or kept)):
+        raise InputError(output, "exists", "give --overwrite to replace it, or another name")
+    return False
+
+
+def _kept(folder: Path) -> Plan | None:
+    """The plan of an unfinished run."""
+    file = folder / "plan.json"
+    if not file.exists():
+        return None
+    try:
+        return Plan.from_json(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise InputError(folder, f"holds an unfinished run that cannot be read ({error})", "remove it") from None
+
+
+def _remove(path: Path) -> None:
+    try:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(path, f"cannot be removed ({error.strerror})", "check its permissions") from None
+
+
+def _plan(
+    request: Request, asked: Asked, source: Source, model: Model, folder: Path
+) -> tuple[Plan, Budget, tuple[str, ...]]:
+    """The plan of the run to go on with, or a new one, and how large tiles may be now."""
+    memory = request.memory or usual_memory()
+    margin, size = margin_for(model), source.dtype.itemsize
+    plan = None if request.overwrite else _kept(folder)
+    if plan is not None:
+        if plan.asked != asked:
+            differs = ", ".join(plan.asked.differences(asked))
+            problem = f"holds an unfinished run with other settings ({differs})"
+            raise InputError(folder, problem, "give --overwrite to begin again, or the settings of before")
+        budget = fit(model, size, memory, margin=plan.margin, block=plan.block)
+        return plan, budget, ("going on with an earlier run",)
+    budget = fit(model, size, memory, margin=margin)
+    constants = constants_of(model, source)
+    skipped, notes = empty_blocks(source, budget.block) if request.skip_empty else ((), ())
+    plan = Plan(asked, request.input, budget.block, margin, constants, skipped, source.pixel_size_um, source.origin_um)
+    if request.overwrite:
+        _remove(request.output)
+        _remove(folder)
+    write_text(folder / "plan.json", json.dumps(plan.to_json(), indent=1))
+    return plan, budget, notes
+
+
+# Merging and writing -------------------------------------------------------------------------------------------------
+
+
+def _label_type(model: Model, objects: int | None) -> np.dtype[Any]:
+    if objects is None:
+        return model.as_written(np.zeros((1, 1), np.int32)).dtype
+    return np.dtype(np.uint32 if objects < 2**32 else np.uint64)
+
+
+Planes = dict[tuple[int, int], Merged]
+"""For each plane (t, z) the final ids of its objects."""
+
+
+def _merge(plan: Plan, model: Model, folder: Path) -> Planes | None:
+    if not isinstance(model.task, Instances):
+        return None
+    times, depths, rows, columns = plan.grid
+
+    def plane(t: int, z: int) -> Merged:
+        try:
+            return merge((rows, columns), lambda row, column: load_facts(folder, plan, (t, z, row, column)))
+        except ValueError as error:
+            remedy = "give --overwrite to begin again, if the image or the machine has changed since"
+            raise InputError(folder, str(error), remedy) from None
+
+    return {(t, z): plane(t, z) for t, z in product(range(times), range(depths))}
+
+
+def _write(hands: Hands, worker: Worker, specs: list[StoreSpec], merged: Planes | None, output: Path) -> Iterator[Step]:
+    """The store level by level, each block once; then, if asked for, one TIFF of it."""
+    folder = worker.folder
+    tiff = output.suffix.lower() in _TIFF
+    target = folder / "store.ome.zarr" if tiff else output
+    store.create(target, specs)
+    ledger = Ledger(folder / "digests.jsonl", target, specs)
+    every = [
+        (spec, level, index) for spec in specs for level in range(len(spec.levels)) for index in spec.blocks(level)
+    ]
+    missing = [key for key in every if not ledger.holds(*key)]
+    base = Counter(index for _, level, index in missing if level == 0)
+    done = len(every) - len(missing)
+
+    def finishes() -> Iterator[Finish]:
+        for index in sorted(base):
+            numbers = None if merged is None else merged[index[0], index[1]].numbers(index[2], index[3])
+            yield Finish(target, tuple(specs), index, numbers)
+
+    for index, digests in hands.finish(finishes()):
+        for spec, digest in zip(specs, digests, strict=True):
+            ledger.add(spec, 0, index, digest)
+        done += base[index]
+        yield Step("writing", done, len(every))
+    for level in range(1, max(len(spec.levels) for spec in specs)):
+        for spec, at, index in missing:
+            if at == level:
+                ledger.add(spec, level, index, store.build_block(target, spec, level, index))
+                done += 1
+                yield Step("writing", done, len(every))
+    store.finish(target, specs)
+    if tiff:
+        store.write_tiff(output, target, specs[0])

@@ -1,0 +1,210 @@
+"""Small models with random weights, images larger than their blocks, and the command in this process."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import zarr
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from septa import cli
+from septa.data.labels import LabelMapping
+from septa.images.normalize import Normalization
+from septa.model import Model, build_net, make_task
+from septa.recipe import Recipe
+from septa.streaming import Finished, Request, budget, plan, stream
+from septa.tasks.decoding import Decoding
+from septa.tasks.instances import Instances
+
+Array = NDArray[Any]
+
+LABELS = {
+    "softmax": LabelMapping("index", ("background", "nerve", "muscle"), (0, 7, 300)),
+    "sigmoid": LabelMapping("binary", ("background", "foreground"), (0, 255)),
+    "multilabel": LabelMapping("multilabel", ("a", "b", "c"), ()),
+    "instances": LabelMapping("instances", ("background", "object"), (0,)),
+}
+ENCODINGS = ("seam", "border", "distance")
+
+
+def texture(shape: tuple[int, ...], dtype: str = "uint16", seed: int = 0) -> Array:
+    """An image of blobs on several scales, over most of the range of its type."""
+    rng = np.random.default_rng(seed)
+    still = (0,) * (len(shape) - 2)
+    noise = (rng.normal(size=shape) for _ in range(3))
+    parts = (ndimage.gaussian_filter(part, (*still, s, s), mode="wrap") * s for part, s in zip(noise, (0.7, 2, 5)))
+    image = np.sum(list(parts), axis=0)
+    image = (image - image.min()) / (np.ptp(image) or 1)
+    if np.dtype(dtype).kind == "f":
+        return (4 * image - 1).astype(dtype)
+    return (image * np.iinfo(dtype).max * 0.9).astype(dtype)
+
+
+@cache
+def make(
+    kind: str, padding: str = "same", channels: int = 1, per_image: bool = False, dtype: str = "uint16", seed: int = 0
+) -> Model:
+    """A model with random weights; batch statistics, biases and thresholds are such that its outputs vary.
+
+    ``kind`` is an encoding of instances or one of `LABELS`. Models are shared between tests.
+    """
+    torch.manual_seed(seed)
+    instances = kind in ENCODINGS
+    bce = kind in ("sigmoid", "multilabel")
+    recipe = Recipe.parse(
+        {
+            "task": "instances" if instances else "semantic",
+            "net": {
+                "depth": 2,
+                "width": 4,
+                "padding": padding,
+                "output": "sigmoid" if kind == "sigmoid" else "softmax",
+            },
+            "loss": {"cross_entropy": 0 if bce else 1, "bce": 1 if bce else 0},
+            **({"instances": {"encoding": kind}} if instances else {}),
+        }
+    )
+    labels = LABELS["instances" if instances else kind]
+    net = build_net(recipe, channels, make_task(recipe, labels).outputs)
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+            torch.nn.init.normal_(module.bias, 0, 0.3)
+            module.momentum = None
+    sample_cyx = texture((channels, 132, 132), dtype, seed + 1)
+    rule = Normalization("image")
+    constants = rule.resolve(sample_cyx)
+    seen = torch.from_numpy(constants.apply(sample_cyx))[None]
+    with torch.no_grad():
+        net.train()(seen)
+        logits = net.eval()(seen)[0].flatten(1)
+        net.head.weight.mul_(2 / logits.std())
+        net.head.bias.copy_(net.head.bias * 2 / logits.std())
+        logits = net(seen)[0].flatten(1)
+        net.head.bias.sub_(logits.median(dim=1).values)
+    net.requires_grad_(False)
+    model = Model(net, channels, labels, rule if per_image else constants, recipe)
+    if not instances:
+        return model
+    task = model.task
+    assert isinstance(task, Instances)
+    foreground_yx, inner_yx = task.maps(model.logits(sample_cyx))
+    thresholds = (float(np.quantile(part_yx, share)) for part_yx, share in ((foreground_yx, 0.6), (inner_yx, 0.75)))
+    return replace(model, decoding=Decoding(*thresholds, least_pixels=4))
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch: pytest.MonkeyPatch, one_thread: None) -> None:
+    """Blocks of 64 pixels, so that small images have many; the disk need not keep what tests write."""
+    set_blocks(monkeypatch, 64, 32)
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
+
+
+def set_blocks(monkeypatch: pytest.MonkeyPatch, block: int, chunk: int) -> None:
+    """Set the side of the blocks that are planned from now on."""
+    monkeypatch.setattr(budget, "BLOCKS", (block,))
+    monkeypatch.setattr(budget, "CHUNK", chunk)
+    monkeypatch.setattr(plan, "CHUNK", chunk)
+
+
+def write_image(
+    path: Path,
+    image: Array,
+    axes: str,
+    pixel: float | None = 0.5,
+    origin: float = 0.0,
+    levels: int = 1,
+    chunk: int = 50,
+) -> Path:
+    """Write an OME-Zarr image with odd chunks; levels are subsampled."""
+    group = zarr.open_group(path, mode="w", zarr_format=3)
+    unit = {} if pixel is None else {"unit": "micrometer"}
+    kinds = {"T": "time", "C": "channel"}
+    datasets = []
+    for level in range(levels):
+        part = image[..., :: 2**level, :: 2**level]
+        group.create_array(
+            str(level), shape=part.shape, dtype=part.dtype, chunks=(1,) * (part.ndim - 2) + (chunk, chunk)
+        )[...] = part
+        scale = [*(1.0 for _ in axes[:-2]), *(((pixel or 1) * 2**level,) * 2)]
+        moves = [{"type": "scale", "scale": scale}]
+        if origin:
+            moves.append({"type": "translation", "translation": [0.0] * (len(axes) - 2) + [origin, origin]})
+        datasets.append({"path": str(level), "coordinateTransformations": moves})
+    named = [{"name": a.lower(), "type": kinds.get(a, "space"), **(unit if a in "YX" else {})} for a in axes]
+    group.attrs["ome"] = {"version": "0.5", "multiscales": [{"axes": named, "datasets": datasets}]}
+    return path
+
+
+def run(request: Request) -> Finished:
+    """Stream to the end."""
+    *_, last = stream(request)
+    assert isinstance(last, Finished)
+    return last
+
+
+def read(path: Path, name: str | None = None, level: int = 0) -> Array:
+    """An image of a store, as zarr reads it; the probabilities without a name."""
+    array = zarr.open_array(path / (f"labels/{name}/{level}" if name else str(level)), mode="r")
+    return np.asarray(array[...])
+
+
+def assert_same_objects(found_yx: Array, expected_yx: Array) -> None:
+    """Equal but for the numbers, which are 1..n in both."""
+    pairs = np.unique(np.stack([found_yx.ravel().astype(np.int64), expected_yx.ravel()]), axis=1)
+    assert ((pairs[0] == 0) == (pairs[1] == 0)).all()
+    count = int(expected_yx.max(initial=0))
+    assert pairs.shape[1] == count + int((expected_yx == 0).any())
+    for part in pairs:
+        assert np.unique(part).size == part.size
+    assert found_yx.max(initial=0) == count
+
+
+def files(path: Path) -> dict[str, bytes]:
+    """Everything below a folder, or a file."""
+    if path.is_file():
+        return {"": path.read_bytes()}
+    return {str(file.relative_to(path)): file.read_bytes() for file in sorted(path.rglob("*")) if file.is_file()}
+
+
+@pytest.fixture(scope="session")
+def kit() -> SimpleNamespace:
+    """The functions of this file."""
+    return SimpleNamespace(
+        texture=texture,
+        make=make,
+        set_blocks=set_blocks,
+        write_image=write_image,
+        run=run,
+        read=read,
+        files=files,
+        assert_same_objects=assert_same_objects,
+    )
+
+
+@pytest.fixture
+def septa(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """``septa(*arguments)`` runs the real entry point here: exit code, stdout, stderr."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["septa", "--no-prepare", *map(str, arguments)])
+        monkeypatch.setenv("COLUMNS", "200")
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        out, err = capsys.readouterr()
+        assert "Traceback" not in out + err
+        return int(ended.value.code or 0), out, err
+
+    return call

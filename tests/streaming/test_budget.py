@@ -1,0 +1,183 @@
+"""Blocks and tiles stay within a budget; tiles that do not fit after all are halved."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from septa.errors import ResourceError
+from septa.inference.engines import Engine
+from septa.inference.tiling import least_for
+from septa.model import Model
+from septa.streaming import Input, Request, Started, budget, run, stream
+from septa.streaming.blocks import Worker
+from septa.streaming.budget import block_bytes, fit, resident
+
+ALL = (4096, 2048, 1024, 512, 256)
+
+
+@pytest.fixture
+def real_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(budget, "BLOCKS", ALL)
+    monkeypatch.setattr(budget, "resident", lambda: 300 * 2**20)
+
+
+@pytest.mark.usefixtures("real_blocks")
+@pytest.mark.parametrize("padding", ["same", "valid"])
+@pytest.mark.parametrize("kind", ["distance", "softmax"])
+def test_more_memory_gives_larger_blocks_and_never_more_than_it_is(
+    kit: SimpleNamespace, kind: str, padding: str
+) -> None:
+    model, seen = kit.make(kind, padding), []
+    for memory in np.geomspace(0.5e9, 64e9, 25).astype(int).tolist():
+        found = fit(model, 2, memory, margin=32)
+        assert found.expected <= memory
+        assert found.tile >= least_for(model.net)
+        seen.append(found.block)
+        again = fit(model, 2, memory, margin=32, block=256)
+        assert again.block == 256
+        assert again.expected <= memory
+    assert seen == sorted(seen)
+    assert {256, 4096} <= {seen[0], seen[-1]} | {256}
+    assert block_bytes(model, 2, 512, 32) < block_bytes(model, 2, 1024, 32)
+
+
+@pytest.mark.usefixtures("real_blocks")
+@pytest.mark.parametrize("block", [None, 1024])
+def test_the_least_that_is_named_suffices_and_less_does_not(kit: SimpleNamespace, block: int | None) -> None:
+    model = kit.make("distance")
+    with pytest.raises(ResourceError, match="is too little") as caught:
+        fit(model, 2, 10**6, margin=32, block=block)
+    named = re.search(r"at least (\d+)MB", str(caught.value))
+    assert named is not None
+    least = int(named[1]) * 10**6
+    assert fit(model, 2, least, margin=32, block=block).expected <= least
+    with pytest.raises(ResourceError):
+        fit(model, 2, least - 2 * 10**6, margin=32, block=block)
+
+
+def test_memory_that_is_held_counts() -> None:
+    before = resident()
+    block = np.ones(40_000_000, np.uint8)
+    assert 35e6 < resident() - before < 80e6
+    assert block.any()
+
+
+def test_too_little_is_refused_before_anything_is_done(
+    kit: SimpleNamespace, tmp_path: Path, septa: Callable[..., Any]
+) -> None:
+    kit.make("distance").save(tmp_path / "m.septa")
+    image = kit.write_image(tmp_path / "a.ome.zarr", kit.texture((100, 90)), "YX")
+    output = tmp_path / "o.ome.zarr"
+    given = ("predict", tmp_path / "m.septa", image, "-o", output)
+    code, _, err = septa(*given, "--memory", "20MB")
+    assert code == 4
+    assert err.count("\n") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.ome.zarr", "m.septa"]
+    named = re.search(r"give at least (\d+)MB", err)
+    assert named is not None
+    assert septa(*given, "--memory", f"{int(named[1]) + 5}MB")[0] == 0
+    assert output.exists()
+
+
+def test_a_tile_that_is_asked_for_stays_within_the_budget(kit: SimpleNamespace, tmp_path: Path) -> None:
+    model = kit.make("distance")
+    model.save(tmp_path / "m.septa")
+    image = kit.write_image(tmp_path / "a.ome.zarr", kit.texture((100, 90)), "YX")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "fit", lambda *args, **more: replace(fit(*args, **more), tile=least_for(model.net)))
+        made: list[int] = []
+        original = run.Worker
+        patch.setattr(run, "Worker", lambda *args: made.append(args[-1]) or original(*args))
+        kit.run(Request(tmp_path / "m.septa", Input(str(image)), tmp_path / "o.ome.zarr", tile=4096))
+    assert made == [least_for(model.net)]
+
+
+@pytest.mark.parametrize("failure", [ResourceError("memory", "does not suffice"), MemoryError()])
+def test_tiles_that_do_not_fit_are_halved(
+    kit: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: Exception
+) -> None:
+    """No more often than it takes, and the blocks after that know it."""
+    model = kit.make("distance")
+    model.save(tmp_path / "m.septa")
+    image_yx = kit.texture((330, 100))
+    image = kit.write_image(tmp_path / "a.ome.zarr", image_yx, "YX")
+    made, failed = Model.engine, [0]
+
+    def engine(self: Model, device: str = "auto") -> Engine:
+        inner = made(self, device)
+
+        def outer(image_cyx: Any) -> Any:
+            if max(image_cyx.shape[1:]) > 112:
+                failed[0] += 1
+                raise failure
+            return inner(image_cyx)
+
+        return outer
+
+    workers: list[Worker] = []
+    original = run.Worker
+    with monkeypatch.context() as patch:
+        patch.setattr(Model, "engine", engine)
+        patch.setattr(run, "Worker", lambda *args: workers.append(original(*args)) or workers[-1])
+        started, *_ = stream(Request(tmp_path / "m.septa", Input(str(image)), tmp_path / "o.ome.zarr"))
+    assert isinstance(started, Started)
+    assert least_for(model.net) < started.budget.tile // 2 < 112 < started.budget.tile
+    assert workers[0].tile == started.budget.tile // 2
+    assert 1 <= failed[0] <= 2  # the block itself, and the window that was read ahead
+    kit.assert_same_objects(kit.read(tmp_path / "o.ome.zarr", "m"), model.segment(image_yx))
+
+
+def test_smallest_tiles_that_do_not_fit_are_told(
+    kit: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, septa: Callable[..., Any]
+) -> None:
+    kit.make("distance").save(tmp_path / "m.septa")
+    image = kit.write_image(tmp_path / "a.ome.zarr", kit.texture((100, 90)), "YX")
+
+    def fail(image_cyx: Any) -> Any:
+        raise ResourceError("memory", "does not suffice for a tile", "give a smaller --tile")
+
+    monkeypatch.setattr(Model, "engine", lambda self, device: fail)
+    code, _, err = septa("predict", tmp_path / "m.septa", image, "-o", tmp_path / "o.ome.zarr")
+    assert (code, err.count("\n")) == (4, 1)
+    assert err.startswith("memory: does not suffice")
+
+
+PEAK = (
+    "import re, sys, atexit, pathlib; atexit.register(lambda: print('PEAK', re.search(r'VmHWM:\\s+(\\d+)', "
+    "pathlib.Path('/proc/self/status').read_text())[1])); from septa.cli import main; main()"
+)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the peak is read from /proc")
+@pytest.mark.parametrize("kind", ["distance", "softmax"])
+def test_the_peak_of_the_command_stays_within_the_budget(kit: SimpleNamespace, kind: str, tmp_path: Path) -> None:
+    kit.make(kind).save(tmp_path / "m.septa")
+    image = kit.write_image(tmp_path / "a.ome.zarr", kit.texture((2000, 2000)), "YX", chunk=512)
+    given = [sys.executable, "-c", PEAK, "predict", str(tmp_path / "m.septa"), str(image), "-o"]
+
+    def peak(name: str, memory: str) -> tuple[int, str, int]:
+        more = [str(tmp_path / name), "--memory", memory, "--probabilities"]
+        done = subprocess.run([*given, *more], capture_output=True, text=True, check=False)
+        found = re.search(r"PEAK (\d+)", done.stdout)
+        assert found is not None, done
+        return done.returncode, done.stderr, int(found[1]) * 1024
+
+    code, err, _ = peak("o.ome.zarr", "20MB")
+    assert code == 4
+    named = re.search(r"give at least (\d+)MB", err)
+    assert named is not None
+    memory = int(named[1]) + 20
+    code, err, held = peak("o.ome.zarr", f"{memory}MB")
+    assert (code, err) == (0, "")
+    assert held <= memory * 10**6, (held, memory)

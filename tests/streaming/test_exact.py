@@ -1,0 +1,289 @@
+"""A store holds what the whole image in memory gives: labels equal, objects equal but for their numbers."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from septa.images.source import open_source
+from septa.inference.tiling import least_for
+from septa.nets import UNet
+from septa.streaming import Input, Request, run
+from septa.tasks.decoding import find_objects
+from septa.tasks.instances import Instances
+
+KINDS = ("seam", "border", "distance", "softmax", "sigmoid", "multilabel")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One way to cut one image."""
+
+    kind: str
+    size: tuple[int, int]
+    block: int
+    chunk: int
+    extra: int
+    margin: int
+    padding: str
+    channels: int
+    per_image: bool
+    dtype: str
+    seed: int
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> Case:
+    block = draw(st.sampled_from((32, 64, 96)))
+    return Case(
+        draw(st.sampled_from(KINDS)),
+        (draw(st.integers(1, 150)), draw(st.integers(1, 150))),
+        block,
+        block // draw(st.sampled_from((1, 2))),
+        draw(st.integers(0, 60)),
+        draw(st.sampled_from((1, 4, 17, 32))),
+        draw(st.sampled_from(("same", "valid"))),
+        draw(st.integers(1, 3)),
+        draw(st.booleans()),
+        draw(st.sampled_from(("uint8", "uint16", "float32"))),
+        draw(st.integers(0, 3)),
+    )
+
+
+def check(kit: SimpleNamespace, case: Case, folder: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        kit.set_blocks(patch, case.block, case.chunk)
+        patch.setattr(run, "margin_for", lambda model: case.margin if isinstance(model.task, Instances) else 0)
+        model = kit.make(case.kind, case.padding, case.channels, case.per_image, case.dtype)
+        image_cyx = kit.texture((case.channels, *case.size), case.dtype, case.seed)
+        model.save(folder / "m.septa")
+        kit.write_image(folder / "a.ome.zarr", image_cyx, "CYX")
+        tile = least_for(model.net) + case.extra
+        request = Request(
+            folder / "m.septa", Input(str(folder / "a.ome.zarr")), folder / "o.ome.zarr", tile=tile, probabilities=True
+        )
+        finished = kit.run(request)
+    labels_yx, output = model.segment(image_cyx), request.output
+    probabilities_kyx = model.probabilities(image_cyx)
+    np.testing.assert_array_equal(kit.read(output), probabilities_kyx.astype(np.float16))
+    if isinstance(model.task, Instances):
+        kit.assert_same_objects(kit.read(output, "m"), labels_yx)
+        assert finished.objects == labels_yx.max()
+    elif case.kind == "multilabel":
+        for number in range(3):
+            np.testing.assert_array_equal(kit.read(output, f"m_{number}"), labels_yx >> number & 1)
+    else:
+        written = kit.read(output, "m")
+        np.testing.assert_array_equal(written, model.as_written(labels_yx))
+        assert written.dtype == model.as_written(labels_yx).dtype
+    assert finished.megapixels == pytest.approx(labels_yx.size / 1e6)
+    assert not list(folder.glob("*.work"))
+
+
+@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(cases())
+def test_any_blocks_give_the_whole_images_result(kit: SimpleNamespace, case: Case) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        check(kit, case, Path(folder))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_many_blocks_give_the_whole_images_result(kit: SimpleNamespace, kind: str, tmp_path: Path) -> None:
+    """One case of each kind that is never small: objects that cross several blocks, a margin that is too narrow."""
+    number = KINDS.index(kind)
+    padding, dtype = ("same", "valid")[number % 2], ("uint8", "uint16", "float32")[number % 3]
+    check(kit, Case(kind, (150, 135), 64, 32, 4, 2, padding, 1 + number % 3, number % 2 == 0, dtype, 1), tmp_path)
+
+
+def test_without_the_halo_it_would_be_another_result(
+    kit: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """These nets look as far as the halo goes, or the tests above prove nothing."""
+    case = Case("softmax", (100, 70), 64, 32, 0, 4, "same", 1, False, "uint16", 1)
+    monkeypatch.setattr(UNet, "steady_side", property(lambda net: 0))
+    halo = kit.make("softmax").net.halo
+    monkeypatch.setattr(UNet, "halo", property(lambda net: halo - 12))
+    with pytest.raises(AssertionError, match="not equal"):
+        check(kit, case, tmp_path)
+
+
+# --- planes, channels, levels, parts --------------------------------------------------------------------------------
+
+
+def save(kit: SimpleNamespace, folder: Path, kind: str = "distance", **options: Any) -> Any:
+    model = kit.make(kind, **options)
+    model.save(folder / "m.septa")
+    return model
+
+
+def test_every_plane_is_segmented_as_an_image_of_its_own(kit: SimpleNamespace, tmp_path: Path) -> None:
+    model = save(kit, tmp_path, per_image=True)
+    image = kit.texture((2, 2, 2, 80, 70))
+    image[1, :, 1] //= 7  # another brightness
+    path = kit.write_image(tmp_path / "a.ome.zarr", image, "TCZYX")
+    request = Request(
+        tmp_path / "m.septa", Input(str(path), channels=(1,)), tmp_path / "o.ome.zarr", probabilities=True
+    )
+    finished = kit.run(request)
+    found, soft, total = kit.read(request.output, "m"), kit.read(request.output), 0
+    assert found.shape == (2, 2, 80, 70)
+    assert soft.shape == (2, 2, 2, 80, 70)
+    for t in range(2):
+        for z in range(2):
+            expected_yx = model.segment(image[t, 1:, z])
+            kit.assert_same_objects(found[t, z], expected_yx)
+            np.testing.assert_array_equal(soft[t, :, z], model.probabilities(image[t, 1:, z]).astype(np.float16))
+            total += expected_yx.max()
+    assert finished.objects == total
+
+
+@pytest.mark.parametrize("channels", [(2, 0), (1, 2)])
+def test_channels_are_taken_in_the_order_given(kit: SimpleNamespace, tmp_path: Path, channels: tuple[int, ...]) -> None:
+    model = save(kit, tmp_path, "softmax", channels=2)
+    image_cyx = kit.texture((3, 90, 70))
+    path = kit.write_image(tmp_path / "a.ome.zarr", image_cyx, "CYX")
+    kit.run(Request(tmp_path / "m.septa", Input(str(path), channels=channels), tmp_path / "o.ome.zarr"))
+    expected = model.as_written(model.segment(image_cyx[list(channels)]))
+    np.testing.assert_array_equal(kit.read(tmp_path / "o.ome.zarr", "m"), expected)
+
+
+def test_a_level_is_an_image_with_larger_pixels(kit: SimpleNamespace, tmp_path: Path) -> None:
+    model = save(kit, tmp_path)
+    image_cyx = kit.texture((1, 240, 250))
+    path = kit.write_image(tmp_path / "a.ome.zarr", image_cyx, "CYX", pixel=0.25, origin=3.0, levels=2)
+    kit.run(Request(tmp_path / "m.septa", Input(str(path), level=1), tmp_path / "o.ome.zarr"))
+    kit.assert_same_objects(kit.read(tmp_path / "o.ome.zarr", "m"), model.segment(image_cyx[:, ::2, ::2]))
+    with open_source(tmp_path / "o.ome.zarr") as result:
+        assert result.pixel_size_um == (0.5, 0.5)
+        assert result.origin_um == (3.0, 3.0)
+
+
+@pytest.mark.parametrize("ending", ["ome.zarr", "ome.tif"])
+def test_a_region_is_segmented_as_the_image_cut_out(kit: SimpleNamespace, tmp_path: Path, ending: str) -> None:
+    model = save(kit, tmp_path)
+    image_cyx = kit.texture((1, 260, 250))
+    path = kit.write_image(tmp_path / "a.ome.zarr", image_cyx, "CYX", pixel=0.5, origin=3.0)
+    top, left, bottom, right = region = (13, 31, 190, 249)
+    output = tmp_path / f"o.{ending}"
+    kit.run(Request(tmp_path / "m.septa", Input(str(path), region=region), output))
+    expected_yx = model.segment(np.ascontiguousarray(image_cyx[:, top:bottom, left:right]))
+    if ending == "ome.tif":
+        kit.assert_same_objects(tifffile.imread(output), expected_yx)
+        return
+    kit.assert_same_objects(kit.read(output, "m"), expected_yx)
+    with open_source(output) as result:
+        assert result.pixel_size_um == (0.5, 0.5)
+        assert result.origin_um == (3.0 + 0.5 * top, 3.0 + 0.5 * left)
+
+
+@pytest.mark.parametrize("planes", [(), (2,), (2, 3)])
+def test_a_pyramidal_tiff_of_it(kit: SimpleNamespace, tmp_path: Path, planes: tuple[int, ...]) -> None:
+    model = save(kit, tmp_path)
+    image = kit.texture((*planes, 150, 140))
+    path = kit.write_image(tmp_path / "a.ome.zarr", image, "TZYX"[2 - len(planes) :], pixel=0.5)
+    kit.run(Request(tmp_path / "m.septa", Input(str(path)), tmp_path / "o.ome.tif"))
+    with tifffile.TiffFile(tmp_path / "o.ome.tif") as file:
+        assert file.is_ome
+        assert file.is_bigtiff
+        series = file.series[0]
+        assert len(series.levels) == 4
+        found = series.asarray()
+        np.testing.assert_array_equal(series.levels[1].asarray(), found[..., ::2, ::2])
+    assert found.shape == image.shape
+    for index in np.ndindex(planes):
+        kit.assert_same_objects(found[index], model.segment(image[index][None]))
+    with open_source(tmp_path / "o.ome.tif") as result:
+        assert result.pixel_size_um == (0.5, 0.5)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.ome.zarr", "m.septa", "o.ome.tif"]
+
+
+def test_files_that_are_no_zarr(kit: SimpleNamespace, tmp_path: Path) -> None:
+    model = save(kit, tmp_path)
+    image_yx = kit.texture((130, 110))
+    tifffile.imwrite(tmp_path / "a.tif", image_yx, rowsperstrip=7)
+    kit.run(Request(tmp_path / "m.septa", Input(str(tmp_path / "a.tif")), tmp_path / "o.ome.zarr"))
+    kit.assert_same_objects(kit.read(tmp_path / "o.ome.zarr", "m"), model.segment(image_yx))
+
+
+# --- blocks without anything in them --------------------------------------------------------------------------------
+
+
+def islands(kit: SimpleNamespace, levels: int, folder: Path) -> tuple[Any, Path]:
+    """An image that is flat but for two places, one of which just reaches over the border of a block."""
+    image_yx = np.full((300, 320), 500, np.uint16)
+    image_yx[10:90, 20:130] = kit.texture((80, 110), seed=4)  # reaches 2 columns into block 2
+    image_yx[200:250, 260:300] = kit.texture((50, 40), seed=5)
+    return image_yx, kit.write_image(folder / "a.ome.zarr", image_yx, "YX", levels=levels)
+
+
+@pytest.mark.parametrize(("kind", "levels"), [("distance", 1), ("softmax", 3), ("multilabel", 3)])
+def test_empty_blocks_are_background(kit: SimpleNamespace, kind: str, levels: int, tmp_path: Path) -> None:
+    """What else is found is what the maps give that are background there."""
+    model = save(kit, tmp_path, kind)
+    image_yx, path = islands(kit, levels, tmp_path)
+    busy_yx = np.zeros((5, 5), bool)
+    for y, x in zip(*np.nonzero(image_yx != 500)):
+        busy_yx[y // 64, x // 64] = True
+    request = Request(
+        tmp_path / "m.septa", Input(str(path)), tmp_path / "o.ome.zarr", skip_empty=True, probabilities=True
+    )
+    finished = kit.run(request)
+    soft_kyx = kit.read(request.output)
+    names = ["m_0", "m_1", "m_2"] if kind == "multilabel" else ["m"]
+    found = {name: kit.read(request.output, name) for name in names}
+    kept_yx = np.ones(image_yx.shape, bool)
+    skipped = 0
+    for row in range(5):
+        for column in range(5):
+            part = (slice(64 * row, 64 * row + 64), slice(64 * column, 64 * column + 64))
+            certain_k = np.array([0, 0, 0] if kind == "multilabel" else [1, 0, 0][: len(soft_kyx)])
+            if (soft_kyx[(slice(None), *part)] == certain_k[:, None, None]).all():
+                assert not busy_yx[row, column]
+                kept_yx[part] = False
+                skipped += 1
+                for name in names:
+                    assert not found[name][part].any()
+    assert 8 <= skipped < 25
+    assert kept_yx[:64, 128:192].all()  # two columns are enough
+    assert finished.skipped == pytest.approx(1 - kept_yx.mean())
+    logits_kyx = model.logits(image_yx)
+    if kind == "distance":
+        foreground_yx, inner_yx = model.task.maps(logits_kyx)
+        expected_yx = find_objects(foreground_yx * kept_yx, inner_yx, model.decoding)
+        kit.assert_same_objects(found["m"], expected_yx)
+        assert finished.objects == expected_yx.max()
+    else:
+        written = model.as_written(np.where(kept_yx, model.task.decode(logits_kyx), 0))
+        for name, plane_yx in zip(names, written if written.ndim == 3 else written[None]):
+            np.testing.assert_array_equal(found[name], plane_yx)
+    soft_kyx[:, ~kept_yx] = model.probabilities(image_yx).astype(np.float16)[:, ~kept_yx]
+    np.testing.assert_array_equal(soft_kyx, model.probabilities(image_yx).astype(np.float16))
+
+
+def test_an_image_of_nothing(kit: SimpleNamespace, tmp_path: Path) -> None:
+    save(kit, tmp_path)
+    path = kit.write_image(tmp_path / "a.ome.zarr", np.full((150, 100), 9, np.uint8), "YX")
+    finished = kit.run(Request(tmp_path / "m.septa", Input(str(path)), tmp_path / "o.ome.zarr", skip_empty=True))
+    assert (finished.objects, finished.skipped, finished.segmented) == (0, 1.0, 0.0)
+    assert not kit.read(tmp_path / "o.ome.zarr", "m").any()
+
+
+def test_more_than_margins_decide_nothing(kit: SimpleNamespace, tmp_path: Path) -> None:
+    """A foreground without a seed, wider than several blocks, is one object."""
+    model = replace(kit.make("distance"), decoding=replace(kit.make("distance").decoding, foreground=1e-4, seed=0.9999))
+    model.save(tmp_path / "m.septa")
+    image_yx = kit.texture((200, 190))
+    path = kit.write_image(tmp_path / "a.ome.zarr", image_yx, "YX")
+    kit.run(Request(tmp_path / "m.septa", Input(str(path)), tmp_path / "o.ome.zarr"))
+    expected_yx = model.segment(image_yx)
+    assert np.bincount(expected_yx.ravel())[1:].max() > 30_000
+    kit.assert_same_objects(kit.read(tmp_path / "o.ome.zarr", "m"), expected_yx)

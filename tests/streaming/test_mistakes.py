@@ -1,0 +1,143 @@
+"""What a user can get wrong with stores: one line, exit code 2, and nothing is written."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+
+from septa.data.labels import LabelMapping
+from septa.model import build_net, make_task
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def folder(kit: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images and models. Not to be changed."""
+    folder = tmp_path_factory.mktemp("data")
+    kit.make("distance").save(folder / "m.septa")
+    kit.make("multilabel").save(folder / "many.septa")
+    kit.make("softmax", channels=3).save(folder / "rgb.septa")
+    signed = replace(kit.make("softmax"), labels=LabelMapping("index", ("a", "b", "c"), (-1, 0, 1)))
+    signed.save(folder / "signed.septa")
+    pooled = kit.make("distance").recipe.with_overrides(["net.norm=instance"])
+    net = build_net(pooled, 1, make_task(pooled, kit.make("distance").labels).outputs)
+    replace(kit.make("distance"), recipe=pooled, net=net).save(folder / "pooled.septa")
+    for name, setting in (("tta", "inference.tta=4"), ("resize", "data.resize=[64, 64]")):
+        recipe = kit.make("distance").recipe.with_overrides([setting])
+        replace(kit.make("distance"), recipe=recipe).save(folder / f"{name}.septa")
+    kit.write_image(folder / "a.ome.zarr", kit.texture((100, 90)), "YX")
+    kit.write_image(folder / "b.ome.zarr", kit.texture((2, 40, 50)), "CYX")
+    holes = kit.texture((100, 90), "float32")
+    holes[80, 70] = np.nan
+    tifffile.imwrite(folder / "nan.tif", holes, tile=(32, 32))
+    (folder / "text.tif").write_text("no image")
+    kit.write_image(folder / "there.ome.zarr", kit.texture((20, 20)), "YX")
+    (folder / "there.ome.tif").write_text("mine")
+    return folder
+
+
+WRONG = {
+    "channels of the image": ("rgb.septa b.ome.zarr -o {o}", "has 2 channels, the model was trained on 3"),
+    "no such channel": ("m.septa b.ome.zarr -o {o} --channels 2", "has no channel 2. the image has channels 0 to 1"),
+    "channel twice": ("rgb.septa b.ome.zarr -o {o} --channels 0,0,1", "each once"),
+    "channels text": ("m.septa b.ome.zarr -o {o} --channels red", "--channels red: is no list of channels"),
+    "no such level": ("m.septa a.ome.zarr -o {o} --level 3", "there is no level 3. the image has levels 0 to 0"),
+    "region outside": ("m.septa a.ome.zarr -o {o} --region 0,0,101,90", "does not lie in the image. it has 100 rows"),
+    "region of nothing": ("m.septa a.ome.zarr -o {o} --region 5,5,5,9", "does not lie in the image"),
+    "region text": ("m.septa a.ome.zarr -o {o} --region 1,2,3", "is not TOP,LEFT,BOTTOM,RIGHT"),
+    "memory text": ("m.septa a.ome.zarr -o {o} --memory much", "--memory much: is no amount of memory"),
+    "no memory": ("m.septa a.ome.zarr -o {o} --memory 0GB", "is no amount of memory"),
+    "tile": ("m.septa a.ome.zarr -o {o} --tile 8", "--tile 8: is less than this net's halo needs"),
+    "name": ("m.septa a.ome.zarr -o {o} --name a/b", "--name a/b: is no name"),
+    "name of dots": ("m.septa a.ome.zarr -o {o} --name ..", "--name ..: is no name"),
+    "option of files": ("m.septa a.ome.zarr -o {o} --overlay", "--overlay: has no meaning for a store"),
+    "table": ("m.septa a.ome.zarr -o {o} --table t.csv", "--table: has no meaning for a store"),
+    "symmetries": ("m.septa a.ome.zarr -o {o} --tta 2", "--tta: has no meaning for a store"),
+    "option of stores": ("m.septa nan.tif -o {o}/folder --region 0,0,9,9", "--region: has no meaning for a folder"),
+    "memory of files": ("m.septa nan.tif -o {o}/folder --memory 4GB", "--memory: has no meaning for a folder"),
+    "two for one": ("m.septa a.ome.zarr b.ome.zarr -o {o}", "is one store, and 2 images are given"),
+    "two of one name": ("m.septa a.ome.zarr a.tif -o {o}/folder", "two stores of one name"),
+    "missing": ("m.septa none.ome.zarr -o {o}", "none.ome.zarr"),
+    "missing model": ("none.septa a.ome.zarr -o {o}", "none.septa: cannot be read"),
+    "no image": ("m.septa text.tif -o {o}", "text.tif"),
+    "not a number": ("m.septa nan.tif -o {o}", "nan.tif: holds NaN or Inf"),
+    "output there": ("m.septa a.ome.zarr -o there.ome.zarr", "there.ome.zarr: exists. give --overwrite"),
+    "file there": ("m.septa a.ome.zarr -o there.ome.tif", "there.ome.tif: exists. give --overwrite"),
+    "foreign folder": ("m.septa a.ome.zarr -o there.ome.zarr --overwrite", "holds something that is no store of septa"),
+    "itself": ("m.septa a.ome.zarr -o a.ome.zarr --overwrite", "a.ome.zarr: is the image itself"),
+    "several in a TIFF": ("many.septa a.ome.zarr -o o.ome.tif", "o.ome.tif: holds one image"),
+    "soft TIFF": ("m.septa a.ome.zarr -o o.ome.tif --probabilities", "o.ome.tif: holds one image"),
+    "labels below 0": ("signed.septa a.ome.zarr -o {o}", "whose value in label images is below 0"),
+    "pooling": ("pooled.septa a.ome.zarr -o {o}", "pools over the image"),
+    "turned versions": ("tta.septa a.ome.zarr -o {o}", "cannot be done in blocks"),
+    "resized": ("resize.septa a.ome.zarr -o {o}", "cannot segment one in blocks"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_one_line_says_what_is_wrong(
+    name: str, kit: SimpleNamespace, folder: Path, tmp_path: Path, septa: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments, expected = WRONG[name]
+    monkeypatch.chdir(folder)
+    before = {path.name for path in folder.iterdir()}, kit.files(folder / "a.ome.zarr")
+    threads, handles = threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))
+    code, _, err = septa("predict", *arguments.replace("{o}", str(tmp_path / "o.ome.zarr")).split())
+    assert code == 2, err
+    assert err.count("\n") == 1, err
+    assert expected in err
+    assert re.fullmatch(r".+: .+\. .+\.\n", err), err
+    assert ({path.name for path in folder.iterdir()}, kit.files(folder / "a.ome.zarr")) == before
+    assert not (tmp_path / "o.ome.zarr").exists()
+    assert threading.active_count() == threads
+    assert len(list(Path("/proc/self/fd").iterdir())) <= handles
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [("my model (2)", "my_model_2_"), ("_x", "x"), ("ümlaut", "mlaut"), ("名", "labels"), ("a" * 180, "a" * 150)],
+)
+def test_any_name_of_a_model_gives_a_name_of_labels(
+    kit: SimpleNamespace, septa: Command, folder: Path, tmp_path: Path, name: str, written: str
+) -> None:
+    model = tmp_path / f"{name}.septa"
+    model.write_bytes((folder / "m.septa").read_bytes())
+    code, _, err = septa("predict", model, folder / "a.ome.zarr", "-o", tmp_path / "o.ome.zarr")
+    assert (code, err) == (0, "")
+    assert kit.read(tmp_path / "o.ome.zarr", written).any()
+
+
+def test_what_is_told_and_several_images_to_a_folder(
+    kit: SimpleNamespace, septa: Command, folder: Path, tmp_path: Path
+) -> None:
+    tifffile.imwrite(tmp_path / "c.tif", kit.texture((70, 66)))
+    code, out, err = septa(
+        "predict", folder / "m.septa", folder / "a.ome.zarr", tmp_path / "c.tif", "-o", tmp_path / "out",
+        "--memory", "8GB", "--name", "cells",
+    )  # fmt: skip
+    assert (code, err) == (0, "")
+    assert "a.ome.zarr: 100 Y x 90 X, " in out
+    assert "4 blocks of 64 pixels" in out
+    assert re.search(r"c\.ome\.zarr: 0\.0 megapixels, \d+ objects, ", out)
+    for name, shape in (("a", (100, 90)), ("c", (70, 66))):
+        assert kit.read(tmp_path / "out" / f"{name}.ome.zarr", "cells").shape == shape
+
+
+def test_the_share_of_empty_blocks_is_told(kit: SimpleNamespace, septa: Command, folder: Path, tmp_path: Path) -> None:
+    image_yx = np.full((128, 256), 7, np.uint16)
+    image_yx[:60, :60] = kit.texture((60, 60))
+    path: Any = kit.write_image(tmp_path / "e.ome.zarr", image_yx, "YX")
+    code, out, _ = septa("predict", folder / "m.septa", path, "-o", tmp_path / "o.ome.zarr", "--skip-empty")
+    assert code == 0
+    assert "7 of 8 blocks show nothing but background and are skipped" in out
+    assert "87.5% skipped as empty" in out

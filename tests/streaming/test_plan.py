@@ -1,0 +1,138 @@
+"""The plan survives JSON; what is surveyed equals what the whole image gives; each block's file is read once a stage."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from septa.images import normalize
+from septa.images.normalize import Normalization
+from septa.images.source import open_source
+from septa.streaming import Input, Request, survey
+from septa.streaming.plan import Asked, Plan
+from septa.streaming.survey import constants_of
+
+LENGTH = st.floats(1e-3, 1e3)
+SMALL = st.integers(0, 99)
+SIDE = st.integers(1, 99)
+
+
+@st.composite
+def plans(draw: st.DrawFn) -> Plan:
+    channels = draw(st.none() | st.lists(SMALL, max_size=3).map(tuple))
+    region = draw(st.none() | st.tuples(SMALL, SMALL, SMALL, SMALL))
+    shape = draw(st.tuples(SIDE, SIDE, SIDE, SIDE, SIDE))
+    flags = draw(st.booleans()), draw(st.booleans())
+    asked = Asked("abc", "a.tif 9 9", draw(SMALL), channels, draw(SMALL), region, shape, "<u2", "TCZYX", "ä", *flags)
+    return Plan(
+        asked,
+        Input(draw(st.text(max_size=9)), asked.level, channels, asked.image, region),
+        64,
+        32,
+        draw(st.dictionaries(st.text(max_size=5), st.fixed_dictionaries({"offset": st.lists(LENGTH)}), max_size=2)),
+        tuple(draw(st.lists(st.tuples(SMALL, SMALL, SMALL, SMALL), max_size=3))),
+        draw(st.none() | st.tuples(LENGTH, LENGTH)),
+        draw(st.tuples(LENGTH, LENGTH)),
+    )
+
+
+@given(plans())
+def test_a_plan_survives_json(plan: Plan) -> None:
+    again = Plan.from_json(json.loads(json.dumps(plan.to_json())))
+    assert again == plan
+    assert again.digest == plan.digest
+    assert again.asked.digest == plan.asked.digest
+    assert not again.asked.differences(plan.asked)
+
+
+@given(plans(), st.sampled_from(["asked", "input", "block", "skipped", "pixel_size_um", "origin_um", "margin"]))
+def test_a_plan_that_lacks_something_is_refused(plan: Plan, name: str) -> None:
+    values = plan.to_json()
+    del values[name]
+    with pytest.raises(ValueError, match=name):
+        Plan.from_json(values)
+    for junk in ([], "plan", None, {**plan.to_json(), "asked": 3}, {**plan.to_json(), "more": 1}):
+        with pytest.raises(ValueError, match="Error"):
+            Plan.from_json(junk)  # type: ignore[arg-type]
+
+
+def test_an_image_is_told_apart_from_another_one(tmp_path: Path) -> None:
+    stamps = []
+    for text in ("a", "ab"):
+        (tmp_path / "a.tif").write_text(text)
+        (tmp_path / "a.zarr").mkdir(exist_ok=True)
+        (tmp_path / "a.zarr" / "zarr.json").write_text(text)
+        stamps += [Input(str(tmp_path / name)).stamp() for name in ("a.tif", "a.zarr")]
+    assert len(set(stamps)) == 4
+    assert Input(str(tmp_path / "a.zarr")).stamp() == stamps[-1]
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "a.tif").rename(tmp_path / "elsewhere" / "a.tif")
+    assert Input(str(tmp_path / "elsewhere" / "a.tif")).stamp() == stamps[2]
+    assert Input(str(tmp_path / "none.tif")).stamp() == "none.tif"
+
+
+@pytest.mark.parametrize("sampled", [700, 10**6])
+@pytest.mark.parametrize("region", [None, (7, 3, 205, 160)])
+def test_brightness_is_that_of_the_whole_image(
+    kit: SimpleNamespace, tmp_path: Path, sampled: int, region: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(normalize, "_SAMPLED", sampled)
+    monkeypatch.setattr(survey, "_BAND", 40)
+    model = kit.make("softmax", channels=2, per_image=True)
+    image_cyx = kit.texture((2, 211, 170))
+    path = kit.write_image(tmp_path / "a.ome.zarr", image_cyx, "CYX")
+    with Input(str(path), region=region).open() as source:
+        found = constants_of(model, source)
+    top, left, bottom, right = region or (0, 0, 211, 170)
+    expected = Normalization("image").resolve(image_cyx[:, top:bottom, left:right])
+    assert found == {"0,0": expected.to_json()}
+
+
+def test_each_file_of_a_block_is_read_once_for_the_merge_and_once_for_the_store(
+    kit: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kit.make("distance").save(tmp_path / "m.septa")
+    path = kit.write_image(tmp_path / "a.ome.zarr", kit.texture((100, 90)), "YX")
+    counts: Counter[str] = Counter()
+    original = Path.read_bytes
+
+    def count(file: Path) -> bytes:
+        if file.exists():
+            counts[file.name] += 1
+        return original(file)
+
+    monkeypatch.setattr(Path, "read_bytes", count)
+    kit.run(Request(tmp_path / "m.septa", Input(str(path)), tmp_path / "o.ome.zarr"))
+    assert {name: number for name, number in counts.items() if name.endswith(".block")} == {
+        f"{number:08d}.block": 2 for number in range(4)
+    }
+
+
+def test_no_more_of_the_image_is_read_than_it_takes(
+    kit: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each block's window once; its margin and halo, but no more."""
+    model = kit.make("softmax")
+    model.save(tmp_path / "m.septa")
+    path = kit.write_image(tmp_path / "a.ome.zarr", kit.texture((300, 280)), "YX")
+    with open_source(path) as source:
+        reader = type(source.reader)
+    original, windows = reader.read, []
+
+    def read(self: Any, t: int, z: int, channels: Any, y: tuple[int, int], x: tuple[int, int]) -> Any:
+        windows.append((y[1] - y[0], x[1] - x[0]))
+        return original(self, t, z, channels, y, x)
+
+    monkeypatch.setattr(reader, "read", read)
+    kit.run(Request(tmp_path / "m.septa", Input(str(path)), tmp_path / "o.ome.zarr"))
+    assert len(windows) == 25
+    most = max(64 + 2 * model.net.halo + 2 * model.net.multiple, model.net.steady_side + model.net.multiple)
+    assert np.max(windows) <= most

@@ -1,0 +1,354 @@
+"""Whatever ends a run, the same command goes on with it, and the store is the undisturbed one, byte for byte."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import tifffile
+
+from septa.errors import InputError, Interrupted
+from septa.images import store
+from septa.images.source import open_source
+from septa.streaming import Finished, Input, Request, Started, Step, run, stream
+
+FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+class Killed(BaseException):
+    """Nothing catches it."""
+
+
+class Disk:
+    """Counts what is flushed; from the given time on, flushing fails."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.flushed, self.most, self.error = 0, 10**9, BaseException()
+        monkeypatch.setattr(os, "fsync", self.flush)
+
+    def flush(self, handle: int) -> None:
+        self.flushed += 1
+        if self.flushed > self.most:
+            raise self.error
+
+    def fail_after(self, count: int, error: BaseException) -> None:
+        self.flushed, self.most, self.error = 0, count, error
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
+    return Disk(monkeypatch)
+
+
+@pytest.fixture
+def request_(kit: SimpleNamespace, tmp_path: Path) -> Request:
+    """Four blocks, with probabilities."""
+    kit.make("distance").save(tmp_path / "m.septa")
+    image = kit.write_image(tmp_path / "a.ome.zarr", kit.texture((100, 90)), "YX")
+    return Request(tmp_path / "m.septa", Input(str(image)), tmp_path / "o.ome.zarr", probabilities=True)
+
+
+@pytest.fixture
+def undisturbed(kit: SimpleNamespace, request_: Request, disk: Disk) -> dict[str, bytes]:
+    """Files of a store that was written in one go."""
+    other = replace(request_, output=request_.output.with_name("undisturbed.ome.zarr"))
+    kit.run(other)
+    return dict(kit.files(other.output))
+
+
+def blocks(request: Request) -> dict[str, int]:
+    """When each block was written."""
+    return {file.name: file.stat().st_mtime_ns for file in run.work_folder(request.output).rglob("*.block")}
+
+
+def command(request: Request) -> tuple[str, ...]:
+    more = ("--probabilities",) if request.probabilities else ()
+    return ("predict", str(request.model), request.input.path, "-o", str(request.output), *more)
+
+
+def finish(kit: SimpleNamespace, request: Request, undisturbed: dict[str, bytes]) -> None:
+    kit.run(request)
+    assert kit.files(request.output) == undisturbed
+    assert not run.work_folder(request.output).exists()
+
+
+def test_killed_after_ever_more_writes(
+    kit: SimpleNamespace, request_: Request, undisturbed: dict[str, bytes], disk: Disk
+) -> None:
+    total, runs = disk.flushed, 0
+    assert total > 50
+    for runs in range(100):
+        done, kept = {}, blocks(request_)
+        disk.fail_after(runs, Killed())
+        try:
+            for event in stream(request_):
+                if isinstance(event, Started):
+                    done = kept
+                    assert event.done == len(kept)
+                    assert len(kept) == 4 or not request_.output.exists()
+        except Killed:
+            assert done.items() <= blocks(request_).items()  # none of them is written again
+            continue
+        break
+    assert 5 < runs < 40
+    assert kit.files(request_.output) == undisturbed
+    *_, last = stream(request_)
+    assert isinstance(last, Finished)
+    assert last.again
+
+
+def test_a_disk_that_is_full_is_told_and_the_run_goes_on(
+    kit: SimpleNamespace, request_: Request, undisturbed: dict[str, bytes], disk: Disk, septa: Callable[..., Any]
+) -> None:
+    for count in (0, 5, 24):  # plan, blocks, store
+        disk.fail_after(count, FULL)
+        code, _, err = septa(*command(request_))
+        assert code == 4
+        assert err.count("\n") == 1
+        assert "the disk or the quota is full. free some space" in err
+        assert not request_.output.exists() or not store.is_complete(request_.output)
+        assert not list(request_.output.parent.rglob("*.tmp"))
+    disk.fail_after(10**9, FULL)
+    finish(kit, request_, undisturbed)
+
+
+def test_a_disk_that_fills_up_under_the_ledger(
+    request_: Request, septa: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from septa.streaming import ledger
+
+    flush = os.fsync
+
+    def fail(handle: int) -> None:
+        if Path(f"/proc/self/fd/{handle}").readlink().name == "digests.jsonl":
+            raise FULL
+        flush(handle)
+
+    monkeypatch.setattr(ledger.os, "fsync", fail)
+    code, _, err = septa(*command(request_))
+    assert (code, err.count("\n")) == (4, 1)
+    assert "digests.jsonl: the disk or the quota is full" in err
+
+
+def end_while(request: Request, stage: str, count: int) -> None:
+    """Leave a run in a stage."""
+    for number, event in enumerate(event for event in stream(request) if isinstance(event, Step)):
+        if event.stage == stage and number >= count:
+            return
+    raise AssertionError(stage)
+
+
+def spoil(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+
+
+@pytest.mark.parametrize("damage", [spoil, Path.unlink, lambda file: file.write_bytes(file.read_bytes()[:-9])])
+def test_damaged_blocks_and_shards_are_done_again(
+    kit: SimpleNamespace, request_: Request, undisturbed: dict[str, bytes], damage: Callable[[Path], Any]
+) -> None:
+    end_while(request_, "writing", 11)
+    folder = run.work_folder(request_.output)
+    block = sorted(folder.rglob("*.block"))[2]
+    damage(block)
+    shards = [request_.output / name for name in ("labels/m/0/c/0/1", "0/c/0/0/0", "labels/m/1/c/0/0")]
+    for shard in shards:
+        damage(shard)
+    with (folder / "digests.jsonl").open("a") as lines:
+        lines.write("[0, 0, 0")  # cut short
+    before = blocks(request_)
+    for event in stream(request_):
+        if isinstance(event, Started):
+            assert (event.done, event.blocks) == (3, 4)
+            assert event.notes == ("going on with an earlier run",)
+        if isinstance(event, Step) and event.stage == "writing":
+            changed = {name for name, then in blocks(request_).items() if then != before.get(name)}
+            assert changed == {block.name}
+    assert kit.files(request_.output) == undisturbed
+
+
+def test_an_unfinished_store_is_no_image(request_: Request) -> None:
+    end_while(request_, "writing", 8)
+    with pytest.raises(InputError, match=r"is not complete\. run the command"):
+        open_source(request_.output)
+    for file in request_.output.rglob("zarr.json"):
+        assert "ome" not in json.loads(file.read_text()).get("attributes", {})
+
+
+def test_an_unfinished_store_without_its_work_folder(
+    kit: SimpleNamespace, request_: Request, undisturbed: dict[str, bytes]
+) -> None:
+    import shutil
+
+    end_while(request_, "writing", 8)
+    shutil.rmtree(run.work_folder(request_.output))
+    finish(kit, request_, undisturbed)
+
+
+@pytest.mark.parametrize("ending", ["ome.zarr", "ome.tif"])
+def test_a_run_that_was_killed_while_it_cleaned_up(
+    kit: SimpleNamespace, request_: Request, ending: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = replace(request_, output=request_.output.with_name(f"p.{ending}"), probabilities=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(run.shutil, "rmtree", lambda path, ignore_errors: None)
+        kit.run(given)
+    written = kit.files(given.output)
+    assert run.work_folder(given.output).exists()
+    assert kit.run(given).again
+    assert not run.work_folder(given.output).exists()
+    assert kit.files(given.output) == written
+
+
+def test_other_settings_are_refused_and_named(
+    kit: SimpleNamespace, request_: Request, undisturbed: dict[str, bytes], septa: Callable[..., Any]
+) -> None:
+    end_while(request_, "segmenting", 1)
+    image = Path(request_.input.path)
+    kit.make("distance", seed=1).save(other := image.with_name("other.septa"))
+    moved = Path(image.rename(image.with_name("b.ome.zarr")))
+    changes: dict[str, Request] = {
+        "file": replace(request_, input=Input(str(moved))),
+        "region, shape": replace(request_, input=Input(str(moved), region=(0, 0, 64, 70))),
+        "model": replace(request_, model=other, input=Input(str(moved))),
+        "name": replace(request_, name="nuclei", input=Input(str(moved))),
+        "probabilities, skip_empty": replace(request_, probabilities=False, skip_empty=True, input=Input(str(moved))),
+    }
+    for named, changed in changes.items():
+        with pytest.raises(InputError, match="unfinished run with other settings") as caught:
+            list(stream(changed))
+        assert named in caught.value.problem
+    moved.rename(image)
+    finish(kit, request_, undisturbed)
+    code, out, _ = septa(*command(request_))
+    assert code == 0
+    assert "is complete already, nothing was done" in out
+    for changed in (replace(request_, probabilities=False), replace(request_, name="nuclei")):
+        with pytest.raises(InputError, match=r"exists\. give --overwrite"):
+            list(stream(changed))
+
+
+def test_another_image_under_the_same_name_is_noticed(kit: SimpleNamespace, request_: Request) -> None:
+    kit.run(request_)
+    path = Path(request_.input.path)
+    kit.write_image(path, kit.texture((100, 90), seed=8), "YX")
+    os.utime(path / "zarr.json", (1, 1))
+    with pytest.raises(InputError, match=r"exists\. give --overwrite"):
+        list(stream(request_))
+
+
+def test_overwrite_begins_again(kit: SimpleNamespace, request_: Request, undisturbed: dict[str, bytes]) -> None:
+    """Of an unfinished run with other settings, and of a complete store."""
+    other = replace(request_, name="nuclei", probabilities=False)
+    end_while(other, "writing", 8)
+    again = replace(request_, overwrite=True)
+    finish(kit, again, undisturbed)
+    *_, last = stream(again)
+    assert isinstance(last, Finished)
+    assert not last.again
+    assert last.segmented > 0
+    assert kit.files(request_.output) == undisturbed
+
+
+def test_overwrite_keeps_what_is_there_until_the_run_can_begin(
+    kit: SimpleNamespace, request_: Request, septa: Callable[..., Any]
+) -> None:
+    kit.run(request_)
+    written = kit.files(request_.output)
+    assert septa(*command(request_), "--overwrite", "--memory", "1MB")[0] == 4
+    assert kit.files(request_.output) == written
+
+
+def test_overwrite_removes_nothing_but_stores(kit: SimpleNamespace, request_: Request) -> None:
+    again = replace(request_, overwrite=True)
+    image = kit.write_image(request_.output, kit.texture((20, 20)), "YX")
+    with pytest.raises(InputError, match="no store of septa"):
+        list(stream(again))
+    for output in (Path(request_.input.path), Path(request_.input.path).parent):
+        with pytest.raises(InputError, match="is the image itself"):
+            list(stream(replace(again, output=output)))
+    assert kit.files(image)
+    assert kit.files(Path(request_.input.path))
+
+
+def test_a_tiff_that_was_interrupted(kit: SimpleNamespace, request_: Request) -> None:
+    given = replace(request_, output=request_.output.with_name("o.ome.tif"), probabilities=False)
+    end_while(given, "writing", 6)
+    assert not given.output.exists()
+    kit.run(given)
+    other = replace(given, output=request_.output.with_name("p.ome.tif"))
+    kit.run(other)
+    assert tifffile.imread(given.output).tobytes() == tifffile.imread(other.output).tobytes()
+
+
+def test_interrupted_it_says_so_in_one_line(
+    kit: SimpleNamespace,
+    request_: Request,
+    undisturbed: dict[str, bytes],
+    septa: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    original, threads = run.segment_block, threading.active_count()
+
+    def interrupt(worker: Any, index: tuple[int, ...], window: Any) -> None:
+        original(worker, index, window)
+        if index[2:] == (0, 1):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "segment_block", interrupt)
+        code, _, err = septa(*command(request_))
+    assert code == 130
+    assert err.count("\n") == 1
+    assert f"{request_.output}: was interrupted; what is done is kept in {request_.output}.work. run" in err
+    assert threading.active_count() == threads
+    assert len(blocks(request_)) == 2
+    code, out, _ = septa(*command(request_))
+    assert code == 0
+    assert "2 of 4 blocks are done already" in out
+    assert kit.files(request_.output) == undisturbed
+    monkeypatch.setattr(run, "segment_block", interrupt)
+    with pytest.raises(Interrupted):
+        list(stream(replace(request_, output=request_.output.with_name("q.ome.zarr"))))
+
+
+SMALL = (
+    "from septa.streaming import budget, plan; from septa.cli import main; "
+    "budget.BLOCKS = (64,); budget.CHUNK = plan.CHUNK = 32; main()"
+)
+
+
+def test_the_command_killed_at_random_moments(
+    kit: SimpleNamespace, request_: Request, undisturbed: dict[str, bytes]
+) -> None:
+    moments = random.Random(1)
+    folder = run.work_folder(request_.output)
+
+    def late(count: int) -> bool:
+        return request_.output.exists() if count else any(folder.rglob("*.block"))
+
+    for number in range(2):
+        process = subprocess.Popen(
+            [sys.executable, "-c", SMALL, *command(request_)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        while process.poll() is None and not late(number):
+            time.sleep(0.002)
+        time.sleep(moments.uniform(0, 0.05))
+        process.kill()
+        process.wait()
+    finish(kit, request_, undisturbed)
