@@ -16,6 +16,7 @@ from septa.data.folder import Pair, find_pairs, read_pair_image, read_pair_label
 from septa.data.labels import LabelMapping, find_mapping
 from septa.errors import InputError
 from septa.images.read import MAX_PIXELS, RawLabels, read_info, read_labels
+from septa.inference.engines import Engine
 from septa.metrics.extra import NEURITES, PER_IMAGE
 from septa.metrics.neurites import score_stack
 from septa.metrics.scores import Evaluation, evaluate_labels
@@ -43,6 +44,7 @@ def evaluate(
     tile: int | None = None,
     device: str = "auto",
     tta: int | None = None,
+    engine: str = "torch",
     extra: Sequence[str] = (),
     max_pixels: int = MAX_PIXELS,
     progress: Callable[[int, int], None] | None = None,
@@ -60,7 +62,7 @@ def evaluate(
         Folder of images and labels; see `septa.data.folder.find_pairs`, also for ``images`` and ``labels``.
     every
         Score the training images too.
-    tile, device, tta
+    tile, device, tta, engine
         As for `Model.segment`.
     extra
         Families of metrics beside the usual ones: ``boundaries``, ``glands`` (of the instances task) and ``neurites``
@@ -78,13 +80,12 @@ def evaluate(
     model = model if isinstance(model, Model) else Model.load(model)
     pairing = find_pairs(Path(data), images=images, labels=labels, max_pixels=max_pixels)
     trained = {digest for _, digest in model.provenance.get("train", [])}
-    pairs = pairing.pairs
-    notes = [*pairing.notes, model.labels.describe()]
-    skipped = 0
+    notes, pairs, skipped = [*pairing.notes, model.labels.describe()], pairing.pairs, 0
     stack: list[tuple[NDArray[np.int32], NDArray[np.float32]]] = []
     judged: list[Judged] = []
     instances = isinstance(model.task, Instances)
     _check_extra(extra, model.labels, instances)
+    execute = model.engine(device, engine)
     encode = model.labels.objects if instances else model.labels.encode
 
     def scored() -> Iterator[Scored]:
@@ -97,7 +98,7 @@ def evaluate(
                 truth_yx = encode(read_pair_labels(pair), _where(pair))
                 _same_size(pair.name, truth_yx, image_cyx.shape[1:], pair.image)
                 fitted_cyx = model.fit(image_cyx, pair.image)
-                predicted_yx, sure_yx = _segment(model, fitted_cyx, instances or NEURITES in extra, tile, device, tta)
+                predicted_yx, sure_yx = _segment(model, fitted_cyx, instances or NEURITES in extra, tile, execute, tta)
                 if sure_yx is not None and instances:
                     judged.append(judge(truth_yx, predicted_yx, sure_yx))
                 elif sure_yx is not None:
@@ -124,12 +125,12 @@ def evaluate(
 
 
 def _segment(
-    model: Model, image_cyx: NDArray[Any], sure: bool, tile: int | None, device: str, tta: int | None
+    model: Model, image_cyx: NDArray[Any], sure: bool, tile: int | None, engine: Engine, tta: int | None
 ) -> tuple[NDArray[np.int32], NDArray[np.float32] | None]:
     """Labels, and where it is asked for the probability of class 1, or of foreground."""
     if not sure:
-        return model.segment(image_cyx, tile=tile, device=device, tta=tta), None
-    logits_kyx = model.logits(image_cyx, tile=tile, device=device, tta=tta)
+        return model.segment(image_cyx, tile=tile, tta=tta, engine=engine), None
+    logits_kyx = model.logits(image_cyx, tile=tile, tta=tta, engine=engine)
     return model.task.predicted(logits_kyx), model.task.probabilities(logits_kyx)[1]
 
 

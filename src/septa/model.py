@@ -21,7 +21,7 @@ from septa.images.read import read_image
 from septa.images.resize import resized
 from septa.images.window import mirrored_window
 from septa.images.write import write_bytes
-from septa.inference.engines import Engine, torch_engine
+from septa.inference.engines import Engine, make_engine
 from septa.inference.predict import Consumer, predict_tiles
 from septa.inference.symmetry import SYMMETRIES, restore, transform
 from septa.inference.tiling import Tile, least_for, plan_for
@@ -129,6 +129,7 @@ class Model:
         tile: int | None = None,
         device: str = "auto",
         tta: int | None = None,
+        engine: str | Engine = "torch",
     ) -> NDArray[np.int32]:
         """Segment one image of any size.
 
@@ -144,6 +145,9 @@ class Model:
         tta
             Rotated and mirrored versions of the image over which probabilities are averaged, 1 to 8; the recipe's
             when not given.
+        engine
+            ``torch``, ``openvino``, ``onnxruntime`` or ``auto``, the fastest that agrees with torch; or one made by
+            `engine`, which need not be made again for each image.
 
         Returns
         -------
@@ -160,13 +164,13 @@ class Model:
         """
         image_cyx, task = self.prepare(image), self.task
         if not task.tilewise or self._versions(tta) > 1 or self.recipe.data.resize:
-            return task.decode(self.logits(image_cyx, tile=tile, device=device, tta=tta))
+            return task.decode(self.logits(image_cyx, tile=tile, device=device, tta=tta, engine=engine))
         labels_yx = np.empty(image_cyx.shape[1:], np.int32)
 
         def keep(core: tuple[slice, slice], logits_kyx: NDArray[np.float32]) -> None:
             labels_yx[core] = task.decode(logits_kyx)
 
-        self.run(image_cyx, keep, tile=tile, device=device)
+        self.run(image_cyx, keep, tile=tile, device=device, engine=engine)
         return labels_yx
 
     def logits(
@@ -176,6 +180,7 @@ class Model:
         tile: int | None = None,
         device: str = "auto",
         tta: int | None = None,
+        engine: str | Engine = "torch",
     ) -> NDArray[np.float32]:
         """Raw scores ``(K, Y, X)``, float32, one plane for each output of the net; parameters and errors as for
         `segment`. Averaged probabilities come as the logits that give them.
@@ -183,12 +188,12 @@ class Model:
         image_cyx = self.prepare(image)
         size = image_cyx.shape[1:]
         inner_cyx = resized(image_cyx, self.recipe.data.resize or size)
-        versions = self._versions(tta)
+        versions, engine = self._versions(tta), self.engine(device, engine)
         if versions == 1:
-            return resized(self._collect(inner_cyx, tile, device), size)
+            return resized(self._collect(inner_cyx, tile, engine), size)
         sum_kyx: NDArray[np.float32] | None = None
         for index in range(versions):
-            logits_kyx = self._collect(transform(inner_cyx, index), tile, device)
+            logits_kyx = self._collect(transform(inner_cyx, index), tile, engine)
             part_kyx = restore(self.task.activations(logits_kyx), index)
             sum_kyx = part_kyx if sum_kyx is None else sum_kyx + part_kyx
         assert sum_kyx is not None
@@ -200,21 +205,25 @@ class Model:
             raise InputError(f"--tta {versions}", f"is not 1 to {SYMMETRIES}", "8 are all symmetries of the square")
         return versions
 
-    def _collect(self, image_cyx: NDArray[Any], tile: int | None, device: str) -> NDArray[np.float32]:
+    def _collect(self, image_cyx: NDArray[Any], tile: int | None, engine: Engine) -> NDArray[np.float32]:
         out_kyx = np.empty((self.net.out_channels, *image_cyx.shape[1:]), np.float32)
 
         def keep(core: tuple[slice, slice], logits_kyx: NDArray[np.float32]) -> None:
             out_kyx[(slice(None), *core)] = logits_kyx
 
-        self.run(image_cyx, keep, tile=tile, device=device)
+        self.run(image_cyx, keep, tile=tile, engine=engine)
         return out_kyx
 
-    def run(self, image_cyx: NDArray[Any], consume: Consumer, *, tile: int | None = None, device: str = "auto") -> None:
+    def run(
+        self, image_cyx: NDArray[Any], consume: Consumer, *, tile: int | None = None, device: str = "auto",
+        engine: str | Engine = "torch",
+    ) -> None:  # fmt: skip
         """Hand the logits of each core of an image ``CYX`` to ``consume``, at the size that the net sees."""
         _, height, width = image_cyx.shape
         tiles = self._tiles(height, width, tile)
         normalization = self.normalization.resolve(image_cyx)
-        predict_tiles(self.engine(device), partial(mirrored_window, image_cyx), normalization, tiles, consume)
+        read = partial(mirrored_window, image_cyx)
+        predict_tiles(self.engine(device, engine), read, normalization, tiles, consume)
 
     def probabilities(
         self,
@@ -223,9 +232,10 @@ class Model:
         tile: int | None = None,
         device: str = "auto",
         tta: int | None = None,
+        engine: str | Engine = "torch",
     ) -> NDArray[np.float32]:
         """Class probabilities ``(K, Y, X)`` in [0, 1], float32; parameters and errors as for `segment`."""
-        return self.task.probabilities(self.logits(image, tile=tile, device=device, tta=tta))
+        return self.task.probabilities(self.logits(image, tile=tile, device=device, tta=tta, engine=engine))
 
     def plan(self, height: int, width: int, tile: int | None = None) -> list[Tile]:
         """Tiles for an image of this size.
@@ -285,9 +295,12 @@ class Model:
             raise InputError(where, "holds NaN or Inf", "replace these pixels")
         return fitted
 
-    def engine(self, device: str = "auto") -> Engine:
-        """What executes the net."""
-        return torch_engine(self.net, pick_device(device))
+    def engine(self, device: str = "auto", engine: str | Engine = "torch") -> Engine:
+        """What executes the net; an engine that is made already is given back. Errors as for `make_engine`."""
+        if not isinstance(engine, str):
+            return engine
+        key = "" if engine == "torch" else f"{self.weights_sha256} {self.recipe.net.model_dump_json()} {self.channels}"
+        return make_engine(self.net, pick_device(device), engine, key=key)
 
     # --- one file ---------------------------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from septa.errors import InputError, ResourceError, SeptaError
 from septa.images.overlay import overlay
 from septa.images.read import MAX_PIXELS, ImageInfo, read_image, read_info
 from septa.images.write import encode_png, write_bytes, write_image, write_labels, write_probabilities
+from septa.inference.engines import Engine
 from septa.inference.tiling import largest_difference, least_for, overhead
 from septa.model import Model
 from septa.objects import ObjectFiles, ObjectOptions
@@ -49,6 +50,7 @@ class Options:
     tta: int | None = None
     max_pixels: int = MAX_PIXELS
     objects: ObjectOptions = field(default_factory=ObjectOptions)
+    engine: str = "torch"
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ def segment_files(model: Model, paths: Sequence[Path], options: Options) -> Iter
         The disk is full.
     """
     model.plan(1, 1, options.tile)
-    model.engine(options.device)
+    engine = model.engine(options.device, options.engine)
     if model.task.multilabel and options.suffix == ".png":
         problem = "cannot hold classes that overlap, one plane for each"
         raise InputError("--format png", problem, "leave it out, or give --format tif")
@@ -130,7 +132,7 @@ def segment_files(model: Model, paths: Sequence[Path], options: Options) -> Iter
     files = ObjectFiles(options.objects, options.output, model.labels.class_names)
     for path in paths:
         try:
-            yield _segment(model, path, options, files)
+            yield _segment(model, path, options, files, engine)
         except MemoryError:
             yield Failed(path, ResourceError(path, "does not fit into memory", "segment it on a larger machine"))
         except SeptaError as error:
@@ -140,7 +142,7 @@ def segment_files(model: Model, paths: Sequence[Path], options: Options) -> Iter
     files.finish()
 
 
-def _segment(model: Model, path: Path, options: Options, files: ObjectFiles) -> Segmented:
+def _segment(model: Model, path: Path, options: Options, files: ObjectFiles, engine: Engine) -> Segmented:
     files.begin(path.name)
     info = read_info(path, max_pixels=options.max_pixels)
     _spare(info.path, _target(info, options, model.task.multilabel))
@@ -150,12 +152,12 @@ def _segment(model: Model, path: Path, options: Options, files: ObjectFiles) -> 
         image_cyx = model.fit(read_image(path, page, max_pixels=options.max_pixels), path)
         logits_kyx = None
         if options.probabilities or options.certify or options.objects.wanted or model.labels.object_classes > 1:
-            logits_kyx = model.logits(image_cyx, tile=options.tile, device=options.device, tta=options.tta)
+            logits_kyx = model.logits(image_cyx, tile=options.tile, tta=options.tta, engine=engine)
             labels_yx = model.task.decode(logits_kyx)
         else:
-            labels_yx = model.segment(image_cyx, tile=options.tile, device=options.device, tta=options.tta)
+            labels_yx = model.segment(image_cyx, tile=options.tile, tta=options.tta, engine=engine)
         if options.certify and logits_kyx is not None:
-            difference = max(difference or 0.0, _difference(model, image_cyx, logits_kyx, options))
+            difference = max(difference or 0.0, _difference(model, image_cyx, logits_kyx, options.tta, engine))
             if difference > EXACT:
                 problem = f"tiles differ from the whole image by {difference:.3g}, more than {EXACT:g}"
                 remedy = "give a --tile as large as the image; only norm batch and none make tiles exact"
@@ -224,9 +226,11 @@ def _write(pages: list[NDArray[Any]], info: ImageInfo, options: Options) -> Path
     return target
 
 
-def _difference(model: Model, image_cyx: NDArray[Any], logits_kyx: NDArray[np.float32], options: Options) -> float:
+def _difference(
+    model: Model, image_cyx: NDArray[Any], logits_kyx: NDArray[np.float32], tta: int | None, engine: Engine
+) -> float:
     side = max(model.recipe.data.resize or image_cyx.shape[1:]) + least_for(model.net)
-    whole = model.logits(image_cyx, tile=side, device=options.device, tta=options.tta)
+    whole = model.logits(image_cyx, tile=side, tta=tta, engine=engine)
     return largest_difference(whole, logits_kyx)
 
 

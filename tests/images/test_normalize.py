@@ -80,8 +80,8 @@ def test_samples_give_what_the_whole_image_gives() -> None:
     image = RNG.integers(0, 60000, (2, 3000, 1500), dtype=np.uint16)
     rows, columns = sampling(image.shape[1:])
     assert (rows, columns) == (2, 2)
-    for given in (Normalization("image"), Normalization("image", curve=5.0), Normalization("dataset", (1.0,), (2.0,))):
-        assert given.resolve_samples([plane[::rows, ::columns] for plane in image]) == given.resolve(image)
+    for rule in (Normalization("image"), Normalization("image", curve=5.0), Normalization("dataset", (1.0,), (2.0,))):
+        assert rule.resolve_samples([plane[::rows, ::columns] for plane in image]) == rule.resolve(image)
 
 
 def test_range_of_the_result() -> None:

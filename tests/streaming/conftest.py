@@ -44,11 +44,11 @@ def texture(shape: tuple[int, ...], dtype: str = "uint16", seed: int = 0) -> Arr
     still = (0,) * (len(shape) - 2)
     noise = (rng.normal(size=shape) for _ in range(3))
     parts = (ndimage.gaussian_filter(part, (*still, s, s), mode="wrap") * s for part, s in zip(noise, (0.7, 2, 5)))
-    image = np.sum(list(parts), axis=0)
+    image: Array = np.sum(list(parts), axis=0)
     image = (image - image.min()) / (np.ptp(image) or 1)
     if np.dtype(dtype).kind == "f":
-        return (4 * image - 1).astype(dtype)
-    return (image * np.iinfo(dtype).max * 0.9).astype(dtype)
+        return np.asarray(4 * image - 1, dtype)
+    return np.asarray((image * np.iinfo(dtype).max * 0.9).astype(dtype))
 
 
 @cache
@@ -86,13 +86,15 @@ def make(
     rule = Normalization("image")
     constants = rule.resolve(sample_cyx)
     seen = torch.from_numpy(constants.apply(sample_cyx))[None]
+    bias = net.head.bias
+    assert bias is not None
     with torch.no_grad():
         net.train()(seen)
         logits = net.eval()(seen)[0].flatten(1)
         net.head.weight.mul_(2 / logits.std())
-        net.head.bias.copy_(net.head.bias * 2 / logits.std())
+        bias.mul_(2 / logits.std())
         logits = net(seen)[0].flatten(1)
-        net.head.bias.sub_(logits.median(dim=1).values)
+        bias.sub_(logits.median(dim=1).values)
     net.requires_grad_(False)
     model = Model(net, channels, labels, rule if per_image else constants, recipe)
     if not instances:
@@ -100,8 +102,8 @@ def make(
     task = model.task
     assert isinstance(task, Instances)
     foreground_yx, inner_yx = task.maps(model.logits(sample_cyx))
-    thresholds = (float(np.quantile(part_yx, share)) for part_yx, share in ((foreground_yx, 0.6), (inner_yx, 0.75)))
-    return replace(model, decoding=Decoding(*thresholds, least_pixels=4))
+    foreground, seed_value = float(np.quantile(foreground_yx, 0.6)), float(np.quantile(inner_yx, 0.75))
+    return replace(model, decoding=Decoding(foreground, seed_value, least_pixels=4))
 
 
 @pytest.fixture(autouse=True)
@@ -131,14 +133,14 @@ def write_image(
     group = zarr.open_group(path, mode="w", zarr_format=3)
     unit = {} if pixel is None else {"unit": "micrometer"}
     kinds = {"T": "time", "C": "channel"}
-    datasets = []
+    datasets: list[Any] = []
     for level in range(levels):
         part = image[..., :: 2**level, :: 2**level]
         group.create_array(
             str(level), shape=part.shape, dtype=part.dtype, chunks=(1,) * (part.ndim - 2) + (chunk, chunk)
         )[...] = part
         scale = [*(1.0 for _ in axes[:-2]), *(((pixel or 1) * 2**level,) * 2)]
-        moves = [{"type": "scale", "scale": scale}]
+        moves: list[Any] = [{"type": "scale", "scale": scale}]
         if origin:
             moves.append({"type": "translation", "translation": [0.0] * (len(axes) - 2) + [origin, origin]})
         datasets.append({"path": str(level), "coordinateTransformations": moves})

@@ -209,7 +209,7 @@ def test_a_block_that_fails_for_good_is_named(workers: Cluster, data: Path, tmp_
         return found
 
     with pytest.raises(
-        InputError, match=r"^block 0,0,[34],4: failed 3 times, the last time on worker tcp://\S+: .*image.zarr"
+        InputError, match=r"^block 0,0,[2-4],[34]: failed 3 times, the last time on worker tcp://\S+: .*image.zarr"
     ):
         list(stream(request_of(data, tmp_path / "store.zarr"), hands))
 
@@ -355,7 +355,7 @@ def test_a_cluster_elsewhere_with_tls(
     }
     security = distributed.Security(tls_ca_file=str(certificate.ca), require_encryption=True, **roles)
     with distributed.LocalCluster(
-        n_workers=1, processes=False, threads_per_worker=3, dashboard_address=None, security=security,
+        n_workers=1, processes=False, threads_per_worker=3, dashboard_address="127.0.0.1:0", security=security,
         protocol="tls://", memory_limit=0, local_directory=str(tmp_path / "scratch"), host="127.0.0.1",
     ) as running:  # fmt: skip
         address = running.scheduler_address
@@ -392,6 +392,18 @@ def test_local_workers_share_the_cores(monkeypatch: pytest.MonkeyPatch, workers:
     assert workers.client.scheduler.address.startswith("tcp://127.0.0.1:")
 
 
+def test_every_port_is_closed_to_other_machines(workers: Cluster) -> None:
+    def ports() -> set[str]:
+        import psutil
+
+        found = [psutil.Process(), *psutil.Process().children()]
+        open_ = [port for process in found for port in process.net_connections() if port.status == psutil.CONN_LISTEN]
+        return {port.laddr.ip for port in open_}
+
+    assert ports() == {"127.0.0.1"}
+    assert all(found == {"127.0.0.1"} for found in workers.client.run(ports).values())
+
+
 @pytest.mark.parametrize(
     ("given", "peers", "asked", "expected"),
     [(1, 2, None, 4), (6, 2, None, 6), (99, 1, None, 8), (1, 20, None, 1), (1, 1, 3, 3)],
@@ -403,7 +415,7 @@ def test_threads_of_a_worker(
     monkeypatch.setattr(_workers, "CPU_COUNT", 8)
     monkeypatch.setattr(_workers.runtime, "usable_cores", lambda: 64)
     places = {"nanny": (3, peers)}
-    job: Any = SimpleNamespace(key="key", threads=asked, places=places)
+    job: Any = SimpleNamespace(key="key", ours=False, threads=asked, places=places)
     for nanny, number in (("nanny", 3), ("another that came later", None)):
         plugin = _workers.SendJob(job)
         plugin.setup(SimpleNamespace(nanny=nanny, address="a", state=SimpleNamespace(nthreads=given)))

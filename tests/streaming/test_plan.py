@@ -1,4 +1,4 @@
-"""The plan survives JSON; what is surveyed equals what the whole image gives; each block's file is read once a stage."""
+"""The plan survives JSON; what is surveyed is what the whole image gives; blocks are read no more than needed."""
 
 from __future__ import annotations
 
@@ -59,9 +59,10 @@ def test_a_plan_that_lacks_something_is_refused(plan: Plan, name: str) -> None:
     del values[name]
     with pytest.raises(ValueError, match=name):
         Plan.from_json(values)
+    junk: Any
     for junk in ([], "plan", None, {**plan.to_json(), "asked": 3}, {**plan.to_json(), "more": 1}):
         with pytest.raises(ValueError, match="Error"):
-            Plan.from_json(junk)  # type: ignore[arg-type]
+            Plan.from_json(junk)
 
 
 def test_an_image_is_told_apart_from_another_one(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,7 +24,9 @@ import tifffile
 from septa.errors import InputError, Interrupted
 from septa.images import store
 from septa.images.source import open_source
+from septa.images.store import BlockIndex
 from septa.streaming import Finished, Input, Request, Started, Step, run, stream
+from septa.streaming.blocks import segment_block
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -128,8 +131,6 @@ def test_a_disk_that_is_full_is_told_and_the_run_goes_on(
 def test_a_disk_that_fills_up_under_the_ledger(
     request_: Request, septa: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from septa.streaming import ledger
-
     flush = os.fsync
 
     def fail(handle: int) -> None:
@@ -137,7 +138,7 @@ def test_a_disk_that_fills_up_under_the_ledger(
             raise FULL
         flush(handle)
 
-    monkeypatch.setattr(ledger.os, "fsync", fail)
+    monkeypatch.setattr(os, "fsync", fail)
     code, _, err = septa(*command(request_))
     assert (code, err.count("\n")) == (4, 1)
     assert "digests.jsonl: the disk or the quota is full" in err
@@ -192,8 +193,6 @@ def test_an_unfinished_store_is_no_image(request_: Request) -> None:
 def test_an_unfinished_store_without_its_work_folder(
     kit: SimpleNamespace, request_: Request, undisturbed: dict[str, bytes]
 ) -> None:
-    import shutil
-
     end_while(request_, "writing", 8)
     shutil.rmtree(run.work_folder(request_.output))
     finish(kit, request_, undisturbed)
@@ -205,7 +204,7 @@ def test_a_run_that_was_killed_while_it_cleaned_up(
 ) -> None:
     given = replace(request_, output=request_.output.with_name(f"p.{ending}"), probabilities=False)
     with monkeypatch.context() as patch:
-        patch.setattr(run.shutil, "rmtree", lambda path, ignore_errors: None)
+        patch.setattr(shutil, "rmtree", lambda path, ignore_errors: None)
         kit.run(given)
     written = kit.files(given.output)
     assert run.work_folder(given.output).exists()
@@ -302,9 +301,9 @@ def test_interrupted_it_says_so_in_one_line(
     septa: Callable[..., Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    original, threads = run.segment_block, threading.active_count()
+    original, threads = segment_block, threading.active_count()
 
-    def interrupt(worker: Any, index: tuple[int, ...], window: Any) -> None:
+    def interrupt(worker: Any, index: BlockIndex, window: Any) -> None:
         original(worker, index, window)
         if index[2:] == (0, 1):
             os.kill(os.getpid(), signal.SIGINT)

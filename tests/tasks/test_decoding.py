@@ -273,10 +273,11 @@ def test_background_is_no_large_object() -> None:
         {"foreground": math.inf},
         {"least_pixels": 0},
         {"least_pixels": -5},
+        {"reach": -1},
     ],
 )
 def test_thresholds_out_of_range_are_refused(values: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="thresholds lie between 0 and 1 and least_pixels is at least 1, got"):
+    with pytest.raises(ValueError, match="thresholds lie between 0 and 1, least_pixels >= 1, reach >= 0, got"):
         Decoding(**values)
     with pytest.raises(ValueError, match="thresholds lie between"):
         Decoding.from_json({**Decoding().to_json(), **values})
@@ -284,11 +285,33 @@ def test_thresholds_out_of_range_are_refused(values: dict[str, Any]) -> None:
 
 @given(st.floats(0.001, 0.999), st.floats(0.001, 0.999), st.integers(1, 10**6))
 def test_thresholds_through_json(foreground: float, seed: float, least: int) -> None:
-    decoding = Decoding(foreground, seed, least)
+    decoding = Decoding(foreground, seed, least, least % 50)
     read = Decoding.from_json(json.loads(json.dumps(decoding.to_json())))
     assert read == decoding
     assert isinstance(read.least_pixels, int)
-    assert read.to_json() == {"foreground": foreground, "seed": seed, "least_pixels": least}
+    assert read.to_json() == {"foreground": foreground, "seed": seed, "least_pixels": least, "reach": least % 50}
+    older = {name: value for name, value in decoding.to_json().items() if name != "reach"}
+    assert Decoding.from_json(older) == Decoding(foreground, seed, least)
+
+
+@pytest.mark.parametrize("reach", [1, 3, 20])
+def test_objects_end_within_reach_of_their_seed_and_the_rest_is_an_object_of_its_own(reach: int) -> None:
+    rng = np.random.default_rng(reach)
+    foreground_yx = (rng.random((40, 50)) < 0.9).astype(np.float32)
+    inner_yx = (0.4 * rng.random((40, 50))).astype(np.float32)
+    inner_yx[rng.random((40, 50)) < 0.01] = 0.8
+    seeds_yx = (inner_yx > 0.5) & (foreground_yx > 0)
+    near_yx = ndimage.maximum_filter(seeds_yx, 2 * reach + 1) & (foreground_yx > 0)
+    found_yx = find_objects(foreground_yx, inner_yx, Decoding(reach=reach))
+    inside_yx = find_objects(np.where(near_yx, foreground_yx, 0).astype(np.float32), inner_yx, Decoding())
+    reached_yx = near_yx & np.isin(inside_yx, inside_yx[seeds_yx])  # what is near but cut off is not
+    pairs = np.unique(np.stack([found_yx[reached_yx], inside_yx[reached_yx]]), axis=1)
+    assert pairs.shape[1] == np.unique(pairs[0]).size == np.unique(pairs[1]).size
+    rest_yx = (foreground_yx > 0) & ~reached_yx
+    alone_yx, count = ndimage.label(rest_yx)
+    assert not np.isin(found_yx[rest_yx], found_yx[reached_yx]).any()
+    pairs = np.unique(np.stack([found_yx[rest_yx], alone_yx[rest_yx]]), axis=1)
+    assert pairs.shape[1] == count
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,11 @@ maps = st.builds(
     st.sampled_from([2, 4, 255]),
 )
 decodings = st.builds(
-    Decoding, st.sampled_from([0.3, 0.5, 0.65]), st.sampled_from([0.4, 0.7, 0.9]), st.sampled_from([1, 2, 6, 40])
+    Decoding,
+    st.sampled_from([0.3, 0.5, 0.65]),
+    st.sampled_from([0.4, 0.7, 0.9]),
+    st.sampled_from([1, 2, 6, 40]),
+    st.sampled_from([0, 0, 1, 2, 5, 30]),
 )
 
 
@@ -139,9 +143,27 @@ def test_blocks_of_one_line(images: Maps, decoding: Decoding, side: tuple[int, i
 @pytest.mark.parametrize("side", [(7, 7), (16, 11)])
 def test_larger_images(kind: str, side: tuple[int, int]) -> None:
     images = draw(3, (90, 101), kind, 12)
-    for decoding in (Decoding(0.4, 0.8, 5), Decoding(0.5, 0.6, 1)):
+    for decoding in (Decoding(0.4, 0.8, 5), Decoding(0.5, 0.6, 1), Decoding(0.3, 0.9, 3, 4)):
         found_yx, _ = put_together(*cut(images, decoding, side, 6))
         np.testing.assert_array_equal(found_yx, in_order(find_objects(*images, decoding), side))
+
+
+def test_with_a_reach_a_narrow_margin_suffices_however_far_the_foreground_goes() -> None:
+    """Foreground everywhere and few seeds: without a reach only the whole image could tell."""
+    rng = np.random.default_rng(0)
+    inner_yx = (0.3 * smooth(rng, (120, 120), 1.0)).astype(np.float32)
+    inner_yx[rng.random(inner_yx.shape) < 0.0005] = 0.9
+    images, core, reach = (np.ones((120, 120), np.float32), inner_yx), (40, 80, 40, 80), 5
+    assert cut_with(images, Decoding(), core, 30)[0] is None
+    block, _ = cut_with(images, Decoding(reach=reach), core, 30)
+    assert block is not None
+    assert block.facts.counts[0] >= 2
+    whole_yx = find_objects(*images, Decoding(reach=reach))
+    near_yx = ndimage.maximum_filter(inner_yx > 0.5, 2 * reach + 1)
+    alone_yx, count = ndimage.label(~near_yx)
+    assert whole_yx.max() == ndimage.label(inner_yx > 0.5)[1] + count
+    for number in range(1, count + 1):
+        assert np.unique(whole_yx[alone_yx == number]).size == 1
 
 
 # --- single cases -------------------------------------------------------------------------------------------------

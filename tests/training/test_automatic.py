@@ -107,7 +107,7 @@ def test_large_objects_are_reduced_and_seen_whole(side: int, reduction: int) -> 
 
 @pytest.mark.parametrize(
     ("gains", "dark", "expected"),
-    [((1, 1, 1), True, "dataset"), ((1, 20, 5), True, "asinh"), ((1, 20, 5), False, "image"), ((3, 3), False, "dataset")],
+    [((1, 1), True, "dataset"), ((1, 20, 5), True, "asinh"), ((1, 20, 5), False, "image"), ((3, 3), False, "dataset")],
 )
 def test_normalisation_follows_contrast_and_ground(gains: tuple[int, ...], dark: bool, expected: str) -> None:
     rng, labels_yx = np.random.default_rng(0), np.zeros((64, 64), np.int32)

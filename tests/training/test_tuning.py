@@ -29,7 +29,7 @@ from septa.training.plan import Request
 from septa.training.run import Done, train_steps
 from septa.training.tuning import Tuning, tune
 
-NAMES = ("seed", "foreground", "least_pixels")
+NAMES = ("least_pixels", "seed", "foreground")
 
 
 class Known:
@@ -37,6 +37,7 @@ class Known:
 
     def __init__(self) -> None:
         self.task = Instances("distance")
+        self.decoding = Decoding()
         self.asked: list[tuple[tuple[int, ...], str]] = []
 
     def logits(self, image_cyx: np.ndarray, *, device: str) -> np.ndarray:
@@ -87,6 +88,11 @@ def tuned(examples: list[Example], device: str = "cpu") -> tuple[Tuning, Known]:
     return tune(model, examples, device), model  # type: ignore[arg-type]
 
 
+def thresholds(found: Tuning) -> Decoding:
+    """What was searched for; the reach follows from it."""
+    return replace(found.decoding, reach=0)
+
+
 # --- the search ---------------------------------------------------------------------------------------------------
 
 
@@ -100,18 +106,20 @@ def test_each_threshold_in_turn_is_the_best_of_the_grid() -> None:
         assert values[name] == sorted(set(values[name]))
         assert getattr(Decoding(), name) in values[name]
     grid = {
-        (seed, foreground, least): known_score(examples, Decoding(foreground, seed, int(least)))
-        for seed, foreground, least in itertools.product(*values.values())
+        (least, seed, foreground): known_score(examples, Decoding(foreground, seed, int(least)))
+        for least, seed, foreground in itertools.product(*values.values())
     }
     standing = [getattr(Decoding(), name) for name in NAMES]
-    for place, name in enumerate(NAMES):
+    for turn, name in enumerate((*NAMES, NAMES[0])):
+        place = turn % len(NAMES)
         line = {value: grid[(*standing[:place], value, *standing[place + 1 :])] for value in values[name]}
-        assert found.curves[name] == tuple(line.items())
+        assert turn == 0 or found.curves[name] == tuple(line.items())  # the first one is made again
         assert all(isinstance(number, float) for point in found.curves[name] for number in point)
-        standing[place] = max(line, key=lambda value: line[value])
-        assert list(line.values()).count(max(line.values())) == 1
-    assert standing == [0.7, 0.7, 10]
-    assert found.decoding == Decoding(foreground=0.7, seed=0.7, least_pixels=10)
+        before = standing[place]
+        standing[place] = max(line, key=lambda value: (line[value], -abs(value - before)))
+    assert standing == [10, 0.7, 0.7]
+    assert thresholds(found) == Decoding(foreground=0.7, seed=0.7, least_pixels=10)
+    assert known_score(examples, found.decoding) == known_score(examples, thresholds(found))
     assert isinstance(found.decoding.least_pixels, int)
     assert grid[tuple(standing)] == max(grid.values()) == 1  # here, one after the other is enough
 
@@ -121,8 +129,45 @@ def test_where_it_makes_no_difference_the_defaults_stay() -> None:
     labels_yx[3:12, 4:14], labels_yx[3:16, 20:28] = 9, 4
     for sure in (labels_yx > 0, np.zeros(labels_yx.shape)):
         found, _ = tuned([example(sure, sure, labels_yx)])
-        assert found.decoding == Decoding()
+        assert thresholds(found) == Decoding()
         assert {score for curve in found.curves.values() for _, score in curve} == {float(np.any(sure))}
+
+
+@pytest.mark.parametrize(("rim", "reach"), [(2, 8), (9, 18), (30, 60)])
+def test_the_reach_is_twice_what_objects_need(rim: int, reach: int) -> None:
+    labels_yx = np.zeros((200, 200), np.int32)
+    labels_yx[20:180, 20:180] = 1
+    inner_yx = np.zeros(labels_yx.shape)
+    inner_yx[20 + rim : 180 - rim, 20 + rim : 180 - rim] = 0.95
+    found, _ = tuned([example(labels_yx > 0, inner_yx, labels_yx)])
+    assert found.decoding.reach == pytest.approx(reach, abs=2)
+
+
+def test_a_reach_that_would_cost_score_is_widened() -> None:
+    """One object of many has its seed at one end: a percentile alone would cut it in two."""
+    labels_yx, inner_yx = np.zeros((90, 300), np.int32), np.zeros((90, 300))
+    for number, column in enumerate(range(5, 290, 15), start=1):
+        labels_yx[5:60, column : column + 12] = number
+        inner_yx[7:58, column + 2 : column + 10] = 0.95
+    labels_yx[80:84, 10:70], inner_yx[80:84, 10:13] = 99, 0.95
+    one = example(labels_yx > 0, inner_yx, labels_yx)
+    found, _ = tuned([one])
+    assert known_score([one], found.decoding) == 1
+    assert known_score([one], replace(found.decoding, reach=found.decoding.reach // 2)) < 1
+
+
+def test_sizes_that_are_tried_follow_the_objects() -> None:
+    """Specks of 100 pixels beside objects of 4096: none of the usual sizes would drop them."""
+    labels_yx = np.zeros((150, 230), np.int32)
+    foreground_yx = np.zeros(labels_yx.shape)
+    for number, column in enumerate((5, 80, 155), start=1):
+        labels_yx[5:69, column : column + 64] = number
+        foreground_yx[80:90, column : column + 10] = 0.95
+    foreground_yx[labels_yx > 0] = 0.95
+    found, _ = tuned([example(foreground_yx, foreground_yx, labels_yx)])
+    assert [value for value, _ in found.curves["least_pixels"]] == [1, 5, 10, 20, 40, 64, 128, 256, 512, 1024]
+    assert found.decoding.least_pixels == 128
+    assert dict(found.curves["least_pixels"])[128] == 1 > dict(found.curves["least_pixels"])[64]
 
 
 def test_of_equals_the_nearest_to_the_default() -> None:
@@ -134,11 +179,11 @@ def test_of_equals_the_nearest_to_the_default() -> None:
     found, _ = tuned([example(labels_yx > 0, inner_yx, labels_yx)])
     scores = dict(found.curves["seed"])
     assert scores[0.7] == scores[0.9] > scores[0.6]
-    assert found.decoding == Decoding(seed=0.7)
+    assert thresholds(found) == Decoding(seed=0.7)
     inner_yx[5, 11:19] = 0.2
     inner_yx[4:8, 4:11] = 0.45  # and here any below finds both
     found, _ = tuned([example(labels_yx > 0, inner_yx, labels_yx)])
-    assert found.decoding == Decoding(seed=0.4)
+    assert thresholds(found) == Decoding(seed=0.4)
 
 
 def test_the_score_is_the_mean_over_images() -> None:
@@ -305,7 +350,7 @@ def test_confidence_is_held_against_the_truth(trained: Trained, tmp_path: Path, 
 
 def test_the_report_shows_each_curve(trained: Trained) -> None:
     shown = charts(trained.done.report.read_text(encoding="utf-8"))
-    assert list(shown) == ["Seed", "Foreground", "Least pixels"]
+    assert list(shown) == ["Least pixels", "Seed", "Foreground"]
     for figure, curve in zip(shown.values(), trained.tuning.curves.values(), strict=True):
         (line,) = re.findall(r'<polyline points="([^"]*)"', figure)
         assert len(line.split()) == len(curve)

@@ -16,6 +16,7 @@ from septa.cli.options import (
     Channels,
     ClusterAddress,
     Device,
+    Engine,
     Format,
     Level,
     MaxPixels,
@@ -68,6 +69,7 @@ def predict(
     tls_cert: TlsCert = None,
     tls_key: TlsKey = None,
     device: Device = "auto",
+    engine: Engine = "torch",
     max_pixels: MaxPixels = MAX_PIXELS,
 ) -> None:
     """Segment images of any size."""
@@ -79,7 +81,7 @@ def predict(
             output, "a store", format=suffix, overlay=overlay, certify=certify, tta=tta, prune=prune, table=table,
             geojson=geojson, coco=coco, rois=rois, min_confidence=min_confidence,
         )  # fmt: skip
-        wanted = streamed.requests(model, inputs, output, store, tile, device, probabilities)
+        wanted = streamed.requests(model, inputs, output, store, tile, device, engine, probabilities)
         streamed.predict_streamed(make_console(), wanted, store)
         return
     refuse_options(output, "a folder of label images", **asdict(store))
@@ -92,7 +94,7 @@ def predict(
 
     loaded = Model.load(model) if prune is None else Model.load(model).pruned(prune)
     ending, objects = suffix and f".{suffix}", ObjectOptions(table, geojson, coco, rois, min_confidence)
-    options = Options(output, ending, probabilities, overlay, certify, tile, device, tta, max_pixels, objects)
+    options = Options(output, ending, probabilities, overlay, certify, tile, device, tta, max_pixels, objects, engine)
     _segment(model, loaded, inputs, options)
 
 

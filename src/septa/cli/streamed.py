@@ -104,6 +104,7 @@ def requests(
     given: StoreOptions,
     tile: int | None,
     device: str,
+    engine: str,
     probabilities: bool,
 ) -> list[Request]:
     """What to do for each input; a store takes one, a folder gets a store for each.
@@ -114,7 +115,7 @@ def requests(
         Several inputs for one store, two stores of one name, or an option that says nothing.
     """
     from septa.streaming import Input, Request
-    from septa.streaming.run import usual_memory
+    from septa.streaming.budget import usual_memory
 
     alone = output.suffix.lower() in _STORES
     if alone and len(inputs) > 1:
@@ -122,13 +123,17 @@ def requests(
     targets = {Path(path): output if alone else output / f"{_stem(Path(path))}.ome.zarr" for path in inputs}
     if len(set(targets.values())) < len(inputs):
         raise errors.InputError(output, "would get two stores of one name", "segment these images apart")
+    if given.workers is not None or given.cluster is not None:
+        if engine not in ("auto", "torch"):
+            raise errors.InputError(f"--engine {engine}", "does not run on a cluster yet", "give --engine torch")
+        engine = "torch"
     memory, channels, region = parse_memory(given.memory), parse_channels(given.channels), parse_region(given.region)
     if given.workers is not None and memory is None:
         memory = usual_memory(given.workers)
     return [
         Request(
             model, Input(str(path.resolve()), given.level or 0, channels, 0, region), target, memory, tile, device,
-            given.name, probabilities, given.skip_empty, given.overwrite,
+            given.name, probabilities, given.skip_empty, given.overwrite, engine,
         )
         for path, target in targets.items()
     ]  # fmt: skip

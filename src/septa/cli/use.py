@@ -12,6 +12,7 @@ from septa import errors
 from septa.cli.options import (
     MAX_PIXELS,
     Device,
+    Engine,
     ImagesGlob,
     LabelsGlob,
     MaxPixels,
@@ -43,6 +44,7 @@ def evaluate(
     tta: Tta = None,
     prune: Prune = None,
     device: Device = "auto",
+    engine: Engine = "torch",
     max_pixels: MaxPixels = MAX_PIXELS,
 ) -> None:
     """Score a model on labelled images, or label images against the true ones."""
@@ -55,7 +57,10 @@ def evaluate(
 
     console, extra = make_console(), tuple(metrics or ())
     if first.is_dir():
-        refuse_options(first, "label images", images=images, labels=labels, all=every, tile=tile, tta=tta, prune=prune)
+        refuse_options(
+            first, "label images", images=images, labels=labels, all=every, tile=tile, tta=tta, prune=prune,
+            engine=engine != "torch",
+        )  # fmt: skip
         if task not in (None, "semantic", "instances"):
             raise errors.InputError(f"--task {task}", "is neither semantic nor instances", "give one of them")
         given = Recipe().with_overrides(all_overrides(settings)).data
@@ -67,7 +72,7 @@ def evaluate(
         with progress_bar(console, "segmenting") as progress:
             result = evaluate_model(
                 loaded, second, images=images, labels=labels, every=every, tile=tile, device=device, tta=tta,
-                extra=extra, max_pixels=max_pixels, progress=progress,
+                engine=engine, extra=extra, max_pixels=max_pixels, progress=progress,
             )  # fmt: skip
     for note in result.notes:
         console.print(note, highlight=False, markup=False)

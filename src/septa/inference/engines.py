@@ -2,24 +2,103 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from importlib.util import find_spec
+from time import perf_counter
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from septa.errors import ResourceError
+from septa.errors import InputError
+from septa.inference._fold import PARITY, folded
+from septa.inference._graph import framed, graph_of, memory_told, probe_for
 
 Engine = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """Takes a normalised image ``CYX`` float32, returns logits ``KYX`` float32: of the same size, or less a valid net's
-margin on each side."""
+margin on each side. Not for two threads at once."""
+
+ENGINES = ("auto", "torch", "openvino", "onnxruntime")
+_EXTRAS = {"openvino": "openvino", "onnxruntime": "onnx"}
+"""Engines beside torch, the usually faster first, and the extra that brings each."""
+_NEEDS = ("onnx",)
+"""What writes the graph that they read."""
+_TRIAL = 256
+"""Pixels a side of what ``auto`` tries engines on."""
+_GAIN = 1.1
+"""How many times as fast as torch an engine has to be for ``auto`` to take it: less is within what timings vary."""
 
 
-def torch_engine(net: nn.Module, device: torch.device | str = "cpu") -> Engine:
+def make_engine(
+    net: nn.Module,
+    device: torch.device | str = "cpu",
+    name: str = "torch",
+    *,
+    key: str = "",
+    tell: Callable[[str], None] | None = None,
+) -> Engine:
+    """What executes ``net``.
+
+    Parameters
+    ----------
+    net
+        A `septa.nets.UNet`.
+    device
+        Only torch runs elsewhere than on the CPU.
+    name
+        One of `ENGINES`. ``auto`` tries on the first tile the engines that are installed, and takes the fastest whose
+        logits are torch's within `PARITY` of the largest.
+    key
+        Tells the net's weights and settings from all others; its graph is then kept in the user's cache folder.
+    tell
+        Is told which engine ``auto`` takes and why, a line; standard error when not given.
+
+    Raises
+    ------
+    InputError
+        There is no such engine, its package is not installed, it does not run on this device or cannot run this net.
+    ResourceError
+        By the engine: memory does not suffice for a tile.
+    """
+    device = torch.device(device)
+    if name not in ENGINES:
+        raise InputError(f"--engine {name}", "is not known", f"use {', '.join(ENGINES[:-1])} or {ENGINES[-1]}")
+    if name == "torch" or (name == "auto" and device.type != "cpu"):
+        return torch_engine(net, device)
+    if name == "auto":
+        return _first_tile_decides(net, key, tell or _to_stderr)
+    if device.type != "cpu":
+        raise InputError(f"--engine {name}", f"runs on the CPU, not on {device.type}", "give --engine torch")
+    if lacking := _lacking(name):
+        remedy = f"pip install 'septa[{_EXTRAS[name]}]', or give --engine torch"
+        raise InputError(f"--engine {name}", f"{lacking} is not installed", remedy)
+    return graph_engine(net, name, graph_of(net, key))
+
+
+def graph_engine(net: Any, name: str, graph: bytes, threads: int | None = None) -> Engine:
+    """Execute a graph of a net with ``openvino`` or ``onnxruntime`` on so many threads, torch's when not given.
+
+    Parameters
+    ----------
+    net
+        Only asked for its sizes.
+    graph
+        ONNX bytes: the net's own, or those of one that was made smaller.
+    """
+    from septa.inference import _onnxruntime, _openvino
+
+    load = _openvino.load if name == "openvino" else _onnxruntime.load
+    return framed(net, load(graph, threads or torch.get_num_threads()))
+
+
+def torch_engine(net: nn.Module, device: torch.device | str = "cpu", *, fold: bool = True) -> Engine:
     """Execute ``net`` with PyTorch in float32 on ``device``.
 
-    The net is moved there and switched to evaluation. On a GPU, convolutions use TF32 where PyTorch does by default.
+    The net is moved there and switched to evaluation. On a CPU a copy runs whose batch norms are folded into its
+    convolutions, unless ``fold`` is unset. On a GPU, convolutions use TF32 where PyTorch does by default.
     A net tells by ``steady_pixels`` below which size PyTorch's CPU kernels for a single image depend on the size; such
     windows run as a batch of two, which takes the kernels of large ones, so that small tiles are exact as well.
 
@@ -31,26 +110,85 @@ def torch_engine(net: nn.Module, device: torch.device | str = "cpu") -> Engine:
     device = torch.device(device)
     steady_pixels = int(getattr(net, "steady_pixels", 0)) if device.type == "cpu" else 0
     net = net.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    if fold and device.type == "cpu" and hasattr(net, "valid_size"):
+        net = folded(net, probe_for(net))  # type: ignore[arg-type]
 
     def run(image_cyx: NDArray[np.float32]) -> NDArray[np.float32]:
         image_bcyx = torch.from_numpy(np.ascontiguousarray(image_cyx))[None].to(device)
-        try:
-            with torch.inference_mode():
-                if image_bcyx[0, 0].numel() < steady_pixels:
-                    image_bcyx = image_bcyx.expand(2, -1, -1, -1)
-                logits = net(image_bcyx.contiguous(memory_format=torch.channels_last))
-                out: NDArray[np.float32] = logits[0].float().contiguous().cpu().numpy()
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            raise _out_of_memory(image_cyx.shape) from error
-        except RuntimeError as error:
-            if "memory" in str(error):  # the CPU allocator has no exception of its own
-                raise _out_of_memory(image_cyx.shape) from error
-            raise
+        with memory_told(image_cyx.shape), torch.inference_mode():
+            if image_bcyx[0, 0].numel() < steady_pixels:
+                image_bcyx = image_bcyx.expand(2, -1, -1, -1)
+            logits = net(image_bcyx.contiguous(memory_format=torch.channels_last))
+            out: NDArray[np.float32] = logits[0].float().contiguous().cpu().numpy()
         return out
 
     return run
 
 
-def _out_of_memory(shape: tuple[int, ...]) -> ResourceError:
-    size = f"{shape[1]} x {shape[2]}"
-    return ResourceError("memory", f"does not suffice for a tile of {size} pixels", "give a smaller --tile")
+# The choice ----------------------------------------------------------------------------------------------------------
+
+
+def _first_tile_decides(net: nn.Module, key: str, tell: Callable[[str], None]) -> Engine:
+    chosen: Engine | None = None
+
+    def run(image_cyx: NDArray[np.float32]) -> NDArray[np.float32]:
+        nonlocal chosen
+        if chosen is None:
+            chosen, why = _choose(net, key, image_cyx)
+            tell(f"engine: {why}")
+        return chosen(image_cyx)
+
+    return run
+
+
+def _choose(net: nn.Module, key: str, image_cyx: NDArray[np.float32]) -> tuple[Engine, str]:
+    """The fastest engine that agrees with torch on a part of an image, and why it is."""
+    own = torch_engine(net)
+    names = [name for name in _EXTRAS if not _lacking(name)]
+    if not names:
+        return own, f"torch (pip install 'septa[{next(iter(_EXTRAS.values()))}]' may bring a faster one)"
+    part_cyx = _part(net, image_cyx)
+    expected, usual = _timed(own, part_cyx)
+    scale = float(np.abs(expected).max()) or 1.0
+    best: tuple[float, Engine, str] = (usual / _GAIN, own, f"torch, which none of {', '.join(names)} clearly beats")
+    refused = []
+    for name in names:
+        try:
+            engine = graph_engine(net, name, graph_of(net, key))
+            logits, seconds = _timed(engine, part_cyx)
+        except Exception as error:  # whatever it cannot do, torch can
+            refused.append(f"{name} cannot run this net ({' '.join(str(error).split())[:80]})")
+            continue
+        differs = float(np.abs(logits - expected).max()) / scale
+        if not differs <= PARITY:
+            refused.append(f"{name} differs from torch by {differs:.1e} of the largest logit")
+        elif seconds < best[0]:
+            why = f"{name}, {usual / seconds:.1f} times as fast as torch, logits differ by {differs:.0e} of the largest"
+            best = seconds, engine, why
+    return best[1], "; ".join([best[2], *refused])
+
+
+def _part(net: Any, image_cyx: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The first pixels of an image, as many as a trial takes."""
+    height, width = (min(side, net.valid_size(max(_TRIAL, 2 * net.multiple))) for side in image_cyx.shape[1:])
+    return np.ascontiguousarray(image_cyx[:, :height, :width])
+
+
+def _timed(engine: Engine, image_cyx: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:
+    """Logits, and the less of the seconds of two passes behind one that warms up."""
+    engine(image_cyx)
+    seconds = []
+    for _ in range(2):
+        began = perf_counter()
+        logits_kyx = engine(image_cyx)
+        seconds.append(perf_counter() - began)
+    return logits_kyx, min(seconds)
+
+
+def _lacking(name: str) -> str | None:
+    """What of an engine's packages is not installed."""
+    return next((package for package in (name, *_NEEDS) if find_spec(package) is None), None)
+
+
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import torch
@@ -19,9 +20,8 @@ from septa.errors import InputError, ResourceError, SeptaError
 from septa.images.store import BlockIndex
 from septa.model import Model
 from septa.streaming.blocks import Finish, Worker, finish_block, segment_block
-from septa.streaming.budget import fit
+from septa.streaming.budget import fit, usual_memory
 from septa.streaming.plan import Asked, Input, Plan
-from septa.streaming.run import usual_memory
 
 _SHARED = "put the model's input and output on storage that every worker sees under the same path"
 
@@ -42,6 +42,8 @@ class Job:
         Where image and plan lie: absolute paths.
     memory, tile, device
         As in `Request`.
+    ours
+        Whether the processes are the client's own: Ctrl-C, which its terminal sends to all of them, is its business.
     threads
         Of torch; when None a worker takes as many as dask gave it, or its share of the cores.
     places
@@ -58,6 +60,7 @@ class Job:
     memory: int | None
     tile: int | None
     device: str
+    ours: bool
     threads: int | None
     places: Mapping[str, tuple[int, int]]
 
@@ -104,7 +107,7 @@ class _Place:
 _models: dict[str, bytes | Model] = {}
 _places: dict[str, _Place] = {}
 _workers: dict[str, Worker] = {}
-_busy = Lock()
+_busy = threading.Lock()
 """One block at a time: what --memory gives is for one, however many threads dask has."""
 
 
@@ -133,6 +136,8 @@ class SendJob(WorkerPlugin):
 
     def setup(self, worker: Any) -> None:
         """Keep it, with what this worker is among the others."""
+        if self.job.ours and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
         places = self.job.places
         most = max((peers for _, peers in places.values()), default=1)
         number, peers = places.get(worker.nanny or worker.address, (abs(hash(worker.address)), most))
@@ -190,7 +195,9 @@ def _make(place: _Place) -> Worker:
         memory = job.memory or usual_memory(place.peers)
         budget = fit(model, source.dtype.itemsize, memory, margin=plan.margin, block=plan.block)
         tile = min(budget.tile, job.tile or budget.tile)
-        return Worker(plan, model, source, model.engine(_device(job.device, place.number)), job.folder, tile)
+        return Worker(
+            plan, model, source, model.engine(_device(job.device, place.number)), job.folder, tile, budget.free
+        )
     except BaseException:
         source.close()
         raise

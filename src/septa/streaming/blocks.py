@@ -26,6 +26,7 @@ from septa.inference.engines import Engine
 from septa.inference.predict import predict_tiles
 from septa.inference.tiling import Region, Tile, aligned, least_for, plan_for
 from septa.model import Model
+from septa.streaming.budget import megabytes, region_bytes, tile_within
 from septa.streaming.plan import KIND, Plan
 from septa.tasks import pieces
 from septa.tasks.instances import Instances
@@ -38,7 +39,8 @@ Array = NDArray[Any]
 class Worker:
     """What segments blocks: the model, the image, and how large tiles may be here.
 
-    ``tile`` is halved when memory does not suffice, and stays so.
+    ``tile`` is halved when memory does not suffice, and stays so. ``free`` are the bytes for the arrays and activations
+    of a block; None: no limit.
     """
 
     plan: Plan
@@ -47,6 +49,7 @@ class Worker:
     engine: Engine
     folder: Path
     tile: int
+    free: int | None = None
 
     def window(self, index: BlockIndex, margin: int) -> Window:
         """Read what the net needs for a block."""
@@ -81,6 +84,26 @@ class Worker:
         smaller = max(least_for(self.model.net), self.tile // 2)
         shrunk, self.tile = smaller < self.tile, smaller
         return shrunk
+
+    def make_room(self, index: BlockIndex, margin: int) -> None:
+        """Halve the tile until a block with a wider margin fits into the budget.
+
+        Raises
+        ------
+        ResourceError
+            It does not fit with the smallest one either.
+        """
+        (top, left), (bottom, right) = _grown(self.plan.core(index), margin, self.plan.size)
+        itemsize, height, width = self.source.dtype.itemsize, bottom - top, right - left
+        if self.free is None:
+            return
+        tile = tile_within(self.model, itemsize, height, width, self.free)
+        if not tile:
+            what = f"the objects at rows {top} to {bottom}, columns {left} to {right}, hang together"
+            least = least_for(self.model.net) ** 2 * self.model.net.bytes_per_pixel
+            more = megabytes(region_bytes(self.model, itemsize, height, width) + least - self.free)
+            raise ResourceError(self.source.path, f"{what}, and the memory does not hold them", f"give {more}MB more")
+        self.tile = min(self.tile, tile)
 
     def blank(self, index: BlockIndex, region: Region) -> list[tuple[slice, slice]]:
         """Where a region lies in blocks that are skipped, in its own coordinates."""
@@ -157,6 +180,7 @@ def segment_block(worker: Worker, index: BlockIndex, window: Window | None = Non
         if arrays is not None:
             break
         margin, window = 2 * margin, None  # some object reaches further than the margin
+        worker.make_room(index, margin)
     if plan.asked.probabilities:
         probabilities_kyx = task.probabilities(logits_kyx[(slice(None), *core)])
         arrays["probabilities"] = probabilities_kyx.astype(np.float16)

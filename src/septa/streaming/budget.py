@@ -10,11 +10,13 @@ from pathlib import Path
 from septa.errors import ResourceError
 from septa.inference.tiling import auto_tile, least_for, least_tile
 from septa.model import Model
+from septa.runtime import usable_memory
 from septa.tasks.instances import Instances
 
 CHUNK = 256
 """Side of the chunks of the output, pixels."""
 BLOCKS = (4096, 2048, 1024, 512, 256)
+_MEMORY = 4 * 2**30
 _SLACK = 96 * 2**20
 """What libraries allocate when they are first used, and what the heap loses between blocks of different sizes."""
 _SHARE = 0.4
@@ -25,11 +27,14 @@ _OBJECTS = 72
 
 @dataclass(frozen=True)
 class Budget:
-    """Sides of blocks and tiles in pixels, and the bytes that they are expected to take at most, all in all."""
+    """Sides of blocks and tiles in pixels, the bytes that the process is expected to hold at most, and those that are
+    free for the arrays and activations of a block.
+    """
 
     block: int
     tile: int
     expected: int
+    free: int
 
 
 def resident() -> int:
@@ -43,6 +48,11 @@ def resident() -> int:
         pass
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def usual_memory(processes: int = 1) -> int:
+    """Bytes for each of some processes of this machine where nothing was said."""
+    return min(_MEMORY, usable_memory() // 2 // processes)
 
 
 def fit(model: Model, itemsize: int, memory: int, *, margin: int, block: int | None = None) -> Budget:
@@ -75,7 +85,7 @@ def fit(model: Model, itemsize: int, memory: int, *, margin: int, block: int | N
             continue
         if room >= least**2 * model.net.bytes_per_pixel:
             tile = _tile(model, room, side + 2 * (margin + 1), least)
-            return Budget(side, tile, memory - room + tile**2 * model.net.bytes_per_pixel)
+            return Budget(side, tile, memory - room + tile**2 * model.net.bytes_per_pixel, free)
     needed = memory - free + arrays + least**2 * model.net.bytes_per_pixel
     problem = f"is too little: this net needs {megabytes(needed)} MB even in the smallest blocks"
     raise ResourceError(f"--memory {megabytes(memory)}MB", problem, f"give at least {megabytes(needed)}MB")
@@ -83,11 +93,26 @@ def fit(model: Model, itemsize: int, memory: int, *, margin: int, block: int | N
 
 def block_bytes(model: Model, itemsize: int, side: int, margin: int) -> int:
     """Bytes of the arrays of one block: image windows (one is read ahead), logits, probabilities, objects."""
-    net = model.net
-    window = (side + 2 * (margin + 1) + 2 * (net.halo or net.margin)) ** 2
-    inner = (side + 2 * (margin + 1)) ** 2
+    wide = side + 2 * (margin + 1)
+    return region_bytes(model, itemsize, wide, wide)
+
+
+def region_bytes(model: Model, itemsize: int, height: int, width: int) -> int:
+    """As `block_bytes`, of a region that is segmented at once."""
+    context = 2 * (model.net.halo or model.net.margin)
     objects = _OBJECTS if isinstance(model.task, Instances) else 8
-    return 2 * window * model.channels * itemsize + inner * (12 * max(2, net.out_channels) + objects)
+    image = 2 * (height + context) * (width + context) * model.channels * itemsize
+    return image + height * width * (12 * max(2, model.net.out_channels) + objects)
+
+
+def tile_within(model: Model, itemsize: int, height: int, width: int, free: int) -> int:
+    """The largest tile for a region, given the bytes that are free; 0 where none fits."""
+    room = free - region_bytes(model, itemsize, height, width)
+    return (
+        0
+        if room < least_for(model.net) ** 2 * model.net.bytes_per_pixel
+        else _tile(model, room, max(height, width), least_for(model.net))
+    )
 
 
 def megabytes(size: int) -> int:

@@ -43,6 +43,7 @@ _LOOK = 5.0
 """Seconds between two looks at how many workers there are."""
 _PATIENCE = 600.0
 """Seconds without any worker after which a run ends."""
+_SILENT = logging.CRITICAL + 1
 _AGAIN = "run the same command again to go on"
 
 
@@ -64,11 +65,13 @@ class Cluster:
         The `distributed.Client`.
     where
         What messages call the cluster.
+    threads
+        Of each worker, where they are processes of this client alone; None elsewhere.
     """
 
     def __init__(self, client: Any, where: str, threads: int | None = None) -> None:
         self.client, self.where = client, where
-        self._threads = threads
+        self.threads = threads
         self._session, self._names = uuid4().hex, list[str]()
 
     def hands(self, request: Request, worker: Worker) -> Hands:
@@ -135,7 +138,7 @@ class Cluster:
         job = Job(
             f"septa-{uuid4().hex}", plan.digest, plan.asked.model, f"septa-{plan.asked.model}-{self._session}",
             runtime.versions()["septa"], there, worker.folder.resolve(), request.memory, request.tile, request.device,
-            self._threads, self._places(),
+            self.threads is not None, self.threads, self._places(),
         )  # fmt: skip
         return job, data
 
@@ -257,12 +260,12 @@ def local_cluster(workers: int) -> Iterator[Cluster]:
     threads = max(1, min(cores // workers, int(given) if given.isdecimal() and int(given) else cores))
     limits = {f"{library}_NUM_THREADS": str(threads) for library in ("OMP", "MKL", "OPENBLAS")}
     where = f"--workers {workers}"
-    with TemporaryDirectory(prefix="septa-", ignore_cleanup_errors=True) as scratch:
+    with _quiet(), TemporaryDirectory(prefix="septa-", ignore_cleanup_errors=True) as scratch:
         try:
             processes = distributed.LocalCluster(
                 n_workers=workers, processes=True, threads_per_worker=1, host="127.0.0.1", protocol="tcp://",
-                security=distributed.Security(require_encryption=False), dashboard_address=None, memory_limit=0,
-                silence_logs=logging.CRITICAL + 1, local_directory=scratch, env=limits,
+                security=distributed.Security(require_encryption=False), dashboard_address="127.0.0.1:0",
+                memory_limit=0, silence_logs=_SILENT, local_directory=scratch, env=limits,
             )  # fmt: skip
         except (OSError, RuntimeError, TimeoutError) as error:
             raise InputError(where, f"cannot be started ({_reason(error)})", "give fewer") from error
@@ -293,10 +296,7 @@ def remote_cluster(address: str, tls: Tls | None = None, *, timeout_s: float = 1
     if tls is not None:
         key = None if tls.key is None else str(tls.key)
         options = {"tls_ca_file": str(tls.ca), "tls_client_cert": str(tls.cert), "tls_client_key": key}
-    logger = logging.getLogger("distributed")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL + 1)  # what fails is told in one line
-    try:
+    with _quiet():
         try:
             security = distributed.Security(**options, require_encryption=None if tls is None else True)
             client = distributed.Client(address, timeout=timeout_s, security=security, set_as_default=False)
@@ -313,8 +313,20 @@ def remote_cluster(address: str, tls: Tls | None = None, *, timeout_s: float = 1
                 yield cluster
             finally:
                 cluster.forget()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No log of Dask's: what fails is told in one line."""
+    loggers = [logging.getLogger(name) for name in ("distributed", "distributed.client", "tornado.application")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(_SILENT)
+    try:
+        yield
     finally:
-        logger.setLevel(before)
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
 
 
 def _distributed() -> Any:

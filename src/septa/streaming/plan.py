@@ -245,7 +245,7 @@ def _digest(values: Mapping[str, Any]) -> str:
 
 def margin_for(model: Model) -> int:
     """Pixels around a block within which its objects are nearly always certain; 0 where pixels stand alone."""
-    return 32 if isinstance(model.task, Instances) else 0
+    return max(32, model.decoding.reach + 16) if isinstance(model.task, Instances) else 0
 
 
 class _Part:

@@ -29,7 +29,6 @@ from septa.images.store import BlockIndex, StoreSpec
 from septa.images.write import write_text
 from septa.inference.tiling import least_for
 from septa.model import Model
-from septa.runtime import usable_memory
 from septa.streaming.blocks import (
     Finish,
     Window,
@@ -40,14 +39,13 @@ from septa.streaming.blocks import (
     load_facts,
     segment_block,
 )
-from septa.streaming.budget import Budget, fit
+from septa.streaming.budget import Budget, fit, usual_memory
 from septa.streaming.ledger import Ledger
 from septa.streaming.plan import Asked, Input, Plan, margin_for
 from septa.streaming.survey import constants_of, empty_blocks
 from septa.tasks.instances import Instances
 from septa.tasks.merging import Merged, merge
 
-_MEMORY = 4 * 2**30
 _TIFF = (".tif", ".tiff")
 _LONGEST = 150
 
@@ -70,6 +68,7 @@ class Request:
     probabilities: bool = False
     skip_empty: bool = False
     overwrite: bool = False
+    engine: str = "torch"
 
 
 @dataclass(frozen=True)
@@ -159,20 +158,15 @@ def stream(request: Request, hands: MakeHands | None = None) -> Iterator[Event]:
             if _is_finished(request, asked, folder):
                 yield Finished(request.output, 0.0, 0.0, 0.0, None, 0.0, again=True)
                 return
+            engine = model.engine("cpu" if hands else request.device, request.engine)
             plan, budget, notes = _plan(request, asked, source, model, folder)
             tile = min(budget.tile, request.tile or budget.tile)
-            engine = model.engine("cpu" if hands else request.device)
-            worker = Worker(plan, model, source, engine, folder, tile)
+            worker = Worker(plan, model, source, engine, folder, tile, budget.free)
             doing: Hands = hands(request, worker) if hands else Local(worker)
             yield from _stream(request, worker, budget, (*notes, *_limits(model)), doing)
     except KeyboardInterrupt:
         kept = f"was interrupted; what is done is kept in {folder}"
         raise Interrupted(request.output, kept, "run the same command again to go on", signal.SIGINT) from None
-
-
-def usual_memory(processes: int = 1) -> int:
-    """Bytes for each of some processes of this machine where nothing was said."""
-    return min(_MEMORY, usable_memory() // 2 // processes)
 
 
 def work_folder(output: Path) -> Path:

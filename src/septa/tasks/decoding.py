@@ -15,6 +15,7 @@ from septa.tasks.watershed import Sides, watershed
 
 Int32 = npt.NDArray[np.int32]
 Float32 = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,9 @@ class Decoding:
         Value of the inner map above which a pixel is a seed, 0 to 1; each 4-connected region of them is one object.
     least_pixels
         Smaller objects are dropped.
+    reach
+        How far an object may extend from its seed, in rows and in columns; 0: any distance. With a reach, what an
+        object is does not depend on anything far away, so that images of any size can be decoded in parts.
 
     Raises
     ------
@@ -39,10 +43,11 @@ class Decoding:
     foreground: float = 0.5
     seed: float = 0.5
     least_pixels: int = 1
+    reach: int = 0
 
     def __post_init__(self) -> None:
-        if not (0 < self.foreground < 1 and 0 < self.seed < 1 and self.least_pixels >= 1):
-            raise ValueError(f"thresholds lie between 0 and 1 and least_pixels is at least 1, got {self}")
+        if not (0 < self.foreground < 1 and 0 < self.seed < 1 and self.least_pixels >= 1 and self.reach >= 0):
+            raise ValueError(f"thresholds lie between 0 and 1, least_pixels >= 1, reach >= 0, got {self}")
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -52,7 +57,8 @@ class Decoding:
     def from_json(cls, values: Mapping[str, Any]) -> Decoding:
         """What `to_json` wrote; ValueError where it does not fit."""
         try:
-            return cls(float(values["foreground"]), float(values["seed"]), int(values["least_pixels"]))
+            whole = int(values["least_pixels"]), int(values.get("reach", 0))
+            return cls(float(values["foreground"]), float(values["seed"]), *whole)
         except (KeyError, TypeError) as error:
             raise ValueError(f"decoding: {type(error).__name__} {error}") from None
 
@@ -104,18 +110,45 @@ def grow_objects(
     -------
     ndarray
         int32 YX: 0 is background, others are ids with gaps; `UNCERTAIN` where what lies beyond the open sides
-        matters, also for foreground without a seed that touches them. Pixels of one id are of one object in the whole
-        image; those of two ids are so only where seeds meet beyond the window.
+        matters. Pixels of one id are of one object in the whole image; those of two ids are so only where they are
+        connected beyond the window.
     """
     mask_yx = foreground_yx > decoding.foreground
     seeds_yx = regions(mask_yx & (inner_yx > decoding.seed))
     height_yx = np.asarray(cv2.convertScaleAbs(inner_yx, alpha=-255.0, beta=255.0), np.uint8)
-    labels_yx = watershed(height_yx, seeds_yx, mask_yx, open_sides)
+    near_yx, unsure_yx = _within_reach(seeds_yx, decoding.reach, open_sides)
+    labels_yx = watershed(height_yx, seeds_yx, mask_yx & near_yx, open_sides, unsure_yx)
     np.logical_and(mask_yx, labels_yx == 0, out=mask_yx)
     if mask_yx.any():
         alone_yx = regions(mask_yx)
         np.add(alone_yx, seeds_yx.max(initial=0), out=labels_yx, where=mask_yx)
     return labels_yx
+
+
+def _within_reach(seeds_yx: Int32, reach: int, open_sides: Sides) -> tuple[Mask, Mask | None]:
+    """Pixels that a seed may reach, and those among them of which that depends on seeds beyond the open sides."""
+    if not reach or not seeds_yx.size:
+        return np.ones(seeds_yx.shape, bool), None
+    near_yx = _grown(seeds_yx > 0, reach)
+    if not any(open_sides):
+        return near_yx, None
+    rows, columns = seeds_yx.shape
+    band_yx = np.zeros(seeds_yx.shape, bool)
+    for begin, end, line in ((0, reach, 0), (max(0, rows - reach), rows, 1)):
+        band_yx[begin:end] |= open_sides[line]
+    for begin, end, line in ((0, reach, 2), (max(0, columns - reach), columns, 3)):
+        band_yx[:, begin:end] |= open_sides[line]
+    unsure_yx = band_yx & ~near_yx
+    return near_yx | unsure_yx, unsure_yx
+
+
+def _grown(mask_yx: Mask, reach: int) -> Mask:
+    """Pixels at most so many rows and so many columns from one of the mask."""
+    side = 2 * reach + 1
+    grown = mask_yx.view(np.uint8)
+    for shape in ((side, 1), (1, side)):
+        grown = np.asarray(cv2.dilate(grown, np.ones(shape, np.uint8), borderValue=0), np.uint8)
+    return grown.view(bool)
 
 
 def fill_holes(labels_yx: Int32) -> Int32:

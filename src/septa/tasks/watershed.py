@@ -14,11 +14,11 @@ following them ends at a seed pixel, whose id the pixel gets.
 
 Windows of a larger image: on an open side, where the image goes on beyond the window, every pixel of the outermost
 line that is no seed starts a way of cost ``(its ground, 0)``, the least that any way through the unseen part could
-have. Pixels that follow their parents to such a start are uncertain; all others have the id that the whole image
-gives them:
+have; and so does every pixel that may or may not be of the mask. Pixels that follow their parents to such a start are
+uncertain; all others have the id that the whole image gives them:
 
-1. No pixel has a higher cost in the window than in the whole image: for those on the outermost line it is the least
-   possible, and the other ways are the same.
+1. No pixel has a higher cost in the window than in the whole image: for those on the outermost line, and for the
+   unsure ones, it is the least possible, and the other ways are the same.
 2. Let p be certain. The pixels from p to its seed pixel are a way that the image has too, so the cost of each of them
    is the same in both. Let q be p's parent in the whole image; it lies in the window, as p is not on an open line. By
    1 it costs no more in the window, and yet a step from it cannot undercut p's cost, so it gives p this cost in the
@@ -50,6 +50,7 @@ def watershed(
     seeds_yx: npt.NDArray[Any],
     mask_yx: npt.NDArray[np.bool_],
     open_sides: Sides = (False, False, False, False),
+    unsure_yx: npt.NDArray[np.bool_] | None = None,
 ) -> Int32:
     """Grow seeds over the mask, the lowest ground first; on equal ground the nearest seed goes on first.
 
@@ -66,6 +67,8 @@ def watershed(
         Where regions may be.
     open_sides
         Whether the image goes on beyond the top, bottom, left and right side.
+    unsure_yx
+        Pixels of the mask of which only the whole image tells whether regions may be there at all.
 
     Returns
     -------
@@ -98,6 +101,8 @@ def watershed(
     if height_yx.size:
         for lines, masks, opened in zip(outermost(labels_yx), outermost(mask_yx), open_sides):
             lines[masks & (lines == 0) & opened] = UNCERTAIN
+    if unsure_yx is not None:
+        labels_yx[unsure_yx & mask_yx & (labels_yx == 0)] = UNCERTAIN
     heights = np.zeros(labels.shape, np.uint8)
     heights[1:-1, 1:-1] = height_yx
     kind = np.int32 if labels.size < 2**29 else np.int64  # there are up to four ranks for each pixel

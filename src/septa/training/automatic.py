@@ -83,6 +83,7 @@ def choose(
     if objects:
         found_more = ("border", "found more nuclei in equal time")
         settle("instances.encoding", ("seam", "one output") if base.net.output == "sigmoid" else found_more)
+        settle("instances.rim", _rim(fingerprint))
     reduction = settle("net.reduction", _reduction(fingerprint, base, objects))
     depth = settle("net.depth", _depth(fingerprint, reduction))
     width = settle("net.width", _width(machine, gpu))
@@ -96,6 +97,9 @@ def choose(
         settle("loss.bce", (1.0, single))
     if objects and settings["instances"]["encoding"] == "seam":
         settle("loss.border_weight", (10.0, "the paper's, which makes the seams between objects count"))
+    elif objects and settings["instances"]["encoding"] == "border":
+        settle("loss.border_weight", (6.0, "fewer objects merge where what lies between them counts more"))
+        settle("loss.border_sigma", (4.0, "the seams between objects are narrow"))
     entropy = settings["loss"]["cross_entropy"] + settings["loss"]["bce"]
     settle("loss.dice", _dice(fingerprint) if entropy else (1.0, "there is no cross entropy"))
     margin = _margin(base, depth)
@@ -146,6 +150,12 @@ def _reduction(fingerprint: Fingerprint, base: Recipe, objects: bool) -> tuple[i
     factors = (2,) if objects else (2, 4)
     enough = [f for f in factors if median >= _LARGE * f and small >= _SMALL * f and side >= _SIDE * f]
     return max(enough, default=1), f"objects have {small:.0f} (5 %) and {median:.0f} (median) pixels"
+
+
+def _rim(fingerprint: Fingerprint) -> tuple[int, str]:
+    """A twelfth of an object, which leaves enough inside and can be seen."""
+    median = fingerprint.diameter_percentiles[1]
+    return int(np.clip(round(median / 12), 1, 8)), f"a twelfth of the median object ({median:.0f} pixels), at most 8"
 
 
 def _depth(fingerprint: Fingerprint, reduction: int) -> tuple[int, str]:

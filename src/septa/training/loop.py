@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from septa.data.samples import Batch, Examples, Loader, Sampler
 from septa.errors import Interrupted, SeptaError
 from septa.model import Model
 from septa.recipe import Recipe
+from septa.tasks.instances import Instances
 from septa.tasks.task import Task
 from septa.training.checkpoint import Checkpoints
 from septa.training.clock import Clock, Signals
@@ -59,9 +60,10 @@ class Job:
 
     def model(self, state: State) -> Model:
         """The net that is kept, as a model."""
-        return Model(
+        model = Model(
             state.kept, self.validation.channels, self.validation.labels, self.sampler.normalization, self.recipe
         )
+        return replace(model, decoding=self.task.decoding) if isinstance(self.task, Instances) else model
 
 
 def fit(job: Job, state: State) -> Iterator[Row]:

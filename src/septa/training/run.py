@@ -4,6 +4,7 @@ bottom.
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -33,6 +34,7 @@ from septa.nets.pretrained import Statistics, imagenet_statistics, load_pretrain
 from septa.nets.resnet import ResNetEncoder
 from septa.nets.timm_encoder import TimmEncoder
 from septa.recipe import Recipe
+from septa.tasks.decoding import Decoding
 from septa.training.automatic import Choice
 from septa.training.checkpoint import Checkpoints
 from septa.training.finish import finish
@@ -228,7 +230,7 @@ def _prepare(
     )
     names = set(checkup.train)
     facts = [item for item in checkup.facts if item.name in names]
-    task = make_task(recipe, mapping)
+    task = make_task(recipe, mapping, _first_decoding(recipe, combine(facts, channels=channels)))
     torch.manual_seed(recipe.seed)
     net = build_net(recipe, channels, task.outputs)
     expected = getattr(net.encoder, "statistics", None)
@@ -247,6 +249,15 @@ def _prepare(
         checkpoints, checkup.fingerprint.digest, started, rank, world, choice.reasons,
     )  # fmt: skip
     return job, State.fresh(net, recipe, device)
+
+
+def _first_decoding(recipe: Recipe, fingerprint: Fingerprint) -> Decoding:
+    """How objects are found until the training is over: specks of less than a quarter of a small object are none.
+
+    Else they would decide which weights are the best.
+    """
+    small = fingerprint.diameter_percentiles[0]
+    return Decoding(least_pixels=1 if recipe.data.resize else max(1, round(math.pi / 16 * small**2)))
 
 
 def _refuse_spent(recipe: Recipe, seconds: float) -> None:

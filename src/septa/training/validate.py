@@ -109,7 +109,7 @@ def _segment(
         loss += part.item() * part_kyx[0].size / predicted_yx.size
 
     with torch.inference_mode():
-        model.run(example.image_cyx, consume, device=str(device))
+        model.run(example.image_cyx, consume, model.engine(str(device)))
     return predicted_yx if logits_kyx is None else task.decode(logits_kyx), loss
 
 

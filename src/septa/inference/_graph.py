@@ -1,0 +1,163 @@
+"""A net as a graph that other engines read (ONNX bytes), the cache that keeps it, and the frame around an engine."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import io
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from septa import sealed
+from septa.errors import InputError, ModelError, ResourceError
+from septa.images.write import write_bytes
+
+_KIND = "septa graph 1"
+_OPERATORS = 18
+"""ONNX's version of its operators; every engine of the last years knows it."""
+
+
+class Net(Protocol):
+    """What must be known of a net to run its graph; `septa.nets.UNet` says what each is."""
+
+    @property
+    def in_channels(self) -> int: ...
+    @property
+    def multiple(self) -> int: ...
+    @property
+    def margin(self) -> int: ...
+    def valid_size(self, size: int) -> int: ...
+    def output_size(self, size: int) -> int: ...
+    def padded_size(self, height: int, width: int) -> tuple[int, int]: ...
+
+
+Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+
+
+# Around an engine ----------------------------------------------------------------------------------------------------
+
+
+def framed(net: Net, run: Run) -> Run:
+    """Pads images as the net does for itself, so that ``run`` gets sizes of its grid; crops logits, tells of memory."""
+
+    def inner(image_cyx: NDArray[np.float32]) -> NDArray[np.float32]:
+        _, height, width = image_cyx.shape
+        size = [net.output_size(side) for side in (height, width)]
+        behind = (0, 0)
+        if not net.margin:
+            full = net.padded_size(height, width)
+            behind = full[0] - height, full[1] - width
+        with memory_told(image_cyx.shape):
+            grown_cyx = np.pad(image_cyx, ((0, 0), *((0, more) for more in behind)), "edge")
+            return np.ascontiguousarray(run(grown_cyx)[:, : size[0], : size[1]])
+
+    return inner
+
+
+@contextmanager
+def memory_told(shape: tuple[int, ...]) -> Iterator[None]:
+    """Want of memory, however an engine says it, as ResourceError."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise _out_of_memory(shape) from error
+    except Exception as error:  # the engines and torch's CPU allocator have no exception of their own
+        if any(word in str(error) for word in ("memory", "bad_alloc", "bad allocation", "Failed to allocate")):
+            raise _out_of_memory(shape) from error
+        raise
+
+
+def _out_of_memory(shape: tuple[int, ...]) -> ResourceError:
+    size = f"{shape[1]} x {shape[2]}"
+    return ResourceError("memory", f"does not suffice for a tile of {size} pixels", "give a smaller --tile")
+
+
+# The graph -----------------------------------------------------------------------------------------------------------
+
+
+def probe_for(net: Net) -> Tensor:
+    """A small image ``(1, C, Y, X)`` of noise on the net's grid, always the same."""
+    side = net.valid_size(max(2, 128 // net.multiple) * net.multiple)
+    return torch.randn(1, net.in_channels, side, side, generator=torch.Generator().manual_seed(0))
+
+
+def graph_of(net: nn.Module, key: str = "") -> bytes:
+    """The net as ONNX bytes, for images of any size of its grid; from the cache where it is there.
+
+    Parameters
+    ----------
+    net
+        As `septa.nets.UNet`.
+    key
+        Tells weights and settings from all others; nothing is kept when empty.
+
+    Raises
+    ------
+    InputError
+        PyTorch cannot write this net as a graph.
+    """
+    if not key:
+        return _export(net)
+    path = cache_folder() / f"{hashlib.sha256(f'{torch.__version__} {_OPERATORS} {key}'.encode()).hexdigest()}.graph"
+    with suppress(OSError, ModelError, KeyError):
+        _, tensors = sealed.unpack(path.read_bytes(), _KIND, path)
+        return tensors["onnx"].numpy().tobytes()
+    graph = _export(net)
+    with suppress(InputError, ResourceError):  # a cache that cannot be written is done without
+        tensor = torch.frombuffer(bytearray(graph), dtype=torch.uint8)
+        write_bytes(path, sealed.pack(_KIND, {"torch": torch.__version__, "shape": "any"}, {"onnx": tensor}))
+    return graph
+
+
+def cache_folder() -> Path:
+    """Where graphs are kept: the user's cache folder, as the system has it. It may be removed at any time."""
+    home = Path.home()
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        base = home / "Library" / "Caches"
+    else:
+        given = Path(os.environ.get("XDG_CACHE_HOME") or "")
+        base = given if given.is_absolute() else home / ".cache"
+    return base / "septa" / "graphs"
+
+
+def _export(net: nn.Module) -> bytes:
+    plain = _plain(net)
+    data, axes = io.BytesIO(), {2: "y", 3: "x"}
+    try:
+        with warnings.catch_warnings(), torch.inference_mode():
+            warnings.simplefilter("ignore")  # that sizes are constants; the frame sees to them
+            torch.onnx.export(
+                plain, (probe_for(net),), data, dynamo=False, input_names=["image"], output_names=["logits"],  # type: ignore[arg-type]
+                dynamic_axes={"image": axes, "logits": axes}, opset_version=_OPERATORS,
+            )  # fmt: skip
+    except Exception as error:
+        problem = f"this net cannot be written as a graph ({' '.join(str(error).split())[:200]})"
+        raise InputError("--engine", problem, "give --engine torch") from error
+    return data.getvalue()
+
+
+def _plain(net: nn.Module) -> nn.Module:
+    """A copy on the CPU whose 1x1 convolutions are PyTorch's own: a net's may be written for its CPU kernels."""
+    made = copy.deepcopy(net).cpu().float().eval().requires_grad_(False)
+    for name, module in list(made.named_modules()):
+        if isinstance(module, nn.Conv2d) and type(module) is not nn.Conv2d and module.kernel_size == (1, 1):
+            conv = nn.Conv2d(
+                module.in_channels, module.out_channels, 1, module.stride, module.padding, groups=module.groups,  # type: ignore[arg-type]
+                bias=module.bias is not None,
+            )  # fmt: skip
+            conv.weight, conv.bias = module.weight, module.bias
+            parent, _, leaf = name.rpartition(".")
+            setattr(made.get_submodule(parent), leaf, conv.eval())
+    return made
