@@ -2,7 +2,8 @@
 
 ``python benchmarks/family.py ISBI GLAS --minutes 2`` trains each on classes of pixels with the automatic recipe and
 width 16, one after the other, and writes a table (Markdown) to standard output. Models go to ``--output``; a member
-that is there already is not trained again, so that an interrupted run goes on. The machine should do nothing else meanwhile.
+that is there already is not trained again, so that an interrupted run goes on. The machine should do nothing else
+meanwhile.
 """
 
 from __future__ import annotations

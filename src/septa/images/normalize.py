@@ -78,7 +78,7 @@ class Normalization:
         return self.resolve_samples([plane_yx[:: steps[0], :: steps[1]] for plane_yx in image_cyx])
 
     def resolve_samples(self, samples: Sequence[NDArray[Any]]) -> Normalization:
-        """As `resolve`, from the pixels of each channel on the grid of `sampling`, of an image that is not held whole."""
+        """As `resolve`, from the pixels of each channel on the grid of `sampling`; for images not held whole."""
         if self.kind == "dataset":
             return self
         ranges = [_percentiles(values, _LOW, _HIGH) for values in samples]

@@ -45,8 +45,8 @@ class Merged:
     _hole_starts: Int64
     _hole_numbers: Int64
     conflicts: int = 0
-    """Pixels between blocks that one of them gives to an object and the other, whose pixel it is, to none. There are
-    none where the net gives the same values in every tile; an engine that rounds differently by tile may leave a few."""
+    """Pixels between blocks that one of them gives to an object and the other, whose pixel it is, to none. None
+    where the net gives the same values in every tile; an engine that rounds differently by tile may leave a few."""
 
     def numbers(self, row: int, column: int) -> Int64:
         """The ids in the whole image of a block's objects and open holes; 0 for what is dropped or not filled.

@@ -103,13 +103,13 @@ def _segment(
             predicted_yx[core] = task.decode(part_kyx)
         else:
             logits_kyx[(slice(None), *core)] = part_kyx
-        target_byx = torch.from_numpy(np.ascontiguousarray(target_yx[(..., *core)]))[None]
+        target_byx = torch.from_numpy(np.ascontiguousarray(target_yx[core]))[None]
         weighting["weights_byx"] = _batched(weights_yx, core)
         part = task.loss(torch.from_numpy(part_kyx)[None], target_byx, terms, **weighting)
-        loss += part.item() * part_kyx[0].size / predicted_yx.size
+        loss += part.item() * target_byx.numel() / predicted_yx.size
 
     with torch.inference_mode():
-        model.run(example.image_cyx, consume, model.engine(str(device)))
+        model.run(example.image_cyx, consume, device=str(device))
     return predicted_yx if logits_kyx is None else task.decode(logits_kyx), loss
 
 
