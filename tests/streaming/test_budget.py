@@ -21,6 +21,7 @@ from septa.model import Model
 from septa.streaming import Input, Request, Started, budget, run, stream
 from septa.streaming.blocks import Worker
 from septa.streaming.budget import block_bytes, fit, resident
+from septa.tasks.decoding import Decoding
 
 ALL = (4096, 2048, 1024, 512, 256)
 
@@ -96,7 +97,7 @@ def test_a_tile_that_is_asked_for_stays_within_the_budget(kit: SimpleNamespace, 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run, "fit", lambda *args, **more: replace(fit(*args, **more), tile=least_for(model.net)))
         made: list[int] = []
-        patch.setattr(run, "Worker", lambda *args: made.append(args[-1]) or Worker(*args))  # type: ignore[func-returns-value]
+        patch.setattr(run, "Worker", lambda *args: made.append(args[5]) or Worker(*args))  # type: ignore[func-returns-value]
         kit.run(Request(tmp_path / "m.septa", Input(str(image)), tmp_path / "o.ome.zarr", tile=4096))
     assert made == [least_for(model.net)]
 
@@ -150,6 +151,27 @@ def test_smallest_tiles_that_do_not_fit_are_told(
     assert err.startswith("memory: does not suffice")
 
 
+def test_objects_that_hang_together_further_than_memory_reaches_are_refused(
+    kit: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Without a reach, foreground without a seed is uncertain however wide the margin."""
+    model = kit.make("distance")
+    replace(model, decoding=Decoding(foreground=1e-6, seed=1 - 1e-6)).save(tmp_path / "m.septa")
+    image = kit.write_image(tmp_path / "a.ome.zarr", kit.texture((600, 600)), "YX")
+    monkeypatch.setattr(run, "fit", lambda *args, **more: replace(fit(*args, **more), free=least_bytes(model)))
+    with pytest.raises(ResourceError, match=r"a.ome.zarr: the objects at rows .* hang together.* give \d+MB more"):
+        kit.run(Request(tmp_path / "m.septa", Input(str(image)), tmp_path / "o.ome.zarr", memory=2 * 10**9))
+    limited = replace(model, decoding=Decoding(foreground=1e-6, seed=1 - 1e-6, reach=4))
+    limited.save(tmp_path / "n.septa")
+    kit.run(Request(tmp_path / "n.septa", Input(str(image)), tmp_path / "p.ome.zarr", memory=2 * 10**9))
+
+
+def least_bytes(model: Model) -> int:
+    """Room for one block with its first margin and the smallest tile, and hardly more."""
+    side = budget.BLOCKS[-1]
+    return int(1.3 * block_bytes(model, 1, side, 32)) + least_for(model.net) ** 2 * model.net.bytes_per_pixel
+
+
 PEAK = (
     "import re, sys, atexit, pathlib; atexit.register(lambda: print('PEAK', re.search(r'VmHWM:\\s+(\\d+)', "
     "pathlib.Path('/proc/self/status').read_text())[1])); from septa.cli import main; main()"
@@ -158,9 +180,12 @@ PEAK = (
 
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the peak is read from /proc")
-@pytest.mark.parametrize("kind", ["softmax"])
-def test_the_peak_of_the_command_stays_within_the_budget(kit: SimpleNamespace, kind: str, tmp_path: Path) -> None:
-    kit.make(kind).save(tmp_path / "m.septa")
+@pytest.mark.parametrize(("kind", "reach"), [("softmax", 0), ("distance", 8)])
+def test_the_peak_of_the_command_stays_within_the_budget(
+    kit: SimpleNamespace, kind: str, reach: int, tmp_path: Path
+) -> None:
+    model = kit.make(kind)
+    replace(model, decoding=replace(model.decoding, reach=reach)).save(tmp_path / "m.septa")
     image = kit.write_image(tmp_path / "a.ome.zarr", kit.texture((2000, 2000)), "YX", chunk=512)
     given = [sys.executable, "-c", PEAK, "predict", str(tmp_path / "m.septa"), str(image), "-o"]
 

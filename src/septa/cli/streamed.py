@@ -209,10 +209,11 @@ def _tell(console: Console, request: Request, event: Started, cluster: Cluster |
     size = " x ".join(f"{side} {axis}" for axis, side in zip("TCZYX", asked.shape) if side > 1 or axis in "YX")
     pixel = "unknown" if plan.pixel_size_um is None else "{:g} x {:g} um".format(*plan.pixel_size_um)
     each = "" if cluster is None else f" in each of {cluster.workers()} workers"
+    tile = min(request.tile or event.budget.tile, event.budget.tile)
     lines = [
         f"{request.input.path}: {size}, {asked.dtype.lstrip('<>|=')}, pixel size {pixel}",
         f"to {request.output}, task {event.model.recipe.task}, {event.model.labels.describe()}",
-        f"{event.blocks} blocks of {plan.block} pixels, tiles of at most {request.tile or event.budget.tile}",
+        f"{event.blocks} blocks of {plan.block} pixels, tiles of at most {tile}",
         f"at most {event.budget.expected / 1e6:.0f} MB of memory expected{each}",
         *event.notes,
     ]
@@ -236,4 +237,6 @@ def _summary(event: object) -> str:
     if event.segmented and event.seconds:
         speed = event.segmented / event.seconds
         parts.append(f"{event.segmented:.1f} segmented in {event.seconds:.1f} s, {speed:.2f} megapixels/s")
+    if event.conflicts:
+        parts.append(f"{event.conflicts} pixels between blocks differ, as this engine rounds differently by tile")
     return ", ".join(parts)

@@ -5,11 +5,14 @@
     plan     what is to be done, the same for every process and every run that goes on with it
     budget   how large blocks and tiles may be
     blocks   the two functions of a block: segment it, finish it
-    run      the workflow on one machine
-    cluster  the same blocks on many
+    events   what is asked of a run, and what it tells
+    run      the workflow
+    hands    who does the blocks: this process
+    cluster  or others
 """
 
+from septa.streaming.events import Finished, Request, Started, Step
 from septa.streaming.plan import Input
-from septa.streaming.run import Finished, Request, Started, Step, stream
+from septa.streaming.run import stream
 
 __all__ = ["Finished", "Input", "Request", "Started", "Step", "stream"]

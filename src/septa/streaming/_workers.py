@@ -190,7 +190,8 @@ def _make(place: _Place) -> Worker:
     source = job.input.open()
     try:
         asked = plan.asked
-        if Asked.of(source, job.input, job.model, asked.name, asked.probabilities, asked.skip_empty) != asked:
+        more = asked.engine, asked.name, asked.probabilities, asked.skip_empty
+        if Asked.of(source, job.input, job.model, *more) != asked:
             raise InputError(job.input.path, "is another image than the one that was planned for", _SHARED)
         memory = job.memory or usual_memory(place.peers)
         budget = fit(model, source.dtype.itemsize, memory, margin=plan.margin, block=plan.block)

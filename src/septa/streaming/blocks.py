@@ -26,7 +26,7 @@ from septa.inference.engines import Engine
 from septa.inference.predict import predict_tiles
 from septa.inference.tiling import Region, Tile, aligned, least_for, plan_for
 from septa.model import Model
-from septa.streaming.budget import megabytes, region_bytes, tile_within
+from septa.streaming.budget import megabytes, pixel_bytes, region_bytes, tile_within
 from septa.streaming.plan import KIND, Plan
 from septa.tasks import pieces
 from septa.tasks.instances import Instances
@@ -97,10 +97,11 @@ class Worker:
         itemsize, height, width = self.source.dtype.itemsize, bottom - top, right - left
         if self.free is None:
             return
-        tile = tile_within(self.model, itemsize, height, width, self.free)
+        engine = self.plan.asked.engine
+        tile = tile_within(self.model, itemsize, height, width, self.free, engine)
         if not tile:
             what = f"the objects at rows {top} to {bottom}, columns {left} to {right}, hang together"
-            least = least_for(self.model.net) ** 2 * self.model.net.bytes_per_pixel
+            least = least_for(self.model.net) ** 2 * pixel_bytes(self.model, engine)
             more = megabytes(region_bytes(self.model, itemsize, height, width) + least - self.free)
             raise ResourceError(self.source.path, f"{what}, and the memory does not hold them", f"give {more}MB more")
         self.tile = min(self.tile, tile)

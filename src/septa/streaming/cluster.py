@@ -30,7 +30,7 @@ from septa.errors import InputError, ModelError, ResourceError, SeptaError
 from septa.images.store import BlockIndex
 from septa.model import Model
 from septa.streaming.blocks import Finish, Worker
-from septa.streaming.run import Request
+from septa.streaming.events import Request
 
 if TYPE_CHECKING:
     from septa.streaming._workers import Answer, Fault, Job
@@ -155,7 +155,7 @@ class Cluster:
 
 
 class Hands:
-    """The workers of a cluster as `septa.streaming.run.Hands`."""
+    """The workers of a cluster as `septa.streaming.hands.Hands`."""
 
     def __init__(self, cluster: Cluster, job: Job) -> None:
         self._cluster, self._job = cluster, job

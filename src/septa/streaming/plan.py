@@ -75,6 +75,8 @@ class Asked:
     ----------
     model
         SHA-256 (hex) of the model file.
+    engine
+        What executes the net: another one may round differently.
     file
         `Input.stamp`.
     level, channels, image, region
@@ -88,6 +90,7 @@ class Asked:
     """
 
     model: str
+    engine: str
     file: str
     level: int
     channels: tuple[int, ...] | None
@@ -101,10 +104,12 @@ class Asked:
     skip_empty: bool
 
     @classmethod
-    def of(cls, source: Source, given: Input, model: str, name: str, probabilities: bool, skip_empty: bool) -> Asked:
+    def of(
+        cls, source: Source, given: Input, model: str, engine: str, name: str, probabilities: bool, skip_empty: bool
+    ) -> Asked:
         """What is wanted of an open image."""
         return cls(
-            model, given.stamp(), given.level, given.channels, given.image, given.region, source.shape,
+            model, engine, given.stamp(), given.level, given.channels, given.image, given.region, source.shape,
             source.dtype.str, source.axes, name, probabilities, skip_empty,
         )  # fmt: skip
 

@@ -13,115 +13,32 @@ import shutil
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from septa.errors import InputError, Interrupted
 from septa.images import store
 from septa.images.source import Source
-from septa.images.store import BlockIndex, StoreSpec
+from septa.images.store import StoreSpec
 from septa.images.write import write_text
 from septa.inference.tiling import least_for
 from septa.model import Model
-from septa.streaming.blocks import (
-    Finish,
-    Window,
-    Worker,
-    empty_block,
-    finish_block,
-    load_block,
-    load_facts,
-    segment_block,
-)
+from septa.streaming.blocks import Finish, Worker, empty_block, load_block, load_facts
 from septa.streaming.budget import Budget, fit, usual_memory
+from septa.streaming.events import Event, Finished, Request, Started, Step
+from septa.streaming.hands import Hands, Local, MakeHands
 from septa.streaming.ledger import Ledger
-from septa.streaming.plan import Asked, Input, Plan, margin_for
+from septa.streaming.plan import Asked, Plan, margin_for
 from septa.streaming.survey import constants_of, empty_blocks
 from septa.tasks.instances import Instances
 from septa.tasks.merging import Merged, merge
 
 _TIFF = (".tif", ".tiff")
 _LONGEST = 150
-
-
-@dataclass(frozen=True)
-class Request:
-    """What is to be done, and with what.
-
-    ``memory`` is in bytes; ``output`` ends in ``.zarr``, ``.tif`` or ``.tiff``; ``name`` is that of the label image,
-    the model's file name when None.
-    """
-
-    model: Path
-    input: Input
-    output: Path
-    memory: int | None = None
-    tile: int | None = None
-    device: str = "auto"
-    name: str | None = None
-    probabilities: bool = False
-    skip_empty: bool = False
-    overwrite: bool = False
-    engine: str = "torch"
-
-
-@dataclass(frozen=True)
-class Started:
-    """What will be done: the first event. ``done`` are blocks that an earlier run has left."""
-
-    plan: Plan
-    budget: Budget
-    model: Model
-    blocks: int
-    done: int
-    notes: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Step:
-    """Where the work stands in one of its stages: units (megapixels, or blocks) done and in all."""
-
-    stage: str
-    done: float
-    total: float
-
-
-@dataclass(frozen=True)
-class Finished:
-    """The last event; ``objects`` is None where pixels are labelled, ``seconds`` are those of this run's net."""
-
-    output: Path
-    megapixels: float
-    segmented: float
-    seconds: float
-    objects: int | None
-    skipped: float
-    again: bool = False
-
-
-class Hands(Protocol):
-    """Who does the blocks; `septa.streaming.cluster` has others."""
-
-    def segment(self, indices: list[BlockIndex]) -> Iterator[BlockIndex]:
-        """Segment blocks, in any order, telling each that is done."""
-        ...
-
-    def finish(self, blocks: Iterable[Finish]) -> Iterator[tuple[BlockIndex, list[str]]]:
-        """Write blocks into the store, telling each with its digests."""
-        ...
-
-
-Event = Started | Step | Finished
-
-
-MakeHands = Callable[[Request, Worker], Hands]
-"""Hands for a run, from what is asked and what the client has made of it."""
 
 
 def stream(request: Request, hands: MakeHands | None = None) -> Iterator[Event]:
@@ -154,7 +71,9 @@ def stream(request: Request, hands: MakeHands | None = None) -> Iterator[Event]:
     folder = work_folder(request.output)
     try:
         with request.input.open() as source:
-            asked = Asked.of(source, request.input, digest, _name(request), request.probabilities, request.skip_empty)
+            asked = Asked.of(
+                source, request.input, digest, request.engine, _name(request), request.probabilities, request.skip_empty
+            )
             if _is_finished(request, asked, folder):
                 yield Finished(request.output, 0.0, 0.0, 0.0, None, 0.0, again=True)
                 return
@@ -191,33 +110,10 @@ def _stream(request: Request, worker: Worker, budget: Budget, notes: tuple[str, 
     objects = None if merged is None else sum(part.count for part in merged.values())
     yield from _write(hands, worker, plan.specs(model, _label_type(model, objects)), merged, request.output)
     shutil.rmtree(folder, ignore_errors=True)  # what a file system keeps for now is removed the next time
-    skipped = plan.megapixels(plan.skipped) / total
-    yield Finished(request.output, total, plan.megapixels(todo), seconds, objects, skipped)
-
-
-class Local:
-    """This process: the next window is read while the net is at work on one."""
-
-    def __init__(self, worker: Worker) -> None:
-        self._worker = worker
-
-    def segment(self, indices: list[BlockIndex]) -> Iterator[BlockIndex]:
-        """As `Hands.segment`."""
-        worker, margin = self._worker, self._worker.plan.margin
-        with ThreadPoolExecutor(1) as reader:
-            ahead: Future[Window] | None = None
-            for number, index in enumerate(indices):
-                window = ahead.result() if ahead is not None else worker.window(index, margin)
-                following = indices[number + 1 : number + 2]
-                ahead = reader.submit(worker.window, following[0], margin) if following else None
-                segment_block(worker, index, window)
-                yield index
-
-    def finish(self, blocks: Iterable[Finish]) -> Iterator[tuple[BlockIndex, list[str]]]:
-        """As `Hands.finish`."""
-        for block in blocks:
-            worker = self._worker
-            yield block.index, finish_block(worker.folder, worker.plan, block)
+    yield Finished(
+        request.output, total, plan.megapixels(todo), seconds, objects, plan.megapixels(plan.skipped) / total,
+        conflicts=0 if merged is None else sum(part.conflicts for part in merged.values()),
+    )  # fmt: skip
 
 
 # Planning ------------------------------------------------------------------------------------------------------------
@@ -322,9 +218,9 @@ def _plan(
             differs = ", ".join(plan.asked.differences(asked))
             problem = f"holds an unfinished run with other settings ({differs})"
             raise InputError(folder, problem, "give --overwrite to begin again, or the settings of before")
-        budget = fit(model, size, memory, margin=plan.margin, block=plan.block)
+        budget = fit(model, size, memory, margin=plan.margin, block=plan.block, engine=asked.engine)
         return plan, budget, ("going on with an earlier run",)
-    budget = fit(model, size, memory, margin=margin)
+    budget = fit(model, size, memory, margin=margin, engine=asked.engine)
     constants = constants_of(model, source)
     skipped, notes = empty_blocks(source, budget.block) if request.skip_empty else ((), ())
     plan = Plan(asked, request.input, budget.block, margin, constants, skipped, source.pixel_size_um, source.origin_um)
