@@ -31,7 +31,9 @@ def plans(draw: st.DrawFn) -> Plan:
     region = draw(st.none() | st.tuples(SMALL, SMALL, SMALL, SMALL))
     shape = draw(st.tuples(SIDE, SIDE, SIDE, SIDE, SIDE))
     flags = draw(st.booleans()), draw(st.booleans())
-    asked = Asked("abc", "a.tif 9 9", draw(SMALL), channels, draw(SMALL), region, shape, "<u2", "TCZYX", "ä", *flags)
+    asked = Asked(
+        "abc", "torch", "a.tif 9 9", draw(SMALL), channels, draw(SMALL), region, shape, "<u2", "TCZYX", "ä", *flags
+    )
     return Plan(
         asked,
         Input(draw(st.text(max_size=9)), asked.level, channels, asked.image, region),

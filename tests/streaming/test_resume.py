@@ -25,7 +25,7 @@ from septa.errors import InputError, Interrupted
 from septa.images import store
 from septa.images.source import open_source
 from septa.images.store import BlockIndex
-from septa.streaming import Finished, Input, Request, Started, Step, run, stream
+from septa.streaming import Finished, Input, Request, Started, Step, hands, run, stream
 from septa.streaming.blocks import segment_block
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -310,7 +310,7 @@ def test_interrupted_it_says_so_in_one_line(
             time.sleep(1)
 
     with monkeypatch.context() as patch:
-        patch.setattr(run, "segment_block", interrupt)
+        patch.setattr(hands, "segment_block", interrupt)
         code, _, err = septa(*command(request_))
     assert code == 130
     assert err.count("\n") == 1
@@ -321,7 +321,7 @@ def test_interrupted_it_says_so_in_one_line(
     assert code == 0
     assert "2 of 4 blocks are done already" in out
     assert kit.files(request_.output) == undisturbed
-    monkeypatch.setattr(run, "segment_block", interrupt)
+    monkeypatch.setattr(hands, "segment_block", interrupt)
     with pytest.raises(Interrupted):
         list(stream(replace(request_, output=request_.output.with_name("q.ome.zarr"))))
 
