@@ -8,11 +8,14 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from septa.errors import ResourceError
 from septa.inference.tiling import auto_tile, least_for, least_tile
 from septa.model import Model
 from septa.runtime import usable_memory
 from septa.tasks.instances import Instances
+from septa.tasks.pieces import cut_block
 
 CHUNK = 256
 """Side of the chunks of the output, pixels."""
@@ -83,6 +86,7 @@ def fit(
     ResourceError
         Nothing fits; the message names the least that would.
     """
+    _load_kernels(model)
     free = memory - resident() - _SLACK
     least, pixel = least_for(model.net), pixel_bytes(model, engine)
     for side in BLOCKS if block is None else (block,):
@@ -96,6 +100,13 @@ def fit(
     needed = memory - free + arrays + least**2 * pixel
     problem = f"is too little: this net needs {megabytes(needed)} MB even in the smallest blocks"
     raise ResourceError(f"--memory {megabytes(memory)}MB", problem, f"give at least {megabytes(needed)}MB")
+
+
+def _load_kernels(model: Model) -> None:
+    """Find the objects of nothing, so that the compiled code for it is in memory before that is looked at."""
+    if isinstance(model.task, Instances):
+        nothing_yx = np.zeros((8, 8), np.float32)
+        cut_block(nothing_yx, nothing_yx, model.decoding, (slice(0, 8), slice(0, 8)), (True, True, True, True))
 
 
 def pixel_bytes(model: Model, engine: str) -> int:
