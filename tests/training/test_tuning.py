@@ -165,7 +165,7 @@ def test_sizes_that_are_tried_follow_the_objects() -> None:
         foreground_yx[80:90, column : column + 10] = 0.95
     foreground_yx[labels_yx > 0] = 0.95
     found, _ = tuned([example(foreground_yx, foreground_yx, labels_yx)])
-    assert [value for value, _ in found.curves["least_pixels"]] == [1, 5, 10, 20, 40, 64, 128, 256, 512, 1024]
+    assert [value for value, _ in found.curves["least_pixels"]] == [1, 5, 10, 20, 40, 64, 128, 256, 512, 1024, 1365]
     assert found.decoding.least_pixels == 128
     assert dict(found.curves["least_pixels"])[128] == 1 > dict(found.curves["least_pixels"])[64]
 

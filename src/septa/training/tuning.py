@@ -18,9 +18,9 @@ from septa.tasks.instances import Instances
 _PIXELS = 4_000_000
 """Validation pixels that are looked at, so that the search takes seconds."""
 _SEEDS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
-_FOREGROUNDS = (0.3, 0.4, 0.5, 0.6, 0.7)
+_FOREGROUNDS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 _SIZES = (1, 5, 10, 20, 40)
-_SHARES = (64, 32, 16, 8, 4)
+_SHARES = (64, 32, 16, 8, 4, 3)
 """Least sizes that are tried: pixels, and parts of the median area of true objects."""
 
 _LEAST_REACH, _MOST_REACH = 8, 256
