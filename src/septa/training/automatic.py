@@ -95,13 +95,11 @@ def choose(
         single = "one output has a sigmoid"
         settle("loss.cross_entropy", (0.0, single))
         settle("loss.bce", (1.0, single))
-    if objects and settings["instances"]["encoding"] == "seam":
-        settle("loss.border_weight", (10.0, "the paper's, which makes the seams between objects count"))
-    elif objects and settings["instances"]["encoding"] == "border":
-        settle("loss.border_weight", (6.0, "fewer objects merge where what lies between them counts more"))
-        settle("loss.border_sigma", (4.0, "the seams between objects are narrow"))
+    for key, chosen in _object_loss(settings["instances"]["encoding"] if objects else "").items():
+        settle(key, chosen)
     entropy = settings["loss"]["cross_entropy"] + settings["loss"]["bce"]
-    settle("loss.dice", _dice(fingerprint) if entropy else (1.0, "there is no cross entropy"))
+    if not objects or settings["instances"]["encoding"] != "border":
+        settle("loss.dice", _dice(fingerprint) if entropy else (1.0, "there is no cross entropy"))
     margin = _margin(base, depth)
     patch = settle("sampling.patch", _patch(fingerprint, depth, reduction, margin))
     batch, why_batch = _batch(patch, width, reduction, gpu, machine)
@@ -156,6 +154,19 @@ def _rim(fingerprint: Fingerprint) -> tuple[int, str]:
     """A twelfth of an object, which leaves enough inside and can be seen."""
     median = fingerprint.diameter_percentiles[1]
     return int(np.clip(round(median / 12), 1, 8)), f"a twelfth of the median object ({median:.0f} pixels), at most 8"
+
+
+def _object_loss(encoding: str) -> dict[str, tuple[float, str]]:
+    """What makes the space between objects count."""
+    if encoding == "seam":
+        return {"loss.border_weight": (10.0, "the paper's, which makes the seams between objects count")}
+    if encoding == "border":
+        return {
+            "loss.border_weight": (6.0, "fewer objects merge where what lies between them counts more"),
+            "loss.border_sigma": (4.0, "the seams between objects are narrow"),
+            "loss.dice": (1.0, "with the border weights it found the most nuclei"),
+        }
+    return {}
 
 
 def _depth(fingerprint: Fingerprint, reduction: int) -> tuple[int, str]:
