@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 # As many tests run side by side as there are cores; more threads than that would wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# No test fails for being slow, as on a machine that does other work too.
+settings.register_profile("septa", deadline=None)
+settings.load_profile("septa")
+
+# A shell starts background jobs with SIGINT ignored, and what they start would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="module")
