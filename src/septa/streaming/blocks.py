@@ -86,17 +86,17 @@ class Worker:
         return shrunk
 
     def make_room(self, index: BlockIndex, margin: int) -> None:
-        """Halve the tile until a block with a wider margin fits into the budget.
+        """Make tiles so small that a block with a wider margin fits into the budget.
 
         Raises
         ------
         ResourceError
-            It does not fit with the smallest one either.
+            It does not fit with the smallest ones either.
         """
-        (top, left), (bottom, right) = _grown(self.plan.core(index), margin, self.plan.size)
-        itemsize, height, width = self.source.dtype.itemsize, bottom - top, right - left
         if self.free is None:
             return
+        (top, left), (bottom, right) = _grown(self.plan.core(index), margin, self.plan.size)
+        itemsize, height, width = self.source.dtype.itemsize, bottom - top, right - left
         engine = self.plan.asked.engine
         tile = tile_within(self.model, itemsize, height, width, self.free, engine)
         if not tile:

@@ -74,7 +74,7 @@ def tune(model: Model, examples: Examples, device: str) -> Tuning:
         value, _ = min((entry for entry in tried if entry[1] == best), key=lambda entry: abs(entry[0] - standing))
         decoding = _with(decoding, name, value)
         curves[name] = tuple(tried)
-    return Tuning(_with_reach(images, decoding), curves, logits)
+    return Tuning(_with_reach(images, decoding, best), curves, logits)
 
 
 def _sizes(images: Sequence[Maps], standing: int) -> tuple[int, ...]:
@@ -83,8 +83,8 @@ def _sizes(images: Sequence[Maps], standing: int) -> tuple[int, ...]:
     return tuple(sorted({standing, *_SIZES, *(max(1, median // share) for share in _SHARES)}))
 
 
-def _with_reach(images: Sequence[Maps], decoding: Decoding) -> Decoding:
-    """With a reach of twice what nearly all pixels of true objects need, or more, so that no score is lost by it."""
+def _with_reach(images: Sequence[Maps], decoding: Decoding, wanted: float) -> Decoding:
+    """With a reach of twice what nearly all pixels of true objects need, or more, so that the score stays as wanted."""
     distances = [np.zeros(1, np.float32)]
     for foreground_yx, inner_yx, truth_yx in images:
         found_yx = foreground_yx > decoding.foreground
@@ -93,7 +93,6 @@ def _with_reach(images: Sequence[Maps], decoding: Decoding) -> Decoding:
             away_yx = cv2.distanceTransform((~seeds_yx).astype(np.uint8), cv2.DIST_C, 3)
             distances.append(np.asarray(away_yx[found_yx & (truth_yx > 0)], np.float32))
     reach = max(_LEAST_REACH, int(2 * np.percentile(np.concatenate(distances), 99)))
-    wanted = _score(images, decoding)
     while reach < _MOST_REACH:
         limited = replace(decoding, reach=reach)
         if _score(images, limited) >= wanted:
