@@ -25,7 +25,7 @@ FLOORS = {
         4: "data layers",
         5: "model report netchart objects",
         6: "training segment evaluation describe streaming export serve",
-        7: "demo display reproduce",
+        7: "demo display reproduce quantization",
         8: "cli",
         9: "__init__ __main__",  # the front door: public names, and python -m septa
     }.items()

@@ -13,16 +13,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from septa.evaluation import evaluate
     from septa.model import Model
+    from septa.quantization import quantize
     from septa.recipe import Recipe
     from septa.training.run import train
 
 __version__ = "0.1.0"
-__all__ = ["Model", "Recipe", "__version__", "evaluate", "load", "train"]
+__all__ = ["Model", "Recipe", "__version__", "evaluate", "load", "quantize", "train"]
 
 _PLACES = {
     "Model": "septa.model",
     "Recipe": "septa.recipe",
     "evaluate": "septa.evaluation",
+    "quantize": "septa.quantization",
     "train": "septa.training.run",
 }
 

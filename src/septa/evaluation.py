@@ -44,7 +44,7 @@ def evaluate(
     tile: int | None = None,
     device: str = "auto",
     tta: int | None = None,
-    engine: str = "torch",
+    engine: str | None = None,
     extra: Sequence[str] = (),
     max_pixels: int = MAX_PIXELS,
     progress: Callable[[int, int], None] | None = None,

@@ -16,12 +16,13 @@ from torch import Tensor
 from septa import sealed
 from septa.data.labels import LabelMapping
 from septa.errors import InputError, ModelError, RecipeError
-from septa.images.normalize import Normalization, fit_channels
+from septa.images.normalize import Normalization, as_cyx, fit_channels
 from septa.images.read import read_image
 from septa.images.resize import resized
 from septa.images.window import mirrored_window
 from septa.images.write import write_bytes
 from septa.inference.engines import Engine, make_engine
+from septa.inference.int8 import Int8
 from septa.inference.predict import Consumer, predict_tiles
 from septa.inference.symmetry import SYMMETRIES, restore, transform
 from septa.inference.tiling import Tile, least_for, plan_for
@@ -95,6 +96,8 @@ class Model:
         Training data digest, names and digests of the training and validation images, fingerprint, scores, versions.
     decoding
         For instances, how objects are found in the net's output.
+    int8
+        The net in 8-bit integers as well, if it was quantised.
 
     Examples
     --------
@@ -109,6 +112,7 @@ class Model:
     recipe: Recipe
     provenance: dict[str, Any] = field(default_factory=dict)
     decoding: Decoding = field(default_factory=Decoding)
+    int8: Int8 | None = None
 
     @property
     def task(self) -> Task:
@@ -129,7 +133,7 @@ class Model:
         tile: int | None = None,
         device: str = "auto",
         tta: int | None = None,
-        engine: str | Engine = "torch",
+        engine: str | Engine | None = None,
     ) -> NDArray[np.int32]:
         """Segment one image of any size.
 
@@ -147,7 +151,7 @@ class Model:
             when not given.
         engine
             ``torch``, ``openvino``, ``onnxruntime`` or ``auto``, the fastest that agrees with torch; or one made by
-            `engine`, which need not be made again for each image.
+            `engine`, which need not be made again for each image. When not given, `own_engine`.
 
         Returns
         -------
@@ -180,7 +184,7 @@ class Model:
         tile: int | None = None,
         device: str = "auto",
         tta: int | None = None,
-        engine: str | Engine = "torch",
+        engine: str | Engine | None = None,
     ) -> NDArray[np.float32]:
         """Raw scores ``(K, Y, X)``, float32, one plane for each output of the net; parameters and errors as for
         `segment`. Averaged probabilities come as the logits that give them.
@@ -216,7 +220,7 @@ class Model:
 
     def run(
         self, image_cyx: NDArray[Any], consume: Consumer, *, tile: int | None = None, device: str = "auto",
-        engine: str | Engine = "torch",
+        engine: str | Engine | None = None,
     ) -> None:  # fmt: skip
         """Hand the logits of each core of an image ``CYX`` to ``consume``, at the size that the net sees."""
         _, height, width = image_cyx.shape
@@ -232,7 +236,7 @@ class Model:
         tile: int | None = None,
         device: str = "auto",
         tta: int | None = None,
-        engine: str | Engine = "torch",
+        engine: str | Engine | None = None,
     ) -> NDArray[np.float32]:
         """Class probabilities ``(K, Y, X)`` in [0, 1], float32; parameters and errors as for `segment`."""
         return self.task.probabilities(self.logits(image, tile=tile, device=device, tta=tta, engine=engine))
@@ -274,13 +278,13 @@ class Model:
             remedy = "give another depth, or train with net.nested and net.deep_supervision"
             raise InputError(f"--prune {depth}", str(error), remedy) from None
         kept = [f"net.depth={depth}", "net.deep_supervision=false", f"net.aspp={str(net.aspp is not None).lower()}"]
-        return replace(self, net=net, recipe=self.recipe.with_overrides(kept))
+        return replace(self, net=net, recipe=self.recipe.with_overrides(kept), int8=None)
 
     def prepare(self, image: NDArray[Any] | str | PathLike[str]) -> NDArray[Any]:
         """An image as ``CYX`` with this model's channels, in raw values; errors as for `segment`."""
         if isinstance(image, str | PathLike):
             return self.fit(read_image(Path(image)), image)
-        return self.fit(_as_cyx(np.asarray(image), self.channels), "image")
+        return self.fit(as_cyx(np.asarray(image), self.channels), "image")
 
     def fit(self, image_cyx: NDArray[Any], where: str | PathLike[str]) -> NDArray[Any]:
         """Give an image ``CYX`` this model's channels; refuse what the net cannot take, naming ``where``."""
@@ -295,12 +299,17 @@ class Model:
             raise InputError(where, "holds NaN or Inf", "replace these pixels")
         return fitted
 
-    def engine(self, device: str = "auto", engine: str | Engine = "torch") -> Engine:
+    def engine(self, device: str = "auto", engine: str | Engine | None = None) -> Engine:
         """What executes the net; an engine that is made already is given back. Errors as for `make_engine`."""
-        if not isinstance(engine, str):
+        if callable(engine):
             return engine
+        engine = engine or self.own_engine(device)
         key = "" if engine == "torch" else f"{self.weights_sha256} {self.recipe.net.model_dump_json()} {self.channels}"
-        return make_engine(self.net, pick_device(device), engine, key=key)
+        return make_engine(self.net, pick_device(device), engine, key=key, int8=self.int8)
+
+    def own_engine(self, device: str = "auto") -> str:
+        """The engine where none is asked for: ``openvino`` on a CPU if the model is quantised, else ``torch``."""
+        return "openvino" if self.int8 is not None and pick_device(device).type == "cpu" else "torch"
 
     # --- one file ---------------------------------------------------------------------------------------------------
 
@@ -315,7 +324,9 @@ class Model:
             The disk is full.
         """
         try:
-            data = sealed.pack(KIND, self._header(), self.net.state_dict())
+            data = sealed.pack(
+                KIND, self._header(), {**self.net.state_dict(), **({} if self.int8 is None else self.int8.tensors())}
+            )
         except ValueError as error:
             raise ModelError(path, f"not written: {error}", "train with a smaller training.lr") from None
         write_bytes(Path(path), data)
@@ -328,6 +339,7 @@ class Model:
             "recipe": self.recipe.model_dump(mode="json"),
             "task": self.recipe.task,
             "decoding": self.decoding.to_json(),
+            **({} if self.int8 is None else {"int8": self.int8.to_json()}),
             "provenance": {**self.provenance, "weights_sha256": self.weights_sha256},
         }
 
@@ -368,6 +380,7 @@ class Model:
         channels = int(header["channels"])
         with torch.device("meta"):  # sizes are checked against the tensors before any memory is taken
             net = build_net(recipe, channels, make_task(recipe, labels).outputs)
+        int8 = Int8.taken(header["int8"], tensors) if "int8" in header else None
         wanted = {name: tensor.dtype for name, tensor in net.state_dict().items()}
         net.load_state_dict(tensors, strict=True, assign=True)
         if wrong := [name for name, tensor in tensors.items() if tensor.dtype != wanted[name]]:
@@ -375,26 +388,8 @@ class Model:
         normalization = Normalization.from_json(header["normalization"])
         decoding = Decoding.from_json(header["decoding"]) if "decoding" in header else Decoding()
         net = net.eval().requires_grad_(False)
-        return cls(net, channels, labels, normalization, recipe, header["provenance"], decoding)
+        return cls(net, channels, labels, normalization, recipe, header["provenance"], decoding, int8)
 
     def with_provenance(self, **facts: Any) -> Model:
         """The same model with more facts in its provenance (JSON values)."""
         return replace(self, provenance={**self.provenance, **facts})
-
-
-def _as_cyx(image: NDArray[Any], channels: int) -> NDArray[Any]:
-    if image.dtype.kind not in "buif":
-        raise InputError("image", f"has dtype {image.dtype}", "give integers or floats")
-    if image.ndim == 2:
-        return image[None]
-    if image.ndim == 3 and image.shape[0] == channels:
-        return image
-    if image.ndim == 3 and image.shape[-1] == channels:
-        return np.moveaxis(image, -1, 0)
-    if image.ndim == 3 and image.shape[0] == 1:
-        return image
-    raise InputError(
-        "image",
-        f"has shape {image.shape}, expected YX, or CYX or YXC with {channels} channels",
-        "move or pick its axes",
-    )

@@ -50,7 +50,7 @@ class Options:
     tta: int | None = None
     max_pixels: int = MAX_PIXELS
     objects: ObjectOptions = field(default_factory=ObjectOptions)
-    engine: str = "torch"
+    engine: str | None = None
 
 
 @dataclass(frozen=True)

@@ -356,10 +356,18 @@ def test_openvino_computes_in_float32_with_the_threads_given(monkeypatch: pytest
             return made[-1]
 
     monkeypatch.setattr(openvino, "Core", Core)
-    _openvino.load(_graph.graph_of(net_of()), 1)
-    (compiled,) = made
+    run = _openvino.load(_graph.graph_of(net_of()), 1)
+    for side in (32, 48, 32):
+        run(noise(2, side, 32))
+    compiled, _ = made  # once for each size
     assert "f32" in str(compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name())
     assert compiled.get_property("INFERENCE_NUM_THREADS") == 1
+
+
+def test_openvino_is_used_without_telling_its_makers() -> None:
+    needs("openvino")
+    code = "import sys, septa.inference._openvino as o; o.library(); assert sys.modules['openvino_telemetry'] is None"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 # --- the cache ------------------------------------------------------------------------------------------------------
@@ -443,7 +451,7 @@ def model_of(seed: int = 0, **net: Any) -> Model:
 
 def test_the_cache_tells_weights_and_settings_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     keys: list[str] = []
-    monkeypatch.setattr("septa.model.make_engine", lambda net, device, name, key: keys.append(key))
+    monkeypatch.setattr("septa.model.make_engine", lambda net, device, name, key, int8: keys.append(key))
     for model in (model_of(), model_of(), model_of(1), model_of(reduction=2)):
         model.engine("cpu", "openvino")
     assert keys[0] == keys[1]
@@ -508,8 +516,24 @@ def test_the_command_refuses_an_unknown_engine_in_one_line(files: Path, tmp_path
     assert not list(tmp_path.iterdir())
 
 
-def test_the_command_refuses_an_engine_on_a_cluster(files: Path, tmp_path: Path) -> None:
-    arguments = ("-o", tmp_path / "s.ome.zarr", "--workers", 2, "--engine", "openvino")
+def test_the_processes_of_a_cluster_have_the_engine_that_is_asked_for(files: Path, tmp_path: Path) -> None:
+    needs("onnxruntime")
+    pytest.importorskip("distributed", reason="distributed is not installed")
+    given = ("predict", files / "m.septa", files / "a.tif", "--engine")
+    for name, more in {"one": (), "two": ("--workers", 2)}.items():
+        done = septa(*given, "onnxruntime", "-o", tmp_path / f"{name}.ome.zarr", *more, cache=tmp_path / "cache")
+        assert done.returncode == 0, done.stderr
+        assert len(list((tmp_path / "cache" / "septa" / "graphs").iterdir())) == 1
+    one, two = (
+        [(path.relative_to(folder), path.read_bytes()) for path in sorted(folder.rglob("c/*/*"))]
+        for folder in (tmp_path / "one.ome.zarr", tmp_path / "two.ome.zarr")
+    )
+    assert one
+    assert one == two
+
+
+def test_the_command_refuses_that_each_process_of_a_cluster_chooses(files: Path, tmp_path: Path) -> None:
+    arguments = ("-o", tmp_path / "s.ome.zarr", "--workers", 2, "--engine", "auto")
     done = septa("predict", files / "m.septa", files / "a.tif", *arguments, cache=tmp_path)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert done.stderr.startswith("--engine openvino: does not run on a cluster yet.")
+    assert done.stderr.startswith("--engine auto: may choose otherwise in each process")

@@ -82,6 +82,6 @@ def root(
 
 for command in (
     training.train, training.recipe, training.presets, training.reproduce, training.describe,
-    data.check, predict.predict, use.evaluate, use.info, data.synth, data.demo,
+    data.check, predict.predict, use.evaluate, use.quantize, use.info, data.synth, data.demo,
 ):  # fmt: skip
     app.command()(command)

@@ -24,7 +24,12 @@ Minutes = Annotated[float | None, typer.Option("--minutes", help="Time budget fo
 Group = Annotated[str | None, typer.Option("--group", help="Regex on file names; equal matches stay together.")]
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of all randomness.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
-Engine = Annotated[str, typer.Option("--engine", help="torch, openvino, onnxruntime or auto (the fastest here).")]
+Engine = Annotated[
+    str | None,
+    typer.Option(
+        "--engine", help="torch, openvino, onnxruntime or auto (the fastest here); the model's own if absent."
+    ),
+]
 Tile = Annotated[int | None, typer.Option("--tile", min=1, help="Largest side of a tile in pixels.")]
 MaxPixels = Annotated[int, typer.Option("--max-pixels", min=1, help="Largest image accepted, in pixels.")]
 Task = Annotated[

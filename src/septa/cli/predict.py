@@ -69,7 +69,7 @@ def predict(
     tls_cert: TlsCert = None,
     tls_key: TlsKey = None,
     device: Device = "auto",
-    engine: Engine = "torch",
+    engine: Engine = None,
     max_pixels: MaxPixels = MAX_PIXELS,
 ) -> None:
     """Segment images of any size."""

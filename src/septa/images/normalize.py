@@ -10,6 +10,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from septa.errors import InputError
+
 _LOW, _HIGH = 1.0, 99.8
 _SAMPLED = 1 << 22
 
@@ -190,6 +192,31 @@ def _percentiles(values: NDArray[Any], low: float, high: float) -> tuple[float, 
     # float16 and float32 overflow or lose digits in the interpolation.
     first, second = np.percentile(values.astype(np.float64), (low, high))
     return float(first), float(second)
+
+
+def as_cyx(image: NDArray[Any], channels: int) -> NDArray[Any]:
+    """An array ``YX``, ``CYX`` or ``YXC`` as ``CYX``; where both ends have so many values, the first is C.
+
+    Raises
+    ------
+    InputError
+        It is neither, or holds no numbers.
+    """
+    if image.dtype.kind not in "buif":
+        raise InputError("image", f"has dtype {image.dtype}", "give integers or floats")
+    if image.ndim == 2:
+        return image[None]
+    if image.ndim == 3 and image.shape[0] == channels:
+        return image
+    if image.ndim == 3 and image.shape[-1] == channels:
+        return np.moveaxis(image, -1, 0)
+    if image.ndim == 3 and image.shape[0] == 1:
+        return image
+    raise InputError(
+        "image",
+        f"has shape {image.shape}, expected YX, or CYX or YXC with {channels} channels",
+        "move or pick its axes",
+    )
 
 
 def fit_channels(image_cyx: NDArray[Any], channels: int) -> NDArray[Any]:

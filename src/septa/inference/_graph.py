@@ -51,17 +51,20 @@ def framed(net: Net, run: Run) -> Run:
     """Pads images as the net does for itself, so that ``run`` gets sizes of its grid; crops logits, tells of memory."""
 
     def inner(image_cyx: NDArray[np.float32]) -> NDArray[np.float32]:
-        _, height, width = image_cyx.shape
-        size = [net.output_size(side) for side in (height, width)]
-        behind = (0, 0)
-        if not net.margin:
-            full = net.padded_size(height, width)
-            behind = full[0] - height, full[1] - width
+        height, width = (net.output_size(side) for side in image_cyx.shape[1:])
         with memory_told(image_cyx.shape):
-            grown_cyx = np.pad(image_cyx, ((0, 0), *((0, more) for more in behind)), "edge")
-            return np.ascontiguousarray(run(grown_cyx)[:, : size[0], : size[1]])
+            return np.ascontiguousarray(run(on_grid(net, image_cyx))[:, :height, :width])
 
     return inner
+
+
+def on_grid(net: Net, image_cyx: NDArray[np.float32]) -> NDArray[np.float32]:
+    """An image as the net pads it for itself, its edge repeated below and to the right."""
+    if net.margin:
+        return image_cyx
+    size = image_cyx.shape[1:]
+    behind = [(0, full - side) for side, full in zip(size, net.padded_size(*size), strict=True)]
+    return np.pad(image_cyx, ((0, 0), *behind), "edge")
 
 
 @contextmanager

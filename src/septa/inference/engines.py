@@ -16,6 +16,7 @@ from torch import nn
 from septa.errors import InputError
 from septa.inference._fold import PARITY, folded
 from septa.inference._graph import framed, graph_of, memory_told, probe_for
+from septa.inference.int8 import Int8
 
 Engine = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """Takes a normalised image ``CYX`` float32, returns logits ``KYX`` float32: of the same size, or less a valid net's
@@ -24,6 +25,8 @@ margin on each side. Not for two threads at once."""
 ENGINES = ("auto", "torch", "openvino", "onnxruntime")
 _EXTRAS = {"openvino": "openvino", "onnxruntime": "onnx"}
 """Engines beside torch, the usually faster first, and the extra that brings each."""
+_INTEGERS = "openvino"
+"""The engine that executes nets in 8-bit integers."""
 _NEEDS = ("onnx",)
 """What writes the graph that they read."""
 _TRIAL = 256
@@ -38,6 +41,7 @@ def make_engine(
     name: str = "torch",
     *,
     key: str = "",
+    int8: Int8 | None = None,
     tell: Callable[[str], None] | None = None,
 ) -> Engine:
     """What executes ``net``.
@@ -53,6 +57,8 @@ def make_engine(
         logits are torch's within `PARITY` of the largest.
     key
         Tells the net's weights and settings from all others; its graph is then kept in the user's cache folder.
+    int8
+        The net in 8-bit integers, which ``openvino`` and ``auto`` execute on the CPU instead of the net.
     tell
         Is told which engine ``auto`` takes and why, a line; standard error when not given.
 
@@ -68,13 +74,18 @@ def make_engine(
         raise InputError(f"--engine {name}", "is not known", f"use {', '.join(ENGINES[:-1])} or {ENGINES[-1]}")
     if name == "torch" or (name == "auto" and device.type != "cpu"):
         return torch_engine(net, device)
-    if name == "auto":
+    if name == "auto" and (int8 is None or _lacking(_INTEGERS)):
         return _first_tile_decides(net, key, tell or _to_stderr)
+    if name == "auto":
+        (tell or _to_stderr)(f"engine: {_INTEGERS}, which executes this model in 8-bit integers")
+        name = _INTEGERS
     if device.type != "cpu":
         raise InputError(f"--engine {name}", f"runs on the CPU, not on {device.type}", "give --engine torch")
     if lacking := _lacking(name):
         remedy = f"pip install 'septa[{_EXTRAS[name]}]', or give --engine torch"
         raise InputError(f"--engine {name}", f"{lacking} is not installed", remedy)
+    if int8 is not None and name == _INTEGERS:
+        return int8.engine(net)
     return graph_engine(net, name, graph_of(net, key))
 
 

@@ -1,0 +1,159 @@
+"""A net in 8-bit integers: what OpenVINO executes of it, and how that is made (NNCF's post-training quantisation).
+
+Weights get a scale for each channel, activations one for each tensor, found on sample images; see Jacob et al. 2018,
+Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from septa.errors import InputError
+from septa.inference._graph import Run, framed, graph_of, on_grid
+from septa.inference._openvino import library, load
+
+Image = NDArray[np.float32]
+_TYPES = ("Convolution", "GroupConvolution", "ConvolutionBackpropData")
+_NEEDS = ("openvino", "onnx", "nncf")
+_PARTS = ("int8.graph", "int8.weights")
+_LOOKED_AT = 8
+"""Images on which layers are compared."""
+
+
+@dataclass(frozen=True)
+class Int8:
+    """A net in 8-bit integers, as OpenVINO reads it.
+
+    Attributes
+    ----------
+    graph, weights
+        OpenVINO's XML and the constants that it points into.
+    floats
+        Names of the layers that compute in float32.
+    layers
+        Number of all layers that could compute in integers: the convolutions.
+    """
+
+    graph: bytes
+    weights: bytes
+    floats: tuple[str, ...]
+    layers: int
+
+    def engine(self, net: Any, threads: int | None = None) -> Run:
+        """Execute it on so many threads, torch's when not given; ``net`` is only asked for its sizes.
+
+        The result does not depend on how an image is cut into tiles: sums of integers have no order.
+        """
+        return framed(net, load(self.graph, threads or torch.get_num_threads(), self.weights))
+
+    def to_json(self) -> dict[str, Any]:
+        """What of it goes into the header of a model file; the rest are `tensors`."""
+        return {"floats": list(self.floats), "layers": self.layers}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Its bytes, under names that no weight of a net has."""
+        parts = zip(_PARTS, (self.graph, self.weights), strict=True)
+        return {name: torch.frombuffer(bytearray(part), dtype=torch.uint8) for name, part in parts}
+
+    @classmethod
+    def taken(cls, about: dict[str, Any], tensors: dict[str, Tensor]) -> Int8:
+        """What `to_json` and `tensors` gave; its tensors are taken out of the others.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            It is not that.
+        """
+        graph, weights = (tensors.pop(name).numpy().tobytes() for name in _PARTS)
+        return cls(graph, weights, tuple(map(str, about["floats"])), int(about["layers"]))
+
+
+class Quantizer:
+    """Makes integer versions of one net.
+
+    Parameters
+    ----------
+    net
+        As `septa.nets.UNet`.
+    images
+        Normalised sample images ``CYX`` float32, from which the ranges of activations are taken. Of equal size, and not
+        large: all activations of one are in memory at once.
+
+    Raises
+    ------
+    InputError
+        A package is not installed, or the net cannot be written as a graph.
+    """
+
+    def __init__(self, net: Any, images: Sequence[Image]) -> None:
+        if lacking := next((name for name in _NEEDS if find_spec(name) is None), None):
+            raise InputError("quantize", f"{lacking} is not installed", "pip install 'septa[openvino]'")
+        self._net = net
+        self._images = [on_grid(self._net, image_cyx)[None] for image_cyx in images]
+        self._model = library().Core().read_model(graph_of(net))
+        ops = [op for op in self._model.get_ordered_ops() if op.get_type_name() in _TYPES]
+        self._names = {_readable(op, number): op.get_friendly_name() for number, op in enumerate(ops)}
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the convolutions, in the order in which they run."""
+        return tuple(self._names)
+
+    def make(self, floats: Sequence[str] = ()) -> Int8:
+        """The net in integers but for some layers."""
+        with TemporaryDirectory() as folder:
+            graph, weights = Path(folder, "net.xml"), Path(folder, "net.bin")
+            library().serialize(self._quantized(floats), graph, weights)
+            return Int8(graph.read_bytes(), weights.read_bytes(), tuple(floats), len(self._names))
+
+    def ranked(self, floats: Sequence[str] = (), progress: Callable[[int, int], None] | None = None) -> list[str]:
+        """All other layers, that which harms the logits most first.
+
+        A layer is judged by what is left of the error (root mean square over logits) when it alone computes in
+        float32 beside ``floats``.
+        """
+        exact = load(graph_of(self._net), torch.get_num_threads())
+        images = [image_bcyx[0] for image_bcyx in self._images[:_LOOKED_AT]]
+        expected = [exact(image_cyx) for image_cyx in images]
+        open_layers, errors = [name for name in self._names if name not in floats], {}
+        for number, name in enumerate(open_layers):
+            made = self.make([*floats, name])
+            run = load(made.graph, torch.get_num_threads(), made.weights)
+            errors[name] = sum(
+                float(np.square(run(image_cyx) - logits_kyx).mean())
+                for image_cyx, logits_kyx in zip(images, expected, strict=True)
+            )
+            if progress is not None:
+                progress(number + 1, len(open_layers))
+        return sorted(open_layers, key=lambda name: errors[name])
+
+    def _quantized(self, floats: Sequence[str]) -> Any:
+        with redirect_stdout(io.StringIO()):  # its progress bars
+            import nncf
+
+            nncf.set_log_level(logging.ERROR)
+            scope = nncf.IgnoredScope(names=[self._names[name] for name in floats])
+            data = nncf.Dataset(self._images)
+            return nncf.quantize(self._model, data, subset_size=len(self._images), ignored_scope=scope)
+
+
+def _readable(op: Any, number: int) -> str:
+    """A name that is the same each time: OpenVINO numbers what has none."""
+    name = op.get_friendly_name()
+    if not name.startswith("/"):
+        return f"layer {number + 1}"
+    parts = [part for part in name.split("/") if part and part not in ("Conv", "WithoutBiases")]
+    return ".".join(part for part, after in zip(parts, [*parts[1:], ""]) if not after.startswith(f"{part}."))
