@@ -24,9 +24,8 @@ import tifffile
 from septa.errors import InputError, Interrupted
 from septa.images import store
 from septa.images.source import open_source
-from septa.images.store import BlockIndex
 from septa.streaming import Finished, Input, Request, Started, Step, hands, run, stream
-from septa.streaming.blocks import segment_block
+from septa.streaming.blocks import Scored, Worker, label_block
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -301,16 +300,17 @@ def test_interrupted_it_says_so_in_one_line(
     septa: Callable[..., Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    original, threads = segment_block, threading.active_count()
+    threads = threading.active_count()
 
-    def interrupt(worker: Any, index: BlockIndex, window: Any) -> None:
-        original(worker, index, window)
-        if index[2:] == (0, 1):
+    def interrupt(worker: Worker, scored: Scored) -> bool:
+        done = label_block(worker, scored)
+        if scored.index[2:] == (0, 1):
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(1)
+        return done
 
     with monkeypatch.context() as patch:
-        patch.setattr(hands, "segment_block", interrupt)
+        patch.setattr(hands, "label_block", interrupt)
         code, _, err = septa(*command(request_))
     assert code == 130
     assert err.count("\n") == 1
@@ -321,7 +321,7 @@ def test_interrupted_it_says_so_in_one_line(
     assert code == 0
     assert "2 of 4 blocks are done already" in out
     assert kit.files(request_.output) == undisturbed
-    monkeypatch.setattr(hands, "segment_block", interrupt)
+    monkeypatch.setattr(hands, "label_block", interrupt)
     with pytest.raises(Interrupted):
         list(stream(replace(request_, output=request_.output.with_name("q.ome.zarr"))))
 

@@ -104,7 +104,7 @@ def requests(
     given: StoreOptions,
     tile: int | None,
     device: str,
-    engine: str,
+    engine: str | None,
     probabilities: bool,
 ) -> list[Request]:
     """What to do for each input; a store takes one, a folder gets a store for each.
@@ -123,10 +123,9 @@ def requests(
     targets = {Path(path): output if alone else output / f"{_stem(Path(path))}.ome.zarr" for path in inputs}
     if len(set(targets.values())) < len(inputs):
         raise errors.InputError(output, "would get two stores of one name", "segment these images apart")
-    if given.workers is not None or given.cluster is not None:
-        if engine not in ("auto", "torch"):
-            raise errors.InputError(f"--engine {engine}", "does not run on a cluster yet", "give --engine torch")
-        engine = "torch"
+    if engine == "auto" and (given.workers is not None or given.cluster is not None):
+        problem = "may choose otherwise in each process, and their blocks would not fit"
+        raise errors.InputError("--engine auto", problem, "give torch, openvino or onnxruntime")
     memory, channels, region = parse_memory(given.memory), parse_channels(given.channels), parse_region(given.region)
     if given.workers is not None and memory is None:
         memory = usual_memory(given.workers)
@@ -237,6 +236,8 @@ def _summary(event: object) -> str:
     if event.segmented and event.seconds:
         speed = event.segmented / event.seconds
         parts.append(f"{event.segmented:.1f} segmented in {event.seconds:.1f} s, {speed:.2f} megapixels/s")
+        if event.net_seconds is not None:
+            parts.append(f"the net took {event.net_seconds / event.seconds:.0%} of it")
     if event.conflicts:
         parts.append(f"{event.conflicts} pixels between blocks differ, as this engine rounds differently by tile")
     return ", ".join(parts)

@@ -19,7 +19,7 @@ from septa import runtime
 from septa.errors import InputError, ResourceError, SeptaError
 from septa.images.store import BlockIndex
 from septa.model import Model
-from septa.streaming.blocks import Finish, Worker, finish_block, segment_block
+from septa.streaming.blocks import Build, Finish, Worker, build_block, finish_block, segment_block
 from septa.streaming.budget import fit, usual_memory
 from septa.streaming.plan import Asked, Input, Plan
 
@@ -168,6 +168,11 @@ def finish(key: str, block: Finish) -> Answer:
     return _answer(key, lambda worker: finish_block(worker.folder, worker.plan, block))
 
 
+def build(key: str, block: Build) -> Answer:
+    """`build_block` here."""
+    return _answer(key, lambda worker: build_block(block))
+
+
 def _answer(key: str, work: Callable[[Worker], Any]) -> Answer:
     place = _places.get(key)
     if place is None:
@@ -194,11 +199,10 @@ def _make(place: _Place) -> Worker:
         if Asked.of(source, job.input, job.model, *more) != asked:
             raise InputError(job.input.path, "is another image than the one that was planned for", _SHARED)
         memory = job.memory or usual_memory(place.peers)
-        budget = fit(model, source.dtype.itemsize, memory, margin=plan.margin, block=plan.block)
+        budget = fit(model, source.dtype.itemsize, memory, margin=plan.margin, block=plan.block, engine=asked.engine)
         tile = min(budget.tile, job.tile or budget.tile)
-        return Worker(
-            plan, model, source, model.engine(_device(job.device, place.number)), job.folder, tile, budget.free
-        )
+        engine = model.engine(_device(job.device, place.number), asked.engine)
+        return Worker(plan, model, source, engine, job.folder, tile, budget.free, budget.limit)
     except BaseException:
         source.close()
         raise

@@ -1,36 +1,36 @@
 """The two functions of a block. `segment_block` writes one file, which alone says that the block is done;
 `finish_block` turns that file into a block of the store. Both can be done again at any time, by any process.
+
+`segment_block` is `score_block`, in which the net works, and `label_block`, in which it does not: one of them can be
+done while another block is at the other.
 """
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from septa import sealed
-from septa.errors import InputError, ModelError, ResourceError
+from septa.errors import ResourceError
+from septa.images import store
 from septa.images.normalize import Normalization
 from septa.images.source import Source
-from septa.images.store import BlockIndex, StoreSpec, write_block
+from septa.images.store import BlockIndex, StoreSpec
 from septa.images.window import read_mirrored
-from septa.images.write import write_bytes
 from septa.inference.engines import Engine
 from septa.inference.predict import predict_tiles
 from septa.inference.tiling import Region, Tile, aligned, least_for, plan_for
 from septa.model import Model
-from septa.streaming.budget import megabytes, pixel_bytes, region_bytes, tile_within
-from septa.streaming.plan import KIND, Plan
+from septa.streaming.block_file import load_block, save_block
+from septa.streaming.budget import megabytes, pixel_bytes, region_bytes, tidy, tile_within
+from septa.streaming.plan import Plan
 from septa.tasks import pieces
 from septa.tasks.instances import Instances
-from septa.tasks.pieces import Facts
 
 Array = NDArray[Any]
 
@@ -40,7 +40,8 @@ class Worker:
     """What segments blocks: the model, the image, and how large tiles may be here.
 
     ``tile`` is halved when memory does not suffice, and stays so. ``free`` are the bytes for the arrays and activations
-    of a block; None: no limit.
+    of a block, ``limit`` those that the process may hold; None: no limit. ``net_seconds`` are those that the engine has
+    taken so far.
     """
 
     plan: Plan
@@ -50,6 +51,8 @@ class Worker:
     folder: Path
     tile: int
     free: int | None = None
+    limit: int | None = None
+    net_seconds: float = 0.0
 
     def window(self, index: BlockIndex, margin: int) -> Window:
         """Read what the net needs for a block."""
@@ -76,8 +79,18 @@ class Worker:
             y, x = core
             out_kyx[:, y.start - top : y.stop - top, x.start - left : x.stop - left] = logits_kyx
 
-        predict_tiles(self.engine, window.read, normalization, window.tiles, keep)
+        predict_tiles(self._timed, window.read, normalization, window.tiles, keep)
         return out_kyx
+
+    def _timed(self, image_cyx: NDArray[np.float32]) -> NDArray[np.float32]:
+        if self.limit is not None:
+            height, width = image_cyx.shape[1:]
+            tidy(self.limit, height * width * pixel_bytes(self.model, self.plan.asked.engine))
+        began = perf_counter()
+        try:
+            return self.engine(image_cyx)
+        finally:
+            self.net_seconds += perf_counter() - began
 
     def shrink(self) -> bool:
         """Halve the tile; False where it is the smallest already."""
@@ -143,6 +156,16 @@ class Window:
 
 
 @dataclass(frozen=True)
+class Scored:
+    """Raw scores of a block with its margin ``(K, Y, X)``, float32, and the region of the image that they are of."""
+
+    index: BlockIndex
+    margin: int
+    region: Region
+    logits_kyx: Array
+
+
+@dataclass(frozen=True)
 class Finish:
     """A block that is to be written into the store; ``numbers`` are the final ids of its objects."""
 
@@ -152,8 +175,23 @@ class Finish:
     numbers: NDArray[np.int64] | None
 
 
-def segment_block(worker: Worker, index: BlockIndex, window: Window | None = None) -> None:
-    """Segment one block and write its file.
+@dataclass(frozen=True)
+class Build:
+    """A block of a level of the pyramid that is to be made from the level below."""
+
+    store: Path
+    spec: StoreSpec
+    level: int
+    index: BlockIndex
+
+
+def segment_block(worker: Worker, index: BlockIndex, margin: int | None = None) -> None:
+    """Segment one block and write its file, with as wide a margin as it takes.
+
+    Parameters
+    ----------
+    margin
+        Pixels around the block to begin with; the plan's when not given.
 
     Raises
     ------
@@ -162,14 +200,38 @@ def segment_block(worker: Worker, index: BlockIndex, window: Window | None = Non
     ResourceError
         Memory or the disk do not suffice.
     """
-    plan, task = worker.plan, worker.model.task
-    margin = plan.margin if window is None else window.margin
+    margin = worker.plan.margin if margin is None else margin
+    while True:
+        if margin > worker.plan.margin:
+            worker.make_room(index, margin)
+        try:
+            if label_block(worker, score_block(worker, index, margin)):
+                return
+            margin *= 2
+        except MemoryError:
+            if not worker.shrink():
+                raise
+
+
+def score_block(worker: Worker, index: BlockIndex, margin: int, window: Window | None = None) -> Scored:
+    """Have the net score a block with a margin, in smaller tiles where memory does not suffice.
+
+    Parameters
+    ----------
+    window
+        Of this block and margin, if it was read already.
+
+    Raises
+    ------
+    InputError
+        The image cannot be read.
+    ResourceError, MemoryError
+        Memory does not suffice for the smallest tiles either.
+    """
     while True:
         try:
             window = window or worker.window(index, margin)
-            logits_kyx = worker.logits(index, window)
-            core = _inside(plan.core(index), window.region[0])
-            arrays = _labelled(worker, index, window.region, core, logits_kyx)
+            return Scored(index, margin, window.region, worker.logits(index, window))
         except (ResourceError, MemoryError) as error:
             if isinstance(error, ResourceError) and error.where != "memory":
                 raise
@@ -177,15 +239,28 @@ def segment_block(worker: Worker, index: BlockIndex, window: Window | None = Non
             tried, window = worker.tile if window is None else window.tile, None
             if tried <= worker.tile and not worker.shrink():
                 raise
-            continue
-        if arrays is not None:
-            break
-        margin, window = 2 * margin, None  # some object reaches further than the margin
-        worker.make_room(index, margin)
+
+
+def label_block(worker: Worker, scored: Scored) -> bool:
+    """Find what is in a block and write its file; False where an object reaches further than the margin.
+
+    Raises
+    ------
+    InputError
+        The file cannot be written.
+    ResourceError, MemoryError
+        Memory or the disk do not suffice.
+    """
+    plan, index, logits_kyx = worker.plan, scored.index, scored.logits_kyx
+    core = _inside(plan.core(index), scored.region[0])
+    arrays = _labelled(worker, index, scored.region, core, logits_kyx)
+    if arrays is None:
+        return False
     if plan.asked.probabilities:
-        probabilities_kyx = task.probabilities(logits_kyx[(slice(None), *core)])
+        probabilities_kyx = worker.model.task.probabilities(logits_kyx[(slice(None), *core)])
         arrays["probabilities"] = probabilities_kyx.astype(np.float16)
-    write_bytes(block_file(worker.folder, plan, index), _packed(plan, index, arrays))
+    save_block(worker.folder, plan, index, arrays)
+    return True
 
 
 def empty_block(folder: Path, plan: Plan, model: Model, index: BlockIndex) -> None:
@@ -207,7 +282,7 @@ def empty_block(folder: Path, plan: Plan, model: Model, index: BlockIndex) -> No
         certain_kyx = np.zeros((task.classes, bottom - top, right - left), np.float16)
         certain_kyx[: 0 if task.multilabel else 1] = 1
         arrays["probabilities"] = certain_kyx
-    write_bytes(block_file(folder, plan, index), _packed(plan, index, arrays))
+    save_block(folder, plan, index, arrays)
 
 
 def _labelled(
@@ -227,29 +302,6 @@ def _labelled(
     return None if block is None else block.to_arrays()
 
 
-def load_block(folder: Path, plan: Plan, index: BlockIndex) -> dict[str, Array] | None:
-    """What was written for a block; None where it is not done, or its file is damaged."""
-    path = block_file(folder, plan, index)
-    try:
-        header, tensors = sealed.unpack(path.read_bytes(), KIND, path)
-        if header["block"] != list(index) or header["plan"] != plan.digest:
-            return None
-        return {name: _unpacked(header["arrays"][name], tensor.numpy()) for name, tensor in tensors.items()}
-    except (OSError, ModelError, KeyError, TypeError, ValueError, zlib.error):
-        return None
-
-
-def load_facts(folder: Path, plan: Plan, index: BlockIndex) -> Facts:
-    """What the merge must know of a block that is done.
-
-    Raises
-    ------
-    InputError
-        It is not, or no longer.
-    """
-    return Facts.from_arrays(_done(folder, plan, index))
-
-
 def finish_block(folder: Path, plan: Plan, block: Finish) -> list[str]:
     """Write the block's images into the store, with the final ids; returns their digests.
 
@@ -260,48 +312,20 @@ def finish_block(folder: Path, plan: Plan, block: Finish) -> list[str]:
     ResourceError
         The disk is full.
     """
-    arrays = _done(folder, plan, block.index)
-    labels = arrays["labels_yx"]
+    soft = ["probabilities"] if plan.asked.probabilities else []
+    labels, *more = load_block(folder, plan, block.index, ["labels_yx", *soft]).values()
     if block.numbers is not None:
         labels = pieces.finish_block(labels, block.numbers, block.specs[0].dtype)
     planes = labels if labels.ndim == 3 else labels[None]
-    found = [*planes, *([arrays["probabilities"]] if plan.asked.probabilities else [])]
     return [
-        write_block(block.store, spec, 0, block.index, np.ascontiguousarray(part, spec.dtype))
-        for spec, part in zip(block.specs, found, strict=True)
+        store.write_block(block.store, spec, 0, block.index, np.ascontiguousarray(part, spec.dtype))
+        for spec, part in zip(block.specs, [*planes, *more], strict=True)
     ]
 
 
-def block_file(folder: Path, plan: Plan, index: BlockIndex) -> Path:
-    """Where the result of a block is kept until the store is finished; not more than 1000 in one folder."""
-    number = int(np.ravel_multi_index(index, plan.grid))
-    return folder / "blocks" / f"{number // 1000:05d}" / f"{number:08d}.block"
-
-
-def _done(folder: Path, plan: Plan, index: BlockIndex) -> dict[str, Array]:
-    arrays = load_block(folder, plan, index)
-    if arrays is None:
-        path = block_file(folder, plan, index)
-        raise InputError(path, "was damaged or removed while the store was written", "run the same command again")
-    return arrays
-
-
-def _packed(plan: Plan, index: BlockIndex, arrays: Mapping[str, Array]) -> bytes:
-    about = {name: {"dtype": array.dtype.name, "shape": list(array.shape)} for name, array in arrays.items()}
-    tensors = {}
-    for name, array in arrays.items():
-        squeezed = zlib.compress(np.ascontiguousarray(array).tobytes(), 1)
-        tensors[name] = torch.frombuffer(bytearray(squeezed), dtype=torch.uint8)
-    return sealed.pack(KIND, {"block": list(index), "plan": plan.digest, "arrays": about}, tensors)
-
-
-def _unpacked(about: Mapping[str, Any], squeezed: Array) -> Array:
-    shape, dtype = tuple(int(side) for side in about["shape"]), np.dtype(about["dtype"])
-    size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-    data = zlib.decompressobj().decompress(squeezed.tobytes(), size + 1)
-    if len(data) != size:
-        raise ValueError(f"{len(data)} bytes are not {dtype} {shape}")
-    return np.frombuffer(data, dtype).reshape(shape)
+def build_block(block: Build) -> str:
+    """Write one block of a level of the pyramid; returns its digest. Errors as for `finish_block`."""
+    return store.build_block(block.store, block.spec, block.level, block.index)
 
 
 def _grown(core: Region, margin: int, size: tuple[int, int]) -> Region:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 import resource
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,14 +35,15 @@ _OBJECTS = 72
 
 @dataclass(frozen=True)
 class Budget:
-    """Sides of blocks and tiles in pixels, the bytes that the process is expected to hold at most, and those that are
-    free for the arrays and activations of a block.
+    """Sides of blocks and tiles in pixels, the bytes that the process is expected to hold at most, those that are free
+    for the arrays and activations of a block, and those that it may hold.
     """
 
     block: int
     tile: int
     expected: int
     free: int
+    limit: int
 
 
 def resident() -> int:
@@ -54,6 +57,24 @@ def resident() -> int:
         pass
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def tidy(limit: int, needed: int) -> None:
+    """Give freed memory back to the system if what is needed next might not fit into a limit otherwise.
+
+    What one pass frees is kept for the next, which spares it page faults; but as arrays of many sizes come and go it
+    falls into pieces, and the process grows although much of what it holds is free.
+
+    Parameters
+    ----------
+    limit
+        Bytes that the process may hold.
+    needed
+        Bytes that it is about to take.
+    """
+    if resident() + needed > limit:
+        with suppress(OSError, AttributeError):  # another libc
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def usual_memory(processes: int = 1) -> int:
@@ -96,7 +117,7 @@ def fit(
             continue
         if room >= least**2 * pixel:
             tile = _tile(model, room, side + 2 * (margin + 1), pixel)
-            return Budget(side, tile, memory - room + tile**2 * pixel, free)
+            return Budget(side, tile, memory - room + tile**2 * pixel, free, memory)
     needed = memory - free + arrays + least**2 * pixel
     problem = f"is too little: this net needs {megabytes(needed)} MB even in the smallest blocks"
     raise ResourceError(f"--memory {megabytes(memory)}MB", problem, f"give at least {megabytes(needed)}MB")
@@ -115,17 +136,26 @@ def pixel_bytes(model: Model, engine: str) -> int:
 
 
 def block_bytes(model: Model, itemsize: int, side: int, margin: int) -> int:
-    """Bytes of the arrays of one block: image windows (one is read ahead), logits, probabilities, objects."""
+    """Bytes of the arrays of the blocks in flight: `region_bytes` of one, and the logits of the next."""
     wide = side + 2 * (margin + 1)
-    return region_bytes(model, itemsize, wide, wide)
+    return region_bytes(model, itemsize, wide, wide) + 4 * wide**2 * model.net.out_channels
 
 
 def region_bytes(model: Model, itemsize: int, height: int, width: int) -> int:
-    """As `block_bytes`, of a region that is segmented at once."""
+    """Bytes of the arrays of a region that is segmented at once: image windows (one is read ahead), logits,
+    probabilities, objects.
+    """
     context = 2 * (model.net.halo or model.net.margin)
     objects = _OBJECTS if isinstance(model.task, Instances) else 8
     image = 2 * (height + context) * (width + context) * model.channels * itemsize
     return image + height * width * (12 * max(2, model.net.out_channels) + objects)
+
+
+def store_bytes(model: Model, side: int) -> int:
+    """Bytes that it takes to write a block into the store: labels of a block file and of the store, their copies while
+    they are compressed, and so of probabilities.
+    """
+    return side**2 * (48 + 8 * model.task.classes)
 
 
 def tile_within(model: Model, itemsize: int, height: int, width: int, free: int, engine: str) -> int:

@@ -29,7 +29,7 @@ from septa import runtime
 from septa.errors import InputError, ModelError, ResourceError, SeptaError
 from septa.images.store import BlockIndex
 from septa.model import Model
-from septa.streaming.blocks import Finish, Worker
+from septa.streaming.blocks import Build, Finish, Worker
 from septa.streaming.events import Request
 
 if TYPE_CHECKING:
@@ -161,24 +161,36 @@ class Hands:
         self._cluster, self._job = cluster, job
 
     def segment(self, indices: list[BlockIndex]) -> Iterator[BlockIndex]:
-        """As `septa.streaming.run.Hands.segment`."""
+        """As `septa.streaming.hands.Hands.segment`."""
         from septa.streaming import _workers
 
         for index, _ in self._each(_workers.segment, ((index, index) for index in indices)):
             yield index
 
-    def finish(self, blocks: Iterable[Finish]) -> Iterator[tuple[BlockIndex, list[str]]]:
-        """As `septa.streaming.run.Hands.finish`."""
+    def finish(self, blocks: Iterable[Finish]) -> Iterator[tuple[Finish, list[str]]]:
+        """As `septa.streaming.hands.Hands.finish`."""
         from septa.streaming import _workers
 
         there = ((block.index, replace(block, store=block.store.resolve())) for block in blocks)
-        yield from self._each(_workers.finish, there)
+        return self._each(_workers.finish, there)
+
+    def build(self, blocks: Iterable[Build]) -> Iterator[tuple[Build, str]]:
+        """As `septa.streaming.hands.Hands.build`."""
+        from septa.streaming import _workers
+
+        there = ((block.index, replace(block, store=block.store.resolve())) for block in blocks)
+        return self._each(_workers.build, there)
+
+    def close(self) -> None:
+        """As `septa.streaming.hands.Hands.close`."""
         self._cluster.forget(self._job.key)
 
     def _each(
         self, function: Callable[..., Answer], blocks: Iterable[tuple[BlockIndex, Any]]
-    ) -> Iterator[tuple[BlockIndex, Any]]:
-        """Do all of the blocks, and those that fail again, never more than `_AHEAD` for each worker at once."""
+    ) -> Iterator[tuple[Any, Any]]:
+        """Do something for all of the blocks, and for those that fail again, never more than `_AHEAD` for each worker
+        at once; tells each that is done, with its answer.
+        """
         client, waiting, done = self._cluster.client, iter(blocks), SimpleQueue[Any]()
         running: dict[str, tuple[Any, BlockIndex, Any, int]] = {}
 
@@ -198,7 +210,7 @@ class Hands:
                 _, index, what, tries = running.pop(future.key)
                 answer = self._answer(future)
                 if answer.fault is None:
-                    yield index, answer.value
+                    yield what, answer.value
                 elif tries < _TRIES:
                     start(index, what, tries + 1)
                 else:

@@ -15,7 +15,7 @@ class Request:
     """What is to be done, and with what.
 
     ``memory`` is in bytes; ``output`` ends in ``.zarr``, ``.tif`` or ``.tiff``; ``name`` is that of the label image,
-    the model's file name when None.
+    the model's file name when None; ``engine`` is the model's own when None.
     """
 
     model: Path
@@ -28,7 +28,7 @@ class Request:
     probabilities: bool = False
     skip_empty: bool = False
     overwrite: bool = False
-    engine: str = "torch"
+    engine: str | None = None
 
 
 @dataclass(frozen=True)
@@ -54,15 +54,33 @@ class Step:
 
 @dataclass(frozen=True)
 class Finished:
-    """The last event; ``objects`` is None where pixels are labelled, ``seconds`` are those of this run's net.
+    """The last event.
 
-    ``conflicts`` are pixels on lines between blocks that two blocks see differently, which no exact engine leaves.
+    Attributes
+    ----------
+    output, megapixels
+        What was written; its size.
+    segmented
+        Megapixels that this run has segmented; the others were done or are skipped.
+    seconds
+        Of all of this run, from the model's file to the last byte of the output.
+    net_seconds
+        Of these, those in which the net was at work; None where other processes have done it.
+    objects
+        Number of objects; None where pixels are labelled.
+    skipped
+        Share of the pixels that lie in blocks passed over as empty.
+    again
+        Whether all was done before this run, which then has done nothing.
+    conflicts
+        Pixels on lines between blocks that two blocks see differently, which no exact engine leaves.
     """
 
     output: Path
     megapixels: float
     segmented: float
     seconds: float
+    net_seconds: float | None
     objects: int | None
     skipped: float
     again: bool = False

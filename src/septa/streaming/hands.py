@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Protocol
+from typing import Protocol, TypeVar
+
+import torch
 
 from septa.images.store import BlockIndex
-from septa.streaming.blocks import Finish, Window, Worker, finish_block, segment_block
+from septa.streaming.blocks import (
+    Build,
+    Finish,
+    Window,
+    Worker,
+    build_block,
+    finish_block,
+    label_block,
+    score_block,
+    segment_block,
+)
+from septa.streaming.budget import store_bytes
 from septa.streaming.events import Request
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class Hands(Protocol):
@@ -18,8 +35,16 @@ class Hands(Protocol):
         """Segment blocks, in any order, telling each that is done."""
         ...
 
-    def finish(self, blocks: Iterable[Finish]) -> Iterator[tuple[BlockIndex, list[str]]]:
-        """Write blocks into the store, telling each with its digests."""
+    def finish(self, blocks: Iterable[Finish]) -> Iterator[tuple[Finish, list[str]]]:
+        """Write blocks into the store, in any order, telling each with its digests."""
+        ...
+
+    def build(self, blocks: Iterable[Build]) -> Iterator[tuple[Build, str]]:
+        """Write blocks of one level of the pyramid, in any order, telling each with its digest."""
+        ...
+
+    def close(self) -> None:
+        """The run is done."""
         ...
 
 
@@ -28,25 +53,67 @@ MakeHands = Callable[[Request, Worker], Hands]
 
 
 class Local:
-    """This process: the next window is read while the net is at work on one."""
+    """This process. While the net is at one block, the next one is read, and what it has scored before is labelled."""
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
 
     def segment(self, indices: list[BlockIndex]) -> Iterator[BlockIndex]:
-        """As `Hands.segment`."""
+        """As `Hands.segment`; blocks whose objects reach further than the margin come last, one at a time."""
         worker, margin = self._worker, self._worker.plan.margin
-        with ThreadPoolExecutor(1) as reader:
+        again: list[tuple[BlockIndex, int]] = []
+
+        def ended(index: BlockIndex, labelled: Future[bool]) -> Iterator[BlockIndex]:
+            try:
+                if labelled.result():
+                    yield index
+                else:
+                    again.append((index, 2 * margin))
+            except MemoryError:  # there is more of it when no other block is in flight
+                again.append((index, margin))
+
+        with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as labeller:
             ahead: Future[Window] | None = None
+            behind: tuple[BlockIndex, Future[bool]] | None = None
             for number, index in enumerate(indices):
-                window = ahead.result() if ahead is not None else worker.window(index, margin)
+                window = worker.window(index, margin) if ahead is None else ahead.result()
                 following = indices[number + 1 : number + 2]
                 ahead = reader.submit(worker.window, following[0], margin) if following else None
-                segment_block(worker, index, window)
-                yield index
+                scored = score_block(worker, index, margin, window)
+                del window
+                if behind is not None:
+                    yield from ended(*behind)
+                behind = index, labeller.submit(label_block, worker, scored)
+                del scored
+            if behind is not None:
+                yield from ended(*behind)
+        for index, wider in again:
+            segment_block(worker, index, wider)
+            yield index
 
-    def finish(self, blocks: Iterable[Finish]) -> Iterator[tuple[BlockIndex, list[str]]]:
+    def finish(self, blocks: Iterable[Finish]) -> Iterator[tuple[Finish, list[str]]]:
         """As `Hands.finish`."""
-        for block in blocks:
-            worker = self._worker
-            yield block.index, finish_block(worker.folder, worker.plan, block)
+        worker = self._worker
+        return self._spread(lambda block: finish_block(worker.folder, worker.plan, block), blocks)
+
+    def build(self, blocks: Iterable[Build]) -> Iterator[tuple[Build, str]]:
+        """As `Hands.build`."""
+        return self._spread(build_block, blocks)
+
+    def close(self) -> None:
+        """As `Hands.close`."""
+
+    def _spread(self, work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[tuple[Item, Result]]:
+        """Do items in as many threads as the net has, or fewer where the memory asks for that."""
+        threads, free = torch.get_num_threads(), self._worker.free
+        if free is not None:
+            threads = max(1, min(threads, free // store_bytes(self._worker.model, self._worker.plan.block)))
+        running: deque[tuple[Item, Future[Result]]] = deque()
+        with ThreadPoolExecutor(threads) as pool:
+            for item in items:
+                running.append((item, pool.submit(work, item)))
+                if len(running) > threads:
+                    done, future = running.popleft()
+                    yield done, future.result()
+            for done, future in running:
+                yield done, future.result()

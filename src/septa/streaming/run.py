@@ -27,7 +27,8 @@ from septa.images.store import StoreSpec
 from septa.images.write import write_text
 from septa.inference.tiling import least_for
 from septa.model import Model
-from septa.streaming.blocks import Finish, Worker, empty_block, load_block, load_facts
+from septa.streaming.block_file import is_done, load_facts
+from septa.streaming.blocks import Build, Finish, Worker, empty_block
 from septa.streaming.budget import Budget, fit, usual_memory
 from septa.streaming.events import Event, Finished, Request, Started, Step
 from septa.streaming.hands import Hands, Local, MakeHands
@@ -64,6 +65,7 @@ def stream(request: Request, hands: MakeHands | None = None) -> Iterator[Event]:
     Interrupted
         Ctrl-C; the same request goes on.
     """
+    began = time.monotonic()
     data = Model.read(request.model)
     model, digest = Model.from_bytes(data, request.model), hashlib.sha256(data).hexdigest()
     del data
@@ -71,18 +73,20 @@ def stream(request: Request, hands: MakeHands | None = None) -> Iterator[Event]:
     folder = work_folder(request.output)
     try:
         with request.input.open() as source:
+            device = "cpu" if hands else request.device
+            name = request.engine or model.own_engine(device)
             asked = Asked.of(
-                source, request.input, digest, request.engine, _name(request), request.probabilities, request.skip_empty
+                source, request.input, digest, name, _name(request), request.probabilities, request.skip_empty
             )
             if _is_finished(request, asked, folder):
-                yield Finished(request.output, 0.0, 0.0, 0.0, None, 0.0, again=True)
+                yield Finished(request.output, 0.0, 0.0, 0.0, None, None, 0.0, again=True)
                 return
-            engine = model.engine("cpu" if hands else request.device, request.engine)
+            engine = model.engine(device, name)
             plan, budget, notes = _plan(request, asked, source, model, folder)
             tile = min(budget.tile, request.tile or budget.tile)
-            worker = Worker(plan, model, source, engine, folder, tile, budget.free)
+            worker = Worker(plan, model, source, engine, folder, tile, budget.free, budget.limit)
             doing: Hands = hands(request, worker) if hands else Local(worker)
-            yield from _stream(request, worker, budget, (*notes, *_limits(model)), doing)
+            yield from _stream(request, worker, budget, (*notes, *_limits(model)), doing, began)
     except KeyboardInterrupt:
         kept = f"was interrupted; what is done is kept in {folder}"
         raise Interrupted(request.output, kept, "run the same command again to go on", signal.SIGINT) from None
@@ -93,25 +97,28 @@ def work_folder(output: Path) -> Path:
     return output.with_name(f"{output.name}.work")
 
 
-def _stream(request: Request, worker: Worker, budget: Budget, notes: tuple[str, ...], hands: Hands) -> Iterator[Event]:
+def _stream(
+    request: Request, worker: Worker, budget: Budget, notes: tuple[str, ...], hands: Hands, began: float
+) -> Iterator[Event]:
     plan, model, folder = worker.plan, worker.model, worker.folder
     every = list(plan.blocks())
-    todo = [index for index in every if load_block(folder, plan, index) is None]
+    todo = [index for index in every if not is_done(folder, plan, index)]
     yield Started(plan, budget, model, len(every), len(every) - len(todo), notes)
     for index in worker.skipped.intersection(todo):
         empty_block(folder, plan, model, index)
     todo = [index for index in todo if index not in worker.skipped]
-    began, total, done = time.monotonic(), plan.megapixels(every), plan.megapixels(every) - plan.megapixels(todo)
+    total, done = plan.megapixels(every), plan.megapixels(every) - plan.megapixels(todo)
     for index in hands.segment(todo):
         done += plan.megapixels([index])
         yield Step("segmenting", done, total)
-    seconds = time.monotonic() - began
     merged = _merge(plan, model, folder)
     objects = None if merged is None else sum(part.count for part in merged.values())
     yield from _write(hands, worker, plan.specs(model, _label_type(model, objects)), merged, request.output)
+    hands.close()
     shutil.rmtree(folder, ignore_errors=True)  # what a file system keeps for now is removed the next time
     yield Finished(
-        request.output, total, plan.megapixels(todo), seconds, objects, plan.megapixels(plan.skipped) / total,
+        request.output, total, plan.megapixels(todo), time.monotonic() - began,
+        worker.net_seconds if isinstance(hands, Local) else None, objects, plan.megapixels(plan.skipped) / total,
         conflicts=0 if merged is None else sum(part.conflicts for part in merged.values()),
     )  # fmt: skip
 
@@ -278,17 +285,17 @@ def _write(hands: Hands, worker: Worker, specs: list[StoreSpec], merged: Planes 
             numbers = None if merged is None else merged[index[0], index[1]].numbers(index[2], index[3])
             yield Finish(target, tuple(specs), index, numbers)
 
-    for index, digests in hands.finish(finishes()):
+    for block, digests in hands.finish(finishes()):
         for spec, digest in zip(specs, digests, strict=True):
-            ledger.add(spec, 0, index, digest)
-        done += base[index]
+            ledger.add(spec, 0, block.index, digest)
+        done += base[block.index]
         yield Step("writing", done, len(every))
     for level in range(1, max(len(spec.levels) for spec in specs)):
-        for spec, at, index in missing:
-            if at == level:
-                ledger.add(spec, level, index, store.build_block(target, spec, level, index))
-                done += 1
-                yield Step("writing", done, len(every))
+        builds = [Build(target, spec, at, index) for spec, at, index in missing if at == level]
+        for build, digest in hands.build(builds):
+            ledger.add(build.spec, level, build.index, digest)
+            done += 1
+            yield Step("writing", done, len(every))
     store.finish(target, specs)
     if tiff:
         store.write_tiff(output, target, specs[0])
