@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
-_KEEP_BYTES = 2**31 - 1
+_NEVER = -1  # an int holds no threshold above 2 GiB, which trainings exceed
 
 
 def prepare() -> bool:
@@ -36,7 +36,7 @@ def prepare() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):  # another libc
         return False
-    return bool(mallopt(_M_MMAP_MAX, 0) and mallopt(_M_TRIM_THRESHOLD, _KEEP_BYTES))
+    return bool(mallopt(_M_MMAP_MAX, 0) and mallopt(_M_TRIM_THRESHOLD, _NEVER))
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from septa.model import Model, build_net
 from septa.recipe import Recipe, differences
 from septa.runtime import Machine
 from septa.tasks.semantic import Semantic
-from septa.training.automatic import Choice, choose, resolve_amp
+from septa.training.automatic import Choice, choose, choose_workers, resolve_amp
 from septa.training.plan import Request, plan_recipe
 from septa.training.run import train
 
@@ -62,6 +62,23 @@ def test_choices_fit_together(size: tuple[int, int], machine: Machine, monkeypat
     assert 1 <= (recipe.training.workers or 1) <= machine.cores
     assert recipe.training.amp != "auto"
     assert recipe.data.channels == 1
+
+
+@pytest.mark.parametrize(
+    ("cores", "device", "workers"),
+    [
+        (1, "cpu", 1),
+        (15, "cpu", 1),
+        (16, "cpu", 2),
+        (512, "cpu", 12),
+        (1, "cuda", 1),
+        (8, "cuda:1", 7),
+        (64, "mps", 12),
+    ],
+)
+def test_threads_for_samples_follow_the_cores(cores: int, device: str, workers: int) -> None:
+    machine = Machine(cores, 2**33, device)
+    assert choose_workers(machine)[0] == workers
 
 
 @pytest.mark.parametrize("size", [(64, 64), (513, 700)])

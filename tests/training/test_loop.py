@@ -256,20 +256,61 @@ def assert_all_finite(folder: Path) -> int:
     return len(states)
 
 
-def test_a_loss_that_is_not_finite_names_the_images_and_saves_nothing(bench: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("checkpoint_every", [1, 1000])
+@pytest.mark.parametrize("spoiled", ["the loss", "the gradient"])
+def test_what_is_not_finite_names_the_images_and_saves_nothing(
+    spoiled: str, checkpoint_every: int, bench: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Steps are looked at before a state is saved, or only some steps later: the first bad one is named either way."""
+    bench = bench(f"training.checkpoint_every={checkpoint_every}", "training.validations=1")
+    job, state, plain = bench.job(tmp_path), bench.state(), loop._loss
+
+    def spoil(*given: Any, **more: Any) -> torch.Tensor:
+        loss = plain(*given, **more)
+        if state.step != 3:
+            return loss
+        if spoiled == "the loss":
+            return loss * math.nan
+        parameter = state.net.head.weight
+        return loss + (parameter - parameter.detach()).abs().sqrt().sum()  # 0, with an infinite slope
+
+    monkeypatch.setattr(loop, "_loss", spoil)
+    with pytest.raises(SeptaError, match=f"^step 4: {spoiled} became NaN or Inf") as error:
+        for _ in fit(job, state):
+            pass
+    names = ", ".join(dict.fromkeys(job.sampler.sample(number).name for number in (6, 7)))
+    assert f"a batch from {names}. " in str(error.value)
+    assert Checkpoints(tmp_path).newest()[0]["step"] == (3 if checkpoint_every == 1 else 0)
+    assert assert_all_finite(tmp_path) > 0
+
+
+def test_a_training_that_diverges_ends_with_an_error(bench: Any, tmp_path: Path) -> None:
     bench = bench(
         "training.lr=1e30", "training.optimizer=sgd", "training.clip=0", "training.checkpoint_every=1", "net.norm=none"
     )
-    state = bench.state()
-    with pytest.raises(SeptaError, match="became NaN or Inf with a batch from im") as error:
-        for _ in fit(bench.job(tmp_path), state):
-            pass
-    numbers = range(2 * state.step, 2 * state.step + 2)
-    sampler = bench.job(tmp_path).sampler
-    names = ", ".join(dict.fromkeys(sampler.sample(number).name for number in numbers))
-    assert str(error.value).startswith(f"step {state.step + 1}: ")
-    assert f"a batch from {names}. " in str(error.value)
+    with pytest.raises(SeptaError, match="became NaN or Inf with a batch from im"):
+        bench.run(tmp_path)
     assert assert_all_finite(tmp_path) > 0
+
+
+def test_numbers_are_read_only_where_something_is_told_or_saved(
+    bench: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPU is waited for whenever a number is read."""
+    looks, plain = [], State.look
+
+    def look(state: State) -> None:
+        looks.append((state.step, len(state.unseen)))
+        plain(state)
+
+    monkeypatch.setattr(State, "look", look)
+    read = []
+    monkeypatch.setattr(torch.Tensor, "item", lambda tensor: read.append(tensor))
+    bench = bench("training.checkpoint_every=6", "training.validations=1")
+    monkeypatch.setattr(loop, "validate", lambda *_: Validation(0.5, 0.5, (0.5, 0.5)))
+    bench.run(tmp_path)
+    assert not read
+    assert [look for look in looks if look[1]] == [(6, 6), (10, 4), (12, 2), (18, 6), (20, 2)]
 
 
 def test_weights_that_are_not_finite_are_never_the_best(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -30,6 +31,9 @@ from septa.cli.options import (
     parse_size,
 )
 
+if TYPE_CHECKING:
+    from septa.training.profile import Profiled
+
 
 def train(
     data: DataFolder,
@@ -47,26 +51,38 @@ def train(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin again, replacing what is there.")] = False,
     device: Device = "auto",
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also log to TensorBoard.")] = False,
+    profile: Annotated[bool, typer.Option("--profile", help="Tell where the time of one epoch goes.")] = False,
     max_pixels: MaxPixels = MAX_PIXELS,
 ) -> None:
     """Train a U-Net on a folder of images and label images."""
     overrides = all_overrides(settings, minutes, group, seed, task)
     given = given_recipe(recipe, preset, overrides)
+    if profile:
+        os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # PyTorch reads it when it is loaded: no word of its profiler
     from septa.display import progress_bar, show_training
     from septa.training.plan import Request
     from septa.training.run import train_steps
 
     console = make_console()
+    profiles: list[Profiled] = []
+
+    def tell(profiled: Profiled) -> None:
+        profiles.append(profiled)
+        console.print(profiled.table())
+        console.print(f"profile: {profiled.text}, {profiled.trace}", highlight=False, markup=False)
+
     output = output or Path(f"{data.resolve().name}.septa")
     request = Request(
         data, output, images, labels, given, overrides, resume, overwrite, device, tensorboard, _command_line(),
         max_pixels,
     )  # fmt: skip
     with progress_bar(console, "checking the data") as progress:
-        events = train_steps(request, progress)
+        events = train_steps(request, progress, tell if profile else None)
         first = next(events, None)
     done = show_training(console, _again(first, events)) if first is not None else None
     if done is not None:
+        if profile and not profiles:
+            console.print("no profile: the training ended while it warmed up", markup=False)
         console.print(done.evaluation.table())
         told = f"model: {done.path} (weights sha256 {done.model.weights_sha256})"
         console.print(told, highlight=False, markup=False)

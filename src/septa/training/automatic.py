@@ -21,6 +21,7 @@ _DARK = 0.25
 """Place of the median between the 0.5 and 99.5 percentiles, below which an image is objects on a dark ground."""
 _COMMON = 0.1
 _EPOCHS = 150
+_MOST_WORKERS = 12
 _LARGE, _SMALL, _SIDE = 48, 8, 128
 """Pixels of the median and of the small objects, and of an image, that a reduction must leave."""
 
@@ -106,7 +107,7 @@ def choose(
     batch = settle("training.batch", (max(1, batch // processes) * processes, why_batch))
     settle("training.steps", _steps(fingerprint, patch, batch, gpu))
     settle("training.amp", resolve_amp(settings["training"]["amp"], machine.device))
-    settle("training.workers", _workers(machine, gpu))
+    settle("training.workers", choose_workers(machine))
     if settings["training"]["amp"] == "auto":
         settings["training"]["amp"] = resolve_amp("auto", machine.device)[0]
     return Choice(Recipe.parse(settings), reasons)
@@ -240,6 +241,8 @@ def _dark(facts: Sequence[Facts]) -> bool:
     return bool(parts) and float(np.median(parts)) < _DARK
 
 
-def _workers(machine: Machine, gpu: bool) -> tuple[int, str]:
-    workers = max(1, min(machine.cores - 1, 12)) if gpu else 1
-    return workers, "the net uses the other cores" if not gpu else f"{machine.cores} cores feed the GPU"
+def choose_workers(machine: Machine) -> tuple[int, str]:
+    """Threads that prepare samples, and why."""
+    if not machine.device.startswith("cpu"):
+        return max(1, min(machine.cores - 1, _MOST_WORKERS)), f"{machine.cores} cores feed the GPU"
+    return max(1, min(machine.cores // 8, _MOST_WORKERS)), "the net uses the other cores"

@@ -8,10 +8,13 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from septa.data.samples import Batch, Examples, Loader, Sampler
@@ -22,8 +25,9 @@ from septa.tasks.instances import Instances
 from septa.tasks.task import Task
 from septa.training.checkpoint import Checkpoints
 from septa.training.clock import Clock, Signals
+from septa.training.profile import Profile, Profiled
 from septa.training.schedule import lr_factor
-from septa.training.state import Row, State, move_average
+from septa.training.state import Outcome, Row, State, move_average
 from septa.training.validate import Validation, validate
 
 LOG_EVERY = 10
@@ -37,6 +41,7 @@ class Job:
 
     ``started`` is the value of `time.monotonic` from which ``training.minutes`` count. ``rank`` of ``world``
     processes share the work; the one of rank 0 writes. ``reasons`` are those of the recipe's settings, by their keys.
+    ``profile`` is the folder that a profile of one epoch goes to, if there is to be one.
     """
 
     recipe: Recipe
@@ -52,6 +57,7 @@ class Job:
     rank: int = 0
     world: int = 1
     reasons: Mapping[str, str] = field(default_factory=dict)
+    profile: Path | None = None
 
     @property
     def writes(self) -> bool:
@@ -66,19 +72,20 @@ class Job:
         return replace(model, decoding=self.task.decoding) if isinstance(self.task, Instances) else model
 
 
-def fit(job: Job, state: State) -> Iterator[Row]:
+def fit(job: Job, state: State) -> Iterator[Row | Profiled]:
     """Train until the recipe's steps or minutes are over; yields each new row of the history.
 
     Rows of training tell ``step``, ``loss`` (mean since the last row), ``lr``, ``images_per_s``, ``data_wait`` (share
     of the time spent waiting for samples) and ``minutes``; rows of validation ``step``, ``score``, ``val_loss`` and
-    ``dice_<class>``.
+    ``dice_<class>``. A profile, if there is to be one, comes between them.
 
     Raises
     ------
     Interrupted
         After SIGINT or SIGTERM: the step was finished and the state saved.
     SeptaError
-        A loss or gradient became NaN or Inf; the images of the batch are named, and nothing was saved since.
+        A loss or gradient became NaN or Inf, at most `LOG_EVERY` steps ago; the images of the batch are named, and
+        nothing was saved since.
     """
     training = job.recipe.training
     clock = Clock(training, job.started, state)
@@ -86,7 +93,8 @@ def fit(job: Job, state: State) -> Iterator[Row]:
     take = training.batch * training.accumulate
     local = training.batch // job.world
     loader = Loader(job.sampler, state.step * take + job.rank * local, local, training.batch, job.workers)
-    with Signals() as signals, closing(loader.batches()) as batches:
+    profile = Profile(job.profile, job.device, math.ceil(len(job.sampler.examples) / take))
+    with Signals() as signals, closing(loader.batches()) as batches, closing(profile):
         if not state.step:
             _save(job, state, clock)
         while not state.finished:
@@ -102,57 +110,75 @@ def fit(job: Job, state: State) -> Iterator[Row]:
                 if state.finished:
                     break
             lr = training.lr * lr_factor(progress, training, state.drops)
-            state.losses.append(_step(job, state, net, batches, lr))
+            profile.next_step()
+            state.unseen.append(_step(job, state, net, batches, lr, profile))
+            if profile.complete:
+                yield _profiled(job, state, profile)
             if state.step % LOG_EVERY == 0:
                 yield _logged(state, lr, clock, loader, take)
             if state.step % training.checkpoint_every == 0:
                 _save(job, state, clock)
+        if profile.running:
+            yield _profiled(job, state, profile)
     _save(job, state, clock)
 
 
-def _step(job: Job, state: State, net: nn.Module, batches: Iterator[Batch], lr: float) -> float:
+def _step(job: Job, state: State, net: nn.Module, batches: Iterator[Batch], lr: float, profile: Profile) -> Outcome:
     training = job.recipe.training
     torch.manual_seed(((job.recipe.seed * 2**31 + state.step) * job.world + job.rank) % 2**63)  # dropout
     for group in state.optimizer.param_groups:
         group["lr"] = lr
     state.optimizer.zero_grad(set_to_none=True)
-    total = 0.0
+    total = torch.zeros((), device=job.device)
     names: list[str] = []
     for part in range(training.accumulate):
-        batch = next(batches)
-        names += batch.names
-        loss = (
-            _loss(job, net, batch, state.net.supervision_weights, last=part == training.accumulate - 1)
-            / training.accumulate
-        )
-        state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        total += loss.item()
-    state.scaler.unscale_(state.optimizer)
-    norm = nn.utils.clip_grad_norm_(state.net.parameters(), training.clip or math.inf).item()
-    if not math.isfinite(total) or not (math.isfinite(norm) or state.scaler.is_enabled()):
-        what = "the loss" if not math.isfinite(total) else "the gradient"
-        raise SeptaError(
-            f"step {state.step + 1}",
-            f"{what} became NaN or Inf with a batch from {', '.join(dict.fromkeys(names))}",
-            "check these images ('septa check'), lower training.lr, or set training.amp to off",
-        )
-    state.scaler.step(state.optimizer)
-    state.scaler.update()
-    state.step += 1
-    if job.world > 1:  # statistics of batch norm: what rank 0 validates, averages and saves is what all have
-        for buffer in state.net.buffers():
-            dist.broadcast(buffer, 0)
-    if state.average is not None:
-        move_average(state.average, state.net, min(training.ema, (1 + state.step) / (10 + state.step)))
-    return total
+        with profile.phase("data"):
+            batch = next(batches)
+            names += batch.names
+        with profile.phase("transfer"):
+            moved = _moved(batch, job.device)
+        with profile.phase("forward"):
+            last = part == training.accumulate - 1
+            loss = _loss(job, net, moved, state.net.supervision_weights, last=last) / training.accumulate
+            total += loss.detach()
+        with profile.phase("backward"):
+            state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+    with profile.phase("optimiser"):
+        state.scaler.unscale_(state.optimizer)
+        norm = nn.utils.clip_grad_norm_(state.net.parameters(), training.clip or math.inf)
+        state.scaler.step(state.optimizer)
+        state.scaler.update()
+        state.step += 1
+        if job.world > 1:  # statistics of batch norm: what rank 0 validates, averages and saves is what all have
+            for buffer in state.net.buffers():
+                dist.broadcast(buffer, 0)
+        if state.average is not None:
+            move_average(state.average, state.net, min(training.ema, (1 + state.step) / (10 + state.step)))
+    return Outcome(state.step, tuple(names), total, None if state.scaler.is_enabled() else norm)
 
 
-def _loss(job: Job, net: nn.Module, batch: Batch, weights_s: tuple[float, ...], *, last: bool) -> Tensor:
+def _moved(batch: Batch, device: torch.device) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Images, targets and weight maps on the device; a GPU fetches them while the program goes on."""
+
+    def move(array: NDArray[Any]) -> Tensor:
+        tensor = torch.from_numpy(array)
+        return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+    image_bcyx = move(batch.image_bcyx).contiguous(memory_format=torch.channels_last)
+    return image_bcyx, move(batch.target_byx), None if batch.weights_byx is None else move(batch.weights_byx)
+
+
+def _loss(
+    job: Job,
+    net: nn.Module,
+    moved: tuple[Tensor, Tensor, Tensor | None],
+    weights_s: tuple[float, ...],
+    *,
+    last: bool,
+) -> Tensor:
     """The loss of a batch, summed over the net's outputs with their weights: several under deep supervision."""
+    image_bcyx, target_byx, weights_byx = moved
     amp = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(job.recipe.training.amp)
-    image_bcyx = torch.from_numpy(batch.image_bcyx).to(job.device, memory_format=torch.channels_last)
-    target_byx = torch.from_numpy(batch.target_byx).to(job.device)
-    weights_byx = None if batch.weights_byx is None else torch.from_numpy(batch.weights_byx).to(job.device)
     class_weights_k = job.class_weights_k if weights_byx is None else None  # they are in the weight map
     together = nullcontext() if last or job.world == 1 else net.no_sync()  # type: ignore[operator]
     with together, torch.autocast(job.device.type, amp, enabled=amp is not None):
@@ -166,6 +192,17 @@ def _loss(job: Job, net: nn.Module, batch: Batch, weights_s: tuple[float, ...], 
     return total
 
 
+def _profiled(job: Job, state: State, profile: Profile) -> Profiled:
+    """The profile, with a validation that counts for nothing else."""
+    state.look()
+    model = job.model(state)
+    return profile.finish(lambda: _validation(job, model), write=job.writes)
+
+
+def _validation(job: Job, model: Model) -> Validation:
+    return validate(model, job.validation, job.device, job.rank, job.world, job.class_weights_k)
+
+
 def _validation_due(progress: float, state: State, clock: Clock) -> bool:
     training = clock.training
     if progress >= 1:
@@ -177,10 +214,9 @@ def _validation_due(progress: float, state: State, clock: Clock) -> bool:
 
 
 def _validated(job: Job, state: State, clock: Clock) -> Row:
+    state.look()
     begin = time.monotonic()
-    result: Validation = validate(
-        job.model(state), job.validation, job.device, job.rank, job.world, job.class_weights_k
-    )
+    result = _validation(job, job.model(state))
     progress = clock.progress(state)
     state.validated = max(state.validated + 1, math.floor(progress * job.recipe.training.validations + 1e-9))
     if state.best is None or result.score > state.best["score"]:
@@ -204,6 +240,7 @@ def _validated(job: Job, state: State, clock: Clock) -> Row:
 
 
 def _logged(state: State, lr: float, clock: Clock, loader: Loader, take: int) -> Row:
+    state.look()
     now, (then, step, waited) = time.monotonic(), clock.last_row
     clock.last_row = (now, state.step, loader.waited)
     seconds = max(now - then, 1e-9)
@@ -216,6 +253,7 @@ def _logged(state: State, lr: float, clock: Clock, loader: Loader, take: int) ->
 
 
 def _save(job: Job, state: State, clock: Clock) -> None:
+    state.look()
     state.elapsed = clock.elapsed()
     if not job.writes:
         return

@@ -16,7 +16,7 @@ from septa.errors import InputError
 from septa.images.read import MAX_PIXELS
 from septa.model import build_net, make_task
 from septa.recipe import Recipe, full_key
-from septa.training.automatic import Choice, choose, resolve_amp
+from septa.training.automatic import Choice, choose, choose_workers, resolve_amp
 
 Progress = Callable[[int, int], None]
 
@@ -115,5 +115,5 @@ def _refuse_fatal(checkup: Checkup) -> None:
 def _resolved(recipe: Recipe, machine: runtime.Machine) -> Recipe:
     """A given recipe with what ``auto`` stands for on this machine."""
     amp, _ = resolve_amp(recipe.training.amp, machine.device)
-    workers = recipe.training.workers or (1 if machine.device == "cpu" else max(1, machine.cores - 1))
+    workers = recipe.training.workers or choose_workers(machine)[0]
     return recipe.with_overrides([f"training.amp='{amp}'", f"training.workers={workers}"])

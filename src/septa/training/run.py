@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -41,6 +41,7 @@ from septa.training.finish import finish
 from septa.training.log import history_log
 from septa.training.loop import Job, fit
 from septa.training.plan import Progress, Request, plan_recipe
+from septa.training.profile import Profiled
 from septa.training.resume import as_before, claim, discard, find_saved, refuse_other, restore
 from septa.training.state import Row, State
 
@@ -145,9 +146,12 @@ def train(
     return model if model is not None else Model.load(output)
 
 
-def train_steps(request: Request, progress: Progress | None = None) -> Iterator[Event]:
+def train_steps(
+    request: Request, progress: Progress | None = None, profiled: Callable[[Profiled], None] | None = None
+) -> Iterator[Event]:
     """Train, telling a `Plan` first, then every row of the history, then `Done`; parameters and errors as for `train`.
-    Where a finished training is to be resumed, `Finished` is all.
+    Where a finished training is to be resumed, `Finished` is all. ``profiled`` is given the profile of one epoch;
+    without it none is made.
 
     In a process group (``torchrun``) every process runs this, and only the first writes files and tells anything.
     """
@@ -167,6 +171,7 @@ def train_steps(request: Request, progress: Progress | None = None) -> Iterator[
                 yield Finished(request.output)
             return
         job, state = _prepare(checkup, choice, checkpoints, device, started, rank, world, fresh=saved is None)
+        job = replace(job, profile=None if profiled is None else request.folder)
         notes = restore(state, saved, request)
         if saved is None:
             _refuse_spent(choice.recipe, time.monotonic() - started)
@@ -190,6 +195,10 @@ def train_steps(request: Request, progress: Progress | None = None) -> Iterator[
             return
         with history_log(request, state) as write:
             for row in rows:
+                if isinstance(row, Profiled):
+                    assert profiled is not None
+                    profiled(row)
+                    continue
                 write(row)
                 yield row
         model, report, evaluation = finish(request, job, state, checkup, choice)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from septa.errors import SeptaError
 from septa.nets import UNet
 from septa.recipe import Recipe, Training
 
@@ -18,13 +20,26 @@ _PLAIN = ("step", "elapsed", "best", "stale", "drops", "validated", "finished", 
 Row = dict[str, float]
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What a step came to, still on the device: number of the step, names of its images, loss, and norm of the gradient
+    (None where a scaler deals with gradients that are not finite).
+    """
+
+    step: int
+    names: tuple[str, ...]
+    loss: Tensor
+    norm: Tensor | None
+
+
 @dataclass
 class State:
     """Everything that a training carries from one step to the next.
 
     ``elapsed`` are seconds of training, over all its runs; ``best`` tells step and score of the best validation;
     ``stale`` counts the validations since; ``drops`` the reductions of the learning rate on a plateau. ``finished``
-    tells that the last step and its validation are over.
+    tells that the last step and its validation are over. ``losses`` are those since the last row of the history;
+    of the steps in ``unseen`` nothing has been read yet: see `look`.
     """
 
     net: UNet
@@ -40,6 +55,31 @@ class State:
     finished: bool = False
     losses: list[float] = field(default_factory=list)
     history: list[Row] = field(default_factory=list)
+    unseen: list[Outcome] = field(default_factory=list)
+
+    def look(self) -> None:
+        """Read the outcomes of the steps since the last look; to be done before anything is told, validated or saved.
+
+        A GPU works behind the program, and whoever reads a number waits for it: so not after every step.
+
+        Raises
+        ------
+        SeptaError
+            A loss or gradient is NaN or Inf; names the first such step and the images of its batch.
+        """
+        if not self.unseen:
+            return
+        numbers = torch.stack([value for one in self.unseen for value in (one.loss, _or_zero(one.norm, one.loss))])
+        outcomes, self.unseen = self.unseen, []
+        for outcome, (loss, norm) in zip(outcomes, numbers.view(-1, 2).tolist()):
+            if not (math.isfinite(loss) and math.isfinite(norm)):
+                what = "the gradient" if math.isfinite(loss) else "the loss"
+                raise SeptaError(
+                    f"step {outcome.step}",
+                    f"{what} became NaN or Inf with a batch from {', '.join(dict.fromkeys(outcome.names))}",
+                    "check these images ('septa check'), lower training.lr, or set training.amp to off",
+                )
+            self.losses.append(loss)
 
     @property
     def kept(self) -> UNet:
@@ -104,6 +144,10 @@ def move_average(average: nn.Module, net: nn.Module, decay: float) -> None:
     torch._foreach_lerp_([kept[name] for name in floats], [new[name] for name in floats], 1 - decay)
     for name in kept.keys() - set(floats):
         kept[name].copy_(new[name])
+
+
+def _or_zero(norm: Tensor | None, like: Tensor) -> Tensor:
+    return torch.zeros_like(like) if norm is None else norm.to(like.dtype)
 
 
 def _load(net: nn.Module, tensors: dict[str, Tensor], prefix: str) -> None:
