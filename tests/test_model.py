@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 import pickle
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -149,6 +151,21 @@ def repack(path: Path, change: Callable[[dict[str, Any]], Any], tensors: dict[st
     header, found = sealed.unpack(path.read_bytes(), KIND, path)
     change(header)
     path.write_bytes(sealed.pack(KIND, header, {**found, **(tensors or {})}))
+
+
+SEGMENTING = """
+import sys, numpy
+from septa.model import Model
+Model.load(sys.argv[1]).segment(numpy.zeros((40, 50), numpy.uint8), device="cpu")
+print(*sorted(sys.modules))
+"""
+
+
+def test_segmenting_loads_neither_the_compiler_of_pytorch_nor_other_slow_packages(saved: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", SEGMENTING, saved], capture_output=True, text=True, check=True)
+    loaded = done.stdout.split()
+    assert "torch.nn" in loaded
+    assert not {"torch._dynamo", "sympy", "scipy", "skimage.measure", "numba", "matplotlib"} & set(loaded)
 
 
 def test_a_huge_net_in_the_recipe_is_refused_before_memory_is_taken(

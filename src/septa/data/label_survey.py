@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from skimage.measure import label
 
 from septa.data.label_codes import pack, show_values
 from septa.errors import InputError
@@ -350,6 +349,8 @@ def count_components(array_yx: npt.NDArray[Any]) -> dict[int, int]:
     >>> count_components(np.array([[1, 0, 1], [0, 2, 0]]))
     {1: 2, 2: 1}
     """
+    from skimage.measure import label  # takes a fifth of a second, which the use of a model need not spend
+
     components_yx, number = label(array_yx, background=0, connectivity=2, return_num=True)  # type: ignore[no-untyped-call]
     value_of = np.zeros(number + 1, np.int64)
     value_of[components_yx.ravel()] = array_yx.ravel()

@@ -346,6 +346,8 @@ def union(a: Span | None, b: Span | None) -> Span | None:
 def initialize(net: nn.Module) -> None:
     """He initialisation: weights are normal with standard deviation sqrt(2 / N), N the incoming nodes; biases are 0.
 
+    On the meta device there are no values; to draw none, PyTorch would load its compiler, which takes over a second.
+
     A 2x2 up-convolution of stride 2 reaches each output pixel once, so there N is the number of input channels.
 
     References
@@ -353,7 +355,7 @@ def initialize(net: nn.Module) -> None:
     He, Zhang, Ren, Sun 2015, "Delving deep into rectifiers", equation 10 (arXiv 1502.01852).
     """
     for module in net.modules():
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and not module.weight.is_meta:
             kernel = module.kernel_size[0] * module.kernel_size[1]
             incoming = module.in_channels * (1 if isinstance(module, nn.ConvTranspose2d) else kernel)
             nn.init.normal_(module.weight, std=math.sqrt(2 / incoming))

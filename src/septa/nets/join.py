@@ -12,7 +12,7 @@ from septa.nets.blocks import ConvBlock, Span, Up, crop
 from septa.nets.gates import Gate
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Join:
     """One node's layers, and the pixels a side that are cut from the enlarged coarser node."""
 

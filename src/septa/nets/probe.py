@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import weakref
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+_Sides = Sequence[int]
 
 _STEADY_VALUES = 20_480
 """PyTorch on a CPU convolves a single input of more values with oneDNN, others with a kernel that rounds otherwise
@@ -99,8 +102,12 @@ class _Memory(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.views: Counter[int] = Counter()
         self.alive = self.peak = 0
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else PyTorch loads its compiler, which takes longer than all of septa
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
+        out = _SHAPED.get(func, func)(*args, **(kwargs or {}))
         for leaf in tree_leaves(out):
             if isinstance(leaf, Tensor):
                 self._add(leaf)
@@ -117,3 +124,53 @@ class _Memory(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _drop(self, key: int, size: int) -> None:
         self.views[key] -= 1
         self.alive -= 0 if self.views[key] else size
+
+
+# Shapes ---------------------------------------------------------------------------------------------------------------
+# PyTorch tells the shapes of these operations by Python code that loads its compiler, which takes a second and more.
+
+
+def _cat(parts: list[Tensor], axis: int = 0) -> Tensor:
+    size = list(parts[0].shape)
+    size[axis] = sum(part.shape[axis] for part in parts)
+    return parts[0].new_empty(size)
+
+
+def _convolution(
+    x: Tensor, weight: Tensor, bias: Any, stride: _Sides, padding: _Sides, dilation: _Sides, transposed: bool,
+    beyond: _Sides, groups: int,
+) -> Tensor:  # fmt: skip
+    if not transposed:
+        return x.new_empty((x.shape[0], weight.shape[0], *_slid(x, weight.shape[2:], stride, padding, dilation)))
+    axes = zip(x.shape[2:], weight.shape[2:], stride, padding, dilation, beyond, strict=True)
+    sides = [(n - 1) * s - 2 * p + d * (k - 1) + b + 1 for n, k, s, p, d, b in axes]
+    return x.new_empty((x.shape[0], weight.shape[1] * groups, *sides))
+
+
+def _pool(
+    x: Tensor, kernel: _Sides, stride: _Sides = (), padding: _Sides = (0, 0), dilation: _Sides = (1, 1),
+    ceil_mode: bool = False,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    if ceil_mode:
+        return torch.ops.aten.max_pool2d_with_indices.default(x, kernel, stride, padding, dilation, ceil_mode)  # type: ignore[no-any-return]
+    size = (*x.shape[:2], *_slid(x, kernel, stride or kernel, padding, dilation))
+    return x.new_empty(size), x.new_empty(size, dtype=torch.int64)
+
+
+def _norm(x: Tensor, *others: Any) -> tuple[Tensor, Tensor, Tensor]:
+    return x.new_empty(x.shape), x.new_empty(0), x.new_empty(0)
+
+
+def _slid(x: Tensor, kernel: _Sides, stride: _Sides, padding: _Sides, dilation: _Sides) -> list[int]:
+    """How often a kernel fits along each axis."""
+    axes = zip(x.shape[2:], kernel, stride, padding, dilation, strict=True)
+    return [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in axes]
+
+
+_SHAPED: dict[Any, Callable[..., Any]] = {
+    torch.ops.aten.cat.default: _cat,
+    torch.ops.aten.convolution.default: _convolution,
+    torch.ops.aten.max_pool2d_with_indices.default: _pool,
+    torch.ops.aten.native_batch_norm.default: _norm,
+    torch.ops.aten.native_group_norm.default: _norm,
+}

@@ -9,7 +9,6 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import ndimage
 from torch import Tensor
 
 from septa import recipe
@@ -268,6 +267,8 @@ class Instances:
 
 def _shares(inside_yx: Float32, ids_yx: Int32) -> Float32:
     """Distances as shares of the largest of their object."""
+    from scipy import ndimage  # takes a fifth of a second, which the use of a model need not spend
+
     _, places = np.unique(ids_yx, return_inverse=True)
     places_yx = places.reshape(ids_yx.shape)
     largest = np.asarray(ndimage.maximum(inside_yx, places_yx, np.arange(places.max(initial=0) + 1)), np.float32)
