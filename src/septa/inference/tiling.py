@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
@@ -93,7 +94,7 @@ def plan(
     multiple
         Cores start at multiples of this.
     tile
-        Largest side of a window, pixels. Cores are made equal, so that few shapes occur.
+        Largest side of a window, pixels. Windows are made equal: an engine may prepare for each size that it sees.
     margin, surplus
         Of a valid net: pixels a side by which its output is smaller than its input, and by how many its outputs are
         larger than a multiple of ``multiple``. The halo is then not used.
@@ -110,8 +111,7 @@ def plan(
     Examples
     --------
     >>> [t.core for t in plan(100, 20, halo=8, multiple=4, tile=64)]
-    [(slice(0, 36, None), slice(0, 20, None)), (slice(36, 72, None), slice(0, 20, None)), \
-(slice(72, 100, None), slice(0, 20, None))]
+    [(slice(0, 48, None), slice(0, 20, None)), (slice(48, 100, None), slice(0, 20, None))]
     """
     if min(height, width) < 1:
         raise ValueError(f"an image has at least one pixel, got {height} x {width}")
@@ -205,10 +205,13 @@ def _spans(size: int, begin: int, end: int, halo: int, multiple: int, tile: int,
     if room < multiple:
         needed = least_tile(halo, multiple)
         raise ValueError(f"a tile of {tile} pixels has no room for a core: with a halo of {halo} it needs {needed}")
-    count = math.ceil((end - begin) / room)
-    core = math.ceil(math.ceil((end - begin) / count) / multiple) * multiple
-    cores = [(start, min(start + core, end)) for start in range(begin, end, core)]
-    return [Span(core, _window(size, *core, halo, multiple, least)) for core in cores]
+    count = math.ceil((high - low - 2 * halo) / room)
+    step = max(math.ceil((high - low - 2 * halo) / count / multiple) * multiple, least - 2 * halo)
+    length = step + 2 * halo
+    starts = list(range(low, high - length, step))
+    starts.append(max(low, math.ceil((high - length) / multiple) * multiple))
+    edges = [begin, *(start + halo for start in starts[1:]), end]
+    return [Span(edge, (start, min(start + length, high))) for edge, start in zip(pairwise(edges), starts, strict=True)]
 
 
 def _window(size: int, start: int, end: int, halo: int, multiple: int, least: int) -> tuple[int, int]:
