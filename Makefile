@@ -37,10 +37,11 @@ format: ## Mend style and formatting
 types: ## Check the types
 	mypy
 
+# The 5 of pytest: there are none.
 .PHONY: bench
-bench: ## Run the slow tests and every script of benchmarks/
-	pytest -m slow -n 0 || [ $$? -eq 5 ]  # 5: there are none
-	shopt -s nullglob; for script in benchmarks/*.py; do echo "== $$script"; python "$$script"; done
+bench: ## Run the slow tests, and all benchmarks into benchmarks/RESULTS.md; ONLY="NAME..." those alone
+	$(if $(ONLY),,pytest -m slow -n 0 || [ $$? -eq 5 ])
+	python benchmarks/run_all.py $(if $(ONLY),--only $(ONLY))
 
 .PHONY: ci
 ci: ## Do what CI does: a fresh environment, then lint, types and tests

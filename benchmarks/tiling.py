@@ -4,15 +4,16 @@
 untrained one hardly looks beyond a few pixels, so that every tiling seems exact) over a synthetic slide, or over
 ``--image``, by several ways of tiling, each in a process of its own with the same number of threads:
 
-- whole: one pass of plain PyTorch, which takes the memory that it needs. The others are compared with it.
-- septa: `Model.logits` in memory, and ``septa predict SLIDE -o STORE --memory 1GB --probabilities``. What the store
-  holds, probabilities in float16, is compared with the whole image's, rounded the same; its time is that of the
-  command, with start, files and labels.
+- whole: one pass, which takes the memory that it needs, of plain PyTorch, and of septa with its batch norms folded.
+  The others are compared with it.
+- septa: `Model.logits` in memory with each engine and, given ``--int8``, in 8-bit integers, and
+  ``septa predict SLIDE -o STORE --memory 1GB --probabilities``. What the store holds, probabilities in float16, is
+  compared with the whole image's, rounded the same; its time is that of the command, with start, files and labels.
 - MONAI: `sliding_window_inference`, overlap 0.25, mode gaussian, with 1 and with 4 windows at once, of which the faster
   counts; in the layout that tensors have by default, and in channels_last, which septa uses.
 - nnU-Net: `nnUNetPredictor`, step 0.5, gaussian, without mirroring. It sums logits in float16.
 
-All is eager PyTorch in float32 with default settings; the septa command and the septa row set up their process as
+All else is eager PyTorch in float32 with default settings; the septa command and the septa row set up their process as
 septa's command line does (`septa.runtime.prepare`), and so does the row of MONAI that says so. Seconds are from raw
 image to logits, both in memory; a row is compared with the whole pass in its own layout, and a flip is a pixel whose
 most probable class is another. Peers are found by import, by default in this interpreter; one elsewhere needs septa as
@@ -51,10 +52,12 @@ Array = np.ndarray[Any, Any]
 Way = Callable[["Model", Array, int], Array]
 """From a model, a raw image ``CYX`` and the side of a window to logits ``KYX``."""
 
-PLAIN, LAST = "contiguous", "channels_last"
+PLAIN, LAST, OWN = "contiguous", "channels_last", "septa"
 INSTALL = {
     "monai": "pip install -c constraints.txt monai",
     "nnunetv2": "pip install -c constraints.txt nnunetv2",
+    "openvino": "pip install -c constraints.txt '.[openvino]'",
+    "onnxruntime": "pip install -c constraints.txt '.[onnx]'",
 }
 
 
@@ -63,9 +66,14 @@ def whole(layout: str) -> Way:
     return lambda model, image_cyx, patch: as_array(laid(model.net, layout)(normalized(model, image_cyx, layout)))
 
 
-def septa(model: Model, image_cyx: Array, patch: int) -> Array:
+def untiled(model: Model, image_cyx: Array, patch: int) -> Array:
+    """One pass of septa over the image."""
+    return model.logits(image_cyx, device="cpu", tile=2 * max(image_cyx.shape))
+
+
+def septa(engine: str | None = None) -> Way:
     """Exact tiles, whose size septa chooses."""
-    return model.logits(image_cyx, device="cpu")
+    return lambda model, image_cyx, patch: model.logits(image_cyx, device="cpu", engine=engine)
 
 
 def monai(layout: str, batch: int) -> Way:
@@ -105,13 +113,16 @@ def nnunetv2() -> Way:
 class Row:
     """A row of the table: its ways, of which the fastest counts, and the layout of the whole pass to compare with.
 
-    ``prepared``: whether its process is set up as septa's.
+    ``prepared``: whether its process is set up as septa's. ``exact``: whether it promises a difference of 0 to the
+    whole pass. ``integers``: whether it takes the quantised model.
     """
 
     ways: dict[str, Callable[[], Way]]
     layout: str = PLAIN
     peer: str | None = None
     prepared: bool = False
+    exact: bool = False
+    integers: bool = False
 
 
 def monai_row(layout: str, prepared: bool = False) -> Row:
@@ -122,7 +133,11 @@ def monai_row(layout: str, prepared: bool = False) -> Row:
 ROWS = {
     f"whole, {LAST}": Row({"": partial(whole, LAST)}, LAST),
     f"whole, {PLAIN}": Row({"": partial(whole, PLAIN)}),
-    "septa, in memory": Row({"": lambda: septa}, LAST, prepared=True),
+    f"whole, {OWN}": Row({"": lambda: untiled}, OWN, prepared=True),
+    "septa, in memory": Row({"": septa}, OWN, prepared=True, exact=True),
+    "septa, openvino": Row({"": partial(septa, "openvino")}, OWN, "openvino", prepared=True),
+    "septa, onnxruntime": Row({"": partial(septa, "onnxruntime")}, OWN, "onnxruntime", prepared=True),
+    "septa, int8": Row({"": septa}, OWN, "openvino", prepared=True, integers=True),
     "MONAI": monai_row(PLAIN),
     "MONAI, channels_last": monai_row(LAST),
     "MONAI, channels_last, prepared": monai_row(LAST, prepared=True),
@@ -166,6 +181,7 @@ def main() -> None:
     """Measure what is installed, print a table; exit code 1 if septa differs from the whole image."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
+    parser.add_argument("--int8", type=Path, help="what septa quantize made of MODEL, for a row of its own")
     parser.add_argument("--size", type=int, default=4096, help="side of the slide, pixels")
     parser.add_argument("--seed", type=int, default=0, help="of the slide")
     parser.add_argument("--image", type=Path, help="instead of a slide: any image of one plane that septa reads")
@@ -179,7 +195,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.child:
         folder, name, way = arguments.child
-        work(arguments.model, Path(folder), name, way, arguments.patch)
+        model = arguments.int8 if ROWS[name].integers else arguments.model
+        work(model, Path(folder), name, way, arguments.patch)
         return
     if unknown := [given for given in arguments.peers if given.partition("=")[0] not in INSTALL]:
         parser.error(f"--peers {unknown[0]}: write {' or '.join(f'{name}=PYTHON' for name in INSTALL)}")
@@ -204,6 +221,9 @@ def compare(arguments: argparse.Namespace, folder: Path) -> bool:
     table = Table(*columns, title=f"{size} pixels, {net}, {arguments.threads} threads, windows of {arguments.patch}")
     exact, runs = True, {}
     for name, row in ROWS.items():
+        if row.integers and arguments.int8 is None:
+            console.print(f"{name}: left out (no --int8 MODEL)", highlight=False)
+            continue
         run = fastest(arguments, folder, name, console)
         if run is None:
             continue
@@ -214,7 +234,7 @@ def compare(arguments: argparse.Namespace, folder: Path) -> bool:
     runs["septa, streamed"] = streamed, *stored_differences(model, folder, console)
     base = runs["septa, in memory"][0]
     for name, (run, difference, flips) in runs.items():
-        if "septa" in name:
+        if name not in ROWS or ROWS[name].exact:
             exact &= difference == 0
         cells = [f"{run.seconds:.1f}", f"{run.seconds / base.seconds:.2f}", f"{run.busy:.1f}"]
         cells += [f"{run.busy / base.busy:.2f}", f"{run.peak / 1e6:.0f}", f"{difference:.3g}", str(flips)]
@@ -246,7 +266,16 @@ def fastest(arguments: argparse.Namespace, folder: Path, name: str, console: Con
     for way in row.ways:
         for _ in range(arguments.repeats):
             command = [pythons.get(row.peer or "", sys.executable), str(Path(__file__).resolve())]
-            command += [str(arguments.model), "--patch", str(arguments.patch), "--child", str(folder), name, way]
+            command += [
+                str(arguments.model),
+                *(["--int8", str(arguments.int8)] if arguments.int8 else []),
+                "--patch",
+                str(arguments.patch),
+                "--child",
+                str(folder),
+                name,
+                way,
+            ]
             status = subprocess.run(command, check=False, stdout=subprocess.DEVNULL).returncode
             if status and row.peer is None:
                 raise SystemExit(f"{name}: failed (exit code {status})")
@@ -311,7 +340,7 @@ def differences(model: Model, folder: Path, layout: str) -> tuple[float, int]:
     from septa.inference.tiling import largest_difference
 
     path = folder / f"{layout}.npy"
-    if not path.exists():  # this is the whole pass; the second tells what the layout alone changes
+    if not path.exists():  # this is a whole pass; after the first it tells what the layout or folding alone changes
         path = folder / f"{LAST}.npy"
     if not path.exists():
         return 0.0, 0
@@ -335,7 +364,7 @@ def stored_differences(model: Model, folder: Path, console: Console) -> tuple[fl
     from streaming import open_labels
 
     store: Any = zarr.open_group(folder / "labels.ome.zarr", mode="r")
-    whole_kyx = np.load(folder / f"{LAST}.npy", allow_pickle=False)
+    whole_kyx = np.load(folder / f"{OWN}.npy", allow_pickle=False)
     labels_yx = model.task.decode(whole_kyx)
     if model.recipe.task != "instances":
         labels_yx = model.as_written(labels_yx)
