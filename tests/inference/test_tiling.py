@@ -308,6 +308,15 @@ def test_a_plan_for_a_net_without_a_tile_asks_for_what_fits_the_memory(
     assert asked[0] == known | {"surplus": 2 if padding == "valid" else 0}
 
 
+@pytest.mark.parametrize(("depth", "side"), [(3, 1024), (4, 13 * 96)])
+def test_tiles_of_large_images_are_no_larger_than_what_pays(depth: int, side: int) -> None:
+    net = UNet(1, 2, depth=depth, width=2)
+    assert auto_tile(halo=net.halo, multiple=net.multiple, bytes_per_pixel=net.bytes_per_pixel) > 2 * side
+    assert plan_for(net, 4096, 64) == plan_for(net, 4096, 64, side)
+    assert len(plan_for(net, side * 3 // 2, side)) == 1
+    assert len(plan_for(net, side * 3 // 2 + 1, side)) == 2
+
+
 def test_a_plan_for_a_padded_net_is_that_of_its_halo() -> None:
     net = UNet(1, 2, depth=2, width=1)
     assert least_for(net) == least_tile(net.halo, 4)

@@ -208,14 +208,14 @@ def _batch(patch: tuple[int, int], width: int, reduction: int, gpu: bool, machin
     pixels = patch[0] * patch[1] / reduction**2
     # Forward and backward keep about 30 float32 values for each channel of the first level.
     fits = int(machine.memory / 4 / (30 * 4 * width * pixels)) if not gpu else 64
-    batch = max(1, min(round((16 if gpu else 4) * 256 * 256 / pixels), fits, 64))
+    batch = max(1, min(round((16 if gpu else 2) * 256 * 256 / pixels), fits, 64))
     return batch, f"{batch * patch[0] * patch[1] / 1e6:.2f} megapixels a step"
 
 
 def _steps(fingerprint: Fingerprint, patch: tuple[int, int], batch: int, gpu: bool) -> tuple[int, str]:
     height, width = fingerprint.sizes[1]
     patches = max(1.0, height * width / (patch[0] * patch[1]))
-    most = 20000 if gpu else 8000
+    most = 20000 if gpu else 16000
     steps = int(np.clip(round(_EPOCHS * fingerprint.images * patches / batch, -2), 1000, most))
     return steps, f"{fingerprint.images} images of about {patches:.1f} patches, at most {most} steps"
 
