@@ -104,7 +104,8 @@ def plan(
         Of a valid net: pixels a side by which its output is smaller than its input, and by how many its outputs are
         larger than a multiple of ``multiple``. The halo is then not used.
     least
-        Smallest side of a window, pixels, a multiple of ``multiple``, where several are needed and the image has it.
+        Smallest side of a window as the net pads it, pixels, a multiple of ``multiple``, where several are needed and
+        the image has it.
     region
         All of the image when not given; else from `aligned`, or of an equal grid.
 
@@ -206,9 +207,10 @@ def auto_tile(*, halo: int, multiple: int, bytes_per_pixel: int, memory: int = M
 
 
 def _spans(size: int, begin: int, end: int, halo: int, multiple: int, tile: int, least: int) -> list[Span]:
-    low, high = _window(size, begin, end, halo, multiple, least)
+    low, high = max(0, begin - halo), min(size, end + halo)
+    alone = [Span((begin, end), _window(size, begin, end, halo, multiple, least))]
     if high - low <= tile:
-        return [Span((begin, end), (low, high))]
+        return alone
     room = (tile - 2 * halo) // multiple * multiple
     if room < multiple:
         needed = least_tile(halo, multiple)
@@ -216,8 +218,9 @@ def _spans(size: int, begin: int, end: int, halo: int, multiple: int, tile: int,
     count = math.ceil((high - low - 2 * halo) / room)
     step = max(math.ceil((high - low - 2 * halo) / count / multiple) * multiple, least - 2 * halo)
     length = step + 2 * halo
-    starts = list(range(low, high - length, step))
-    starts.append(max(low, math.ceil((high - length) / multiple) * multiple))
+    if high - low <= length:
+        return alone
+    starts = [*range(low, high - length, step), math.ceil((high - length) / multiple) * multiple]
     edges = [begin, *(start + halo for start in starts[1:]), end]
     return [Span(edge, (start, min(start + length, high))) for edge, start in zip(pairwise(edges), starts, strict=True)]
 
