@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -101,9 +101,9 @@ class Quantizer:
     def __init__(self, net: Any, images: Sequence[Image]) -> None:
         if lacking := next((name for name in _NEEDS if find_spec(name) is None), None):
             raise InputError("quantize", f"{lacking} is not installed", "pip install 'septa[openvino]'")
-        self._net = net
-        self._images = [on_grid(self._net, image_cyx)[None] for image_cyx in images]
-        self._model = library().Core().read_model(graph_of(net))
+        self._images = [on_grid(net, image_cyx)[None] for image_cyx in images]
+        self._graph = graph_of(net)
+        self._model = library().Core().read_model(self._graph)
         ops = [op for op in self._model.get_ordered_ops() if op.get_type_name() in _TYPES]
         self._names = {_readable(op, number): op.get_friendly_name() for number, op in enumerate(ops)}
 
@@ -119,25 +119,23 @@ class Quantizer:
             library().serialize(self._quantized(floats), graph, weights)
             return Int8(graph.read_bytes(), weights.read_bytes(), tuple(floats), len(self._names))
 
-    def ranked(self, floats: Sequence[str] = (), progress: Callable[[int, int], None] | None = None) -> list[str]:
+    def ranked(self, floats: Sequence[str] = ()) -> list[str]:
         """All other layers, that which harms the logits most first.
 
         A layer is judged by what is left of the error (root mean square over logits) when it alone computes in
         float32 beside ``floats``.
         """
-        exact = load(graph_of(self._net), torch.get_num_threads())
+        exact = load(self._graph, torch.get_num_threads())
         images = [image_bcyx[0] for image_bcyx in self._images[:_LOOKED_AT]]
         expected = [exact(image_cyx) for image_cyx in images]
         open_layers, errors = [name for name in self._names if name not in floats], {}
-        for number, name in enumerate(open_layers):
+        for name in open_layers:
             made = self.make([*floats, name])
             run = load(made.graph, torch.get_num_threads(), made.weights)
             errors[name] = sum(
                 float(np.square(run(image_cyx) - logits_kyx).mean())
                 for image_cyx, logits_kyx in zip(images, expected, strict=True)
             )
-            if progress is not None:
-                progress(number + 1, len(open_layers))
         return sorted(open_layers, key=lambda name: errors[name])
 
     def _quantized(self, floats: Sequence[str]) -> Any:
