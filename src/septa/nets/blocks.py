@@ -54,8 +54,8 @@ class Pointwise(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """``(B, in_channels, Y, X)`` to ``(B, out_channels, Y, X)``."""
-        single = input.device.type == "cpu" and torch.get_num_threads() == 1
-        return functional.conv2d(input, self.weight, self.bias, dilation=2 if single else 1)
+        dilate = input.device.type == "cpu" and not torch.compiler.is_compiling() and torch.get_num_threads() == 1
+        return functional.conv2d(input, self.weight, self.bias, dilation=2 if dilate else 1)
 
 
 def conv_needs(conv: nn.Conv2d, span: Span) -> Span:
@@ -68,6 +68,8 @@ def conv_needs(conv: nn.Conv2d, span: Span) -> Span:
 
 def crop(x_bcyx: Tensor, height: int, width: int) -> Tensor:
     """The centre of ``height`` x ``width`` pixels, as a view."""
+    if tuple(x_bcyx.shape[2:]) == (height, width):
+        return x_bcyx  # so that graphs of padded nets hold no slices, which cost engines of 8-bit integers a third
     top, left = (x_bcyx.shape[2] - height) // 2, (x_bcyx.shape[3] - width) // 2
     return x_bcyx[:, :, top : top + height, left : left + width]
 

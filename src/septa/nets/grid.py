@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
@@ -30,22 +29,28 @@ class Grid:
     --------
     >>> Grid(2, nested=False).order, Grid(2, nested=True).order
     ([(1, 1), (0, 2)], [(0, 1), (1, 1), (0, 2)])
+
+    Attributes
+    ----------
+    order
+        Nodes of columns above 0 in an order in which they can be computed: diagonals, each from the bottom up.
+    last_reads
+        For each node, those that no later one reads.
     """
 
     depth: int
     nested: bool
+    order: list[Node] = field(init=False, repr=False, compare=False)
+    last_reads: dict[Node, list[Node]] = field(init=False, repr=False, compare=False)
 
-    @cached_property
-    def order(self) -> list[Node]:
-        """Nodes of columns above 0 in an order in which they can be computed: diagonals, each from the bottom up."""
+    def __post_init__(self) -> None:
+        # No cached properties: the locks of these divide what torch.compile makes of a net.
         diagonals = range(1, self.depth + 1) if self.nested else [self.depth]
-        return [(diagonal - column, column) for diagonal in diagonals for column in range(1, diagonal + 1)]
-
-    @cached_property
-    def last_reads(self) -> dict[Node, list[Node]]:
-        """For each node, those that no later one reads."""
-        readers = {source: node for node in self.order for source in [*self.skips(node), below(node)]}
-        return {node: [source for source, reader in readers.items() if reader == node] for node in self.order}
+        order = [(diagonal - column, column) for diagonal in diagonals for column in range(1, diagonal + 1)]
+        object.__setattr__(self, "order", order)
+        readers = {source: node for node in order for source in [*self.skips(node), below(node)]}
+        last = {node: [source for source, reader in readers.items() if reader == node] for node in order}
+        object.__setattr__(self, "last_reads", last)
 
     def skips(self, node: Node) -> list[Node]:
         """The nodes of its level that a node reads."""
