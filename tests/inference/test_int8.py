@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from septa.errors import InputError
+from septa.errors import InputError, ModelError
 from septa.images.normalize import Normalization
 from septa.images.window import mirrored_window
 from septa.inference import int8
@@ -62,6 +63,13 @@ def test_logits_are_near_the_nets_but_rounded(made: Made, size: tuple[int, int])
     assert logits.dtype == np.float32
     error = float(np.sqrt(np.square(logits - expected).mean())) / float(expected.std())
     assert 1e-4 < error < 0.05  # integers, and of the same net
+
+
+def test_integers_that_openvino_does_not_read_are_told(made: Made) -> None:
+    net, _, quantized = made
+    broken = replace(quantized, graph=quantized.graph[:-200])
+    with pytest.raises(ModelError, match=r"does not read its integers .*run 'septa quantize' again"):
+        broken.engine(net)(noise(2, 32, 32))
 
 
 def test_weights_are_kept_in_eight_bits(made: Made) -> None:

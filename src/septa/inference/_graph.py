@@ -1,16 +1,12 @@
-"""A net as a graph that other engines read (ONNX bytes), the cache that keeps it, and the frame around an engine."""
+"""A net as a graph that other engines read (ONNX bytes), and the frame around an engine."""
 
 from __future__ import annotations
 
 import copy
-import hashlib
 import io
-import os
-import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
 from typing import Protocol
 
 import numpy as np
@@ -18,11 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from septa import sealed
-from septa.errors import InputError, ModelError, ResourceError
-from septa.images.write import write_bytes
+from septa.errors import InputError, ResourceError
+from septa.inference import _cache
 
-_KIND = "septa graph 1"
 _OPERATORS = 18
 """ONNX's version of its operators; every engine of the last years knows it."""
 
@@ -111,28 +105,11 @@ def graph_of(net: nn.Module, key: str = "") -> bytes:
     """
     if not key:
         return _export(net)
-    path = cache_folder() / f"{hashlib.sha256(f'{torch.__version__} {_OPERATORS} {key}'.encode()).hexdigest()}.graph"
-    with suppress(OSError, ModelError, KeyError):
-        _, tensors = sealed.unpack(path.read_bytes(), _KIND, path)
-        return tensors["onnx"].numpy().tobytes()
-    graph = _export(net)
-    with suppress(InputError, ResourceError):  # a cache that cannot be written is done without
-        tensor = torch.frombuffer(bytearray(graph), dtype=torch.uint8)
-        write_bytes(path, sealed.pack(_KIND, {"torch": torch.__version__, "shape": "any"}, {"onnx": tensor}))
+    key = f"graph {torch.__version__} {_OPERATORS} {key}"
+    if (graph := _cache.find(key)) is None:
+        graph = _export(net)
+        _cache.keep(key, graph)
     return graph
-
-
-def cache_folder() -> Path:
-    """Where graphs are kept: the user's cache folder, as the system has it. It may be removed at any time."""
-    home = Path.home()
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = home / "Library" / "Caches"
-    else:
-        given = Path(os.environ.get("XDG_CACHE_HOME") or "")
-        base = given if given.is_absolute() else home / ".cache"
-    return base / "septa" / "graphs"
 
 
 def _export(net: nn.Module) -> bytes:
