@@ -21,7 +21,7 @@ from septa.images.read import read_image
 from septa.images.resize import resized
 from septa.images.window import mirrored_window
 from septa.images.write import write_bytes
-from septa.inference.engines import Engine, make_engine
+from septa.inference.engines import Engine, make_engine, modes_of
 from septa.inference.int8 import Int8
 from septa.inference.predict import Consumer, predict_tiles
 from septa.inference.symmetry import SYMMETRIES, restore, transform
@@ -150,8 +150,9 @@ class Model:
             Rotated and mirrored versions of the image over which probabilities are averaged, 1 to 8; the recipe's
             when not given.
         engine
-            ``torch``, ``openvino``, ``onnxruntime`` or ``auto``, the fastest that agrees with torch; or one made by
-            `engine`, which need not be made again for each image. When not given, `own_engine`.
+            ``torch``, ``openvino``, ``onnxruntime`` or ``auto``, the fastest that agrees with torch; ``torch+bf16`` and
+            the like, see `make_engine`; or one made by `engine`, which need not be made again for each image. When not
+            given, `own_engine`.
 
         Returns
         -------
@@ -304,7 +305,11 @@ class Model:
         if callable(engine):
             return engine
         engine = engine or self.own_engine(device)
-        key = "" if engine == "torch" else f"{self.weights_sha256} {self.recipe.net.model_dump_json()} {self.channels}"
+        key = (
+            ""
+            if modes_of(engine) is not None
+            else f"{self.weights_sha256} {self.recipe.net.model_dump_json()} {self.channels}"
+        )
         return make_engine(self.net, pick_device(device), engine, key=key, int8=self.int8)
 
     def own_engine(self, device: str = "auto") -> str:

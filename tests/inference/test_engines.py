@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from septa.errors import InputError, ResourceError
 from septa.images.normalize import Normalization
 from septa.images.window import mirrored_window
 from septa.images.write import write_image
-from septa.inference import _graph, _onnxruntime, _openvino, engines
+from septa.inference import _cache, _graph, _onnxruntime, _openvino, engines
 from septa.inference._fold import folded
 from septa.inference.engines import ENGINES, Engine, make_engine, torch_engine
 from septa.inference.predict import predict_tiles
@@ -52,7 +53,7 @@ def needs(name: str) -> None:
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "cache"
-    monkeypatch.setattr(_graph, "cache_folder", lambda: folder)
+    monkeypatch.setattr(_cache, "cache_folder", lambda: folder)
     return folder
 
 
@@ -293,7 +294,7 @@ def test_a_missing_package_is_told_with_the_command_that_installs_it(
 
 
 def test_an_unknown_engine_and_a_device_that_one_does_not_have_are_refused() -> None:
-    with pytest.raises(InputError, match=r"--engine tpu: is not known\. use auto, torch, openvino or onnxruntime\."):
+    with pytest.raises(InputError, match=r"--engine tpu: is not known\. use auto, torch, openvino or onnxruntime;"):
         make_engine(net_of(), "cpu", "tpu")
     with pytest.raises(InputError, match="--engine openvino: runs on the CPU, not on cuda"):
         make_engine(net_of(), "cuda", "openvino")
@@ -362,6 +363,62 @@ def test_openvino_computes_in_float32_with_the_threads_given(monkeypatch: pytest
     compiled, _ = made  # once for each size
     assert "f32" in str(compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name())
     assert compiled.get_property("INFERENCE_NUM_THREADS") == 1
+
+
+def test_what_openvino_compiles_is_kept_for_the_next_process(monkeypatch: pytest.MonkeyPatch, own_cache: Path) -> None:
+    needs("openvino")
+    import openvino
+
+    compiled: list[Any] = []
+
+    class Core(openvino.Core):
+        def compile_model(self, *args: Any) -> Any:
+            compiled.append(args)
+            return super().compile_model(*args)
+
+    monkeypatch.setattr(openvino, "Core", Core)
+    graph, image = _graph.graph_of(net_of()), noise(2, 32, 48)
+    first = _openvino.load(graph, 1)(image)
+    (file,) = own_cache.iterdir()
+    np.testing.assert_array_equal(_openvino.load(graph, 1)(image), first)
+    assert len(compiled) == 1
+    # Another size, other weights and another number of threads are others.
+    _openvino.load(graph, 1)(noise(2, 48, 32))
+    _openvino.load(_graph.graph_of(net_of(1)), 1)(image)
+    _openvino.load(graph, 2)(image)
+    assert len(compiled) == 4
+    assert len(list(own_cache.iterdir())) == 4
+    # What is damaged is noticed, and what OpenVINO itself does not read is compiled again.
+    data = file.read_bytes()
+    damaged = data[:2000] + bytes([data[2000] ^ 1]) + data[2001:]
+    file.write_bytes(damaged)
+    np.testing.assert_array_equal(_openvino.load(graph, 1)(image), first)
+    assert len(compiled) == 5
+    assert file.read_bytes() != damaged
+    monkeypatch.setattr(_cache, "find", lambda key: b"of another version")
+    np.testing.assert_array_equal(_openvino.load(graph, 1)(image), first)
+    assert len(compiled) == 6
+
+
+def test_who_has_images_of_all_sizes_does_not_fill_the_cache(own_cache: Path) -> None:
+    needs("openvino")
+    run = _openvino.load(_graph.graph_of(net_of(depth=1, width=2)), 1)
+    for side in range(2, 24, 2):
+        run(noise(2, 8, side))
+    assert len(list(own_cache.iterdir())) == 8
+
+
+def test_the_cache_keeps_what_was_used_last(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in "abc":
+        _cache.keep(name, name.encode() * 500)
+    monkeypatch.setattr(_cache, "_MOST", sum(file.stat().st_size for file in own_cache.iterdir()))
+    (other := own_cache / "mine.txt").write_bytes(bytes(5000))
+    for age, file in enumerate(sorted(own_cache.glob("*.cache"), key=lambda path: path.stat().st_mtime_ns)):
+        os.utime(file, (age + 1, age + 1))
+    assert _cache.find("a") == b"a" * 500  # now the last one used
+    _cache.keep("d", b"d" * 500)
+    assert [name for name in "abcd" if _cache.find(name)] == ["a", "c", "d"]
+    assert other.exists()
 
 
 def test_openvino_is_used_without_telling_its_makers() -> None:
@@ -435,7 +492,7 @@ def test_the_cache_lies_where_the_system_has_it(
     monkeypatch.setattr(sys, "platform", platform)
     monkeypatch.setattr(Path, "home", lambda: Path("/h"))
     monkeypatch.setenv(variable, value)
-    assert _graph.cache_folder() == Path(expected)
+    assert _cache.cache_folder() == Path(expected)
 
 
 # --- a model and the command ----------------------------------------------------------------------------------------
@@ -498,10 +555,10 @@ def test_the_command_takes_an_engine_for_files_and_stores(files: Path, tmp_path:
     assert done.returncode == 0, done.stderr
     assert "largest difference to the whole image " in done.stdout
     (kept,) = (cache / "septa" / "graphs").iterdir()
-    changed = kept.stat().st_mtime_ns
+    changed = kept.stat().st_ino
     done = septa("predict", files / "m.septa", files / "a.tif", "-o", tmp_path / "s.ome.zarr", *arguments, cache=cache)
     assert done.returncode == 0, done.stderr
-    assert kept.stat().st_mtime_ns == changed
+    assert kept.stat().st_ino == changed  # not written anew
     done = septa("predict", files / "m.septa", files / "a.tif", "-o", tmp_path / "o2", "--engine", "auto", cache=cache)
     assert done.returncode == 0, done.stderr
     assert done.stderr.startswith("engine: ")
@@ -512,7 +569,7 @@ def test_the_command_refuses_an_unknown_engine_in_one_line(files: Path, tmp_path
     arguments = ("-o", tmp_path / "s.ome.zarr", "--engine", "gpu")
     done = septa("predict", files / "m.septa", files / "a.tif", *arguments, cache=tmp_path)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert done.stderr.startswith("--engine gpu: is not known. use auto, torch, openvino or onnxruntime.")
+    assert done.stderr.startswith("--engine gpu: is not known. use auto, torch, openvino or onnxruntime; torch may be")
     assert not list(tmp_path.iterdir())
 
 

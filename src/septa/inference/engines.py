@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from importlib.util import find_spec
 from time import perf_counter
 from typing import Any
@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from septa.errors import InputError
-from septa.inference._fold import PARITY, folded
-from septa.inference._graph import framed, graph_of, memory_told, probe_for
+from septa.inference._fold import PARITY
+from septa.inference._graph import framed, graph_of
+from septa.inference._torch import MODES, TYPES, torch_engine
 from septa.inference.int8 import Int8
 
 Engine = Callable[[NDArray[np.float32]], NDArray[np.float32]]
@@ -54,7 +55,8 @@ def make_engine(
         Only torch runs elsewhere than on the CPU.
     name
         One of `ENGINES`. ``auto`` tries on the first tile the engines that are installed, and takes the fastest whose
-        logits are torch's within `PARITY` of the largest.
+        logits are torch's within `PARITY` of the largest. ``torch+bf16`` and ``torch+fp16`` compute in these types
+        where autocast does, ``torch+compile`` by `torch.compile`, ``torch+bf16+compile`` both.
     key
         Tells the net's weights and settings from all others; its graph is then kept in the user's cache folder.
     int8
@@ -70,10 +72,12 @@ def make_engine(
         By the engine: memory does not suffice for a tile.
     """
     device = torch.device(device)
-    if name not in ENGINES:
-        raise InputError(f"--engine {name}", "is not known", f"use {', '.join(ENGINES[:-1])} or {ENGINES[-1]}")
-    if name == "torch" or (name == "auto" and device.type != "cpu"):
-        return torch_engine(net, device)
+    modes = modes_of(name)
+    if modes is None and name not in ENGINES:
+        known = f"use {', '.join(ENGINES[:-1])} or {ENGINES[-1]}; torch may be followed by +{', +'.join(MODES)}"
+        raise InputError(f"--engine {name}", "is not known", known)
+    if modes is not None or (name == "auto" and device.type != "cpu"):
+        return torch_engine(net, device, modes or ())
     if name == "auto" and (int8 is None or _lacking(_INTEGERS)):
         return _first_tile_decides(net, key, tell or _to_stderr)
     if name == "auto":
@@ -105,35 +109,27 @@ def graph_engine(net: Any, name: str, graph: bytes, threads: int | None = None) 
     return framed(net, load(graph, threads or torch.get_num_threads()))
 
 
-def torch_engine(net: nn.Module, device: torch.device | str = "cpu", *, fold: bool = True) -> Engine:
-    """Execute ``net`` with PyTorch in float32 on ``device``.
+def logits_of(engine: Engine, images: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
+    """Logits of images, in their order, with as many at once as the engine takes."""
+    many: Callable[[Iterable[NDArray[np.float32]]], Iterator[NDArray[np.float32]]] | None = getattr(
+        engine, "many", None
+    )
+    return map(engine, images) if many is None else many(images)
 
-    The net is moved there and switched to evaluation. On a CPU a copy runs whose batch norms are folded into its
-    convolutions, unless ``fold`` is unset. On a GPU, convolutions use TF32 where PyTorch does by default.
-    A net tells by ``steady_pixels`` below which size PyTorch's CPU kernels for a single image depend on the size; such
-    windows run as a batch of two, which takes the kernels of large ones, so that small tiles are exact as well.
 
-    Raises
-    ------
-    ResourceError
-        By the engine: the memory of the device does not suffice for this size.
+def modes_of(name: str) -> tuple[str, ...] | None:
+    """What follows ``torch`` in the name of an engine, such as ``torch+bf16``; None if that is another's or unknown.
+
+    Examples
+    --------
+    >>> modes_of("torch+bf16+compile"), modes_of("torch"), modes_of("openvino")
+    (('bf16', 'compile'), (), None)
     """
-    device = torch.device(device)
-    steady_pixels = int(getattr(net, "steady_pixels", 0)) if device.type == "cpu" else 0
-    net = net.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-    if fold and device.type == "cpu" and hasattr(net, "valid_size"):
-        net = folded(net, probe_for(net))  # type: ignore[arg-type]
-
-    def run(image_cyx: NDArray[np.float32]) -> NDArray[np.float32]:
-        image_bcyx = torch.from_numpy(np.ascontiguousarray(image_cyx))[None].to(device)
-        with memory_told(image_cyx.shape), torch.inference_mode():
-            if image_bcyx[0, 0].numel() < steady_pixels:
-                image_bcyx = image_bcyx.expand(2, -1, -1, -1)
-            logits = net(image_bcyx.contiguous(memory_format=torch.channels_last))
-            out: NDArray[np.float32] = logits[0].float().contiguous().cpu().numpy()
-        return out
-
-    return run
+    first, *modes = name.split("+")
+    known = (
+        first == "torch" and set(modes) <= set(MODES) and len(set(modes)) == len(modes) and not set(TYPES) <= set(modes)
+    )
+    return tuple(modes) if known else None
 
 
 # The choice ----------------------------------------------------------------------------------------------------------

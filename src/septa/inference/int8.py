@@ -145,7 +145,10 @@ class Quantizer:
             nncf.set_log_level(logging.ERROR)
             scope = nncf.IgnoredScope(names=[self._names[name] for name in floats])
             data = nncf.Dataset(self._images)
-            return nncf.quantize(self._model, data, subset_size=len(self._images), ignored_scope=scope)
+            mixed = nncf.QuantizationPreset.MIXED  # what is never negative has all 256 values above 0
+            return nncf.quantize(
+                self._model, data, preset=mixed, subset_size=len(self._images), ignored_scope=scope
+            )
 
 
 def _readable(op: Any, number: int) -> str:

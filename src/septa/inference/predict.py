@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septa.images.normalize import Normalization
-from septa.inference.engines import Engine
+from septa.inference.engines import Engine, logits_of
 from septa.inference.tiling import Tile
 
 Reader = Callable[[tuple[int, int], tuple[int, int]], NDArray[Any]]
@@ -34,7 +34,7 @@ def predict_tiles(
     engine
         Executes the net.
     read
-        Gives each window in raw values; only one of them is normalised at a time.
+        Gives each window in raw values; no more of them are normalised than the engine takes at once.
     normalization
         Constants, already resolved for this image.
     tiles
@@ -42,6 +42,6 @@ def predict_tiles(
     consume
         Receives each core.
     """
-    for tile in tiles:
-        logits_kyx = engine(normalization.apply(read(tile.begin, tile.end)))
+    windows = (normalization.apply(read(tile.begin, tile.end)) for tile in tiles)
+    for tile, logits_kyx in zip(tiles, logits_of(engine, windows), strict=True):
         consume(tile.core, logits_kyx[(slice(None), *tile.core_in_output)])

@@ -7,6 +7,7 @@ done while another block is at the other.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +23,7 @@ from septa.images.normalize import Normalization
 from septa.images.source import Source
 from septa.images.store import BlockIndex, StoreSpec
 from septa.images.window import read_mirrored
-from septa.inference.engines import Engine
+from septa.inference.engines import Engine, logits_of
 from septa.inference.predict import predict_tiles
 from septa.inference.tiling import Region, Tile, aligned, least_for, plan_for
 from septa.model import Model
@@ -79,18 +80,13 @@ class Worker:
             y, x = core
             out_kyx[:, y.start - top : y.stop - top, x.start - left : x.stop - left] = logits_kyx
 
-        predict_tiles(self._timed, window.read, normalization, window.tiles, keep)
+        predict_tiles(_Timed(self), window.read, normalization, window.tiles, keep)
         return out_kyx
 
-    def _timed(self, image_cyx: NDArray[np.float32]) -> NDArray[np.float32]:
+    def tidy(self, height: int, width: int) -> None:
+        """Make sure that memory is left for a tile."""
         if self.limit is not None:
-            height, width = image_cyx.shape[1:]
             tidy(self.limit, height * width * pixel_bytes(self.model, self.plan.asked.engine))
-        began = perf_counter()
-        try:
-            return self.engine(image_cyx)
-        finally:
-            self.net_seconds += perf_counter() - began
 
     def shrink(self) -> bool:
         """Halve the tile; False where it is the smallest already."""
@@ -136,6 +132,34 @@ class Worker:
     def skipped(self) -> frozenset[BlockIndex]:
         """Of the plan."""
         return frozenset(self.plan.skipped)
+
+
+class _Timed:
+    """A worker's engine, which counts its seconds and makes sure of memory before each tile."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+
+    def __call__(self, image_cyx: Array) -> Array:
+        return next(self.many([image_cyx]))
+
+    def many(self, images: Iterable[Array]) -> Iterator[Array]:
+        worker, elsewhere = self._worker, 0.0
+
+        def read() -> Iterator[Array]:
+            nonlocal elsewhere
+            began = perf_counter()
+            for image_cyx in images:
+                worker.tidy(*image_cyx.shape[1:])
+                elsewhere += perf_counter() - began
+                yield image_cyx
+                began = perf_counter()
+
+        began = perf_counter()
+        for logits_kyx in logits_of(worker.engine, read()):
+            worker.net_seconds += perf_counter() - began - elsewhere
+            yield logits_kyx
+            began, elsewhere = perf_counter(), 0.0
 
 
 @dataclass(frozen=True)

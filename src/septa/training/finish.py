@@ -79,7 +79,7 @@ def finish(
 
 def _evaluate(model: Model, job: Job, known: Mapping[int, NDArray[np.float32]]) -> tuple[Evaluation, list[_Scored]]:
     """Scores of the validation images, and the worst of them. ``known`` are the logits there are, by image."""
-    task, device, examples = model.task, str(job.device), job.validation
+    task, engine, examples = model.task, model.engine(str(job.device), "torch"), job.validation
     instances = isinstance(task, Instances)
     worst: list[_Scored] = []
     judged: list[Judged] = []
@@ -88,11 +88,11 @@ def _evaluate(model: Model, job: Job, known: Mapping[int, NDArray[np.float32]]) 
         for index, pair in enumerate(examples.pairs):
             example = examples[index]
             if instances:
-                logits_kyx = known[index] if index in known else model.logits(example.image_cyx, device=device)
+                logits_kyx = known[index] if index in known else model.logits(example.image_cyx, engine=engine)
                 predicted_yx = task.predicted(logits_kyx)
                 judged.append(judge(example.labels_yx, predicted_yx, task.probabilities(logits_kyx)[1]))
             else:
-                predicted_yx = model.segment(example.image_cyx, device=device)
+                predicted_yx = model.segment(example.image_cyx, engine=engine)
             score, _ = image_score(example.labels_yx, predicted_yx, task)
             heapq.heappush(worst, (-score, index, predicted_yx))
             if len(worst) > MAX_PANELS:

@@ -107,13 +107,13 @@ def _with(decoding: Decoding, name: str, value: float) -> Decoding:
 
 def _logits(model: Model, examples: Examples, device: str) -> dict[int, NDArray[np.float32]]:
     found: dict[int, NDArray[np.float32]] = {}
-    pixels = 0
+    pixels, engine = 0, model.engine(device, "torch")
     for index in range(len(examples)):
         example = examples[index]
         if found and pixels + example.labels_yx.size > _PIXELS:
             continue
         pixels += example.labels_yx.size
-        found[index] = model.logits(example.image_cyx, device=device)
+        found[index] = model.logits(example.image_cyx, engine=engine)
     return found
 
 

@@ -1,0 +1,209 @@
+"""PyTorch: one image after the other, or batches of tiles that stream through a GPU."""
+
+from __future__ import annotations
+
+import copy
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from septa.errors import InputError
+from septa.inference._fold import folded
+from septa.inference._graph import Run, memory_told, probe_for
+
+Image = NDArray[np.float32]
+Forward = Callable[[Tensor], Tensor]
+"""From images ``BCYX`` float32 on the device to logits ``BKYX`` float32 there."""
+
+TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+COMPILE = "compile"
+MODES = (*TYPES, COMPILE)
+"""What may follow the name ``torch``: ``torch+bf16+compile``."""
+_BATCH = 4 * 2**20
+"""Pixels that go through a GPU at once where tiles are smaller."""
+
+
+def torch_engine(net: nn.Module, device: torch.device | str = "cpu", modes: Iterable[str] = ()) -> Run:
+    """Execute ``net`` with PyTorch on ``device``, in evaluation.
+
+    On the CPU the net itself runs, or where it has batch norms a copy with these folded into its convolutions; on other
+    devices always a copy. On a GPU, convolutions use TF32 where PyTorch does by default, and the engine has a method
+    ``many``: see `Stream`.
+    A net tells by ``steady_pixels`` below which size PyTorch's CPU kernels for a single image depend on the size; such
+    windows run as a batch of two, which takes the kernels of large ones, so that small tiles are exact as well.
+
+    Parameters
+    ----------
+    modes
+        Of `MODES`: a type for mixed precision (autocast), and ``compile`` for `torch.compile`, which takes its time
+        with every new size.
+
+    Raises
+    ------
+    InputError
+        The CPU does not compute in this type; by the engine: PyTorch cannot compile this net here.
+    ResourceError
+        By the engine: the memory of the device does not suffice for this size.
+    """
+    device, modes = torch.device(device), tuple(modes)
+    if device.type == "cpu" and "fp16" in modes:
+        raise InputError("--engine torch+fp16", "runs on a GPU, not on the CPU", "give --engine torch+bf16 or torch")
+    forward = _forward(_placed(net, device), device, modes)
+    if device.type == "cuda":
+        return Stream(forward, device, even=COMPILE in modes)
+    return _single(forward, device, int(getattr(net, "steady_pixels", 0)) if device.type == "cpu" else 0)
+
+
+def _placed(net: nn.Module, device: torch.device) -> nn.Module:
+    """What is executed, on the device."""
+    own: Any = net.eval()
+    if any(parameter.device.type != "cpu" for parameter in net.parameters()):
+        own = copy.deepcopy(own).cpu()
+    own = own.to(memory_format=torch.channels_last)
+    if hasattr(net, "valid_size"):
+        own = folded(own, probe_for(own))
+    if device.type != "cpu":
+        own = copy.deepcopy(own).to(device)
+    placed: nn.Module = own
+    return placed
+
+
+def _forward(net: nn.Module, device: torch.device, modes: tuple[str, ...]) -> Forward:
+    kind = next((TYPES[mode] for mode in modes if mode in TYPES), None)
+    execute: Any = torch.compile(net, dynamic=False) if COMPILE in modes else net
+
+    def forward(image_bcyx: Tensor) -> Tensor:
+        with torch.inference_mode(), torch.autocast(device.type, kind, enabled=kind is not None):
+            try:
+                logits: Tensor = execute(image_bcyx.contiguous(memory_format=torch.channels_last))
+            except torch.OutOfMemoryError:
+                raise
+            except Exception as error:
+                if COMPILE not in modes or "memory" in str(error):
+                    raise
+                why = " ".join(str(error).split())[:160]
+                raise InputError(
+                    "--engine", f"PyTorch cannot compile this net here ({why})", "leave +compile out"
+                ) from error
+        return logits.float()
+
+    return forward
+
+
+def _single(forward: Forward, device: torch.device, steady_pixels: int) -> Run:
+    def run(image_cyx: Image) -> Image:
+        image_bcyx = torch.from_numpy(np.ascontiguousarray(image_cyx))[None].to(device)
+        with memory_told(image_cyx.shape), torch.inference_mode():
+            if image_bcyx[0, 0].numel() < steady_pixels:
+                image_bcyx = image_bcyx.expand(2, -1, -1, -1)
+            out: Image = forward(image_bcyx)[0].contiguous().cpu().numpy()
+        return out
+
+    return run
+
+
+@dataclass(frozen=True)
+class _Flight:
+    """A batch on its way: the logits as they will be on this side, and what must live until they are."""
+
+    logits_bkyx: Tensor
+    images: int
+    done: Any
+    held: tuple[Tensor, ...]
+
+
+class Stream:
+    """An engine for a GPU. Small tiles of one size go through it together; while it computes a batch, the next one is
+    read and copied to it, and the logits of the last are copied back and used.
+
+    Parameters
+    ----------
+    forward
+        Executes the net.
+    device
+        Where; the CPU serves for tests.
+    even
+        Whether all batches are made equally large, by images whose logits are thrown away.
+    pixels
+        Largest batch; a single image may be larger.
+    """
+
+    def __init__(self, forward: Forward, device: torch.device, *, even: bool = False, pixels: int = _BATCH) -> None:
+        self._forward, self._device, self._even, self._pixels = forward, device, even, pixels
+        self._module = torch.get_device_module(device)
+        self._pinned = device.type != "cpu"
+        where = {"device": device} if self._pinned else {}
+        self._into, self._back = self._module.Stream(**where), self._module.Stream(**where)
+
+    def __call__(self, image_cyx: Image) -> Image:
+        """Logits of one image, as of any engine."""
+        return next(self.many([image_cyx]))
+
+    def many(self, images: Iterable[Image]) -> Iterator[Image]:
+        """Logits of images, in their order. Of the images a batch more is taken than logits are given."""
+        flights: deque[_Flight] = deque()
+        for batch in self._batches(images):
+            flights += self._begun(batch)
+            while len(flights) > 1:
+                yield from self._landed(flights.popleft())
+        while flights:
+            yield from self._landed(flights.popleft())
+
+    def _batches(self, images: Iterable[Image]) -> Iterator[list[Image]]:
+        batch: list[Image] = []
+        for image_cyx in images:
+            if batch and image_cyx.shape != batch[0].shape:
+                yield batch
+                batch = []
+            batch.append(image_cyx)
+            if len(batch) >= self._pixels // (image_cyx.shape[1] * image_cyx.shape[2]):
+                yield batch
+                batch = []
+        if batch:
+            yield batch
+
+    def _begun(self, batch: list[Image]) -> list[_Flight]:
+        """Set a batch off, or where the device has too little memory for it, parts of half its size."""
+        shape = batch[0].shape
+        size = max(len(batch), self._pixels // (shape[1] * shape[2])) if self._even else len(batch)
+        try:
+            with memory_told(shape) if size == 1 else nullcontext():
+                return [self._flight(batch, size)]
+        except torch.OutOfMemoryError:
+            half = size // 2
+            self._pixels = half * shape[1] * shape[2]
+        parts = (batch[begin : begin + half] for begin in range(0, len(batch), half))
+        return [flight for part in parts for flight in self._begun(part)]
+
+    def _flight(self, batch: list[Image], size: int) -> _Flight:
+        host_bcyx = torch.zeros((size, *batch[0].shape), pin_memory=self._pinned)
+        for place_cyx, image_cyx in zip(host_bcyx, batch, strict=False):
+            place_cyx.copy_(torch.from_numpy(image_cyx))
+        here, (arrived, computed, done) = (
+            self._module.current_stream(self._device),
+            (self._module.Event() for _ in range(3)),
+        )
+        with self._module.stream(self._into):
+            image_bcyx = host_bcyx.to(self._device, non_blocking=True)
+            arrived.record(self._into)
+        here.wait_event(arrived)
+        logits_bkyx = self._forward(image_bcyx)
+        computed.record(here)
+        with self._module.stream(self._back):
+            self._back.wait_event(computed)
+            back_bkyx = torch.empty(logits_bkyx.shape, pin_memory=self._pinned)
+            back_bkyx.copy_(logits_bkyx, non_blocking=True)
+            done.record(self._back)
+        return _Flight(back_bkyx, len(batch), done, (host_bcyx, image_bcyx, logits_bkyx))
+
+    def _landed(self, flight: _Flight) -> Iterator[Image]:
+        flight.done.synchronize()
+        for logits_kyx in flight.logits_bkyx[: flight.images]:
+            yield logits_kyx.numpy()

@@ -1,0 +1,240 @@
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from torch import Tensor
+
+from septa.errors import InputError, ResourceError
+from septa.images.normalize import Normalization
+from septa.images.window import mirrored_window
+from septa.inference._torch import MODES, Stream, torch_engine
+from septa.inference.engines import make_engine, modes_of
+from septa.inference.predict import predict_tiles
+from septa.inference.tiling import least_for, plan_for
+from septa.nets import UNet
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+CPU = torch.device("cpu")
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+Image = NDArray[np.float32]
+
+
+def net_of(**settings: Any) -> UNet:
+    torch.manual_seed(0)
+    return UNet(1, 2, **{"depth": 2, "width": 4, **settings}).eval()
+
+
+def noise(*shape: int, seed: int = 0) -> Image:
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def numbered(sizes: list[tuple[int, int]]) -> list[Image]:
+    """Images that differ in all pixels."""
+    return [np.full((1, *size), number, np.float32) for number, size in enumerate(sizes)]
+
+
+class Forward:
+    """Squares images, notes the sizes of batches, and has memory for so many images of a batch."""
+
+    def __init__(self, room: int = 1000) -> None:
+        self.room, self.batches = room, list[int]()
+
+    def __call__(self, image_bcyx: Tensor) -> Tensor:
+        if len(image_bcyx) > self.room:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        self.batches.append(len(image_bcyx))
+        return image_bcyx**2
+
+
+# --- the stream ------------------------------------------------------------------------------------------------------
+
+
+@given(
+    st.lists(st.sampled_from([(4, 6), (6, 4), (2, 2)]), max_size=12),
+    st.integers(1, 100),
+    st.integers(1, 4),
+    st.booleans(),
+)
+@settings(deadline=None, max_examples=60)
+def test_every_image_gets_its_own_logits_in_order(
+    sizes: list[tuple[int, int]], pixels: int, room: int, even: bool
+) -> None:
+    images = numbered(sizes)
+    found = list(Stream(Forward(room), CPU, even=even, pixels=pixels).many(iter(images)))
+    assert len(found) == len(images)
+    for image, logits in zip(images, found, strict=True):
+        np.testing.assert_array_equal(logits, image**2)
+
+
+def test_tiles_of_one_size_go_together_up_to_the_limit() -> None:
+    forward = Forward()
+    list(Stream(forward, CPU, pixels=3 * 16).many(numbered([(4, 4)] * 7 + [(4, 2)] * 2 + [(40, 40)] * 2)))
+    assert forward.batches == [3, 3, 1, 2, 1, 1]
+
+
+def test_even_batches_are_all_of_one_size() -> None:
+    forward = Forward()
+    found = list(Stream(forward, CPU, even=True, pixels=3 * 16).many(numbered([(4, 4)] * 4)))
+    assert forward.batches == [3, 3]
+    assert [float(logits[0, 0, 0]) for logits in found] == [0, 1, 4, 9]
+
+
+def test_a_batch_that_does_not_fit_is_halved_for_good() -> None:
+    forward = Forward(room=2)
+    found = list(Stream(forward, CPU, pixels=8 * 16).many(numbered([(4, 4)] * 12)))
+    assert [float(logits[0, 0, 0]) for logits in found] == [number**2 for number in range(12)]
+    assert forward.batches == [2] * 6
+
+
+def test_one_image_that_does_not_fit_is_told() -> None:
+    with pytest.raises(ResourceError, match="4 x 6 pixels"):
+        Stream(Forward(room=0), CPU)(np.zeros((1, 4, 6), np.float32))
+
+
+def test_the_next_batch_is_read_and_begun_before_the_last_is_given() -> None:
+    told: list[str] = []
+
+    def images() -> Iterator[Image]:
+        for number, image in enumerate(numbered([(4, 4)] * 6)):
+            told.append(f"read {number}")
+            yield image
+
+    def forward(image_bcyx: Tensor) -> Tensor:
+        told.append(f"net {[int(image[0, 0, 0]) for image in image_bcyx]}")
+        return image_bcyx
+
+    found = Stream(forward, CPU, pixels=2 * 16).many(images())
+    told.extend(f"given {int(logits[0, 0, 0])}" for logits in found)
+    assert told == [
+        *("read 0", "read 1", "net [0, 1]", "read 2", "read 3", "net [2, 3]", "given 0", "given 1"),
+        *("read 4", "read 5", "net [4, 5]", "given 2", "given 3", "given 4", "given 5"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("padding", ["same", "valid"])
+def test_tiles_of_an_image_through_a_stream(padding: str) -> None:
+    net = net_of(padding=padding, norm="none")
+    image, unit = noise(1, 150, 131), Normalization("dataset", (0.0,), (1.0,))
+    tiles = plan_for(net, 150, 131, least_for(net) + 16)
+    sizes: list[int] = []
+
+    def forward(image_bcyx: Tensor) -> Tensor:
+        sizes.append(len(image_bcyx))
+        with torch.inference_mode():
+            out: Tensor = net(image_bcyx)
+        return out
+
+    found = []
+    for engine in (torch_engine(net), Stream(forward, CPU)):
+        out = np.full((2, 150, 131), np.nan, np.float32)
+
+        def keep(core: tuple[slice, slice], logits: Image, out: Image = out) -> None:
+            out[(slice(None), *core)] = logits
+
+        predict_tiles(engine, partial(mirrored_window, image), unit, tiles, keep)
+        found.append(out)
+    assert max(sizes) > 1
+    np.testing.assert_allclose(found[1], found[0], atol=1e-5)
+
+
+# --- modes -----------------------------------------------------------------------------------------------------------
+
+
+def test_bf16_is_autocast() -> None:
+    net, image = net_of(norm="group"), noise(1, 64, 96)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        expected = net(torch.from_numpy(image)[None])[0].float().numpy()
+    logits = make_engine(net, "cpu", "torch+bf16")(image)
+    assert logits.dtype == np.float32
+    np.testing.assert_allclose(logits, expected, atol=2e-2 * np.abs(expected).max())
+    assert np.abs(logits - torch_engine(net)(image)).max() > 1e-4
+
+
+@pytest.mark.parametrize(
+    "name", ["torch+", "torch+int8", "torch+bf16+bf16", "torch+bf16+fp16", "openvino+bf16", "+bf16"]
+)
+def test_an_unknown_mode_is_refused(name: str) -> None:
+    assert modes_of(name) is None
+    with pytest.raises(InputError, match=r"\+bf16, \+fp16, \+compile") as told:
+        make_engine(net_of(), "cpu", name)
+    assert f"--engine {name}" in str(told.value)
+
+
+def test_the_cpu_does_not_take_fp16() -> None:
+    with pytest.raises(InputError, match=r"torch\+bf16"):
+        make_engine(net_of(), "cpu", "torch+fp16")
+
+
+FAMILY: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "bilinear": {"up": "bilinear"},
+    "residual": {"block": "residual", "squeeze": True},
+    "nested": {"nested": True, "deep_supervision": True},
+    "attention": {"attention": True, "aspp": True},
+    "reduction": {"norm": "group", "reduction": 2},
+    "valid": {"padding": "valid", "norm": "none"},
+    "resnet": {"encoder": "resnet18"},
+}
+
+
+@pytest.mark.parametrize("family", FAMILY)
+def test_a_net_is_compiled_in_one_piece(family: str) -> None:
+    net = net_of(**FAMILY[family])
+    side = net.valid_size(64)
+    with torch.inference_mode():
+        explained = torch._dynamo.explain(net)(torch.zeros(1, 1, side, side))
+    torch._dynamo.reset()
+    assert explained.graph_count == 1, explained.break_reasons
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_compiled_logits_are_the_nets() -> None:
+    net, image = net_of(depth=1, width=2), noise(1, 32, 48)
+    np.testing.assert_allclose(make_engine(net, "cpu", "torch+compile")(image), torch_engine(net)(image), atol=1e-4)
+
+
+def test_a_net_that_cannot_be_compiled_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def compiled(net: Callable[..., Tensor], **how: Any) -> Callable[..., Tensor]:
+        def fail(image_bcyx: Tensor) -> Tensor:
+            raise RuntimeError("no C++ compiler\nfound")
+
+        return fail
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    with pytest.raises(InputError, match="no C\\+\\+ compiler found") as told:
+        make_engine(net_of(), "cpu", "torch+compile")(noise(1, 16, 16))
+    assert "\n" not in str(told.value)
+
+
+# --- a GPU -----------------------------------------------------------------------------------------------------------
+
+
+@needs_gpu
+@pytest.mark.parametrize("modes", [(), *((mode,) for mode in MODES)])
+def test_logits_of_a_gpu_are_the_cpus(modes: tuple[str, ...]) -> None:
+    net, image = net_of(), noise(1, 200, 136)
+    expected = torch_engine(net)(image)
+    engine = torch_engine(net, "cuda", modes)
+    assert isinstance(engine, Stream)
+    np.testing.assert_allclose(engine(image), expected, atol=2e-2 * np.abs(expected).max())
+    assert all(parameter.device.type == "cpu" for parameter in net.parameters())
+
+
+@needs_gpu
+def test_tiles_stream_through_a_gpu() -> None:
+    engine = torch_engine(net_of(), "cuda")
+    assert isinstance(engine, Stream)
+    images = [noise(1, 64, 64, seed=seed) for seed in range(300)]
+    for image, logits in zip(images, engine.many(iter(images)), strict=True):
+        np.testing.assert_allclose(logits, engine(image), atol=1e-2)
