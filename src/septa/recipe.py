@@ -186,8 +186,9 @@ class Training(Section):
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.99
     """Decay of the moving average of the weights, which is what is validated and kept; 0 switches it off."""
     amp: Literal["auto", "off", "bf16", "fp16"] = "auto"
-    """Mixed precision. ``auto``: bf16 on a GPU that has it, fp16 on another GPU, off on the CPU."""
+    """Mixed precision. ``auto``: bf16 on a GPU or a CPU that has it, fp16 on another GPU, else off."""
     compile: bool = False
+    """Whether `torch.compile` makes one program of the net, which takes its time before the first step."""
     validations: Count = 20
     """How often the validation images are segmented, evenly spread over the training."""
     early_stop: Count | None = None

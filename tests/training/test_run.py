@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from septa.data.synthetic import write_dataset
 from septa.evaluation import evaluate
@@ -103,6 +104,27 @@ def test_objects_of_binary_labels_are_their_regions(data: Path, tmp_path: Path, 
     segmented_yx = model.segment(data / "images" / "im0.png")
     assert result.images[0].objects is not None
     assert result.images[0].objects.prediction_count == len(np.unique(segmented_yx)) - 1
+
+
+def test_a_compiled_net_is_trained_as_the_net_itself(
+    data: Path, tmp_path: Path, tiny: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[torch.nn.Module] = []
+    compile_of = torch.compile
+
+    def eager(net: Any) -> Any:  # without the code that a C++ compiler would make of it, and its rounding
+        compiled.append(net)
+        return compile_of(net, backend="eager", fullgraph=True)
+
+    monkeypatch.setattr(torch, "compile", eager)
+    settings = (*tiny, "training.steps=4", "training.amp=off")
+    plain, other = (
+        train(data, tmp_path / f"{how}.septa", overrides=(*settings, f"training.compile={how}"))
+        for how in ("false", "true")
+    )
+    torch._dynamo.reset()
+    assert len(compiled) == 1
+    assert plain.weights_sha256 == other.weights_sha256
 
 
 def test_resized_images_are_trained_and_scored(data: Path, tmp_path: Path, tiny: tuple[str, ...]) -> None:

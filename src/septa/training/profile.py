@@ -16,6 +16,7 @@ from rich.table import Table
 from torch.profiler import profile, record_function
 
 from septa.images.write import write_bytes, write_text
+from septa.page import plural
 
 PHASES = ("data", "transfer", "forward", "backward", "optimiser")
 """What a step consists of; ``data`` is the wait for samples, which other threads prepare, ``forward`` ends with the
@@ -41,7 +42,7 @@ class Profiled:
     def table(self) -> Table:
         """Seconds and share of each phase."""
         total = sum(self.seconds.values())
-        table = Table(f"{self.steps} steps and a validation")
+        table = Table(f"{plural(self.steps, 'step')} and a validation")
         for header in ("seconds", "share", "ms a step"):
             table.add_column(header, justify="right", no_wrap=True)
         for name, seconds in self.seconds.items():
