@@ -19,7 +19,7 @@ HOUSE = Path(__file__).resolve().parents[1] / "src" / "septa"
 FLOORS = {
     name: floor
     for floor, names in {
-        1: "recipe errors runtime kernels",
+        1: "recipe errors runtime kernels ahead",
         2: "images metrics page chart sealed presets measure outlines",
         3: "inference tasks nets gallery calibration scoreboard",
         4: "data layers",

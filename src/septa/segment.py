@@ -1,9 +1,11 @@
-"""The prediction workflow: image files to label files, one after the other, past those that fail."""
+"""The prediction workflow: image files to label files, in their order, past those that fail."""
 
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from septa.ahead import one_ahead, one_behind
 from septa.data.label_codes import number_of, smallest
 from septa.data.layouts import classes_folder
 from septa.errors import InputError, ResourceError, SeptaError
@@ -21,6 +24,7 @@ from septa.inference.engines import Engine
 from septa.inference.tiling import largest_difference, least_for, overhead
 from septa.model import Model
 from septa.objects import ObjectFiles, ObjectOptions
+from septa.runtime import usable_memory
 from septa.tasks.instances import Instances
 
 _SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff"})
@@ -30,6 +34,8 @@ OVERLAYS, PROBABILITIES, CLASSES = "overlays", "probabilities", "classes"
 """Folders inside the output for what is not labels."""
 EXACT = 1e-5
 """Largest difference of logits between tiles and whole image that `certify` accepts."""
+_SHARE = 1 / 32
+"""Of the memory, for the pixels and logits of a page among others; finding objects takes several times as much."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +117,9 @@ def find_images(inputs: Sequence[str]) -> list[Path]:
 def segment_files(model: Model, paths: Sequence[Path], options: Options) -> Iterator[Segmented | Failed]:
     """Segment each file and write its labels (with its stem and pixel size); a bad file is told and passed over.
 
+    While the net is at one page, a thread reads the next one, and another writes what was found in the one before. An
+    image that is large for the memory is done alone, and so again one for which the memory did not suffice.
+
     Raises
     ------
     InputError
@@ -130,64 +139,179 @@ def segment_files(model: Model, paths: Sequence[Path], options: Options) -> Iter
         problem = f"holds labelled data, whose {CLASSES}/ would be overwritten"
         raise InputError(options.output, problem, "give another folder with -o")
     files = ObjectFiles(options.objects, options.output, model.labels.class_names)
-    for path in paths:
-        try:
-            yield _segment(model, path, options, files, engine)
-        except MemoryError:
-            yield Failed(path, ResourceError(path, "does not fit into memory", "segment it on a larger machine"))
-        except SeptaError as error:
-            if isinstance(error, ResourceError) and error.where != "memory":
-                raise  # the disk is full: the others would fail too
-            yield Failed(path, error)
+    work, left = _Work(model, options, files, engine), deque(paths)
+    while left:
+        with closing(work.overlapped(tuple(left))) as results:
+            for result in results:
+                if isinstance(result, Failed) and isinstance(result.error, ResourceError):
+                    break  # closing frees what else is in memory
+                left.popleft()
+                yield result
+        if left:
+            yield work.alone(left.popleft())
     files.finish()
 
 
-def _segment(model: Model, path: Path, options: Options, files: ObjectFiles, engine: Engine) -> Segmented:
-    files.begin(path.name)
-    info = read_info(path, max_pixels=options.max_pixels)
-    _spare(info.path, _target(info, options, model.task.multilabel))
-    tiles = model.plan(info.height, info.width, options.tile)
-    pages, classes, difference = [], [], None
-    for page in range(info.pages):
-        image_cyx = model.fit(read_image(path, page, max_pixels=options.max_pixels), path)
-        logits_kyx = None
-        if options.probabilities or options.certify or options.objects.wanted or model.labels.object_classes > 1:
-            logits_kyx = model.logits(image_cyx, tile=options.tile, tta=options.tta, engine=engine)
-            labels_yx = model.task.decode(logits_kyx)
-        else:
-            labels_yx = model.segment(image_cyx, tile=options.tile, tta=options.tta, engine=engine)
-        if options.certify and logits_kyx is not None:
-            difference = max(difference or 0.0, _difference(model, image_cyx, logits_kyx, options.tta, engine))
+@dataclass
+class _File:
+    """An image file and what is to be written of it so far; ``over`` where that is all, or it failed."""
+
+    path: Path
+    pages: list[NDArray[Any]] = field(default_factory=list)
+    classes: list[NDArray[Any]] = field(default_factory=list)
+    difference: float | None = None
+    over: bool = False
+
+
+@dataclass
+class _Page:
+    """One page of a file; the net gives it logits, or labels where nothing else is made of them."""
+
+    file: _File
+    info: ImageInfo
+    number: int
+    image_cyx: NDArray[Any]
+    logits_kyx: NDArray[np.float32] | None = None
+    labels_yx: NDArray[np.int32] | None = None
+
+
+@dataclass(frozen=True)
+class _Broken:
+    """A file that cannot be segmented any further."""
+
+    file: _File
+    error: SeptaError | MemoryError
+
+    def told(self) -> Failed:
+        path, error = self.file.path, self.error
+        if isinstance(error, MemoryError):
+            error = ResourceError(path, "does not fit into memory", "segment it on a larger machine")
+        error.__traceback__ = error.__cause__ = error.__context__ = None  # they hold arrays
+        return Failed(path, error)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """The three steps of a page, each of which one thread does for one page after the other: `read`, `score`, `label`.
+
+    Only `label` tells what fails, in the order of the pages.
+    """
+
+    model: Model
+    options: Options
+    files: ObjectFiles
+    engine: Engine
+
+    def overlapped(self, paths: Sequence[Path]) -> Generator[Segmented | Failed, None, None]:
+        """The result of each file; the last is a `ResourceError` where memory does not suffice for several at once."""
+        with (
+            closing(one_ahead(self.read(paths))) as pages,
+            closing(one_behind(self.label, map(self.score, pages))) as results,
+        ):
+            yield from (result for result in results if result is not None)
+
+    def alone(self, path: Path) -> Segmented | Failed:
+        """The result of a file while nothing else is in memory."""
+        results = map(self.label, map(self.score, self.read([path], alone=True)))
+        return next(result for result in results if result is not None)
+
+    def read(self, paths: Sequence[Path], *, alone: bool = False) -> Iterator[_Page | _Broken]:
+        """The pages of files, to one that does not fit into memory or, unless ``alone``, takes a large share of it."""
+        for path in paths:
+            file, most = _File(path), self.options.max_pixels
+            try:
+                info = read_info(path, max_pixels=most)
+                _spare(info.path, _target(info, self.options, self.model.task.multilabel))
+                if not alone and self._is_large(info):
+                    raise MemoryError
+                for number in range(info.pages):
+                    if file.over:
+                        break
+                    image_cyx = self.model.fit(read_image(path, number, max_pixels=most), path)
+                    yield _Page(file, info, number, image_cyx)
+            except (ResourceError, MemoryError) as error:
+                yield _Broken(file, error)
+                return
+            except SeptaError as error:
+                yield _Broken(file, error)
+
+    def _is_large(self, info: ImageInfo) -> bool:
+        values = info.channels * info.dtype.itemsize + 4 * self.model.net.out_channels
+        return info.height * info.width * values > _SHARE * usable_memory()
+
+    def score(self, page: _Page | _Broken) -> _Page | _Broken:
+        """Run the net."""
+        if isinstance(page, _Broken) or page.file.over:
+            return page
+        try:
+            self._score(page)
+        except (SeptaError, MemoryError) as error:
+            return _Broken(page.file, error)
+        return page
+
+    def _score(self, page: _Page) -> None:
+        model, options = self.model, self.options
+        how: dict[str, Any] = {"tile": options.tile, "tta": options.tta, "engine": self.engine}
+        if model.task.tilewise and not (options.probabilities or options.certify):
+            page.labels_yx = model.segment(page.image_cyx, **how)
+            return
+        page.logits_kyx = model.logits(page.image_cyx, **how)
+        if options.certify:
+            difference = _difference(model, page.image_cyx, page.logits_kyx, options.tta, self.engine)
+            page.file.difference = max(page.file.difference or 0.0, difference)
             if difference > EXACT:
                 problem = f"tiles differ from the whole image by {difference:.3g}, more than {EXACT:g}"
                 remedy = "give a --tile as large as the image; only norm batch and none make tiles exact"
-                raise InputError(path, problem, remedy)
-        class_yx = _classes(model, labels_yx, logits_kyx)
-        if options.objects.wanted and logits_kyx is not None:
-            foreground_yx = model.task.probabilities(logits_kyx)[1]
-            name = _page_name(info, page)
-            labels_yx = files.add(name, labels_yx, image_cyx, foreground_yx, info.pixel_size_um, class_yx)
-        pages.append(model.as_written(labels_yx))
+                raise InputError(page.file.path, problem, remedy)
+
+    def label(self, page: _Page | _Broken) -> Segmented | Failed | None:
+        """Write what is in a page; the result of its file at its end, or where it fails."""
+        file = page.file
+        if file.over:
+            return None
+        if isinstance(page, _Page):
+            try:
+                return self._label(page)
+            except ResourceError:  # the disk is full: the others would fail too
+                raise
+            except (SeptaError, MemoryError) as error:
+                page = _Broken(file, error)
+        file.over = True
+        return page.told()
+
+    def _label(self, page: _Page) -> Segmented | None:
+        model, task, options, file, info = self.model, self.model.task, self.options, page.file, page.info
+        image_cyx, logits_kyx, labels_yx = page.image_cyx, page.logits_kyx, page.labels_yx
+        if page.number == 0:
+            self.files.begin(file.path.name)
+        if labels_yx is None:
+            assert logits_kyx is not None
+            labels_yx = task.decode(logits_kyx)
+        class_yx: NDArray[np.int32] | None = None
+        if logits_kyx is not None and isinstance(task, Instances) and task.object_classes > 1:
+            class_yx = task.classify(labels_yx, logits_kyx)
+        if logits_kyx is not None and options.objects.wanted:
+            foreground_yx, name = task.probabilities(logits_kyx)[1], _page_name(info, page.number)
+            labels_yx = self.files.add(name, labels_yx, image_cyx, foreground_yx, info.pixel_size_um, class_yx)
+        file.pages.append(model.as_written(labels_yx))
         if class_yx is not None:
-            classes.append(_class_values(model)[np.where(labels_yx, class_yx, 0)])
-        _write_extras(model, image_cyx, labels_yx, logits_kyx, info, page, options)
-    target = _write(pages, info, options)
-    if classes:
-        path_of = options.output / CLASSES / target.name
-        write_labels(path_of, classes[0] if len(classes) == 1 else np.stack(classes), pixel_size_um=info.pixel_size_um)
-    files.written(target)
-    megapixels = info.pages * info.height * info.width / 1e6
-    padding = _padding(model, *(model.recipe.data.resize or (info.height, info.width)))
-    return Segmented(path, target, megapixels, len(tiles), overhead(tiles), model.net.exact_tiles, padding, difference)
+            file.classes.append(_class_values(model)[np.where(labels_yx, class_yx, 0)])
+        _write_extras(model, image_cyx, labels_yx, logits_kyx, info, page.number, options)
+        if page.number + 1 < info.pages:
+            return None
+        file.over = True
+        return self._finished(file, info)
 
-
-def _classes(
-    model: Model, labels_yx: NDArray[np.int32], logits_kyx: NDArray[np.float32] | None
-) -> NDArray[np.int32] | None:
-    """Class of each object at its pixels, where objects have classes."""
-    if logits_kyx is None or not isinstance(model.task, Instances) or model.task.object_classes == 1:
-        return None
-    return model.task.classify(labels_yx, logits_kyx)
+    def _finished(self, file: _File, info: ImageInfo) -> Segmented:
+        """Write the labels of all pages."""
+        model, options, classes, size = self.model, self.options, file.classes, (info.height, info.width)
+        target = _write(file.pages, info, options)
+        if classes:
+            write_labels(options.output / CLASSES / target.name, _stacked(classes), pixel_size_um=info.pixel_size_um)
+        self.files.written(target)
+        tiles, megapixels = model.plan(*size, options.tile), info.pages * info.height * info.width / 1e6
+        padding, exact = _padding(model, *(model.recipe.data.resize or size)), model.net.exact_tiles
+        return Segmented(file.path, target, megapixels, len(tiles), overhead(tiles), exact, padding, file.difference)
 
 
 def _class_values(model: Model) -> NDArray[Any]:
@@ -222,8 +346,12 @@ def _write(pages: list[NDArray[Any]], info: ImageInfo, options: Options) -> Path
         return one
     if options.suffix is None and max(int(page.max(initial=0)) for page in pages) > _PNG_IDS:
         target = target.with_suffix(".tif")
-    write_labels(target, pages[0] if len(pages) == 1 else np.stack(pages), pixel_size_um=size)
+    write_labels(target, _stacked(pages), pixel_size_um=size)
     return target
+
+
+def _stacked(pages: list[NDArray[Any]]) -> NDArray[Any]:
+    return pages[0] if len(pages) == 1 else np.stack(pages)
 
 
 def _difference(
