@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -68,3 +70,16 @@ def test_without_a_usable_cache_it_compiles_all_the_same(monkeypatch: pytest.Mon
     Kernel(add_up)(values, sums)
     assert sums.tolist() == [0, 1, 3]
     assert asked == [True, False]
+
+
+LOADED = """
+import sys
+assert "numba" not in sys.modules
+kernels.load()
+assert "numba.np.arraymath" in sys.modules  # among the last of what numba loads with its first kernel
+"""
+
+
+def test_numba_can_be_made_ready_before_the_first_kernel() -> None:
+    done = subprocess.run([sys.executable, "-c", LOADED], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -53,3 +53,13 @@ class Kernel:
             result = compiled(*arguments)
         self._compiled = compiled
         return result
+
+
+def load() -> None:
+    """Make numba ready now, for a process that will need it, and not with its first kernel."""
+    _nothing()
+
+
+@Kernel
+def _nothing() -> None:
+    """The first kernel makes numba load what all need."""

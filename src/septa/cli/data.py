@@ -37,6 +37,7 @@ def check(
     from septa.data.doctor import check_html
     from septa.display import progress_bar
     from septa.images.write import write_text
+    from septa.page import plural
     from septa.recipe import Recipe
 
     console = make_console()
@@ -61,7 +62,7 @@ def check(
         write_text(html, check_html(checkup))
         console.print(f"page: {html}", highlight=False, markup=False)
     bad = sum(problem.severity == "error" for problem in checkup.problems)
-    console.print(f"{bad} errors, {len(checkup.problems) - bad} warnings", highlight=False)
+    console.print(f"{plural(bad, 'error')}, {plural(len(checkup.problems) - bad, 'warning')}", highlight=False)
     if checkup.fatal:
         raise typer.Exit(2)
 

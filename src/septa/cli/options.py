@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -61,6 +64,23 @@ TlsCa = Annotated[Path | None, typer.Option("--tls-ca", help="Certificate author
 TlsCert = Annotated[Path | None, typer.Option("--tls-cert", help="Certificate for a tls:// cluster.")]
 TlsKey = Annotated[Path | None, typer.Option("--tls-key", help="Its key, where that is a file of its own.")]
 MAX_PIXELS = 2_000_000_000  # that of septa.images.read, which takes numpy to import
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """Import packages and read a model without looking for garbage in what they make, neither meanwhile nor later.
+
+    Nearly all of it stays until the end. Python would go through these hundred thousands of objects again and again,
+    which takes as long as it takes to import everything but torch.
+    """
+    usual = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if usual:
+            gc.enable()
 
 
 def make_console(stderr: bool = False, wide: bool = False) -> Console:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from septa import errors
+from septa import errors, kernels
 from septa.cli import streamed
 from septa.cli.options import (
     MAX_PIXELS,
@@ -31,6 +31,7 @@ from septa.cli.options import (
     TlsKey,
     Tta,
     Workers,
+    loading,
     make_console,
     refuse_options,
 )
@@ -81,18 +82,22 @@ def predict(
             output, "a store", format=suffix, overlay=overlay, certify=certify, tta=tta, prune=prune, table=table,
             geojson=geojson, coco=coco, rois=rois, min_confidence=min_confidence,
         )  # fmt: skip
-        wanted = streamed.requests(model, inputs, output, store, tile, device, engine, probabilities)
+        with loading():
+            wanted = streamed.requests(model, inputs, output, store, tile, device, engine, probabilities)
         streamed.predict_streamed(make_console(), wanted, store)
         return
     refuse_options(output, "a folder of label images", **asdict(store))
     if suffix not in (None, "png", "tif"):
         raise errors.InputError(f"--format {suffix}", "is neither png nor tif", "give one of them")
 
-    from septa.model import Model
-    from septa.objects import ObjectOptions
-    from septa.segment import Options
+    with loading():
+        from septa.model import Model
+        from septa.objects import ObjectOptions
+        from septa.segment import Options
 
-    loaded = Model.load(model) if prune is None else Model.load(model).pruned(prune)
+        loaded = Model.load(model) if prune is None else Model.load(model).pruned(prune)
+        if loaded.recipe.task == "instances":
+            kernels.load()
     ending, objects = suffix and f".{suffix}", ObjectOptions(table, geojson, coco, rois, min_confidence)
     options = Options(output, ending, probabilities, overlay, certify, tile, device, tta, max_pixels, objects, engine)
     _segment(model, loaded, inputs, options)

@@ -22,6 +22,7 @@ from septa.cli.options import (
     Tile,
     Tta,
     all_overrides,
+    loading,
     make_console,
     refuse_options,
 )
@@ -49,12 +50,13 @@ def evaluate(
     max_pixels: MaxPixels = MAX_PIXELS,
 ) -> None:
     """Score a model on labelled images, or label images against the true ones."""
-    from septa.display import progress_bar
-    from septa.evaluation import evaluate as evaluate_model
-    from septa.evaluation import evaluate_files
-    from septa.images.write import write_text
-    from septa.model import Model
-    from septa.recipe import Recipe
+    with loading():
+        from septa.display import progress_bar
+        from septa.evaluation import evaluate as evaluate_model
+        from septa.evaluation import evaluate_files
+        from septa.images.write import write_text
+        from septa.model import Model
+        from septa.recipe import Recipe
 
     console, extra = make_console(), tuple(metrics or ())
     if first.is_dir():
@@ -84,9 +86,10 @@ def evaluate(
 
 def info(model: Annotated[Path, typer.Argument(metavar="MODEL", help="Model, NAME.septa.")]) -> None:
     """Print what a model holds: recipe, labels, normalisation, provenance."""
-    from septa.model import Model
+    with loading():
+        from septa.model import Model
 
-    loaded = Model.load(model)
+        loaded = Model.load(model)
     net = loaded.net
     facts = {
         "channels": loaded.channels,
