@@ -74,6 +74,7 @@ def test_without_a_usable_cache_it_compiles_all_the_same(monkeypatch: pytest.Mon
 
 LOADED = """
 import sys
+from septa import kernels
 assert "numba" not in sys.modules
 kernels.load()
 assert "numba.np.arraymath" in sys.modules  # among the last of what numba loads with its first kernel

@@ -40,8 +40,11 @@ class Known:
         self.decoding = Decoding()
         self.asked: list[tuple[tuple[int, ...], str]] = []
 
-    def logits(self, image_cyx: np.ndarray, *, device: str) -> np.ndarray:
-        self.asked.append((image_cyx.shape[1:], device))
+    def engine(self, device: str, name: str) -> str:
+        return f"{name} on {device}"
+
+    def logits(self, image_cyx: np.ndarray, *, engine: str) -> np.ndarray:
+        self.asked.append((image_cyx.shape[1:], engine))
         return image_cyx
 
 
@@ -99,7 +102,7 @@ def thresholds(found: Tuning) -> Decoding:
 def test_each_threshold_in_turn_is_the_best_of_the_grid() -> None:
     examples = [scene(seed) for seed in range(3)]
     found, model = tuned(examples, "cuda:7")
-    assert model.asked == [((64, 96), "cuda:7")] * 3
+    assert model.asked == [((64, 96), "torch on cuda:7")] * 3
     assert tuple(found.curves) == NAMES
     values = {name: [value for value, _ in found.curves[name]] for name in NAMES}
     for name in NAMES:

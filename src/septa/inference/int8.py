@@ -146,9 +146,7 @@ class Quantizer:
             scope = nncf.IgnoredScope(names=[self._names[name] for name in floats])
             data = nncf.Dataset(self._images)
             mixed = nncf.QuantizationPreset.MIXED  # what is never negative has all 256 values above 0
-            return nncf.quantize(
-                self._model, data, preset=mixed, subset_size=len(self._images), ignored_scope=scope
-            )
+            return nncf.quantize(self._model, data, preset=mixed, subset_size=len(self._images), ignored_scope=scope)
 
 
 def _readable(op: Any, number: int) -> str:
