@@ -58,7 +58,9 @@ SECTIONS = {
     "inference": Section("benchmarks/inference.py", peers=("monai", "segmentation_models_pytorch")),
     "engines": Section("benchmarks/engines.py MODEL"),
     "exactness": Section("benchmarks/exactness.py"),
-    "tiling": Section("benchmarks/tiling.py MODEL --int8 INT8 --folder FOLDER", peers=("monai", "nnunetv2")),
+    "tiling": Section(
+        "benchmarks/tiling.py MODEL --int8 INT8 --repeats 2 --folder FOLDER", peers=("monai", "nnunetv2")
+    ),
     "slide": Section("benchmarks/slide.py draw --size 8192 -o FOLDER/slide.ome.zarr"),
     "streaming": Section("benchmarks/streaming.py MODEL --sizes 8192 16384 --folder FOLDER"),
     "training": Section("benchmarks/training.py"),

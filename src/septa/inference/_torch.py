@@ -185,7 +185,7 @@ class Stream:
     def _flight(self, batch: list[Image], size: int) -> _Flight:
         host_bcyx = torch.zeros((size, *batch[0].shape), pin_memory=self._pinned)
         for place_cyx, image_cyx in zip(host_bcyx, batch, strict=False):
-            place_cyx.copy_(torch.from_numpy(image_cyx))
+            place_cyx.copy_(torch.from_numpy(np.ascontiguousarray(image_cyx)))
         here, (arrived, computed, done) = (
             self._module.current_stream(self._device),
             (self._module.Event() for _ in range(3)),
