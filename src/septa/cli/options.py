@@ -30,7 +30,8 @@ Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N o
 Engine = Annotated[
     str | None,
     typer.Option(
-        "--engine", help="torch, openvino, onnxruntime or auto (the fastest here); the model's own if absent."
+        "--engine",
+        help="torch (+bf16, +fp16, +compile), openvino, onnxruntime or auto (the fastest); the model's own if absent.",
     ),
 ]
 Tile = Annotated[int | None, typer.Option("--tile", min=1, help="Largest side of a tile in pixels.")]
