@@ -154,15 +154,20 @@ def repack(path: Path, change: Callable[[dict[str, Any]], Any], tensors: dict[st
 
 
 SEGMENTING = """
-import sys, numpy
+import sys, numpy, torch
 from septa.model import Model
-Model.load(sys.argv[1]).segment(numpy.zeros((40, 50), numpy.uint8), device="cpu")
+with torch.inference_mode(sys.argv[2] == "True"):
+    Model.load(sys.argv[1]).segment(numpy.zeros((40, 50), numpy.uint8), device="cpu")
 print(*sorted(sys.modules))
 """
 
 
-def test_segmenting_loads_neither_the_compiler_of_pytorch_nor_other_slow_packages(saved: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", SEGMENTING, saved], capture_output=True, text=True, check=True)
+@pytest.mark.parametrize("inference_mode", [False, True])
+def test_segmenting_loads_neither_the_compiler_of_pytorch_nor_other_slow_packages(
+    saved: Path, inference_mode: bool
+) -> None:
+    command = [sys.executable, "-c", SEGMENTING, saved, str(inference_mode)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     loaded = done.stdout.split()
     assert "torch.nn" in loaded
     assert not {"torch._dynamo", "sympy", "scipy", "skimage.measure", "numba", "matplotlib"} & set(loaded)

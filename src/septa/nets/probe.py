@@ -63,7 +63,7 @@ def dry_run(net: nn.Module, channels: int, side: int) -> Pass:
 
     convolutions = [module for module in net.modules() if isinstance(module, nn.Conv2d | nn.ConvTranspose2d)]
     hooks = [module.register_forward_pre_hook(note) for module in convolutions]
-    with torch.no_grad(), _Memory() as memory:
+    with torch.inference_mode(False), torch.no_grad(), _Memory() as memory:  # where operators are other ones
         net(torch.empty(1, channels, side, side, device="meta"))
     for hook in hooks:
         hook.remove()
