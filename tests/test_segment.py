@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import gc
 import json
 import threading
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -347,3 +349,32 @@ def test_classes_are_decoded_tile_by_tile(
     list(segment_files(model, paths, Options(tmp_path / "out", overlay=True)))
     for path, labels_yx in zip((path for path in paths if path.stem != "b"), labels, strict=True):
         np.testing.assert_array_equal(tifffile.imread(tmp_path / "out" / path.name), labels_yx)
+
+
+def test_a_fault_of_the_engine_ends_it_at_once(paths: list[Path], tmp_path: Path, use: Callable[..., None]) -> None:
+    def broken(image_cyx: NDArray[np.float32]) -> NDArray[np.float32]:
+        raise InputError("--engine", "is broken", "give another")
+
+    use(broken)
+    with pytest.raises(InputError, match="is broken"):
+        list(segment_files(make_model(), paths, Options(tmp_path / "out")))
+
+
+def test_want_of_memory_holds_no_array_while_the_file_is_done_again(
+    paths: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def label(work: Any, page: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(segment._Work, "_label", label)
+    work: Any = segment._Work(make_model(), Options(tmp_path / "out"), None, bright)  # type: ignore[arg-type]
+    page = next(work.read(paths[:1]))
+    image = weakref.ref(page.image_cyx)
+    gc.disable()
+    try:
+        result = work.label(page)
+        del page
+        assert image() is None
+    finally:
+        gc.enable()
+    assert isinstance(result.error, ResourceError)

@@ -186,7 +186,8 @@ class _Broken:
         path, error = self.file.path, self.error
         if isinstance(error, MemoryError):
             error = ResourceError(path, "does not fit into memory", "segment it on a larger machine")
-        error.__traceback__ = error.__cause__ = error.__context__ = None  # they hold arrays
+        for one in (self.error, error):  # what these refer to holds arrays
+            one.__traceback__ = one.__cause__ = one.__context__ = None
         return Failed(path, error)
 
 
@@ -246,6 +247,8 @@ class _Work:
         try:
             self._score(page)
         except (SeptaError, MemoryError) as error:
+            if isinstance(error, SeptaError) and error.where in ("--engine", "model"):
+                raise  # it would be the same with every file
             return _Broken(page.file, error)
         return page
 

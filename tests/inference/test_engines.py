@@ -413,12 +413,36 @@ def test_the_cache_keeps_what_was_used_last(own_cache: Path, monkeypatch: pytest
         _cache.keep(name, name.encode() * 500)
     monkeypatch.setattr(_cache, "_MOST", sum(file.stat().st_size for file in own_cache.iterdir()))
     (other := own_cache / "mine.txt").write_bytes(bytes(5000))
-    for age, file in enumerate(sorted(own_cache.glob("*.cache"), key=lambda path: path.stat().st_mtime_ns)):
-        os.utime(file, (age + 1, age + 1))
+    for age, name in enumerate("abc", 1):
+        os.utime(_cache._path(name), (age, age))
+    left, being_written = (own_cache / f".{name}.cache.0123456789abcdef.tmp" for name in ("x", "y"))
+    left.touch()
+    os.utime(left, (1, 1))
+    being_written.touch()
     assert _cache.find("a") == b"a" * 500  # now the last one used
     _cache.keep("d", b"d" * 500)
     assert [name for name in "abcd" if _cache.find(name)] == ["a", "c", "d"]
     assert other.exists()
+    assert being_written.exists()
+    assert not left.exists()
+
+
+def test_a_cache_that_may_only_be_read_serves(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> None:
+        raise PermissionError(path)
+
+    _cache.keep("a", b"a")
+    monkeypatch.setattr(os, "utime", refuse)
+    assert _cache.find("a") == b"a"
+
+
+def test_without_a_home_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(_cache, "cache_folder", homeless)
+    _cache.keep("a", b"a")
+    assert _cache.find("a") is None
 
 
 def test_openvino_is_used_without_telling_its_makers() -> None:

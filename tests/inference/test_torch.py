@@ -16,6 +16,7 @@ from torch import Tensor
 from septa.errors import InputError, ResourceError
 from septa.images.normalize import Normalization
 from septa.images.window import mirrored_window
+from septa.inference import _torch
 from septa.inference._torch import MODES, Stream, torch_engine
 from septa.inference.engines import make_engine, modes_of
 from septa.inference.predict import predict_tiles
@@ -82,6 +83,13 @@ def test_tiles_of_one_size_go_together_up_to_the_limit() -> None:
     assert forward.batches == [3, 3, 1, 2, 1, 1]
 
 
+def test_a_last_batch_is_filled_up_only_behind_a_larger_one() -> None:
+    forward = Forward()
+    list(Stream(forward, CPU, even=True, pixels=3 * 16).many(numbered([(4, 4)] * 2)))
+    list(Stream(forward, CPU, even=True, pixels=3 * 16).many(numbered([(4, 4)] * 4 + [(4, 2)])))
+    assert forward.batches == [2, 3, 3, 1]
+
+
 def test_even_batches_are_all_of_one_size() -> None:
     forward = Forward()
     found = list(Stream(forward, CPU, even=True, pixels=3 * 16).many(numbered([(4, 4)] * 4)))
@@ -94,6 +102,42 @@ def test_a_batch_that_does_not_fit_is_halved_for_good() -> None:
     found = list(Stream(forward, CPU, pixels=8 * 16).many(numbered([(4, 4)] * 12)))
     assert [float(logits[0, 0, 0]) for logits in found] == [number**2 for number in range(12)]
     assert forward.batches == [2] * 6
+
+
+def test_want_of_memory_for_copies_halves_a_batch_too() -> None:
+    class Other(Forward):
+        def __call__(self, image_bcyx: Tensor) -> Tensor:
+            if len(image_bcyx) > self.room:
+                raise RuntimeError("CUDA error: out of memory")
+            return super().__call__(image_bcyx)
+
+    forward = Other(room=2)
+    assert len(list(Stream(forward, CPU, pixels=8 * 16).many(numbered([(4, 4)] * 5)))) == 5
+    assert forward.batches == [2, 2, 1]
+
+
+def test_values_that_float16_does_not_hold_are_told() -> None:
+    images = [np.zeros((1, 4, 4), np.float32), np.full((1, 4, 4), 300, np.float32)]
+
+    def forward(image_bcyx: Tensor) -> Tensor:
+        return (image_bcyx.half() ** 2).float()
+
+    assert np.isinf(list(Stream(forward, CPU).many(images))[1]).all()
+    found = Stream(forward, CPU, half=True, pixels=1).many(images)
+    assert not next(found).any()
+    with pytest.raises(InputError, match=r"larger than float16 holds.*give torch\+bf16"):
+        next(found)
+
+
+def test_a_net_is_copied_once_to_another_device() -> None:
+    net, there = net_of(), torch.device("meta")
+    first = _torch._placed(net, there)
+    assert next(first.parameters()).device == there
+    assert next(net.parameters()).device == CPU
+    assert _torch._placed(net, there) is first
+    with torch.no_grad():
+        next(net.parameters()).mul_(2)
+    assert _torch._placed(net, there) is not first
 
 
 def test_one_image_that_does_not_fit_is_told() -> None:
@@ -158,6 +202,22 @@ def test_bf16_is_autocast() -> None:
     assert logits.dtype == np.float32
     np.testing.assert_allclose(logits, expected, atol=2e-2 * np.abs(expected).max())
     assert np.abs(logits - torch_engine(net)(image)).max() > 1e-4
+
+
+def test_tiles_are_exact_in_bf16() -> None:
+    net, image = net_of(depth=3, width=8), noise(1, 300, 260)
+    engine, unit = torch_engine(net, "cpu", ["bf16"]), Normalization("dataset", (0.0,), (1.0,))
+    parts = []
+    for tile in (1000, least_for(net) + 40):
+        out = np.full((2, 300, 260), np.nan, np.float32)
+
+        def keep(core: tuple[slice, slice], logits: Image, out: Image = out) -> None:
+            out[(slice(None), *core)] = logits
+
+        predict_tiles(engine, partial(mirrored_window, image), unit, plan_for(net, 300, 260, tile), keep)
+        parts.append(out)
+    assert parts[0].std() > 0.01
+    np.testing.assert_array_equal(*parts)
 
 
 @pytest.mark.parametrize(

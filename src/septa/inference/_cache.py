@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,10 +23,11 @@ _MOST = 2**30
 
 def find(key: str) -> bytes | None:
     """What was kept under a key; None if it is not there, or damaged."""
-    path = _path(key)
-    with suppress(OSError, ModelError, KeyError):
+    with suppress(OSError, RuntimeError, ModelError, KeyError):
+        path = _path(key)
         _, tensors = sealed.unpack(path.read_bytes(), _KIND, path)
-        path.touch()
+        with suppress(OSError):  # a folder that is not ours to write serves as well
+            os.utime(path)
         return tensors["data"].numpy().tobytes()
     return None
 
@@ -33,21 +35,20 @@ def find(key: str) -> bytes | None:
 def keep(key: str, data: bytes) -> None:
     """Keep bytes under a key that tells them from all others; a folder that cannot be written is done without."""
     tensor = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-    with suppress(OSError, InputError, ResourceError):
+    with suppress(OSError, RuntimeError, InputError, ResourceError):  # RuntimeError: nobody knows the user's home
         write_bytes(_path(key), sealed.pack(_KIND, {}, {"data": tensor}))
         _trim(cache_folder())
 
 
 def cache_folder() -> Path:
     """The user's cache folder, as the system has it. It may be removed at any time."""
-    home = Path.home()
     if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
     elif sys.platform == "darwin":
-        base = home / "Library" / "Caches"
+        base = Path.home() / "Library" / "Caches"
     else:
         given = Path(os.environ.get("XDG_CACHE_HOME") or "")
-        base = given if given.is_absolute() else home / ".cache"
+        base = given if given.is_absolute() else Path.home() / ".cache"
     return base / "septa" / "graphs"
 
 
@@ -56,7 +57,14 @@ def _path(key: str) -> Path:
 
 
 def _trim(folder: Path) -> None:
-    found = [(path.stat(), path) for path in folder.glob(f"*{_SUFFIX}")]
+    found, hour_ago = [], time.time() - 3600
+    for path in folder.iterdir():
+        with suppress(OSError):  # another process has removed it
+            stat = path.stat()
+            if path.suffix == _SUFFIX:
+                found.append((stat, path))
+            elif path.suffix == ".tmp" and _SUFFIX in path.name and stat.st_mtime < hour_ago:
+                path.unlink()  # of a process that was killed
     held = 0
     for stat, path in sorted(found, key=lambda one: -one[0].st_mtime_ns):
         held += stat.st_size

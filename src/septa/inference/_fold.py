@@ -13,8 +13,9 @@ from torch import Tensor, nn
 PARITY = 1e-4
 """Largest difference from a net's own logits, as a share of the largest of them, that passes for rounding."""
 
-_Stamp = tuple[tuple[int, int, int], ...]
-_known: weakref.WeakKeyDictionary[nn.Module, tuple[_Stamp, nn.Module | None]] = weakref.WeakKeyDictionary()
+Stamp = tuple[tuple[int, int, int], ...]
+"""Tells the weights that a net has now from those that it has once they were changed."""
+_known: weakref.WeakKeyDictionary[nn.Module, tuple[Stamp, nn.Module | None]] = weakref.WeakKeyDictionary()
 
 
 def folded(net: nn.Module, probe_bcyx: Tensor) -> nn.Module:
@@ -28,7 +29,7 @@ def folded(net: nn.Module, probe_bcyx: Tensor) -> nn.Module:
     """
     if not any(isinstance(module, nn.BatchNorm2d) for module in net.modules()):
         return net
-    stamp = _stamp(net)
+    stamp = stamp_of(net)
     before, made = _known.get(net, (None, None))
     if stamp is None or before != stamp:
         made = _fold(net, probe_bcyx)
@@ -37,8 +38,8 @@ def folded(net: nn.Module, probe_bcyx: Tensor) -> nn.Module:
     return net if made is None else made
 
 
-def _stamp(net: nn.Module) -> _Stamp | None:
-    """What changes with a weight; None where that cannot be told."""
+def stamp_of(net: nn.Module) -> Stamp | None:
+    """The stamp of a net's weights; None where that cannot be told."""
     try:
         tensors = net.state_dict(keep_vars=True).values()
         return tuple((id(tensor), tensor.data_ptr(), tensor._version) for tensor in tensors)

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from septa import __version__
 from septa.errors import InputError, ResourceError
 from septa.inference import _cache
 
@@ -69,7 +70,8 @@ def memory_told(shape: tuple[int, ...]) -> Iterator[None]:
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise _out_of_memory(shape) from error
     except Exception as error:  # the engines and torch's CPU allocator have no exception of their own
-        if any(word in str(error) for word in ("memory", "bad_alloc", "bad allocation", "Failed to allocate")):
+        told = str(error).replace("illegal memory access", "")
+        if any(word in told for word in ("memory", "bad_alloc", "bad allocation", "Failed to allocate")):
             raise _out_of_memory(shape) from error
         raise
 
@@ -105,7 +107,7 @@ def graph_of(net: nn.Module, key: str = "") -> bytes:
     """
     if not key:
         return _export(net)
-    key = f"graph {torch.__version__} {_OPERATORS} {key}"
+    key = f"graph {__version__} {torch.__version__} {_OPERATORS} {key}"
     if (graph := _cache.find(key)) is None:
         graph = _export(net)
         _cache.keep(key, graph)

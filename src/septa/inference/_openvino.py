@@ -16,6 +16,8 @@ from septa.errors import ModelError
 from septa.inference import _cache
 from septa.inference._graph import Run
 
+_LARGEST = 64 * 2**20
+"""Bytes of a compiled graph, with all weights, beyond which it is not kept for other processes."""
 _SHAPES = 8
 """Sizes of images for which compiled graphs are kept, in this process and for others."""
 
@@ -70,7 +72,9 @@ def load(graph: bytes, threads: int, weights: bytes | None = None) -> Run:
         made = core.compile_model(sized, "CPU", settings)
         if shape not in known and len(known) < _SHAPES:  # who has images of all sizes does not come back to them
             known.add(shape)
-            _cache.keep(f"{key} {shape}", made.export_model().getvalue())
+            blob = made.export_model().getvalue()
+            if len(blob) <= _LARGEST:
+                _cache.keep(f"{key} {shape}", blob)
         return made
 
     def request_for(shape: tuple[int, ...]) -> Any:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from septa.errors import InputError
-from septa.inference._fold import folded
+from septa.errors import InputError, ResourceError
+from septa.inference._fold import Stamp, folded, stamp_of
 from septa.inference._graph import Run, memory_told, probe_for
 
 Image = NDArray[np.float32]
@@ -26,6 +26,9 @@ TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 COMPILE = "compile"
 MODES = (*TYPES, COMPILE)
 """What may follow the name ``torch``: ``torch+bf16+compile``."""
+_There = tuple[Stamp | None, torch.device, nn.Module]
+_there: weakref.WeakKeyDictionary[nn.Module, _There] = weakref.WeakKeyDictionary()
+"""The copy of a net on another device, for as long as the weights stay as they are."""
 _BATCH = 4 * 2**20
 """Pixels that go through a GPU at once where tiles are smaller."""
 
@@ -57,8 +60,10 @@ def torch_engine(net: nn.Module, device: torch.device | str = "cpu", modes: Iter
         raise InputError("--engine torch+fp16", "runs on a GPU, not on the CPU", "give --engine torch+bf16 or torch")
     forward = _forward(_placed(net, device), device, modes)
     if device.type == "cuda":
-        return Stream(forward, device, even=COMPILE in modes)
-    return _single(forward, device, int(getattr(net, "steady_pixels", 0)) if device.type == "cpu" else 0)
+        return Stream(forward, device, even=COMPILE in modes, half="fp16" in modes)
+    if device.type == "cpu":
+        return _single(forward, device, int(getattr(net, "steady_pixels", 0)))
+    return _single(forward, device, half="fp16" in modes)
 
 
 def _placed(net: nn.Module, device: torch.device) -> nn.Module:
@@ -69,10 +74,15 @@ def _placed(net: nn.Module, device: torch.device) -> nn.Module:
     own = own.to(memory_format=torch.channels_last)
     if hasattr(net, "valid_size"):
         own = folded(own, probe_for(own))
-    if device.type != "cpu":
-        own = copy.deepcopy(own).to(device)
     placed: nn.Module = own
-    return placed
+    if device.type == "cpu":
+        return placed
+    stamp = stamp_of(placed)
+    before, where, there = _there.get(net, (None, device, placed))
+    if stamp is None or (before, where) != (stamp, device):
+        there = copy.deepcopy(placed).to(device)
+        _there[net] = stamp, device, there
+    return there
 
 
 def _forward(net: nn.Module, device: torch.device, modes: tuple[str, ...]) -> Forward:
@@ -97,16 +107,24 @@ def _forward(net: nn.Module, device: torch.device, modes: tuple[str, ...]) -> Fo
     return forward
 
 
-def _single(forward: Forward, device: torch.device, steady_pixels: int) -> Run:
+def _single(forward: Forward, device: torch.device, steady_pixels: int = 0, *, half: bool = False) -> Run:
     def run(image_cyx: Image) -> Image:
         image_bcyx = torch.from_numpy(np.ascontiguousarray(image_cyx))[None].to(device)
         with memory_told(image_cyx.shape), torch.inference_mode():
             if image_bcyx[0, 0].numel() < steady_pixels:
                 image_bcyx = image_bcyx.expand(2, -1, -1, -1)
             out: Image = forward(image_bcyx)[0].contiguous().cpu().numpy()
-        return out
+        return _in_range(out) if half else out
 
     return run
+
+
+def _in_range(logits_kyx: Image) -> Image:
+    """The same logits, if float16 has held all values on the way to them."""
+    if not np.isfinite(logits_kyx).all():
+        problem = "a value is larger than float16 holds, 65504, and the logits are not finite"
+        raise InputError("--engine", problem, "give torch+bf16, or torch")
+    return logits_kyx
 
 
 @dataclass(frozen=True)
@@ -130,13 +148,17 @@ class Stream:
     device
         Where; the CPU serves for tests.
     even
-        Whether all batches are made equally large, by images whose logits are thrown away.
+        Whether a batch that is smaller than the one before is filled up with images whose logits are thrown away.
+    half
+        Whether values may exceed what float16 holds, so that logits are looked at.
     pixels
         Largest batch; a single image may be larger.
     """
 
-    def __init__(self, forward: Forward, device: torch.device, *, even: bool = False, pixels: int = _BATCH) -> None:
-        self._forward, self._device, self._even, self._pixels = forward, device, even, pixels
+    def __init__(
+        self, forward: Forward, device: torch.device, *, even: bool = False, half: bool = False, pixels: int = _BATCH
+    ) -> None:
+        self._forward, self._device, self._even, self._half, self._pixels = forward, device, even, half, pixels
         self._module = torch.get_device_module(device)
         self._pinned = device.type != "cpu"
         where = {"device": device} if self._pinned else {}
@@ -149,8 +171,13 @@ class Stream:
     def many(self, images: Iterable[Image]) -> Iterator[Image]:
         """Logits of images, in their order. Of the images a batch more is taken than logits are given."""
         flights: deque[_Flight] = deque()
+        before: tuple[int, tuple[int, ...]] = 0, ()
         for batch in self._batches(images):
-            flights += self._begun(batch)
+            size, shape = len(batch), batch[0].shape
+            if self._even and shape == before[1]:
+                size = max(size, before[0])
+            before = size, shape
+            flights += self._begun(batch, size)
             while len(flights) > 1:
                 yield from self._landed(flights.popleft())
         while flights:
@@ -169,18 +196,19 @@ class Stream:
         if batch:
             yield batch
 
-    def _begun(self, batch: list[Image]) -> list[_Flight]:
-        """Set a batch off, or where the device has too little memory for it, parts of half its size."""
+    def _begun(self, batch: list[Image], size: int) -> list[_Flight]:
+        """Set a batch off, filled up to a size; where memory does not suffice for that, parts of half the size."""
         shape = batch[0].shape
-        size = max(len(batch), self._pixels // (shape[1] * shape[2])) if self._even else len(batch)
         try:
-            with memory_told(shape) if size == 1 else nullcontext():
+            with memory_told(shape):
                 return [self._flight(batch, size)]
-        except torch.OutOfMemoryError:
+        except ResourceError:
+            if size == 1:
+                raise
             half = size // 2
             self._pixels = half * shape[1] * shape[2]
-        parts = (batch[begin : begin + half] for begin in range(0, len(batch), half))
-        return [flight for part in parts for flight in self._begun(part)]
+        parts = [batch[begin : begin + half] for begin in range(0, len(batch), half)]
+        return [flight for part in parts for flight in self._begun(part, half if self._even else len(part))]
 
     def _flight(self, batch: list[Image], size: int) -> _Flight:
         host_bcyx = torch.zeros((size, *batch[0].shape), pin_memory=self._pinned)
@@ -206,4 +234,4 @@ class Stream:
     def _landed(self, flight: _Flight) -> Iterator[Image]:
         flight.done.synchronize()
         for logits_kyx in flight.logits_bkyx[: flight.images]:
-            yield logits_kyx.numpy()
+            yield _in_range(logits_kyx.numpy()) if self._half else logits_kyx.numpy()
