@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -163,6 +165,75 @@ def test_the_next_batch_is_read_and_begun_before_the_last_is_given() -> None:
         *("read 0", "read 1", "net [0, 1]", "read 2", "read 3", "net [2, 3]", "given 0", "given 1"),
         *("read 4", "read 5", "net [4, 5]", "given 2", "given 3", "given 4", "given 5"),
     ]  # fmt: skip
+
+
+class Device:
+    """In place of ``torch.cuda``: writes down who waits for what."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self.streams, self.events, self.now = 0, 0, "compute"
+
+    def Stream(self) -> _Stream:
+        self.streams += 1
+        return _Stream(self, "into" if self.streams == 1 else "back")
+
+    def Event(self) -> _Event:
+        self.events += 1
+        return _Event(self, f"{('arrived', 'computed', 'done')[(self.events - 1) % 3]} {(self.events - 1) // 3}")
+
+    def current_stream(self, device: torch.device) -> _Stream:
+        return _Stream(self, "compute")
+
+    @contextmanager
+    def stream(self, stream: _Stream) -> Iterator[None]:
+        before, self.now = self.now, stream.name
+        yield
+        self.now = before
+
+
+@dataclass
+class _Stream:
+    device: Device
+    name: str
+
+    def wait_event(self, event: _Event) -> None:
+        self.device.told.append(f"{self.name} waits for {event.name}")
+
+
+@dataclass
+class _Event:
+    device: Device
+    name: str
+
+    def record(self, stream: _Stream) -> None:
+        self.device.told.append(f"{self.name} on {stream.name}")
+
+    def synchronize(self) -> None:
+        self.device.told.append(f"here {self.name}")
+
+
+def test_each_stream_waits_for_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = Device()
+    monkeypatch.setattr(torch, "get_device_module", lambda which: device)
+
+    def forward(image_bcyx: Tensor) -> Tensor:
+        device.told.append(f"net on {device.now}")
+        return image_bcyx
+
+    for _ in Stream(forward, CPU, pixels=16).many(numbered([(4, 4)] * 2)):
+        device.told.append("given")
+
+    def flight(n: int) -> list[str]:
+        before = [
+            f"arrived {n} on into",
+            f"compute waits for arrived {n}",
+            "net on compute",
+            f"computed {n} on compute",
+        ]
+        return [*before, f"back waits for computed {n}", f"done {n} on back"]
+
+    assert device.told == [*flight(0), *flight(1), "here done 0", "given", "here done 1", "given"]
 
 
 @pytest.mark.parametrize("padding", ["same", "valid"])
