@@ -189,3 +189,25 @@ def test_freed_memory_is_given_back_where_the_next_pass_would_not_fit(
     monkeypatch.setattr(ctypes, "CDLL", lambda name: SimpleNamespace(malloc_trim=calls.append))
     tidy(100, 10)
     assert calls == trimmed
+
+
+def test_a_block_of_classes_for_which_memory_did_not_suffice_is_done_again_too(
+    kit: SimpleNamespace, request_: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Classes need no margin."""
+    kit.make("softmax").save(request_.model)
+    other = replace(request_, output=request_.output.with_name("expected.ome.zarr"))
+    kit.run(other)
+    failed: list[Any] = []
+
+    def label(worker: Worker, scored: Scored) -> bool:
+        assert worker.plan.margin == 0
+        if not failed:
+            failed.append(scored.index)
+            raise MemoryError
+        return label_block(worker, scored)
+
+    monkeypatch.setattr(hands, "label_block", label)
+    kit.run(request_)
+    assert len(failed) == 1
+    assert kit.files(request_.output) == kit.files(other.output)

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from typing import Protocol, TypeVar
 
 import torch
 
+from septa.ahead import one_ahead, one_behind
 from septa.images.store import BlockIndex
 from septa.streaming.blocks import (
     Build,
     Finish,
+    Scored,
     Window,
     Worker,
     build_block,
@@ -63,30 +66,25 @@ class Local:
         worker, margin = self._worker, self._worker.plan.margin
         again: list[tuple[BlockIndex, int]] = []
 
-        def ended(index: BlockIndex, labelled: Future[bool]) -> Iterator[BlockIndex]:
+        def score(given: tuple[BlockIndex, Window]) -> Scored:
+            return score_block(worker, given[0], margin, given[1])
+
+        def label(scored: Scored) -> tuple[BlockIndex, int | None]:
+            """The block, and the margin with which it is to be done again, if it is."""
             try:
-                if labelled.result():
+                return scored.index, None if label_block(worker, scored) else 2 * margin
+            except MemoryError:  # there is more of it when no other block is in flight
+                return scored.index, margin
+
+        with (
+            closing(one_ahead((index, worker.window(index, margin)) for index in indices)) as windows,
+            closing(one_behind(label, map(score, windows))) as labelled,
+        ):
+            for index, wider in labelled:
+                if wider is None:
                     yield index
                 else:
-                    again.append((index, 2 * margin))
-            except MemoryError:  # there is more of it when no other block is in flight
-                again.append((index, margin))
-
-        with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as labeller:
-            ahead: Future[Window] | None = None
-            behind: tuple[BlockIndex, Future[bool]] | None = None
-            for number, index in enumerate(indices):
-                window = worker.window(index, margin) if ahead is None else ahead.result()
-                following = indices[number + 1 : number + 2]
-                ahead = reader.submit(worker.window, following[0], margin) if following else None
-                scored = score_block(worker, index, margin, window)
-                del window
-                if behind is not None:
-                    yield from ended(*behind)
-                behind = index, labeller.submit(label_block, worker, scored)
-                del scored
-            if behind is not None:
-                yield from ended(*behind)
+                    again.append((index, wider))
         for index, wider in again:
             segment_block(worker, index, wider)
             yield index
