@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -25,6 +26,16 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """No test reads or fills the user's cache."""
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six images of 64 x 64 pixels with instance labels. Not to be changed."""
+    from septa.data.synthetic import write_dataset
+
+    folder = tmp_path_factory.mktemp("cells") / "data"
+    write_dataset(folder, "cells", 6, (64, 64), 0)
+    return folder
 
 
 @pytest.fixture(scope="module")

@@ -28,13 +28,6 @@ NEEDS = ("openvino", "onnx", "nncf")
 
 
 @pytest.fixture(scope="module")
-def cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("cells") / "data"
-    write_dataset(folder, "cells", 6, (64, 64), 0)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def model(cells: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("model") / "m.septa"
     settings = ["net.width=4", "net.depth=2", "training.steps=40", "training.batch=4", "training.validations=2"]

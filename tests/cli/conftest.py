@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import skimage.draw
 
-from septa.data.synthetic import write_dataset
 from septa.images.write import write_image, write_labels
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -68,14 +67,6 @@ def fault(septa: Run) -> Fault:
         return line.strip()
 
     return run
-
-
-@pytest.fixture(scope="session")
-def cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six images of 64 x 64 pixels with instance labels. Not to be changed."""
-    folder = tmp_path_factory.mktemp("cells") / "data"
-    write_dataset(folder, "cells", 6, (64, 64), 0)
-    return folder
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ from septa.images.normalize import Normalization
 from septa.images.window import mirrored_window
 from septa.inference import _torch
 from septa.inference._torch import MODES, Stream, torch_engine
-from septa.inference.engines import make_engine, modes_of
+from septa.inference.engines import Engine, make_engine, modes_of
 from septa.inference.predict import predict_tiles
 from septa.inference.tiling import least_for, plan_for
 from septa.nets import UNet
@@ -39,6 +39,18 @@ def net_of(**settings: Any) -> UNet:
 
 def noise(*shape: int, seed: int = 0) -> Image:
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def in_tiles(net: UNet, engine: Engine, image: Image, tile: int) -> Image:
+    """Logits of an image, put together from tiles."""
+    _, height, width = image.shape
+    out, unit = np.full((2, height, width), np.nan, np.float32), Normalization("dataset", (0.0,), (1.0,))
+
+    def keep(core: tuple[slice, slice], logits: Image) -> None:
+        out[(slice(None), *core)] = logits
+
+    predict_tiles(engine, partial(mirrored_window, image), unit, plan_for(net, height, width, tile), keep)
+    return out
 
 
 def numbered(sizes: list[tuple[int, int]]) -> list[Image]:
@@ -239,8 +251,7 @@ def test_each_stream_waits_for_what_it_needs(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize("padding", ["same", "valid"])
 def test_tiles_of_an_image_through_a_stream(padding: str) -> None:
     net = net_of(padding=padding, norm="none")
-    image, unit = noise(1, 150, 131), Normalization("dataset", (0.0,), (1.0,))
-    tiles = plan_for(net, 150, 131, least_for(net) + 16)
+    image = noise(1, 150, 131)
     sizes: list[int] = []
 
     def forward(image_bcyx: Tensor) -> Tensor:
@@ -249,15 +260,7 @@ def test_tiles_of_an_image_through_a_stream(padding: str) -> None:
             out: Tensor = net(image_bcyx)
         return out
 
-    found = []
-    for engine in (torch_engine(net), Stream(forward, CPU)):
-        out = np.full((2, 150, 131), np.nan, np.float32)
-
-        def keep(core: tuple[slice, slice], logits: Image, out: Image = out) -> None:
-            out[(slice(None), *core)] = logits
-
-        predict_tiles(engine, partial(mirrored_window, image), unit, tiles, keep)
-        found.append(out)
+    found = [in_tiles(net, engine, image, least_for(net) + 16) for engine in (torch_engine(net), Stream(forward, CPU))]
     assert max(sizes) > 1
     np.testing.assert_allclose(found[1], found[0], atol=1e-5)
 
@@ -277,16 +280,8 @@ def test_bf16_is_autocast() -> None:
 
 def test_tiles_are_exact_in_bf16() -> None:
     net, image = net_of(depth=3, width=8), noise(1, 300, 260)
-    engine, unit = torch_engine(net, "cpu", ["bf16"]), Normalization("dataset", (0.0,), (1.0,))
-    parts = []
-    for tile in (1000, least_for(net) + 40):
-        out = np.full((2, 300, 260), np.nan, np.float32)
-
-        def keep(core: tuple[slice, slice], logits: Image, out: Image = out) -> None:
-            out[(slice(None), *core)] = logits
-
-        predict_tiles(engine, partial(mirrored_window, image), unit, plan_for(net, 300, 260, tile), keep)
-        parts.append(out)
+    engine = torch_engine(net, "cpu", ["bf16"])
+    parts = [in_tiles(net, engine, image, tile) for tile in (1000, least_for(net) + 40)]
     assert parts[0].std() > 0.01
     np.testing.assert_array_equal(*parts)
 
