@@ -69,7 +69,7 @@ def conv_needs(conv: nn.Conv2d, span: Span) -> Span:
 def crop(x_bcyx: Tensor, height: int, width: int) -> Tensor:
     """The centre of ``height`` x ``width`` pixels, as a view."""
     if tuple(x_bcyx.shape[2:]) == (height, width):
-        return x_bcyx  # so that graphs of padded nets hold no slices, of which engines of 8-bit integers make a tenth of their time
+        return x_bcyx  # graphs of padded nets then hold no slices, a tenth of the time of engines of 8-bit integers
     top, left = (x_bcyx.shape[2] - height) // 2, (x_bcyx.shape[3] - width) // 2
     return x_bcyx[:, :, top : top + height, left : left + width]
 
