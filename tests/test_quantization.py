@@ -48,7 +48,8 @@ def test_from_the_command_line(model: Path, cells: Path, tmp_path: Path) -> None
     for package in NEEDS:
         pytest.importorskip(package, reason=f"{package} is not installed")
     small = tmp_path / "small.septa"
-    told = septa("quantize", model, "--data", cells, "-o", small, "--most-drop", 1)
+    told = septa("quantize", model, "--data", cells, "-o", small, "--most-drop", 1, "--minutes", 0.05)
+    assert "13 layers, then at most 0.05 minutes of tuning" in told
     assert "of 13 layers in float32: Dice = F1" in told
     assert f"model: {small}" in told
     floating, integer = Model.load(model), Model.load(small)
@@ -73,6 +74,9 @@ def test_from_the_command_line(model: Path, cells: Path, tmp_path: Path) -> None
     told = septa("evaluate", small, cells)
     dice = facts["provenance"]["int8"]["scores"]["dice"]["int8"]
     assert f"{dice:.4f}" in told
+    untuned = tmp_path / "untuned.septa"
+    assert "tuning" not in septa("quantize", model, "--data", cells, "-o", untuned, "--most-drop", 1, "--minutes", 0)
+    assert integer.int8 != Model.load(untuned).int8
     assert "itself" in septa("quantize", small, "--data", cells, "-o", small, code=2)
 
 
@@ -92,6 +96,11 @@ class Fake:
 
     def make(self, floats: Any) -> Int8:
         return Int8(b"x", b"w", tuple(floats), len(self.layers))
+
+    def tuned(self, distillation: Any, minutes: float, floats: Any, progress: Any) -> Int8:
+        assert distillation.__name__ == "distillation"
+        progress(1, 2)
+        return Int8(b"x", f"tuned for {minutes:g} minutes".encode(), tuple(floats), len(self.layers))
 
     def ranked(self, floats: Any) -> list[str]:
         assert floats == ("layer 0", "layer 11")
@@ -127,9 +136,9 @@ def test_layers_stay_floats_until_the_score_is_saved(fake: type[Fake], model: Pa
         "3 of 12 layers in float32: Dice = F1 -0.0133",
         "5 of 12 layers in float32: Dice = F1 +0.0000",
     ]
-    made = quantize(model, cells, most_drop=0.021, tell=told.append)
-    assert made.model.int8 is not None
-    assert made.model.int8.floats == ("layer 0", "layer 11")
+    assert made.model.int8.weights == b"tuned for 3 minutes"
+    made = quantize(model, cells, most_drop=0.021, minutes=0, tell=told.append)
+    assert made.model.int8 == Int8(b"x", b"w", ("layer 0", "layer 11"), 12)
 
 
 def test_what_is_lost_for_good_is_refused_with_the_table(
@@ -149,7 +158,8 @@ def test_what_is_lost_for_good_is_refused_with_the_table(
     assert "Dice = F1" in printed
     assert "-0.0186" in printed
     use.quantize(model, cells, output, most_drop=0.019)
-    assert Model.load(output).int8 == Int8(b"x", b"w", ("layer 0", *reversed(fake.layers[4:])), 12)
+    tuned = b"tuned for 3 minutes"
+    assert Model.load(output).int8 == Int8(b"x", tuned, ("layer 0", *reversed(fake.layers[4:])), 12)
 
 
 def test_ranges_come_from_training_images_alone(model: Path, cells: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,9 +27,12 @@ _PATCH = 256
 _IMAGES, _PATCHES = 32, 96
 _KEPT = (0, 1, 3, 7)
 """Of the layers that harm the logits most, how many are tried in float32 beside the first and the last."""
+MINUTES = 3.0
+"""That integers may be tuned."""
 _SHOWN = ("f1_50", "mean_accuracy")
 
 Tell = Callable[[str], None]
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -73,14 +76,17 @@ def quantize(
     images: str | None = None,
     labels: str | None = None,
     most_drop: float = MOST_DROP,
+    minutes: float = MINUTES,
     max_pixels: int = MAX_PIXELS,
     tell: Tell = lambda line: None,
+    progress: Progress = lambda done, total: None,
 ) -> Quantized:
-    """Quantise a model to 8-bit integers (post-training, static).
+    """Quantise a model to 8-bit integers.
 
-    The ranges of activations are found on training images, the scores on all others of the data. The first and the
-    last layer stay in float32: they take next to no time and do most harm. Where the score drops by more than is
-    allowed, the layers that harm the logits most are kept in float32 as well, more and more of them.
+    The ranges of activations are found on training images, where the integers are then tuned to give what the float
+    net gives; the scores are those of all other images. The first and the last layer stay in float32: they take next to
+    no time and do most harm. Where the score drops by more than is allowed, the layers that harm the logits most are
+    kept in float32 as well, more and more of them.
 
     Parameters
     ----------
@@ -90,10 +96,12 @@ def quantize(
         What it was trained on; see `septa.data.folder.find_pairs`, also for ``images`` and ``labels``.
     most_drop
         By how much the score may drop.
+    minutes
+        That the integers of one version may be tuned; not at all when 0. Those of a small net take less.
     max_pixels
         Largest image that is decoded, pixels.
-    tell
-        Is told what is done, line by line.
+    tell, progress
+        Are told what is done, line by line, and how much of a tuning is.
 
     Returns
     -------
@@ -107,7 +115,8 @@ def quantize(
     loaded = replace(Model.load(model), int8=None)
     samples = _samples(loaded, Path(data), images, labels, max_pixels)
     quantizer = Quantizer(loaded.net, samples)
-    tell(f"ranges from {len(samples)} patches of training images; {len(quantizer.layers)} layers")
+    tuning = f", then at most {minutes:g} minutes of tuning" if minutes else ""
+    tell(f"ranges from {len(samples)} patches of training images, {len(quantizer.layers)} layers{tuning}")
 
     def scored(one: Model) -> Evaluation:
         return evaluate(one, data, images=images, labels=labels, device="cpu", max_pixels=max_pixels)
@@ -115,7 +124,13 @@ def quantize(
     floating = scored(loaded)
     score = "mean_accuracy" if "mean_accuracy" in floating.summary else "dice"
     best: Quantized | None = None
-    for made in _versions(quantizer, tell):
+
+    def make(floats: tuple[str, ...]) -> Int8:
+        if not minutes:
+            return quantizer.make(floats)
+        return quantizer.tuned(loaded.task.distillation, minutes, floats, progress)
+
+    for made in _versions(quantizer, make, tell):
         candidate = replace(loaded, int8=made)
         found = Quantized(candidate, score, floating, scored(candidate))
         change = found.integer.summary[score] - floating.summary[score]
@@ -127,7 +142,7 @@ def quantize(
     return replace(best, model=_described(best))
 
 
-def _versions(quantizer: Quantizer, tell: Tell) -> Iterator[Int8]:
+def _versions(quantizer: Quantizer, make: Callable[[tuple[str, ...]], Int8], tell: Tell) -> Iterator[Int8]:
     """Nets in integers, one after the other more of it in float32."""
     ends = quantizer.layers[0], quantizer.layers[-1]
     ranked: list[str] = []
@@ -136,7 +151,7 @@ def _versions(quantizer: Quantizer, tell: Tell) -> Iterator[Int8]:
             tell("too much is lost; looking for the layers that lose it")
             ranked = quantizer.ranked(ends)
         if kept <= len(ranked):
-            yield quantizer.make((*ends, *ranked[:kept]))
+            yield make((*ends, *ranked[:kept]))
 
 
 def _samples(

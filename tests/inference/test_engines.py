@@ -32,17 +32,6 @@ from septa.recipe import Recipe
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 OTHERS = ("openvino", "onnxruntime")
-FAMILY: dict[str, dict[str, Any]] = {
-    "plain": {},
-    "bilinear": {"up": "bilinear"},
-    "residual": {"block": "residual", "squeeze": True},
-    "nested": {"nested": True, "deep_supervision": True},
-    "attention": {"attention": True, "aspp": True},
-    "group": {"norm": "group", "reduction": 2},
-    "valid": {"padding": "valid", "norm": "none"},
-    "valid bilinear": {"padding": "valid", "up": "bilinear"},
-    "resnet": {"encoder": "resnet18", "width": 4},
-}
 
 
 def needs(name: str) -> None:
@@ -93,17 +82,16 @@ def sizes_for(net: UNet) -> list[tuple[int, int]]:
 
 
 @cache
-def graph_for(family: str) -> bytes:
-    return _graph.graph_of(net_of(**FAMILY[family]))
+def graph_for(family: tuple[tuple[str, Any], ...]) -> bytes:
+    return _graph.graph_of(net_of(**dict(family)))
 
 
 @pytest.mark.parametrize("name", ENGINES[1:])
-@pytest.mark.parametrize("family", FAMILY)
-def test_logits_are_the_modules_at_every_size(family: str, name: str) -> None:
+def test_logits_are_the_modules_at_every_size(family: dict[str, Any], name: str) -> None:
     if name in OTHERS:
         needs(name)
-    net = net_of(**FAMILY[family])
-    engine = torch_engine(net) if name == "torch" else engines.graph_engine(net, name, graph_for(family))
+    net = net_of(**family)
+    engine = torch_engine(net) if name == "torch" else engines.graph_engine(net, name, graph_for(tuple(family.items())))
     for size in sizes_for(net):
         image = noise(2, *size)
         kept = image.copy()
@@ -154,9 +142,11 @@ def norms(net: nn.Module) -> int:
     return sum(isinstance(module, nn.BatchNorm2d) for module in net.modules())
 
 
-@pytest.mark.parametrize("family", ["plain", "bilinear", "residual", "nested", "attention", "valid bilinear", "resnet"])
-def test_every_batch_norm_is_folded_and_the_net_is_left_as_it_was(family: str) -> None:
-    net = net_of(**FAMILY[family])
+@pytest.mark.parametrize(
+    "family", ["plain", "bilinear", "residual", "nested", "attention", "valid bilinear", "resnet"], indirect=True
+)
+def test_every_batch_norm_is_folded_and_the_net_is_left_as_it_was(family: dict[str, Any]) -> None:
+    net = net_of(**family)
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     made = folded(net, _graph.probe_for(net))
     assert norms(net) > 0 == norms(made)

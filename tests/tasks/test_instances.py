@@ -382,6 +382,24 @@ def test_probabilities_and_loss_are_those_of_two_classes(sigmoid: bool) -> None:
     np.testing.assert_array_equal(task.decode(logits[0]) > 0, probabilities[1] > 0.5)
 
 
+def test_distillation_is_that_of_each_kind_of_output() -> None:
+    rng = torch.Generator().manual_seed(0)
+    logits, expected = (torch.randn(2, 6, 4, 5, generator=rng) for _ in range(2))
+    for encoding, parts in {
+        "seam": ((Semantic(2), 2),),
+        "border": ((Semantic(3), 3),),
+        "distance": ((Semantic(2, multilabel=True), 2),),
+    }.items():
+        for task, kinds in ((Instances(encoding), ()), (Instances(encoding, object_classes=3), ((Semantic(3), 3),))):
+            begin, total = 0, 0.0
+            for part, outputs in (*parts, *kinds):
+                window = slice(begin, begin + outputs)
+                total += part.distillation(logits[:, window], expected[:, window]).item()
+                begin += outputs
+            assert task.outputs == begin
+            assert task.distillation(logits[:, :begin], expected[:, :begin]).item() == pytest.approx(total)
+
+
 def test_class_labels() -> None:
     labels_yx = np.array([[IGNORE, 0, 1, 2, 70_000]], np.int32)
     assert Instances().class_labels(labels_yx).tolist() == [[IGNORE, 0, 1, 1, 1]]

@@ -62,6 +62,29 @@ def test_probabilities_by_loops(multilabel: bool) -> None:
         np.testing.assert_allclose(found[:, y, x], expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("task", [Semantic(3), Semantic(2, sigmoid=True), Semantic(3, multilabel=True)], ids=str)
+def test_distillation_by_loops(task: Semantic) -> None:
+    """Cross entropy of what other logits say, which is least where they agree, and there without a gradient."""
+    rng = torch.Generator().manual_seed(0)
+    logits, expected = (torch.randn(2, task.outputs, 4, 5, generator=rng).double() * 3 for _ in range(2))
+    total = 0.0
+    for b, y, x in np.ndindex(2, 4, 5):
+        own, other = (one[b, :, y, x].tolist() for one in (logits, expected))
+        if task.multilabel or task.sigmoid:
+            for given, wanted in zip(own, other, strict=True):
+                p, q = 1 / (1 + math.exp(-given)), 1 / (1 + math.exp(-wanted))
+                total -= (q * math.log(p) + (1 - q) * math.log(1 - p)) / task.outputs
+        else:
+            shares = [math.exp(wanted) / sum(map(math.exp, other)) for wanted in other]
+            total -= sum(q * (given - math.log(sum(map(math.exp, own)))) for q, given in zip(shares, own, strict=True))
+    assert task.distillation(logits, expected).item() == pytest.approx(total / 40)
+    same = expected.clone().requires_grad_()
+    task.distillation(same, expected).backward()
+    assert same.grad is not None
+    assert same.grad.abs().max() < 1e-9
+    assert task.distillation(logits, expected) > task.distillation(expected, expected)
+
+
 def test_probabilities_agree_with_decode() -> None:
     logits = np.random.default_rng(9).normal(0, 3, (4, 20, 20)).astype(np.float32)
     np.testing.assert_array_equal(Semantic(4).probabilities(logits).argmax(0), Semantic(4).decode(logits))

@@ -110,9 +110,13 @@ def quantize(
     images: ImagesGlob = None,
     labels: LabelsGlob = None,
     most_drop: Annotated[float, typer.Option("--most-drop", min=0, help="By how much the score may drop.")] = 0.005,
+    minutes: Annotated[
+        float, typer.Option("--minutes", min=0, help="Of tuning to the float model, at most; 0 for none.")
+    ] = 3.0,
     max_pixels: MaxPixels = MAX_PIXELS,
 ) -> None:
     """Make a model that computes in 8-bit integers, several times as fast on a CPU (septa[openvino])."""
+    from septa.display import progress_bar
     from septa.quantization import quantize as quantize_model
 
     console = make_console()
@@ -122,9 +126,11 @@ def quantize(
     def tell(line: str) -> None:
         console.print(line, highlight=False, markup=False)
 
-    made = quantize_model(
-        model, data, images=images, labels=labels, most_drop=most_drop, max_pixels=max_pixels, tell=tell
-    )
+    with progress_bar(console, "tuning") as progress:
+        made = quantize_model(
+            model, data, images=images, labels=labels, most_drop=most_drop, minutes=minutes, max_pixels=max_pixels,
+            tell=tell, progress=progress,
+        )  # fmt: skip
     tell(f"{len(made.integer.images)} images that the model was not trained on:")
     console.print(made.table())
     if made.drop > most_drop:

@@ -1,16 +1,18 @@
-"""A net in 8-bit integers: what OpenVINO executes of it, and how that is made (NNCF's post-training quantisation).
+"""A net in 8-bit integers: what OpenVINO executes of it, and how that is made.
 
-Weights get a scale for each channel, activations one for each tensor, found on sample images; see Jacob et al. 2018,
-Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference.
+Weights get a scale for each channel, activations one for each tensor, found on sample images by NNCF's post-training
+quantisation; see Jacob et al. 2018, Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
+Inference. Before it the ranges of channels are made more equal, and after it the integers may be tuned.
 """
 
 from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,10 +22,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from septa.errors import InputError
-from septa.inference._graph import Run, framed, graph_of, on_grid
+from septa.inference._equalize import equalized
+from septa.inference._fold import folded
+from septa.inference._graph import Run, framed, graph_of, on_grid, probe_for
 from septa.inference._openvino import library, load
+from septa.inference._tune import Distillation, Simulation
 
 Image = NDArray[np.float32]
 _TYPES = ("Convolution", "GroupConvolution", "ConvolutionBackpropData")
@@ -89,8 +95,8 @@ class Quantizer:
     net
         As `septa.nets.UNet`.
     images
-        Normalised sample images ``CYX`` float32, from which the ranges of activations are taken. Of equal size, and not
-        large: all activations of one are in memory at once.
+        Normalised sample images ``CYX`` float32, from which the ranges of activations are taken, and on which integers
+        are tuned. Of equal size, and not large: all activations of two are in memory at once.
 
     Raises
     ------
@@ -102,8 +108,10 @@ class Quantizer:
         if lacking := next((name for name in _NEEDS if find_spec(name) is None), None):
             raise InputError("quantize", f"{lacking} is not installed", "pip install 'septa[openvino]'")
         self._images = [on_grid(net, image_cyx)[None] for image_cyx in images]
-        self._graph = graph_of(net)
-        self._model = library().Core().read_model(self._graph)
+        self._net = folded(net, probe_for(net))
+        self._net = equalized(self._net, _read(graph_of(self._net)), self._images)
+        self._graph = graph_of(self._net)
+        self._model = _read(self._graph)
         ops = [op for op in self._model.get_ordered_ops() if op.get_type_name() in _TYPES]
         self._names = {_readable(op, number): op.get_friendly_name() for number, op in enumerate(ops)}
 
@@ -114,9 +122,44 @@ class Quantizer:
 
     def make(self, floats: Sequence[str] = ()) -> Int8:
         """The net in integers but for some layers."""
+        return self._packed(self._quantized(floats), floats)
+
+    def tuned(
+        self,
+        distillation: Distillation,
+        minutes: float,
+        floats: Sequence[str] = (),
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> Int8:
+        """What `make` gives, with integers that were tuned until its logits were more nearly the float net's.
+
+        Parameters
+        ----------
+        distillation
+            From its logits ``BKYX`` and the float net's to a scalar that is least where they agree.
+        minutes
+            It may take.
+        floats
+            As for `make`.
+        progress
+            Is told what is done, and the total.
+
+        Returns
+        -------
+        As `make` gives it where nothing was won.
+        """
+        model = self._quantized(floats)
+        before = self._packed(model, floats)
+        simulation = Simulation(self._net, self._model, model)
+        simulation.tune(self._images, distillation, minutes, progress)
+        simulation.write()
+        after = self._packed(model, floats)
+        return min(after, before, key=lambda made: self._error(made, distillation))
+
+    def _packed(self, model: Any, floats: Sequence[str]) -> Int8:
         with TemporaryDirectory() as folder:
             graph, weights = Path(folder, "net.xml"), Path(folder, "net.bin")
-            library().serialize(self._quantized(floats), graph, weights)
+            library().serialize(model, graph, weights)
             return Int8(graph.read_bytes(), weights.read_bytes(), tuple(floats), len(self._names))
 
     def ranked(self, floats: Sequence[str] = ()) -> list[str]:
@@ -125,28 +168,42 @@ class Quantizer:
         A layer is judged by what is left of the error (root mean square over logits) when it alone computes in
         float32 beside ``floats``.
         """
-        exact = load(self._graph, torch.get_num_threads())
-        images = [image_bcyx[0] for image_bcyx in self._images[:_LOOKED_AT]]
-        expected = [exact(image_cyx) for image_cyx in images]
-        open_layers, errors = [name for name in self._names if name not in floats], {}
-        for name in open_layers:
-            made = self.make([*floats, name])
-            run = load(made.graph, torch.get_num_threads(), made.weights)
-            errors[name] = sum(
-                float(np.square(run(image_cyx) - logits_kyx).mean())
-                for image_cyx, logits_kyx in zip(images, expected, strict=True)
-            )
+        open_layers = [name for name in self._names if name not in floats]
+        errors = {name: self._error(self.make([*floats, name]), functional.mse_loss) for name in open_layers}
         return sorted(open_layers, key=lambda name: errors[name])
+
+    def _error(self, made: Int8, loss: Distillation) -> float:
+        """A loss of logits against the float net's, summed over some of the images."""
+        run, total = load(made.graph, torch.get_num_threads(), made.weights), 0.0
+        for image_bcyx, expected in zip(self._images, self._expected, strict=False):
+            total += loss(torch.from_numpy(run(image_bcyx[0]))[None], expected).item()
+        return total
+
+    @cached_property
+    def _expected(self) -> list[Tensor]:
+        """The float net's logits of some of the images."""
+        with torch.inference_mode():
+            return [self._net(torch.from_numpy(image_bcyx)) for image_bcyx in self._images[:_LOOKED_AT]]
 
     def _quantized(self, floats: Sequence[str]) -> Any:
         with redirect_stdout(io.StringIO()):  # its progress bars
             import nncf
+            from nncf.quantization.advanced_parameters import OverflowFix
 
             nncf.set_log_level(logging.ERROR)
             scope = nncf.IgnoredScope(names=[self._names[name] for name in floats])
-            data = nncf.Dataset(self._images)
+            # NNCF would give the first layer half of the integers, for CPUs whose sums saturate: it takes it for that
+            # which reads the image, but this one stays in float32.
+            settings = nncf.AdvancedQuantizationParameters(overflow_fix=OverflowFix.DISABLE)
             mixed = nncf.QuantizationPreset.MIXED  # what is never negative has all 256 values above 0
-            return nncf.quantize(self._model, data, preset=mixed, subset_size=len(self._images), ignored_scope=scope)
+            return nncf.quantize(
+                self._model, nncf.Dataset(self._images), preset=mixed, subset_size=len(self._images),
+                ignored_scope=scope, advanced_parameters=settings,
+            )  # fmt: skip
+
+
+def _read(graph: bytes) -> Any:
+    return library().Core().read_model(graph)
 
 
 def _readable(op: Any, number: int) -> str:

@@ -174,6 +174,14 @@ class Instances:
             total = total + terms.dice * dice
         return total
 
+    def distillation(self, logits_bkyx: Tensor, expected_bkyx: Tensor) -> Tensor:
+        """Cross entropy against what other logits say; see `Semantic.distillation`. That of classes is added."""
+        own = logits_bkyx.shape[1] - self._more
+        total = self._activation.distillation(logits_bkyx[:, :own], expected_bkyx[:, :own])
+        if self._more:
+            total = total + self._kinds.distillation(logits_bkyx[:, own:], expected_bkyx[:, own:])
+        return total
+
     def activations(self, logits_kyx: Float32) -> Float32:
         """Each output in [0, 1], ``(outputs, Y, X)``, of a single one both classes: what versions are averaged in."""
         own_kyx = self._activation.probabilities(self._own(logits_kyx))

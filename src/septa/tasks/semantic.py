@@ -168,9 +168,25 @@ class Semantic:
             total = total + terms.dice * dice
         return total
 
+    def distillation(self, logits_bkyx: Tensor, expected_bkyx: Tensor) -> Tensor:
+        """Cross entropy against the probabilities of other logits, a scalar, averaged over pixels (and overlapping
+        classes): least where both agree.
+
+        References
+        ----------
+        Hinton, Vinyals, Dean 2015, "Distilling the knowledge in a neural network" (arXiv 1503.02531), temperature 1.
+        """
+        if self._independent:
+            return functional.binary_cross_entropy_with_logits(logits_bkyx, expected_bkyx.sigmoid())
+        return functional.cross_entropy(logits_bkyx, expected_bkyx.softmax(dim=1))
+
+    @property
+    def _independent(self) -> bool:
+        """Whether each output has a sigmoid."""
+        return self.multilabel or self.sigmoid
+
     def _probabilities(self, logits_bkyx: Tensor) -> Tensor:
-        independent = self.multilabel or self.sigmoid
-        return logits_bkyx.sigmoid() if independent else functional.softmax(logits_bkyx, dim=1)
+        return logits_bkyx.sigmoid() if self._independent else functional.softmax(logits_bkyx, dim=1)
 
     def probabilities(self, logits_kyx: NDArray[np.float32]) -> NDArray[np.float32]:
         """Probability of each class in [0, 1], ``(K, Y, X)`` float32: softmax, or a sigmoid each where classes
