@@ -49,14 +49,14 @@ def test_from_the_command_line(model: Path, cells: Path, tmp_path: Path) -> None
         pytest.importorskip(package, reason=f"{package} is not installed")
     small = tmp_path / "small.septa"
     told = septa("quantize", model, "--data", cells, "-o", small, "--most-drop", 1, "--minutes", 0.05)
-    assert "13 layers, then at most 0.05 minutes of tuning" in told
-    assert "of 13 layers in float32: Dice = F1" in told
+    assert "13 layers; each version is tuned for at most 0.05 minutes" in told
+    assert "2 of 13 layers in float32" in told
     assert f"model: {small}" in told
     floating, integer = Model.load(model), Model.load(small)
     assert integer.weights_sha256 == floating.weights_sha256
     assert integer.int8 is not None
     facts = json.loads(septa("info", small))
-    assert facts["int8"] == {"floats": list(integer.int8.floats), "layers": 13}
+    assert facts["int8"] == {"floats": list(integer.int8.floats), "layers": 13, "tuned": integer.int8.tuned}
     assert set(facts["provenance"]["int8"]["scores"]["dice"]) == {"float", "int8"}
 
     image = sorted((cells / "images").iterdir())[0]
@@ -74,9 +74,9 @@ def test_from_the_command_line(model: Path, cells: Path, tmp_path: Path) -> None
     told = septa("evaluate", small, cells)
     dice = facts["provenance"]["int8"]["scores"]["dice"]["int8"]
     assert f"{dice:.4f}" in told
-    untuned = tmp_path / "untuned.septa"
-    assert "tuning" not in septa("quantize", model, "--data", cells, "-o", untuned, "--most-drop", 1, "--minutes", 0)
-    assert integer.int8 != Model.load(untuned).int8
+    untuned = tmp_path / "as-made.septa"
+    assert "tuned" not in septa("quantize", model, "--data", cells, "-o", untuned, "--most-drop", 1, "--minutes", 0)
+    assert Model.load(untuned).int8.tuned is False
     assert "itself" in septa("quantize", small, "--data", cells, "-o", small, code=2)
 
 
@@ -100,7 +100,7 @@ class Fake:
     def tuned(self, distillation: Any, minutes: float, floats: Any, progress: Any) -> Int8:
         assert distillation.__name__ == "distillation"
         progress(1, 2)
-        return Int8(b"x", f"tuned for {minutes:g} minutes".encode(), tuple(floats), len(self.layers))
+        return Int8(b"x", f"tuned for {minutes:g} minutes".encode(), tuple(floats), len(self.layers), tuned=True)
 
     def ranked(self, floats: Any) -> list[str]:
         assert floats == ("layer 0", "layer 11")
@@ -131,13 +131,25 @@ def test_layers_stay_floats_until_the_score_is_saved(fake: type[Fake], model: Pa
     assert made.model.int8.floats == ("layer 0", "layer 11", "layer 10", "layer 9", "layer 8")
     assert made.drop == pytest.approx(0)
     assert told[1:] == [
+        "2 of 12 layers in float32, tuned: Dice = F1 -0.0200",
         "2 of 12 layers in float32: Dice = F1 -0.0200",
         "too much is lost; looking for the layers that lose it",
-        "3 of 12 layers in float32: Dice = F1 -0.0133",
-        "5 of 12 layers in float32: Dice = F1 +0.0000",
+        "3 of 12 layers in float32, tuned: Dice = F1 -0.0133",
+        "5 of 12 layers in float32, tuned: Dice = F1 +0.0000",
     ]
     assert made.model.int8.weights == b"tuned for 3 minutes"
     made = quantize(model, cells, most_drop=0.021, minutes=0, tell=told.append)
+    assert made.model.int8 == Int8(b"x", b"w", ("layer 0", "layer 11"), 12)
+
+
+def test_untuned_integers_are_taken_where_tuned_ones_score_less(
+    fake: type[Fake], model: Path, cells: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def score(one: Model, *args: Any, **kwargs: Any) -> Any:
+        return evaluation(0.8 if one.int8 is not None and one.int8.tuned else 0.9)
+
+    monkeypatch.setattr(room, "evaluate", score)
+    made = quantize(model, cells)
     assert made.model.int8 == Int8(b"x", b"w", ("layer 0", "layer 11"), 12)
 
 
@@ -159,7 +171,7 @@ def test_what_is_lost_for_good_is_refused_with_the_table(
     assert "-0.0186" in printed
     use.quantize(model, cells, output, most_drop=0.019)
     tuned = b"tuned for 3 minutes"
-    assert Model.load(output).int8 == Int8(b"x", tuned, ("layer 0", *reversed(fake.layers[4:])), 12)
+    assert Model.load(output).int8 == Int8(b"x", tuned, ("layer 0", *reversed(fake.layers[4:])), 12, True)
 
 
 def test_ranges_come_from_training_images_alone(model: Path, cells: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -101,7 +101,7 @@ def quantize(
     max_pixels
         Largest image that is decoded, pixels.
     tell, progress
-        Are told what is done, line by line, and how much of a tuning is.
+        Are told what is done, line by line, and how much of a tuning or of the scoring.
 
     Returns
     -------
@@ -115,26 +115,25 @@ def quantize(
     loaded = replace(Model.load(model), int8=None)
     samples = _samples(loaded, Path(data), images, labels, max_pixels)
     quantizer = Quantizer(loaded.net, samples)
-    tuning = f", then at most {minutes:g} minutes of tuning" if minutes else ""
+    tuning = f"; each version is tuned for at most {minutes:g} minutes" if minutes else ""
     tell(f"ranges from {len(samples)} patches of training images, {len(quantizer.layers)} layers{tuning}")
 
     def scored(one: Model) -> Evaluation:
-        return evaluate(one, data, images=images, labels=labels, device="cpu", max_pixels=max_pixels)
+        return evaluate(one, data, images=images, labels=labels, device="cpu", max_pixels=max_pixels, progress=progress)
 
     floating = scored(loaded)
     score = "mean_accuracy" if "mean_accuracy" in floating.summary else "dice"
     best: Quantized | None = None
 
-    def make(floats: tuple[str, ...]) -> Int8:
-        if not minutes:
-            return quantizer.make(floats)
+    def tuned(floats: tuple[str, ...]) -> Int8:
         return quantizer.tuned(loaded.task.distillation, minutes, floats, progress)
 
-    for made in _versions(quantizer, make, tell):
+    for made in _versions(quantizer, tuned if minutes else None, tell):
         candidate = replace(loaded, int8=made)
         found = Quantized(candidate, score, floating, scored(candidate))
         change = found.integer.summary[score] - floating.summary[score]
-        tell(f"{len(made.floats)} of {made.layers} layers in float32: {_titles(floating)[score]} {change:+.4f}")
+        how = f"{len(made.floats)} of {made.layers} layers in float32{', tuned' if made.tuned else ''}"
+        tell(f"{how}: {_titles(floating)[score]} {change:+.4f}")
         best = found if best is None or found.drop < best.drop else best
         if best.drop <= most_drop:
             break
@@ -142,8 +141,8 @@ def quantize(
     return replace(best, model=_described(best))
 
 
-def _versions(quantizer: Quantizer, make: Callable[[tuple[str, ...]], Int8], tell: Tell) -> Iterator[Int8]:
-    """Nets in integers, one after the other more of it in float32."""
+def _versions(quantizer: Quantizer, tuned: Callable[[tuple[str, ...]], Int8] | None, tell: Tell) -> Iterator[Int8]:
+    """Nets in integers, one after the other more of it in float32; each tuned, and the first also as it was before."""
     ends = quantizer.layers[0], quantizer.layers[-1]
     ranked: list[str] = []
     for kept in _KEPT:
@@ -151,7 +150,11 @@ def _versions(quantizer: Quantizer, make: Callable[[tuple[str, ...]], Int8], tel
             tell("too much is lost; looking for the layers that lose it")
             ranked = quantizer.ranked(ends)
         if kept <= len(ranked):
-            yield make((*ends, *ranked[:kept]))
+            floats = (*ends, *ranked[:kept])
+            made = quantizer.make(floats) if tuned is None else tuned(floats)
+            yield made
+            if made.tuned and not kept:
+                yield quantizer.make(floats)
 
 
 def _samples(

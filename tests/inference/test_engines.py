@@ -169,6 +169,21 @@ def test_a_fold_is_made_once_and_again_when_a_weight_changes() -> None:
     np.testing.assert_allclose(torch_engine(net)(image), by_module(net, image), atol=1e-5)
 
 
+def test_norms_that_do_more_are_left_alone() -> None:
+    class Active(nn.BatchNorm2d):
+        """As those of timm."""
+
+        def forward(self, input: torch.Tensor) -> torch.Tensor:
+            return super().forward(input).relu()
+
+    net = net_of()
+    net.get_submodule("encoder.0").norm1 = Active(4).eval()
+    made = folded(net, _graph.probe_for(net))
+    assert norms(made) == 1
+    image = noise(2, 20, 20)
+    np.testing.assert_allclose(by_module(made, image), by_module(net, image), atol=1e-5)
+
+
 def test_a_fold_that_would_change_the_logits_is_not_taken() -> None:
     class Twice(nn.Module):
         """What the convolution makes is read by a second layer beside the norm."""

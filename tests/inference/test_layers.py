@@ -58,10 +58,9 @@ def test_every_convolution_that_runs_is_found(member: UNet) -> None:
         added = _layers.bias(op)
         assert (added is None) == (conv.bias is None)
         if added is not None:
-            value = _layers.above(*added)
-            while value.get_type_name() == "Reshape":
-                value = _layers.above(value, 0)
-            np.testing.assert_array_equal(value.data.ravel(), conv.bias.detach().numpy())
+            add, index, values = added
+            assert _layers.above(add, 1 - index).get_friendly_name() == op.get_friendly_name()
+            np.testing.assert_array_equal(values.ravel(), conv.bias.detach().numpy())
 
 
 def test_convolutions_of_equal_weights_are_left_out() -> None:
@@ -72,3 +71,16 @@ def test_convolutions_of_equal_weights_are_left_out() -> None:
     with torch.no_grad():
         twin.weight.copy_(first.weight)
     assert before - set(dict(_layers.convolutions(net, graph_for(net)))) == {first, twin}
+
+
+def test_what_cuts_channels_is_no_crop() -> None:
+    import openvino
+    from openvino import opset13 as operations
+
+    image = operations.parameter([1, 4, 8, 8], np.float32)
+    rows = operations.slice(image, [1, 1], [7, 7], [1, 1], [2, 3])
+    channels = operations.slice(image, [1], [3], [1], [1])
+    openvino.Model([rows, channels], [image])
+    assert _layers.crops(rows)
+    assert not _layers.crops(channels)
+    assert not _layers.crops(operations.relu(image))

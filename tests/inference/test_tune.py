@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from septa.errors import ResourceError
 from septa.inference import _tune
 from septa.inference._layers import above
 from septa.inference.engines import torch_engine
@@ -143,6 +144,14 @@ def test_the_better_of_tuned_and_untuned_is_taken(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(_tune, "_RATE", 0.08)
     monkeypatch.setattr(_tune, "_STEPS", 40)
     assert quantizer.tuned(distillation, 5).weights != quantizer.make().weights
+
+
+def test_want_of_memory_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(logits_bkyx: Tensor, expected_bkyx: Tensor) -> Tensor:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
+
+    with pytest.raises(ResourceError, match=r"tuning on patches of 64 x 64 pixels. give --minutes 0"):
+        quantizer_of(net_of()).tuned(fail, 5)
 
 
 def test_it_ends_with_its_minutes_or_its_steps(monkeypatch: pytest.MonkeyPatch) -> None:

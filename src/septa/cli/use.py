@@ -111,7 +111,7 @@ def quantize(
     labels: LabelsGlob = None,
     most_drop: Annotated[float, typer.Option("--most-drop", min=0, help="By how much the score may drop.")] = 0.005,
     minutes: Annotated[
-        float, typer.Option("--minutes", min=0, help="Of tuning to the float model, at most; 0 for none.")
+        float, typer.Option("--minutes", min=0, help="Of tuning each version that is tried, at most; 0 for none.")
     ] = 3.0,
     max_pixels: MaxPixels = MAX_PIXELS,
 ) -> None:
@@ -126,7 +126,7 @@ def quantize(
     def tell(line: str) -> None:
         console.print(line, highlight=False, markup=False)
 
-    with progress_bar(console, "tuning") as progress:
+    with progress_bar(console, "quantising") as progress:
         made = quantize_model(
             model, data, images=images, labels=labels, most_drop=most_drop, minutes=minutes, max_pixels=max_pixels,
             tell=tell, progress=progress,

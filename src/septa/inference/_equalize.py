@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from septa.inference._layers import CROPS, KINDS, below, bias, convolutions
+from septa.inference._layers import KINDS, below, bias, convolutions, crops
 
 _POWER = 0.5
 """0 leaves channels as they are, 1 makes their ranges equal at the cost of those of weights."""
@@ -81,7 +81,7 @@ def _onwards(op: Any, start: int, convs: dict[str, Any]) -> Iterator[_Reader | N
         if kind in KINDS:
             conv = convs.get(reader.get_friendly_name())
             yield _Reader(conv, start) if conv is not None else None
-        elif kind in ("Relu", "MaxPool") or (kind in CROPS and index == 0):
+        elif kind in ("Relu", "MaxPool") or (index == 0 and crops(reader)):
             yield from _onwards(reader, start, convs)
         elif kind == "Concat" and reader.get_axis() in (1, -3):
             before = sum(reader.get_input_partial_shape(n)[1].get_length() for n in range(index))

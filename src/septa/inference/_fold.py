@@ -75,7 +75,8 @@ def _pairs(net: nn.Module, probe_bcyx: Tensor) -> list[tuple[nn.Conv2d, nn.Batch
 
     def before(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         source = [conv for out, conv in made[-1:] if out is inputs[0]]
-        if source and isinstance(module, nn.BatchNorm2d) and module.running_mean is not None:
+        # A norm of another class may do more: timm's apply the activation, too.
+        if source and type(module) is nn.BatchNorm2d and module.running_mean is not None:
             found.append((source[0], module))
 
     hooks = []

@@ -63,22 +63,19 @@ def on_grid(net: Net, image_cyx: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 @contextmanager
-def memory_told(shape: tuple[int, ...]) -> Iterator[None]:
-    """Want of memory, however an engine says it, as ResourceError."""
+def memory_told(shape: tuple[int, ...], what: str = "a tile", remedy: str = "give a smaller --tile") -> Iterator[None]:
+    """Want of memory for so many pixels ``CYX``, however an engine says it, as ResourceError."""
+    size = f"{shape[-2]} x {shape[-1]}"
+    told = ResourceError("memory", f"does not suffice for {what} of {size} pixels", remedy)
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError) as error:
-        raise _out_of_memory(shape) from error
+        raise told from error
     except Exception as error:  # the engines and torch's CPU allocator have no exception of their own
-        told = str(error).replace("illegal memory access", "")
-        if any(word in told for word in ("memory", "bad_alloc", "bad allocation", "Failed to allocate")):
-            raise _out_of_memory(shape) from error
+        words = str(error).replace("illegal memory access", "")
+        if any(word in words for word in ("memory", "bad_alloc", "bad allocation", "Failed to allocate")):
+            raise told from error
         raise
-
-
-def _out_of_memory(shape: tuple[int, ...]) -> ResourceError:
-    size = f"{shape[1]} x {shape[2]}"
-    return ResourceError("memory", f"does not suffice for a tile of {size} pixels", "give a smaller --tile")
 
 
 # The graph -----------------------------------------------------------------------------------------------------------

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 KINDS = ("Convolution", "ConvolutionBackpropData")
 """The operations that a convolution and a transposed one become."""
-CROPS = ("Slice", "StridedSlice")
-"""Those that cut the skip connections of valid nets."""
+_CUTS = ("Slice", "StridedSlice")
 
 
 def convolutions(net: nn.Module, graph: Any) -> Iterator[tuple[Any, Any]]:
@@ -38,8 +38,16 @@ def below(op: Any) -> list[tuple[Any, int]]:
     return [(reader, index) for reader, index in readers if reader.get_type_name() != "ShapeOf"]
 
 
-def bias(op: Any) -> tuple[Any, int] | None:
-    """The operation that adds a layer's bias, and which of its inputs that is."""
+def crops(op: Any) -> bool:
+    """Whether an operation cuts rows and columns, as those of valid nets' skip connections do, and no channels."""
+    if op.get_type_name() not in _CUTS:
+        return False
+    before, after = (shape[1] for shape in (op.get_input_partial_shape(0), op.get_output_partial_shape(0)))
+    return bool(before.is_static and after.is_static and before == after)
+
+
+def bias(op: Any) -> tuple[Any, int, NDArray[Any]] | None:
+    """The operation that adds a layer's bias, which of its inputs that is, and its values; None where none does."""
     readers = below(op)
     if len(readers) != 1 or readers[0][0].get_type_name() != "Add":
         return None
@@ -47,7 +55,7 @@ def bias(op: Any) -> tuple[Any, int] | None:
     given = above(add, 1 - index)
     while given.get_type_name() == "Reshape":
         given = above(given, 0)
-    return (add, 1 - index) if given.get_type_name() == "Constant" else None
+    return (add, 1 - index, given.data) if given.get_type_name() == "Constant" else None
 
 
 def give(op: Any, index: int, array: Any) -> None:

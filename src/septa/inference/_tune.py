@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from septa.inference._layers import CROPS, above, bias, convolutions, give
+from septa.inference._graph import memory_told
+from septa.inference._layers import above, bias, convolutions, crops, give
 
 Distillation = Callable[[Tensor, Tensor], Tensor]
 """From logits ``BKYX`` and those that they should be to a scalar that is least where they agree."""
@@ -44,7 +45,7 @@ _RATE = 0.08
 """Learning rate of weights, in integers, and of biases."""
 _STEP_RATE = 0.01
 """Learning rate of the logarithm of steps."""
-_PASSED = ("Concat", "MaxPool", *CROPS)
+_PASSED = ("Concat", "MaxPool", "Reshape", "Squeeze", "Unsqueeze", "Transpose")
 """What leaves integers as they are, between an activation's rounding and the convolution that reads it."""
 
 
@@ -179,6 +180,11 @@ class Simulation:
             It may take, beside the last of its steps.
         progress
             Is told the steps done and their number.
+
+        Raises
+        ------
+        ResourceError
+            The memory does not suffice.
         """
         learned = [parameter for parameter in self.net.parameters() if parameter.requires_grad]
         steps, others = ([one for one in learned if (one.ndim == 0) == scalar] for scalar in (True, False))
@@ -193,14 +199,19 @@ class Simulation:
                 break
             for group, (_, rate) in zip(optimizer.param_groups, parts, strict=True):
                 group["lr"] = rate * _share(done)
-            image_bcyx = _turned(np.concatenate([images[n] for n in rng.integers(len(images), size=_BATCH)]), rng)
-            with torch.no_grad():
-                expected = self._teacher(image_bcyx)
-            optimizer.zero_grad()
-            distillation(self.net(image_bcyx), expected).backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
+            chosen = np.concatenate([images[n] for n in rng.integers(len(images), size=_BATCH)])
+            with memory_told(chosen.shape, "tuning on patches", "give --minutes 0"):
+                self._step(optimizer, torch.from_numpy(chosen), distillation)
             progress(round(_STEPS * done) + 1, _STEPS)
         progress(_STEPS, _STEPS)
+
+    def _step(self, optimizer: torch.optim.Optimizer, image_bcyx: Tensor, distillation: Distillation) -> None:
+        image_bcyx = image_bcyx.contiguous(memory_format=torch.channels_last)
+        with torch.no_grad():
+            expected = self._teacher(image_bcyx)
+        optimizer.zero_grad()
+        distillation(self.net(image_bcyx), expected).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
 
     def write(self) -> None:
         """Put what was learned into the graph. Ranges that are one stay one."""
@@ -208,8 +219,8 @@ class Simulation:
             learned = layer.conv.parametrizations
             levels = learned.weight[0].integers(learned.weight.original).to(torch.int8)
             give(above(above(layer.op, 1), 0), 0, levels.contiguous().numpy(force=True))
-            if (added := bias(layer.op)) is not None:
-                give(*added, layer.conv.bias.reshape(1, -1, 1, 1).numpy(force=True))
+            if "bias" in learned and (added := bias(layer.op)) is not None:
+                give(*added[:2], layer.conv.bias.reshape(1, -1, 1, 1).numpy(force=True))
         for op in self._graph.get_ordered_ops():
             if op.get_type_name() == "FakeQuantize" and (found := self._ranges.get(_ends(op) or ())) is not None:
                 for index, end in enumerate(found.ends() * 2, 1):
@@ -219,15 +230,6 @@ class Simulation:
 def _share(done: float) -> float:
     """Of the learning rate, after this share of the tuning."""
     return min(done / _WARMUP, 0.5 + 0.5 * math.cos(math.pi * (done - _WARMUP) / (1 - _WARMUP)))
-
-
-def _turned(image_bcyx: NDArray[np.float32], rng: np.random.Generator) -> Tensor:
-    for axis in (2, 3):
-        if rng.integers(2):
-            image_bcyx = np.flip(image_bcyx, axis)
-    if rng.integers(2) and image_bcyx.shape[2] == image_bcyx.shape[3]:
-        image_bcyx = image_bcyx.swapaxes(2, 3)
-    return torch.from_numpy(np.ascontiguousarray(image_bcyx)).contiguous(memory_format=torch.channels_last)
 
 
 # Between net and graph -----------------------------------------------------------------------------------------------
@@ -246,17 +248,20 @@ def _layers(net: nn.Module, floats: Any, integers: Any) -> Iterator[_Layer]:
 
 def _let_round(layer: _Layer, ranges: _Ranges) -> None:
     """Let a layer compute as the engine does, and its parameters be learned. Ranges that are one stay one."""
-    conv, unit = layer.conv, 1.0
-    if layer.roundings and (ends := _ends(layer.roundings[0])):
-        chosen = ranges.setdefault(ends, _Range(*ends))
-        conv.rounding = chosen  # a module within, so that its step is one of the net's parameters
-        conv.register_forward_pre_hook(lambda module, inputs: (chosen(inputs[0]),))
-        unit = chosen.first
+    conv = layer.conv
     scale = torch.from_numpy(above(above(layer.op, 1), 1).data.copy())
     parametrize.register_parametrization(conv, "weight", _Grid(scale))
     conv.parametrizations.weight.original.requires_grad_(True)
-    if bias(layer.op) is not None:
-        parametrize.register_parametrization(conv, "bias", _Units(scale.flatten() * _MOST * unit))
+    added = None if conv.bias is None else bias(layer.op)
+    if added is not None:
+        conv.bias.data = torch.from_numpy(added[2].ravel().copy())  # that of integers may differ
+    if not layer.roundings or (ends := _ends(layer.roundings[0])) is None:
+        return
+    chosen = ranges.setdefault(ends, _Range(*ends))
+    conv.rounding = chosen  # a module within, so that its step is one of the net's parameters
+    conv.register_forward_pre_hook(lambda module, inputs: (chosen(inputs[0]),))
+    if added is not None:
+        parametrize.register_parametrization(conv, "bias", _Units(scale.flatten() * _MOST * chosen.first))
         conv.parametrizations.bias.original.requires_grad_(True)
 
 
@@ -265,7 +270,7 @@ def _roundings(node: Any) -> Iterator[Any]:
     kind = node.get_type_name()
     if kind == "FakeQuantize":
         yield node if _ends(node) else None
-    elif kind in _PASSED:
+    elif kind in _PASSED or crops(node):
         for index in range(node.get_input_size() if kind == "Concat" else 1):
             yield from _roundings(above(node, index))
     else:

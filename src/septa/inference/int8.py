@@ -11,7 +11,7 @@ import io
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
@@ -36,7 +36,7 @@ _TYPES = ("Convolution", "GroupConvolution", "ConvolutionBackpropData")
 _NEEDS = ("openvino", "onnx", "nncf")
 _PARTS = ("int8.graph", "int8.weights")
 _LOOKED_AT = 8
-"""Images on which layers are compared."""
+"""Images on which layers, and tuned integers with others, are compared; at most."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,15 @@ class Int8:
         Names of the layers that compute in float32.
     layers
         Number of all layers that could compute in integers: the convolutions.
+    tuned
+        Whether the integers were tuned.
     """
 
     graph: bytes
     weights: bytes
     floats: tuple[str, ...]
     layers: int
+    tuned: bool = False
 
     def engine(self, net: Any, threads: int | None = None) -> Run:
         """Execute it on so many threads, torch's when not given; ``net`` is only asked for its sizes.
@@ -67,7 +70,7 @@ class Int8:
 
     def to_json(self) -> dict[str, Any]:
         """What of it goes into the header of a model file; the rest are `tensors`."""
-        return {"floats": list(self.floats), "layers": self.layers}
+        return {"floats": list(self.floats), "layers": self.layers, "tuned": self.tuned}
 
     def tensors(self) -> dict[str, Tensor]:
         """Its bytes, under names that no weight of a net has."""
@@ -84,7 +87,8 @@ class Int8:
             It is not that.
         """
         graph, weights = (tensors.pop(name).numpy().tobytes() for name in _PARTS)
-        return cls(graph, weights, tuple(map(str, about["floats"])), int(about["layers"]))
+        floats, tuned = tuple(map(str, about["floats"])), bool(about.get("tuned"))
+        return cls(graph, weights, floats, int(about["layers"]), tuned)
 
 
 class Quantizer:
@@ -96,7 +100,7 @@ class Quantizer:
         As `septa.nets.UNet`.
     images
         Normalised sample images ``CYX`` float32, from which the ranges of activations are taken, and on which integers
-        are tuned. Of equal size, and not large: all activations of two are in memory at once.
+        are tuned. Of equal size, and not large: tuning holds all activations of two in memory, several times.
 
     Raises
     ------
@@ -146,15 +150,21 @@ class Quantizer:
 
         Returns
         -------
-        As `make` gives it where nothing was won.
+        As `make` gives it where nothing was won, on images that it was not tuned on if there are several.
+
+        Raises
+        ------
+        ResourceError
+            The memory does not suffice.
         """
         model = self._quantized(floats)
         before = self._packed(model, floats)
         simulation = Simulation(self._net, self._model, model)
-        simulation.tune(self._images, distillation, minutes, progress)
+        unseen = [image for number, image in enumerate(self._images) if number % self._every]
+        simulation.tune(unseen or self._images, distillation, minutes, progress)
         simulation.write()
-        after = self._packed(model, floats)
-        return min(after, before, key=lambda made: self._error(made, distillation))
+        after = replace(self._packed(model, floats), tuned=True)
+        return min(before, after, key=lambda made: self._error(made, distillation))
 
     def _packed(self, model: Any, floats: Sequence[str]) -> Int8:
         with TemporaryDirectory() as folder:
@@ -175,7 +185,7 @@ class Quantizer:
     def _error(self, made: Int8, loss: Distillation) -> float:
         """A loss of logits against the float net's, summed over some of the images."""
         run, total = load(made.graph, torch.get_num_threads(), made.weights), 0.0
-        for image_bcyx, expected in zip(self._images, self._expected, strict=False):
+        for image_bcyx, expected in zip(self._images[:: self._every], self._expected, strict=True):
             total += loss(torch.from_numpy(run(image_bcyx[0]))[None], expected).item()
         return total
 
@@ -183,7 +193,12 @@ class Quantizer:
     def _expected(self) -> list[Tensor]:
         """The float net's logits of some of the images."""
         with torch.inference_mode():
-            return [self._net(torch.from_numpy(image_bcyx)) for image_bcyx in self._images[:_LOOKED_AT]]
+            return [self._net(torch.from_numpy(image_bcyx)) for image_bcyx in self._images[:: self._every]]
+
+    @property
+    def _every(self) -> int:
+        """Of so many images one is looked at."""
+        return -(-len(self._images) // _LOOKED_AT)
 
     def _quantized(self, floats: Sequence[str]) -> Any:
         with redirect_stdout(io.StringIO()):  # its progress bars
