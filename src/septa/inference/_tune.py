@@ -41,9 +41,9 @@ _BATCH = 2
 _STEPS = 400
 _WARMUP = 0.1
 """Share of the tuning in which learning rates rise; then they fall as half a cosine."""
-_RATE = 0.08
+_RATE = 0.02
 """Learning rate of weights, in integers, and of biases."""
-_STEP_RATE = 0.01
+_STEP_RATE = 0.0025
 """Learning rate of the logarithm of steps."""
 _PASSED = ("Concat", "MaxPool", "Reshape", "Squeeze", "Unsqueeze", "Transpose")
 """What leaves integers as they are, between an activation's rounding and the convolution that reads it."""
