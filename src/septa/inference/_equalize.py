@@ -53,12 +53,9 @@ def equalized(net: nn.Module, graph: Any, images: Sequence[NDArray[np.float32]])
         Normalised sample images ``1CYX`` of one size, on its grid.
     """
     made = copy.deepcopy(net).requires_grad_(False)
-    convs = {op.get_friendly_name(): conv for conv, op in convolutions(made, graph)}
-    readers = {
-        convs[op.get_friendly_name()]: list(_readers(op, convs))
-        for op in graph.get_ordered_ops()
-        if op.get_friendly_name() in convs
-    }
+    pairs = list(convolutions(made, graph))
+    convs = {op.get_friendly_name(): conv for conv, op in pairs}
+    readers = {conv: list(_readers(op, convs)) for conv, op in pairs}
     ranges = _ranges(made, list(readers), images)
     factors = {conv: _factors(conv, ranges, found) for conv, found in readers.items() if found and None not in found}
     for conv, factor in factors.items():

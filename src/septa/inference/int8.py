@@ -114,8 +114,7 @@ class Quantizer:
         self._images = [on_grid(net, image_cyx)[None] for image_cyx in images]
         self._net = folded(net, probe_for(net))
         self._net = equalized(self._net, _read(graph_of(self._net)), self._images)
-        self._graph = graph_of(self._net)
-        self._model = _read(self._graph)
+        self._model = _read(graph_of(self._net))
         ops = [op for op in self._model.get_ordered_ops() if op.get_type_name() in _TYPES]
         self._names = {_readable(op, number): op.get_friendly_name() for number, op in enumerate(ops)}
 
