@@ -23,8 +23,8 @@ from rich.table import Table
 
 from septa import runtime
 from septa.data.augment import jitter, warp
-from septa.data.synthetic import draw_cells
 from septa.recipe import Augment
+from septa.synthetic.dataset import draw_cells
 
 ROTATE, SCALE, ELASTIC, GRID = 180.0, (0.8, 1.25), 10.0, 3
 BRIGHTNESS, CONTRAST, GAMMA, BLUR, NOISE = 0.2, 0.2, (0.8, 1.25), 0.8, 0.1

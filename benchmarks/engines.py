@@ -42,8 +42,8 @@ def exactness(model: Model, height: int, width: int, console: Console) -> tuple[
     """Largest differences of tiled logits from the whole image's by the same engine; whether torch's are all 0."""
     import numpy as np
 
-    from septa.data.synthetic import draw_cells
     from septa.inference.tiling import largest_difference, least_for
+    from septa.synthetic.dataset import draw_cells
 
     image_cyx = np.repeat(draw_cells(height, width, 1).image_cyx, model.channels, 0)
     least = least_for(model.net)

@@ -26,8 +26,8 @@ def main() -> None:
     arguments = parser.parse_args()
 
     import septa
-    from septa.data.synthetic import draw_cells, write_dataset
     from septa.inference.tiling import largest_difference
+    from septa.synthetic.dataset import draw_cells, write_dataset
 
     console = Console()
     table = Table("depth", "up", "reduction", "halo", "image", "tile", "tiles", "largest difference")

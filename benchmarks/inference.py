@@ -116,7 +116,7 @@ def integers(width: int, folder: Path) -> tuple[Run, nn.Module]:
 
 def quantize(width: int, folder: Path) -> None:
     """Quantise the net as ``septa quantize`` does: all but the first layer, here on noise."""
-    from septa.inference.int8 import Quantizer
+    from septa.quantization.quantizer import Quantizer
 
     net = unet(width)
     samples = [noise(SAMPLE_SIDE, seed) for seed in range(1, SAMPLES + 1)]

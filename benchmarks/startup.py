@@ -66,8 +66,8 @@ def measure(commands: dict[str, list[str]]) -> dict[str, float]:
 
 def untrained(folder: Path) -> Path:
     """A model of two classes with a net of random weights, depth 4 and width 16."""
-    from septa.data.labels import LabelMapping
     from septa.images.normalize import Normalization
+    from septa.labels.mapping import LabelMapping
     from septa.model import Model, build_net
     from septa.recipe import Net, Recipe
 
@@ -82,8 +82,8 @@ def draw(path: Path, size: int) -> None:
     """A picture of synthetic cells."""
     import numpy as np
 
-    from septa.data.synthetic import draw_cells
     from septa.images.write import encode_png, write_bytes
+    from septa.synthetic.dataset import draw_cells
 
     image_yx = draw_cells(size, size, 1).image_cyx[0].astype(np.float64)
     low, high = image_yx.min(), image_yx.max()

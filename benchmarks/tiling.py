@@ -245,7 +245,7 @@ def compare(arguments: argparse.Namespace, folder: Path) -> bool:
 
 def lay_out(arguments: argparse.Namespace, model: Model, folder: Path) -> Path:
     """Write the image as raw values ``CYX`` with the model's channels; returns where septa reads it."""
-    from septa.images.source import open_source
+    from septa.images.sources.open import open_source
     from slide import write_slide
 
     image: Path = arguments.image or folder / "slide.ome.zarr"

@@ -210,7 +210,7 @@ class Crops:
 
 def write_cells(data: Path) -> None:
     """The images of all rows."""
-    from septa.data.synthetic import write_dataset
+    from septa.synthetic.dataset import write_dataset
 
     if not (data / "images").exists():
         write_dataset(data, "cells", IMAGES, (SIDE, SIDE), 0)
@@ -218,7 +218,7 @@ def write_cells(data: Path) -> None:
 
 def gflop(width: int, size: int) -> float:
     """Operations of one image in a step: forward, and twice that backward, but for the gradient of the image itself."""
-    from septa.layers import trace
+    from septa.describe.layers import trace
     from septa.nets import UNet
 
     layers = trace(UNet(1, 2, depth=4, width=width), size, size).layers

@@ -31,7 +31,7 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 @pytest.fixture(scope="session")
 def cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six images of 64 x 64 pixels with instance labels. Not to be changed."""
-    from septa.data.synthetic import write_dataset
+    from septa.synthetic.dataset import write_dataset
 
     folder = tmp_path_factory.mktemp("cells") / "data"
     write_dataset(folder, "cells", 6, (64, 64), 0)

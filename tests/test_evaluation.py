@@ -13,12 +13,12 @@ import torch
 from PIL import Image
 
 from septa.data.fingerprint import digest_array
-from septa.data.labels import LabelMapping
 from septa.errors import InputError
 from septa.evaluation import evaluate, evaluate_files, match_folders
 from septa.images.normalize import Normalization
 from septa.images.read import read_image
 from septa.images.write import write_image, write_labels
+from septa.labels.mapping import LabelMapping
 from septa.metrics.objects import score_objects
 from septa.metrics.scores import evaluate_labels
 from septa.model import Model, build_net

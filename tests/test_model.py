@@ -18,11 +18,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from septa import sealed
-from septa.data.labels import LabelMapping
+from septa import tensor_file as sealed
 from septa.errors import InputError, ModelError, RecipeError
 from septa.images.normalize import Normalization
 from septa.images.write import write_image
+from septa.labels.mapping import LabelMapping
 from septa.model import KIND, Model, build_net, make_task
 from septa.recipe import Loss, Net, Recipe
 from septa.tasks.instances import Instances

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from septa.data.synthetic import write_dataset
 from septa.errors import InputError, RecipeError
 from septa.images.write import write_image, write_labels
 from septa.metrics.scores import evaluate_labels
 from septa.presets.published import PUBLISHED
 from septa.reproduce import MARK, compare, reproduce
+from septa.synthetic.dataset import write_dataset
 
 TINY = ("training.steps=3", "training.batch=2", "training.validations=1", "net.width=4", "net.depth=2")
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"

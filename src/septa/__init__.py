@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from septa.evaluation import evaluate
     from septa.model import Model
-    from septa.quantization import quantize
+    from septa.quantization.run import quantize
     from septa.recipe import Recipe
     from septa.training.run import train
 
@@ -24,7 +24,7 @@ _PLACES = {
     "Model": "septa.model",
     "Recipe": "septa.recipe",
     "evaluate": "septa.evaluation",
-    "quantize": "septa.quantization",
+    "quantize": "septa.quantization.run",
     "train": "septa.training.run",
 }
 

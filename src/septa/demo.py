@@ -7,13 +7,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from septa.data.synthetic import write_dataset
-from septa.display import show_training
+from septa.display import evaluation_table, show_training
 from septa.errors import InputError
 from septa.evaluation import evaluate_files
 from septa.images.write import write_text
 from septa.model import Model
-from septa.segment import Failed, Options, find_images, segment_files
+from septa.prediction import Failed, Options, find_images, segment_files
+from septa.synthetic.dataset import write_dataset
 from septa.training.plan import Request
 from septa.training.run import train_steps
 
@@ -60,7 +60,7 @@ def run_demo(console: Console, folder: Path, *, minutes: float, overwrite: bool)
             raise result.error
     console.print("4. comparing them with the truth", highlight=False)
     evaluation = evaluate_files(labels, held_out / "labels", instances=True)
-    console.print(evaluation.table())
+    console.print(evaluation_table(evaluation))
     there, found = (evaluation.objects[key]["pooled"] for key in ("truth_count", "prediction_count"))
     scores = "F1 of cells at IoU 0.5 {f1_50:.4f}, mean Dice {dice:.4f}".format_map(evaluation.summary)
     console.print(f"held-out images: {there:.0f} cells, {found:.0f} found, {scores}", highlight=False)

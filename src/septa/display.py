@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
+from septa.metrics.scores import CALIBRATION_ERROR, HEADERS, OBJECT_METRICS, OBJECTS_POLICY
+from septa.metrics.spread import LEVEL
 from septa.recipe import Training
 
 if TYPE_CHECKING:  # 'septa check' shows its progress without waiting for torch
+    from septa.metrics.scores import Evaluation
     from septa.training.run import Done, Event, Plan
     from septa.training.state import Row
 
 _SHOWN = 12
+_COUNTS = ("truth_count", "prediction_count", "count_difference", "splits", "merges")
 
 
 @contextmanager
@@ -83,6 +88,75 @@ def print_plan(console: Console, plan: Plan) -> None:
         highlight=False,
     )
     console.print(f"recipe, log and report: {plan.folder}", highlight=False, markup=False)
+
+
+def evaluation_table(evaluation: Evaluation) -> RenderableType:
+    """One row for each class: mean over images, its interval, and the value over all pixels; for instances, below
+    it one row for each metric of objects.
+    """
+    tables = [_objects_table(evaluation)] if evaluation.objects else []
+    return Group(*tables, _classes_table(evaluation), *([_more_table(evaluation)] if evaluation.more else []))
+
+
+def _more_table(evaluation: Evaluation) -> Table:
+    table = Table("Also")
+    for header in ("mean over images", f"{LEVEL:.0%} interval"):
+        table.add_column(header, justify="right", no_wrap=True)
+    for title, spread in evaluation.more.items():
+        interval = f"{spread['low']:.4f}–{spread['high']:.4f}" if "low" in spread else ""
+        table.add_row(Text(title), f"{spread['mean']:.4f}", interval)
+    return table
+
+
+def _objects_table(evaluation: Evaluation) -> Table:
+    table = Table("Objects", caption=OBJECTS_POLICY, caption_justify="left", caption_style="")
+    for header in ("mean over images", f"{LEVEL:.0%} interval", "all images as one"):
+        table.add_column(header, justify="right", no_wrap=True)
+    for metric, spread in evaluation.objects.items():
+        digits = 1 if metric in _COUNTS else 4
+        mean, low, high, pooled = (f"{spread[key]:.{digits}f}" for key in ("mean", "low", "high", "pooled"))
+        whole = f"{spread['pooled']:.0f}" if metric in _COUNTS else pooled
+        table.add_row(OBJECT_METRICS[metric], mean, f"{low}–{high}", whole)
+    for name, spread in evaluation.object_classes.items():
+        mean, interval, _ = _cell(spread, spread["pooled"]).split("\n")
+        table.add_row(Text(f"{OBJECT_METRICS['f1_50']}, {name}"), mean, interval, f"{spread['pooled']:.4f}")
+    if evaluation.calibration.get("objects"):
+        table.add_row(CALIBRATION_ERROR, "", "", f"{evaluation.calibration['expected_calibration_error']:.4f}")
+    return table
+
+
+def _classes_table(evaluation: Evaluation) -> Table:
+    table = Table(caption=_caption(evaluation), caption_justify="left", caption_style="", show_lines=True)
+    table.add_column("Class", overflow="fold")
+    for header in HEADERS.values():
+        table.add_column(header, justify="right", no_wrap=True)
+    for name in evaluation.class_names:
+        cells = [_cell(evaluation.classes[name][metric], evaluation.pooled[name][metric]) for metric in HEADERS]
+        table.add_row(Text(name), *cells)
+    if len(evaluation.class_names) > (1 if evaluation.multilabel else 2):
+        table.add_row("foreground\nmean", *(f"{evaluation.summary[metric]:.4f}" for metric in HEADERS))
+    return table
+
+
+def _caption(evaluation: Evaluation) -> Text:
+    lines = []
+    for metric, spread in evaluation.pixels.items():
+        mean, interval, pooled = _cell(spread, spread["pooled"]).split("\n")
+        lines.append(f"{metric.replace('_', ' ').capitalize()}: {mean} ({interval}), {pooled}.")
+    scored = len(evaluation.images) - len(evaluation.unscored)
+    lines.append(
+        f"Mean over {scored} image{'s' if scored != 1 else ''}, below it its {LEVEL:.0%} bootstrap "
+        "interval over images; pooled: over all pixels."
+    )
+    empty = ", ".join(f"{name} in {count}" for name, count in evaluation.both_empty.items() if count)
+    lines.append(evaluation.policy + (f" Absent from both: {empty} of {scored} images." if empty else ""))
+    if evaluation.unscored:
+        lines.append(f"{len(evaluation.unscored)} more without any counted pixel (all ignored) left out of the means.")
+    return Text("\n".join(lines))
+
+
+def _cell(spread: Mapping[str, float], pooled: float) -> str:
+    return f"{spread['mean']:.4f}\n{spread['low']:.4f}–{spread['high']:.4f}\npooled {pooled:.4f}"
 
 
 class _Screen:

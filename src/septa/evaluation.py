@@ -10,20 +10,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from septa.calibration import Judged, calibration, judge
 from septa.data.fingerprint import digest_array
 from septa.data.folder import Pair, find_pairs, read_pair_image, read_pair_labels
-from septa.data.labels import LabelMapping, find_mapping
 from septa.errors import InputError
 from septa.images.read import MAX_PIXELS, RawLabels, read_info, read_labels
 from septa.inference.engines import Engine
+from septa.labels.mapping import LabelMapping, find_mapping
 from septa.metrics.extra import NEURITES, PER_IMAGE
 from septa.metrics.neurites import score_stack
 from septa.metrics.scores import Evaluation, evaluate_labels
 from septa.model import Model
-from septa.objects import OUTLINES
+from septa.objects.calibration import Judged, calibration, judge
+from septa.objects.files import OUTLINES
+from septa.prediction import CLASSES, OVERLAYS, PROBABILITIES
 from septa.recipe import Data
-from septa.segment import CLASSES, OVERLAYS, PROBABILITIES
 from septa.tasks.instances import Instances
 
 _IMAGE_SUFFIXES = frozenset({".png", ".tif", ".tiff", ".bmp", ".gif", ".jpg", ".jpeg"})

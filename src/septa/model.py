@@ -13,8 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from septa import sealed
-from septa.data.labels import LabelMapping
+from septa import tensor_file as sealed
 from septa.errors import InputError, ModelError, RecipeError
 from septa.images.normalize import Normalization, as_cyx, fit_channels
 from septa.images.read import read_image
@@ -26,6 +25,7 @@ from septa.inference.int8 import Int8
 from septa.inference.predict import Consumer, predict_tiles
 from septa.inference.symmetry import SYMMETRIES, restore, transform
 from septa.inference.tiling import Tile, least_for, plan_for
+from septa.labels.mapping import LabelMapping
 from septa.nets import UNet
 from septa.recipe import Recipe
 from septa.runtime import pick_device

@@ -14,8 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from septa import presets
-from septa.data.synthetic import write_dataset
-from septa.display import progress_bar, show_training
+from septa.display import evaluation_table, progress_bar, show_training
 from septa.errors import InputError
 from septa.evaluation import evaluate, has_neurites
 from septa.images.write import write_text
@@ -24,6 +23,7 @@ from septa.metrics.neurites import NeuriteScores
 from septa.metrics.scores import OBJECT_METRICS, Evaluation
 from septa.presets.published import PUBLISHED, Drawing, Figure, Published
 from septa.runtime import versions
+from septa.synthetic.dataset import write_dataset
 from septa.tasks.semantic import Semantic
 from septa.training.plan import Request
 from septa.training.run import Done, train_steps
@@ -142,7 +142,7 @@ def reproduce(
         neurites = isinstance(done.model.task, Semantic) and has_neurites(done.model.labels)
         extra = (NEURITES,) if neurites and _asks_for_neurites(published) else ()
         evaluation = evaluate(done.model, held_out, device=device, extra=extra, progress=progress)
-    console.print(evaluation.table())
+    console.print(evaluation_table(evaluation))
     facts = _differences(evaluation, changed, minutes, done, drawing)
     stack = {} if evaluation.neurites is None else asdict(evaluation.neurites)
     stack.pop("pixel_error", None)  # that of the evaluation is of the labels as predicted

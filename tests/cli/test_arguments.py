@@ -117,7 +117,7 @@ def test_a_missing_gpu_is_named(fault, cells, tmp_path):
 
 def test_an_unexpected_failure_is_one_line_and_shows_more_on_demand(tmp_path):
     program = (
-        "import sys, septa.cli, septa.data.synthetic as synthetic\n"
+        "import sys, septa.cli, septa.synthetic.dataset as synthetic\n"
         "def broken(*_): raise ZeroDivisionError('two\\nlines')\n"
         "synthetic.write_dataset = broken\n"
         "sys.argv = ['septa', *sys.argv[1:]]\n"
@@ -143,8 +143,8 @@ def test_a_reader_that_has_seen_enough_is_no_error(model):
 
 
 def test_retinal_scans_are_drawn(septa, tmp_path):
-    from septa.data.synthetic import draw_oct
     from septa.images.read import read_image, read_labels
+    from septa.synthetic.dataset import draw_oct
 
     folder = tmp_path / "oct"
     told = septa("synth", folder, "--kind", "oct", "--count", 2, "--size", "48x64", "--seed", 3).stdout

@@ -15,8 +15,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An image, a labels folder, and untrained models: ``plain.septa`` and the U-Net++ ``nested.septa``."""
     import torch
 
-    from septa.data.labels import LabelMapping
     from septa.images.normalize import Normalization
+    from septa.labels.mapping import LabelMapping
     from septa.model import Model, build_net
     from septa.recipe import Recipe
 

@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from septa.data import fingerprint
 from septa.data.fingerprint import Facts, combine, scan_image
-from septa.data.labels import IGNORE
+from septa.labels.mapping import IGNORE
 
 
 def texture(seed: int, shape: tuple[int, int] = (96, 128)) -> np.ndarray:

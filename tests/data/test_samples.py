@@ -13,12 +13,12 @@ import pytest
 
 from septa.data import samples
 from septa.data.folder import Pair, find_pairs
-from septa.data.labels import LabelMapping
 from septa.data.samples import Batch, Examples, Loader, Sampler
 from septa.errors import InputError
 from septa.images.normalize import Normalization
 from septa.images.resize import resized, resized_labels
 from septa.images.write import write_image, write_labels
+from septa.labels.mapping import LabelMapping
 from septa.recipe import Recipe
 from septa.tasks.instances import Instances
 from septa.tasks.semantic import Semantic

@@ -14,20 +14,22 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from septa.data.labels import LabelMapping
-from septa.data.synthetic import draw_cells
 from septa.errors import InputError, ResourceError
 from septa.images.normalize import Normalization
 from septa.images.window import mirrored_window
 from septa.images.write import write_image
-from septa.inference import _cache, _graph, _onnxruntime, _openvino, engines
-from septa.inference._fold import folded
+from septa.inference import _cache, _onnxruntime, engines
+from septa.inference import graph as _graph
+from septa.inference import openvino_engine as _openvino
 from septa.inference.engines import ENGINES, Engine, make_engine, torch_engine
+from septa.inference.fold import folded
 from septa.inference.predict import predict_tiles
 from septa.inference.tiling import largest_difference, least_for, plan_for
+from septa.labels.mapping import LabelMapping
 from septa.model import Model, build_net
 from septa.nets import UNet
 from septa.recipe import Recipe
+from septa.synthetic.dataset import draw_cells
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -452,7 +454,10 @@ def test_without_a_home_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_openvino_is_used_without_telling_its_makers() -> None:
     needs("openvino")
-    code = "import sys, septa.inference._openvino as o; o.library(); assert sys.modules['openvino_telemetry'] is None"
+    code = (
+        "import sys, septa.inference.openvino_engine as o; o.library(); "
+        "assert sys.modules['openvino_telemetry'] is None"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from septa.data.synthetic import draw_cells
 from septa.errors import ResourceError
 from septa.images.normalize import Normalization
 from septa.images.window import mirrored_window
@@ -18,6 +17,7 @@ from septa.inference.engines import Engine, torch_engine
 from septa.inference.predict import predict_tiles
 from septa.inference.tiling import Span, Tile, largest_difference, least_for, least_tile, plan, plan_for
 from septa.nets import UNet
+from septa.synthetic.dataset import draw_cells
 
 HEIGHT, WIDTH = 203, 239
 

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from septa import cli
-from septa.data.labels import LabelMapping
 from septa.images.normalize import Normalization
+from septa.labels.mapping import LabelMapping
 from septa.model import Model, build_net, make_task
 from septa.recipe import Recipe
 from septa.streaming import Finished, Request, budget, plan, stream

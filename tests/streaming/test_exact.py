@@ -14,7 +14,7 @@ import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from septa.images.source import open_source
+from septa.images.sources.open import open_source
 from septa.inference.tiling import least_for
 from septa.nets import UNet
 from septa.streaming import Input, Request, run

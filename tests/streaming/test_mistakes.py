@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from septa.data.labels import LabelMapping
+from septa.labels.mapping import LabelMapping
 from septa.model import build_net, make_task
 
 Command = Callable[..., tuple[int, str, str]]

@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 
 from septa.images import normalize
 from septa.images.normalize import Normalization
-from septa.images.source import open_source
-from septa.streaming import Input, Request, survey
+from septa.images.sources.open import open_source
+from septa.streaming import Input, Request
+from septa.streaming import prescan as survey
 from septa.streaming.plan import Asked, Plan
-from septa.streaming.survey import constants_of
+from septa.streaming.prescan import constants_of
 
 LENGTH = st.floats(1e-3, 1e3)
 SMALL = st.integers(0, 99)

@@ -22,9 +22,10 @@ import pytest
 import tifffile
 
 from septa.errors import InputError, Interrupted
-from septa.images import store
-from septa.images.source import open_source
-from septa.streaming import Finished, Input, Request, Started, Step, hands, run, stream
+from septa.images.sources.open import open_source
+from septa.images.store.ome_zarr import ome_zarr as store
+from septa.streaming import Finished, Input, Request, Started, Step, run, stream
+from septa.streaming import executor as hands
 from septa.streaming.blocks import Scored, Worker, label_block
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -17,10 +17,10 @@ import torch
 
 from septa import cli
 from septa.data.folder import find_pairs, read_pair_labels
-from septa.data.labels import find_mapping
 from septa.data.samples import Examples, Sampler
 from septa.images.normalize import Normalization
 from septa.images.write import write_image, write_labels
+from septa.labels.mapping import find_mapping
 from septa.model import build_net, make_task
 from septa.recipe import Data, Recipe
 from septa.tasks.task import Task

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from septa.data.fingerprint import combine, scan_image
-from septa.data.labels import LabelMapping
 from septa.images.write import write_image
+from septa.labels.mapping import LabelMapping
 from septa.model import Model, build_net
 from septa.recipe import Recipe, differences
 from septa.runtime import Machine

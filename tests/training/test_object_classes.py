@@ -13,9 +13,9 @@ import pytest
 from septa.errors import InputError
 from septa.images.read import read_image, read_labels
 from septa.images.write import write_image, write_labels
+from septa.labels.object_classes import classes_of
 from septa.model import Model
 from septa.tasks.instances import Instances
-from septa.tasks.object_classes import classes_of
 from septa.training.plan import Request
 from septa.training.run import Done, train_steps
 

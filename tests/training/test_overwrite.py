@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from septa.data.synthetic import write_dataset
 from septa.errors import InputError
 from septa.model import Model
+from septa.synthetic.dataset import write_dataset
 from septa.training.run import train
 
 

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from septa.data.synthetic import write_dataset
 from septa.errors import RecipeError
 from septa.images.read import read_labels
 from septa.images.write import write_image, write_labels
 from septa.model import build_net
 from septa.recipe import Recipe
+from septa.synthetic.dataset import write_dataset
 from septa.training.automatic import Choice
 from septa.training.plan import Request, plan_recipe
 

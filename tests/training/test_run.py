@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from septa.data.synthetic import write_dataset
 from septa.evaluation import evaluate
 from septa.images.read import read_image, read_labels
 from septa.images.write import write_image, write_labels
 from septa.metrics.objects import score_objects
 from septa.model import Model
+from septa.synthetic.dataset import write_dataset
 from septa.tasks.instances import Instances
 from septa.training.plan import Request
 from septa.training.run import Done, train, train_steps

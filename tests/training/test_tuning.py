@@ -12,16 +12,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from septa import sealed
-from septa.calibration import expected_calibration_error
+from septa import tensor_file as sealed
 from septa.data.samples import Example
-from septa.data.synthetic import write_dataset
 from septa.images.read import read_image, read_labels
-from septa.measure import confidence
 from septa.metrics.objects import score_objects
 from septa.model import KIND, Model
+from septa.objects.calibration import expected_calibration_error
+from septa.objects.measure import confidence
 from septa.recipe import IGNORE
-from septa.report import write_report
+from septa.report.training import write_report
+from septa.synthetic.dataset import write_dataset
 from septa.tasks.decoding import Decoding, find_objects
 from septa.tasks.instances import Instances
 from septa.training import finish, tuning

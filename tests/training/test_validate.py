@@ -10,11 +10,11 @@ import torch
 from torch.nn import functional
 
 from septa.data.folder import find_pairs
-from septa.data.labels import LabelMapping
 from septa.data.samples import Examples
 from septa.images.normalize import Normalization
 from septa.images.write import write_image, write_labels
 from septa.inference import tiling
+from septa.labels.mapping import LabelMapping
 from septa.model import Model, build_net
 from septa.recipe import Recipe
 from septa.tasks.instances import Instances

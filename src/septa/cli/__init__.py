@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from septa import __version__, errors, runtime
-from septa.cli import data, predict, training, use
+from septa.cli import check, demo, describe, evaluate, info, predict, presets, quantize, recipe, reproduce, synth, train
 
 app = typer.Typer(
     name="septa",
@@ -81,7 +81,17 @@ def root(
 
 
 for command in (
-    training.train, training.recipe, training.presets, training.reproduce, training.describe,
-    data.check, predict.predict, use.evaluate, use.quantize, use.info, data.synth, data.demo,
-):  # fmt: skip
+    train.train,
+    predict.predict,
+    evaluate.evaluate,
+    check.check,
+    recipe.recipe,
+    presets.presets,
+    describe.describe,
+    info.info,
+    quantize.quantize,
+    reproduce.reproduce,
+    synth.synth,
+    demo.demo,
+):
     app.command()(command)

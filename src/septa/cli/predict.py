@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from septa import errors, kernels
-from septa.cli import streamed
+from septa.cli import predict_store as streamed
 from septa.cli.options import (
     MAX_PIXELS,
     Channels,
@@ -38,7 +38,7 @@ from septa.cli.options import (
 
 if TYPE_CHECKING:
     from septa.model import Model
-    from septa.segment import Options
+    from septa.prediction import Options
 
 
 def predict(
@@ -92,8 +92,8 @@ def predict(
 
     with loading():
         from septa.model import Model
-        from septa.objects import ObjectOptions
-        from septa.segment import Options
+        from septa.objects.files import ObjectOptions
+        from septa.prediction import Options
 
         loaded = Model.load(model) if prune is None else Model.load(model).pruned(prune)
         if loaded.recipe.task == "instances":
@@ -106,7 +106,7 @@ def predict(
 def _segment(file: Path, model: Model, inputs: list[str], options: Options) -> None:
     """Files to files, past those that fail."""
     from septa.display import progress_bar
-    from septa.segment import Failed, find_images, segment_files
+    from septa.prediction import Failed, find_images, segment_files
 
     console, paths, failed = make_console(), find_images(inputs), []
     console.print(

@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from septa.data.layouts import LAYOUTS, Found, PairingError, classes_folder, pair_classes, pair_patterns, recognise
-from septa.data.object_labels import read_object_labels
 from septa.errors import InputError
 from septa.images.read import MAX_PIXELS, RawLabels, read_image, read_info, read_labels
+from septa.labels.object_labels import read_object_labels
 
 __all__ = [
     "Pair",

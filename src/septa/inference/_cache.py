@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from septa import sealed
+from septa import tensor_file as sealed
 from septa.errors import InputError, ModelError, ResourceError
 from septa.images.write import write_bytes
 

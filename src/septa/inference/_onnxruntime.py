@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from septa.inference._graph import Run
+from septa.inference.graph import Run
 
 
 def load(graph: bytes, threads: int) -> Run:

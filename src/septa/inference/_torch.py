@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from septa.errors import InputError, ResourceError
-from septa.inference._fold import Stamp, folded, stamp_of
-from septa.inference._graph import Run, memory_told, probe_for
+from septa.inference.fold import Stamp, folded, stamp_of
+from septa.inference.graph import Run, memory_told, probe_for
 
 Image = NDArray[np.float32]
 Forward = Callable[[Tensor], Tensor]

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from septa.errors import InputError
-from septa.inference._fold import PARITY
-from septa.inference._graph import framed, graph_of
 from septa.inference._torch import MODES, TYPES, torch_engine
+from septa.inference.fold import PARITY
+from septa.inference.graph import framed, graph_of
 from septa.inference.int8 import Int8
 
 Engine = Callable[[NDArray[np.float32]], NDArray[np.float32]]
@@ -103,7 +103,8 @@ def graph_engine(net: Any, name: str, graph: bytes, threads: int | None = None) 
     graph
         ONNX bytes: the net's own, or those of one that was made smaller.
     """
-    from septa.inference import _onnxruntime, _openvino
+    from septa.inference import _onnxruntime
+    from septa.inference import openvino_engine as _openvino
 
     load = _openvino.load if name == "openvino" else _onnxruntime.load
     return framed(net, load(graph, threads or torch.get_num_threads()))

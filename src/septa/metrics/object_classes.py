@@ -1,7 +1,7 @@
 """Scores of objects that have a class each: a match counts where the classes agree.
 
 Ids are numbers that leave the class of the object when divided by the number of classes, as
-`septa.tasks.object_classes.with_classes` gives them.
+`septa.labels.object_classes.with_classes` gives them.
 """
 
 from __future__ import annotations

@@ -7,9 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
 
 from septa.errors import InputError
 from septa.metrics import pixels
@@ -45,7 +42,6 @@ OBJECT_METRICS = {
 }
 """Metrics of objects, each with its title; `septa.metrics.objects` says what they are."""
 CALIBRATION_ERROR = "Calibration error of the confidence (ECE)"
-_COUNTS = ("truth_count", "prediction_count", "count_difference", "splits", "merges")
 OBJECTS_POLICY = "Without true and predicted objects an image scores 1.0, with objects on one side only 0.0."
 POLICY = (
     "A class absent from both labels and prediction of an image scores 1.0 there; absent from only one of them, 0.0."
@@ -111,7 +107,7 @@ class Evaluation:
     neurites
         The stack's metrics in full, where they were asked for.
     calibration
-        For instances with probabilities, what `septa.calibration.calibration` gives.
+        For instances with probabilities, what `septa.objects.calibration.calibration` gives.
     """
 
     class_names: tuple[str, ...]
@@ -160,66 +156,6 @@ class Evaluation:
             }
         )
         return plain
-
-    def table(self) -> RenderableType:
-        """One row for each class: mean over images, its interval, and the value over all pixels; for instances, below
-        it one row for each metric of objects.
-        """
-        tables = [self._objects_table()] if self.objects else []
-        return Group(*tables, self._classes_table(), *([self._more_table()] if self.more else []))
-
-    def _more_table(self) -> Table:
-        table = Table("Also")
-        for header in ("mean over images", f"{LEVEL:.0%} interval"):
-            table.add_column(header, justify="right", no_wrap=True)
-        for title, spread in self.more.items():
-            interval = f"{spread['low']:.4f}–{spread['high']:.4f}" if "low" in spread else ""
-            table.add_row(Text(title), f"{spread['mean']:.4f}", interval)
-        return table
-
-    def _objects_table(self) -> Table:
-        table = Table("Objects", caption=OBJECTS_POLICY, caption_justify="left", caption_style="")
-        for header in ("mean over images", f"{LEVEL:.0%} interval", "all images as one"):
-            table.add_column(header, justify="right", no_wrap=True)
-        for metric, spread in self.objects.items():
-            digits = 1 if metric in _COUNTS else 4
-            mean, low, high, pooled = (f"{spread[key]:.{digits}f}" for key in ("mean", "low", "high", "pooled"))
-            whole = f"{spread['pooled']:.0f}" if metric in _COUNTS else pooled
-            table.add_row(OBJECT_METRICS[metric], mean, f"{low}–{high}", whole)
-        for name, spread in self.object_classes.items():
-            mean, interval, _ = _cell(spread, spread["pooled"]).split("\n")
-            table.add_row(Text(f"{OBJECT_METRICS['f1_50']}, {name}"), mean, interval, f"{spread['pooled']:.4f}")
-        if self.calibration.get("objects"):
-            table.add_row(CALIBRATION_ERROR, "", "", f"{self.calibration['expected_calibration_error']:.4f}")
-        return table
-
-    def _classes_table(self) -> Table:
-        table = Table(caption=self._caption(), caption_justify="left", caption_style="", show_lines=True)
-        table.add_column("Class", overflow="fold")
-        for header in HEADERS.values():
-            table.add_column(header, justify="right", no_wrap=True)
-        for name in self.class_names:
-            cells = [_cell(self.classes[name][metric], self.pooled[name][metric]) for metric in HEADERS]
-            table.add_row(Text(name), *cells)
-        if len(self.class_names) > (1 if self.multilabel else 2):
-            table.add_row("foreground\nmean", *(f"{self.summary[metric]:.4f}" for metric in HEADERS))
-        return table
-
-    def _caption(self) -> Text:
-        lines = []
-        for metric, spread in self.pixels.items():
-            mean, interval, pooled = _cell(spread, spread["pooled"]).split("\n")
-            lines.append(f"{metric.replace('_', ' ').capitalize()}: {mean} ({interval}), {pooled}.")
-        scored = len(self.images) - len(self.unscored)
-        lines.append(
-            f"Mean over {scored} image{'s' if scored != 1 else ''}, below it its {LEVEL:.0%} bootstrap "
-            "interval over images; pooled: over all pixels."
-        )
-        empty = ", ".join(f"{name} in {count}" for name, count in self.both_empty.items() if count)
-        lines.append(self.policy + (f" Absent from both: {empty} of {scored} images." if empty else ""))
-        if self.unscored:
-            lines.append(f"{len(self.unscored)} more without any counted pixel (all ignored) left out of the means.")
-        return Text("\n".join(lines))
 
 
 def evaluate_labels(
@@ -380,10 +316,6 @@ def _class_spreads(images: Sequence[ImageScores], names: tuple[str, ...]) -> dic
         name: {metric: spread_of(image.classes[name][metric] for image in images) for metric in _CLASS_METRICS}
         for name in names
     }
-
-
-def _cell(spread: Mapping[str, float], pooled: float) -> str:
-    return f"{spread['mean']:.4f}\n{spread['low']:.4f}–{spread['high']:.4f}\npooled {pooled:.4f}"
 
 
 def _sorted_keys(value: Any) -> Any:

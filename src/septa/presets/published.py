@@ -51,8 +51,8 @@ class Figure:
 
 @dataclass(frozen=True)
 class Drawing:
-    """Synthetic images that a preset is shown on; parameters of `septa.data.synthetic.write_dataset`, and settings of
-    the preset that fit another size of image."""
+    """Synthetic images that a preset is shown on; parameters of `septa.synthetic.dataset.write_dataset`, and settings
+    of the preset that fit another size of image."""
 
     kind: Literal["cells", "shapes", "oct"]
     count: int

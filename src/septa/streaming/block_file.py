@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from septa import sealed
+from septa import tensor_file as sealed
 from septa.errors import InputError, ModelError
-from septa.images.store import BlockIndex
+from septa.images.store.ome_zarr import BlockIndex
 from septa.images.write import write_bytes
 from septa.streaming.plan import KIND, Plan
-from septa.tasks.pieces import Facts
+from septa.tasks.block_objects import Facts
 
 Array = NDArray[Any]
 

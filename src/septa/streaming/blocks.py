@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septa.errors import ResourceError
-from septa.images import store
 from septa.images.normalize import Normalization
-from septa.images.source import Source
-from septa.images.store import BlockIndex, StoreSpec
+from septa.images.sources.open import Source
+from septa.images.store import ome_zarr as store
+from septa.images.store.ome_zarr import BlockIndex, StoreSpec
 from septa.images.window import read_mirrored
 from septa.inference.engines import Engine, logits_of
 from septa.inference.predict import predict_tiles
@@ -30,7 +30,7 @@ from septa.model import Model
 from septa.streaming.block_file import load_block, save_block
 from septa.streaming.budget import megabytes, pixel_bytes, region_bytes, tidy, tile_within
 from septa.streaming.plan import Plan
-from septa.tasks import pieces
+from septa.tasks import block_objects as pieces
 from septa.tasks.instances import Instances
 
 Array = NDArray[Any]

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from septa.errors import InputError
-from septa.images.source import Source, open_source
-from septa.images.store import BlockIndex, Kind, StoreSpec
+from septa.images.sources.open import Source, open_source
+from septa.images.store.ome_zarr import BlockIndex, Kind, StoreSpec
 from septa.inference.tiling import Region
 from septa.model import Model
 from septa.streaming.budget import CHUNK

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from septa import recipe
+from septa.labels.object_classes import classes_of, with_classes
 from septa.recipe import IGNORE
 from septa.tasks import losses
 from septa.tasks.border_weights import cut_seams
 from septa.tasks.decoding import Decoding, find_objects
-from septa.tasks.object_classes import classes_of, with_classes
 from septa.tasks.semantic import Semantic
 
 Encoding = Literal["seam", "border", "distance"]

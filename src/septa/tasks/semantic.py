@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from septa import recipe
+from septa.labels.components import components
 from septa.recipe import IGNORE
 from septa.tasks import losses
 from septa.tasks.border_weights import border_weights
-from septa.tasks.components import components
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from septa.data.fingerprint import Facts, Fingerprint
-from septa.data.labels import LabelMapping
+from septa.labels.mapping import LabelMapping
 from septa.nets import UNet
 from septa.recipe import Recipe
 from septa.runtime import Machine

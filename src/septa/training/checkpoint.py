@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from septa import sealed
+from septa import tensor_file as sealed
 from septa.errors import ModelError
 from septa.images.write import write_bytes
 

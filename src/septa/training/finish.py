@@ -12,14 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septa import runtime
-from septa.calibration import Judged, calibration, judge
-from septa.data.doctor import Checkup
-from septa.gallery import MAX_PANELS, Panel
+from septa.data.check import Checkup
 from septa.metrics.objects import aligned
 from septa.metrics.scores import Evaluation, evaluate_labels
 from septa.model import Model
+from septa.objects.calibration import Judged, calibration, judge
 from septa.recipe import Recipe
-from septa.report import write_report
+from septa.report.gallery import MAX_PANELS, Panel
+from septa.report.training import write_report
 from septa.tasks.instances import Instances
 from septa.training.automatic import Choice
 from septa.training.loop import Job

@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 
 from septa import runtime
-from septa.data.checkup import why_task
-from septa.data.doctor import Checkup, check
+from septa.data.check import Checkup, check
+from septa.data.check_page import why_task
 from septa.errors import InputError
 from septa.images.read import MAX_PIXELS
 from septa.model import build_net, make_task

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from septa.data.doctor import Checkup
+from septa.data.check import Checkup
 from septa.errors import InputError, RecipeError
 from septa.images.write import sweep
 from septa.model import Model

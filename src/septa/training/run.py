@@ -20,7 +20,7 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 
 from septa import runtime
-from septa.data.doctor import Checkup
+from septa.data.check import Checkup
 from septa.data.fingerprint import Fingerprint, combine
 from septa.data.folder import Pair
 from septa.data.samples import Examples, Sampler

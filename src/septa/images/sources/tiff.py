@@ -1,0 +1,336 @@
+"""TIFF files of any size as sources: only the tiles, strips or rows that a window touches are read and decoded."""
+
+from __future__ import annotations
+
+import html
+import math
+import re
+import threading
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from septa.errors import InputError
+from septa.images._info import Array, check_size, damaged
+from septa.images._tiff import (
+    CHANNEL_AXES,
+    ORIENTATION_TAG,
+    REDUCED,
+    Layout,
+    alike_series,
+    check_series,
+    layout_of,
+    listening,
+    open_file,
+    palette_of,
+    pixel_size_of,
+)
+from septa.images.sources.source import (
+    Source,
+    Span,
+    as_read,
+    check_channels,
+    check_chunk,
+    check_image,
+    check_level,
+    names_or_numbers,
+)
+
+_PLANES_REMEMBERED = 64
+_RGB = ("red", "green", "blue")
+_JPEG = (6, 7, 33007, 34892)
+
+
+@dataclass(frozen=True)
+class _Plane:
+    """Where one directory keeps its strips or tiles, and what decodes them."""
+
+    keyframe: Any
+    offsets: tuple[int, ...]
+    sizes: tuple[int, ...]
+    options: dict[str, Any]
+
+
+class _Reader:
+    """Reads windows of one level; the lock guards the file's position and tifffile's own state, never the decoding."""
+
+    def __init__(self, path: Path, file: Any, layout: Layout, directories_tzc: NDArray[np.int64]) -> None:
+        self._path, self._file, self._layout, self._directories = path, file, layout, directories_tzc
+        self._lock = threading.RLock()
+        self._keyframe = layout.series.keyframe
+        self._inner = len(layout.kept_samples)
+        self._plane = lru_cache(_PLANES_REMEMBERED)(self._find_plane)
+
+    def read(self, t: int, z: int, channels: tuple[int, ...], y: Span, x: Span) -> Array:
+        dtype = self._keyframe.dtype.newbyteorder("=")
+        values = np.empty((len(channels), y[1] - y[0], x[1] - x[0]), dtype)
+        with listening(self._path):
+            places: dict[int, list[tuple[int, int]]] = {}
+            for position, channel in enumerate(channels):
+                directory, sample = divmod(channel, self._inner)
+                number = int(self._directories[t, z, directory])
+                places.setdefault(number, []).append((position, self._layout.kept_samples[sample]))
+            for number, wanted in places.items():
+                with self._lock:
+                    plane = self._plane(number)
+                read = self._read_rows if _is_plain(plane.keyframe) else self._read_segments
+                read(plane, values, wanted, y, x)
+        return values
+
+    def close(self) -> None:
+        with self._lock:
+            self._file.close()
+
+    def _find_plane(self, number: int) -> _Plane:
+        series, keyframe = self._layout.series, self._keyframe
+        if len(series) == math.prod(self._layout.shape[: self._layout.split]):
+            page = series[number]
+            if page is None:
+                raise InputError(self._path, f"plane {number} is in another file", "export the image as one file")
+            tables = {"jpegtables": page.jpegtables, "jpegheader": keyframe.jpegheader}
+            options = tables if int(keyframe.compression) in _JPEG else {}
+            keyframe.init_decode()
+            offsets, sizes = tuple(page.dataoffsets), tuple(page.databytecounts)
+            parts = 1 if keyframe.is_contiguous else math.prod(keyframe.chunked)
+            if len(offsets) < parts or len(sizes) < parts:
+                raise damaged(self._path, "tiff", "the file ends early")
+            return _Plane(keyframe, offsets, sizes, options)
+        if len(series) == 1 and series.dataoffset is not None and _is_plain(keyframe):
+            # One directory describes all planes, which follow each other uncompressed (large ImageJ stacks).
+            return _Plane(keyframe, (series.dataoffset + number * keyframe.nbytes,), (keyframe.nbytes,), {})
+        raise damaged(self._path, "tiff", f"{len(series)} planes where axes {self._layout.axes} need more")
+
+    def _bytes(self, offset: int, size: int) -> bytes:
+        with self._lock:
+            handle = self._file.filehandle
+            if offset + size > handle.size:
+                raise damaged(self._path, "tiff", "the file ends early")
+            handle.seek(offset)
+            data: bytes = handle.read(size)
+        if len(data) != size:
+            raise damaged(self._path, "tiff", "the file ends early")
+        return data
+
+    def _read_rows(self, plane: _Plane, values: Array, wanted: list[tuple[int, int]], y: Span, x: Span) -> None:
+        """Uncompressed strips: each row of the window lies in one run of bytes."""
+        planar, _, height, width, contig = plane.keyframe.shaped
+        dtype = np.dtype(plane.keyframe.parent.byteorder + plane.keyframe.dtype.char)
+        pixel = contig * dtype.itemsize
+        # Strips that follow each other without a gap are one.
+        strips = _strips(plane.keyframe) * planar
+        rows = height if len(plane.offsets) < strips else _rows_of_strip(plane.keyframe)
+        whole = len(plane.offsets) == 1 and planar > 1
+        for sample in sorted({sample for _, sample in wanted}) if planar > 1 else [0]:
+            positions = [(p, 0 if planar > 1 else s) for p, s in wanted if planar == 1 or s == sample]
+            for row in range(*y):
+                strip, inside = divmod(row, rows)
+                strip += 0 if whole else sample * -(-height // rows)
+                start = plane.offsets[strip] + (inside * width + x[0]) * pixel + whole * sample * height * width * pixel
+                if strips == len(plane.offsets) and 0 < plane.sizes[strip] < (inside * width + x[1]) * pixel:
+                    raise damaged(self._path, "tiff", f"strip {strip} is cut short")
+                empty = plane.offsets[strip] == plane.sizes[strip] == 0
+                data = b"" if empty else self._bytes(start, (x[1] - x[0]) * pixel)
+                line = np.frombuffer(data, dtype).reshape(-1, contig)
+                for position, column in positions:
+                    values[position, row - y[0]] = plane.keyframe.nodata if empty else line[:, column]
+
+    def _read_segments(self, plane: _Plane, values: Array, wanted: list[tuple[int, int]], y: Span, x: Span) -> None:
+        """Tiles or compressed strips: decode each that the window touches."""
+        keyframe = plane.keyframe
+        planar, _, height, width, _ = keyframe.shaped
+        high, wide = _segment(keyframe)
+        across, down = -(-width // wide), -(-height // high)
+        for sample in sorted({sample for _, sample in wanted}) if planar > 1 else [0]:
+            positions = [(p, 0 if planar > 1 else s) for p, s in wanted if planar == 1 or s == sample]
+            for row in range(y[0] // high, -(-y[1] // high)):
+                for column in range(x[0] // wide, -(-x[1] // wide)):
+                    number = (sample * down + row) * across + column
+                    top, left = row * high, column * wide
+                    rows = slice(max(y[0], top), min(y[1], top + high))
+                    columns = slice(max(x[0], left), min(x[1], left + wide))
+                    part = self._decode(plane, number)
+                    to = (slice(rows.start - y[0], rows.stop - y[0]), slice(columns.start - x[0], columns.stop - x[0]))
+                    of = (slice(rows.start - top, rows.stop - top), slice(columns.start - left, columns.stop - left))
+                    for position, inner in positions:
+                        values[(position, *to)] = keyframe.nodata if part is None else part[(*of, inner)]
+
+    def _decode(self, plane: _Plane, number: int) -> Array | None:
+        """One tile or strip, axes ``YXS``; None for one that the file leaves out."""
+        offset, size = plane.offsets[number], plane.sizes[number]
+        if size == 0:
+            return None
+        decoded, _, _ = plane.keyframe.decode(self._bytes(offset, size), number, **plane.options)
+        part: Array = decoded[0]
+        return part
+
+
+def open_tiff(path: Path, level: int, image: int, max_pixels: int) -> Source | None:
+    """Open a TIFF file; None for a kind of which only whole planes can be read.
+
+    See `septa.images.sources.open.open_source`.
+    """
+    with listening(path):
+        file = open_file(path)
+        try:
+            source = _open(path, file, level, image, max_pixels)
+        except BaseException:
+            file.close()
+            raise
+        if source is None:
+            file.close()
+        return source
+
+
+def _open(path: Path, file: Any, level: int, image: int, max_pixels: int) -> Source | None:
+    check_series(path, file)
+    base, levels, count = _pyramid(path, file, image)
+    layouts = [layout_of(path, (series,)) for series in levels]
+    check_level(path, level, len(layouts))
+    full, layout = layouts[0], layouts[level]
+    if any(_is_odd(file, one) for one in (full, layout)):
+        return None
+    sizes = [_sizes(path, one) for one in layouts]
+    if any(size[:3] != sizes[0][:3] for size in sizes):
+        raise InputError(path, "the levels of its pyramid have other axes than the image", "export it again")
+    keyframe, (frames, slices, channels) = layout.series.keyframe, sizes[level][:3]
+    check_size(path, layout.height, layout.width, layout.height * layout.width, layout.height * layout.width)
+    check_channels(path, channels)
+    chunk = (1, layout.width) if _is_plain(keyframe) else _segment(keyframe)
+    samples = keyframe.shaped[4]
+    check_chunk(path, math.prod(chunk) * samples, max_pixels)
+    pixel_size = pixel_size_of(file, base.keyframe, image)
+    scale = full.height / layout.height, full.width / layout.width
+    names: tuple[str, ...] = _ome_channel_names(file.ome_metadata or "", image) if file.is_ome else ()
+    if len(names) != channels or not any(names):
+        names = _RGB if channels == samples == 3 else ()
+    return Source(
+        path=path,
+        axes="".join(axis for axis, size in zip("TCZ", (frames, channels, slices)) if size > 1) + "YX",
+        shape=(frames, channels, slices, layout.height, layout.width),
+        dtype=as_read(path, keyframe.dtype or np.dtype("V")),
+        levels=tuple((one.height, one.width) for one in layouts),
+        level=level,
+        chunk=(min(chunk[0], layout.height), min(chunk[1], layout.width)),
+        pixel_size_um=pixel_size and (pixel_size[0] * scale[0], pixel_size[1] * scale[1]),
+        origin_um=(0.0, 0.0),
+        channels=tuple(range(channels)),
+        channel_names=names_or_numbers(names, channels),
+        images=count,
+        reader=_Reader(path, file, layout, _directories(layout, sizes[level])),
+    )
+
+
+def _pyramid(path: Path, file: Any, image: int) -> tuple[Any, list[Any], int]:
+    """The series of an image, its levels, and how many images of its kind there are."""
+    every = list(file.series)
+    check_image(path, image, len(every))
+    base = every[image]
+    if len(base.levels) > 1:
+        copies = list(base.levels)[1:]
+    elif image == 0:
+        # Pages of falling size without a word about being a pyramid, as scanners write them.
+        base = max(every, key=lambda series: _area(series)) if _is_tiled(every[0]) else every[0]
+        copies = sorted((series for series in every if _is_copy(base, series)), key=_area, reverse=True)
+    else:
+        copies = []
+    others = [series for series in every if series is not base and series not in copies]
+    alike = alike_series(path, [base, *others]) if image == 0 else (base,)
+    return base, [base, *copies], len(every) if image else len(alike)
+
+
+def _area(series: Any) -> int:
+    page = series.keyframe
+    return int(page.imagelength) * int(page.imagewidth)
+
+
+def _is_tiled(series: Any) -> bool:
+    return bool(series.keyframe.is_tiled)
+
+
+def _is_copy(base: Any, series: Any) -> bool:
+    """Whether a series looks like a smaller copy of the tiled image ``base``: same samples, same proportions."""
+    one, other = base.keyframe, series.keyframe
+    if series is base or not _is_tiled(base) or not (_is_tiled(series) or int(other.subfiletype or 0) & REDUCED):
+        return False
+    same = (one.dtype, one.samplesperpixel, one.planarconfig) == (
+        other.dtype,
+        other.samplesperpixel,
+        other.planarconfig,
+    )
+    height, width, low, narrow = one.imagelength, one.imagewidth, other.imagelength, other.imagewidth
+    if not same or len(base) != len(series) or not 0 < 2 * low <= height + 1 or narrow < 1:
+        return False
+    # Either side may have been rounded up or down.
+    return bool(width * (low - 1) / height - 1 <= narrow <= width * (low + 1) / height + 1)
+
+
+def _is_odd(file: Any, layout: Layout) -> bool:
+    """Whether planes must be decoded whole: palettes, turned images, and volumes within one directory."""
+    keyframe = layout.series.keyframe
+    turned = keyframe.tags.valueof(ORIENTATION_TAG, 1) in range(2, 9)
+    volume = layout.inner_pages > 1 or keyframe.shaped[1] > 1
+    return turned or volume or palette_of(file, layout) is not None or int(keyframe.tiledepth) > 1
+
+
+def _is_plain(keyframe: Any) -> bool:
+    """Whether rows lie in the file as they are."""
+    packed = keyframe.dtype is None or keyframe.dtype.itemsize * 8 != keyframe.bitspersample
+    altered = keyframe.compression != 1 or keyframe.predictor != 1 or keyframe.fillorder != 1
+    return not (keyframe.is_tiled or packed or altered or keyframe.is_subsampled)
+
+
+def _segment(keyframe: Any) -> tuple[int, int]:
+    if keyframe.is_tiled:
+        return int(keyframe.tilelength), int(keyframe.tilewidth)
+    return _rows_of_strip(keyframe), int(keyframe.imagewidth)
+
+
+def _rows_of_strip(keyframe: Any) -> int:
+    return max(1, min(int(keyframe.rowsperstrip), int(keyframe.imagelength)))
+
+
+def _strips(keyframe: Any) -> int:
+    return -(-int(keyframe.imagelength) // _rows_of_strip(keyframe))
+
+
+def _roles(path: Path, layout: Layout) -> dict[str, int]:
+    """Which of the axes over directories is T and which Z; a stack of unnamed pages is Z."""
+    axes, shape = layout.axes[: layout.split], layout.shape[: layout.split]
+    roles = {axis: axes.index(axis) for axis in "TZ" if axis in axes}
+    others = [i for i, axis in enumerate(axes) if axis not in "TZ" + CHANNEL_AXES and shape[i] > 1]
+    for i in others:
+        free = [axis for axis in "ZT" if axis not in roles or shape[roles[axis]] == 1]
+        if len(others) > 1 or not free:
+            raise InputError(path, f"axes {layout.axes} are more than T, C, Z, Y and X", "save fewer axes in one file")
+        roles[free[0]] = i
+    return roles
+
+
+def _sizes(path: Path, layout: Layout) -> tuple[int, int, int, dict[str, int]]:
+    """T, Z and C of a layout, and the axes of its directories that are T and Z."""
+    roles = _roles(path, layout)
+    frames, slices = (layout.shape[roles[axis]] if axis in roles else 1 for axis in "TZ")
+    return int(frames), int(slices), layout.channels, roles
+
+
+def _directories(layout: Layout, sizes: tuple[int, int, int, dict[str, int]]) -> NDArray[np.int64]:
+    """Numbers of the directories, axes (T, Z, channel)."""
+    frames, slices, _, roles = sizes
+    shape = layout.shape[: layout.split]
+    numbers = np.arange(math.prod(shape), dtype=np.int64).reshape(shape)
+    outer = [roles[axis] for axis in "TZ" if axis in roles]
+    rest = [axis for axis in range(len(shape)) if axis not in outer]
+    return numbers.transpose(outer + rest).reshape(frames, slices, -1)
+
+
+def _ome_channel_names(xml: str, image: int) -> tuple[str, ...]:
+    pixels = re.split(r"<(?:\w+:)?Pixels\b", xml)[1:]
+    if image >= len(pixels):
+        return ()
+    tags = re.findall(r"<(?:\w+:)?Channel\b[^>]*>", pixels[image])
+    names = [re.search(r'\bName\s*=\s*"([^"]*)"', tag) for tag in tags]
+    return tuple(html.unescape(name[1]) if name else "" for name in names)

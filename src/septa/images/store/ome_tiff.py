@@ -1,0 +1,82 @@
+"""A complete store to one pyramidal OME-TIFF, a few tiles in memory at a time."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from septa.images._info import Array
+from septa.images.store.shards import decoding_block, level_path
+from septa.images.store.spec import StoreSpec
+from septa.images.write import write_atomic
+
+_TILE = 512
+_TILES_AT_ONCE = 8
+_BUFFER_BYTES = 2**26
+_MICROMETRES_PER_CM = 1e4
+_REDUCED = 1
+
+
+def write_pyramid(path_tif: Path, store: Path, spec: StoreSpec) -> None:
+    """Write every level of ``spec`` into one file; see `septa.images.store.ome_zarr.write_tiff`."""
+    import tifffile
+
+    dtype = np.dtype(np.float32) if spec.kind == "probabilities" else spec.dtype
+
+    def write(stream: BinaryIO) -> None:
+        with tifffile.TiffWriter(stream, bigtiff=True, ome=True) as writer:
+            for level in range(len(spec.levels)):
+                first = {"subifds": len(spec.levels) - 1, "metadata": _metadata(spec)}
+                writer.write(
+                    _tiles(store, spec, level, dtype),
+                    shape=spec.level_shape(level),
+                    dtype=dtype,
+                    tile=(_TILE, _TILE),
+                    photometric="minisblack",
+                    compression="zlib",
+                    buffersize=_BUFFER_BYTES,
+                    **_resolution(spec, level),
+                    **({"subfiletype": _REDUCED} if level else first),
+                )
+
+    write_atomic(path_tif, write)
+
+
+def _tiles(store: Path, spec: StoreSpec, level: int, dtype: np.dtype[Any]) -> Iterator[Array]:
+    """Tiles of a level in the order of a TIFF file, those at the lower and right edge smaller."""
+    import zarr
+
+    folder = store / level_path(spec, level)
+    with decoding_block(folder, "write the store again"):
+        array = zarr.open_array(str(folder), mode="r", zarr_format=3)
+    height, width = spec.levels[level]
+    strip = _TILE * _TILES_AT_ONCE
+    for plane in np.ndindex(spec.shape[:-2]):
+        for y, left in product(range(0, height, _TILE), range(0, width, strip)):
+            selection = (*plane, slice(y, y + _TILE), slice(left, left + strip))
+            with decoding_block(folder, "write the store again"):
+                window = np.asarray(array[selection])
+            window = window.astype(dtype, copy=False)
+            yield from (window[:, x : x + _TILE] for x in range(0, window.shape[1], _TILE))
+
+
+def _metadata(spec: StoreSpec) -> dict[str, Any]:
+    # Left alone, tifffile makes the identifier of the machine and the time.
+    identifier = uuid.uuid5(uuid.NAMESPACE_URL, json.dumps(spec.to_json(), sort_keys=True))
+    metadata: dict[str, Any] = {"axes": spec.axes, "Name": spec.name, "UUID": identifier.urn}
+    for axis, size in zip("YX", spec.pixel_size_um or ()):
+        metadata |= {f"PhysicalSize{axis}": size, f"PhysicalSize{axis}Unit": "µm"}
+    return metadata
+
+
+def _resolution(spec: StoreSpec, level: int) -> dict[str, Any]:
+    if spec.pixel_size_um is None:
+        return {}
+    y, x = (_MICROMETRES_PER_CM / (size * 2**level) for size in spec.pixel_size_um)
+    return {"resolution": (x, y), "resolutionunit": "CENTIMETER"}

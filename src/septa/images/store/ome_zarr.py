@@ -1,0 +1,341 @@
+"""Results of any size: an OME-Zarr 0.5 store that is written block by block and can be resumed.
+
+A store is made by `create`, filled by `write_block` (level 0) and `build_block` (the levels above), from any number of
+threads and processes, and closed by `finish`. Until then it has no OME metadata, so that nobody takes it for a result.
+
+::
+
+    PATH/                  group; its image is the probabilities, or else the first labels
+      0/ 1/ ...            probabilities, level by level
+      labels/NAME/         label image
+        0/ 1/ ...          labels, level by level
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from septa.errors import InputError
+from septa.images.store.metadata import check_same, check_specs, metadata_files, septa_attributes
+from septa.images.store.ome_tiff import write_pyramid
+from septa.images.store.shards import decode_shard, encode_shard, shard_path, unreadable
+from septa.images.store.spec import BlockIndex, Kind, StoreSpec
+from septa.images.write import sweep, write_bytes, write_text
+
+__all__ = [
+    "BlockIndex",
+    "Kind",
+    "StoreSpec",
+    "attributes",
+    "block_digest",
+    "build_block",
+    "create",
+    "downsample",
+    "finish",
+    "is_complete",
+    "read_level_block",
+    "write_block",
+    "write_tiff",
+]
+
+_UNFINISHED = re.compile(r"\..+\.[0-9a-f]{16}\.tmp")
+
+
+def create(path: str | Path, specs: Sequence[StoreSpec]) -> None:
+    """Make a store without blocks, or go on with the one that is there.
+
+    A store of the same specs is left as it is, complete or not.
+
+    Parameters
+    ----------
+    path
+        The folder to make; its name usually ends in ``.ome.zarr``.
+    specs
+        Labels of different names and at most one image of probabilities, of one size.
+
+    Raises
+    ------
+    InputError
+        The folder holds something else or a store of other specs, or cannot be written.
+    ResourceError
+        The disk is full.
+    ValueError
+        ``specs`` do not fit together.
+    """
+    path = Path(path)
+    check_specs(specs)
+    free = _is_free(path)  # looked at first: another process may be making the same store
+    noted = septa_attributes(path)
+    if noted:
+        check_same(path, noted, specs)
+        if noted.get("complete") is True:
+            return
+    elif not free:
+        raise InputError(path, "the folder holds something that is no store of septa", "write to another folder")
+    # The root first: a folder in which nothing else was made yet is then known for this store.
+    for file, text in reversed(list(metadata_files(path, specs, complete=False))):
+        if not os.path.lexists(file):
+            write_text(file, text)
+
+
+def write_block(path: str | Path, spec: StoreSpec, level: int, index: BlockIndex, block: NDArray[Any]) -> str:
+    """Write one block as a whole shard, atomically.
+
+    Equal blocks give equal files. A block of zeros is a file too.
+
+    Parameters
+    ----------
+    path
+        A store that `create` made.
+    spec
+        The image of the store.
+    level, index
+        Which block.
+    block
+        The type of the spec; axes ``YX`` for labels, ``CYX`` for probabilities; `StoreSpec.block_shape` is its shape.
+
+    Returns
+    -------
+    str
+        SHA-256 of the file, in hexadecimal digits.
+
+    Raises
+    ------
+    InputError
+        The file cannot be written.
+    ResourceError
+        The disk is full.
+    IndexError
+        There is no such block.
+    ValueError
+        ``block`` has another shape or type.
+    """
+    expected = spec.block_shape(level, index)
+    if block.shape != expected or block.dtype != spec.dtype:
+        raise ValueError(f"block {index} of level {level} is {spec.dtype} {expected}, not {block.dtype} {block.shape}")
+    data = encode_shard(block, spec)
+    write_bytes(shard_path(Path(path), spec, level, index), data)
+    return hashlib.sha256(data).hexdigest()
+
+
+def block_digest(path: str | Path, spec: StoreSpec, level: int, index: BlockIndex) -> str | None:
+    """SHA-256 of a block's file as it is now, in hexadecimal digits; None when there is no file.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read.
+    IndexError
+        There is no such block.
+    """
+    file = shard_path(Path(path), spec, level, index)
+    try:
+        with file.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise unreadable(file, error) from error
+
+
+def read_level_block(path: str | Path, spec: StoreSpec, level: int, index: BlockIndex) -> NDArray[Any]:
+    """Read one block as `write_block` was given it.
+
+    Raises
+    ------
+    InputError
+        The block's file is missing or damaged.
+    IndexError
+        There is no such block.
+    """
+    return decode_shard(shard_path(Path(path), spec, level, index), spec, spec.block_shape(level, index))
+
+
+def downsample(array: NDArray[Any], kind: Kind) -> NDArray[Any]:
+    """Halve the last two axes, sizes rounded up.
+
+    Parameters
+    ----------
+    array
+        Axes ``YX`` or ``CYX``.
+    kind
+        "labels": every second pixel, so that no label is invented. "probabilities": the mean of 2 x 2 pixels, the
+        last row or column of an odd size counted twice.
+
+    Returns
+    -------
+    ndarray
+        A new array of the same type.
+
+    Examples
+    --------
+    >>> downsample(np.array([[1, 2, 3], [4, 5, 6]]), "labels")
+    array([[1, 3]])
+    >>> downsample(np.array([[0.0, 0.5, 1.0]], np.float32), "probabilities")
+    array([[0.25, 1.  ]], dtype=float32)
+    """
+    if kind == "labels":
+        return array[..., ::2, ::2].copy()
+    height, width = array.shape[-2:]
+    even = np.pad(array, [(0, 0)] * (array.ndim - 2) + [(0, height % 2), (0, width % 2)], mode="edge")
+    total = np.zeros((*even.shape[:-2], even.shape[-2] // 2, even.shape[-1] // 2), np.float32)
+    for y, x in product((0, 1), (0, 1)):
+        total += even[..., y::2, x::2]
+    return (total / 4).astype(array.dtype)
+
+
+def build_block(path: str | Path, spec: StoreSpec, level: int, index: BlockIndex) -> str:
+    """Make one block of a level from up to four blocks of the level below it, one of which is in memory at a time.
+
+    Returns
+    -------
+    str
+        As `write_block`.
+
+    Raises
+    ------
+    InputError, ResourceError, IndexError
+        As `read_level_block` and `write_block`.
+    ValueError
+        ``level`` is 0, which is not built from another one.
+    """
+    if level < 1:
+        raise ValueError("level 0 is written, not built from the level below")
+    block = np.zeros(spec.block_shape(level, index), spec.dtype)
+    t, z, by, bx = index
+    half, grid = spec.block // 2, spec.grid(level - 1)
+    for dy, dx in product((0, 1), (0, 1)):
+        below = (t, z, 2 * by + dy, 2 * bx + dx)
+        if below[2] < grid[2] and below[3] < grid[3]:
+            small = downsample(read_level_block(path, spec, level - 1, below), spec.kind)
+            y, x = dy * half, dx * half
+            block[..., y : y + small.shape[-2], x : x + small.shape[-1]] = small
+    return write_block(path, spec, level, index, block)
+
+
+def finish(path: str | Path, specs: Sequence[StoreSpec]) -> None:
+    """Write the OME metadata and mark the store as complete, which comes last.
+
+    What killed writers left over is removed.
+
+    Raises
+    ------
+    InputError
+        Blocks are missing, the store was made with other specs or is none, or it cannot be written.
+    ResourceError
+        The disk is full.
+    ValueError
+        ``specs`` do not fit together.
+    """
+    path = Path(path)
+    check_specs(specs)
+    noted = septa_attributes(path)
+    if not noted:
+        raise InputError(path, "is no store of septa", "run the command that writes it again")
+    check_same(path, noted, specs)
+    _check_blocks(path, specs)
+    for folder in {file.parent for file in _block_files(path, specs)}:
+        sweep(folder)
+    for file, text in metadata_files(path, specs, complete=True):
+        sweep(file.parent)
+        write_text(file, text)
+
+
+def is_complete(path: str | Path) -> bool:
+    """Whether ``path`` is a store of septa, or one of its groups, to which `finish` was applied.
+
+    Raises
+    ------
+    InputError
+        The folder cannot be read.
+    """
+    return septa_attributes(Path(path)).get("complete") is True
+
+
+def attributes(path: str | Path) -> dict[str, Any]:
+    """`StoreSpec.attributes` of the first image of a store; empty when ``path`` is no store of septa.
+
+    Raises
+    ------
+    InputError
+        The folder cannot be read.
+    """
+    specs = septa_attributes(Path(path)).get("specs")
+    first = specs[0] if isinstance(specs, list) and specs else None
+    found = first.get("attributes") if isinstance(first, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
+def write_tiff(path_tif: str | Path, path: str | Path, spec: StoreSpec) -> None:
+    """Copy one image of a complete store into one pyramidal OME-TIFF, tile by tile, atomically.
+
+    BigTIFF, tiles of 512 x 512, zlib, the levels as SubIFDs, the pixel size carried over. float16 becomes float32,
+    which OME-TIFF has.
+
+    Parameters
+    ----------
+    path_tif
+        The file to make; its name usually ends in ``.ome.tif``.
+    path
+        The store.
+    spec
+        Which image of it.
+
+    Raises
+    ------
+    InputError
+        The store is not complete, does not hold this image or is damaged; labels of 64 bit, which OME-TIFF cannot
+        hold; the file cannot be written.
+    ResourceError
+        The disk is full.
+    """
+    path = Path(path)
+    noted = septa_attributes(path)
+    if noted.get("complete") is not True:
+        raise InputError(path, "is not complete", "run the command that writes it again")
+    specs = noted.get("specs")
+    if not isinstance(specs, list) or spec.to_json() not in specs:
+        problem = f"the store holds no {spec.kind} {spec.name!r} of these settings"
+        raise InputError(path, problem, "give a store that was written with them")
+    if spec.dtype == np.uint64:
+        problem = "OME-TIFF cannot hold labels of 64 bit"
+        raise InputError(path_tif, problem, "keep the OME-Zarr store, or write labels of 32 bit")
+    _check_blocks(path, [spec])
+    write_pyramid(Path(path_tif), path, spec)
+
+
+def _is_free(path: Path) -> bool:
+    """Whether the folder is missing or empty; what killed writers left over does not count."""
+    try:
+        return all(_UNFINISHED.fullmatch(entry.name) for entry in path.iterdir()) if path.exists() else True
+    except NotADirectoryError as error:
+        raise InputError(path, "is a file, not a folder", "write to another folder") from error
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
+def _check_blocks(path: Path, specs: Sequence[StoreSpec]) -> None:
+    """Refuse a store that lacks blocks: readers would take them for background without a word."""
+    try:
+        missing = [file for file in _block_files(path, specs) if not (file.is_file() and file.stat().st_size)]
+    except OSError as error:
+        raise unreadable(path, error) from error
+    if missing:
+        problem = f"{len(missing)} blocks are missing or empty, the first is {missing[0].relative_to(path).as_posix()}"
+        raise InputError(path, problem, "run the command that writes the store again")
+
+
+def _block_files(path: Path, specs: Sequence[StoreSpec]) -> Iterator[Path]:
+    for spec in specs:
+        for level in range(len(spec.levels)):
+            for index in spec.blocks(level):
+                yield shard_path(path, spec, level, index)

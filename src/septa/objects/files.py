@@ -1,0 +1,136 @@
+"""What is written of segmented objects beside label images: a table, outlines for other programs, and a selection."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from septa.images.read import read_labels
+from septa.images.write import write_bytes, write_text
+from septa.objects.measure import ObjectTable, measure
+from septa.objects.outlines import to_coco, to_geojson, to_rois
+
+OUTLINES = "outlines"
+"""Folder inside the output for outlines."""
+
+
+@dataclass(frozen=True)
+class ObjectOptions:
+    """``table`` and ``coco`` are files for all images together; ``geojson`` and ``rois`` are written for each image.
+
+    Objects of less than ``min_confidence`` are dropped, from the label images too.
+    """
+
+    table: Path | None = None
+    geojson: bool = False
+    coco: Path | None = None
+    rois: bool = False
+    min_confidence: float | None = None
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anything is to be done."""
+        return bool(self.table or self.geojson or self.coco or self.rois or self.min_confidence is not None)
+
+
+@dataclass
+class ObjectFiles:
+    """Writes what the options ask for: call `begin` for each file, `add` for each page of it, `written` when its labels
+    are there, and `finish` after the last. Of a file that fails half way nothing gets into the common files.
+
+    ``folder`` is where outlines go, ``class_names`` those of the model's labels.
+    """
+
+    options: ObjectOptions
+    folder: Path
+    class_names: tuple[str, ...]
+    _tables: list[tuple[str, ObjectTable]] = field(default_factory=list)
+    _written: list[tuple[str, Path, int]] = field(default_factory=list)
+    _pending: list[tuple[str, ObjectTable]] = field(default_factory=list)
+    _file: str = ""
+
+    def begin(self, file: str) -> None:
+        """Tell the name of the next image file; what was added of one that failed is forgotten."""
+        self._file, self._pending = file, []
+
+    def add(
+        self,
+        name: str,
+        labels_yx: NDArray[np.int32],
+        image_cyx: NDArray[Any],
+        foreground_yx: NDArray[np.float32],
+        pixel_size_um: tuple[float, float] | None,
+        class_yx: NDArray[np.int32] | None = None,
+    ) -> NDArray[np.int32]:
+        """Measure the objects of one image, write its outlines, and return its labels without what is dropped.
+
+        Parameters
+        ----------
+        name
+            Of the image, for rows and files.
+        labels_yx
+            Object ids.
+        image_cyx
+            In raw values, for the intensities.
+        foreground_yx
+            Probability of foreground, for the confidence.
+        pixel_size_um
+            (y, x) micrometres per pixel, if known.
+        class_yx
+            Class of each object at its pixels, if objects have classes.
+        """
+        table = measure(
+            labels_yx,
+            image_cyx,
+            foreground_yx=foreground_yx,
+            pixel_size_um=pixel_size_um,
+            class_yx=class_yx,
+            class_names=() if class_yx is None else self.class_names,
+        )
+        if self.options.min_confidence is not None:
+            kept = table.columns["confidence"] >= self.options.min_confidence
+            dropped = table.columns["label"][~kept]
+            labels_yx = np.where(np.isin(labels_yx, dropped), 0, labels_yx).astype(np.int32)
+            table = table.select(kept)
+        self._pending.append((name, table))
+        if self.options.geojson:
+            write_text(self.folder / OUTLINES / f"{name}.geojson", to_geojson(labels_yx, table))
+        if self.options.rois:
+            write_bytes(self.folder / OUTLINES / f"{name}_rois.zip", to_rois(labels_yx, table))
+        return labels_yx
+
+    def written(self, labels: Path) -> None:
+        """Tell where the labels of the pages added since `begin` were written."""
+        stack = len(self._pending) > 1
+        for page in range(len(self._pending)):
+            self._written.append((f"{self._file}#{page}" if stack else self._file, labels, page))
+        self._tables += self._pending
+        self._pending = []
+
+    def finish(self) -> None:
+        """Write the files that all images share."""
+        if self.options.table is not None:
+            write_text(self.options.table, _joined(self._tables).to_csv())
+        if self.options.coco is not None:
+            write_text(self.options.coco, to_coco(self._images(), self.class_names))
+
+    def _images(self) -> Iterator[tuple[str, NDArray[Any], ObjectTable]]:
+        for (_, table), (file, path, page) in zip(self._tables, self._written, strict=True):
+            yield file, read_labels(path, page).array.astype(np.int64), table
+
+
+def _joined(tables: list[tuple[str, ObjectTable]]) -> ObjectTable:
+    """One table with the name of the image in front; what one image has and another has not is empty there."""
+    names = list(dict.fromkeys(name for _, table in tables for name in table.columns))
+    columns: dict[str, NDArray[Any]] = {
+        "image": np.array([image for image, table in tables for _ in range(len(table))], dtype=np.str_)
+    }
+    for name in names:
+        parts = [table.columns.get(name, np.full(len(table), np.nan)) for _, table in tables]
+        columns[name] = np.concatenate(parts)
+    return ObjectTable(columns)

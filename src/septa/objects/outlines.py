@@ -1,0 +1,376 @@
+"""Outlines of the objects of an instance label image, exact to the pixel, and the files in which other tools want them.
+
+A pixel is a unit square: the one in row y and column x reaches from (x, y) to (x + 1, y + 1), so the first pixel's
+corner is (0, 0), and the area of an outline is the number of pixels. That is how QuPath, COCO and ImageJ count.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import re
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from septa.kernels import Kernel
+from septa.objects.measure import ObjectTable
+
+Array = npt.NDArray[Any]
+Ring = npt.NDArray[np.int32]
+Polygon = tuple[Ring, ...]
+
+_OLDEST_ZIP_DATE = (1980, 1, 1, 0, 0, 0)
+_INT16_MAX = 32_767
+
+
+def outlines(labels_yx: Array) -> dict[int, tuple[Polygon, ...]]:
+    """Outline every object along the edges of its pixels.
+
+    Parameters
+    ----------
+    labels_yx
+        Instance ids, any integer dtype or bool; ids may be large and have gaps. Pixels at or below 0 are no object.
+
+    Returns
+    -------
+    For each id, ascending, its polygons: one for each part whose pixels hang together by their sides, in raster
+    order. A polygon is a tuple of rings, the outer one first, then its holes. A ring is int32 N x 2, its corners as
+    x, y, each once, so the last is joined to the first; outer rings turn as the x axis does to the y axis, holes the
+    other way. No ring meets itself and two rings meet in single points at most, so the polygons are valid by the
+    OGC's rules for simple features.
+
+    Raises
+    ------
+    ValueError
+        Labels that are not YX integers.
+
+    Examples
+    --------
+    >>> found = outlines(np.array([[4, 4, 4], [4, 0, 4], [4, 4, 4], [0, 0, 9]]))
+    >>> [ring.tolist() for ring in found[4][0]]
+    [[[0, 0], [3, 0], [3, 3], [0, 3]], [[1, 2], [2, 2], [2, 1], [1, 1]]]
+    >>> len(found[9])
+    1
+    """
+    parts_yx = _parts(labels_yx)
+    corners, ends, owners = _trace(np.pad(parts_yx, 1))
+    found: dict[int, list[Polygon]] = {}
+    if not ends.size:
+        return {}
+    rings = np.split(corners, ends[:-1])
+    # The ring found first of a part is the outer one: it holds the upper side of the part's first pixel.
+    order = np.argsort(owners, kind="stable")
+    for polygon in np.split(order, np.flatnonzero(np.diff(owners[order])) + 1):
+        x, y = rings[polygon[0]][0]
+        found.setdefault(int(labels_yx[y, x]), []).append(tuple(rings[k] for k in polygon))
+    return {label: tuple(found[label]) for label in sorted(found)}
+
+
+def to_geojson(
+    labels_yx: Array,
+    table: ObjectTable,
+    *,
+    object_type: Literal["detection", "annotation"] = "detection",
+    colors: Mapping[str, tuple[int, int, int]] | None = None,
+) -> str:
+    """Write objects as a GeoJSON FeatureCollection as QuPath reads it.
+
+    Parameters
+    ----------
+    labels_yx
+        Instance ids as for `outlines`.
+    table
+        The objects to write, from `septa.objects.measure.measure` of these labels. The id becomes the name of the
+        object, the class its classification, unless that is the number 0; all other columns become measurements, true
+        and false as 1 and 0; those that are not finite are left out.
+    object_type
+        What the objects become in QuPath; it shows many detections faster than annotations.
+    colors
+        RGB (0..255) of classes by name; QuPath chooses the others.
+
+    Returns
+    -------
+    JSON text. Coordinates are x, y in pixels, see the head of this file; each feature is a Polygon, or a MultiPolygon
+    where an object has several parts.
+
+    Raises
+    ------
+    ValueError
+        Labels that are not YX integers, or without an object of the table.
+
+    Examples
+    --------
+    >>> from septa.objects.measure import measure
+    >>> labels_yx = np.array([[0, 7]])
+    >>> feature = json.loads(to_geojson(labels_yx, measure(labels_yx)))["features"][0]
+    >>> feature["geometry"]
+    {'type': 'Polygon', 'coordinates': [[[1, 0], [2, 0], [2, 1], [1, 1], [1, 0]]]}
+    >>> feature["properties"]["name"], feature["properties"]["measurements"]["area"]
+    ('7', 1)
+    """
+    names = [name for name, values in table.columns.items() if name != "label" and values.dtype.kind in "buif"]
+    names = [name for name in names if name != "class"]
+    rows = zip(*((table.columns[name] + 0).tolist() for name in names)) if names else [()] * len(table)
+    features = []
+    for (label, polygons), kind, row in zip(_chosen(labels_yx, table), _class_texts(table), rows, strict=True):
+        properties: dict[str, Any] = {"objectType": object_type, "name": str(label)}
+        if kind is not None:
+            color = {"color": list(colors[kind])} if colors and kind in colors else {}
+            properties["classification"] = {"name": kind, **color}
+        properties["measurements"] = {name: value for name, value in zip(names, row) if math.isfinite(value)}
+        features.append({"type": "Feature", "geometry": _geometry(polygons), "properties": properties})
+    return _json({"type": "FeatureCollection", "features": features})
+
+
+def to_coco(images: Iterable[tuple[str, Array, ObjectTable]], class_names: Sequence[str]) -> str:
+    """Write objects of several images as a COCO file of instances, masks run-length encoded as pycocotools does.
+
+    Parameters
+    ----------
+    images
+        File name, instance ids and table of each; the table is from `septa.objects.measure.measure` of these labels.
+    class_names
+        Name of class 0, which is background and no category, 1, ... Objects of class 0 are left out; those of tables
+        without classes are of class 1.
+
+    Returns
+    -------
+    JSON text. Images and annotations are numbered from 1, categories by their class. ``score`` is the confidence,
+    where the table has it.
+
+    Raises
+    ------
+    ValueError
+        Labels that are not YX integers or without an object of the table; a class without a name, or names that are
+        not at least two different ones.
+
+    Examples
+    --------
+    >>> from septa.objects.measure import measure
+    >>> labels_yx = np.array([[0, 7], [0, 7]])
+    >>> coco = json.loads(to_coco([("a.png", labels_yx, measure(labels_yx))], ["background", "cell"]))
+    >>> annotation = coco["annotations"][0]
+    >>> annotation["bbox"], annotation["area"], annotation["segmentation"]
+    ([1, 0, 1, 2], 2, {'size': [2, 2], 'counts': '22'})
+    """
+    names = list(class_names)
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise ValueError(f"expected background and at least one other class, all different, got {names}")
+    described: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for number, (file_name, labels_yx, table) in enumerate(images, 1):
+        height, width = _checked(labels_yx).shape
+        described.append({"id": number, "file_name": file_name, "height": height, "width": width})
+        for row, (category, counts) in enumerate(zip(_categories(table, names), _masks(labels_yx, table), strict=True)):
+            value = {name: values[row] for name, values in table.columns.items()}
+            top, left = int(value["bbox_top"]), int(value["bbox_left"])
+            if category == 0:
+                continue
+            one: dict[str, Any] = {"id": len(annotations) + 1, "image_id": number, "category_id": category}
+            one["segmentation"] = {"size": [height, width], "counts": _rle_text(counts)}
+            one["bbox"] = [left, top, int(value["bbox_right"]) - left, int(value["bbox_bottom"]) - top]
+            one |= {"area": int(value["area"]), "iscrowd": 0}
+            annotations.append(one | ({"score": float(value["confidence"])} if "confidence" in value else {}))
+    categories = [{"id": k, "name": name, "supercategory": ""} for k, name in enumerate(names) if k]
+    return _json({"images": described, "annotations": annotations, "categories": categories})
+
+
+def to_rois(labels_yx: Array, table: ObjectTable) -> bytes:
+    """Write objects as a ``RoiSet.zip`` of ImageJ, one region of interest each, named by its id.
+
+    Objects in one part and without holes become traced selections, as ImageJ's wand makes them; others, and those
+    beyond the 32,767th row or column, which ImageJ's whole numbers do not reach, become composite ones.
+
+    Parameters
+    ----------
+    labels_yx
+        Instance ids as for `outlines`.
+    table
+        The objects to write, from `septa.objects.measure.measure` of these labels.
+
+    Returns
+    -------
+    A ZIP file; equal objects give equal bytes.
+
+    Raises
+    ------
+    ValueError
+        Labels that are not YX integers, or without an object of the table.
+    """
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as folder:
+        for label, polygons in _chosen(labels_yx, table):
+            name = f"{label:05d}"
+            entry = zipfile.ZipInfo(f"{name}.roi", _OLDEST_ZIP_DATE)
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            folder.writestr(entry, _roi(name, [ring for polygon in polygons for ring in polygon]))
+    return archive.getvalue()
+
+
+def _checked(labels_yx: Array) -> Array:
+    if labels_yx.ndim != 2 or labels_yx.dtype.kind not in "bui":
+        raise ValueError(f"labels must be YX and hold integers, got {labels_yx.shape} of {labels_yx.dtype}")
+    return labels_yx
+
+
+def _parts(labels_yx: Array) -> npt.NDArray[np.int32]:
+    """Number the 4-connected parts of equal ids from 1, 0 elsewhere."""
+    from skimage.measure import label
+
+    objects_yx = np.where(_checked(labels_yx) > 0, labels_yx, 0).astype(np.int64)
+    number: Any = label  # untyped
+    parts_yx = number(objects_yx, background=0, connectivity=1) if labels_yx.size else objects_yx
+    return np.asarray(parts_yx, np.int32)
+
+
+def _chosen(labels_yx: Array, table: ObjectTable) -> list[tuple[int, tuple[Polygon, ...]]]:
+    """Id and polygons of each object of the table."""
+    found = outlines(labels_yx)
+    ids = table.columns["label"].tolist()
+    missing = [label for label in ids if label not in found]
+    if missing:
+        raise ValueError(f"the labels have no object {missing[0]}, which the table lists")
+    return [(label, found[label]) for label in ids]
+
+
+def _class_texts(table: ObjectTable) -> list[str | None]:
+    classes = table.columns.get("class")
+    if classes is None:
+        return [None] * len(table)
+    return [None if isinstance(value, int) and value == 0 else str(value) for value in classes.tolist()]
+
+
+def _categories(table: ObjectTable, names: list[str]) -> list[int]:
+    values = table.columns["class"].tolist() if "class" in table.columns else [1] * len(table)
+    of = dict(enumerate(range(len(names)))) | {name: k for k, name in enumerate(names)}
+    unknown = [value for value in values if value not in of]
+    if unknown:
+        raise ValueError(f"the class {unknown[0]!r} is none of {names}")
+    return [of[value] for value in values]
+
+
+def _geometry(polygons: tuple[Polygon, ...]) -> dict[str, Any]:
+    coordinates = [[[*ring.tolist(), ring[0].tolist()] for ring in polygon] for polygon in polygons]
+    if len(coordinates) == 1:
+        return {"type": "Polygon", "coordinates": coordinates[0]}
+    return {"type": "MultiPolygon", "coordinates": coordinates}
+
+
+def _json(value: dict[str, Any]) -> str:
+    # Lone surrogates, from file names that could not be decoded, are no Unicode text and so no JSON.
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return re.sub("[\ud800-\udfff]", "\ufffd", text)
+
+
+def _masks(labels_yx: Array, table: ObjectTable) -> Iterator[list[int]]:
+    """Lengths of the stretches outside and inside each object of the table, down the columns, outside first."""
+    flat = labels_yx.T.reshape(-1)
+    starts = np.flatnonzero(np.concatenate([[flat.size > 0], flat[1:] != flat[:-1]])[: flat.size])
+    ends = np.append(starts[1:], flat.size)
+    ids = flat[starts].astype(np.int64)
+    order = np.argsort(ids, kind="stable")
+    wanted = table.columns["label"].astype(np.int64)
+    first, last = (np.searchsorted(ids[order], wanted, side=side) for side in ("left", "right"))
+    if (first == last).any():
+        raise ValueError(f"the labels have no object {wanted[first == last][0]}, which the table lists")
+    for a, b in zip(first, last, strict=True):
+        runs = order[a:b]
+        marks = np.stack([starts[runs], ends[runs]], axis=1).reshape(-1)
+        counts = np.diff(marks, prepend=0, append=flat.size).tolist()
+        yield counts if counts[-1] else counts[:-1]
+
+
+def _rle_text(counts: list[int]) -> str:
+    """Encode as pycocotools' rleToString: differences to the count before last, 5 bits a character, lowest first."""
+    letters = []
+    for k, count in enumerate(counts):
+        rest = count - counts[k - 2] if k > 2 else count
+        more = True
+        while more:
+            low, rest = rest & 0x1F, rest >> 5
+            more = rest != (-1 if low & 0x10 else 0)
+            letters.append(chr(48 + low + 0x20 * more))
+    return "".join(letters)
+
+
+def _roi(name: str, rings: list[Ring]) -> bytes:
+    from roifile import ROI_TYPE, ImagejRoi
+
+    corners = np.concatenate(rings)
+    (left, top), (right, bottom) = corners.min(axis=0).tolist(), corners.max(axis=0).tolist()
+    roi = ImagejRoi(name=name, top=top, left=left, bottom=bottom, right=right)
+    if len(rings) == 1 and max(right, bottom) <= _INT16_MAX:
+        roi.roitype = ROI_TYPE.TRACED
+        roi.integer_coordinates = corners - np.array([left, top], np.int32)
+        roi.n_coordinates = len(corners)
+    else:
+        roi.roitype = ROI_TYPE.RECT
+        roi.multi_coordinates = np.concatenate([_path(ring) for ring in rings])
+        roi.shape_roi_size = len(roi.multi_coordinates)
+    return roi.tobytes()
+
+
+def _path(ring: Ring) -> npt.NDArray[np.float32]:
+    """Segments of a Java path: 0 x y moves, 1 x y draws a line, 4 closes."""
+    segments = np.ones((len(ring), 3), np.float32)
+    segments[0, 0] = 0
+    segments[:, 1:] = ring
+    return np.append(segments.reshape(-1), np.float32(4))
+
+
+@Kernel
+def _trace(
+    parts: npt.NDArray[np.int32],
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64], npt.NDArray[np.int32]]:
+    """Walk around each part with the part to the right, from each upper side of a pixel not yet passed.
+
+    Takes numbered parts with a frame of 0. Returns the corners of all rings, where in them each ring ends, and the
+    number of the part that each ring is of.
+
+    Where two pixels of one part meet in a corner the walk goes on to the other one. They also hang together by their
+    sides, elsewhere, so the two gaps beside the corner belong to different rings, and none passes a corner twice.
+    """
+    height, width = parts.shape
+    passed = np.zeros((height, width), np.bool_)
+    corners = np.empty((1024, 2), np.int32)
+    ends = np.empty(256, np.int64)
+    owners = np.empty(256, np.int32)
+    length = count = 0
+    steps_y, steps_x = (0, 1, 0, -1), (1, 0, -1, 0)  # right, down, left, up
+    left_y, left_x = (-1, 0, 0, -1), (0, 0, -1, -1)  # from a corner to the pixel ahead on the left
+    for first_y in range(1, height - 1):
+        for first_x in range(1, width - 1):
+            part = parts[first_y, first_x]
+            if part == 0 or passed[first_y, first_x] or parts[first_y - 1, first_x] == part:
+                continue
+            y, x, way, turned = first_y, first_x, 0, True
+            while way != 0 or not passed[y, x]:
+                if turned:
+                    if length == len(corners):
+                        corners = np.concatenate((corners, np.empty_like(corners)))
+                    corners[length, 0], corners[length, 1] = x - 1, y - 1
+                    length += 1
+                if way == 0:
+                    passed[y, x] = True
+                y, x = y + steps_y[way], x + steps_x[way]
+                right = (way + 1) % 4
+                turned = True
+                if parts[y + left_y[way], x + left_x[way]] == part:
+                    way = (way + 3) % 4
+                elif parts[y + left_y[right], x + left_x[right]] == part:
+                    turned = False
+                else:
+                    way = right
+            if count == len(ends):
+                ends, owners = (
+                    np.concatenate((ends, np.empty_like(ends))),
+                    np.concatenate((owners, np.empty_like(owners))),
+                )
+            ends[count], owners[count] = length, part
+            count += 1
+    return corners[:length], ends[:count], owners[:count]

@@ -1,0 +1,240 @@
+"""Curves as inline SVG: drawn here, coloured by the page, with values at the pointer and without JavaScript."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from septa.report.page import BLUE, Color, number, text
+
+_HOVER_COLUMNS = 120
+_LARGEST, _SMALLEST = 1e100, 1e-100  # beyond them differences and quotients may overflow or vanish
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 10, 22
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line of a chart.
+
+    Parameters
+    ----------
+    name
+        Shown in the legend and at the pointer.
+    points
+        ``(x, y)`` in order of x. Points that are not finite are left out, and in a logarithmic chart those that are
+        not positive.
+    color
+        For light and dark pages.
+    faint
+        Drawn behind the others, without an entry in the legend: raw values behind their smoothed line.
+    """
+
+    name: str
+    points: Sequence[tuple[float, float]]
+    color: Color = BLUE
+    faint: bool = False
+
+
+def line_chart(
+    title: str,
+    series: Sequence[Series],
+    *,
+    x_label: str = "step",
+    unit: str = "",
+    log: bool = False,
+    include: Sequence[float] = (),
+    mark: tuple[float, float] | None = None,
+    size: tuple[int, int] = (540, 230),
+) -> str:
+    """Draw curves as inline SVG whose values show at the pointer, through ``<title>`` and CSS alone.
+
+    Parameters
+    ----------
+    title
+        Heading of the chart.
+    series
+        The lines, each drawn as one ``<polyline>`` with every point that can be drawn.
+    x_label
+        What x counts.
+    unit
+        Appended to the values of y, such as ``"%"``.
+    log
+        Logarithmic y.
+    include
+        Values that the y axis must show, such as 0.
+    mark
+        A point to ring.
+    size
+        Width and height in pixels at which 11 pixel letters look right; the drawing then scales with the page.
+
+    Returns
+    -------
+    str
+        A ``<figure>``; it says so when there is nothing to draw.
+
+    Examples
+    --------
+    >>> "<polyline" in line_chart("Loss", [Series("training", [(1, 0.9), (2, 0.4), (3, float("nan"))])])
+    True
+    """
+    drawn = [(line, _drawable(line.points, log)) for line in series]
+    drawn = [(line, points) for line, points in drawn if points]
+    if not drawn:
+        return f'<figure class="chart"><figcaption><b>{text(title)}</b></figcaption><p>nothing recorded</p></figure>'
+    frame = _Frame.around([points for _, points in drawn], include, log, size)
+    legend = "".join(
+        f'<span class="c key" style="{_style(line.color)}">{text(line.name)} '
+        f"<b>{text(number(points[-1][1]) + unit)}</b></span>"
+        for line, points in drawn
+        if not line.faint
+    )
+    lines = "".join(_curve(line, points, frame) for line, points in sorted(drawn, key=lambda item: not item[0].faint))
+    ring = "" if mark is None or not _drawable([mark], log) else _circle("ring", frame, mark, 6)
+    heading = f"<figcaption><b>{text(title)}</b>{' <i>log scale</i>' if log else ''}<span>{legend}</span></figcaption>"
+    return (
+        f'<figure class="chart">{heading}<svg viewBox="0 0 {size[0]} {size[1]}" role="img"'
+        f' aria-label="{text(title)}">{frame.axes(x_label, unit)}{lines}{ring}{_hover(drawn, frame, x_label, unit)}'
+        f"</svg></figure>"
+    )
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """Where values of x and y lie on the drawing."""
+
+    x: tuple[float, float]
+    y: tuple[float, float]
+    ticks: tuple[float, ...]
+    log: bool
+    size: tuple[int, int]
+
+    @classmethod
+    def around(
+        cls,
+        lines: Sequence[Sequence[tuple[float, float]]],
+        include: Sequence[float],
+        log: bool,
+        size: tuple[int, int],
+    ) -> _Frame:
+        xs = [x for points in lines for x, _ in points]
+        ys = [y for points in lines for _, y in points] + list(include)
+        if log:
+            ticks = _log_ticks(min(ys), max(ys))
+        else:
+            ticks = _ticks(*_spread(min(ys), max(ys)), 5 if size[1] >= 200 else 4, outside=True)
+        return cls(_spread(min(xs), max(xs)), (ticks[0], ticks[-1]), ticks, log, size)
+
+    def at(self, point: tuple[float, float]) -> tuple[float, float]:
+        across = (point[0] - self.x[0]) / (self.x[1] - self.x[0])
+        low, high, value = (math.log(v) if self.log else v for v in (*self.y, point[1]))
+        up = (value - low) / (high - low)
+        width, height = self.size
+        return _LEFT + across * (width - _LEFT - _RIGHT), height - _BOTTOM - up * (height - _TOP - _BOTTOM)
+
+    def axes(self, x_label: str, unit: str) -> str:
+        width, height = self.size
+        parts = []
+        for tick in self.ticks:
+            y = self.at((self.x[0], tick))[1]
+            parts.append(f'<line class="grid" x1="{_LEFT}" x2="{width - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+            parts.append(f'<text class="y" x="{_LEFT - 7}" y="{y + 4:.1f}">{text(number(tick) + unit)}</text>')
+        for tick in _ticks(*self.x, max(3, width // 70)):
+            x = self.at((tick, self.y[0]))[0]
+            if x < width - _RIGHT - 60:  # the label of the axis stands there
+                parts.append(f'<text class="x" x="{x:.1f}" y="{height - 5}">{text(number(tick))}</text>')
+        parts.append(f'<text class="x end" x="{width - _RIGHT}" y="{height - 5}">{text(x_label)}</text>')
+        return "".join(parts)
+
+
+def _curve(line: Series, points: Sequence[tuple[float, float]], frame: _Frame) -> str:
+    places = " ".join(f"{x:.1f},{y:.1f}" for x, y in map(frame.at, points))
+    few = len(points) <= 30 and not line.faint
+    dots = "".join(_circle("dot", frame, point, 2.5) for point in points) if few else ""
+    kind = "c faint" if line.faint else "c"
+    return f'<g class="{kind}" style="{_style(line.color)}"><polyline points="{places}"/>{dots}</g>'
+
+
+def _hover(
+    drawn: Sequence[tuple[Series, Sequence[tuple[float, float]]]], frame: _Frame, x_label: str, unit: str
+) -> str:
+    """Invisible columns, one for each x (thinned out when there are many), with the values there as a tooltip."""
+    xs: set[float] = set()
+    for _, points in sorted(drawn, key=lambda item: len(item[1])):
+        room = _HOVER_COLUMNS - len(xs)
+        new = sorted({x for x, _ in points} - xs)
+        xs.update(new[:: -(-len(new) // room)] if new and room > 0 else ())
+    order = sorted(xs)
+    values = [(line, dict(points)) for line, points in drawn]
+    places = [frame.at((x, frame.y[0]))[0] for x in order]
+    edges = [_LEFT, *((a + b) / 2 for a, b in itertools.pairwise(places)), frame.size[0] - _RIGHT]
+    height = frame.size[1] - _TOP - _BOTTOM
+    parts = []
+    for x, place, (left, right) in zip(order, places, itertools.pairwise(edges), strict=True):
+        here = [(line, y[x]) for line, y in values if x in y]
+        words = "\n".join([f"{x_label} {number(x)}", *(_value(line.name, y, unit) for line, y in here)])
+        dots = "".join(
+            f'<g class="c" style="{_style(line.color)}">{_circle("dot", frame, (x, y), 3.5)}</g>'
+            for line, y in here
+            if not line.faint
+        )
+        parts.append(
+            f'<g class="at"><title>{text(words)}</title>'
+            f'<rect x="{left:.1f}" y="{_TOP}" width="{max(right - left, 0.1):.1f}" height="{height}"/>'
+            f'<line x1="{place:.1f}" x2="{place:.1f}" y1="{_TOP}" y2="{_TOP + height}"/>{dots}</g>'
+        )
+    return "".join(parts)
+
+
+def _value(name: str, y: float, unit: str) -> str:
+    return f"{name}: {number(y)}{unit}" if name else f"{number(y)}{unit}"
+
+
+def _circle(kind: str, frame: _Frame, point: tuple[float, float], radius: float) -> str:
+    x, y = frame.at(point)
+    return f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="{radius}"/>'
+
+
+def _drawable(points: Iterable[tuple[float, float]], log: bool) -> list[tuple[float, float]]:
+    return [(x, y) for x, y in points if abs(x) <= _LARGEST and abs(y) <= _LARGEST and (y >= _SMALLEST or not log)]
+
+
+def _spread(low: float, high: float) -> tuple[float, float]:
+    largest = max(abs(low), abs(high))
+    if high - low > max(1e-9 * largest, _SMALLEST):
+        return low, high
+    around = 0.05 * abs(low) if largest > _SMALLEST else 1.0
+    return low - around, high + around
+
+
+def _ticks(low: float, high: float, count: int, outside: bool = False) -> tuple[float, ...]:
+    """Round values between two limits, or just around them, about ``count`` of them."""
+    rough = (high - low) / count
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough * 0.999)
+    first, last = low / step, high / step
+    start, stop = (
+        (math.floor(first + 1e-6), math.ceil(last - 1e-6))
+        if outside
+        else (
+            math.ceil(first - 1e-6),
+            math.floor(last + 1e-6),
+        )
+    )
+    return tuple(float(f"{i * step:.12g}") for i in range(start, stop + 1))
+
+
+def _log_ticks(low: float, high: float) -> tuple[float, ...]:
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    factors = (1, 2, 5) if len(decades) <= 3 else (1,)
+    ticks = [float(f"{factor}e{decade}") for decade in decades for factor in factors]
+    first = max((i for i, tick in enumerate(ticks) if tick <= low), default=0)
+    last = min((i for i, tick in enumerate(ticks) if tick >= high), default=len(ticks) - 1)
+    kept = ticks[first : max(last, first + 1) + 1]
+    stride = -(-(len(kept) - 1) // 7)
+    return tuple(kept) if stride <= 1 else (*kept[:-1:stride], kept[-1])
+
+
+def _style(color: Color) -> str:
+    return text(f"--l:{color[0]};--d:{color[1]}")

@@ -1,0 +1,162 @@
+"""The gallery: images with their labels, the prediction and the errors, as HTML."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from septa.images.overlay import ERROR_COLORS, error_map, overlay, shrink, to_rgb
+from septa.images.write import encode_png
+from septa.report.page import png_tag, swatch, text
+
+MAX_PANELS = 24
+THUMBNAIL = 384
+"""Longest side of an image, pixels."""
+THUMBNAIL_OF_MANY = 288
+"""The same in a gallery of more than 8, which keeps the file fit to be sent by mail."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One validation image of the gallery.
+
+    Parameters
+    ----------
+    name
+        What the image is called; any text.
+    image_cyx
+        The image as read, CYX, any number type and any number of channels.
+    truth_yx, prediction_yx
+        Encoded labels YX (class index or bit field), -1 where ignored.
+    score
+        0 to 1; the gallery is sorted by it, worst first.
+    """
+
+    name: str
+    image_cyx: NDArray[Any]
+    truth_yx: NDArray[np.integer[Any]]
+    prediction_yx: NDArray[np.integer[Any]]
+    score: float
+
+
+def gallery_html(panels: Sequence[Panel], classes: Mapping[str, tuple[int, int, int]], bits: int = 0) -> str:
+    """Show the worst panels, worst first, below a legend.
+
+    Parameters
+    ----------
+    panels
+        At most `MAX_PANELS` are shown, each image at most `THUMBNAIL` pixels wide and high; those whose score is not
+        finite come last.
+    classes
+        Name of each class and the RGB colour in which `overlay` draws it, for the legend.
+    bits
+        How many overlapping classes the labels hold as bits; 0 if labels are class indices.
+
+    Returns
+    -------
+    str
+        HTML, empty without panels.
+
+    Raises
+    ------
+    ValueError
+        If image, truth and prediction of a panel differ in size.
+    """
+    if not panels:
+        return ""
+    order = sorted(panels, key=lambda panel: panel.score if math.isfinite(panel.score) else math.inf)[:MAX_PANELS]
+    longest = THUMBNAIL if len(order) <= 8 else THUMBNAIL_OF_MANY
+    count = f"The worst {len(order)} of {len(panels)}" if len(order) < len(panels) else str(len(order))
+    intro = f'<p class="soft">{count} image{"s" if len(panels) > 1 else ""}, worst first.</p>'
+    return intro + _legend(classes) + "\n".join(_panel(panel, bits, longest) for panel in order)
+
+
+def draw_labels(rgb_yxs: NDArray[np.uint8], labels_yx: NDArray[Any], bits: int = 0) -> NDArray[np.uint8]:
+    """Lay labels over a picture; of overlapping classes, each bit in its own colour.
+
+    Parameters
+    ----------
+    rgb_yxs
+        uint8, axes YXS, perhaps shrunk.
+    labels_yx
+        Encoded labels YX of the whole image. The nearest label of each pixel of the picture is drawn, which keeps
+        outlines sharp.
+    bits
+        How many overlapping classes the labels hold as bits; 0 if labels are class indices.
+
+    Returns
+    -------
+    ndarray
+        uint8, axes YXS, of the picture's size.
+    """
+    near_yx = _nearest(labels_yx, rgb_yxs.shape[:2])
+    for bit in range(bits):
+        ignored = -1 if bit == 0 else 0  # greyed once, not again for each bit
+        one_yx = np.where(near_yx < 0, ignored, (near_yx >> bit & 1) * (bit + 1))
+        rgb_yxs = overlay(np.moveaxis(rgb_yxs, -1, 0), one_yx)
+    return rgb_yxs if bits else overlay(np.moveaxis(rgb_yxs, -1, 0), near_yx)
+
+
+def picture_tag(rgb_yxs: NDArray[np.uint8], alt: str) -> str:
+    """An ``<img>`` that carries a uint8 YXS picture with it, grey ones with one channel.
+
+    ``alt`` says in plain text what it shows.
+    """
+    height, width = rgb_yxs.shape[:2]
+    grey = bool((rgb_yxs == rgb_yxs[..., :1]).all())
+    png = encode_png(np.ascontiguousarray(rgb_yxs[..., 0] if grey else rgb_yxs))
+    return png_tag(png, alt, width, height)
+
+
+def _legend(classes: Mapping[str, tuple[int, int, int]]) -> str:
+    rows = {"Classes": classes, "Error map": ERROR_COLORS}
+    return "".join(
+        f'<div class="legend"><b>{title}</b>'
+        + "".join(f"<span>{swatch(rgb)}{text(name)}</span>" for name, rgb in colors.items())
+        + "</div>"
+        for title, colors in rows.items()
+        if colors
+    )
+
+
+def _panel(panel: Panel, bits: int, longest: int) -> str:
+    if panel.truth_yx.shape != panel.prediction_yx.shape or panel.truth_yx.shape != panel.image_cyx.shape[1:]:
+        raise ValueError(
+            f"image {panel.image_cyx.shape}, truth {panel.truth_yx.shape} and prediction {panel.prediction_yx.shape} "
+            f"of {panel.name!r} differ in size"
+        )
+    image = shrink(to_rgb(panel.image_cyx), longest)
+    pictures = {
+        "image": image,
+        "truth": draw_labels(image, panel.truth_yx, bits),
+        "prediction": draw_labels(image, panel.prediction_yx, bits),
+        "errors": shrink(error_map(panel.truth_yx, panel.prediction_yx), longest),
+    }
+    figures = "".join(
+        f"<figure>{picture_tag(rgb, f'{kind} of {panel.name}')}<figcaption>{text(kind)}</figcaption></figure>"
+        for kind, rgb in pictures.items()
+    )
+    height, width = panel.truth_yx.shape
+    return (
+        f'<article class="panel"><h3>{text(panel.name)}<span>score {_score(panel.score)} · '
+        f"{width} × {height} px</span></h3>"
+        f'<div class="four">{figures}</div></article>'
+    )
+
+
+def _score(score: float) -> str:
+    return f"{score:.3f}" if math.isfinite(score) else "–"
+
+
+def _nearest(labels_yx: NDArray[np.integer[Any]], shape: tuple[int, ...]) -> NDArray[np.integer[Any]]:
+    """The nearest label of each pixel of a smaller image."""
+    rows, columns = (
+        ((np.arange(small) + 0.5) * size / small).astype(np.intp)
+        for size, small in zip(labels_yx.shape, shape, strict=True)
+    )
+    return labels_yx[np.ix_(rows, columns)]

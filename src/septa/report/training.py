@@ -1,0 +1,287 @@
+"""The training report: one HTML file that shows what was trained, how it went and how good it is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from septa.images.overlay import CLASS_COLORS
+from septa.images.write import write_text
+from septa.metrics.scores import OBJECT_METRICS, Evaluation
+from septa.metrics.spread import LEVEL
+from septa.report.chart import Series, line_chart
+from septa.report.gallery import Panel, gallery_html
+from septa.report.page import BLUE, GREEN, INK, ORANGE, Color, cards, chapters, number, page, plural, table, text, tint
+from septa.report.page import notes as page_notes
+from septa.report.scoreboard import calibration_html, foreground_names, range_text, scores_html, thresholds_html
+
+__all__ = ["Panel", "write_report"]
+
+_MAX_CURVES = 8
+_SMALL = (350, 180)
+_SMOOTHED_FROM = 40
+_LOG_RATIO = 30
+
+Row = Mapping[str, float]
+Points = list[tuple[float, float]]
+
+
+def write_report(
+    path: str | PathLike[str],
+    *,
+    title: str,
+    command: str,
+    versions: dict[str, str],
+    recipe_yaml: str,
+    fingerprint: dict[str, Any],
+    history: Sequence[Row],
+    evaluation: Evaluation | None,
+    gallery: Sequence[Panel],
+    notes: Sequence[str],
+    tuning: Mapping[str, Sequence[tuple[float, float]]] | None = None,
+    chosen: Mapping[str, float] | None = None,
+) -> None:
+    """Write the report of a training as one HTML file that loads nothing from anywhere.
+
+    It shows, from top to bottom: the score; what to know about the run; curves of loss, validation score, learning
+    rate, throughput and waiting for data; scores of each class with their intervals and of each image; of objects the
+    tuned thresholds and how well the confidence is calibrated; validation images, worst first, each with truth,
+    prediction and a map of the errors; the recipe with its reasons; facts of the data set, versions and the command.
+    It follows the reader's light or dark setting and works without JavaScript. All text is escaped. The file is
+    written atomically.
+
+    Parameters
+    ----------
+    path
+        The ``.html`` file to write; missing folders are made.
+    title
+        Heading, such as the name of the model.
+    command
+        The command line that started the training.
+    versions
+        Name of each program or library to its version.
+    recipe_yaml
+        The resolved recipe; what follows ``  # `` on a line is shown as its reason.
+    fingerprint
+        Facts of the data set; may be nested.
+    history
+        Rows in order of ``step``. Rows of training have ``loss``, ``lr``, ``images_per_s``, ``data_wait`` (share of
+        the time, 0 to 1) and ``minutes``; rows of validation ``score``, ``val_loss`` and ``dice_<class>``. Keys may
+        be missing, and values that are not finite are left out.
+    evaluation
+        Scores of the validation images, if there were any.
+    gallery
+        Validation images with their labels and predictions; the worst 24 are shown.
+    notes
+        Lines the reader should see first.
+    tuning
+        Thresholds that were tuned after the training: of each the values tried, with the score.
+    chosen
+        The value of each that was taken.
+
+    Raises
+    ------
+    InputError, ResourceError
+        If the file cannot be written.
+    """
+    curves = _curves(history, evaluation)
+    scores = "" if evaluation is None else scores_html(evaluation)
+    bits = len(evaluation.class_names) if evaluation is not None and evaluation.multilabel else 0
+    colors = {} if evaluation is not None and evaluation.objects else _class_colors(evaluation)  # objects: one each
+    images = gallery_html(gallery, colors, bits)
+    facts = _facts(fingerprint, versions, command)
+    parts = {
+        "Curves": curves,
+        "Scores": scores,
+        "Thresholds": thresholds_html(tuning or {}, chosen or {}),
+        "Calibration": "" if evaluation is None else calibration_html(evaluation.calibration),
+        "Images": images,
+        "Recipe": _recipe(recipe_yaml),
+        "Data and set-up": facts,
+    }
+    top = [_cards(history, evaluation), page_notes(notes), page_notes(_hints(history), hints=True)]
+    write_text(Path(path), page(title, chapters(title, _summary(history, evaluation), top, parts)))
+
+
+def _column(history: Iterable[Row], key: str, factor: float = 1.0) -> Points:
+    """Every finite value of a key, with its step."""
+    points = []
+    for row in history:
+        step, value = _finite(row.get("step")), _finite(row.get(key))
+        if step is not None and value is not None:
+            points.append((step, value * factor))
+    return points
+
+
+def _finite(value: object) -> float | None:
+    plain = float(value) if isinstance(value, int | float | np.integer | np.floating) else math.nan
+    return plain if math.isfinite(plain) else None
+
+
+def _best(history: Sequence[Row]) -> tuple[float, float] | None:
+    """Step and score of the best validation, the first of equals."""
+    return max(_column(history, "score"), key=lambda point: point[1], default=None)
+
+
+def _class_colors(evaluation: Evaluation | None) -> dict[str, tuple[int, int, int]]:
+    """The colour in which the gallery shows each foreground class."""
+    names = () if evaluation is None else foreground_names(evaluation)
+    return {name: CLASS_COLORS[i % len(CLASS_COLORS)] for i, name in enumerate(names)}
+
+
+def _summary(history: Sequence[Row], evaluation: Evaluation | None) -> str:
+    steps = max((step for step, _ in _column(history, "step")), default=0)
+    minutes = max((value for _, value in _column(history, "minutes")), default=0)
+    parts = ["Training report"]
+    if steps:
+        parts.append(f"{number(steps)} steps" + (f" in {_duration(minutes)}" if minutes > 0 else ""))
+    if evaluation is not None:
+        parts.append(f"scored on {plural(len(evaluation.images), 'validation image')}")
+    return ", ".join(parts) + "."
+
+
+def _duration(minutes: float) -> str:
+    if minutes < 1:
+        return f"{minutes * 60:.0f} s"
+    return f"{minutes:.0f} min" if minutes < 90 else f"{minutes // 60:.0f} h {minutes % 60:.0f} min"
+
+
+def _cards(history: Sequence[Row], evaluation: Evaluation | None) -> str:
+    entries: list[tuple[str, str, str]] = []
+    best = _best(history)
+    if evaluation is not None:
+        names = foreground_names(evaluation)
+        spread = evaluation.classes[names[0]]["dice"] if len(names) == 1 else None
+        below = f"{LEVEL:.0%} interval {range_text(spread)}" if spread else f"mean of {len(names)} classes"
+        entries.append(("Dice on validation images", f"{evaluation.summary['dice']:.3f}", below))
+        spread = evaluation.classes[names[0]]["iou"] if len(names) == 1 else None
+        below = f"{LEVEL:.0%} interval {range_text(spread)}" if spread else f"mean of {len(names)} classes"
+        entries.append(("IoU", f"{evaluation.summary['iou']:.3f}", below))
+        for metric in ("f1_50", "mean_accuracy") if evaluation.objects else ():
+            spread = evaluation.objects[metric]
+            below = f"{LEVEL:.0%} interval {range_text(spread)}"
+            entries.append((OBJECT_METRICS[metric], f"{spread['mean']:.3f}", below))
+        pixels = evaluation.pixels.get("pixel_accuracy")
+        below = f"{LEVEL:.0%} interval {range_text(pixels)}" if pixels else "share of pixels that are right"
+        entries.append(("Pixel accuracy", f"{evaluation.summary['pixel_accuracy']:.3f}", below))
+    if best is not None:
+        last = max(step for step, _ in _column(history, "step"))
+        entries.append(("Best validation score", f"{best[1]:.3f}", f"at step {number(best[0])} of {number(last)}"))
+    rates, waits = _column(history, "images_per_s"), _column(history, "data_wait", 100)
+    if rates:
+        below = f"{median(share for _, share in waits):.0f}% of the time waiting for data" if waits else "median"
+        entries.append(("Images per second", number(float(f"{median(rate for _, rate in rates):.3g}")), below))
+    return cards(entries)
+
+
+def _hints(history: Sequence[Row]) -> list[str]:
+    """What the curves say that a newcomer might not see."""
+    hints = []
+    scores, best = _column(history, "score"), _best(history)
+    if best is not None and len(scores) >= 4:
+        earlier = max(score for _, score in scores[: -(len(scores) // 4)])
+        if best == scores[-1] and best[1] - earlier > 0.005:
+            hints.append("The score was still rising at the end: more steps (training.steps) may well improve it.")
+        elif best[1] - scores[-1][1] > 0.02:
+            hints.append(
+                f"The score fell after step {number(best[0])}, from {best[1]:.3f} to {scores[-1][1]:.3f}: fewer steps, "
+                "stronger augmentation or more labelled images may help. The best weights were kept."
+            )
+    waits = [share for _, share in _column(history, "data_wait")]
+    if waits and median(waits) > 0.2:
+        hints.append(
+            f"The net waited for data {median(waits):.0%} of the time: more workers (training.workers) may make "
+            "training faster."
+        )
+    return hints
+
+
+def _curves(history: Sequence[Row], evaluation: Evaluation | None) -> str:
+    if not history:
+        return "<p>No step was recorded.</p>"
+    loss, rate = _column(history, "loss"), _column(history, "images_per_s")
+    losses = [*_smoothed("training", loss, BLUE), Series("validation", _column(history, "val_loss"), ORANGE)]
+    values = [value for line in losses for _, value in line.points]
+    log = bool(values) and min(values) > 0 and max(values) / min(values) > _LOG_RATIO
+    wait = _column(history, "data_wait", 100)
+    charts = [
+        line_chart("Loss", losses, log=log),
+        line_chart("Validation score", _score_lines(history, evaluation), mark=_best(history)),
+        line_chart("Learning rate", [Series("", _column(history, "lr"), BLUE)], include=[0], size=_SMALL),
+        line_chart("Images per second", _smoothed("", rate, GREEN), include=[0], size=_SMALL),
+        line_chart("Waiting for data", _smoothed("", wait, ORANGE), unit="%", include=[0, 10], size=_SMALL),
+    ]
+    return f'<div class="charts"><div class="half">{"".join(charts[:2])}</div>{"".join(charts[2:])}</div>'
+
+
+def _smoothed(name: str, points: Points, color: Color) -> list[Series]:
+    """The values themselves, and where they are many, a moving average over 1/20 of them in front."""
+    if len(points) < _SMOOTHED_FROM:
+        return [Series(name, points, color)]
+    values = np.array([value for _, value in points])
+    window = np.ones(2 * (len(points) // 40) + 1)
+    means = np.convolve(values, window, "same") / np.convolve(np.ones(len(values)), window, "same")
+    smooth = [(step, float(mean)) for (step, _), mean in zip(points, means, strict=True)]
+    return [Series(f"{name} (each)".strip(), points, color, faint=True), Series(name, smooth, color)]
+
+
+def _score_lines(history: Sequence[Row], evaluation: Evaluation | None) -> list[Series]:
+    score = _column(history, "score")
+    keys = dict.fromkeys(key for row in history for key in row if key.startswith("dice_"))
+    names = [key.removeprefix("dice_") for key in keys]
+    colors = _class_colors(evaluation)
+    kept = [name for name in names if evaluation is None or name in colors]
+    shades = [tint(colors.get(name, CLASS_COLORS[i % len(CLASS_COLORS)])) for i, name in enumerate(kept)]
+    lines = [Series(name, _column(history, f"dice_{name}"), shade) for name, shade in zip(kept, shades, strict=True)]
+    lines = [line for line in lines if line.points]
+    if len(lines) == 1 and lines[0].points == score:  # of one class, the score is its Dice
+        lines = []
+    worst = sorted(lines, key=lambda line: line.points[-1][1])[:_MAX_CURVES]
+    return [Series("score", score, INK if lines else BLUE), *(line for line in lines if line in worst)]
+
+
+def _recipe(recipe_yaml: str) -> str:
+    lines = []
+    for line in recipe_yaml.rstrip().splitlines():
+        setting, mark, reason = line.partition("  # ")
+        setting = f'<span class="top">{text(setting)}</span>' if setting.rstrip().endswith(":") else text(setting)
+        lines.append(setting + (f'<span class="why">{text(mark + reason)}</span>' if mark else ""))
+    return "<pre>" + "\n".join(lines) + "</pre>" if lines else ""
+
+
+def _facts(fingerprint: Mapping[str, Any], versions: Mapping[str, str], command: str) -> str:
+    facts = table(["Data set", ""], [[text(key), text(value)] for key, value in _flat(fingerprint)], names=2)
+    software = table(["Version", ""], [[text(name), text(version)] for name, version in versions.items()], names=2)
+    boxes = [
+        f'<div class="box">{facts}</div>' if fingerprint else "",
+        f'<div class="box">{software}</div>' if versions else "",
+    ]
+    told = f'<p class="soft">Command</p><pre class="wrap">{text(command)}</pre>' if command else ""
+    return f'<div class="two">{"".join(boxes)}</div>{told}' if any(boxes) or told else ""
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
+    for key, value in values.items():
+        name = f"{prefix}{key}".replace("_", " ")
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{name}: ")
+        else:
+            yield name, _told(value)
+
+
+def _told(value: Any) -> str:
+    if isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool):
+        return number(float(value))
+    if isinstance(value, list | tuple):
+        more = f", … ({len(value)} in all)" if len(value) > 12 else ""
+        return (
+            ", ".join(f"({_told(item)})" if isinstance(item, list | tuple) else _told(item) for item in value[:12])
+            + more
+        )
+    return "–" if value is None else str(value)

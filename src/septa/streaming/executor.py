@@ -1,0 +1,117 @@
+"""Who does the blocks of a run: this process, or others (`septa.streaming.dask_cluster`)."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from typing import Protocol, TypeVar
+
+import torch
+
+from septa.images.store.ome_zarr import BlockIndex
+from septa.prefetch import one_ahead, one_behind
+from septa.streaming.blocks import (
+    Build,
+    Finish,
+    Scored,
+    Window,
+    Worker,
+    build_block,
+    finish_block,
+    label_block,
+    score_block,
+    segment_block,
+)
+from septa.streaming.budget import store_bytes
+from septa.streaming.events import Request
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Hands(Protocol):
+    """Who does the blocks; `septa.streaming.dask_cluster` has others."""
+
+    def segment(self, indices: list[BlockIndex]) -> Iterator[BlockIndex]:
+        """Segment blocks, in any order, telling each that is done."""
+        ...
+
+    def finish(self, blocks: Iterable[Finish]) -> Iterator[tuple[Finish, list[str]]]:
+        """Write blocks into the store, in any order, telling each with its digests."""
+        ...
+
+    def build(self, blocks: Iterable[Build]) -> Iterator[tuple[Build, str]]:
+        """Write blocks of one level of the pyramid, in any order, telling each with its digest."""
+        ...
+
+    def close(self) -> None:
+        """The run is done."""
+        ...
+
+
+MakeHands = Callable[[Request, Worker], Hands]
+"""Hands for a run, from what is asked and what the client has made of it."""
+
+
+class Local:
+    """This process. While the net is at one block, the next one is read, and what it has scored before is labelled."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+
+    def segment(self, indices: list[BlockIndex]) -> Iterator[BlockIndex]:
+        """As `Hands.segment`; blocks whose objects reach further than the margin come last, one at a time."""
+        worker, margin = self._worker, self._worker.plan.margin
+        again: list[tuple[BlockIndex, int]] = []
+
+        def score(given: tuple[BlockIndex, Window]) -> Scored:
+            return score_block(worker, given[0], margin, given[1])
+
+        def label(scored: Scored) -> tuple[BlockIndex, int | None]:
+            """The block, and the margin with which it is to be done again, if it is."""
+            try:
+                return scored.index, None if label_block(worker, scored) else 2 * margin
+            except MemoryError:  # there is more of it when no other block is in flight
+                return scored.index, margin
+
+        with (
+            closing(one_ahead((index, worker.window(index, margin)) for index in indices)) as windows,
+            closing(one_behind(label, map(score, windows))) as labelled,
+        ):
+            for index, wider in labelled:
+                if wider is None:
+                    yield index
+                else:
+                    again.append((index, wider))
+        for index, wider in again:
+            segment_block(worker, index, wider)
+            yield index
+
+    def finish(self, blocks: Iterable[Finish]) -> Iterator[tuple[Finish, list[str]]]:
+        """As `Hands.finish`."""
+        worker = self._worker
+        return self._spread(lambda block: finish_block(worker.folder, worker.plan, block), blocks)
+
+    def build(self, blocks: Iterable[Build]) -> Iterator[tuple[Build, str]]:
+        """As `Hands.build`."""
+        return self._spread(build_block, blocks)
+
+    def close(self) -> None:
+        """As `Hands.close`."""
+
+    def _spread(self, work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[tuple[Item, Result]]:
+        """Do items in as many threads as the net has, or fewer where the memory asks for that."""
+        threads, free = torch.get_num_threads(), self._worker.free
+        if free is not None:
+            threads = max(1, min(threads, free // store_bytes(self._worker.model, self._worker.plan.block)))
+        running: deque[tuple[Item, Future[Result]]] = deque()
+        with ThreadPoolExecutor(threads) as pool:
+            for item in items:
+                running.append((item, pool.submit(work, item)))
+                if len(running) > threads:
+                    done, future = running.popleft()
+                    yield done, future.result()
+            for done, future in running:
+                yield done, future.result()

@@ -1,0 +1,110 @@
+"""What must be known of the whole image before its first block: brightness, and where there is nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from septa.images.normalize import robust_range, sampling
+from septa.images.sources.open import Source, open_source
+from septa.images.store.ome_zarr import BlockIndex
+from septa.model import Model
+
+_BAND = 2048
+_THUMBNAIL = 1 << 22
+"""Most pixels of the thumbnail."""
+_CONTRAST = 0.05
+"""A block is empty where nothing differs from the background by more than this share of the thumbnail's range."""
+
+
+def constants_of(model: Model, source: Source) -> dict[str, Any]:
+    """The normalisation of each plane, equal to what `Normalization.resolve` gives for the whole plane in memory."""
+    if model.normalization.kind == "dataset":
+        return {"": model.normalization.to_json()}
+    planes = product(range(source.shape[0]), range(source.shape[2]))
+    return {f"{t},{z}": model.normalization.resolve_samples(_samples(model, source, t, z)).to_json() for t, z in planes}
+
+
+def _samples(model: Model, source: Source, t: int, z: int) -> list[NDArray[Any]]:
+    """The pixels of each channel on the grid of `sampling`, read band by band."""
+    height, width = source.shape[3:]
+    rows, columns = sampling((height, width))
+    bands: list[list[NDArray[Any]]] = [[] for _ in range(model.channels)]
+    for top, bottom in _bands(height, max(source.chunk[0], rows)):
+        for left, right in _bands(width, max(source.chunk[1], _BAND)):
+            first = -top % rows, -left % columns
+            if top + first[0] >= bottom or left + first[1] >= right:
+                continue
+            image_cyx = source.read((top, bottom), (left, right), t=t, z=z)
+            fitted_cyx = model.fit(image_cyx, source.path)[:, first[0] :: rows, first[1] :: columns]
+            for band, plane_yx in zip(bands, fitted_cyx):
+                band.append(np.array(plane_yx).ravel())
+    return [np.concatenate(band) for band in bands]
+
+
+def _bands(size: int, step: int) -> Iterator[tuple[int, int]]:
+    for begin in range(0, size, step):
+        yield begin, min(begin + step, size)
+
+
+def empty_blocks(source: Source, block: int) -> tuple[tuple[BlockIndex, ...], tuple[str, ...]]:
+    """Blocks in which a thumbnail shows nothing but background, and what is to be told about it.
+
+    Background is the most frequent grey value of each channel; a block is empty if no pixel of the thumbnail in it, or
+    beside it, differs from that by more than 5 % of the range from the 1 to the 99.8 percentile. The thumbnail is the
+    largest level of the pyramid of at most 4 million pixels; where there is none every nth row and column is read.
+
+    Parameters
+    ----------
+    source
+        The image.
+    block
+        Side of a block, pixels.
+    """
+    found: list[BlockIndex] = []
+    height, width = source.shape[3:]
+    for t, z in product(range(source.shape[0]), range(source.shape[2])):
+        thumbnail_cyx, scale_y, scale_x = _thumbnail(source, t, z)
+        busy_yx = np.zeros(thumbnail_cyx.shape[1:], bool)
+        for plane_yx in thumbnail_cyx:
+            low, high = robust_range(plane_yx, 1, 99.8)
+            if high > low:
+                busy_yx |= np.abs(plane_yx - _most_frequent(plane_yx, low, high)) > _CONTRAST * (high - low)
+        for row, column in product(range(-(-height // block)), range(-(-width // block))):
+            y, x = (
+                slice(max(0, int(number * block / scale) - 1), int(np.ceil((number + 1) * block / scale)) + 1)
+                for number, scale in ((row, scale_y), (column, scale_x))
+            )
+            if not busy_yx[y, x].any():
+                found.append((t, z, row, column))
+    of = -(-height // block) * -(-width // block) * source.shape[0] * source.shape[2]
+    return tuple(found), (f"{len(found)} of {of} blocks show nothing but background and are skipped",)
+
+
+def _most_frequent(plane_yx: NDArray[Any], low: float, high: float) -> float:
+    counts, edges = np.histogram(plane_yx, bins=256, range=(low, high))
+    most = int(counts.argmax())
+    return float(edges[most] + edges[most + 1]) / 2
+
+
+def _thumbnail(source: Source, t: int, z: int) -> tuple[NDArray[np.float64], float, float]:
+    """A small version ``CYX`` of a plane, and how many rows and columns of the image one of its pixels stands for."""
+    height, width = source.shape[3:]
+    for level, (rows, columns) in enumerate(source.levels):
+        if level > source.level and rows * columns <= _THUMBNAIL:
+            with open_source(source.path, level=level, channels=source.channels) as small:
+                whole = small.read((0, rows), (0, columns), t=t, z=z).astype(np.float64)
+            return whole, height / rows, width / columns
+    step = max(1, int(np.ceil(np.sqrt(height * width / _THUMBNAIL))))
+    strips = []
+    for top, bottom in _bands(height, max(step, _BAND // step * step)):
+        parts = [
+            source.read((top, bottom), (left, right), t=t, z=z)[:, ::step, ::step]
+            for left, right in _bands(width, max(step, _BAND // step * step))
+        ]
+        strips.append(np.concatenate(parts, axis=2))
+    return np.concatenate(strips, axis=1).astype(np.float64), step, step

@@ -1,0 +1,405 @@
+"""Each kind of damage is written to disk and must be told, by path, beside all the others."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+from scipy import ndimage
+
+from septa.data import check_page as checkup_module
+from septa.data.check import Checkup, Problem, check, check_html
+from septa.images.write import write_image, write_labels
+from septa.recipe import Data
+
+SHARED = Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
+
+
+def texture(seed: int, shape: tuple[int, int] = (64, 80)) -> np.ndarray:
+    noise = np.random.default_rng(seed).normal(size=shape)
+    smooth = ndimage.gaussian_filter(noise, 3)
+    return (128 + 30 * smooth / smooth.std()).clip(0, 255).astype(np.uint8)
+
+
+def blobs(seed: int, shape: tuple[int, int] = (64, 80)) -> np.ndarray:
+    return np.where(texture(seed, shape) > 150, 255, 0).astype(np.uint8)
+
+
+def save(path: Path, array: np.ndarray) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".tif":
+        tifffile.imwrite(path, array)
+    else:
+        Image.fromarray(array).save(path)
+    return path
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Ten sound pairs."""
+    for seed in range(10):
+        save(tmp_path / "images" / f"{seed}.png", texture(seed))
+        save(tmp_path / "labels" / f"{seed}.png", blobs(seed))
+    return tmp_path
+
+
+def problems(checkup: Checkup, path: Path | str, severity: str = "error") -> list[Problem]:
+    return [found for found in checkup.problems if found.path == str(path) and found.severity == severity]
+
+
+def the_problem(checkup: Checkup, path: Path | str, severity: str, pattern: str) -> Problem:
+    """The only problem of the whole check."""
+    assert len(checkup.problems) == 1, list(map(str, checkup.problems))
+    (found,) = problems(checkup, path, severity)
+    assert re.search(pattern, found.what), found.what
+    assert checkup.fatal == (severity == "error")
+    return found
+
+
+def test_sound_data_have_no_problems(data: Path) -> None:
+    calls: list[tuple[int, int]] = []
+    checkup = check(data, progress=lambda done, total: calls.append((done, total)))
+    assert checkup.problems == ()
+    assert not checkup.fatal
+    assert [facts.name for facts in checkup.facts] == [str(seed) for seed in range(10)]
+    assert checkup.fingerprint is not None
+    assert checkup.mapping is not None
+    assert checkup.mapping.values == (0, 255)
+    share = np.mean([blobs(seed) > 0 for seed in range(10)])
+    assert checkup.fingerprint.class_shares == pytest.approx((1 - share, share))
+    assert sorted(checkup.train + checkup.validation) == [str(seed) for seed in range(10)]
+    assert len(checkup.validation) == 2
+    assert checkup.mapping.describe() in checkup.notes
+    assert calls == [(done, 20) for done in range(1, 21)]
+
+
+def test_the_split_is_repeated_by_its_seed(data: Path) -> None:
+    assert check(data, seed=3).validation == check(data, seed=3).validation
+    assert len({check(data, seed=seed).validation for seed in range(6)}) > 1
+
+
+def test_everything_is_told_at_once(data: Path) -> None:
+    truncated = data / "images" / "0.png"
+    truncated.write_bytes(truncated.read_bytes()[:200])
+    empty = data / "labels" / "1.png"
+    empty.write_bytes(b"")
+    small = save(data / "labels" / "2.png", blobs(2)[:50])
+    turned = save(data / "labels" / "3.png", np.rot90(blobs(3)))
+    nan = np.array(texture(4), np.float32)
+    nan[3, 3] = np.nan
+    (data / "images" / "4.png").unlink()
+    nan_path = save(data / "images" / "4.tif", nan)
+    constant = save(data / "images" / "5.png", np.full((64, 80), 9, np.uint8))
+    color = save(data / "images" / "6.png", np.stack([texture(6)] * 3, axis=2))
+    copied = data / "images" / "7.png"
+    (data / "images" / "8.png").write_bytes(copied.read_bytes())
+    tiny = save(data / "images" / "9.png", texture(9, (20, 70)))
+    save(data / "labels" / "9.png", blobs(9, (20, 70)))
+    checkup = check(data)
+    assert checkup.fatal
+    told = {
+        (truncated, "error"): "",
+        (empty, "error"): "",
+        (small, "error"): r"50 x 80 pixels .* 64 x 80",
+        (turned, "error"): r"80 x 64 pixels .* 64 x 80",
+        (nan_path, "error"): "NaN",
+        (constant, "warning"): "same value",
+        (color, "warning"): "1 image .* channels 3 among 8 of channels 1",
+        (copied, "warning"): r"identical to 8, but the labels differ",
+        (tiny, "warning"): "20 x 70",
+    }
+    for (path, severity), pattern in told.items():
+        assert any(re.search(pattern, item.what) for item in problems(checkup, path, severity)), (path, pattern)
+    assert any("dtype float32" in item.what for item in problems(checkup, nan_path, "warning"))
+    assert len(checkup.problems) == len(told) + 1, list(map(str, checkup.problems))
+    assert all(item.what and item.remedy and not item.what.endswith(".") for item in checkup.problems)
+    severities = [item.severity for item in checkup.problems]
+    assert severities == sorted(severities)
+    assert "by 90 degrees" in problems(checkup, turned)[0].remedy
+
+
+def test_unpaired_files_are_all_named(data: Path) -> None:
+    gone = [data / "labels" / "3.png", data / "labels" / "7.png"]
+    for path in gone:
+        path.unlink()
+    extra = save(data / "labels" / "lonely.png", blobs(0))
+    constant = save(data / "images" / "5.png", np.full((64, 80), 9, np.uint8))
+    checkup = check(data)
+    assert checkup.fatal
+    for path in (data / "images" / "3.png", data / "images" / "7.png", extra):
+        assert len(problems(checkup, path)) == 1
+    assert "without labels" in problems(checkup, data / "images" / "3.png")[0].what
+    assert "without image" in problems(checkup, extra)[0].what
+    assert "same value" in problems(checkup, constant, "warning")[0].what
+    assert [item.name for item in checkup.facts] == [str(seed) for seed in range(10) if seed not in (3, 7)]
+
+
+def test_a_missing_folder_is_one_problem(tmp_path: Path) -> None:
+    checkup = check(tmp_path / "nowhere")
+    the_problem(checkup, tmp_path / "nowhere", "error", "")
+    assert checkup.pairing is None
+    assert "nowhere" in check_html(checkup)
+
+
+def test_jpeg_labels_are_refused(data: Path) -> None:
+    path = data / "labels" / "4.png"
+    Image.fromarray(blobs(4)).save(path, "JPEG")
+    the_problem(check(data), path, "error", "(?i)jpeg")
+
+
+def test_turned_labels_are_refused(data: Path) -> None:
+    path = data / "labels" / "4.png"
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.fromarray(blobs(4)).save(path, exif=exif)
+    assert any(re.search("(?i)exif|orient|turn", item.what) for item in problems(check(data), path))
+
+
+def test_interpolated_labels_are_refused(data: Path) -> None:
+    path = data / "labels" / "4.png"
+    smooth = ndimage.gaussian_filter(blobs(4).astype(float), 1).astype(np.uint8)
+    save(path, smooth)
+    checkup = check(data)
+    assert checkup.fatal
+    assert problems(checkup, path)
+    assert len(checkup.facts) == 10
+
+
+def test_stray_values_are_told(data: Path) -> None:
+    labels = blobs(4)
+    labels[10:13, 10:13] = 77
+    path = save(data / "labels" / "4.png", labels)
+    checkup = check(data, settings=Data(values=(0, 255)))
+    assert any("77" in item.what for item in problems(checkup, path))
+
+
+def test_ignored_pixels_do_not_count(data: Path) -> None:
+    save(data / "labels" / "4.png", np.full((64, 80), 7, np.uint8))
+    checkup = check(data, settings=Data(values=(0, 255), ignore_label=7))
+    the_problem(checkup, data / "images" / "4.png", "warning", "every pixel is ignored")
+    assert checkup.fingerprint is not None
+    share = np.mean([blobs(seed) > 0 for seed in range(10) if seed != 4])
+    assert checkup.fingerprint.class_shares[1] == pytest.approx(share)
+
+
+def test_absent_and_rare_classes(data: Path) -> None:
+    for seed in range(10):
+        labels = (blobs(seed) > 0).astype(np.uint8)
+        labels[:4, :4] = 2 if seed == 0 else 0
+        save(data / "labels" / f"{seed}.png", labels)
+    settings = Data(encoding="index", values=(0, 1, 2, 3), class_names=("ground", "cell", "speck", "none"))
+    checkup = check(data, settings=settings)
+    assert not checkup.fatal
+    rare, absent = problems(checkup, data, "warning")
+    assert rare.what == "the class 'speck' covers only 0.031 % of the labelled pixels"
+    assert absent.what == "the class 'none' is in no label image"
+
+
+def test_a_class_on_one_side_of_the_split_only(data: Path) -> None:
+    for seed in range(10):
+        labels = (blobs(seed) > 0).astype(np.uint8)
+        labels[:20, :20] = 2 if seed == 0 else 0
+        save(data / "labels" / f"{seed}.png", labels)
+    checkup = check(data)
+    missing = "training" if "0" in checkup.validation else "validation"
+    the_problem(checkup, data, "warning", f"the class 'class 2' is in no {missing} image")
+
+
+def test_labels_without_objects_are_an_error(data: Path) -> None:
+    for seed in range(10):
+        save(data / "labels" / f"{seed}.png", np.zeros((64, 80), np.uint8))
+    checkup = check(data, settings=Data(values=(0, 255)))
+    the_problem(checkup, data, "error", "only the class 'background'")
+
+
+def test_identical_pairs_are_a_warning_and_stay_together(data: Path) -> None:
+    for folder in ("images", "labels"):
+        (data / folder / "8.png").write_bytes((data / folder / "7.png").read_bytes())
+    parted = set()
+    for seed in range(8):
+        checkup = check(data, seed=seed)
+        assert ("7" in checkup.train) == ("8" in checkup.train)
+        what = the_problem(checkup, data / "images" / "7.png", "warning", "identical to 8, labels too").what
+        parted.add("septa keeps them on one side" in what)
+    assert parted == {True, False}
+
+
+def test_near_duplicates_are_a_warning_and_stay_together(data: Path) -> None:
+    save(data / "images" / "8.png", (texture(7)[::-1] * 0.8 + 10).astype(np.uint8))
+    checkup = check(data)
+    the_problem(checkup, data / "images" / "7.png", "warning", r"nearly the same image as 8 \(")
+    assert ("7" in checkup.train) == ("8" in checkup.train)
+
+
+def test_copies_only_can_still_be_split_with_a_warning(tmp_path: Path) -> None:
+    for name in "ab":
+        save(tmp_path / "images" / f"{name}.png", texture(0))
+        save(tmp_path / "labels" / f"{name}.png", blobs(0))
+    checkup = check(tmp_path)
+    assert not checkup.fatal
+    assert len(checkup.train) == len(checkup.validation) == 1
+    assert "copies lie in training and validation" in problems(checkup, tmp_path, "warning")[0].what
+
+
+def test_one_image_cannot_be_split(tmp_path: Path) -> None:
+    save(tmp_path / "images" / "a.png", texture(0))
+    save(tmp_path / "labels" / "a.png", blobs(0))
+    checkup = check(tmp_path)
+    assert checkup.fatal
+    assert checkup.train == checkup.validation == ()
+    assert len(checkup.problems) == 1
+
+
+def test_channels_that_do_not_fit_are_an_error(data: Path) -> None:
+    path = save(data / "images" / "4.png", np.stack([texture(seed) for seed in (4, 5, 6)], axis=2))
+    assert not check(data).fatal
+    checkup = check(data, settings=Data(channels=1))
+    assert [item.what for item in problems(checkup, path)] == ["the image has 3 channels and the net gets 1"]
+    assert checkup.fingerprint is not None
+    assert checkup.fingerprint.images == 9
+
+
+def test_pages_of_a_stack_are_named(tmp_path: Path) -> None:
+    stack = np.stack([texture(seed) for seed in range(12)])
+    stack[5] = 3
+    save(tmp_path / "train-volume.tif", stack)
+    save(tmp_path / "train-labels.tif", np.stack([blobs(seed) for seed in range(12)]))
+    path = f"{tmp_path / 'train-volume.tif'} page 5"
+    the_problem(check(tmp_path), path, "warning", "same value")
+
+
+def test_overlapping_classes(data: Path) -> None:
+    for seed in range(10):
+        (data / "labels" / f"{seed}.png").unlink()
+        planes = np.stack([blobs(seed), blobs(seed + 100)])
+        tifffile.imwrite(data / "labels" / f"{seed}.tif", planes, metadata={"axes": "CYX"})
+    checkup = check(data)
+    assert checkup.problems == ()
+    assert checkup.fingerprint is not None
+    expected = [np.mean([blobs(seed + offset) > 0 for seed in range(10)]) for offset in (0, 100)]
+    assert checkup.fingerprint.class_shares == pytest.approx(expected)
+    assert "plane 2" in check_html(checkup)
+
+
+class _Tags(HTMLParser):
+    """Checks that all elements close, and collects pictures and text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.pictures: list[str] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "img":
+            self.pictures.append(dict(attrs)["src"] or "")
+        elif tag != "meta":
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def parse(page: str) -> _Tags:
+    tags = _Tags()
+    tags.feed(page)
+    assert tags.open == []
+    return tags
+
+
+def test_the_page_shows_problems_first_and_needs_nothing_else(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkup_module, "_THUMBNAILS", 3)
+    save(data / "images" / "6.png", np.full((64, 80), 9, np.uint8))
+    broken = data / "images" / "8.png"
+    broken.write_bytes(broken.read_bytes()[:100])
+    page = check_html(check(data))
+    tags = parse(page)
+    assert len(tags.pictures) == 2
+    assert all(source.startswith("data:image/png;base64,") for source in tags.pictures)
+    assert not re.search(r"https?://|<script|<link", page)
+    assert "prefers-color-scheme:dark" in page
+    captions = re.findall(r"<figcaption><b>(.*?)</b>", page)
+    assert captions == ["8", "6", "0"]
+    assert str(broken) in tags.text
+    assert "7 more pairs not shown" in tags.text
+    assert "1 error, 1 warning" in tags.text
+
+
+def test_the_page_escapes_names(tmp_path: Path) -> None:
+    root = tmp_path / "<b>&'\""
+    for name in ("<i>1", "<i>2", "<i>3"):
+        save(root / "images" / f"{name}.png", texture(len(name) + ord(name[-1])))
+        save(root / "labels" / f"{name}.png", blobs(ord(name[-1])))
+    settings = Data(class_names=("<u>ground", "cell"))
+    page = check_html(check(root, settings=settings))
+    tags = parse(page)
+    assert not re.search("<[iu]>", page)
+    assert str(root) in tags.text
+    assert {"<i>1", "<i>2", "<i>3"} <= set(re.findall(r"<i>\d", tags.text))
+    assert "<u>ground" in tags.text
+
+
+@pytest.mark.parametrize("folder", ["isbi2012", "glas"])
+def test_real_data_can_be_trained_on(folder: str) -> None:
+    if not (SHARED / folder).is_dir():
+        pytest.skip("the shared data set is not here")
+    checkup = check(SHARED / folder)
+    assert not checkup.fatal, list(map(str, checkup.problems))
+    assert checkup.fingerprint is not None
+    assert checkup.fingerprint.images == {"isbi2012": 24, "glas": 85}[folder]
+    assert not any("same image" in item.what or "identical" in item.what for item in checkup.problems)
+
+
+def test_one_mask_file_for_each_object_means_instances(tmp_path: Path) -> None:
+    for index in range(4):
+        rng = np.random.default_rng(index)
+        folder = tmp_path / f"image{index}"
+        write_image(folder / "images" / "a.png", rng.integers(0, 255, (1, 64, 64)).astype(np.uint8))
+        for number in range(2):
+            mask_yx = np.zeros((64, 64), np.uint8)
+            mask_yx[5 + 30 * number : 20 + 30 * number, 10:30] = 255
+            write_labels(folder / "masks" / f"{number}.png", mask_yx)
+    checkup = check(tmp_path)
+    assert checkup.mapping is not None
+    assert checkup.mapping.kind == "instances"
+    assert "task: instances, the labels number 2 objects an image" in checkup.notes
+
+
+def numbered(tmp_path: Path, ignore: int) -> list[int]:
+    """Images whose labels number squares, one without any, with an ignored corner each; returns how many."""
+    counts = [3, 4, 0, 6, 5, 9]
+    for index, count in enumerate(counts):
+        ids_yx = np.zeros((64, 80), np.uint16)
+        for number in range(count):
+            top, left = 20 * (number // 4), 20 * (number % 4)
+            ids_yx[top : top + 15, left : left + 15] = 1 + number
+        ids_yx[-4:, -4:] = ignore
+        save(tmp_path / "images" / f"{index}.png", texture(index))
+        save(tmp_path / "labels" / f"{index}.tif", ids_yx)
+    return counts
+
+
+def test_numbered_objects_make_the_task(tmp_path: Path) -> None:
+    counts = numbered(tmp_path, 500)
+    checkup = check(tmp_path, settings=Data(ignore_label=500))
+    assert [item.objects for item in checkup.facts] == counts
+    told = [note for note in checkup.notes if note.startswith("task: ")]
+    assert told == ["task: instances, the labels number 0 to 9 objects an image"]
+    assert told[0] in check_html(checkup)
+    for task in ("semantic", "instances"):
+        given = check(tmp_path, settings=Data(ignore_label=500), task=task)
+        assert not any(note.startswith("task: ") for note in given.notes)
+
+
+def test_classes_number_no_objects(data: Path) -> None:
+    checkup = check(data)
+    assert {item.objects for item in checkup.facts} == {None}
+    assert not any(note.startswith("task: ") for note in checkup.notes)

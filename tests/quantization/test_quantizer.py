@@ -1,0 +1,145 @@
+"""Nets in 8-bit integers: near the float net, the same whatever the tiles, and kept in bytes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from septa.errors import InputError, ModelError
+from septa.images.normalize import Normalization
+from septa.images.window import mirrored_window
+from septa.inference.engines import make_engine, torch_engine
+from septa.inference.int8 import Int8
+from septa.inference.predict import predict_tiles
+from septa.inference.tiling import least_for, plan_for
+from septa.nets import UNet
+from septa.quantization import quantizer as int8
+from septa.quantization.quantizer import Quantizer
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def net_of(**settings: Any) -> UNet:
+    torch.manual_seed(0)
+    net = UNet(2, 3, **{"depth": 2, "width": 8, **settings}).eval()
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            assert module.running_mean is not None
+            assert module.running_var is not None
+            torch.nn.init.uniform_(module.running_mean, -0.5, 0.5)
+            torch.nn.init.uniform_(module.running_var, 0.5, 2.0)
+    return net
+
+
+def noise(*shape: int, seed: int = 0) -> NDArray[np.float32]:
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def made() -> tuple[UNet, Quantizer, Int8]:
+    for package in ("openvino", "onnx", "nncf"):
+        pytest.importorskip(package, reason=f"{package} is not installed")
+    net = net_of()
+    quantizer = Quantizer(net, [noise(2, 64, 64, seed=seed) for seed in range(6)])
+    return net, quantizer, quantizer.make(quantizer.layers[:1])
+
+
+Made = tuple[UNet, Quantizer, Int8]
+
+
+@pytest.mark.parametrize("size", [(64, 64), (37, 121), (128, 65)])
+def test_logits_are_near_the_nets_but_rounded(made: Made, size: tuple[int, int]) -> None:
+    net, _, quantized = made
+    image = noise(2, *size, seed=9)
+    expected, logits = torch_engine(net)(image), quantized.engine(net)(image)
+    assert logits.shape == expected.shape
+    assert logits.dtype == np.float32
+    error = float(np.sqrt(np.square(logits - expected).mean())) / float(expected.std())
+    assert 1e-4 < error < 0.05  # integers, and of the same net
+
+
+def test_integers_that_openvino_does_not_read_are_told(made: Made) -> None:
+    net, _, quantized = made
+    broken = replace(quantized, graph=quantized.graph[:-200])
+    with pytest.raises(ModelError, match=r"does not read its integers .*run 'septa quantize' again"):
+        broken.engine(net)(noise(2, 32, 32))
+
+
+def test_weights_are_kept_in_eight_bits(made: Made) -> None:
+    net, quantizer, quantized = made
+    parameters = sum(parameter.numel() for parameter in net.parameters())
+    assert len(quantized.weights) < 1.7 * parameters  # four times as much in float32
+    assert (
+        quantized.layers
+        == len(quantizer.layers)
+        == sum(isinstance(module, torch.nn.Conv2d | torch.nn.ConvTranspose2d) for module in net.modules())
+    )
+    assert len(quantizer.make(quantizer.layers).weights) > 3 * parameters  # all of them float
+
+
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(height=st.integers(20, 260), width=st.integers(20, 260), extra=st.integers(0, 20))
+def test_tiles_are_the_whole_images(made: Made, height: int, width: int, extra: int) -> None:
+    net, _, quantized = made
+    engine, image = quantized.engine(net), noise(2, height, width, seed=height)
+    tile = least_for(net) + extra * net.multiple
+    found = np.empty((3, height, width), np.float32)
+
+    def keep(core: tuple[slice, slice], logits_kyx: NDArray[np.float32]) -> None:
+        found[(slice(None), *core)] = logits_kyx
+
+    unit = Normalization("dataset", (0.0, 0.0), (1.0, 1.0))
+    predict_tiles(engine, partial(mirrored_window, image), unit, plan_for(net, height, width, tile), keep)
+    np.testing.assert_array_equal(found, engine(image))
+
+
+def test_the_layer_that_harms_most_is_found(made: Made) -> None:
+    """One whose channels differ by orders of magnitude, all of which share the scale of its output."""
+    net = net_of(norm="none")
+    with torch.no_grad():
+        [module for module in net.modules() if isinstance(module, torch.nn.Conv2d)][3].weight[0] *= 300
+    quantizer = Quantizer(net, [noise(2, 64, 64, seed=seed) for seed in range(4)])
+    ranked = quantizer.ranked(quantizer.layers[:1])
+    assert sorted([*ranked, quantizer.layers[0]]) == sorted(quantizer.layers)
+    worst, best = (quantizer.make([quantizer.layers[0], name]) for name in (ranked[0], ranked[-1]))
+    image = noise(2, 64, 64, seed=20)
+    expected = torch_engine(net)(image)
+    errors = [float(np.square(one.engine(net)(image) - expected).mean()) for one in (worst, best)]
+    assert errors[0] < 0.8 * errors[1]
+
+
+def test_bytes_and_facts_come_back(made: Made) -> None:
+    net, quantizer, quantized = made
+    tensors = {"a weight": torch.zeros(1), **quantized.tensors()}
+    again = Int8.taken(quantized.to_json(), tensors)
+    assert again == quantized
+    assert list(tensors) == ["a weight"]
+    assert again.floats == quantizer.layers[:1]
+    image = noise(2, 48, 48)
+    np.testing.assert_array_equal(again.engine(net)(image), quantized.engine(net)(image))
+
+
+def test_an_engine_by_name_is_of_integers_or_floats(made: Made) -> None:
+    net, _, quantized = made
+    image = noise(2, 48, 48)
+    told: list[str] = []
+    integers, floats = quantized.engine(net)(image), torch_engine(net)(image)
+    for name, expected in {"openvino": integers, "auto": integers, "torch": floats}.items():
+        found = make_engine(net, "cpu", name, int8=quantized, tell=told.append)(image)
+        np.testing.assert_array_equal(found, expected)
+    assert told == ["engine: openvino, which executes this model in 8-bit integers"]
+
+
+@pytest.mark.parametrize("package", ["openvino", "onnx", "nncf"])
+def test_a_package_that_is_missing_is_named(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(int8, "find_spec", lambda name: None if name == package else object())
+    with pytest.raises(InputError, match=rf"quantize: {package} is not installed\. pip install 'septa\[openvino\]'"):
+        Quantizer(net_of(), [noise(2, 64, 64)])

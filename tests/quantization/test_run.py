@@ -1,0 +1,218 @@
+"""A model in 8-bit integers: made, compared, refused, and used as any other model."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from septa.cli import use
+from septa.data.fingerprint import digest_array
+from septa.data.folder import find_pairs, read_pair_image
+from septa.errors import InputError
+from septa.images.read import read_labels
+from septa.inference.int8 import Int8
+from septa.model import Model
+from septa.quantization.run import Quantized, quantize
+from septa.quantization.run import run as room
+from septa.synthetic.dataset import write_dataset
+
+NEEDS = ("openvino", "onnx", "nncf")
+
+
+@pytest.fixture(scope="module")
+def model(cells: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "m.septa"
+    settings = ["net.width=4", "net.depth=2", "training.steps=40", "training.batch=4", "training.validations=2"]
+    settings += ["sampling.patch=[64, 64]", "training.amp=off"]
+    septa("train", cells, "-o", path, "--task", "semantic", *(part for one in settings for part in ("--set", one)))
+    return path
+
+
+def septa(*arguments: object, code: int = 0) -> str:
+    command = [sys.executable, "-m", "septa", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == code, (done.stdout, done.stderr)
+    assert "Traceback" not in done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_from_the_command_line(model: Path, cells: Path, tmp_path: Path) -> None:
+    for package in NEEDS:
+        pytest.importorskip(package, reason=f"{package} is not installed")
+    small = tmp_path / "small.septa"
+    told = septa("quantize", model, "--data", cells, "-o", small, "--most-drop", 1, "--minutes", 0.05)
+    assert "13 layers; each version is tuned for at most 0.05 minutes" in told
+    assert "2 of 13 layers in float32" in told
+    assert f"model: {small}" in told
+    floating, integer = Model.load(model), Model.load(small)
+    assert integer.weights_sha256 == floating.weights_sha256
+    assert integer.int8 is not None
+    facts = json.loads(septa("info", small))
+    assert facts["int8"] == {"floats": list(integer.int8.floats), "layers": 13, "tuned": integer.int8.tuned}
+    assert set(facts["provenance"]["int8"]["scores"]["dice"]) == {"float", "int8"}
+
+    image = sorted((cells / "images").iterdir())[0]
+    labels: dict[str, np.ndarray[Any, Any]] = {}
+    for name, given in {"own": (), "torch": ("--engine", "torch"), "auto": ("--engine", "auto")}.items():
+        septa("predict", small, image, "-o", tmp_path / name, *given)
+        (file,) = (path for path in (tmp_path / name).iterdir() if path.is_file())
+        labels[name] = read_labels(file).array
+    np.testing.assert_array_equal(labels["own"], labels["auto"])
+    np.testing.assert_array_equal(labels["torch"], floating.as_written(floating.segment(image)))
+    logits = [one.logits(image, device="cpu") for one in (floating, integer)]
+    assert 0 < np.abs(logits[0] - logits[1]).max() < 0.2 * np.abs(logits[0]).max()
+    np.testing.assert_array_equal(labels["own"], integer.as_written(integer.task.decode(logits[1])))
+
+    told = septa("evaluate", small, cells)
+    dice = facts["provenance"]["int8"]["scores"]["dice"]["int8"]
+    assert f"{dice:.4f}" in told
+    untuned = tmp_path / "as-made.septa"
+    assert "tuned" not in septa("quantize", model, "--data", cells, "-o", untuned, "--most-drop", 1, "--minutes", 0)
+    assert Model.load(untuned).int8.tuned is False
+    assert "itself" in septa("quantize", small, "--data", cells, "-o", small, code=2)
+
+
+def evaluation(score: float) -> Any:
+    names = ("dice", "iou", "precision", "recall")
+    return SimpleNamespace(summary=dict.fromkeys(names, score), objects={}, images=[1, 2])
+
+
+class Fake:
+    """Made to lose 0.02, of which the layers that rank first bring back what is said."""
+
+    layers = tuple(f"layer {number}" for number in range(12))
+    lossy = 3
+
+    def __init__(self, net: Any, images: Any) -> None:
+        pass
+
+    def make(self, floats: Any) -> Int8:
+        return Int8(b"x", b"w", tuple(floats), len(self.layers))
+
+    def tuned(self, distillation: Any, minutes: float, floats: Any, progress: Any) -> Int8:
+        assert distillation.__name__ == "distillation"
+        progress(1, 2)
+        return Int8(b"x", f"tuned for {minutes:g} minutes".encode(), tuple(floats), len(self.layers), tuned=True)
+
+    def ranked(self, floats: Any) -> list[str]:
+        assert floats == ("layer 0", "layer 11")
+        return [name for name in reversed(self.layers) if name not in floats]
+
+    @classmethod
+    def score(cls, model: Model, *args: Any, **kwargs: Any) -> Any:
+        if model.int8 is None:
+            return evaluation(0.9)
+        assert model.int8.floats[0] == "layer 0"
+        assert model.int8.floats[1] == "layer 11"
+        left = max(0, cls.lossy + 2 - len(model.int8.floats))
+        return evaluation(0.9 - 0.02 * left / cls.lossy)
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> type[Fake]:
+    monkeypatch.setattr(room, "Quantizer", Fake)
+    monkeypatch.setattr(room, "evaluate", Fake.score)
+    monkeypatch.setattr(Fake, "lossy", 3)
+    return Fake
+
+
+def test_layers_stay_floats_until_the_score_is_saved(fake: type[Fake], model: Path, cells: Path) -> None:
+    told: list[str] = []
+    made = quantize(model, cells, tell=told.append)
+    assert made.model.int8 is not None
+    assert made.model.int8.floats == ("layer 0", "layer 11", "layer 10", "layer 9", "layer 8")
+    assert made.drop == pytest.approx(0)
+    assert told[1:] == [
+        "2 of 12 layers in float32, tuned: Dice = F1 -0.0200",
+        "2 of 12 layers in float32: Dice = F1 -0.0200",
+        "too much is lost; looking for the layers that lose it",
+        "3 of 12 layers in float32, tuned: Dice = F1 -0.0133",
+        "5 of 12 layers in float32, tuned: Dice = F1 +0.0000",
+    ]
+    assert made.model.int8.weights == b"tuned for 3 minutes"
+    made = quantize(model, cells, most_drop=0.021, minutes=0, tell=told.append)
+    assert made.model.int8 == Int8(b"x", b"w", ("layer 0", "layer 11"), 12)
+
+
+def test_untuned_integers_are_taken_where_tuned_ones_score_less(
+    fake: type[Fake], model: Path, cells: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def score(one: Model, *args: Any, **kwargs: Any) -> Any:
+        return evaluation(0.8 if one.int8 is not None and one.int8.tuned else 0.9)
+
+    monkeypatch.setattr(room, "evaluate", score)
+    made = quantize(model, cells)
+    assert made.model.int8 == Int8(b"x", b"w", ("layer 0", "layer 11"), 12)
+
+
+def test_what_is_lost_for_good_is_refused_with_the_table(
+    fake: type[Fake], model: Path, cells: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setattr(fake, "lossy", 100)
+    output = tmp_path / "q.septa"
+    with pytest.raises(InputError) as caught:
+        use.quantize(model, cells, output)
+    assert caught.value.exit_code == 2
+    assert str(caught.value) == (
+        f"{output}: not written: the score drops by 0.0186, more than 0.005. "
+        "give --most-drop 0.019 to have it all the same."
+    )
+    assert not output.exists()
+    printed = capsys.readouterr().out
+    assert "Dice = F1" in printed
+    assert "-0.0186" in printed
+    use.quantize(model, cells, output, most_drop=0.019)
+    tuned = b"tuned for 3 minutes"
+    assert Model.load(output).int8 == Int8(b"x", tuned, ("layer 0", *reversed(fake.layers[4:])), 12, True)
+
+
+def test_ranges_come_from_training_images_alone(model: Path, cells: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+
+    class Seeing(Fake):
+        def __init__(self, net: Any, images: Any) -> None:
+            seen.extend(images)
+
+    monkeypatch.setattr(room, "Quantizer", Seeing)
+    monkeypatch.setattr(room, "evaluate", Fake.score)
+    quantize(model, cells, most_drop=1)
+    loaded = Model.load(model)
+    trained = {digest for _, digest in loaded.provenance["train"]}
+    kept = [
+        loaded.normalization.resolve(image).apply(image)
+        for pair in find_pairs(cells).pairs
+        for image in [read_pair_image(pair)]
+        if digest_array(image) in trained
+    ]
+    assert 0 < len(kept) < 6
+    assert len(seen) >= 90
+    corners = {patch[:, :64, :64].tobytes() for patch in seen}
+    assert corners == {image.tobytes() for image in kept}  # as large as a patch, so each is seen from its corner
+
+
+def test_data_without_a_training_image_are_refused(model: Path, tmp_path: Path) -> None:
+    write_dataset(tmp_path / "other", "cells", 2, (64, 64), 7)
+    with pytest.raises(InputError, match="holds none of the images that the model was trained on"):
+        quantize(model, tmp_path / "other")
+
+
+def test_a_table_shows_what_changed() -> None:
+    made = Quantized(SimpleNamespace(), "dice", evaluation(0.9), evaluation(0.88))  # type: ignore[arg-type]
+    assert made.drop == pytest.approx(0.02)
+    cells = [list(column.cells) for column in made.table().columns]
+    assert cells[0][0] == "Dice = F1"
+    assert [column[0] for column in cells[1:]] == ["0.9000", "0.8800", "-0.0200"]
+
+
+def test_a_pruned_net_has_no_integers(model: Path) -> None:
+    loaded = replace(Model.load(model), int8=Int8(b"x", b"w", (), 1))
+    assert loaded.own_engine("cpu") == "openvino"
+    assert replace(loaded, int8=None).own_engine("cpu") == "torch"

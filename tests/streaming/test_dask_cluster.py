@@ -1,0 +1,449 @@
+"""The same bytes from many processes, whichever of them are killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import distributed
+import pytest
+import torch
+
+from septa.errors import InputError, ResourceError, SeptaError
+from septa.images.store.ome_zarr import ome_zarr as store
+from septa.streaming import Finished, Input, Request, Started, Step, stream
+from septa.streaming import dask_cluster as cluster
+from septa.streaming import dask_worker as _workers
+from septa.streaming.block_file import is_done
+from septa.streaming.dask_cluster import Cluster, Hands, Tls, local_cluster, remote_cluster
+from septa.streaming.plan import Plan
+from septa.streaming.run import work_folder
+
+Septa = Callable[..., tuple[int, str, str]]
+SIDE = 320
+BLOCKS = 25
+
+
+@pytest.fixture(scope="module")
+def workers() -> Iterator[Cluster]:
+    with local_cluster(2) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def data(kit: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model and an image of 25 blocks."""
+    folder = tmp_path_factory.mktemp("data")
+    kit.make("seam").save(folder / "model.septa")
+    kit.write_image(folder / "image.zarr", kit.texture((1, SIDE, SIDE)), "CYX")
+    return folder
+
+
+def request_of(data: Path, output: Path, **more: Any) -> Request:
+    return Request(data / "model.septa", Input(str(data / "image.zarr")), output, **more)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+@pytest.fixture
+def expected(data: Path, tmp_path: Path) -> dict[str, bytes]:
+    """The store that this process makes by itself."""
+    list(stream(request_of(data, tmp_path / "local.zarr", name="cells")))
+    return files(tmp_path / "local.zarr")
+
+
+def processes(workers: Cluster) -> set[int]:
+    return set(workers.client.run(os.getpid).values())
+
+
+def test_two_processes_write_the_same_bytes(
+    workers: Cluster, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Never more than two blocks a worker are in flight, and the model is sent once for all runs."""
+    sent: list[Any] = []
+    most, submit = 0, workers.client.submit
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        nonlocal most
+        sent.append(submit(*arguments, **options))
+        most = max(most, sum(future.status == "pending" for future in sent))
+        return sent[-1]
+
+    def models() -> list[tuple[str, str, int]]:
+        from septa.streaming import dask_worker as _workers
+
+        return [(name, type(model).__name__, id(model)) for name, model in _workers._models.items()]
+
+    monkeypatch.setattr(workers.client, "submit", counted)
+    asked = partial(request_of, data, probabilities=True, name="cells")
+    list(stream(asked(tmp_path / "one.zarr")))
+    monkeypatch.chdir(tmp_path)
+    events = list(stream(asked(Path("two.zarr")), workers.hands))
+    assert files(tmp_path / "one.zarr") == files(tmp_path / "two.zarr")
+    assert not work_folder(tmp_path / "two.zarr").exists()
+    assert [type(events[0]), type(events[-1])] == [Started, Finished]
+    assert len(sent) == 2 * BLOCKS + 2 * (9 + 4 + 1 + 1)  # to segment, to finish, and the levels of two images
+    assert 2 < most <= 4
+    before = workers.client.run(models)
+    assert all([kind for _, kind, _ in found] == ["Model"] for found in before.values())
+    list(stream(asked(tmp_path / "three.zarr"), workers.hands))
+    assert files(tmp_path / "three.zarr") == files(tmp_path / "one.zarr")
+    assert workers.client.run(models) == before
+
+
+def test_each_worker_is_killed_once(workers: Cluster, data: Path, tmp_path: Path, expected: dict[str, bytes]) -> None:
+    victims, killed = sorted(processes(workers)), []
+    steps = 0
+    for event in stream(request_of(data, tmp_path / "store.zarr", name="cells"), workers.hands):
+        steps += isinstance(event, Step) and event.stage == "segmenting"
+        if len(killed) < len(victims) and steps == 3 + 6 * len(killed):
+            killed.append(victims[len(killed)])
+            os.kill(killed[-1], signal.SIGKILL)
+    assert steps == BLOCKS
+    assert files(tmp_path / "store.zarr") == expected
+    assert len(killed) == 2
+    workers.client.wait_for_workers(2, timeout=60)
+    assert not processes(workers) & set(killed)
+
+
+CLIENT = """
+from septa import cli
+from septa.streaming import budget, plan
+budget.BLOCKS, budget.CHUNK, plan.CHUNK = (64,), 32, 32
+cli.main()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_client_that_dies_goes_on(
+    workers: Cluster, data: Path, tmp_path: Path, expected: dict[str, bytes], number: signal.Signals
+) -> None:
+    """The signal goes to the whole process group, as that of a terminal does."""
+    output = tmp_path / "store.zarr"
+    command = ["predict", data / "model.septa", data / "image.zarr", "-o", output, "--workers", "2", "--name", "cells"]
+    client = subprocess.Popen(
+        [sys.executable, "-c", CLIENT, *map(str, command)],
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    folder = work_folder(output)
+    try:
+        while len(list(folder.glob("blocks/*/*.block"))) < 3:
+            assert client.poll() is None
+            time.sleep(0.02)
+    finally:
+        os.killpg(client.pid, number)
+        _, told = client.communicate()
+    if number == signal.SIGINT:
+        assert client.returncode == 130
+        assert told.count("\n") == 1
+        assert "was interrupted; what is done is kept" in told
+    assert not output.exists() or not store.is_complete(output)
+    plan = Plan.from_json(json.loads((folder / "plan.json").read_text()))
+    done = sum(is_done(folder, plan, index) for index in plan.blocks())
+    assert 3 <= done < BLOCKS
+    events = list(stream(request_of(data, output, name="cells"), workers.hands))
+    assert isinstance(events[0], Started)
+    assert events[0].done == done
+    assert sum(isinstance(event, Step) and event.stage == "segmenting" for event in events) == BLOCKS - done
+    assert files(output) == expected
+
+
+# Faults ---------------------------------------------------------------------------------------------------------------
+
+
+def copied(data: Path, tmp_path: Path) -> Path:
+    shutil.copytree(data, tmp_path / "data")
+    return tmp_path / "data"
+
+
+def test_an_image_that_a_worker_does_not_see(workers: Cluster, data: Path, tmp_path: Path) -> None:
+    data = copied(data, tmp_path)
+
+    def hands(*arguments: Any) -> Hands:
+        (data / "image.zarr").rename(data / "elsewhere.zarr")  # this process has it open
+        return workers.hands(*arguments)
+
+    with pytest.raises(InputError, match=r"^worker tcp://127.0.0.1:\d+: .*image.zarr: ") as caught:
+        list(stream(request_of(data, tmp_path / "store.zarr"), hands))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_plan_that_a_worker_does_not_see(workers: Cluster, data: Path, tmp_path: Path) -> None:
+    def hands(*arguments: Any) -> Hands:
+        (work_folder(tmp_path / "store.zarr") / "plan.json").unlink()
+        return workers.hands(*arguments)
+
+    with pytest.raises(InputError, match=r"^worker tcp://.*plan.json: cannot be read.* storage that every worker sees"):
+        list(stream(request_of(data, tmp_path / "store.zarr"), hands))
+
+
+def test_too_little_memory_on_a_worker(workers: Cluster, data: Path, tmp_path: Path) -> None:
+    def hands(request: Request, worker: Any) -> Hands:
+        return workers.hands(request_of(data, request.output, memory=2**20), worker)
+
+    with pytest.raises(ResourceError, match=r"^worker tcp://.*--memory.* give at least \d+MB"):
+        list(stream(request_of(data, tmp_path / "store.zarr"), hands))
+
+
+def test_a_block_that_fails_for_good_is_named(workers: Cluster, data: Path, tmp_path: Path) -> None:
+    data = copied(data, tmp_path)
+
+    def hands(*arguments: Any) -> Hands:
+        found = workers.hands(*arguments)
+        chunk = data / "image.zarr" / "0" / "c" / "0" / "5" / "6"  # rows 250.., columns 300..
+        chunk.write_bytes(chunk.read_bytes()[:-9])
+        return found
+
+    with pytest.raises(
+        InputError, match=r"^block 0,0,[2-4],[34]: failed 3 times, the last time on worker tcp://\S+: .*image.zarr"
+    ):
+        list(stream(request_of(data, tmp_path / "store.zarr"), hands))
+
+
+class Client:
+    """As `distributed.Client`, without anyone behind it."""
+
+    status = "running"
+
+    def __init__(self, outcome: BaseException | None, cores: int = 1) -> None:
+        self.outcome, self.cores = outcome, cores
+        self.asked: list[Any] = []
+        self.cancelled: list[Any] = []
+
+    def nthreads(self) -> dict[str, int]:
+        return dict.fromkeys(map(str, range(self.cores)), 1)
+
+    def submit(self, function: Any, key: str, index: Any, pure: bool) -> Any:
+        self.asked.append(index)
+        future: Any = Future()
+        future.key = str(len(self.asked))
+        if self.outcome is None:
+            future.set_result(_workers.Answer("x"))
+        elif isinstance(self.outcome, distributed.KilledWorker):
+            future.set_exception(self.outcome)
+        else:
+            future.cancel()
+        return future
+
+    def cancel(self, futures: list[Any]) -> None:
+        self.cancelled += futures
+
+
+def hands_of(client: Client) -> Hands:
+    return Hands(Cluster(client, "--cluster x"), SimpleNamespace(key="key"))  # type: ignore[arg-type]
+
+
+def test_a_block_that_kills_its_workers_is_named() -> None:
+    client = Client(distributed.KilledWorker("task", SimpleNamespace(address="a"), 3))  # type: ignore[arg-type]
+    with pytest.raises(ResourceError, match=r"^block 0,0,3,5: failed 3 times: its workers: died of it, or were killed"):
+        list(hands_of(client).segment([(0, 0, 3, 5)]))
+    assert client.asked == [(0, 0, 3, 5)] * 3
+
+
+def test_a_lost_connection_is_told() -> None:
+    with pytest.raises(InputError, match=r"^--cluster x: the connection was lost.* run the same command again"):
+        list(hands_of(Client(RuntimeError())).segment([(0, 0, 0, 0)]))
+    client = Client(None)
+    client.status = "closed"
+    with pytest.raises(InputError, match=r"^--cluster x: the connection was lost"):
+        list(hands_of(client).segment([(0, 0, 0, 0)]))
+
+
+def test_what_is_queued_is_cancelled() -> None:
+    client = Client(None, cores=5)
+    hands = hands_of(client).segment([(0, 0, 0, x) for x in range(100)])
+    next(hands)
+    hands.close()  # type: ignore[attr-defined]
+    assert len(client.asked) == 10
+    assert len(client.cancelled) == 9
+
+
+def test_a_cluster_without_workers_for_long_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "_LOOK", 0.01)
+    monkeypatch.setattr(cluster, "_PATIENCE", 0.05)
+    client = Client(None, cores=0)
+    client.submit = lambda *arguments, **options: SimpleNamespace(key="", add_done_callback=id)  # type: ignore[method-assign]
+    with pytest.raises(InputError, match="had no worker for 0 minutes"):
+        list(hands_of(client).segment([(0, 0, 0, 0)]))
+
+
+# Reaching a cluster ---------------------------------------------------------------------------------------------------
+
+
+def test_without_distributed_the_error_tells_how_to_install_it(
+    septa: Septa, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    command = "predict", data / "model.septa", data / "image.zarr", "-o", tmp_path / "store.zarr"
+    for option in (("--workers", 2), ("--cluster", "tcp://127.0.0.1:1")):
+        code, _, told = septa(*command, *option)
+        assert (code, told) == (
+            2,
+            "--workers and --cluster: the package distributed is not installed. pip install 'septa[cluster]'.\n",
+        )
+
+
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "tls://127.0.0.1:1", "nonsense", "a://b:c"])
+def test_a_wrong_address_is_one_line(
+    septa: Septa, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    monkeypatch.setattr(cluster, "remote_cluster", partial(remote_cluster, timeout_s=0.5))
+    output = tmp_path / "store.zarr"
+    code, _, told = septa("predict", data / "model.septa", data / "image.zarr", "-o", output, "--cluster", address)
+    assert (code, told.count("\n")) == (2, 1)
+    assert told.startswith(f"--cluster {address}: cannot be reached (")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--workers", "2", "--cluster", "tcp://a:1"], "--workers: and --cluster both say who does the work."),
+        (["--tls-ca", "x"], "--tls-ca x: has no meaning without --cluster."),
+        (["--cluster", "tls://a:1", "--tls-ca", "x"], "--tls-ca x: is no file."),
+        (["--cluster", "tls://a:1", "--tls-ca", __file__], "--tls-ca: and --tls-cert are both needed for TLS."),
+    ],
+)
+def test_options_that_exclude_each_other(
+    septa: Septa, data: Path, tmp_path: Path, options: list[str], told: str
+) -> None:
+    command = "predict", data / "model.septa", data / "image.zarr", "-o", tmp_path / "store.zarr"
+    code, _, line = septa(*command, *options)
+    assert code == 2
+    assert line.startswith(told)
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Tls:
+    """A certificate that vouches for itself."""
+    if shutil.which("openssl") is None:
+        pytest.skip("needs the command openssl")
+    folder = tmp_path_factory.mktemp("tls")
+    files = Tls(folder / "cert.pem", folder / "cert.pem", folder / "key.pem")
+    names = ["-subj", "/CN=septa", "-keyout", "key.pem", "-out", "cert.pem"]
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *names],
+        cwd=folder,
+        check=True,
+        capture_output=True,
+    )
+    return files
+
+
+def test_a_cluster_elsewhere_with_tls(
+    certificate: Tls, data: Path, tmp_path: Path, expected: dict[str, bytes], septa: Septa
+) -> None:
+    """It outlives its client, and keeps nothing of what it was sent."""
+    roles = {
+        f"tls_{who}_{what}": str(getattr(certificate, what))
+        for who in ("scheduler", "worker", "client")
+        for what in ("cert", "key")
+    }
+    security = distributed.Security(tls_ca_file=str(certificate.ca), require_encryption=True, **roles)
+    with distributed.LocalCluster(
+        n_workers=1, processes=False, threads_per_worker=3, dashboard_address="127.0.0.1:0", security=security,
+        protocol="tls://", memory_limit=0, local_directory=str(tmp_path / "scratch"), host="127.0.0.1",
+    ) as running:  # fmt: skip
+        address = running.scheduler_address
+        with pytest.raises(InputError, match="cannot be reached"), remote_cluster(address, timeout_s=0.5):
+            pass
+        with remote_cluster(address, certificate) as found:
+            list(stream(request_of(data, tmp_path / "store.zarr", name="cells"), found.hands))
+            assert len(_workers._models) == 1
+        assert not _workers._models
+        assert not _workers._places
+        assert not _workers._workers
+        files_given = [f"--tls-{name}={getattr(certificate, name)}" for name in ("ca", "cert", "key")]
+        command = "predict", data / "model.septa", data / "image.zarr", "-o", tmp_path / "store.zarr"
+        code, told, error = septa(*command, "--cluster", address, *files_given, "--name", "cells")
+        assert (code, error) == (0, "")
+        assert "is complete already" in told
+        running.scale(0)
+        with pytest.raises(InputError, match="has no workers"), remote_cluster(address, certificate, timeout_s=0.5):
+            pass
+    assert files(tmp_path / "store.zarr") == expected
+
+
+# Workers ------------------------------------------------------------------------------------------------------------
+
+
+def test_local_workers_share_the_cores(monkeypatch: pytest.MonkeyPatch, workers: Cluster) -> None:
+    def threads() -> tuple[int, str]:
+        import torch
+
+        return torch.get_num_threads(), os.environ["OMP_NUM_THREADS"]
+
+    assert set(workers.client.run(threads).values()) == {(1, "1")}  # tests run with OMP_NUM_THREADS=1
+    assert all(address.startswith("tcp://127.0.0.1:") for address in workers.client.nthreads())
+    assert workers.client.scheduler.address.startswith("tcp://127.0.0.1:")
+
+
+def test_every_port_is_closed_to_other_machines(workers: Cluster) -> None:
+    def ports() -> set[str]:
+        import psutil
+
+        found = [psutil.Process(), *psutil.Process().children()]
+        open_ = [port for process in found for port in process.net_connections() if port.status == psutil.CONN_LISTEN]
+        return {port.laddr.ip for port in open_}
+
+    assert ports() == {"127.0.0.1"}
+    assert all(found == {"127.0.0.1"} for found in workers.client.run(ports).values())
+
+
+@pytest.mark.parametrize(
+    ("given", "peers", "asked", "expected"),
+    [(1, 2, None, 4), (6, 2, None, 6), (99, 1, None, 8), (1, 20, None, 1), (1, 1, 3, 3)],
+)
+def test_threads_of_a_worker(
+    monkeypatch: pytest.MonkeyPatch, given: int, peers: int, asked: int | None, expected: int
+) -> None:
+    """As many as dask gave it, or its share of the cores."""
+    monkeypatch.setattr(_workers, "CPU_COUNT", 8)
+    monkeypatch.setattr(_workers.runtime, "usable_cores", lambda: 64)
+    places = {"nanny": (3, peers)}
+    job: Any = SimpleNamespace(key="key", ours=False, threads=asked, places=places)
+    for nanny, number in (("nanny", 3), ("another that came later", None)):
+        plugin = _workers.SendJob(job)
+        plugin.setup(SimpleNamespace(nanny=nanny, address="a", state=SimpleNamespace(nthreads=given)))
+        place = _workers._places["key"]
+        assert place.threads == expected
+        assert number in (None, place.number)
+        plugin.teardown(None)
+        assert not _workers._places
+
+
+def test_each_worker_of_a_machine_takes_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [_workers._device("cpu", number) for number in range(2)] == ["cpu", "cpu"]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert [_workers._device("auto", number) for number in range(3)] == ["cuda:0", "cuda:1", "cuda:0"]
+    assert _workers._device("cuda:1", 0) == "cuda:1"
+
+
+def test_workers_of_a_machine_are_numbered() -> None:
+    hosts = {"tcp://b:1": ("b", None), "tcp://a:9": ("a", "tcp://a:2"), "tcp://a:3": ("a", "tcp://a:1")}
+    about = {address: {"host": host, "nanny": nanny} for address, (host, nanny) in hosts.items()}
+    client = SimpleNamespace(scheduler_info=lambda n_workers: {"workers": about})
+    assert Cluster(client, "x")._places() == {"tcp://a:1": (0, 2), "tcp://a:2": (1, 2), "tcp://b:1": (0, 1)}
+
+
+def test_a_worker_with_another_septa_is_refused(data: Path, tmp_path: Path) -> None:
+    place: Any = SimpleNamespace(job=SimpleNamespace(version="0.0.1"))
+    with pytest.raises(SeptaError, match=r"is version \S+ here and 0.0.1 where it was called"):
+        _workers._make(place)

@@ -1,0 +1,214 @@
+"""While the net is at one block, others are read and labelled, and nothing of it shows in the result."""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from septa.errors import ResourceError
+from septa.streaming import Input, Request, block_file, budget, run, stream
+from septa.streaming import executor as hands
+from septa.streaming.blocks import Scored, Worker, finish_block, label_block, score_block, segment_block
+from septa.streaming.budget import tidy
+
+WAIT_S = 30
+
+
+@pytest.fixture
+def request_(kit: SimpleNamespace, tmp_path: Path) -> Request:
+    """Nine blocks, and objects that never reach further than the margin."""
+    model = kit.make("distance")
+    replace(model, decoding=replace(model.decoding, reach=8)).save(tmp_path / "m.septa")
+    image = kit.write_image(tmp_path / "a.ome.zarr", kit.texture((150, 170)), "YX")
+    return Request(tmp_path / "m.septa", Input(str(image)), tmp_path / "o.ome.zarr", probabilities=True)
+
+
+@pytest.fixture
+def expected(kit: SimpleNamespace, request_: Request) -> dict[str, bytes]:
+    other = replace(request_, output=request_.output.with_name("expected.ome.zarr"))
+    kit.run(other)
+    return dict(kit.files(other.output))
+
+
+def test_the_net_goes_on_while_a_block_is_labelled(
+    kit: SimpleNamespace, request_: Request, expected: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No block's labels are begun to be found before the net is at the next one; one by one, that would never end."""
+    scoring = [threading.Event() for _ in range(10)]
+    scoring[9].set()
+    order = iter(range(9))
+
+    def score(worker: Worker, *given: Any) -> Scored:
+        scoring[next(order)].set()
+        return score_block(worker, *given)
+
+    def label(worker: Worker, scored: Scored) -> bool:
+        assert threading.current_thread() is not threading.main_thread()
+        assert scoring[worker.plan.number(scored.index) + 1].wait(WAIT_S)
+        return label_block(worker, scored)
+
+    monkeypatch.setattr(hands, "score_block", score)
+    monkeypatch.setattr(hands, "label_block", label)
+    kit.run(request_)
+    assert kit.files(request_.output) == expected
+
+
+def test_no_more_than_two_blocks_are_in_flight(
+    kit: SimpleNamespace, request_: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The budget counts the logits of two."""
+    held, most = [0], [0]
+
+    def score(worker: Worker, *given: Any) -> Scored:
+        held[0] += 1
+        most[0] = max(most[0], held[0])
+        return score_block(worker, *given)
+
+    def label(worker: Worker, scored: Scored) -> bool:
+        try:
+            return label_block(worker, scored)
+        finally:
+            held[0] -= 1
+
+    monkeypatch.setattr(hands, "score_block", score)
+    monkeypatch.setattr(hands, "label_block", label)
+    kit.run(request_)
+    assert (held, most) == ([0], [2])
+
+
+@pytest.mark.parametrize("refusal", [False, MemoryError()])
+def test_a_block_that_could_not_be_labelled_is_done_again_alone(
+    kit: SimpleNamespace,
+    request_: Request,
+    expected: dict[str, bytes],
+    monkeypatch: pytest.MonkeyPatch,
+    refusal: bool | MemoryError,
+) -> None:
+    again: list[tuple[Any, int, int]] = []
+
+    def label(worker: Worker, scored: Scored) -> bool:
+        if scored.index[2:] != (1, 1):
+            return label_block(worker, scored)
+        if isinstance(refusal, MemoryError):
+            raise refusal
+        return refusal
+
+    def once_more(worker: Worker, index: Any, margin: int) -> None:
+        again.append((index, margin // worker.plan.margin, len(list(worker.folder.rglob("*.block")))))
+        segment_block(worker, index, margin)
+
+    monkeypatch.setattr(hands, "label_block", label)
+    monkeypatch.setattr(hands, "segment_block", once_more)
+    kit.run(request_)
+    assert again == [((0, 0, 1, 1), 1 if isinstance(refusal, MemoryError) else 2, 8)]
+    assert kit.files(request_.output) == expected
+
+
+def test_an_error_of_the_labelling_ends_the_run_and_what_is_done_is_kept(
+    kit: SimpleNamespace, request_: Request, expected: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def label(worker: Worker, scored: Scored) -> bool:
+        if scored.index[2:] == (1, 1):
+            raise ResourceError(worker.folder, "the disk or the quota is full", "free some space")
+        return label_block(worker, scored)
+
+    threads = threading.active_count()
+    with monkeypatch.context() as patch:
+        patch.setattr(hands, "label_block", label)
+        with pytest.raises(ResourceError, match="the disk or the quota is full"):
+            list(stream(request_))
+    assert threading.active_count() == threads
+    assert len(list(run.work_folder(request_.output).rglob("*.block"))) == 4
+    kit.run(request_)
+    assert kit.files(request_.output) == expected
+
+
+def test_the_store_is_written_in_several_threads(
+    kit: SimpleNamespace, request_: Request, expected: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two blocks wait for each other to begin; levels are built of levels that are whole."""
+    together = threading.Barrier(2)
+    done = [0]
+
+    def meet(*given: Any) -> list[str]:
+        done[0] += 1
+        if done[0] <= 2:
+            together.wait(WAIT_S)
+        return finish_block(*given)
+
+    monkeypatch.setattr(hands, "finish_block", meet)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    kit.run(request_)
+    assert kit.files(request_.output) == expected
+
+
+def test_the_merge_unpacks_no_labels(kit: SimpleNamespace, request_: Request, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    unpacked = block_file._unpacked
+
+    def count(*given: Any) -> Any:
+        found = unpacked(*given)
+        sizes.append(found.size)
+        return found
+
+    monkeypatch.setattr(block_file, "_unpacked", count)
+    events = stream(request_)
+    while getattr(next(events), "stage", "") != "writing":
+        pass
+    events.close()  # type: ignore[attr-defined]
+    labels = 22 * 42  # the smallest block
+    assert sum(size >= labels for size in sizes) <= 2 * 3  # of those that are written by now
+    assert len(sizes) > 9 * 11
+
+
+def test_the_last_line_tells_the_share_of_the_net(
+    kit: SimpleNamespace, request_: Request, septa: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finished = kit.run(request_)
+    assert 0 < finished.net_seconds < finished.seconds
+    output = request_.output.with_name("p.ome.zarr")
+    code, out, _ = septa("predict", request_.model, request_.input.path, "-o", output)
+    assert code == 0
+    assert "the net took " in out
+    assert out.rstrip().endswith("% of it")
+
+
+@pytest.mark.parametrize(("held", "trimmed"), [(89, []), (91, [0])])
+def test_freed_memory_is_given_back_where_the_next_pass_would_not_fit(
+    monkeypatch: pytest.MonkeyPatch, held: int, trimmed: list[int]
+) -> None:
+    calls: list[int] = []
+    monkeypatch.setattr(budget, "resident", lambda: held)
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: SimpleNamespace(malloc_trim=calls.append))
+    tidy(100, 10)
+    assert calls == trimmed
+
+
+def test_a_block_of_classes_for_which_memory_did_not_suffice_is_done_again_too(
+    kit: SimpleNamespace, request_: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Classes need no margin."""
+    kit.make("softmax").save(request_.model)
+    other = replace(request_, output=request_.output.with_name("expected.ome.zarr"))
+    kit.run(other)
+    failed: list[Any] = []
+
+    def label(worker: Worker, scored: Scored) -> bool:
+        assert worker.plan.margin == 0
+        if not failed:
+            failed.append(scored.index)
+            raise MemoryError
+        return label_block(worker, scored)
+
+    monkeypatch.setattr(hands, "label_block", label)
+    kit.run(request_)
+    assert len(failed) == 1
+    assert kit.files(request_.output) == kit.files(other.output)

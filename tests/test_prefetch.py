@@ -1,0 +1,106 @@
+"""Something is fetched and something done while the caller is at something else, and nothing of it shows."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import weakref
+from collections.abc import Iterator
+
+import pytest
+
+from septa.prefetch import one_ahead, one_behind
+
+WAIT_S = 30
+
+
+class Thing:
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+def test_the_next_item_is_fetched_while_the_caller_is_at_one_and_no_other() -> None:
+    begun, done = [threading.Event() for _ in range(50)], [threading.Event() for _ in range(50)]
+
+    def items() -> Iterator[int]:
+        for number in range(50):
+            assert number < 2 or done[number - 2].is_set()
+            begun[number].set()
+            yield number
+
+    for number in one_ahead(items()):
+        assert begun[min(number + 1, 49)].wait(WAIT_S)
+        done[number].set()
+    assert done[49].is_set()
+
+
+def test_an_item_is_worked_on_while_the_next_one_is_fetched_and_no_other() -> None:
+    asked, done = [threading.Event() for _ in range(51)], [threading.Event() for _ in range(50)]
+    asked[50].set()
+
+    def items() -> Iterator[int]:
+        for number in range(50):
+            assert threading.current_thread() is threading.main_thread()
+            assert number < 2 or done[number - 2].is_set()
+            asked[number].set()
+            yield number
+
+    def work(number: int) -> int:
+        assert asked[number + 1].wait(WAIT_S)
+        done[number].set()
+        return -number
+
+    assert list(one_behind(work, items())) == [-number for number in range(50)]
+
+
+def test_no_work_is_begun_before_the_result_before_it_is_taken() -> None:
+    begun: list[int] = []
+    for number in one_behind(lambda number: begun.append(number) or number, range(9)):  # type: ignore[func-returns-value]
+        assert begun == list(range(number + 1))
+
+
+def test_errors_come_in_their_order() -> None:
+    def items() -> Iterator[int]:
+        yield from (4, 2, 0)
+        raise OSError
+
+    ahead = one_ahead(items())
+    assert [next(ahead) for _ in range(3)] == [4, 2, 0]
+    with pytest.raises(OSError):
+        next(ahead)
+    behind = one_behind(lambda number: 8 // number, items())
+    assert [next(behind), next(behind)] == [2, 4]
+    with pytest.raises(ZeroDivisionError):  # of the last item, although to fetch one more has failed by now
+        next(behind)
+    behind = one_behind(abs, items())
+    assert [next(behind) for _ in range(3)] == [4, 2, 0]
+    with pytest.raises(OSError):
+        next(behind)
+
+
+def test_nothing_is_held_that_the_caller_is_done_with() -> None:
+    alive: list[weakref.ref[Thing]] = []
+
+    def items() -> Iterator[Thing]:
+        for number in range(6):
+            gc.collect()
+            assert sum(made() is not None for made in alive) <= 2  # the caller's, and that of the work
+            thing = Thing(number)
+            alive.append(weakref.ref(thing))
+            yield thing
+            del thing
+
+    assert list(one_behind(lambda thing: thing.number, items())) == list(range(6))
+    for thing in one_ahead(iter([Thing(0)])):
+        kept = weakref.ref(thing)
+        del thing
+    assert kept() is None
+
+
+@pytest.mark.parametrize("taken", [0, 1, 3])
+def test_no_thread_is_left(taken: int) -> None:
+    threads = threading.active_count()
+    for items in (one_ahead(range(9)), one_behind(str, range(9))):
+        assert len([next(items) for _ in range(taken)]) == taken
+        items.close()
+        assert threading.active_count() == threads
