@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from septa.evaluation import evaluate
     from septa.model import Model
-    from septa.quantization.run import quantize
+    from septa.quantization import quantize
     from septa.recipe import Recipe
-    from septa.training.run import train
+    from septa.training import train
 
 __version__ = "0.1.0"
 __all__ = ["Model", "Recipe", "__version__", "evaluate", "load", "quantize", "train"]

@@ -10,12 +10,11 @@ from rich.console import Console
 from septa.display import evaluation_table, show_training
 from septa.errors import InputError
 from septa.evaluation import evaluate_files
-from septa.images.write import write_text
+from septa.images import write_text
 from septa.model import Model
 from septa.prediction import Failed, Options, find_images, segment_files
-from septa.synthetic.dataset import write_dataset
-from septa.training.plan import Request
-from septa.training.run import train_steps
+from septa.synthetic import write_dataset
+from septa.training import Request, train_steps
 
 MARK = "septa-demo.txt"
 """File that tells a folder to be the demo's own."""

@@ -12,14 +12,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from septa.metrics.scores import CALIBRATION_ERROR, HEADERS, OBJECT_METRICS, OBJECTS_POLICY
-from septa.metrics.spread import LEVEL
+from septa.metrics import CALIBRATION_ERROR, HEADERS, LEVEL, OBJECT_METRICS, OBJECTS_POLICY
 from septa.recipe import Training
 
 if TYPE_CHECKING:  # 'septa check' shows its progress without waiting for torch
-    from septa.metrics.scores import Evaluation
-    from septa.training.run import Done, Event, Plan
-    from septa.training.state import Row
+    from septa.metrics import Evaluation
+    from septa.training import Done, Event, Plan, Row
 
 _SHOWN = 12
 _COUNTS = ("truth_count", "prediction_count", "count_difference", "splits", "merges")
@@ -36,7 +34,7 @@ def progress_bar(console: Console, title: str) -> Iterator[Callable[[int, int], 
 
 def show_training(console: Console, events: Iterator[Event]) -> Done | None:
     """Print the plan, then a live table (on a terminal) or a line for each validation; returns what was trained."""
-    from septa.training.run import Done, Finished, Plan
+    from septa.training import Done, Finished, Plan
 
     done, live = None, None
     screen = _Screen()

@@ -10,21 +10,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from septa.data.fingerprint import digest_array
-from septa.data.folder import Pair, find_pairs, read_pair_image, read_pair_labels
+from septa.data import Pair, digest_array, find_pairs, read_pair_image, read_pair_labels
 from septa.errors import InputError
-from septa.images.read import MAX_PIXELS, RawLabels, read_info, read_labels
-from septa.inference.engines import Engine
-from septa.labels.mapping import LabelMapping, find_mapping
-from septa.metrics.extra import NEURITES, PER_IMAGE
-from septa.metrics.neurites import score_stack
-from septa.metrics.scores import Evaluation, evaluate_labels
+from septa.images import MAX_PIXELS, RawLabels, read_info, read_labels
+from septa.inference import Engine
+from septa.labels import LabelMapping, find_mapping
+from septa.metrics import NEURITES, PER_IMAGE, Evaluation, evaluate_labels, score_stack
 from septa.model import Model
-from septa.objects.calibration import Judged, calibration, judge
-from septa.objects.files import OUTLINES
+from septa.objects import OUTLINES, Judged, calibrate, judge
 from septa.prediction import CLASSES, OVERLAYS, PROBABILITIES
 from septa.recipe import Data
-from septa.tasks.instances import Instances
+from septa.tasks import Instances
 
 _IMAGE_SUFFIXES = frozenset({".png", ".tif", ".tiff", ".bmp", ".gif", ".jpg", ".jpeg"})
 _LABEL_SUFFIXES = ("_mask", "_label", "_labels", "_seg", "_anno")
@@ -118,7 +114,7 @@ def evaluate(
     if stack:
         evaluation = _with_neurites(evaluation, stack)
     if instances:
-        evaluation = replace(evaluation, calibration=calibration(judged))
+        evaluation = replace(evaluation, calibration=calibrate(judged))
     if skipped:
         notes.append(f"{skipped} of {len(pairs)} images were trained on and are left out (--all scores them too)")
     return replace(evaluation, notes=tuple(notes))

@@ -15,24 +15,26 @@ from torch import Tensor
 
 from septa import tensor_file as sealed
 from septa.errors import InputError, ModelError, RecipeError
-from septa.images.normalize import Normalization, as_cyx, fit_channels
-from septa.images.read import read_image
-from septa.images.resize import resized
-from septa.images.window import mirrored_window
-from septa.images.write import write_bytes
-from septa.inference.engines import Engine, make_engine, modes_of
-from septa.inference.int8 import Int8
-from septa.inference.predict import Consumer, predict_tiles
-from septa.inference.symmetry import SYMMETRIES, restore, transform
-from septa.inference.tiling import Tile, least_for, plan_for
-from septa.labels.mapping import LabelMapping
+from septa.images import Normalization, as_cyx, fit_channels, mirrored_window, read_image, resized, write_bytes
+from septa.inference import (
+    SYMMETRIES,
+    Consumer,
+    Engine,
+    Int8,
+    Tile,
+    least_for,
+    make_engine,
+    modes_of,
+    plan_for,
+    predict_tiles,
+    restore,
+    transform,
+)
+from septa.labels import LabelMapping
 from septa.nets import UNet
 from septa.recipe import Recipe
 from septa.runtime import pick_device
-from septa.tasks.decoding import Decoding
-from septa.tasks.instances import Instances
-from septa.tasks.semantic import Semantic
-from septa.tasks.task import Task
+from septa.tasks import Decoding, Instances, Semantic, Task
 
 KIND = "septa model 1"
 _NOT_A_MODEL = "give a .septa file written by 'septa train'"

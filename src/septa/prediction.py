@@ -13,19 +13,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from septa.data.layouts import classes_folder
+from septa.data import classes_folder
 from septa.errors import InputError, ResourceError, SeptaError
-from septa.images.overlay import overlay
-from septa.images.read import MAX_PIXELS, ImageInfo, read_image, read_info
-from septa.images.write import encode_png, write_bytes, write_image, write_labels, write_probabilities
-from septa.inference.engines import Engine
-from septa.inference.tiling import largest_difference, least_for, overhead
-from septa.labels.codes import number_of, smallest
+from septa.images import (
+    MAX_PIXELS,
+    ImageInfo,
+    draw_overlay,
+    encode_png,
+    read_image,
+    read_info,
+    write_bytes,
+    write_image,
+    write_labels,
+    write_probabilities,
+)
+from septa.inference import Engine, largest_difference, least_for, overhead
+from septa.labels import number_of, smallest
 from septa.model import Model
-from septa.objects.files import ObjectFiles, ObjectOptions
+from septa.objects import ObjectFiles, ObjectOptions
 from septa.prefetch import one_ahead, one_behind
 from septa.runtime import usable_memory
-from septa.tasks.instances import Instances
+from septa.tasks import Instances
 
 _SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff"})
 _PNG_IDS = 65_535
@@ -385,9 +393,9 @@ def _write_extras(
 def _drawn(model: Model, image_cyx: NDArray[Any], labels_yx: NDArray[np.int32]) -> NDArray[np.uint8]:
     """The image with its labels over it; of overlapping classes, each in its own colour."""
     if not model.task.multilabel:
-        return overlay(image_cyx, labels_yx)
+        return draw_overlay(image_cyx, labels_yx)
     for bit in range(model.labels.classes):
-        picture = overlay(image_cyx, (labels_yx >> bit & 1) * (bit + 1))
+        picture = draw_overlay(image_cyx, (labels_yx >> bit & 1) * (bit + 1))
         image_cyx = np.moveaxis(picture, -1, 0)
     return picture
 

@@ -17,16 +17,13 @@ from septa import presets
 from septa.display import evaluation_table, progress_bar, show_training
 from septa.errors import InputError
 from septa.evaluation import evaluate, has_neurites
-from septa.images.write import write_text
-from septa.metrics.extra import NEURITES
-from septa.metrics.neurites import NeuriteScores
-from septa.metrics.scores import OBJECT_METRICS, Evaluation
-from septa.presets.published import PUBLISHED, Drawing, Figure, Published
+from septa.images import write_text
+from septa.metrics import NEURITES, OBJECT_METRICS, Evaluation, NeuriteScores
+from septa.presets import PUBLISHED, Drawing, Figure, Published
 from septa.runtime import versions
-from septa.synthetic.dataset import write_dataset
-from septa.tasks.semantic import Semantic
-from septa.training.plan import Request
-from septa.training.run import Done, train_steps
+from septa.synthetic import write_dataset
+from septa.tasks import Semantic
+from septa.training import Done, Request, train_steps
 
 MARK = "septa-reproduce.txt"
 """File that tells a folder to be written by `reproduce`."""

@@ -13,7 +13,7 @@ from PIL import Image
 from scipy import ndimage
 
 from septa.data import check_page as checkup_module
-from septa.data.check import Checkup, Problem, check, check_html
+from septa.data.check import Checkup, Problem, check_dataset, check_html
 from septa.images.write import write_image, write_labels
 from septa.recipe import Data
 
@@ -63,7 +63,7 @@ def the_problem(checkup: Checkup, path: Path | str, severity: str, pattern: str)
 
 def test_sound_data_have_no_problems(data: Path) -> None:
     calls: list[tuple[int, int]] = []
-    checkup = check(data, progress=lambda done, total: calls.append((done, total)))
+    checkup = check_dataset(data, progress=lambda done, total: calls.append((done, total)))
     assert checkup.problems == ()
     assert not checkup.fatal
     assert [facts.name for facts in checkup.facts] == [str(seed) for seed in range(10)]
@@ -79,8 +79,8 @@ def test_sound_data_have_no_problems(data: Path) -> None:
 
 
 def test_the_split_is_repeated_by_its_seed(data: Path) -> None:
-    assert check(data, seed=3).validation == check(data, seed=3).validation
-    assert len({check(data, seed=seed).validation for seed in range(6)}) > 1
+    assert check_dataset(data, seed=3).validation == check_dataset(data, seed=3).validation
+    assert len({check_dataset(data, seed=seed).validation for seed in range(6)}) > 1
 
 
 def test_everything_is_told_at_once(data: Path) -> None:
@@ -100,7 +100,7 @@ def test_everything_is_told_at_once(data: Path) -> None:
     (data / "images" / "8.png").write_bytes(copied.read_bytes())
     tiny = save(data / "images" / "9.png", texture(9, (20, 70)))
     save(data / "labels" / "9.png", blobs(9, (20, 70)))
-    checkup = check(data)
+    checkup = check_dataset(data)
     assert checkup.fatal
     told = {
         (truncated, "error"): "",
@@ -129,7 +129,7 @@ def test_unpaired_files_are_all_named(data: Path) -> None:
         path.unlink()
     extra = save(data / "labels" / "lonely.png", blobs(0))
     constant = save(data / "images" / "5.png", np.full((64, 80), 9, np.uint8))
-    checkup = check(data)
+    checkup = check_dataset(data)
     assert checkup.fatal
     for path in (data / "images" / "3.png", data / "images" / "7.png", extra):
         assert len(problems(checkup, path)) == 1
@@ -140,7 +140,7 @@ def test_unpaired_files_are_all_named(data: Path) -> None:
 
 
 def test_a_missing_folder_is_one_problem(tmp_path: Path) -> None:
-    checkup = check(tmp_path / "nowhere")
+    checkup = check_dataset(tmp_path / "nowhere")
     the_problem(checkup, tmp_path / "nowhere", "error", "")
     assert checkup.pairing is None
     assert "nowhere" in check_html(checkup)
@@ -149,7 +149,7 @@ def test_a_missing_folder_is_one_problem(tmp_path: Path) -> None:
 def test_jpeg_labels_are_refused(data: Path) -> None:
     path = data / "labels" / "4.png"
     Image.fromarray(blobs(4)).save(path, "JPEG")
-    the_problem(check(data), path, "error", "(?i)jpeg")
+    the_problem(check_dataset(data), path, "error", "(?i)jpeg")
 
 
 def test_turned_labels_are_refused(data: Path) -> None:
@@ -157,14 +157,14 @@ def test_turned_labels_are_refused(data: Path) -> None:
     exif = Image.Exif()
     exif[274] = 6
     Image.fromarray(blobs(4)).save(path, exif=exif)
-    assert any(re.search("(?i)exif|orient|turn", item.what) for item in problems(check(data), path))
+    assert any(re.search("(?i)exif|orient|turn", item.what) for item in problems(check_dataset(data), path))
 
 
 def test_interpolated_labels_are_refused(data: Path) -> None:
     path = data / "labels" / "4.png"
     smooth = ndimage.gaussian_filter(blobs(4).astype(float), 1).astype(np.uint8)
     save(path, smooth)
-    checkup = check(data)
+    checkup = check_dataset(data)
     assert checkup.fatal
     assert problems(checkup, path)
     assert len(checkup.facts) == 10
@@ -174,13 +174,13 @@ def test_stray_values_are_told(data: Path) -> None:
     labels = blobs(4)
     labels[10:13, 10:13] = 77
     path = save(data / "labels" / "4.png", labels)
-    checkup = check(data, settings=Data(values=(0, 255)))
+    checkup = check_dataset(data, settings=Data(values=(0, 255)))
     assert any("77" in item.what for item in problems(checkup, path))
 
 
 def test_ignored_pixels_do_not_count(data: Path) -> None:
     save(data / "labels" / "4.png", np.full((64, 80), 7, np.uint8))
-    checkup = check(data, settings=Data(values=(0, 255), ignore_label=7))
+    checkup = check_dataset(data, settings=Data(values=(0, 255), ignore_label=7))
     the_problem(checkup, data / "images" / "4.png", "warning", "every pixel is ignored")
     assert checkup.fingerprint is not None
     share = np.mean([blobs(seed) > 0 for seed in range(10) if seed != 4])
@@ -193,7 +193,7 @@ def test_absent_and_rare_classes(data: Path) -> None:
         labels[:4, :4] = 2 if seed == 0 else 0
         save(data / "labels" / f"{seed}.png", labels)
     settings = Data(encoding="index", values=(0, 1, 2, 3), class_names=("ground", "cell", "speck", "none"))
-    checkup = check(data, settings=settings)
+    checkup = check_dataset(data, settings=settings)
     assert not checkup.fatal
     rare, absent = problems(checkup, data, "warning")
     assert rare.what == "the class 'speck' covers only 0.031 % of the labelled pixels"
@@ -205,7 +205,7 @@ def test_a_class_on_one_side_of_the_split_only(data: Path) -> None:
         labels = (blobs(seed) > 0).astype(np.uint8)
         labels[:20, :20] = 2 if seed == 0 else 0
         save(data / "labels" / f"{seed}.png", labels)
-    checkup = check(data)
+    checkup = check_dataset(data)
     missing = "training" if "0" in checkup.validation else "validation"
     the_problem(checkup, data, "warning", f"the class 'class 2' is in no {missing} image")
 
@@ -213,7 +213,7 @@ def test_a_class_on_one_side_of_the_split_only(data: Path) -> None:
 def test_labels_without_objects_are_an_error(data: Path) -> None:
     for seed in range(10):
         save(data / "labels" / f"{seed}.png", np.zeros((64, 80), np.uint8))
-    checkup = check(data, settings=Data(values=(0, 255)))
+    checkup = check_dataset(data, settings=Data(values=(0, 255)))
     the_problem(checkup, data, "error", "only the class 'background'")
 
 
@@ -222,7 +222,7 @@ def test_identical_pairs_are_a_warning_and_stay_together(data: Path) -> None:
         (data / folder / "8.png").write_bytes((data / folder / "7.png").read_bytes())
     parted = set()
     for seed in range(8):
-        checkup = check(data, seed=seed)
+        checkup = check_dataset(data, seed=seed)
         assert ("7" in checkup.train) == ("8" in checkup.train)
         what = the_problem(checkup, data / "images" / "7.png", "warning", "identical to 8, labels too").what
         parted.add("septa keeps them on one side" in what)
@@ -231,7 +231,7 @@ def test_identical_pairs_are_a_warning_and_stay_together(data: Path) -> None:
 
 def test_near_duplicates_are_a_warning_and_stay_together(data: Path) -> None:
     save(data / "images" / "8.png", (texture(7)[::-1] * 0.8 + 10).astype(np.uint8))
-    checkup = check(data)
+    checkup = check_dataset(data)
     the_problem(checkup, data / "images" / "7.png", "warning", r"nearly the same image as 8 \(")
     assert ("7" in checkup.train) == ("8" in checkup.train)
 
@@ -240,7 +240,7 @@ def test_copies_only_can_still_be_split_with_a_warning(tmp_path: Path) -> None:
     for name in "ab":
         save(tmp_path / "images" / f"{name}.png", texture(0))
         save(tmp_path / "labels" / f"{name}.png", blobs(0))
-    checkup = check(tmp_path)
+    checkup = check_dataset(tmp_path)
     assert not checkup.fatal
     assert len(checkup.train) == len(checkup.validation) == 1
     assert "copies lie in training and validation" in problems(checkup, tmp_path, "warning")[0].what
@@ -249,7 +249,7 @@ def test_copies_only_can_still_be_split_with_a_warning(tmp_path: Path) -> None:
 def test_one_image_cannot_be_split(tmp_path: Path) -> None:
     save(tmp_path / "images" / "a.png", texture(0))
     save(tmp_path / "labels" / "a.png", blobs(0))
-    checkup = check(tmp_path)
+    checkup = check_dataset(tmp_path)
     assert checkup.fatal
     assert checkup.train == checkup.validation == ()
     assert len(checkup.problems) == 1
@@ -257,8 +257,8 @@ def test_one_image_cannot_be_split(tmp_path: Path) -> None:
 
 def test_channels_that_do_not_fit_are_an_error(data: Path) -> None:
     path = save(data / "images" / "4.png", np.stack([texture(seed) for seed in (4, 5, 6)], axis=2))
-    assert not check(data).fatal
-    checkup = check(data, settings=Data(channels=1))
+    assert not check_dataset(data).fatal
+    checkup = check_dataset(data, settings=Data(channels=1))
     assert [item.what for item in problems(checkup, path)] == ["the image has 3 channels and the net gets 1"]
     assert checkup.fingerprint is not None
     assert checkup.fingerprint.images == 9
@@ -270,7 +270,7 @@ def test_pages_of_a_stack_are_named(tmp_path: Path) -> None:
     save(tmp_path / "train-volume.tif", stack)
     save(tmp_path / "train-labels.tif", np.stack([blobs(seed) for seed in range(12)]))
     path = f"{tmp_path / 'train-volume.tif'} page 5"
-    the_problem(check(tmp_path), path, "warning", "same value")
+    the_problem(check_dataset(tmp_path), path, "warning", "same value")
 
 
 def test_overlapping_classes(data: Path) -> None:
@@ -278,7 +278,7 @@ def test_overlapping_classes(data: Path) -> None:
         (data / "labels" / f"{seed}.png").unlink()
         planes = np.stack([blobs(seed), blobs(seed + 100)])
         tifffile.imwrite(data / "labels" / f"{seed}.tif", planes, metadata={"axes": "CYX"})
-    checkup = check(data)
+    checkup = check_dataset(data)
     assert checkup.problems == ()
     assert checkup.fingerprint is not None
     expected = [np.mean([blobs(seed + offset) > 0 for seed in range(10)]) for offset in (0, 100)]
@@ -320,7 +320,7 @@ def test_the_page_shows_problems_first_and_needs_nothing_else(data: Path, monkey
     save(data / "images" / "6.png", np.full((64, 80), 9, np.uint8))
     broken = data / "images" / "8.png"
     broken.write_bytes(broken.read_bytes()[:100])
-    page = check_html(check(data))
+    page = check_html(check_dataset(data))
     tags = parse(page)
     assert len(tags.pictures) == 2
     assert all(source.startswith("data:image/png;base64,") for source in tags.pictures)
@@ -339,7 +339,7 @@ def test_the_page_escapes_names(tmp_path: Path) -> None:
         save(root / "images" / f"{name}.png", texture(len(name) + ord(name[-1])))
         save(root / "labels" / f"{name}.png", blobs(ord(name[-1])))
     settings = Data(class_names=("<u>ground", "cell"))
-    page = check_html(check(root, settings=settings))
+    page = check_html(check_dataset(root, settings=settings))
     tags = parse(page)
     assert not re.search("<[iu]>", page)
     assert str(root) in tags.text
@@ -351,7 +351,7 @@ def test_the_page_escapes_names(tmp_path: Path) -> None:
 def test_real_data_can_be_trained_on(folder: str) -> None:
     if not (SHARED / folder).is_dir():
         pytest.skip("the shared data set is not here")
-    checkup = check(SHARED / folder)
+    checkup = check_dataset(SHARED / folder)
     assert not checkup.fatal, list(map(str, checkup.problems))
     assert checkup.fingerprint is not None
     assert checkup.fingerprint.images == {"isbi2012": 24, "glas": 85}[folder]
@@ -367,7 +367,7 @@ def test_one_mask_file_for_each_object_means_instances(tmp_path: Path) -> None:
             mask_yx = np.zeros((64, 64), np.uint8)
             mask_yx[5 + 30 * number : 20 + 30 * number, 10:30] = 255
             write_labels(folder / "masks" / f"{number}.png", mask_yx)
-    checkup = check(tmp_path)
+    checkup = check_dataset(tmp_path)
     assert checkup.mapping is not None
     assert checkup.mapping.kind == "instances"
     assert "task: instances, the labels number 2 objects an image" in checkup.notes
@@ -389,17 +389,17 @@ def numbered(tmp_path: Path, ignore: int) -> list[int]:
 
 def test_numbered_objects_make_the_task(tmp_path: Path) -> None:
     counts = numbered(tmp_path, 500)
-    checkup = check(tmp_path, settings=Data(ignore_label=500))
+    checkup = check_dataset(tmp_path, settings=Data(ignore_label=500))
     assert [item.objects for item in checkup.facts] == counts
     told = [note for note in checkup.notes if note.startswith("task: ")]
     assert told == ["task: instances, the labels number 0 to 9 objects an image"]
     assert told[0] in check_html(checkup)
     for task in ("semantic", "instances"):
-        given = check(tmp_path, settings=Data(ignore_label=500), task=task)
+        given = check_dataset(tmp_path, settings=Data(ignore_label=500), task=task)
         assert not any(note.startswith("task: ") for note in given.notes)
 
 
 def test_classes_number_no_objects(data: Path) -> None:
-    checkup = check(data)
+    checkup = check_dataset(data)
     assert {item.objects for item in checkup.facts} == {None}
     assert not any(note.startswith("task: ") for note in checkup.notes)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from septa.images.overlay import CLASS_COLORS, ERROR_COLORS, error_map, overlay, shrink, to_rgb
+from septa.images.overlay import CLASS_COLORS, ERROR_COLORS, draw_overlay, error_map, shrink, to_rgb
 
 RNG = np.random.default_rng(11)
 SHAPES = st.shared(st.tuples(st.integers(1, 7), st.integers(1, 7)), key="size")
@@ -65,7 +65,7 @@ def test_overlay_pixel_by_pixel(labels: Any) -> None:
     height, width = labels.shape
     image = np.random.default_rng(0).integers(0, 256, (3, height, width), dtype=np.uint8)
     before = image.copy(), labels.copy()
-    picture = overlay(image, labels, alpha=0.25)
+    picture = draw_overlay(image, labels, alpha=0.25)
     base = to_rgb(image)
     for y in range(height):
         for x in range(width):
@@ -112,7 +112,7 @@ def test_colors_are_distinct() -> None:
 
 def test_sizes_must_match() -> None:
     with pytest.raises(ValueError, match=r"\(3, 4\).*\(3, 5\)"):
-        overlay(np.zeros((1, 3, 4), np.uint8), np.zeros((3, 5), int))
+        draw_overlay(np.zeros((1, 3, 4), np.uint8), np.zeros((3, 5), int))
     with pytest.raises(ValueError, match=r"\(3, 4\).*\(3, 5\)"):
         error_map(np.zeros((3, 4), int), np.zeros((3, 5), int))
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from septa.labels.components import components
+from septa.labels.components import label_components
 
 
 def flood(labels_yx: np.ndarray) -> list[tuple[int, frozenset[tuple[int, int]]]]:
@@ -34,7 +34,7 @@ def flood(labels_yx: np.ndarray) -> list[tuple[int, frozenset[tuple[int, int]]]]
 
 def check(labels_yx: np.ndarray) -> None:
     before_yx = labels_yx.copy()
-    ids_yx = components(labels_yx)
+    ids_yx = label_components(labels_yx)
     assert ids_yx.dtype == np.int32
     assert ids_yx.shape == labels_yx.shape
     np.testing.assert_array_equal(labels_yx, before_yx)
@@ -72,22 +72,22 @@ def test_any_integers(dtype: Any) -> None:
 
 
 def test_diagonal_neighbours_and_other_labels_are_apart() -> None:
-    assert components(np.eye(3, dtype=np.int32)).max() == 3
-    assert components(np.ones((3, 3), np.int32)).max() == 1
-    assert components(np.array([[1, 2, 1]])).tolist() == [[1, 3, 2]]
+    assert label_components(np.eye(3, dtype=np.int32)).max() == 3
+    assert label_components(np.ones((3, 3), np.int32)).max() == 1
+    assert label_components(np.array([[1, 2, 1]])).tolist() == [[1, 3, 2]]
 
 
 @pytest.mark.parametrize("shape", [(0, 0), (0, 4), (1, 1), (3, 5)])
 @pytest.mark.parametrize("value", [0, -1])
 def test_nothing_but_background(shape: tuple[int, int], value: int) -> None:
-    ids_yx = components(np.full(shape, value, np.int32))
+    ids_yx = label_components(np.full(shape, value, np.int32))
     assert ids_yx.shape == shape
     assert not ids_yx.any()
 
 
 def test_more_regions_than_16_bits_number() -> None:
     labels_yx = (np.indices((400, 400)).sum(0) % 2 + 1).astype(np.int32)
-    ids_yx = components(labels_yx)
+    ids_yx = label_components(labels_yx)
     assert np.array_equal(np.sort(ids_yx, axis=None), np.arange(1, 160_001))
     assert ids_yx[labels_yx == 1].max() == 80_000
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from septa.data.check import check
+from septa.data.check import check_dataset
 from septa.data.folder import Pairing, find_pairs, read_pair_labels
 from septa.data.layouts import PairingError
 from septa.data.samples import Examples
@@ -102,7 +102,7 @@ def test_the_check_tells_of_each_class(data: Path) -> None:
         path = data / "classes" / f"{seed}.tif"
         _, class_yx = ids_and_classes(seed)
         write_labels(path, np.where(class_yx == 5, 2, class_yx))
-    found = check(data)
+    found = check_dataset(data)
     assert found.mapping is not None
     assert [item.objects for item in found.facts] == [12, 12, 12]
     assert all(problem.severity == "warning" for problem in found.problems)
@@ -160,7 +160,7 @@ def colours(data: Path) -> str:
 @pytest.mark.parametrize("spoil", [cut, without, many, colours])
 def test_files_that_do_not_fit_are_told(data: Path, spoil: Callable[[Path], str]) -> None:
     message = spoil(data)
-    problems = [str(problem) for problem in check(data).problems if problem.severity == "error"]
+    problems = [str(problem) for problem in check_dataset(data).problems if problem.severity == "error"]
     assert any(message in problem and "1" in problem for problem in problems), problems
 
 

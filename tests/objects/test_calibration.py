@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from septa.objects.calibration import calibration, expected_calibration_error, judge, reliability
+from septa.objects.calibration import calibrate, expected_calibration_error, judge, reliability
 from septa.objects.measure import measure
 
 
@@ -70,7 +70,7 @@ def test_the_summary_takes_all_images_as_one():
     rng = np.random.default_rng(0)
     parts = [(rng.random(count), rng.random(count) < 0.7) for count in (30, 0, 12)]
     sure, right = (np.concatenate(values) for values in zip(*parts, strict=True))
-    found = json.loads(json.dumps(calibration(parts), allow_nan=False))
+    found = json.loads(json.dumps(calibrate(parts), allow_nan=False))
     assert found["objects"] == 42
     assert found["expected_calibration_error"] == pytest.approx(expected_calibration_error(sure, right))
     edges, mean, share, number = reliability(sure, right)
@@ -81,7 +81,7 @@ def test_the_summary_takes_all_images_as_one():
 
 def test_without_objects_there_are_empty_bins():
     for none in ([], [judge(np.zeros((2, 2), int), np.zeros((2, 2), int), np.ones((2, 2)))]):
-        found = json.loads(json.dumps(calibration(none), allow_nan=False))
+        found = json.loads(json.dumps(calibrate(none), allow_nan=False))
         assert (found["objects"], found["expected_calibration_error"], len(found["bins"])) == (0, 0, 10)
         assert all((entry["confidence"], entry["right"]) == (None, None) for entry in found["bins"])
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from septa.report.page import cards, chapters, notes, number, page, png_tag, swatch, table, text, tint
+from septa.report.page import cards, chapters, html_page, notes, number, png_tag, swatch, table, text, tint
 
 
 @given(st.text(alphabet=st.characters(exclude_categories=())))
@@ -61,7 +61,7 @@ def test_tint_keeps_a_legible_colour() -> None:
 
 
 def test_page_allows_its_own_script_and_nothing_else() -> None:
-    document = page("a <b>", "<p>body</p>")
+    document = html_page("a <b>", "<p>body</p>")
     assert "<title>a &lt;b&gt;</title>" in document
     (script,) = re.findall(r"<script>(.*?)</script>", document, re.DOTALL)
     (policy,) = re.findall(r'Content-Security-Policy" content="([^"]*)"', document)
@@ -72,7 +72,7 @@ def test_page_allows_its_own_script_and_nothing_else() -> None:
 
 
 def test_without_tooltips_no_script_can_run() -> None:
-    document = page("a", "<p>body</p>", tooltips=False)
+    document = html_page("a", "<p>body</p>", tooltips=False)
     assert "<script" not in document
     assert "script-src" not in document
     assert "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\"" in document

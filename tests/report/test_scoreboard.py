@@ -7,13 +7,13 @@ import re
 import numpy as np
 
 from septa.metrics.scores import evaluate_labels
-from septa.objects.calibration import calibration
+from septa.objects.calibration import calibrate
 from septa.report.scoreboard import calibration_html, scores_html
 
 
 def test_the_reliability_curve_has_a_point_for_each_bin_with_objects() -> None:
     sure, right = np.array([0.15, 0.62, 0.68, 0.95]), np.array([False, True, False, True])
-    markup = calibration_html(calibration([(sure, right)]))
+    markup = calibration_html(calibrate([(sure, right)]))
     curve, diagonal = sorted(re.findall(r'<polyline points="([^"]*)"', markup), key=len, reverse=True)
     places = np.array([[float(value) for value in point.split(",")] for point in curve.split()])
     first, last = np.array([[float(value) for value in point.split(",")] for point in diagonal.split()])
@@ -28,7 +28,7 @@ def test_the_reliability_curve_has_a_point_for_each_bin_with_objects() -> None:
 
 
 def test_without_objects_there_is_nothing_to_calibrate() -> None:
-    assert calibration_html({}) == calibration_html(calibration([])) == ""
+    assert calibration_html({}) == calibration_html(calibrate([])) == ""
 
 
 def test_classes_of_objects_have_a_row_each() -> None:

@@ -32,17 +32,16 @@ def check(
     max_pixels: MaxPixels = MAX_PIXELS,
 ) -> None:
     """List everything that would break or spoil a training; exit code 2 if it would fail."""
-    from septa.data.check import check as check_data
-    from septa.data.check import check_html
+    from septa.data import check_dataset, check_html
     from septa.display import progress_bar
-    from septa.images.write import write_text
+    from septa.images import write_text
     from septa.recipe import Recipe
-    from septa.report.page import plural
+    from septa.report import plural
 
     console = make_console()
     base = Recipe().with_overrides(all_overrides(settings, None, group, seed))
     with progress_bar(console, "checking") as progress:
-        checkup = check_data(
+        checkup = check_dataset(
             data,
             images=images,
             labels=labels,

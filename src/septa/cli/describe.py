@@ -35,10 +35,10 @@ def describe(
     recipe = None
     if path.suffix != ".septa":
         recipe = given_recipe(path if is_file else None, None if is_file else what, overrides)
-    from septa.describe.description import describe as describe_net
-    from septa.describe.description import net_of
-    from septa.describe.description import svg as draw
-    from septa.images.write import write_text
+    from septa.describe import describe as describe_net
+    from septa.describe import net_of
+    from septa.describe import svg as draw
+    from septa.images import write_text
     from septa.model import Model
 
     if recipe is None:

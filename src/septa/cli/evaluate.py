@@ -53,7 +53,7 @@ def evaluate(
         from septa.display import evaluation_table, progress_bar
         from septa.evaluation import evaluate as evaluate_model
         from septa.evaluation import evaluate_files
-        from septa.images.write import write_text
+        from septa.images import write_text
         from septa.model import Model
         from septa.recipe import Recipe
 

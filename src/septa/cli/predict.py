@@ -92,7 +92,7 @@ def predict(
 
     with loading():
         from septa.model import Model
-        from septa.objects.files import ObjectOptions
+        from septa.objects import ObjectOptions
         from septa.prediction import Options
 
         loaded = Model.load(model) if prune is None else Model.load(model).pruned(prune)

@@ -13,8 +13,7 @@ from septa import errors
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from septa.streaming import Request, Started
-    from septa.streaming.dask_cluster import Cluster
+    from septa.streaming import Cluster, Request, Started
 
 _UNITS = {
     "": 1,
@@ -114,8 +113,7 @@ def requests(
     InputError
         Several inputs for one store, two stores of one name, or an option that says nothing.
     """
-    from septa.streaming import Input, Request
-    from septa.streaming.budget import usual_memory
+    from septa.streaming import Input, Request, usual_memory
 
     alone = output.suffix.lower() in _STORES
     if alone and len(inputs) > 1:
@@ -157,7 +155,7 @@ def connected(given: StoreOptions) -> AbstractContextManager[Cluster | None]:
     InputError
         The options exclude each other; on entering, also what `local_cluster` and `remote_cluster` raise.
     """
-    from septa.streaming.dask_cluster import Tls, local_cluster, remote_cluster
+    from septa.streaming import Tls, local_cluster, remote_cluster
 
     if given.workers is not None and given.cluster is not None:
         raise errors.InputError("--workers", "and --cluster both say who does the work", "give one of them")

@@ -32,7 +32,7 @@ def quantize(
 ) -> None:
     """Make a model that computes in 8-bit integers, several times as fast on a CPU (septa[openvino])."""
     from septa.display import progress_bar
-    from septa.quantization.run import quantize as quantize_model
+    from septa.quantization import quantize as quantize_model
 
     console = make_console()
     if output.resolve() == model.resolve():

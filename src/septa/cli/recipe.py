@@ -42,7 +42,7 @@ def recipe(
     overrides = all_overrides(settings, minutes, group, seed, task)
     given = given_recipe(recipe, preset, overrides)
     from septa.display import progress_bar
-    from septa.training.plan import Request, plan_recipe
+    from septa.training import Request, plan_recipe
 
     request = Request(data, Path("x.septa"), images, labels, given, overrides, device=device, max_pixels=max_pixels)
     with progress_bar(make_console(stderr=True), "checking the data") as progress:

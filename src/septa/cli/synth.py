@@ -20,7 +20,7 @@ def synth(
     seed: Annotated[int, typer.Option("--seed", help="Seed of the drawings.")] = 0,
 ) -> None:
     """Draw a synthetic dataset: fluorescent cells, figures with overlapping masks, or OCT scans with fluid."""
-    from septa.synthetic.dataset import write_dataset
+    from septa.synthetic import write_dataset
 
     written = write_dataset(folder, kind, count, parse_size(size), seed)  # type: ignore[arg-type]
     print(f"{len(written)} images with labels in {folder}")

@@ -30,7 +30,7 @@ from septa.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from septa.training.profile import Profiled
+    from septa.training import Profiled
 
 
 def train(
@@ -58,8 +58,7 @@ def train(
     if profile:
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # PyTorch reads it when it is loaded: no word of its profiler
     from septa.display import evaluation_table, progress_bar, show_training
-    from septa.training.plan import Request
-    from septa.training.run import train_steps
+    from septa.training import Request, train_steps
 
     console = make_console()
     profiles: list[Profiled] = []

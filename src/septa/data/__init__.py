@@ -1,1 +1,5 @@
-"""Folders to training samples: pairing, checking, fingerprint, augmentation."""
+"""Folders to training samples: pairing, checks, fingerprint, samples, augmentation."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from septa.images.window import mirrored_window
+from septa.images import mirrored_window
 from septa.recipe import Augment
 
 Float32 = npt.NDArray[np.float32]

@@ -14,11 +14,11 @@ from septa.data.copies import near_duplicates
 from septa.data.fingerprint import Facts, combine, scan_image
 from septa.data.folder import Pair, Pairing, PairingError, find_pairs, read_pair_image, read_pair_labels, split_pairs
 from septa.errors import InputError, SeptaError
-from septa.images.read import MAX_PIXELS, RawLabels
-from septa.labels.mapping import IGNORE, LabelMapping, find_mapping
+from septa.images import MAX_PIXELS, RawLabels
+from septa.labels import IGNORE, LabelMapping, find_mapping
 from septa.recipe import Data
 
-__all__ = ["RARE_SHARE", "SMALL_SIDE", "Checkup", "Problem", "check", "check_html"]
+__all__ = ["RARE_SHARE", "SMALL_SIDE", "Checkup", "Problem", "check_dataset", "check_html"]
 
 RARE_SHARE = 0.001
 SMALL_SIDE = 32
@@ -26,7 +26,7 @@ SMALL_SIDE = 32
 _SHOWN_NAMES = 5
 
 
-def check(
+def check_dataset(
     data: Path,
     *,
     images: str | None = None,

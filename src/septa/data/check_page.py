@@ -13,10 +13,21 @@ import numpy.typing as npt
 from septa.data.fingerprint import Facts, Fingerprint
 from septa.data.folder import Pair, Pairing, read_pair_image, read_pair_labels
 from septa.errors import SeptaError
-from septa.images.overlay import CLASS_COLORS, shrink, to_rgb
-from septa.labels.mapping import LabelMapping
-from septa.report.gallery import draw_labels, picture_tag
-from septa.report.page import cards, chapters, notes, number, page, plural, swatch, table, text
+from septa.images import CLASS_COLORS, shrink, to_rgb
+from septa.labels import LabelMapping
+from septa.report import (
+    cards,
+    chapters,
+    draw_labels,
+    html_page,
+    notes,
+    number,
+    picture_tag,
+    plural,
+    swatch,
+    table,
+    text,
+)
 
 _THUMBNAILS = 60
 _THUMBNAIL_SIDE = 240
@@ -103,7 +114,7 @@ def check_html(checkup: Checkup) -> str:
     Parameters
     ----------
     checkup
-        What `septa.data.check.check` returned.
+        What `septa.data.check_dataset` returned.
 
     Returns
     -------
@@ -126,7 +137,7 @@ def check_html(checkup: Checkup) -> str:
         "Images with their labels": _gallery(checkup),
     }
     body = chapters(str(checkup.data), "Dataset check", top, parts)
-    return page(f"septa check: {checkup.data.name}", body, tooltips=False)
+    return html_page(f"septa check: {checkup.data.name}", body, tooltips=False)
 
 
 def _summary(checkup: Checkup) -> list[tuple[str, str, str]]:

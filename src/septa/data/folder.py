@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from septa.data.layouts import LAYOUTS, Found, PairingError, classes_folder, pair_classes, pair_patterns, recognise
 from septa.errors import InputError
-from septa.images.read import MAX_PIXELS, RawLabels, read_image, read_info, read_labels
-from septa.labels.object_labels import read_object_labels
+from septa.images import MAX_PIXELS, RawLabels, read_image, read_info, read_labels
+from septa.labels import read_object_labels
 
 __all__ = [
     "Pair",

@@ -9,7 +9,7 @@ from glob import glob
 from pathlib import Path
 
 from septa.errors import InputError
-from septa.images.read import read_info
+from septa.images import read_info
 
 LAYOUTS = (
     "arrange DATA as images/ and labels/ with equal names, as x.png beside x_mask.png, as two TIFF stacks "

@@ -22,10 +22,8 @@ from numpy.typing import NDArray
 from septa.data.augment import jitter, warp
 from septa.data.folder import Pair, read_pair_image, read_pair_labels
 from septa.errors import InputError
-from septa.images.normalize import Normalization, fit_channels
-from septa.images.resize import resized, resized_labels
-from septa.labels.mapping import LabelMapping
-from septa.labels.object_classes import classes_of
+from septa.images import Normalization, fit_channels, resized, resized_labels
+from septa.labels import LabelMapping, classes_of
 from septa.recipe import IGNORE, Recipe, Sampling
 
 _SPOTS = 4096

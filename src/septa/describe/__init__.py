@@ -1,0 +1,5 @@
+"""Layers, sizes and drawings of a net."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

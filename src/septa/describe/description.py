@@ -14,10 +14,7 @@ from torch import nn
 from septa.describe.drawing import Plan, draw
 from septa.describe.layers import Layer, Shape, Trace, trace
 from septa.model import build_net
-from septa.nets.aspp import Pyramid
-from septa.nets.blocks import ConvBlock, PlainEncoder, Squeeze, Up
-from septa.nets.gates import Gate
-from septa.nets.unet import UNet
+from septa.nets import ConvBlock, Gate, PlainEncoder, Pyramid, Squeeze, UNet, Up
 from septa.recipe import Recipe
 
 _Kind = TypeVar("_Kind", bound=nn.Module)
@@ -226,7 +223,7 @@ def _title(net: UNet) -> str:
 
 
 def _encoder_name(encoder: object) -> str:
-    from septa.nets.resnet import LAYERS, ResNetEncoder
+    from septa.nets import LAYERS, ResNetEncoder
 
     if isinstance(encoder, ResNetEncoder):
         layers = [list(encoder.get_submodule(f"body.layer{at}").children()) for at in range(1, 5)]

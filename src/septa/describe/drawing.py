@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from septa.describe.layers import Shape
-from septa.report.page import text
+from septa.report import text
 
 Point = tuple[float, float]
 

@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from septa.nets.blocks import Enlarge, Span
-from septa.nets.unet import UNet
+from septa.nets import Enlarge, Span, UNet
 
 Role = Literal["convolution", "up", "pooling", "norm", "enlarge", "head", "linear", "other"]
 Shape = tuple[int, int, int]

@@ -1,1 +1,5 @@
-"""Bytes to arrays and back: one decoder, one atomic writer, normalisation and pictures for people."""
+"""Bytes to arrays and back: decoders, atomic writers, normalisation, and pictures for people."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

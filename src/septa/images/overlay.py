@@ -71,7 +71,7 @@ def to_rgb(image_cyx: NDArray[Any]) -> Rgb:
     return np.stack(planes, axis=-1)
 
 
-def overlay(image_cyx: NDArray[Any], labels_yx: NDArray[Any], *, alpha: float = 0.35) -> Rgb:
+def draw_overlay(image_cyx: NDArray[Any], labels_yx: NDArray[Any], *, alpha: float = 0.35) -> Rgb:
     """Draw labels over an image: classes tinted, with a solid contour.
 
     Parameters

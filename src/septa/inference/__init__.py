@@ -1,1 +1,5 @@
-"""Inference: exact tiles, the tile loop and the engines that execute a net."""
+"""Exact tiles, the tile loop, and the engines that execute a net."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

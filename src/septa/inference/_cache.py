@@ -13,7 +13,7 @@ import torch
 
 from septa import tensor_file as sealed
 from septa.errors import InputError, ModelError, ResourceError
-from septa.images.write import write_bytes
+from septa.images import write_bytes
 
 _KIND = "septa cache 1"
 _SUFFIX = ".cache"

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from septa.images.normalize import Normalization
+from septa.images import Normalization
 from septa.inference.engines import Engine, logits_of
 from septa.inference.tiling import Tile
 

@@ -1,0 +1,5 @@
+"""What label values mean: classes, object ids and the ignore label."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

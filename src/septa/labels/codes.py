@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from septa.errors import InputError
-from septa.images.read import RawLabels
+from septa.images import RawLabels
 from septa.recipe import IGNORE
 
 MAX_PLANES = 31

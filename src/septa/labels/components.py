@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def components(labels_yx: NDArray[Any]) -> NDArray[np.int32]:
+def label_components(labels_yx: NDArray[Any]) -> NDArray[np.int32]:
     """Give every 4-connected region of equal labels an id of its own.
 
     Parameters

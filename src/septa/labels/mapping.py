@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from septa.errors import InputError
-from septa.images.read import RawLabels
+from septa.images import RawLabels
 from septa.labels.codes import (
     MAX_PLANES,
     Color,
@@ -32,7 +32,7 @@ from septa.labels.codes import (
     show_values,
     smallest,
 )
-from septa.labels.components import components
+from septa.labels.components import label_components
 from septa.labels.object_classes import with_classes
 from septa.labels.object_labels import encode_classes, known_classes, refuse_classes
 from septa.labels.survey import (
@@ -168,7 +168,7 @@ class LabelMapping:
         if self.kind == "instances":
             ids_yx = object_ids(as_numbers(raw, self.kind, str(where)), np.minimum(classes_yx, 1))
             return ids_yx if self.object_classes == 1 else with_classes(ids_yx, classes_yx, self.classes)
-        return np.where(classes_yx == IGNORE, IGNORE, components(classes_yx)).astype(np.int32)
+        return np.where(classes_yx == IGNORE, IGNORE, label_components(classes_yx)).astype(np.int32)
 
     def decode(self, labels_yx: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Turn encoded labels into the array to write to disk.

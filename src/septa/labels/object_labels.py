@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from septa.errors import InputError
-from septa.images.read import RawLabels, read_labels
+from septa.images import RawLabels, read_labels
 from septa.labels.codes import look_up
 from septa.labels.object_classes import majority_classes
 

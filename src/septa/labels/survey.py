@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from septa.errors import InputError
-from septa.images.read import RawLabels
+from septa.images import RawLabels
 from septa.labels.codes import pack, show_values
 
 _BLOCK = 1 << 22

@@ -1,1 +1,5 @@
-"""Pure array functions that compare a prediction with labels."""
+"""Pure array functions that compare a prediction with ground truth."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -107,7 +107,7 @@ class Evaluation:
     neurites
         The stack's metrics in full, where they were asked for.
     calibration
-        For instances with probabilities, what `septa.objects.calibration.calibration` gives.
+        For instances with probabilities, what `septa.objects.calibrate` gives.
     """
 
     class_names: tuple[str, ...]

@@ -1,7 +1,5 @@
 """Networks: tensors to logits."""
 
-from __future__ import annotations
+import lazy_loader
 
-from septa.nets.unet import UNet
-
-__all__ = ["UNet"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,5 @@
+"""Objects of a label image: tables, outlines and calibration of confidences."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

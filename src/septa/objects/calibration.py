@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from septa.metrics.overlaps import Labels, contingency, match
+from septa.metrics import Labels, contingency, match
 from septa.objects.measure import confidence as confidence_of
 
 Integers = npt.NDArray[np.int64]
@@ -45,7 +45,7 @@ def judge(truth_yx: Labels, prediction_yx: Labels, foreground_yx: npt.NDArray[np
     return sure, np.isin(table.prediction_ids, match(table, 0.5).pairs[:, 1])
 
 
-def calibration(judged: Iterable[Judged], bins: int = 10) -> dict[str, Any]:
+def calibrate(judged: Iterable[Judged], bins: int = 10) -> dict[str, Any]:
     """Summarise the objects of all images in plain values for strict JSON.
 
     Parameters

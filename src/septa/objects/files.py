@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from septa.images.read import read_labels
-from septa.images.write import write_bytes, write_text
+from septa.images import read_labels, write_bytes, write_text
 from septa.objects.measure import ObjectTable, measure
 from septa.objects.outlines import to_coco, to_geojson, to_rois
 

@@ -20,10 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from septa.errors import InputError
-from septa.inference.fold import folded
-from septa.inference.graph import graph_of, on_grid, probe_for
-from septa.inference.int8 import Int8
-from septa.inference.openvino_engine import library, load
+from septa.inference import Int8, folded, graph_of, library, load, on_grid, probe_for
 from septa.quantization.equalize import equalized
 from septa.quantization.tune import Distillation, Simulation
 

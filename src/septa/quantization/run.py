@@ -11,13 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
-from septa.data.fingerprint import digest_array
-from septa.data.folder import Pair, find_pairs, read_pair_image
+from septa.data import Pair, digest_array, find_pairs, read_pair_image
 from septa.errors import InputError
 from septa.evaluation import evaluate
-from septa.images.read import MAX_PIXELS
-from septa.inference.int8 import Int8
-from septa.metrics.scores import HEADERS, OBJECT_METRICS, Evaluation
+from septa.images import MAX_PIXELS
+from septa.inference import Int8
+from septa.metrics import HEADERS, OBJECT_METRICS, Evaluation
 from septa.model import Model
 from septa.quantization.quantizer import Quantizer
 

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from septa.inference.graph import memory_told
+from septa.inference import memory_told
 from septa.quantization.graph_layers import above, bias, convolutions, crops, give
 
 Distillation = Callable[[Tensor, Tensor], Tensor]

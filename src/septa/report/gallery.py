@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from septa.images.overlay import ERROR_COLORS, error_map, overlay, shrink, to_rgb
-from septa.images.write import encode_png
+from septa.images import ERROR_COLORS, draw_overlay, encode_png, error_map, shrink, to_rgb
 from septa.report.page import png_tag, swatch, text
 
 MAX_PANELS = 24
@@ -53,7 +52,7 @@ def gallery_html(panels: Sequence[Panel], classes: Mapping[str, tuple[int, int, 
         At most `MAX_PANELS` are shown, each image at most `THUMBNAIL` pixels wide and high; those whose score is not
         finite come last.
     classes
-        Name of each class and the RGB colour in which `overlay` draws it, for the legend.
+        Name of each class and the RGB colour in which `draw_overlay` draws it, for the legend.
     bits
         How many overlapping classes the labels hold as bits; 0 if labels are class indices.
 
@@ -98,8 +97,8 @@ def draw_labels(rgb_yxs: NDArray[np.uint8], labels_yx: NDArray[Any], bits: int =
     for bit in range(bits):
         ignored = -1 if bit == 0 else 0  # greyed once, not again for each bit
         one_yx = np.where(near_yx < 0, ignored, (near_yx >> bit & 1) * (bit + 1))
-        rgb_yxs = overlay(np.moveaxis(rgb_yxs, -1, 0), one_yx)
-    return rgb_yxs if bits else overlay(np.moveaxis(rgb_yxs, -1, 0), near_yx)
+        rgb_yxs = draw_overlay(np.moveaxis(rgb_yxs, -1, 0), one_yx)
+    return rgb_yxs if bits else draw_overlay(np.moveaxis(rgb_yxs, -1, 0), near_yx)
 
 
 def picture_tag(rgb_yxs: NDArray[np.uint8], alt: str) -> str:

@@ -193,7 +193,7 @@ def chapters(title: str, lead: str, top: Sequence[str], parts: Mapping[str, str]
     return "\n".join(part for part in body if part)
 
 
-def page(title: str, body: str, *, tooltips: bool = True) -> str:
+def html_page(title: str, body: str, *, tooltips: bool = True) -> str:
     """A complete HTML document with the shared style.
 
     A content security policy inside the page forbids every connection, so that it loads nothing even if a browser

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from septa.metrics.scores import CALIBRATION_ERROR, HEADERS, OBJECT_METRICS, OBJECTS_POLICY, Evaluation
-from septa.metrics.spread import LEVEL
+from septa.metrics import CALIBRATION_ERROR, HEADERS, LEVEL, OBJECT_METRICS, OBJECTS_POLICY, Evaluation
 from septa.report.chart import Series, line_chart
 from septa.report.page import BLUE, INK, number, plural, table, text
 
@@ -76,7 +75,7 @@ def calibration_html(calibration: Mapping[str, Any]) -> str:
     Parameters
     ----------
     calibration
-        What `septa.objects.calibration.calibration` gives, or nothing.
+        What `septa.objects.calibrate` gives, or nothing.
     """
     if not calibration.get("objects"):
         return ""

@@ -11,13 +11,25 @@ from typing import Any
 
 import numpy as np
 
-from septa.images.overlay import CLASS_COLORS
-from septa.images.write import write_text
-from septa.metrics.scores import OBJECT_METRICS, Evaluation
-from septa.metrics.spread import LEVEL
+from septa.images import CLASS_COLORS, write_text
+from septa.metrics import LEVEL, OBJECT_METRICS, Evaluation
 from septa.report.chart import Series, line_chart
 from septa.report.gallery import Panel, gallery_html
-from septa.report.page import BLUE, GREEN, INK, ORANGE, Color, cards, chapters, number, page, plural, table, text, tint
+from septa.report.page import (
+    BLUE,
+    GREEN,
+    INK,
+    ORANGE,
+    Color,
+    cards,
+    chapters,
+    html_page,
+    number,
+    plural,
+    table,
+    text,
+    tint,
+)
 from septa.report.page import notes as page_notes
 from septa.report.scoreboard import calibration_html, foreground_names, range_text, scores_html, thresholds_html
 
@@ -106,7 +118,7 @@ def write_report(
         "Data and set-up": facts,
     }
     top = [_cards(history, evaluation), page_notes(notes), page_notes(_hints(history), hints=True)]
-    write_text(Path(path), page(title, chapters(title, _summary(history, evaluation), top, parts)))
+    write_text(Path(path), html_page(title, chapters(title, _summary(history, evaluation), top, parts)))
 
 
 def _column(history: Iterable[Row], key: str, factor: float = 1.0) -> Points:

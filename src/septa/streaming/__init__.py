@@ -12,8 +12,6 @@
     cluster     or others
 """
 
-from septa.streaming.events import Finished, Request, Started, Step
-from septa.streaming.plan import Input
-from septa.streaming.run import stream
+import lazy_loader
 
-__all__ = ["Finished", "Input", "Request", "Started", "Step", "stream"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from septa import tensor_file as sealed
 from septa.errors import InputError, ModelError
-from septa.images.store.ome_zarr import BlockIndex
-from septa.images.write import write_bytes
+from septa.images import write_bytes
+from septa.images.store import BlockIndex
 from septa.streaming.plan import KIND, Plan
-from septa.tasks.block_objects import Facts
+from septa.tasks import Facts
 
 Array = NDArray[Any]
 

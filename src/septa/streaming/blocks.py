@@ -17,21 +17,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from septa import tasks as pieces
 from septa.errors import ResourceError
-from septa.images.normalize import Normalization
-from septa.images.sources.open import Source
-from septa.images.store import ome_zarr as store
-from septa.images.store.ome_zarr import BlockIndex, StoreSpec
-from septa.images.window import read_mirrored
-from septa.inference.engines import Engine, logits_of
-from septa.inference.predict import predict_tiles
-from septa.inference.tiling import Region, Tile, aligned, least_for, plan_for
+from septa.images import Normalization, Source, read_mirrored, store
+from septa.images.store import BlockIndex, StoreSpec
+from septa.inference import Engine, Region, Tile, aligned, least_for, logits_of, plan_for, predict_tiles
 from septa.model import Model
 from septa.streaming.block_file import load_block, save_block
 from septa.streaming.budget import megabytes, pixel_bytes, region_bytes, tidy, tile_within
 from septa.streaming.plan import Plan
-from septa.tasks import block_objects as pieces
-from septa.tasks.instances import Instances
+from septa.tasks import Instances
 
 Array = NDArray[Any]
 

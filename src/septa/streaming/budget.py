@@ -13,11 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from septa.errors import ResourceError
-from septa.inference.tiling import auto_tile, least_for, least_tile
+from septa.inference import auto_tile, least_for, least_tile
 from septa.model import Model
 from septa.runtime import usable_memory
-from septa.tasks.block_objects import cut_block
-from septa.tasks.instances import Instances
+from septa.tasks import Instances, cut_block
 
 CHUNK = 256
 """Side of the chunks of the output, pixels."""

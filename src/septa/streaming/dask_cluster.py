@@ -27,7 +27,7 @@ from uuid import uuid4
 
 from septa import runtime
 from septa.errors import InputError, ModelError, ResourceError, SeptaError
-from septa.images.store.ome_zarr import BlockIndex
+from septa.images.store import BlockIndex
 from septa.model import Model
 from septa.streaming.blocks import Build, Finish, Worker
 from septa.streaming.events import Request

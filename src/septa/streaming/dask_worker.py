@@ -17,7 +17,7 @@ from distributed import WorkerPlugin
 
 from septa import runtime
 from septa.errors import InputError, ResourceError, SeptaError
-from septa.images.store.ome_zarr import BlockIndex
+from septa.images.store import BlockIndex
 from septa.model import Model
 from septa.streaming.blocks import Build, Finish, Worker, build_block, finish_block, segment_block
 from septa.streaming.budget import fit, usual_memory

@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 
 import torch
 
-from septa.images.store.ome_zarr import BlockIndex
+from septa.images.store import BlockIndex
 from septa.prefetch import one_ahead, one_behind
 from septa.streaming.blocks import (
     Build,

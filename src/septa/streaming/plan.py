@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 
 from septa.errors import InputError
-from septa.images.sources.open import Source, open_source
-from septa.images.store.ome_zarr import BlockIndex, Kind, StoreSpec
-from septa.inference.tiling import Region
+from septa.images import Source, open_source
+from septa.images.store import BlockIndex, Kind, StoreSpec
+from septa.inference import Region
 from septa.model import Model
 from septa.streaming.budget import CHUNK
-from septa.tasks.instances import Instances
+from septa.tasks import Instances
 
 KIND = "septa stream 1"
 _DESCRIBE = ("zarr.json", ".zgroup", ".zattrs", ".zarray")

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from septa.images.normalize import robust_range, sampling
-from septa.images.sources.open import Source, open_source
-from septa.images.store.ome_zarr import BlockIndex
+from septa.images import Source, open_source, robust_range, sampling
+from septa.images.store import BlockIndex
 from septa.model import Model
 
 _BAND = 2048

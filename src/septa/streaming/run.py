@@ -21,11 +21,9 @@ from typing import Any
 import numpy as np
 
 from septa.errors import InputError, Interrupted
-from septa.images.sources.open import Source
-from septa.images.store import ome_zarr as store
-from septa.images.store.ome_zarr import StoreSpec
-from septa.images.write import write_text
-from septa.inference.tiling import least_for
+from septa.images import Source, store, write_text
+from septa.images.store import StoreSpec
+from septa.inference import least_for
 from septa.model import Model
 from septa.streaming.block_file import is_done, load_facts
 from septa.streaming.blocks import Build, Finish, Worker, empty_block
@@ -35,8 +33,7 @@ from septa.streaming.executor import Hands, Local, MakeHands
 from septa.streaming.plan import Asked, Plan, margin_for
 from septa.streaming.prescan import constants_of, empty_blocks
 from septa.streaming.written_blocks import Ledger
-from septa.tasks.block_merge import Merged, merge
-from septa.tasks.instances import Instances
+from septa.tasks import Instances, Merged, merge
 
 _TIFF = (".tif", ".tiff")
 _LONGEST = 150

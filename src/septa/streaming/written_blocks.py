@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from septa.errors import InputError, ResourceError
-from septa.images.store import ome_zarr as store
-from septa.images.store.ome_zarr import BlockIndex, StoreSpec
+from septa.images import store
+from septa.images.store import BlockIndex, StoreSpec
 
 
 class Ledger:

@@ -1,0 +1,5 @@
+"""Synthetic datasets: cells, overlapping shapes and OCT scans."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from septa.errors import InputError
-from septa.images.write import write_image, write_labels
+from septa.images import write_image, write_labels
 from septa.synthetic.cells import paint_cells
 from septa.synthetic.oct import paint_scan
 from septa.synthetic.shapes import SHAPE_NAMES, paint_figures

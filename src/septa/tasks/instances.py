@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from septa import recipe
-from septa.labels.object_classes import classes_of, with_classes
+from septa.labels import classes_of, with_classes
 from septa.recipe import IGNORE
 from septa.tasks import losses
 from septa.tasks.border_weights import cut_seams

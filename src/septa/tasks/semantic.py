@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from septa import recipe
-from septa.labels.components import components
+from septa.labels import label_components
 from septa.recipe import IGNORE
 from septa.tasks import losses
 from septa.tasks.border_weights import border_weights
@@ -92,7 +92,7 @@ class Semantic:
         """
         if not terms.border_weight:
             return labels_yx, self.weight_map(labels_yx, labels_yx, terms, class_weights_k)
-        return labels_yx, self.weight_map(labels_yx, components(labels_yx), terms, class_weights_k)
+        return labels_yx, self.weight_map(labels_yx, label_components(labels_yx), terms, class_weights_k)
 
     def weight_map(
         self,

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from septa.data.fingerprint import Facts, Fingerprint
-from septa.labels.mapping import LabelMapping
+from septa.data import Facts, Fingerprint
+from septa.labels import LabelMapping
 from septa.nets import UNet
 from septa.recipe import Recipe
 from septa.runtime import Machine

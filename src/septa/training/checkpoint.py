@@ -15,7 +15,7 @@ from torch import Tensor
 
 from septa import tensor_file as sealed
 from septa.errors import ModelError
-from septa.images.write import write_bytes
+from septa.images import write_bytes
 
 KIND = "septa checkpoint 1"
 _KEEP = 2

@@ -12,15 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septa import runtime
-from septa.data.check import Checkup
-from septa.metrics.objects import aligned
-from septa.metrics.scores import Evaluation, evaluate_labels
+from septa.data import Checkup
+from septa.metrics import Evaluation, aligned, evaluate_labels
 from septa.model import Model
-from septa.objects.calibration import Judged, calibration, judge
+from septa.objects import Judged, calibrate, judge
 from septa.recipe import Recipe
-from septa.report.gallery import MAX_PANELS, Panel
-from septa.report.training import write_report
-from septa.tasks.instances import Instances
+from septa.report import MAX_PANELS, Panel, write_report
+from septa.tasks import Instances
 from septa.training.automatic import Choice
 from septa.training.loop import Job
 from septa.training.plan import Request
@@ -107,7 +105,7 @@ def _evaluate(model: Model, job: Job, known: Mapping[int, NDArray[np.float32]]) 
         instances=instances,
         object_classes=labels.class_names if instances and labels.object_classes > 1 else (),
     )
-    return (replace(evaluation, calibration=calibration(judged)) if instances else evaluation), worst
+    return (replace(evaluation, calibration=calibrate(judged)) if instances else evaluation), worst
 
 
 def _panel(job: Job, score: float, index: int, predicted_yx: NDArray[np.int32]) -> Panel:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from septa.errors import InputError
-from septa.images.write import write_text
+from septa.images import write_text
 from septa.training.plan import Request
 from septa.training.state import Row, State
 

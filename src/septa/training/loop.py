@@ -17,12 +17,11 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from septa.data.samples import Batch, Examples, Loader, Sampler
+from septa.data import Batch, Examples, Loader, Sampler
 from septa.errors import Interrupted, SeptaError
 from septa.model import Model
 from septa.recipe import Recipe
-from septa.tasks.instances import Instances
-from septa.tasks.task import Task
+from septa.tasks import Instances, Task
 from septa.training.checkpoint import Checkpoints
 from septa.training.clock import Clock, Signals
 from septa.training.profile import Profile, Profiled

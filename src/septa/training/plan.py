@@ -10,10 +10,9 @@ from pathlib import Path
 import torch
 
 from septa import runtime
-from septa.data.check import Checkup, check
-from septa.data.check_page import why_task
+from septa.data import Checkup, check_dataset, why_task
 from septa.errors import InputError
-from septa.images.read import MAX_PIXELS
+from septa.images import MAX_PIXELS
 from septa.model import build_net, make_task
 from septa.recipe import Recipe, full_key
 from septa.training.automatic import Choice, choose, choose_workers, resolve_amp
@@ -52,7 +51,7 @@ class Request:
 def plan_recipe(request: Request, progress: Progress | None = None) -> tuple[Checkup, Choice]:
     """Check the data and resolve the recipe, as a training would; errors as for `train`."""
     base = (request.recipe or Recipe()).with_overrides(request.overrides)
-    checkup = check(
+    checkup = check_dataset(
         request.data,
         images=request.images,
         labels=request.labels,

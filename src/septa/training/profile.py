@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.table import Table
 from torch.profiler import profile, record_function
 
-from septa.images.write import write_bytes, write_text
-from septa.report.page import plural
+from septa.images import write_bytes, write_text
+from septa.report import plural
 
 PHASES = ("data", "transfer", "forward", "backward", "optimiser")
 """What a step consists of; ``data`` is the wait for samples, which other threads prepare, ``forward`` ends with the

@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
-from septa.data.check import Checkup
+from septa.data import Checkup
 from septa.errors import InputError, RecipeError
-from septa.images.write import sweep
+from septa.images import sweep
 from septa.model import Model
 from septa.recipe import Recipe, differences
 from septa.training.checkpoint import Checkpoints

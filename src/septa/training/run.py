@@ -20,21 +20,14 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 
 from septa import runtime
-from septa.data.check import Checkup
-from septa.data.fingerprint import Fingerprint, combine
-from septa.data.folder import Pair
-from septa.data.samples import Examples, Sampler
+from septa.data import Checkup, Examples, Fingerprint, Pair, Sampler, combine
 from septa.errors import InputError, RecipeError
-from septa.images.normalize import Normalization
-from septa.images.read import MAX_PIXELS
-from septa.images.write import write_text
-from septa.metrics.scores import Evaluation
+from septa.images import MAX_PIXELS, Normalization, write_text
+from septa.metrics import Evaluation
 from septa.model import Model, build_net, make_task
-from septa.nets.pretrained import Statistics, imagenet_statistics, load_pretrained
-from septa.nets.resnet import ResNetEncoder
-from septa.nets.timm_encoder import TimmEncoder
+from septa.nets import ResNetEncoder, Statistics, TimmEncoder, imagenet_statistics, load_pretrained
 from septa.recipe import Recipe
-from septa.tasks.decoding import Decoding
+from septa.tasks import Decoding
 from septa.training.automatic import Choice
 from septa.training.checkpoint import Checkpoints
 from septa.training.finish import finish

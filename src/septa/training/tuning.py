@@ -9,11 +9,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from septa.data.samples import Examples
-from septa.metrics.objects import score_objects
+from septa.data import Examples
+from septa.metrics import score_objects
 from septa.model import Model
-from septa.tasks.decoding import Decoding, find_objects
-from septa.tasks.instances import Instances
+from septa.tasks import Decoding, Instances, find_objects
 
 _PIXELS = 4_000_000
 """Validation pixels that are looked at, so that the search takes seconds."""

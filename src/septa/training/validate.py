@@ -11,12 +11,10 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor
 
-from septa.data.samples import Example, Examples
-from septa.metrics.objects import score_objects
-from septa.metrics.pixels import Counts, class_counts, confusion, confusion_multilabel, dice
+from septa.data import Example, Examples
+from septa.metrics import Counts, class_counts, confusion, confusion_multilabel, dice, score_objects
 from septa.model import Model
-from septa.tasks.instances import Instances
-from septa.tasks.task import Task
+from septa.tasks import Instances, Task
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,2 @@
+from .open import Source as Source
+from .open import open_source as open_source

@@ -1,0 +1,9 @@
+from .codes import number_of as number_of
+from .codes import smallest as smallest
+from .components import label_components as label_components
+from .mapping import IGNORE as IGNORE
+from .mapping import LabelMapping as LabelMapping
+from .mapping import find_mapping as find_mapping
+from .object_classes import classes_of as classes_of
+from .object_classes import with_classes as with_classes
+from .object_labels import read_object_labels as read_object_labels

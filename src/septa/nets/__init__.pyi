@@ -1,0 +1,15 @@
+from .aspp import Pyramid as Pyramid
+from .blocks import ConvBlock as ConvBlock
+from .blocks import Enlarge as Enlarge
+from .blocks import PlainEncoder as PlainEncoder
+from .blocks import Span as Span
+from .blocks import Squeeze as Squeeze
+from .blocks import Up as Up
+from .gates import Gate as Gate
+from .pretrained import Statistics as Statistics
+from .pretrained import imagenet_statistics as imagenet_statistics
+from .pretrained import load_pretrained as load_pretrained
+from .resnet import LAYERS as LAYERS
+from .resnet import ResNetEncoder as ResNetEncoder
+from .timm_encoder import TimmEncoder as TimmEncoder
+from .unet import UNet as UNet

@@ -1,0 +1,9 @@
+from .published import PUBLISHED as PUBLISHED
+from .published import Drawing as Drawing
+from .published import Figure as Figure
+from .published import Published as Published
+from .shipped import load as load
+from .shipped import names as names
+from .shipped import table as table
+from .shipped import text as text
+from .shipped import title as title

@@ -1,0 +1,14 @@
+from .gallery import MAX_PANELS as MAX_PANELS
+from .gallery import Panel as Panel
+from .gallery import draw_labels as draw_labels
+from .gallery import picture_tag as picture_tag
+from .page import cards as cards
+from .page import chapters as chapters
+from .page import html_page as html_page
+from .page import notes as notes
+from .page import number as number
+from .page import plural as plural
+from .page import swatch as swatch
+from .page import table as table
+from .page import text as text
+from .training import write_report as write_report

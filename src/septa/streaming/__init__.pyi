@@ -1,0 +1,11 @@
+from .budget import usual_memory as usual_memory
+from .dask_cluster import Cluster as Cluster
+from .dask_cluster import Tls as Tls
+from .dask_cluster import local_cluster as local_cluster
+from .dask_cluster import remote_cluster as remote_cluster
+from .events import Finished as Finished
+from .events import Request as Request
+from .events import Started as Started
+from .events import Step as Step
+from .plan import Input as Input
+from .run import stream as stream

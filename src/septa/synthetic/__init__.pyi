@@ -1,0 +1,1 @@
+from .dataset import write_dataset as write_dataset
