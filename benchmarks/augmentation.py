@@ -23,7 +23,7 @@ from rich.table import Table
 
 from septa import runtime
 from septa.data.augment import jitter, warp
-from septa.recipe import Augment
+from septa.recipe import AugmentSettings
 from septa.synthetic.dataset import draw_cells
 
 ROTATE, SCALE, ELASTIC, GRID = 180.0, (0.8, 1.25), 10.0, 3
@@ -35,7 +35,7 @@ Work = Callable[[np.ndarray, np.ndarray, int], Any]
 
 def septa() -> tuple[Work, Work]:
     """One field, applied once with OpenCV."""
-    augment = Augment(
+    augment = AugmentSettings(
         flip=True, turn=False, rotate=ROTATE, scale=SCALE, elastic=ELASTIC, elastic_grid=GRID, probability=1,
         brightness=BRIGHTNESS, contrast=CONTRAST, gamma=GAMMA, blur=BLUR, noise=NOISE,
     )  # fmt: skip

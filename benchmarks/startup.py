@@ -69,9 +69,9 @@ def untrained(folder: Path) -> Path:
     from septa.images.normalize import Normalization
     from septa.labels.mapping import LabelMapping
     from septa.model import Model, build_net
-    from septa.recipe import Net, Recipe
+    from septa.recipe import NetSettings, Recipe
 
-    recipe = Recipe(net=Net(depth=4, width=16))
+    recipe = Recipe(net=NetSettings(depth=4, width=16))
     labels = LabelMapping("index", ("background", "foreground"), (0, 1))
     path = folder / "untrained.septa"
     Model(build_net(recipe, 1, 2), 1, labels, Normalization("image"), recipe).save(path)

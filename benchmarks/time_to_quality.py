@@ -124,14 +124,14 @@ def septa_points(folder: Path, steps: int, limit: float, overrides: Sequence[str
     runtime.prepare()
     from _plain_unet import Point, Watch
     from septa.training.loop import LOG_EVERY
-    from septa.training.plan import Request
+    from septa.training.plan import TrainingRequest
     from septa.training.run import train_steps
 
     every = LOG_EVERY * math.ceil(steps / 15 / LOG_EVERY)
     steps = every * math.ceil(steps / every)
     asked = (*overrides, f"training.steps={steps}", f"training.validations={steps // every}")
     with tempfile.TemporaryDirectory() as temporary:
-        events = train_steps(Request(folder, Path(temporary) / "model.septa", overrides=asked))
+        events = train_steps(TrainingRequest(folder, Path(temporary) / "model.septa", overrides=asked))
         next(events)  # the plan
         watch = Watch()
         mark, (seconds, wall) = watch.mark(), watch.read()
@@ -152,10 +152,10 @@ def plain_points(folder: Path, optimizer: str, scale: float, limit: float, overr
 
     from _plain_unet import Loop
     from septa.data.samples import Examples
-    from septa.training.plan import Request, plan_recipe
+    from septa.training.plan import TrainingRequest, plan_recipe
 
     torch.set_num_threads(1)
-    checkup, choice = plan_recipe(Request(folder, Path("model.septa"), overrides=tuple(overrides)))
+    checkup, choice = plan_recipe(TrainingRequest(folder, Path("model.septa"), overrides=tuple(overrides)))
     assert checkup.pairing is not None
     assert checkup.mapping is not None
     pairs, channels = {pair.name: pair for pair in checkup.pairing.pairs}, choice.recipe.data.channels or 1

@@ -139,7 +139,7 @@ def timed(steps: Iterator[float], row: dict[str, Any]) -> dict[str, Any]:
 def septa_steps(row: dict[str, Any]) -> Iterator[float]:
     """Steps of the training that the command runs; each item is the share of the step that it waited for data."""
     from septa.training import loop
-    from septa.training.plan import Request
+    from septa.training.plan import TrainingRequest
     from septa.training.run import train_steps
 
     loop.LOG_EVERY = 1
@@ -149,7 +149,7 @@ def septa_steps(row: dict[str, Any]) -> Iterator[float]:
         "training.validations=1", "training.steps=100000", "loss.dice=0", "loss.cross_entropy=1", "task=semantic",
     )  # fmt: skip
     data = Path(row["data"])
-    for event in train_steps(Request(data, data / "x.septa", overrides=settings, overwrite=True)):
+    for event in train_steps(TrainingRequest(data, data / "x.septa", overrides=settings, overwrite=True)):
         if isinstance(event, dict):
             yield event["data_wait"]
 

@@ -22,7 +22,7 @@ from septa.labels.mapping import LabelMapping
 from septa.metrics.objects import score_objects
 from septa.metrics.scores import evaluate_labels
 from septa.model import Model, build_net
-from septa.recipe import Data, Recipe
+from septa.recipe import DataSettings, Recipe
 
 NAMES = ("background", "foreground")
 
@@ -108,9 +108,9 @@ def test_values_that_the_labels_lack_are_refused_or_given(tmp_path):
     folders = write_folders(tmp_path, {"a.png": truth}, {"a.png": found})
     with pytest.raises(InputError, match=r"predictions/a\.png: holds 3, and the classes are 0, 1, 2\. "):
         evaluate_files(*folders)
-    given = evaluate_files(*folders, Data(values=(0, 1, 2, 3)))
+    given = evaluate_files(*folders, DataSettings(values=(0, 1, 2, 3)))
     assert given.images[0].pixel_error == np.mean(truth != found)
-    ignoring = evaluate_files(*folders, Data(values=(0, 1, 3), ignore_label=2))
+    ignoring = evaluate_files(*folders, DataSettings(values=(0, 1, 3), ignore_label=2))
     assert ignoring.images[0].pixel_error == np.mean((truth != found)[truth != 2])
 
 
@@ -155,7 +155,7 @@ def test_object_ids_are_scored_as_objects(tmp_path):
     folders = write_folders(
         tmp_path, {f"{n}.tif": ids for n, ids in truth.items()}, {f"{n}.png": ids for n, ids in moved.items()}
     )
-    ids = Data(encoding="instances")
+    ids = DataSettings(encoding="instances")
     evaluation = evaluate_files(*folders, ids, instances=True)
     assert evaluation.class_names == ("background", "object")
     for image in evaluation.images:
@@ -178,7 +178,7 @@ def test_masks_against_object_ids_are_scored_as_pixels_unless_told(tmp_path):
     """A mask is no single object, also where its foreground is 255."""
     truth = {name: touching(seed) for name, seed in (("a.tif", 0), ("b.tif", 1))}
     masks = {name: np.where(np.roll(ids, 1, axis=1) > 0, 255, 0) for name, ids in truth.items()}
-    folders, ids = write_folders(tmp_path, truth, masks), Data(encoding="instances")
+    folders, ids = write_folders(tmp_path, truth, masks), DataSettings(encoding="instances")
     told = evaluate_files(*folders, ids, instances=None)
     assert told == evaluate_files(*folders, ids)
     assert told.objects == {}
@@ -219,12 +219,12 @@ def test_ignored_pixels_count_in_no_object(tmp_path):
     left[:, :12] = 60_000
     found[:, :6] = 5
     folders = write_folders(tmp_path, {"a.tif": left}, {"a.tif": found})
-    evaluation = evaluate_files(*folders, Data(encoding="instances", ignore_label=60_000), instances=True)
+    evaluation = evaluate_files(*folders, DataSettings(encoding="instances", ignore_label=60_000), instances=True)
     objects = evaluation.images[0].objects
     assert objects.truth_count == objects.prediction_count == objects.tp[-1] == len(np.unique(truth[:, 12:])) - 1
     assert objects.pixels == truth[:, 12:].size
     assert evaluation.summary["dice"] == evaluation.summary["mean_accuracy"] == 1.0
-    counted = evaluate_files(*folders, Data(encoding="instances"), instances=True)
+    counted = evaluate_files(*folders, DataSettings(encoding="instances"), instances=True)
     assert counted.images[0].objects.tp[-1] < counted.images[0].objects.truth_count
 
 

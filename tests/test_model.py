@@ -24,7 +24,7 @@ from septa.images.normalize import Normalization
 from septa.images.write import write_image
 from septa.labels.mapping import LabelMapping
 from septa.model import KIND, Model, build_net, make_task
-from septa.recipe import Loss, Net, Recipe
+from septa.recipe import LossSettings, NetSettings, Recipe
 from septa.tasks.instances import Instances
 from septa.tasks.semantic import Semantic
 
@@ -43,7 +43,9 @@ def uneven(net: Any) -> Any:
 def make_model(channels: int = 1, kind: str = "dataset", classes: int = 3, multilabel: bool = False) -> Model:
     """A small model whose norms have statistics of their own and whose labels vary over an image."""
     torch.manual_seed(11)
-    recipe = Recipe(net=Net(depth=2, width=4), loss=Loss(cross_entropy=0, bce=1) if multilabel else Loss())
+    recipe = Recipe(
+        net=NetSettings(depth=2, width=4), loss=LossSettings(cross_entropy=0, bce=1) if multilabel else LossSettings()
+    )
     net = uneven(build_net(recipe, channels, classes))
     names = tuple(f"c{k}" for k in range(classes))
     labels = LabelMapping("multilabel", names, ()) if multilabel else LabelMapping("index", names, (0, 5, 9), 255)
@@ -184,7 +186,7 @@ def test_a_huge_net_in_the_recipe_is_refused_before_memory_is_taken(
 
     monkeypatch.setattr(nn.Module, "register_parameter", checked)
     with pytest.raises(AssertionError):
-        build_net(Recipe(net=Net(depth=2, width=16)), 1, 2)
+        build_net(Recipe(net=NetSettings(depth=2, width=16)), 1, 2)
     repack(saved, lambda header: header["recipe"]["net"].update(width=512, depth=7))  # 13 billion weights
     assert "does not fit" in refused(saved)
 
@@ -379,7 +381,7 @@ def test_a_tile_without_room_is_refused(tile: int) -> None:
 
 def test_without_a_tile_wide_nets_get_smaller_ones() -> None:
     narrow = make_model()
-    net = build_net(Recipe(net=Net(width=512, depth=1)), 1, 3)
+    net = build_net(Recipe(net=NetSettings(width=512, depth=1)), 1, 3)
     wide = replace(narrow, net=net)
     assert len(narrow.plan(3000, 3000)) < len(wide.plan(3000, 3000))
 

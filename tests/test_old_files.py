@@ -18,8 +18,8 @@ from torch import Tensor
 
 import septa
 from septa.training.checkpoint import Checkpoints
-from septa.training.plan import Request
-from septa.training.run import Done, train_steps
+from septa.training.plan import TrainingRequest
+from septa.training.run import TrainingDone, train_steps
 
 OLD = Path(__file__).parent / "files" / "v0.1"
 FACTS: dict[str, Any] = json.loads((OLD / "facts.json").read_text())
@@ -74,8 +74,8 @@ def test_an_old_checkpoint_is_read_to_the_bit() -> None:
 
 def test_a_training_of_the_old_version_is_resumed_to_its_end(tmp_path: Path) -> None:
     shutil.copytree(OLD / "interrupted-run", tmp_path / "interrupted-run")
-    events = list(train_steps(Request(OLD / "data", tmp_path / "interrupted.septa", resume=True)))
-    assert isinstance(events[-1], Done)
+    events = list(train_steps(TrainingRequest(OLD / "data", tmp_path / "interrupted.septa", resume=True)))
+    assert isinstance(events[-1], TrainingDone)
     steps = [event["step"] for event in events if isinstance(event, dict)]
     assert min(steps) > 12
     assert max(steps) == 20

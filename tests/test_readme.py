@@ -66,8 +66,8 @@ def test_options_told_in_the_table_of_commands_exist() -> None:
 def test_every_encoding_is_told() -> None:
     from typing import get_args
 
-    from septa.recipe import Data
+    from septa.recipe import DataSettings
 
-    encodings = set(get_args(Data.model_fields["encoding"].annotation)) - {"auto"}
+    encodings = set(get_args(DataSettings.model_fields["encoding"].annotation)) - {"auto"}
     section = README.partition("\n## Labels\n")[2].partition("\n## ")[0]
     assert set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == encodings

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from septa.errors import InputError, RecipeError
-from septa.recipe import Augment, Data, Loss, Recipe, differences
+from septa.recipe import AugmentSettings, DataSettings, LossSettings, Recipe, differences
 
 
 def refused(text: str) -> str:
@@ -81,7 +81,7 @@ def test_a_reversed_range_is_refused(setting: str) -> None:
     for ends in ([0.8, 1.2], [1.0, 1.0]):
         assert getattr(Recipe.from_yaml(f"augment: {{{setting}: {ends}}}").augment, setting) == tuple(ends)
     with pytest.raises(ValidationError):
-        Augment(**{setting: (2.0, 1.0)})
+        AugmentSettings(**{setting: (2.0, 1.0)})
     with pytest.raises(RecipeError, match=f"augment.{setting}"):
         Recipe().with_overrides([f"augment.{setting}=[2, 1]"])
 
@@ -287,6 +287,6 @@ def test_every_setting_is_written_with_defaults() -> None:
 def test_differences_name_every_changed_setting_with_both_values() -> None:
     old = Recipe()
     assert differences(old, Recipe()) == []
-    new = Recipe(data=Data(class_names=("a", "b")), loss=Loss(dice=0.25))
+    new = Recipe(data=DataSettings(class_names=("a", "b")), loss=LossSettings(dice=0.25))
     assert differences(old, new) == ["data.class_names: None -> ['a', 'b']", f"loss.dice: {old.loss.dice} -> 0.25"]
     assert len(differences(new, old)) == 2

@@ -14,7 +14,7 @@ from septa.images import write_text
 from septa.model import Model
 from septa.prediction import Failed, Options, find_images, segment_files
 from septa.synthetic import write_dataset
-from septa.training import Request, train_steps
+from septa.training import TrainingRequest, train_steps
 
 MARK = "septa-demo.txt"
 """File that tells a folder to be the demo's own."""
@@ -42,7 +42,7 @@ def run_demo(console: Console, folder: Path, *, minutes: float, overwrite: bool)
     console.print(
         f"2. training, at most {minutes:g} minutes: septa train {data} -o {model_path}", highlight=False, markup=False
     )
-    request = Request(
+    request = TrainingRequest(
         data,
         model_path,
         overrides=(f"training.minutes={minutes}", f"training.steps={STEPS}"),

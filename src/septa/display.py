@@ -13,11 +13,11 @@ from rich.table import Table
 from rich.text import Text
 
 from septa.metrics import CALIBRATION_ERROR, HEADERS, LEVEL, OBJECT_METRICS, OBJECTS_POLICY
-from septa.recipe import Training
+from septa.recipe import TrainingSettings
 
 if TYPE_CHECKING:  # 'septa check' shows its progress without waiting for torch
     from septa.metrics import Evaluation
-    from septa.training import Done, Event, Plan, Row
+    from septa.training import HistoryRow, TrainingDone, TrainingEvent, TrainingPlan
 
 _SHOWN = 12
 _COUNTS = ("truth_count", "prediction_count", "count_difference", "splits", "merges")
@@ -32,23 +32,23 @@ def progress_bar(console: Console, title: str) -> Iterator[Callable[[int, int], 
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def show_training(console: Console, events: Iterator[Event]) -> Done | None:
+def show_training(console: Console, events: Iterator[TrainingEvent]) -> TrainingDone | None:
     """Print the plan, then a live table (on a terminal) or a line for each validation; returns what was trained."""
-    from septa.training import Done, Finished, Plan
+    from septa.training import AlreadyTrained, TrainingDone, TrainingPlan
 
     done, live = None, None
     screen = _Screen()
     try:
         for event in events:
-            if isinstance(event, Plan):
+            if isinstance(event, TrainingPlan):
                 print_plan(console, event)
                 screen.training = event.choice.recipe.training
                 live = Live(screen.table(), console=console, refresh_per_second=4) if console.is_terminal else None
                 if live is not None:
                     live.start()
-            elif isinstance(event, Done):
+            elif isinstance(event, TrainingDone):
                 done = event
-            elif isinstance(event, Finished):
+            elif isinstance(event, AlreadyTrained):
                 told = f"{event.path}: this training is finished, its model is here"
                 console.print(told, highlight=False, markup=False)
             else:
@@ -63,7 +63,7 @@ def show_training(console: Console, events: Iterator[Event]) -> Done | None:
     return done
 
 
-def print_plan(console: Console, plan: Plan) -> None:
+def print_plan(console: Console, plan: TrainingPlan) -> None:
     """What was found in the data and what will be trained."""
     for note in plan.checkup.notes:
         console.print(note, highlight=False, markup=False)
@@ -160,19 +160,19 @@ def _cell(spread: Mapping[str, float], pooled: float) -> str:
 class _Screen:
     """The last rows of the history as a table."""
 
-    training = Training()
+    training = TrainingSettings()
 
     def __init__(self) -> None:
-        self.rows: list[Row] = []
-        self.latest: Row = {}
+        self.rows: list[HistoryRow] = []
+        self.latest: HistoryRow = {}
 
-    def take(self, row: Row) -> None:
+    def take(self, row: HistoryRow) -> None:
         if "score" in row:
             self.rows.append(self.latest | row)
         else:
             self.latest = row
 
-    def _left(self, row: Row) -> str:
+    def _left(self, row: HistoryRow) -> str:
         minutes, step = row.get("minutes", 0.0), row.get("step", 0)
         if not step:
             return ""
@@ -181,7 +181,7 @@ class _Screen:
             left = min(left, self.training.minutes - minutes)
         return f"{max(0.0, left):.1f} min left"
 
-    def line(self, row: Row) -> str:
+    def line(self, row: HistoryRow) -> str:
         row = self.latest | row
         loss = f"loss {row['loss']:.4f}  " if "loss" in row else ""
         return f"step {row['step']:.0f}  {loss}validation score {row['score']:.4f}  {self._left(row)}".rstrip()

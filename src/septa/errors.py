@@ -16,22 +16,40 @@ from __future__ import annotations
 from os import PathLike
 
 
+def escape_controls(text: str) -> str:
+    r"""Replace control characters, such as line breaks and escape sequences, by backslash escapes.
+
+    Examples
+    --------
+    >>> print(escape_controls("a\nb\x1b[2J.png"))
+    a\nb\x1b[2J.png
+    """
+    return "".join(
+        sign if sign.isprintable() else sign.encode("unicode_escape", "surrogatepass").decode() for sign in text
+    )
+
+
 class SeptaError(Exception):
-    """An expected failure, told in one line: ``where: problem. remedy``.
+    """An expected failure, as one line of two sentences: ``where: problem. Remedy.``
+
+    Control characters are shown escaped, so that one line stays one line whatever a file is called.
 
     Parameters
     ----------
     where
-        What the message is about: nearly always a path, else the name of an option or a setting.
+        Path, option or setting that the message is about. Empty where the problem names its subjects itself, such as
+        two options that exclude each other.
     problem
-        What came and what was expected, without a closing full stop.
+        What came and what was expected: a clause with a subject and a verb, without a closing full stop.
     remedy
-        What the user can do, without a closing full stop; may be empty when nothing can be done.
+        What the user can do: an imperative sentence with a capital, without a closing full stop; may be empty.
 
     Examples
     --------
-    >>> str(InputError("a/x.png", "the file ends after 12 bytes", "copy it again"))
-    'a/x.png: the file ends after 12 bytes. copy it again.'
+    >>> str(InputError("a/x.png", "the file ends after 12 bytes", "Copy it again"))
+    'a/x.png: the file ends after 12 bytes. Copy it again.'
+    >>> str(InputError("", "--workers and --cluster cannot be combined", "Give one of them"))
+    '--workers and --cluster cannot be combined. Give one of them.'
     """
 
     exit_code = 2
@@ -40,8 +58,8 @@ class SeptaError(Exception):
         self.where = str(where)
         self.problem = problem
         self.remedy = remedy
-        text = f"{self.where}: {problem}."
-        super().__init__(f"{text} {remedy}." if remedy else text)
+        text = f"{self.where}: {problem}." if self.where else f"{problem}."
+        super().__init__(escape_controls(f"{text} {remedy}." if remedy else text))
 
 
 class InputError(SeptaError):

@@ -19,7 +19,7 @@ from septa.metrics import NEURITES, PER_IMAGE, Evaluation, evaluate_labels, scor
 from septa.model import Model
 from septa.objects import OUTLINES, Judged, calibrate, judge
 from septa.prediction import CLASSES, OVERLAYS, PROBABILITIES
-from septa.recipe import Data
+from septa.recipe import DataSettings
 from septa.tasks import Instances
 
 _IMAGE_SUFFIXES = frozenset({".png", ".tif", ".tiff", ".bmp", ".gif", ".jpg", ".jpeg"})
@@ -133,7 +133,7 @@ def _segment(
 def evaluate_files(
     predictions: str | Path,
     labels: str | Path,
-    settings: Data = Data(),  # noqa: B008 (frozen)
+    settings: DataSettings = DataSettings(),  # noqa: B008 (frozen)
     *,
     instances: bool | None = False,
     extra: Sequence[str] = (),

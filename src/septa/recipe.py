@@ -36,7 +36,7 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class Data(Section):
+class DataSettings(Section):
     """How label images are read and which images are held out."""
 
     encoding: Literal["auto", "binary", "index", "color", "instances", "multilabel"] = "auto"
@@ -58,7 +58,7 @@ class Data(Section):
     """Height and width to which every image is resized before the net; labels get the image's own size again."""
 
 
-class Net(Section):
+class NetSettings(Section):
     """The network; see `septa.nets.UNet`."""
 
     depth: Annotated[int, Field(ge=1, le=7)] = 4
@@ -92,13 +92,13 @@ class Net(Section):
     """Weights for the encoder to begin with: the path of a safetensors file, or ``hub:NAME``."""
 
     @model_validator(mode="after")
-    def _some_encoder(self) -> Net:
+    def _some_encoder(self) -> NetSettings:
         if self.pretrained is not None and self.encoder == "plain":
             raise ValueError("pretrained weights need an encoder such as resnet34")
         return self
 
 
-class Instances(Section):
+class InstancesSettings(Section):
     """How objects are kept apart; for the task ``instances`` alone."""
 
     encoding: Literal["seam", "border", "distance"] = "seam"
@@ -107,7 +107,7 @@ class Instances(Section):
     """Width of the rim of ``border``, pixels."""
 
 
-class Loss(Section):
+class LossSettings(Section):
     """Weights of the summed loss terms. A task with overlapping classes uses ``bce`` in place of ``cross_entropy``."""
 
     cross_entropy: NonNegative = 1.0
@@ -120,13 +120,13 @@ class Loss(Section):
     """Its sigma, pixels."""
 
     @model_validator(mode="after")
-    def _some_term(self) -> Loss:
+    def _some_term(self) -> LossSettings:
         if self.cross_entropy + self.bce + self.dice == 0:
             raise ValueError("at least one of cross_entropy, bce and dice must be above 0")
         return self
 
 
-class Augment(Section):
+class AugmentSettings(Section):
     """Random changes of image and labels together. Geometry is one displacement field, applied once."""
 
     flip: bool = True
@@ -152,7 +152,7 @@ class Augment(Section):
     """Chance of each of elastic, gamma, blur and noise, drawn for each sample."""
 
 
-class Sampling(Section):
+class SamplingSettings(Section):
     """How training patches are cut."""
 
     patch: tuple[Count, Count] = (256, 256)
@@ -163,7 +163,7 @@ class Sampling(Section):
     """Share of the patches that is centred on a pixel of a class drawn uniformly (so rare classes are seen)."""
 
 
-class Training(Section):
+class TrainingSettings(Section):
     """Optimisation. ``steps`` bounds a training, and ``minutes`` too when given: whichever ends first."""
 
     steps: Count = 2000
@@ -204,7 +204,7 @@ class Training(Section):
         return "off" if amp is False else amp  # YAML reads a bare off as false
 
 
-class Inference(Section):
+class InferenceSettings(Section):
     """How a trained model segments."""
 
     tta: Annotated[int, Field(ge=1, le=8)] = 1
@@ -230,14 +230,14 @@ class Recipe(Section):
     """What labels mean: classes, or objects that are kept apart. ``auto``: instances where the labels number objects;
     a training puts in its place what it stands for."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    data: Data = Data()
-    net: Net = Net()
-    instances: Instances = Instances()
-    loss: Loss = Loss()
-    augment: Augment = Augment()
-    sampling: Sampling = Sampling()
-    training: Training = Training()
-    inference: Inference = Inference()
+    data: DataSettings = DataSettings()
+    net: NetSettings = NetSettings()
+    instances: InstancesSettings = InstancesSettings()
+    loss: LossSettings = LossSettings()
+    augment: AugmentSettings = AugmentSettings()
+    sampling: SamplingSettings = SamplingSettings()
+    training: TrainingSettings = TrainingSettings()
+    inference: InferenceSettings = InferenceSettings()
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], where: str = "recipe") -> Recipe:

@@ -23,7 +23,7 @@ from septa.presets import PUBLISHED, Drawing, Figure, Published
 from septa.runtime import versions
 from septa.synthetic import write_dataset
 from septa.tasks import Semantic
-from septa.training import Done, Request, train_steps
+from septa.training import TrainingDone, TrainingRequest, train_steps
 
 MARK = "septa-reproduce.txt"
 """File that tells a folder to be written by `reproduce`."""
@@ -33,7 +33,7 @@ _OBJECTS = ("f1_50", "mean_accuracy", "panoptic_quality", "symmetric_best_dice")
 
 
 @dataclass(frozen=True)
-class Row:
+class ComparisonRow:
     """One metric: what was published and what was measured, with its 95 % bootstrap interval over images."""
 
     metric: str
@@ -55,7 +55,7 @@ class Comparison:
     """Published figures beside measured ones; ``differences`` and ``notes`` are sentences."""
 
     preset: str
-    rows: tuple[Row, ...]
+    rows: tuple[ComparisonRow, ...]
     differences: tuple[str, ...]
     notes: tuple[str, ...]
 
@@ -175,7 +175,7 @@ def compare(
     scores = evaluation.summary | dict(more or {})
     objects = (Figure(metric, OBJECT_METRICS[metric]) for metric in _OBJECTS if metric in evaluation.objects)
     rows = tuple(
-        Row(
+        ComparisonRow(
             figure.metric,
             figure.label,
             figure.published,
@@ -224,8 +224,8 @@ def _draw(console: Console, drawing: Drawing, folder: Path) -> Path:
 
 def _train(
     console: Console, preset: str, data: Path, output: Path, overrides: tuple[str, ...], device: str, overwrite: bool
-) -> Done:
-    request = Request(
+) -> TrainingDone:
+    request = TrainingRequest(
         data,
         output / f"{preset}.septa",
         recipe=presets.load(preset),
@@ -240,7 +240,7 @@ def _train(
 
 
 def _differences(
-    evaluation: Evaluation, changed: Sequence[str], minutes: float, done: Done, drawing: Drawing | None
+    evaluation: Evaluation, changed: Sequence[str], minutes: float, done: TrainingDone, drawing: Drawing | None
 ) -> tuple[str, ...]:
     facts = done.model.provenance
     steps = f"{facts['steps']:.0f} steps in {facts['minutes']:.1f} of at most {minutes:g} minutes"
@@ -261,7 +261,9 @@ def _tell(console: Console, comparison: Comparison) -> None:
         console.print(f"- {sentence}", highlight=False, markup=False)
 
 
-def _write(output: Path, comparison: Comparison, scores: Mapping[str, float], done: Done, data: str | Path) -> None:
+def _write(
+    output: Path, comparison: Comparison, scores: Mapping[str, float], done: TrainingDone, data: str | Path
+) -> None:
     written: dict[str, Any] = asdict(comparison) | {
         "data": str(data),
         "scores": scores,

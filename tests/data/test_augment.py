@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from septa.data.augment import crop, jitter, warp
-from septa.recipe import Augment
+from septa.recipe import AugmentSettings
 
-STILL = Augment(
+STILL = AugmentSettings(
     flip=False,
     turn=False,
     rotate=0,
@@ -26,8 +26,8 @@ STILL = Augment(
 )
 
 
-def still(**changes: Any) -> Augment:
-    return Augment(**(STILL.model_dump() | changes))
+def still(**changes: Any) -> AugmentSettings:
+    return AugmentSettings(**(STILL.model_dump() | changes))
 
 
 def random_pair(height: int, width: int, channels: int = 1, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -195,7 +195,7 @@ def test_labels_gain_no_value_and_image_stays_in_range(
     labels_yx = values[rng.integers(0, len(values), size_hw)]
     image_cyx = rng.integers(100, 200, (2, *size_hw)).astype(np.uint8)
     center_yx = (int(rng.integers(size_hw[0])), int(rng.integers(size_hw[1])))
-    patch_cyx, patch_yx = warp(image_cyx, labels_yx, center_yx, patch_hw, Augment(probability=1), rng)
+    patch_cyx, patch_yx = warp(image_cyx, labels_yx, center_yx, patch_hw, AugmentSettings(probability=1), rng)
     assert patch_cyx.shape == (2, *patch_hw)
     assert patch_yx.shape == patch_hw
     assert patch_cyx.dtype == np.float32
@@ -207,7 +207,7 @@ def test_labels_gain_no_value_and_image_stays_in_range(
 @pytest.mark.parametrize("seed", range(5))
 def test_image_and_labels_stay_aligned(seed: int) -> None:
     image_cyx, labels_yx = ramps(300, 300)
-    augment = Augment(probability=1, elastic=10, rotate=180)
+    augment = AugmentSettings(probability=1, elastic=10, rotate=180)
     position_cyx, number_yx = warp(image_cyx, labels_yx, (150, 150), (64, 80), augment, np.random.default_rng(seed))
     # Nearest means within half a pixel; older OpenCV releases round positions to 1/32 pixel.
     assert np.abs(np.stack(np.divmod(number_yx, 300)) - position_cyx).max() <= 0.5 + 1 / 32
@@ -216,8 +216,8 @@ def test_image_and_labels_stay_aligned(seed: int) -> None:
 def test_channels_are_warped_alike() -> None:
     image_cyx, labels_yx = random_pair(50, 50)
     many_cyx = np.concatenate([image_cyx, image_cyx // 2 * 2, image_cyx, image_cyx, image_cyx])
-    patch_cyx, _ = warp(many_cyx, labels_yx, (25, 25), (32, 32), Augment(), np.random.default_rng(3))
-    alone_cyx, _ = warp(image_cyx, labels_yx, (25, 25), (32, 32), Augment(), np.random.default_rng(3))
+    patch_cyx, _ = warp(many_cyx, labels_yx, (25, 25), (32, 32), AugmentSettings(), np.random.default_rng(3))
+    alone_cyx, _ = warp(image_cyx, labels_yx, (25, 25), (32, 32), AugmentSettings(), np.random.default_rng(3))
     for channel in (0, 2, 3, 4):
         np.testing.assert_array_equal(patch_cyx[channel], alone_cyx[0])
     assert not np.array_equal(patch_cyx[1], alone_cyx[0])
@@ -226,7 +226,7 @@ def test_channels_are_warped_alike() -> None:
 @pytest.mark.parametrize("center_x", [10, 35_000, 69_990])
 def test_images_wider_than_opencv_allows(center_x: int) -> None:
     labels_yx = np.arange(40 * 70_000, dtype=np.int32).reshape(40, 70_000)
-    augment = Augment(probability=1)
+    augment = AugmentSettings(probability=1)
     patch_cyx, patch_yx = warp(
         labels_yx[None] % 70_000, labels_yx, (20, center_x), (32, 32), augment, np.random.default_rng(0)
     )
@@ -243,7 +243,7 @@ def test_single_pixel_image() -> None:
     image_cyx, labels_yx = np.full((5, 1, 1), 7, np.uint8), np.full((1, 1), -1, np.int32)
     for patch_cyx, patch_yx in (
         crop(image_cyx, labels_yx, (0, 0), (4, 3)),
-        warp(image_cyx, labels_yx, (0, 0), (4, 3), Augment(probability=1), np.random.default_rng(0)),
+        warp(image_cyx, labels_yx, (0, 0), (4, 3), AugmentSettings(probability=1), np.random.default_rng(0)),
     ):
         np.testing.assert_allclose(patch_cyx, np.full((5, 4, 3), 7), rtol=1e-6)
         np.testing.assert_array_equal(patch_yx, np.full((4, 3), -1))
@@ -265,8 +265,8 @@ def test_the_generator_decides_the_result() -> None:
 
     def sample(seed: int) -> bytes:
         rng = np.random.default_rng(seed)
-        patch_cyx, patch_yx = warp(image_cyx, labels_yx, (40, 40), (48, 48), Augment(), rng)
-        return jitter(patch_cyx, Augment(), rng).tobytes() + patch_yx.tobytes()
+        patch_cyx, patch_yx = warp(image_cyx, labels_yx, (40, 40), (48, 48), AugmentSettings(), rng)
+        return jitter(patch_cyx, AugmentSettings(), rng).tobytes() + patch_yx.tobytes()
 
     assert sample(1) == sample(1)
     assert len({sample(seed) for seed in range(10)}) == 10
@@ -293,7 +293,7 @@ def test_jitter_without_change_returns_a_copy() -> None:
 def test_jitter_leaves_its_input_untouched() -> None:
     patch_cyx = np.random.default_rng(0).standard_normal((2, 20, 30), np.float32)
     before = patch_cyx.copy()
-    assert not np.array_equal(jitter(patch_cyx, Augment(probability=1), np.random.default_rng(0)), before)
+    assert not np.array_equal(jitter(patch_cyx, AugmentSettings(probability=1), np.random.default_rng(0)), before)
     np.testing.assert_array_equal(patch_cyx, before)
 
 

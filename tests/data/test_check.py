@@ -15,7 +15,7 @@ from scipy import ndimage
 from septa.data import check_page as checkup_module
 from septa.data.check import Checkup, Problem, check_dataset, check_html
 from septa.images.write import write_image, write_labels
-from septa.recipe import Data
+from septa.recipe import DataSettings
 
 SHARED = Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
 
@@ -174,13 +174,13 @@ def test_stray_values_are_told(data: Path) -> None:
     labels = blobs(4)
     labels[10:13, 10:13] = 77
     path = save(data / "labels" / "4.png", labels)
-    checkup = check_dataset(data, settings=Data(values=(0, 255)))
+    checkup = check_dataset(data, settings=DataSettings(values=(0, 255)))
     assert any("77" in item.what for item in problems(checkup, path))
 
 
 def test_ignored_pixels_do_not_count(data: Path) -> None:
     save(data / "labels" / "4.png", np.full((64, 80), 7, np.uint8))
-    checkup = check_dataset(data, settings=Data(values=(0, 255), ignore_label=7))
+    checkup = check_dataset(data, settings=DataSettings(values=(0, 255), ignore_label=7))
     the_problem(checkup, data / "images" / "4.png", "warning", "every pixel is ignored")
     assert checkup.fingerprint is not None
     share = np.mean([blobs(seed) > 0 for seed in range(10) if seed != 4])
@@ -192,7 +192,7 @@ def test_absent_and_rare_classes(data: Path) -> None:
         labels = (blobs(seed) > 0).astype(np.uint8)
         labels[:4, :4] = 2 if seed == 0 else 0
         save(data / "labels" / f"{seed}.png", labels)
-    settings = Data(encoding="index", values=(0, 1, 2, 3), class_names=("ground", "cell", "speck", "none"))
+    settings = DataSettings(encoding="index", values=(0, 1, 2, 3), class_names=("ground", "cell", "speck", "none"))
     checkup = check_dataset(data, settings=settings)
     assert not checkup.fatal
     rare, absent = problems(checkup, data, "warning")
@@ -213,7 +213,7 @@ def test_a_class_on_one_side_of_the_split_only(data: Path) -> None:
 def test_labels_without_objects_are_an_error(data: Path) -> None:
     for seed in range(10):
         save(data / "labels" / f"{seed}.png", np.zeros((64, 80), np.uint8))
-    checkup = check_dataset(data, settings=Data(values=(0, 255)))
+    checkup = check_dataset(data, settings=DataSettings(values=(0, 255)))
     the_problem(checkup, data, "error", "only the class 'background'")
 
 
@@ -258,7 +258,7 @@ def test_one_image_cannot_be_split(tmp_path: Path) -> None:
 def test_channels_that_do_not_fit_are_an_error(data: Path) -> None:
     path = save(data / "images" / "4.png", np.stack([texture(seed) for seed in (4, 5, 6)], axis=2))
     assert not check_dataset(data).fatal
-    checkup = check_dataset(data, settings=Data(channels=1))
+    checkup = check_dataset(data, settings=DataSettings(channels=1))
     assert [item.what for item in problems(checkup, path)] == ["the image has 3 channels and the net gets 1"]
     assert checkup.fingerprint is not None
     assert checkup.fingerprint.images == 9
@@ -338,7 +338,7 @@ def test_the_page_escapes_names(tmp_path: Path) -> None:
     for name in ("<i>1", "<i>2", "<i>3"):
         save(root / "images" / f"{name}.png", texture(len(name) + ord(name[-1])))
         save(root / "labels" / f"{name}.png", blobs(ord(name[-1])))
-    settings = Data(class_names=("<u>ground", "cell"))
+    settings = DataSettings(class_names=("<u>ground", "cell"))
     page = check_html(check_dataset(root, settings=settings))
     tags = parse(page)
     assert not re.search("<[iu]>", page)
@@ -389,13 +389,13 @@ def numbered(tmp_path: Path, ignore: int) -> list[int]:
 
 def test_numbered_objects_make_the_task(tmp_path: Path) -> None:
     counts = numbered(tmp_path, 500)
-    checkup = check_dataset(tmp_path, settings=Data(ignore_label=500))
+    checkup = check_dataset(tmp_path, settings=DataSettings(ignore_label=500))
     assert [item.objects for item in checkup.facts] == counts
     told = [note for note in checkup.notes if note.startswith("task: ")]
     assert told == ["task: instances, the labels number 0 to 9 objects an image"]
     assert told[0] in check_html(checkup)
     for task in ("semantic", "instances"):
-        given = check_dataset(tmp_path, settings=Data(ignore_label=500), task=task)
+        given = check_dataset(tmp_path, settings=DataSettings(ignore_label=500), task=task)
         assert not any(note.startswith("task: ") for note in given.notes)
 
 

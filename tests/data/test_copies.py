@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from septa.data import copies
 from septa.data.copies import near_duplicates
-from septa.data.fingerprint import Facts, scan_image
+from septa.data.fingerprint import ImageFacts, scan_image
 
 SHARED = Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
 
@@ -33,7 +33,7 @@ def spots(seed: int, count: int = 12) -> np.ndarray:
     return (20000 * ndimage.gaussian_filter(image, 4)).clip(0, 255).astype(np.uint8)[None] + np.uint8(3)
 
 
-def scan(name: str, image_cyx: np.ndarray) -> Facts:
+def scan(name: str, image_cyx: np.ndarray) -> ImageFacts:
     return scan_image(name, image_cyx, np.zeros(image_cyx.shape[1:], np.int32), classes=2)
 
 

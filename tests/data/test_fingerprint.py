@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from septa.data import fingerprint
-from septa.data.fingerprint import Facts, combine, scan_image
+from septa.data.fingerprint import ImageFacts, combine, scan_image
 from septa.labels.mapping import IGNORE
 
 
@@ -22,7 +22,7 @@ def texture(seed: int, shape: tuple[int, int] = (96, 128)) -> np.ndarray:
     return (128 + 30 * smooth / smooth.std()).clip(0, 255).astype(np.uint8)[None]
 
 
-def scan(name: str, image_cyx: np.ndarray) -> Facts:
+def scan(name: str, image_cyx: np.ndarray) -> ImageFacts:
     return scan_image(name, image_cyx, np.zeros(image_cyx.shape[1:], np.int32), classes=2)
 
 

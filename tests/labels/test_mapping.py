@@ -18,7 +18,7 @@ from septa.errors import InputError
 from septa.images.read import RawLabels
 from septa.labels.mapping import IGNORE, LabelMapping, find_mapping
 from septa.labels.survey import count_components, count_values
-from septa.recipe import Data
+from septa.recipe import DataSettings
 
 SHARED = Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
 needs_data = pytest.mark.skipif(not SHARED.is_dir(), reason="the folder shared/data beside the checkout is absent")
@@ -38,7 +38,7 @@ def planes(array: Any) -> RawLabels:
 
 
 def mapping_of(*raws: RawLabels, **settings: Any) -> LabelMapping:
-    return find_mapping([(f"{k}.png", raw) for k, raw in enumerate(raws)], Data(**settings))
+    return find_mapping([(f"{k}.png", raw) for k, raw in enumerate(raws)], DataSettings(**settings))
 
 
 def blocks(values: list[int], side: int = 8, dtype: Any = np.uint8) -> np.ndarray:
@@ -305,7 +305,7 @@ def test_kinds_that_do_not_mix() -> None:
 
 def test_labels_without_anything_to_learn() -> None:
     with pytest.raises(InputError, match="no label image"):
-        find_mapping([], Data())
+        find_mapping([], DataSettings())
     with pytest.raises(InputError, match="only the value 0"):
         mapping_of(index(np.zeros((5, 5), np.uint8)))
     with pytest.raises(InputError, match="all pixels are ignored"):
@@ -555,7 +555,7 @@ def test_components_of_equal_value_count_apart_from_touching_ones() -> None:
 )
 def test_real_labels(name: str, kind: str, values: tuple[int, ...]) -> None:
     pairs = find_pairs(SHARED / name).pairs
-    mapping = find_mapping(((str(pair.labels), read_pair_labels(pair)) for pair in pairs), Data())
+    mapping = find_mapping(((str(pair.labels), read_pair_labels(pair)) for pair in pairs), DataSettings())
     assert (mapping.kind, mapping.values, mapping.classes) == (kind, values, 2)
     raw = read_pair_labels(pairs[0])
     assert np.array_equal(mapping.encode(raw, "x"), raw.array > 0)
@@ -566,7 +566,7 @@ def test_a_few_real_images_are_enough() -> None:
     pairs = find_pairs(SHARED / "dsb2018").pairs
     for start in range(0, 60, 6):
         some = [(pair.name, read_pair_labels(pair)) for pair in pairs[start : start + 6]]
-        assert find_mapping(some, Data()).kind == "instances"
+        assert find_mapping(some, DataSettings()).kind == "instances"
 
 
 # --- good labels that resemble spoiled ones ---------------------------------------------------------------------------
@@ -584,27 +584,27 @@ def test_thin_classes_beside_255_are_told_of_the_ignore_label() -> None:
     array = _lines([1, 2])
     array[150:, 150:] = 255
     with pytest.raises(InputError, match=r"data\.ignore_label=255"):
-        find_mapping([("a", RawLabels(array, "index", None))], Data())
-    mapping = find_mapping([("a", RawLabels(array, "index", None))], Data(ignore_label=255))
+        find_mapping([("a", RawLabels(array, "index", None))], DataSettings())
+    mapping = find_mapping([("a", RawLabels(array, "index", None))], DataSettings(ignore_label=255))
     assert mapping.values == (0, 1, 2)
 
 
 def test_thin_classes_with_a_missing_index_are_classes() -> None:
-    mapping = find_mapping([("a", RawLabels(_lines([1, 2, 5]), "index", None))], Data())
+    mapping = find_mapping([("a", RawLabels(_lines([1, 2, 5]), "index", None))], DataSettings())
     assert mapping.values == (0, 1, 2, 5)
 
 
 def test_thin_colours_are_classes_and_mixtures_are_not() -> None:
     colors = np.array([[0, 0, 0], [255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 0]], np.uint8)
     picture = colors[_lines([1, 2, 3, 4])]
-    mapping = find_mapping([("a", RawLabels(picture, "rgb", None))], Data())
+    mapping = find_mapping([("a", RawLabels(picture, "rgb", None))], DataSettings())
     assert len(mapping.values) == 5
     square = np.zeros((200, 200, 3), np.uint8)
     square[50:150, 50:150] = (200, 0, 0)
     for step in range(1, 10):  # the soft rim of a resized mask
         square[50 - step, 50:150] = (200 - 20 * step, 0, 0)
     with pytest.raises(InputError, match="resizing, smoothing or JPEG"):
-        find_mapping([("a", RawLabels(square, "rgb", None))], Data())
+        find_mapping([("a", RawLabels(square, "rgb", None))], DataSettings())
 
 
 def test_two_crops_of_one_labelled_slide_hold_instances() -> None:
@@ -613,5 +613,5 @@ def test_two_crops_of_one_labelled_slide_hold_instances() -> None:
         crop, place = divmod(index, 60)
         y, x = divmod(place, 10)
         array[crop, 4 + 16 * y : 12 + 16 * y, 4 + 15 * x : 12 + 15 * x] = index + 1
-    mapping = find_mapping([(str(i), RawLabels(plane, "index", None)) for i, plane in enumerate(array)], Data())
+    mapping = find_mapping([(str(i), RawLabels(plane, "index", None)) for i, plane in enumerate(array)], DataSettings())
     assert mapping.kind == "instances"

@@ -59,7 +59,7 @@ def labels_yx() -> np.ndarray:
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_targets_are_those_without_classes_and_the_class(encoding: Encoding, labels_yx: np.ndarray) -> None:
-    terms = recipe.Loss(border_weight=5)
+    terms = recipe.LossSettings(border_weight=5)
     plain, plain_weights = Instances(encoding).encode(labels_yx, terms)
     target, weights = Instances(encoding, object_classes=3).encode(labels_yx, terms)
     np.testing.assert_array_equal(target[0], plain)
@@ -70,7 +70,7 @@ def test_targets_are_those_without_classes_and_the_class(encoding: Encoding, lab
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_the_loss_adds_the_cross_entropy_inside_objects(encoding: Encoding, labels_yx: np.ndarray) -> None:
-    terms = recipe.Loss()
+    terms = recipe.LossSettings()
     task, plain = Instances(encoding, object_classes=3), Instances(encoding)
     assert task.outputs == plain.outputs + 3
     logits = torch.randn(1, task.outputs, *labels_yx.shape, generator=torch.Generator().manual_seed(0))

@@ -15,7 +15,7 @@ from septa.data.samples import Examples
 from septa.errors import InputError
 from septa.images.write import write_image, write_labels
 from septa.labels.mapping import LabelMapping, find_mapping
-from septa.recipe import IGNORE, Data
+from septa.recipe import IGNORE, DataSettings
 
 
 def ids_and_classes(seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -44,7 +44,7 @@ def data(tmp_path: Path) -> Path:
 
 
 def mapped(pairing: Pairing, **settings: object) -> LabelMapping:
-    return find_mapping(((pair.name, read_pair_labels(pair)) for pair in pairing.pairs), Data(**settings))
+    return find_mapping(((pair.name, read_pair_labels(pair)) for pair in pairing.pairs), DataSettings(**settings))
 
 
 @pytest.mark.parametrize("folder", ["classes", "Types"])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from septa.metrics import objects
-from septa.metrics.objects import THRESHOLDS, aligned, contingency, match, pool, score_objects
+from septa.metrics.objects import THRESHOLDS, align_ids, contingency, match, pool, score_objects
 
 IDS = [0, 1, 2, 3, 9, 70_000, 2**40]
 SHAPES = hnp.array_shapes(min_dims=2, max_dims=2, min_side=0, max_side=7)
@@ -275,7 +275,7 @@ def regions(labels):
 def test_aligned_objects_share_ids_and_others_have_their_own(case):
     truth, prediction = case
     before = truth.copy(), prediction.copy()
-    renamed = aligned(truth, prediction)
+    renamed = align_ids(truth, prediction)
     assert renamed.shape == prediction.shape
     assert regions(renamed) == regions(prediction)
     np.testing.assert_array_equal(renamed == 0, prediction == 0)
@@ -295,11 +295,11 @@ def test_aligned_by_hand():
     truth = np.array([[7, 7, 7, 0, 5, 5, -1, -1, 3]])
     prediction = np.array([[2, 2, 9, 0, 7, 7, 7, 7, 5]])
     # 2 is 7 by two thirds, 7 is 5 as ignored pixels do not count, 5 is 3; 9 is nothing and takes the next free id.
-    np.testing.assert_array_equal(aligned(truth, prediction), [[7, 7, 11, 0, 5, 5, 5, 5, 3]])
+    np.testing.assert_array_equal(align_ids(truth, prediction), [[7, 7, 11, 0, 5, 5, 5, 5, 3]])
 
 
 @pytest.mark.parametrize("shape", [(0, 0), (0, 4), (3, 3)])
 def test_aligned_without_objects(shape):
     empty = np.zeros(shape, np.int32)
-    np.testing.assert_array_equal(aligned(empty, empty), empty)
-    np.testing.assert_array_equal(aligned(np.full(shape, -1), np.full(shape, 8)), np.full(shape, 1))
+    np.testing.assert_array_equal(align_ids(empty, empty), empty)
+    np.testing.assert_array_equal(align_ids(np.full(shape, -1), np.full(shape, 8)), np.full(shape, 1))

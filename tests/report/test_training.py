@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from septa.images.overlay import ERROR_COLORS
-from septa.metrics.objects import aligned
+from septa.metrics.objects import align_ids
 from septa.metrics.scores import OBJECT_METRICS, OBJECTS_POLICY, Evaluation, evaluate_labels
 from septa.recipe import Recipe
 from septa.report.gallery import MAX_PANELS, THUMBNAIL, THUMBNAIL_OF_MANY
@@ -421,7 +421,7 @@ def test_objects_are_told_in_cards_and_a_table(tmp_path: Path) -> None:
 def test_objects_have_a_colour_each_and_no_class_has_one(tmp_path: Path) -> None:
     truth, found = _squares(3, 9, 4), _squares(8, 0, 1)
     evaluation = evaluate_labels([("a", truth, found)], ["background", "cell"], instances=True)
-    shown = aligned(truth, found)
+    shown = align_ids(truth, found)
     markup = _write(
         tmp_path, evaluation=evaluation, gallery=[Panel("a", np.full((1, *truth.shape), 90, np.uint8), truth, shown, 0)]
     )
@@ -440,12 +440,12 @@ def test_objects_have_a_colour_each_and_no_class_has_one(tmp_path: Path) -> None
 
 
 def test_an_object_with_the_id_of_another_is_an_error_in_the_gallery(tmp_path: Path) -> None:
-    """Ids of a prediction mean nothing: only after `aligned` do colours and errors tell what was found."""
+    """Ids of a prediction mean nothing: only after `align_ids` do colours and errors tell what was found."""
     truth, found = _squares(1, 2), _squares(2, 1)
     image = np.full((1, *truth.shape), 90, np.uint8)
     evaluation = evaluate_labels([("a", truth, found)], ["background", "cell"], instances=True)
     pictures = []
-    for shown in (found, aligned(truth, found)):
+    for shown in (found, align_ids(truth, found)):
         markup = _write(tmp_path, evaluation=evaluation, gallery=[Panel("a", image, truth, shown, 1)])
         pictures.append([np.asarray(picture.convert("RGB")) for picture in _pictures(markup)])
     assert tuple(pictures[0][3][6, 5]) == ERROR_COLORS["wrong class or object"]

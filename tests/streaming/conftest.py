@@ -23,7 +23,7 @@ from septa.images.normalize import Normalization
 from septa.labels.mapping import LabelMapping
 from septa.model import Model, build_net, make_task
 from septa.recipe import Recipe
-from septa.streaming import Finished, Request, budget, plan, stream
+from septa.streaming import StreamFinished, StreamRequest, budget, plan, stream
 from septa.tasks.decoding import Decoding
 from septa.tasks.instances import Instances
 
@@ -149,10 +149,10 @@ def write_image(
     return path
 
 
-def run(request: Request) -> Finished:
+def run(request: StreamRequest) -> StreamFinished:
     """Stream to the end."""
     *_, last = stream(request)
-    assert isinstance(last, Finished)
+    assert isinstance(last, StreamFinished)
     return last
 
 

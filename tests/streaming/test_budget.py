@@ -19,9 +19,9 @@ from septa.errors import ResourceError
 from septa.inference.engines import Engine
 from septa.inference.tiling import least_for
 from septa.model import Model
-from septa.streaming import Input, Request, Started, budget, run, stream
+from septa.streaming import Input, StreamRequest, StreamStarted, budget, run, stream
 from septa.streaming.blocks import Worker
-from septa.streaming.budget import block_bytes, fit, resident
+from septa.streaming.budget import block_bytes, fit_budget, resident
 from septa.tasks.decoding import Decoding
 
 ALL = (4096, 2048, 1024, 512, 256)
@@ -41,11 +41,11 @@ def test_more_memory_gives_larger_blocks_and_never_more_than_it_is(
 ) -> None:
     model, seen = kit.make(kind, padding), []
     for memory in np.geomspace(0.5e9, 64e9, 25).astype(int).tolist():
-        found = fit(model, 2, memory, margin=32)
+        found = fit_budget(model, 2, memory, margin=32)
         assert found.expected <= memory
         assert found.tile >= least_for(model.net)
         seen.append(found.block)
-        again = fit(model, 2, memory, margin=32, block=256)
+        again = fit_budget(model, 2, memory, margin=32, block=256)
         assert again.block == 256
         assert again.expected <= memory
     assert seen == sorted(seen)
@@ -58,13 +58,13 @@ def test_more_memory_gives_larger_blocks_and_never_more_than_it_is(
 def test_the_least_that_is_named_suffices_and_less_does_not(kit: SimpleNamespace, block: int | None) -> None:
     model = kit.make("distance")
     with pytest.raises(ResourceError, match="is too little") as caught:
-        fit(model, 2, 10**6, margin=32, block=block)
+        fit_budget(model, 2, 10**6, margin=32, block=block)
     named = re.search(r"at least (\d+)MB", str(caught.value))
     assert named is not None
     least = int(named[1]) * 10**6
-    assert fit(model, 2, least, margin=32, block=block).expected <= least
+    assert fit_budget(model, 2, least, margin=32, block=block).expected <= least
     with pytest.raises(ResourceError):
-        fit(model, 2, least - 2 * 10**6, margin=32, block=block)
+        fit_budget(model, 2, least - 2 * 10**6, margin=32, block=block)
 
 
 def test_memory_that_is_held_counts() -> None:
@@ -98,10 +98,10 @@ def test_a_tile_that_is_asked_for_stays_within_the_budget(kit: SimpleNamespace, 
     model.save(tmp_path / "m.septa")
     image = kit.write_image(tmp_path / "a.ome.zarr", kit.texture((100, 90)), "YX")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "fit", lambda *args, **more: replace(fit(*args, **more), tile=least_for(model.net)))
+        patch.setattr(run, "fit", lambda *args, **more: replace(fit_budget(*args, **more), tile=least_for(model.net)))
         made: list[int] = []
         patch.setattr(run, "Worker", lambda *args: made.append(args[5]) or Worker(*args))  # type: ignore[func-returns-value]
-        kit.run(Request(tmp_path / "m.septa", Input(str(image)), tmp_path / "o.ome.zarr", tile=4096))
+        kit.run(StreamRequest(tmp_path / "m.septa", Input(str(image)), tmp_path / "o.ome.zarr", tile=4096))
     assert made == [least_for(model.net)]
 
 
@@ -131,8 +131,8 @@ def test_tiles_that_do_not_fit_are_halved(
     with monkeypatch.context() as patch:
         patch.setattr(Model, "engine", engine)
         patch.setattr(run, "Worker", lambda *args: workers.append(Worker(*args)) or workers[-1])  # type: ignore[func-returns-value]
-        started, *_ = stream(Request(tmp_path / "m.septa", Input(str(image)), tmp_path / "o.ome.zarr"))
-    assert isinstance(started, Started)
+        started, *_ = stream(StreamRequest(tmp_path / "m.septa", Input(str(image)), tmp_path / "o.ome.zarr"))
+    assert isinstance(started, StreamStarted)
     assert least_for(model.net) < started.budget.tile // 2 < 112 < started.budget.tile
     assert workers[0].tile == started.budget.tile // 2
     assert 1 <= failed[0] <= 2  # the block itself, and the window that was read ahead
@@ -161,12 +161,12 @@ def test_objects_that_hang_together_further_than_memory_reaches_are_refused(
     model = kit.make("distance")
     replace(model, decoding=Decoding(foreground=1e-6, seed=1 - 1e-6)).save(tmp_path / "m.septa")
     image = kit.write_image(tmp_path / "a.ome.zarr", kit.texture((600, 600)), "YX")
-    monkeypatch.setattr(run, "fit", lambda *args, **more: replace(fit(*args, **more), free=least_bytes(model)))
+    monkeypatch.setattr(run, "fit", lambda *args, **more: replace(fit_budget(*args, **more), free=least_bytes(model)))
     with pytest.raises(ResourceError, match=r"a.ome.zarr: the objects at rows .* hang together.* give \d+MB more"):
-        kit.run(Request(tmp_path / "m.septa", Input(str(image)), tmp_path / "o.ome.zarr", memory=2 * 10**9))
+        kit.run(StreamRequest(tmp_path / "m.septa", Input(str(image)), tmp_path / "o.ome.zarr", memory=2 * 10**9))
     limited = replace(model, decoding=Decoding(foreground=1e-6, seed=1 - 1e-6, reach=4))
     limited.save(tmp_path / "n.septa")
-    kit.run(Request(tmp_path / "n.septa", Input(str(image)), tmp_path / "p.ome.zarr", memory=2 * 10**9))
+    kit.run(StreamRequest(tmp_path / "n.septa", Input(str(image)), tmp_path / "p.ome.zarr", memory=2 * 10**9))
 
 
 def least_bytes(model: Model) -> int:

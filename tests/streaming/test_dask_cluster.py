@@ -22,12 +22,12 @@ import torch
 
 from septa.errors import InputError, ResourceError, SeptaError
 from septa.images.store.ome_zarr import ome_zarr as store
-from septa.streaming import Finished, Input, Request, Started, Step, stream
+from septa.streaming import Input, StreamFinished, StreamRequest, StreamStarted, StreamStep, stream
 from septa.streaming import dask_cluster as cluster
 from septa.streaming import dask_worker as _workers
 from septa.streaming.block_file import is_done
-from septa.streaming.dask_cluster import Cluster, Hands, Tls, local_cluster, remote_cluster
-from septa.streaming.plan import Plan
+from septa.streaming.dask_cluster import Cluster, DaskExecutor, Tls, local_cluster, remote_cluster
+from septa.streaming.plan import StreamPlan
 from septa.streaming.run import work_folder
 
 Septa = Callable[..., tuple[int, str, str]]
@@ -50,8 +50,8 @@ def data(kit: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Path
     return folder
 
 
-def request_of(data: Path, output: Path, **more: Any) -> Request:
-    return Request(data / "model.septa", Input(str(data / "image.zarr")), output, **more)
+def request_of(data: Path, output: Path, **more: Any) -> StreamRequest:
+    return StreamRequest(data / "model.septa", Input(str(data / "image.zarr")), output, **more)
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -94,7 +94,7 @@ def test_two_processes_write_the_same_bytes(
     events = list(stream(asked(Path("two.zarr")), workers.hands))
     assert files(tmp_path / "one.zarr") == files(tmp_path / "two.zarr")
     assert not work_folder(tmp_path / "two.zarr").exists()
-    assert [type(events[0]), type(events[-1])] == [Started, Finished]
+    assert [type(events[0]), type(events[-1])] == [StreamStarted, StreamFinished]
     assert len(sent) == 2 * BLOCKS + 2 * (9 + 4 + 1 + 1)  # to segment, to finish, and the levels of two images
     assert 2 < most <= 4
     before = workers.client.run(models)
@@ -108,7 +108,7 @@ def test_each_worker_is_killed_once(workers: Cluster, data: Path, tmp_path: Path
     victims, killed = sorted(processes(workers)), []
     steps = 0
     for event in stream(request_of(data, tmp_path / "store.zarr", name="cells"), workers.hands):
-        steps += isinstance(event, Step) and event.stage == "segmenting"
+        steps += isinstance(event, StreamStep) and event.stage == "segmenting"
         if len(killed) < len(victims) and steps == 3 + 6 * len(killed):
             killed.append(victims[len(killed)])
             os.kill(killed[-1], signal.SIGKILL)
@@ -154,13 +154,13 @@ def test_a_client_that_dies_goes_on(
         assert told.count("\n") == 1
         assert "was interrupted; what is done is kept" in told
     assert not output.exists() or not store.is_complete(output)
-    plan = Plan.from_json(json.loads((folder / "plan.json").read_text()))
+    plan = StreamPlan.from_json(json.loads((folder / "plan.json").read_text()))
     done = sum(is_done(folder, plan, index) for index in plan.blocks())
     assert 3 <= done < BLOCKS
     events = list(stream(request_of(data, output, name="cells"), workers.hands))
-    assert isinstance(events[0], Started)
+    assert isinstance(events[0], StreamStarted)
     assert events[0].done == done
-    assert sum(isinstance(event, Step) and event.stage == "segmenting" for event in events) == BLOCKS - done
+    assert sum(isinstance(event, StreamStep) and event.stage == "segmenting" for event in events) == BLOCKS - done
     assert files(output) == expected
 
 
@@ -175,7 +175,7 @@ def copied(data: Path, tmp_path: Path) -> Path:
 def test_an_image_that_a_worker_does_not_see(workers: Cluster, data: Path, tmp_path: Path) -> None:
     data = copied(data, tmp_path)
 
-    def hands(*arguments: Any) -> Hands:
+    def hands(*arguments: Any) -> DaskExecutor:
         (data / "image.zarr").rename(data / "elsewhere.zarr")  # this process has it open
         return workers.hands(*arguments)
 
@@ -185,7 +185,7 @@ def test_an_image_that_a_worker_does_not_see(workers: Cluster, data: Path, tmp_p
 
 
 def test_a_plan_that_a_worker_does_not_see(workers: Cluster, data: Path, tmp_path: Path) -> None:
-    def hands(*arguments: Any) -> Hands:
+    def hands(*arguments: Any) -> DaskExecutor:
         (work_folder(tmp_path / "store.zarr") / "plan.json").unlink()
         return workers.hands(*arguments)
 
@@ -194,7 +194,7 @@ def test_a_plan_that_a_worker_does_not_see(workers: Cluster, data: Path, tmp_pat
 
 
 def test_too_little_memory_on_a_worker(workers: Cluster, data: Path, tmp_path: Path) -> None:
-    def hands(request: Request, worker: Any) -> Hands:
+    def hands(request: StreamRequest, worker: Any) -> DaskExecutor:
         return workers.hands(request_of(data, request.output, memory=2**20), worker)
 
     with pytest.raises(ResourceError, match=r"^worker tcp://.*--memory.* give at least \d+MB"):
@@ -204,7 +204,7 @@ def test_too_little_memory_on_a_worker(workers: Cluster, data: Path, tmp_path: P
 def test_a_block_that_fails_for_good_is_named(workers: Cluster, data: Path, tmp_path: Path) -> None:
     data = copied(data, tmp_path)
 
-    def hands(*arguments: Any) -> Hands:
+    def hands(*arguments: Any) -> DaskExecutor:
         found = workers.hands(*arguments)
         chunk = data / "image.zarr" / "0" / "c" / "0" / "5" / "6"  # rows 250.., columns 300..
         chunk.write_bytes(chunk.read_bytes()[:-9])
@@ -245,8 +245,8 @@ class Client:
         self.cancelled += futures
 
 
-def hands_of(client: Client) -> Hands:
-    return Hands(Cluster(client, "--cluster x"), SimpleNamespace(key="key"))  # type: ignore[arg-type]
+def hands_of(client: Client) -> DaskExecutor:
+    return DaskExecutor(Cluster(client, "--cluster x"), SimpleNamespace(key="key"))  # type: ignore[arg-type]
 
 
 def test_a_block_that_kills_its_workers_is_named() -> None:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from septa.images.sources.open import open_source
 from septa.inference.tiling import least_for
 from septa.nets import UNet
-from septa.streaming import Input, Request, run
+from septa.streaming import Input, StreamRequest, run
 from septa.tasks.decoding import find_objects
 from septa.tasks.instances import Instances
 
@@ -68,7 +68,7 @@ def check(kit: SimpleNamespace, case: Case, folder: Path) -> None:
         model.save(folder / "m.septa")
         kit.write_image(folder / "a.ome.zarr", image_cyx, "CYX")
         tile = least_for(model.net) + case.extra
-        request = Request(
+        request = StreamRequest(
             folder / "m.septa", Input(str(folder / "a.ome.zarr")), folder / "o.ome.zarr", tile=tile, probabilities=True
         )
         finished = kit.run(request)
@@ -130,7 +130,7 @@ def test_every_plane_is_segmented_as_an_image_of_its_own(kit: SimpleNamespace, t
     image = kit.texture((2, 2, 2, 80, 70))
     image[1, :, 1] //= 7  # another brightness
     path = kit.write_image(tmp_path / "a.ome.zarr", image, "TCZYX")
-    request = Request(
+    request = StreamRequest(
         tmp_path / "m.septa", Input(str(path), channels=(1,)), tmp_path / "o.ome.zarr", probabilities=True
     )
     finished = kit.run(request)
@@ -151,7 +151,7 @@ def test_channels_are_taken_in_the_order_given(kit: SimpleNamespace, tmp_path: P
     model = save(kit, tmp_path, "softmax", channels=2)
     image_cyx = kit.texture((3, 90, 70))
     path = kit.write_image(tmp_path / "a.ome.zarr", image_cyx, "CYX")
-    kit.run(Request(tmp_path / "m.septa", Input(str(path), channels=channels), tmp_path / "o.ome.zarr"))
+    kit.run(StreamRequest(tmp_path / "m.septa", Input(str(path), channels=channels), tmp_path / "o.ome.zarr"))
     expected = model.as_written(model.segment(image_cyx[list(channels)]))
     np.testing.assert_array_equal(kit.read(tmp_path / "o.ome.zarr", "m"), expected)
 
@@ -160,7 +160,7 @@ def test_a_level_is_an_image_with_larger_pixels(kit: SimpleNamespace, tmp_path: 
     model = save(kit, tmp_path)
     image_cyx = kit.texture((1, 240, 250))
     path = kit.write_image(tmp_path / "a.ome.zarr", image_cyx, "CYX", pixel=0.25, origin=3.0, levels=2)
-    kit.run(Request(tmp_path / "m.septa", Input(str(path), level=1), tmp_path / "o.ome.zarr"))
+    kit.run(StreamRequest(tmp_path / "m.septa", Input(str(path), level=1), tmp_path / "o.ome.zarr"))
     kit.assert_same_objects(kit.read(tmp_path / "o.ome.zarr", "m"), model.segment(image_cyx[:, ::2, ::2]))
     with open_source(tmp_path / "o.ome.zarr") as result:
         assert result.pixel_size_um == (0.5, 0.5)
@@ -174,7 +174,7 @@ def test_a_region_is_segmented_as_the_image_cut_out(kit: SimpleNamespace, tmp_pa
     path = kit.write_image(tmp_path / "a.ome.zarr", image_cyx, "CYX", pixel=0.5, origin=3.0)
     top, left, bottom, right = region = (13, 31, 190, 249)
     output = tmp_path / f"o.{ending}"
-    kit.run(Request(tmp_path / "m.septa", Input(str(path), region=region), output))
+    kit.run(StreamRequest(tmp_path / "m.septa", Input(str(path), region=region), output))
     expected_yx = model.segment(np.ascontiguousarray(image_cyx[:, top:bottom, left:right]))
     if ending == "ome.tif":
         kit.assert_same_objects(tifffile.imread(output), expected_yx)
@@ -190,7 +190,7 @@ def test_a_pyramidal_tiff_of_it(kit: SimpleNamespace, tmp_path: Path, planes: tu
     model = save(kit, tmp_path)
     image = kit.texture((*planes, 150, 140))
     path = kit.write_image(tmp_path / "a.ome.zarr", image, "TZYX"[2 - len(planes) :], pixel=0.5)
-    kit.run(Request(tmp_path / "m.septa", Input(str(path)), tmp_path / "o.ome.tif"))
+    kit.run(StreamRequest(tmp_path / "m.septa", Input(str(path)), tmp_path / "o.ome.tif"))
     with tifffile.TiffFile(tmp_path / "o.ome.tif") as file:
         assert file.is_ome
         assert file.is_bigtiff
@@ -210,7 +210,7 @@ def test_files_that_are_no_zarr(kit: SimpleNamespace, tmp_path: Path) -> None:
     model = save(kit, tmp_path)
     image_yx = kit.texture((130, 110))
     tifffile.imwrite(tmp_path / "a.tif", image_yx, rowsperstrip=7)
-    kit.run(Request(tmp_path / "m.septa", Input(str(tmp_path / "a.tif")), tmp_path / "o.ome.zarr"))
+    kit.run(StreamRequest(tmp_path / "m.septa", Input(str(tmp_path / "a.tif")), tmp_path / "o.ome.zarr"))
     kit.assert_same_objects(kit.read(tmp_path / "o.ome.zarr", "m"), model.segment(image_yx))
 
 
@@ -233,7 +233,7 @@ def test_empty_blocks_are_background(kit: SimpleNamespace, kind: str, levels: in
     busy_yx = np.zeros((5, 5), bool)
     for y, x in zip(*np.nonzero(image_yx != 500)):
         busy_yx[y // 64, x // 64] = True
-    request = Request(
+    request = StreamRequest(
         tmp_path / "m.septa", Input(str(path)), tmp_path / "o.ome.zarr", skip_empty=True, probabilities=True
     )
     finished = kit.run(request)
@@ -272,7 +272,7 @@ def test_empty_blocks_are_background(kit: SimpleNamespace, kind: str, levels: in
 def test_an_image_of_nothing(kit: SimpleNamespace, tmp_path: Path) -> None:
     save(kit, tmp_path)
     path = kit.write_image(tmp_path / "a.ome.zarr", np.full((150, 100), 9, np.uint8), "YX")
-    finished = kit.run(Request(tmp_path / "m.septa", Input(str(path)), tmp_path / "o.ome.zarr", skip_empty=True))
+    finished = kit.run(StreamRequest(tmp_path / "m.septa", Input(str(path)), tmp_path / "o.ome.zarr", skip_empty=True))
     assert (finished.objects, finished.skipped, finished.segmented) == (0, 1.0, 0.0)
     assert not kit.read(tmp_path / "o.ome.zarr", "m").any()
 
@@ -283,7 +283,7 @@ def test_more_than_margins_decide_nothing(kit: SimpleNamespace, tmp_path: Path) 
     model.save(tmp_path / "m.septa")
     image_yx = kit.texture((200, 190))
     path = kit.write_image(tmp_path / "a.ome.zarr", image_yx, "YX")
-    kit.run(Request(tmp_path / "m.septa", Input(str(path)), tmp_path / "o.ome.zarr"))
+    kit.run(StreamRequest(tmp_path / "m.septa", Input(str(path)), tmp_path / "o.ome.zarr"))
     expected_yx = model.segment(image_yx)
     assert np.bincount(expected_yx.ravel())[1:].max() > 30_000
     kit.assert_same_objects(kit.read(tmp_path / "o.ome.zarr", "m"), expected_yx)

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from septa.errors import ResourceError
-from septa.streaming import Input, Request, block_file, budget, run, stream
+from septa.streaming import Input, StreamRequest, block_file, budget, run, stream
 from septa.streaming import executor as hands
 from septa.streaming.blocks import Scored, Worker, finish_block, label_block, score_block, segment_block
 from septa.streaming.budget import tidy
@@ -23,23 +23,23 @@ WAIT_S = 30
 
 
 @pytest.fixture
-def request_(kit: SimpleNamespace, tmp_path: Path) -> Request:
+def request_(kit: SimpleNamespace, tmp_path: Path) -> StreamRequest:
     """Nine blocks, and objects that never reach further than the margin."""
     model = kit.make("distance")
     replace(model, decoding=replace(model.decoding, reach=8)).save(tmp_path / "m.septa")
     image = kit.write_image(tmp_path / "a.ome.zarr", kit.texture((150, 170)), "YX")
-    return Request(tmp_path / "m.septa", Input(str(image)), tmp_path / "o.ome.zarr", probabilities=True)
+    return StreamRequest(tmp_path / "m.septa", Input(str(image)), tmp_path / "o.ome.zarr", probabilities=True)
 
 
 @pytest.fixture
-def expected(kit: SimpleNamespace, request_: Request) -> dict[str, bytes]:
+def expected(kit: SimpleNamespace, request_: StreamRequest) -> dict[str, bytes]:
     other = replace(request_, output=request_.output.with_name("expected.ome.zarr"))
     kit.run(other)
     return dict(kit.files(other.output))
 
 
 def test_the_net_goes_on_while_a_block_is_labelled(
-    kit: SimpleNamespace, request_: Request, expected: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+    kit: SimpleNamespace, request_: StreamRequest, expected: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No block's labels are begun to be found before the net is at the next one; one by one, that would never end."""
     scoring = [threading.Event() for _ in range(10)]
@@ -62,7 +62,7 @@ def test_the_net_goes_on_while_a_block_is_labelled(
 
 
 def test_no_more_than_two_blocks_are_in_flight(
-    kit: SimpleNamespace, request_: Request, monkeypatch: pytest.MonkeyPatch
+    kit: SimpleNamespace, request_: StreamRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The budget counts the logits of two."""
     held, most = [0], [0]
@@ -87,7 +87,7 @@ def test_no_more_than_two_blocks_are_in_flight(
 @pytest.mark.parametrize("refusal", [False, MemoryError()])
 def test_a_block_that_could_not_be_labelled_is_done_again_alone(
     kit: SimpleNamespace,
-    request_: Request,
+    request_: StreamRequest,
     expected: dict[str, bytes],
     monkeypatch: pytest.MonkeyPatch,
     refusal: bool | MemoryError,
@@ -113,7 +113,7 @@ def test_a_block_that_could_not_be_labelled_is_done_again_alone(
 
 
 def test_an_error_of_the_labelling_ends_the_run_and_what_is_done_is_kept(
-    kit: SimpleNamespace, request_: Request, expected: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+    kit: SimpleNamespace, request_: StreamRequest, expected: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def label(worker: Worker, scored: Scored) -> bool:
         if scored.index[2:] == (1, 1):
@@ -132,7 +132,7 @@ def test_an_error_of_the_labelling_ends_the_run_and_what_is_done_is_kept(
 
 
 def test_the_store_is_written_in_several_threads(
-    kit: SimpleNamespace, request_: Request, expected: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+    kit: SimpleNamespace, request_: StreamRequest, expected: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two blocks wait for each other to begin; levels are built of levels that are whole."""
     together = threading.Barrier(2)
@@ -150,7 +150,9 @@ def test_the_store_is_written_in_several_threads(
     assert kit.files(request_.output) == expected
 
 
-def test_the_merge_unpacks_no_labels(kit: SimpleNamespace, request_: Request, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_merge_unpacks_no_labels(
+    kit: SimpleNamespace, request_: StreamRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sizes: list[int] = []
     unpacked = block_file._unpacked
 
@@ -170,7 +172,7 @@ def test_the_merge_unpacks_no_labels(kit: SimpleNamespace, request_: Request, mo
 
 
 def test_the_last_line_tells_the_share_of_the_net(
-    kit: SimpleNamespace, request_: Request, septa: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    kit: SimpleNamespace, request_: StreamRequest, septa: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     finished = kit.run(request_)
     assert 0 < finished.net_seconds < finished.seconds
@@ -193,7 +195,7 @@ def test_freed_memory_is_given_back_where_the_next_pass_would_not_fit(
 
 
 def test_a_block_of_classes_for_which_memory_did_not_suffice_is_done_again_too(
-    kit: SimpleNamespace, request_: Request, monkeypatch: pytest.MonkeyPatch
+    kit: SimpleNamespace, request_: StreamRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Classes need no margin."""
     kit.make("softmax").save(request_.model)

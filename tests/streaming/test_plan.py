@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from septa.images import normalize
 from septa.images.normalize import Normalization
 from septa.images.sources.open import open_source
-from septa.streaming import Input, Request
+from septa.streaming import Input, StreamRequest
 from septa.streaming import prescan as survey
-from septa.streaming.plan import Asked, Plan
+from septa.streaming.plan import Asked, StreamPlan
 from septa.streaming.prescan import constants_of
 
 LENGTH = st.floats(1e-3, 1e3)
@@ -27,7 +27,7 @@ SIDE = st.integers(1, 99)
 
 
 @st.composite
-def plans(draw: st.DrawFn) -> Plan:
+def plans(draw: st.DrawFn) -> StreamPlan:
     channels = draw(st.none() | st.lists(SMALL, max_size=3).map(tuple))
     region = draw(st.none() | st.tuples(SMALL, SMALL, SMALL, SMALL))
     shape = draw(st.tuples(SIDE, SIDE, SIDE, SIDE, SIDE))
@@ -35,7 +35,7 @@ def plans(draw: st.DrawFn) -> Plan:
     asked = Asked(
         "abc", "torch", "a.tif 9 9", draw(SMALL), channels, draw(SMALL), region, shape, "<u2", "TCZYX", "ä", *flags
     )
-    return Plan(
+    return StreamPlan(
         asked,
         Input(draw(st.text(max_size=9)), asked.level, channels, asked.image, region),
         64,
@@ -48,8 +48,8 @@ def plans(draw: st.DrawFn) -> Plan:
 
 
 @given(plans())
-def test_a_plan_survives_json(plan: Plan) -> None:
-    again = Plan.from_json(json.loads(json.dumps(plan.to_json())))
+def test_a_plan_survives_json(plan: StreamPlan) -> None:
+    again = StreamPlan.from_json(json.loads(json.dumps(plan.to_json())))
     assert again == plan
     assert again.digest == plan.digest
     assert again.asked.digest == plan.asked.digest
@@ -57,15 +57,15 @@ def test_a_plan_survives_json(plan: Plan) -> None:
 
 
 @given(plans(), st.sampled_from(["asked", "input", "block", "skipped", "pixel_size_um", "origin_um", "margin"]))
-def test_a_plan_that_lacks_something_is_refused(plan: Plan, name: str) -> None:
+def test_a_plan_that_lacks_something_is_refused(plan: StreamPlan, name: str) -> None:
     values = plan.to_json()
     del values[name]
     with pytest.raises(ValueError, match=name):
-        Plan.from_json(values)
+        StreamPlan.from_json(values)
     junk: Any
     for junk in ([], "plan", None, {**plan.to_json(), "asked": 3}, {**plan.to_json(), "more": 1}):
         with pytest.raises(ValueError, match="Error"):
-            Plan.from_json(junk)
+            StreamPlan.from_json(junk)
 
 
 def test_an_image_is_told_apart_from_another_one(tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_each_file_of_a_block_is_read_once_for_the_merge_and_once_for_the_store(
         return original(file)
 
     monkeypatch.setattr(Path, "read_bytes", count)
-    kit.run(Request(tmp_path / "m.septa", Input(str(path)), tmp_path / "o.ome.zarr"))
+    kit.run(StreamRequest(tmp_path / "m.septa", Input(str(path)), tmp_path / "o.ome.zarr"))
     assert {name: number for name, number in counts.items() if name.endswith(".block")} == {
         f"{number:08d}.block": 2 for number in range(4)
     }
@@ -136,7 +136,7 @@ def test_no_more_of_the_image_is_read_than_it_takes(
         return original(self, t, z, channels, y, x)
 
     monkeypatch.setattr(reader, "read", read)
-    kit.run(Request(tmp_path / "m.septa", Input(str(path)), tmp_path / "o.ome.zarr"))
+    kit.run(StreamRequest(tmp_path / "m.septa", Input(str(path)), tmp_path / "o.ome.zarr"))
     assert len(windows) == 25
     most = max(64 + 2 * model.net.halo + 2 * model.net.multiple, model.net.steady_side + model.net.multiple)
     assert np.max(windows) <= most

@@ -24,7 +24,7 @@ import tifffile
 from septa.errors import InputError, Interrupted
 from septa.images.sources.open import open_source
 from septa.images.store.ome_zarr import ome_zarr as store
-from septa.streaming import Finished, Input, Request, Started, Step, run, stream
+from septa.streaming import Input, StreamFinished, StreamRequest, StreamStarted, StreamStep, run, stream
 from septa.streaming import executor as hands
 from septa.streaming.blocks import Scored, Worker, label_block
 
@@ -57,39 +57,39 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
 
 
 @pytest.fixture
-def request_(kit: SimpleNamespace, tmp_path: Path) -> Request:
+def request_(kit: SimpleNamespace, tmp_path: Path) -> StreamRequest:
     """Four blocks, with probabilities."""
     kit.make("distance").save(tmp_path / "m.septa")
     image = kit.write_image(tmp_path / "a.ome.zarr", kit.texture((100, 90)), "YX")
-    return Request(tmp_path / "m.septa", Input(str(image)), tmp_path / "o.ome.zarr", probabilities=True)
+    return StreamRequest(tmp_path / "m.septa", Input(str(image)), tmp_path / "o.ome.zarr", probabilities=True)
 
 
 @pytest.fixture
-def undisturbed(kit: SimpleNamespace, request_: Request, disk: Disk) -> dict[str, bytes]:
+def undisturbed(kit: SimpleNamespace, request_: StreamRequest, disk: Disk) -> dict[str, bytes]:
     """Files of a store that was written in one go."""
     other = replace(request_, output=request_.output.with_name("undisturbed.ome.zarr"))
     kit.run(other)
     return dict(kit.files(other.output))
 
 
-def blocks(request: Request) -> dict[str, int]:
+def blocks(request: StreamRequest) -> dict[str, int]:
     """When each block was written."""
     return {file.name: file.stat().st_mtime_ns for file in run.work_folder(request.output).rglob("*.block")}
 
 
-def command(request: Request) -> tuple[str, ...]:
+def command(request: StreamRequest) -> tuple[str, ...]:
     more = ("--probabilities",) if request.probabilities else ()
     return ("predict", str(request.model), request.input.path, "-o", str(request.output), *more)
 
 
-def finish(kit: SimpleNamespace, request: Request, undisturbed: dict[str, bytes]) -> None:
+def finish(kit: SimpleNamespace, request: StreamRequest, undisturbed: dict[str, bytes]) -> None:
     kit.run(request)
     assert kit.files(request.output) == undisturbed
     assert not run.work_folder(request.output).exists()
 
 
 def test_killed_after_ever_more_writes(
-    kit: SimpleNamespace, request_: Request, undisturbed: dict[str, bytes], disk: Disk
+    kit: SimpleNamespace, request_: StreamRequest, undisturbed: dict[str, bytes], disk: Disk
 ) -> None:
     total, runs = disk.flushed, 0
     assert total > 50
@@ -98,7 +98,7 @@ def test_killed_after_ever_more_writes(
         disk.fail_after(runs, Killed())
         try:
             for event in stream(request_):
-                if isinstance(event, Started):
+                if isinstance(event, StreamStarted):
                     done = kept
                     assert event.done == len(kept)
                     assert len(kept) == 4 or not request_.output.exists()
@@ -109,12 +109,12 @@ def test_killed_after_ever_more_writes(
     assert 5 < runs < 40
     assert kit.files(request_.output) == undisturbed
     *_, last = stream(request_)
-    assert isinstance(last, Finished)
+    assert isinstance(last, StreamFinished)
     assert last.again
 
 
 def test_a_disk_that_is_full_is_told_and_the_run_goes_on(
-    kit: SimpleNamespace, request_: Request, undisturbed: dict[str, bytes], disk: Disk, septa: Callable[..., Any]
+    kit: SimpleNamespace, request_: StreamRequest, undisturbed: dict[str, bytes], disk: Disk, septa: Callable[..., Any]
 ) -> None:
     for count in (0, 5, 24):  # plan, blocks, store
         disk.fail_after(count, FULL)
@@ -129,7 +129,7 @@ def test_a_disk_that_is_full_is_told_and_the_run_goes_on(
 
 
 def test_a_disk_that_fills_up_under_the_ledger(
-    request_: Request, septa: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    request_: StreamRequest, septa: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flush = os.fsync
 
@@ -144,9 +144,9 @@ def test_a_disk_that_fills_up_under_the_ledger(
     assert "digests.jsonl: the disk or the quota is full" in err
 
 
-def end_while(request: Request, stage: str, count: int) -> None:
+def end_while(request: StreamRequest, stage: str, count: int) -> None:
     """Leave a run in a stage."""
-    for number, event in enumerate(event for event in stream(request) if isinstance(event, Step)):
+    for number, event in enumerate(event for event in stream(request) if isinstance(event, StreamStep)):
         if event.stage == stage and number >= count:
             return
     raise AssertionError(stage)
@@ -160,7 +160,7 @@ def spoil(file: Path) -> None:
 
 @pytest.mark.parametrize("damage", [spoil, Path.unlink, lambda file: file.write_bytes(file.read_bytes()[:-9])])
 def test_damaged_blocks_and_shards_are_done_again(
-    kit: SimpleNamespace, request_: Request, undisturbed: dict[str, bytes], damage: Callable[[Path], Any]
+    kit: SimpleNamespace, request_: StreamRequest, undisturbed: dict[str, bytes], damage: Callable[[Path], Any]
 ) -> None:
     end_while(request_, "writing", 11)
     folder = run.work_folder(request_.output)
@@ -173,16 +173,16 @@ def test_damaged_blocks_and_shards_are_done_again(
         lines.write("[0, 0, 0")  # cut short
     before = blocks(request_)
     for event in stream(request_):
-        if isinstance(event, Started):
+        if isinstance(event, StreamStarted):
             assert (event.done, event.blocks) == (3, 4)
             assert event.notes == ("going on with an earlier run",)
-        if isinstance(event, Step) and event.stage == "writing":
+        if isinstance(event, StreamStep) and event.stage == "writing":
             changed = {name for name, then in blocks(request_).items() if then != before.get(name)}
             assert changed == {block.name}
     assert kit.files(request_.output) == undisturbed
 
 
-def test_an_unfinished_store_is_no_image(request_: Request) -> None:
+def test_an_unfinished_store_is_no_image(request_: StreamRequest) -> None:
     end_while(request_, "writing", 8)
     with pytest.raises(InputError, match=r"is not complete\. run the command"):
         open_source(request_.output)
@@ -191,7 +191,7 @@ def test_an_unfinished_store_is_no_image(request_: Request) -> None:
 
 
 def test_an_unfinished_store_without_its_work_folder(
-    kit: SimpleNamespace, request_: Request, undisturbed: dict[str, bytes]
+    kit: SimpleNamespace, request_: StreamRequest, undisturbed: dict[str, bytes]
 ) -> None:
     end_while(request_, "writing", 8)
     shutil.rmtree(run.work_folder(request_.output))
@@ -200,7 +200,7 @@ def test_an_unfinished_store_without_its_work_folder(
 
 @pytest.mark.parametrize("ending", ["ome.zarr", "ome.tif"])
 def test_a_run_that_was_killed_while_it_cleaned_up(
-    kit: SimpleNamespace, request_: Request, ending: str, monkeypatch: pytest.MonkeyPatch
+    kit: SimpleNamespace, request_: StreamRequest, ending: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = replace(request_, output=request_.output.with_name(f"p.{ending}"), probabilities=False)
     with monkeypatch.context() as patch:
@@ -214,13 +214,13 @@ def test_a_run_that_was_killed_while_it_cleaned_up(
 
 
 def test_other_settings_are_refused_and_named(
-    kit: SimpleNamespace, request_: Request, undisturbed: dict[str, bytes], septa: Callable[..., Any]
+    kit: SimpleNamespace, request_: StreamRequest, undisturbed: dict[str, bytes], septa: Callable[..., Any]
 ) -> None:
     end_while(request_, "segmenting", 1)
     image = Path(request_.input.path)
     kit.make("distance", seed=1).save(other := image.with_name("other.septa"))
     moved = Path(image.rename(image.with_name("b.ome.zarr")))
-    changes: dict[str, Request] = {
+    changes: dict[str, StreamRequest] = {
         "file": replace(request_, input=Input(str(moved))),
         "region, shape": replace(request_, input=Input(str(moved), region=(0, 0, 64, 70))),
         "model": replace(request_, model=other, input=Input(str(moved))),
@@ -241,7 +241,7 @@ def test_other_settings_are_refused_and_named(
             list(stream(changed))
 
 
-def test_another_image_under_the_same_name_is_noticed(kit: SimpleNamespace, request_: Request) -> None:
+def test_another_image_under_the_same_name_is_noticed(kit: SimpleNamespace, request_: StreamRequest) -> None:
     kit.run(request_)
     path = Path(request_.input.path)
     kit.write_image(path, kit.texture((100, 90), seed=8), "YX")
@@ -250,21 +250,21 @@ def test_another_image_under_the_same_name_is_noticed(kit: SimpleNamespace, requ
         list(stream(request_))
 
 
-def test_overwrite_begins_again(kit: SimpleNamespace, request_: Request, undisturbed: dict[str, bytes]) -> None:
+def test_overwrite_begins_again(kit: SimpleNamespace, request_: StreamRequest, undisturbed: dict[str, bytes]) -> None:
     """Of an unfinished run with other settings, and of a complete store."""
     other = replace(request_, name="nuclei", probabilities=False)
     end_while(other, "writing", 8)
     again = replace(request_, overwrite=True)
     finish(kit, again, undisturbed)
     *_, last = stream(again)
-    assert isinstance(last, Finished)
+    assert isinstance(last, StreamFinished)
     assert not last.again
     assert last.segmented > 0
     assert kit.files(request_.output) == undisturbed
 
 
 def test_overwrite_keeps_what_is_there_until_the_run_can_begin(
-    kit: SimpleNamespace, request_: Request, septa: Callable[..., Any]
+    kit: SimpleNamespace, request_: StreamRequest, septa: Callable[..., Any]
 ) -> None:
     kit.run(request_)
     written = kit.files(request_.output)
@@ -272,7 +272,7 @@ def test_overwrite_keeps_what_is_there_until_the_run_can_begin(
     assert kit.files(request_.output) == written
 
 
-def test_overwrite_removes_nothing_but_stores(kit: SimpleNamespace, request_: Request) -> None:
+def test_overwrite_removes_nothing_but_stores(kit: SimpleNamespace, request_: StreamRequest) -> None:
     again = replace(request_, overwrite=True)
     image = kit.write_image(request_.output, kit.texture((20, 20)), "YX")
     with pytest.raises(InputError, match="no store of septa"):
@@ -284,7 +284,7 @@ def test_overwrite_removes_nothing_but_stores(kit: SimpleNamespace, request_: Re
     assert kit.files(Path(request_.input.path))
 
 
-def test_a_tiff_that_was_interrupted(kit: SimpleNamespace, request_: Request) -> None:
+def test_a_tiff_that_was_interrupted(kit: SimpleNamespace, request_: StreamRequest) -> None:
     given = replace(request_, output=request_.output.with_name("o.ome.tif"), probabilities=False)
     end_while(given, "writing", 6)
     assert not given.output.exists()
@@ -296,7 +296,7 @@ def test_a_tiff_that_was_interrupted(kit: SimpleNamespace, request_: Request) ->
 
 def test_interrupted_it_says_so_in_one_line(
     kit: SimpleNamespace,
-    request_: Request,
+    request_: StreamRequest,
     undisturbed: dict[str, bytes],
     septa: Callable[..., Any],
     monkeypatch: pytest.MonkeyPatch,
@@ -334,7 +334,7 @@ SMALL = (
 
 
 def test_the_command_killed_at_random_moments(
-    kit: SimpleNamespace, request_: Request, undisturbed: dict[str, bytes]
+    kit: SimpleNamespace, request_: StreamRequest, undisturbed: dict[str, bytes]
 ) -> None:
     moments = random.Random(1)
     folder = run.work_folder(request_.output)

@@ -247,7 +247,7 @@ def test_a_written_shape_dataset_is_read_as_one_plane_for_each_class(tmp_path: P
 def test_a_written_oct_dataset_is_read_as_two_classes(tmp_path: Path) -> None:
     from septa.images.read import read_image, read_labels
     from septa.labels.mapping import find_mapping
-    from septa.recipe import Data
+    from septa.recipe import DataSettings
 
     images = write_dataset(tmp_path, "oct", 6, (48, 64), 7)
     assert images[2] == tmp_path / "images" / "oct_0002.png"
@@ -259,7 +259,7 @@ def test_a_written_oct_dataset_is_read_as_two_classes(tmp_path: Path) -> None:
         wet += bool(drawing.labels_yx.any())
     assert 0 < wet < len(images)
     raws = [(path.name, read_labels(path)) for path in sorted((tmp_path / "labels").iterdir())]
-    mapping = find_mapping(raws, Data())
+    mapping = find_mapping(raws, DataSettings())
     assert (mapping.kind, mapping.values) == ("binary", (0, 255))
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from septa.tasks.block_merge import Merged, merge
-from septa.tasks.block_objects import Block, Facts, _finish_inside, cut_block, finish_block
+from septa.tasks.block_objects import Block, BlockFacts, _finish_inside, cut_block, finish_objects
 from septa.tasks.decoding import Decoding, fill_holes, find_objects, keep_large
 
 Maps = tuple[np.ndarray, np.ndarray]
@@ -100,7 +100,7 @@ def cut(images: Maps, decoding: Decoding, side: tuple[int, int], margin: int) ->
 def put_together(grid: tuple[int, int], blocks: Blocks) -> tuple[np.ndarray, Merged]:
     merged = merge(grid, lambda row, column: blocks[row, column].facts)
     rows = [
-        [finish_block(blocks[row, column].labels_yx, merged.numbers(row, column)) for column in range(grid[1])]
+        [finish_objects(blocks[row, column].labels_yx, merged.numbers(row, column)) for column in range(grid[1])]
         for row in range(grid[0])
     ]
     return np.block(rows), merged
@@ -306,7 +306,7 @@ def test_merging_known_objects(
 def test_ids_beyond_32_bits() -> None:
     many = 3_000_000_000
     empty, line = np.zeros(0, np.int32), np.zeros(1, np.int32)
-    facts = Facts(
+    facts = BlockFacts(
         *(np.array([many, 0, 1]), empty, np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 2), np.int32)),
         *(line,) * 6,
     )
@@ -359,6 +359,6 @@ def test_blocks_as_arrays() -> None:
 
 def test_ids_of_a_chosen_width() -> None:
     numbers = np.array([0, 70_000, 3, 9], np.int64)  # one object, then open holes -2 and -1
-    found_yx = finish_block(np.array([[1, 0], [-1, -2]], np.int32), numbers, np.uint32)
+    found_yx = finish_objects(np.array([[1, 0], [-1, -2]], np.int32), numbers, np.uint32)
     assert found_yx.dtype == np.uint32
     assert found_yx.tolist() == [[70_000, 0], [9, 3]]

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from torch.nn import functional
 
-from septa.recipe import IGNORE, Loss
+from septa.recipe import IGNORE, LossSettings
 from septa.tasks.border_weights import cut_seams
 from septa.tasks.decoding import Decoding, fill_holes
 from septa.tasks.instances import Encoding, Instances
 from septa.tasks.semantic import Semantic
 
-PAPER = Loss(border_weight=10.0, border_sigma=5.0)
+PAPER = LossSettings(border_weight=10.0, border_sigma=5.0)
 ENCODINGS: tuple[Encoding, ...] = ("seam", "border", "distance")
 TASKS = [*(Instances(encoding) for encoding in ENCODINGS), Instances(sigmoid=True)]
 every_task = pytest.mark.parametrize("task", TASKS, ids=[*ENCODINGS, "sigmoid"])
@@ -97,7 +97,7 @@ def test_it_is_two_classes_to_the_net(sigmoid: bool) -> None:
 
 def test_touching_cells_get_a_seam_of_background() -> None:
     labels_yx = np.array([[5, 5, 5, 9, 9, 9], [5, 5, 5, 9, 9, 9], [5, 5, 2, 2, 9, 9]], np.int32)
-    target_yx, weights_yx = Instances().encode(labels_yx, Loss())
+    target_yx, weights_yx = Instances().encode(labels_yx, LossSettings())
     assert target_yx.tolist() == [[1, 1, 0, 1, 1, 1], [1, 0, 0, 0, 1, 1], [1, 0, 1, 0, 1, 1]]
     assert target_yx.dtype == np.int32
     assert weights_yx is None
@@ -109,7 +109,7 @@ def test_targets_keep_every_pixel_but_seams(seed: int, count: int) -> None:
     labels_yx = discs(count, 40, 50, seed)
     labels_yx[np.random.default_rng(seed).random(labels_yx.shape) < 0.05] = IGNORE
     before_yx = labels_yx.copy()
-    target_yx, _ = Instances().encode(labels_yx, Loss())
+    target_yx, _ = Instances().encode(labels_yx, LossSettings())
     np.testing.assert_array_equal(labels_yx, before_yx)
     np.testing.assert_array_equal(target_yx == IGNORE, labels_yx == IGNORE)
     assert set(np.unique(target_yx)) <= {IGNORE, 0, 1}
@@ -133,7 +133,7 @@ def test_the_weight_map_is_equation_2_of_the_cut_cells(
     labels_yx[:, 20:24] = IGNORE
     weights_k = None if class_weights is None else np.array(class_weights, np.float32)
     target_yx, weights_yx = Instances(sigmoid=sigmoid).encode(
-        labels_yx, Loss(border_weight=7, border_sigma=3), weights_k
+        labels_yx, LossSettings(border_weight=7, border_sigma=3), weights_k
     )
     assert weights_yx is not None
     assert weights_yx.dtype == np.float32
@@ -153,7 +153,7 @@ def test_rims_lie_within_some_pixels_of_what_is_not_the_object(seed: int, count:
     labels_yx = discs(count, 40, 50, seed)
     if ignored:
         labels_yx[np.random.default_rng(seed).random(labels_yx.shape) < 0.02] = IGNORE
-    target_yx, weights_yx = Instances("border", rim=rim).encode(labels_yx, Loss())
+    target_yx, weights_yx = Instances("border", rim=rim).encode(labels_yx, LossSettings())
     assert weights_yx is None
     assert target_yx.dtype == np.int32
     rim_yx = (labels_yx > 0) & (inward(labels_yx) <= rim)  # seams are rim of the object that they are cut from
@@ -168,7 +168,7 @@ def test_distances_are_shares_of_the_largest_of_their_object(seed: int, count: i
     if ignored:
         labels_yx[np.random.default_rng(seed).random(labels_yx.shape) < 0.02] = IGNORE
     before_yx = labels_yx.copy()
-    target_yx, weights_yx = Instances("distance").encode(labels_yx, Loss())
+    target_yx, weights_yx = Instances("distance").encode(labels_yx, LossSettings())
     np.testing.assert_array_equal(labels_yx, before_yx)
     assert weights_yx is None
     assert target_yx.dtype == np.float32
@@ -183,13 +183,15 @@ def test_distances_are_shares_of_the_largest_of_their_object(seed: int, count: i
 
 def test_the_edge_of_the_image_is_no_rim() -> None:
     labels_yx = np.repeat(np.array([[9, 9, 9, 9, 0, 0, 0, 4]], np.int32), 3, 0)
-    assert Instances("border").encode(labels_yx, Loss())[0][1].tolist() == [1, 1, 2, 2, 0, 0, 0, 2]
-    assert Instances("distance").encode(labels_yx, Loss())[0][1].tolist() == [1, 0.75, 0.5, 0.25, 0, 0, 0, 1]
+    assert Instances("border").encode(labels_yx, LossSettings())[0][1].tolist() == [1, 1, 2, 2, 0, 0, 0, 2]
+    assert Instances("distance").encode(labels_yx, LossSettings())[0][1].tolist() == [1, 0.75, 0.5, 0.25, 0, 0, 0, 1]
     for value, inside in ((0, 0), (70_000, 1)):  # nothing else in the image, so no distance to it
         for size in ((1, 1), (40, 70)):
             labels_yx = np.full(size, value, np.int32)
             for encoding in ENCODINGS:
-                np.testing.assert_array_equal(Instances(encoding).encode(labels_yx, Loss())[0], np.full(size, inside))
+                np.testing.assert_array_equal(
+                    Instances(encoding).encode(labels_yx, LossSettings())[0], np.full(size, inside)
+                )
 
 
 def test_holes_are_outside() -> None:
@@ -199,8 +201,8 @@ def test_holes_are_outside() -> None:
         ("seam", [0, *[1] * 5, 0, *[1] * 5, 0]),
         ("border", [0, 2, 2, 1, 2, 2, 0, 2, 2, 1, 2, 2, 0]),
     ):
-        assert Instances(encoding).encode(labels_yx, Loss())[0][6].tolist() == expected
-    shares = Instances("distance").encode(labels_yx, Loss())[0][6]
+        assert Instances(encoding).encode(labels_yx, LossSettings())[0][6].tolist() == expected
+    shares = Instances("distance").encode(labels_yx, LossSettings())[0][6]
     np.testing.assert_allclose(3 * shares, [0, 1, 2, 3, 2, 1, 0, 1, 2, 3, 2, 1, 0], atol=1e-6)
 
 
@@ -208,8 +210,8 @@ def test_holes_are_outside() -> None:
 def test_ten_thousand_touching_objects(encoding: Encoding) -> None:
     labels_yx = (np.arange(10_000, dtype=np.int32).reshape(100, 100) * 70_000 + 1).repeat(8, 0).repeat(8, 1)
     task = Instances(encoding)
-    target_yx, _ = task.encode(labels_yx, Loss())
-    few_yx, _ = task.encode(labels_yx[:24, :24], Loss())  # where the others are far away
+    target_yx, _ = task.encode(labels_yx, LossSettings())
+    few_yx, _ = task.encode(labels_yx[:24, :24], LossSettings())  # where the others are far away
     blocks_nyx = target_yx[8:-8, 8:-8].reshape(98, 8, 98, 8).transpose(0, 2, 1, 3).reshape(-1, 8, 8)
     np.testing.assert_array_equal(blocks_nyx, np.broadcast_to(few_yx[8:16, 8:16], blocks_nyx.shape))
     found_yx = task.decode(sure_logits(task, target_yx))
@@ -227,7 +229,7 @@ def test_a_weight_map_has_class_weights_and_seams_in_it() -> None:
     told_yx = ids_yx == np.where(labels_yx == IGNORE, 1, labels_yx)
     for encoding in ENCODINGS:
         for given_k in (None, weights_k):
-            for terms in (Loss(), Loss(border_weight=7, border_sigma=3)):
+            for terms in (LossSettings(), LossSettings(border_weight=7, border_sigma=3)):
                 _, weights_yx = Instances(encoding).encode(labels_yx, terms, given_k)
                 if not terms.border_weight and (given_k is None or encoding == "seam"):
                     assert weights_yx is None  # the loss takes the class weights itself
@@ -252,9 +254,9 @@ def test_no_object_and_one_object(value: int) -> None:
 
 def test_a_map_without_a_border_weight_only_where_classes_cannot_be_told() -> None:
     labels_yx, weights_k = discs(5, 30, 30), np.array([0.25, 4.0], np.float32)
-    assert Instances().encode(labels_yx, Loss(), weights_k)[1] is None
-    assert Instances(sigmoid=True).encode(labels_yx, Loss())[1] is None
-    target_yx, weights_yx = Instances(sigmoid=True).encode(labels_yx, Loss(), weights_k)
+    assert Instances().encode(labels_yx, LossSettings(), weights_k)[1] is None
+    assert Instances(sigmoid=True).encode(labels_yx, LossSettings())[1] is None
+    target_yx, weights_yx = Instances(sigmoid=True).encode(labels_yx, LossSettings(), weights_k)
     np.testing.assert_array_equal(weights_yx, np.where(target_yx == 1, 4.0, 0.25))
 
 
@@ -266,7 +268,7 @@ def test_a_map_without_a_border_weight_only_where_classes_cannot_be_told() -> No
 def test_what_was_encoded_is_decoded_as_separate_objects(sigmoid: bool, seed: int) -> None:
     task = Instances(sigmoid=sigmoid)
     labels_yx = discs(30, 90, 110, seed)
-    target_yx, _ = task.encode(labels_yx, Loss())
+    target_yx, _ = task.encode(labels_yx, LossSettings())
     found_yx = task.decode(sure_logits(task, target_yx))
     assert found_yx.dtype == np.int32
     np.testing.assert_array_equal(found_yx > 0, target_yx == 1)
@@ -284,7 +286,7 @@ def test_what_was_encoded_is_decoded_as_separate_objects(sigmoid: bool, seed: in
 @pytest.mark.parametrize("seed", range(3))
 def test_touching_objects_come_apart(task: Instances, seed: int) -> None:
     labels_yx = tissue(90, 110, seed)
-    target_yx, _ = task.encode(labels_yx, Loss())
+    target_yx, _ = task.encode(labels_yx, LossSettings())
     found_yx = task.decode(sure_logits(task, target_yx))
     cells = np.unique(labels_yx[labels_yx > 0])
     assert ndimage.label(labels_yx)[1] < len(cells) / 2
@@ -310,7 +312,7 @@ def test_small_and_hollow_objects_and_those_at_the_edge(task: Instances) -> None
     labels_yx[10:30, 5:25], labels_yx[16:24, 11:19] = 5, 0  # a ring
     labels_yx[0:9, 40:60] = 12  # cut by a corner
     labels_yx[20, 30:58] = 70_002  # a thread
-    found_yx = task.decode(sure_logits(task, task.encode(labels_yx, Loss())[0]))
+    found_yx = task.decode(sure_logits(task, task.encode(labels_yx, LossSettings())[0]))
     expected_yx = fill_holes(labels_yx)
     assert (expected_yx[16:24, 11:19] == 5).all()
     np.testing.assert_array_equal(found_yx > 0, expected_yx > 0)
@@ -347,7 +349,7 @@ def test_without_seams_touching_cells_would_be_one() -> None:
     labels_yx = np.repeat(np.array([[0, 4, 8, 0]], np.int32), 6, 1).repeat(5, 0)
     task = Instances()
     assert task.decode(sure_logits(task, np.minimum(labels_yx, 1))).max() == 1
-    assert task.decode(sure_logits(task, task.encode(labels_yx, Loss())[0])).max() == 2
+    assert task.decode(sure_logits(task, task.encode(labels_yx, LossSettings())[0])).max() == 2
 
 
 @pytest.mark.parametrize("sigmoid", [False, True])
@@ -368,7 +370,7 @@ def test_probabilities_and_loss_are_those_of_two_classes(sigmoid: bool) -> None:
     rng = np.random.default_rng(1)
     logits = rng.normal(0, 3, (2, task.outputs, 8, 9)).astype(np.float32)
     target = torch.from_numpy(rng.integers(-1, 2, (2, 8, 9)))
-    terms = Loss(cross_entropy=0, bce=1, dice=0.5) if sigmoid else Loss()
+    terms = LossSettings(cross_entropy=0, bce=1, dice=0.5) if sigmoid else LossSettings()
     weights = torch.from_numpy(rng.random((2, 8, 9), np.float32))
     found, expected = (
         part.loss(torch.from_numpy(logits), target, terms, weights_byx=weights) for part in (task, pixels)
@@ -408,7 +410,7 @@ def test_class_labels() -> None:
 
 def test_loss_terms_that_do_not_fit_are_refused() -> None:
     Instances().check(PAPER)
-    Instances(sigmoid=True).check(Loss(cross_entropy=0, bce=1, border_weight=10))
+    Instances(sigmoid=True).check(LossSettings(cross_entropy=0, bce=1, border_weight=10))
     with pytest.raises(ValueError, match=r"net\.output is sigmoid: use loss\.bce"):
         Instances(sigmoid=True).check(PAPER)
 
@@ -467,7 +469,7 @@ def test_logits_of_activations_give_them_back(task: Instances) -> None:
 
 
 def written_out(
-    task: Instances, logits: torch.Tensor, target: torch.Tensor, weights: torch.Tensor, terms: Loss
+    task: Instances, logits: torch.Tensor, target: torch.Tensor, weights: torch.Tensor, terms: LossSettings
 ) -> torch.Tensor:
     """Oracle: the loss in plain torch, pixel after pixel that counts."""
     counts = target != IGNORE
@@ -498,12 +500,12 @@ def test_the_loss_written_out(task: Instances, dice: float, weighted: bool) -> N
     labels = [tissue(52, 54, seed)[20:32, 20:34] for seed in range(2)]
     for labels_yx in labels:
         labels_yx[4:6, 2:9] = IGNORE
-    target = torch.from_numpy(np.stack([task.encode(labels_yx, Loss())[0] for labels_yx in labels]))
+    target = torch.from_numpy(np.stack([task.encode(labels_yx, LossSettings())[0] for labels_yx in labels]))
     assert len(target.unique()) == {"seam": 3, "border": 4}.get(task.encoding, len(target.unique()))
     target = target.double() if task.encoding == "distance" else target.long()
     weights = torch.rand(2, 12, 14, generator=generator, dtype=torch.float64) if weighted else torch.ones(2, 12, 14)
     cross_entropy, bce = (0.0, 1.3) if task.sigmoid else (1.3, 0.0)
-    terms = Loss(cross_entropy=cross_entropy, bce=bce, dice=dice)
+    terms = LossSettings(cross_entropy=cross_entropy, bce=bce, dice=dice)
     logits.requires_grad_()
     found = task.loss(logits, target, terms, weights_byx=weights if weighted else None)
     expected = written_out(task, logits, target, weights, terms)
@@ -518,7 +520,7 @@ def test_the_loss_written_out(task: Instances, dice: float, weighted: bool) -> N
 def test_class_weights_of_the_map_are_those_of_the_loss(task: Instances) -> None:
     """A pixel of weight 3 counts as three of weight 1."""
     labels_yx, weights_k = discs(5, 20, 24), np.array([1.0, 3.0], np.float32)
-    bce = Loss(cross_entropy=0, bce=1, dice=0) if task.sigmoid else Loss(dice=0)
+    bce = LossSettings(cross_entropy=0, bce=1, dice=0) if task.sigmoid else LossSettings(dice=0)
     target_yx, weights_yx = task.encode(labels_yx, bce, weights_k)
     target = torch.from_numpy(target_yx)[None]
     logits = torch.from_numpy(np.random.default_rng(1).normal(0, 2, (1, task.outputs, 20, 24)).astype(np.float32))
@@ -538,7 +540,7 @@ def test_class_weights_of_the_map_are_those_of_the_loss(task: Instances) -> None
 
 @every_task
 def test_the_loss_of_a_net_that_knows_its_target_is_the_least(task: Instances) -> None:
-    terms = Loss(cross_entropy=0, bce=1) if task.sigmoid else Loss()
+    terms = LossSettings(cross_entropy=0, bce=1) if task.sigmoid else LossSettings()
     target_yx, _ = task.encode(tissue(40, 50), terms)
 
     def loss(logits_kyx: np.ndarray) -> float:
@@ -555,7 +557,7 @@ def test_the_loss_of_a_net_that_knows_its_target_is_the_least(task: Instances) -
 
 @every_task
 def test_nothing_but_ignored_pixels_costs_nothing(task: Instances) -> None:
-    terms = Loss(cross_entropy=0, bce=1) if task.sigmoid else Loss()
+    terms = LossSettings(cross_entropy=0, bce=1) if task.sigmoid else LossSettings()
     target_yx, _ = task.encode(np.full((6, 7), IGNORE, np.int32), terms)
     assert (target_yx == IGNORE).all()
     logits = torch.randn(1, task.outputs, 6, 7, requires_grad=True)
@@ -564,13 +566,15 @@ def test_nothing_but_ignored_pixels_costs_nothing(task: Instances) -> None:
     assert not torch.autograd.grad(loss, logits)[0].any()
 
 
-@pytest.mark.parametrize("terms", [Loss(cross_entropy=0, bce=1), Loss(bce=1), Loss(cross_entropy=0, dice=1)])
-def test_distances_are_weighed_by_the_cross_entropy(terms: Loss) -> None:
+@pytest.mark.parametrize(
+    "terms", [LossSettings(cross_entropy=0, bce=1), LossSettings(bce=1), LossSettings(cross_entropy=0, dice=1)]
+)
+def test_distances_are_weighed_by_the_cross_entropy(terms: LossSettings) -> None:
     with pytest.raises(ValueError, match=r"instances\.encoding=distance weighs its loss by loss\.cross_entropy"):
         Instances("distance").check(terms)
 
 
 @every_encoding
 def test_loss_terms_that_fit(encoding: Encoding) -> None:
-    for terms in (Loss(), PAPER, Loss(dice=0)):
+    for terms in (LossSettings(), PAPER, LossSettings(dice=0)):
         Instances(encoding).check(terms)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from septa.recipe import IGNORE, Loss
+from septa.recipe import IGNORE, LossSettings
 from septa.tasks.losses import binary_cross_entropy, cross_entropy, soft_dice
 from septa.tasks.semantic import Semantic
 
@@ -103,17 +103,17 @@ def test_loss_is_the_weighted_sum_of_its_terms(multilabel: bool) -> None:
     bce = binary_cross_entropy(logits, planes, valid_byx=valid, **weighting)
     dice = soft_dice(chances, planes, valid_byx=valid, **weighting)
     entropy = torch.zeros(()) if multilabel else cross_entropy(logits, labels, **weighting)
-    terms = Loss(cross_entropy=0.0 if multilabel else 0.7, bce=0.25, dice=2.0)
+    terms = LossSettings(cross_entropy=0.0 if multilabel else 0.7, bce=0.25, dice=2.0)
     expected = terms.cross_entropy * entropy + 0.25 * bce + 2 * dice
     torch.testing.assert_close(task.loss(logits, labels, terms, **weighting), expected)
-    only = Loss(cross_entropy=0, bce=0, dice=2.0)
+    only = LossSettings(cross_entropy=0, bce=0, dice=2.0)
     torch.testing.assert_close(task.loss(logits, labels, only, **weighting), 2 * dice)
 
 
 @pytest.mark.parametrize("multilabel", [False, True])
 def test_all_ignored_costs_nothing_and_has_zero_gradient(multilabel: bool) -> None:
     logits = torch.randn(1, 2, 3, 3, requires_grad=True)
-    terms = Loss(cross_entropy=0 if multilabel else 1, bce=1, dice=1)
+    terms = LossSettings(cross_entropy=0 if multilabel else 1, bce=1, dice=1)
     loss = Semantic(2, multilabel).loss(logits, torch.full((1, 3, 3), IGNORE), terms)
     loss.backward()
     assert loss.item() == 0
@@ -124,17 +124,17 @@ def test_all_ignored_costs_nothing_and_has_zero_gradient(multilabel: bool) -> No
 @pytest.mark.parametrize("task", [Semantic(2, multilabel=True), Semantic(3, multilabel=True, sigmoid=True)])
 def test_softmax_cross_entropy_of_overlapping_classes_is_refused(task: Semantic) -> None:
     with pytest.raises(ValueError, match=r"these overlap: use loss\.bce"):
-        task.check(Loss())
-    task.check(Loss(cross_entropy=0, bce=1))
+        task.check(LossSettings())
+    task.check(LossSettings(cross_entropy=0, bce=1))
     with pytest.raises(ValueError, match=r"loss\.border_weight needs exclusive classes"):
-        task.check(Loss(cross_entropy=0, bce=1, border_weight=10))
+        task.check(LossSettings(cross_entropy=0, bce=1, border_weight=10))
 
 
 def test_softmax_cross_entropy_of_one_output_is_refused() -> None:
     with pytest.raises(ValueError, match=r"net\.output is sigmoid: use loss\.bce"):
-        Semantic(2, sigmoid=True).check(Loss())
-    Semantic(2, sigmoid=True).check(Loss(cross_entropy=0, bce=1, border_weight=10))
-    Semantic(2).check(Loss(bce=1, border_weight=10))
+        Semantic(2, sigmoid=True).check(LossSettings())
+    Semantic(2, sigmoid=True).check(LossSettings(cross_entropy=0, bce=1, border_weight=10))
+    Semantic(2).check(LossSettings(bce=1, border_weight=10))
 
 
 # --- one output for two classes -----------------------------------------------------------------------------------
@@ -179,7 +179,7 @@ def test_the_loss_of_one_output_by_loops() -> None:
         overlap += weight * chance * truth
         sizes += weight * (chance + truth)
     expected = 0.7 * entropy / total + 2 * (1 - (2 * overlap + 1) / (sizes + 1))
-    terms = Loss(cross_entropy=0, bce=0.7, dice=2)
+    terms = LossSettings(cross_entropy=0, bce=0.7, dice=2)
     found = Semantic(2, sigmoid=True).loss(
         torch.tensor(logits), torch.tensor(target), terms, weights_byx=torch.tensor(weights)
     )
@@ -263,7 +263,7 @@ def blobs(classes: int, seed: int, size: tuple[int, int] = (50, 60)) -> np.ndarr
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize(("w0", "sigma"), [(10.0, 5.0), (0.5, 12.0)])
 def test_the_weight_map_is_equation_2(classes: int, sigmoid: bool, weighted: bool, w0: float, sigma: float) -> None:
-    terms = Loss(border_weight=w0, border_sigma=sigma)
+    terms = LossSettings(border_weight=w0, border_sigma=sigma)
     class_weights = tuple(0.5 + k for k in range(classes)) if weighted else (1.0,) * classes
     weights_k = np.array(class_weights, np.float32) if weighted else None
     for seed in range(2):
@@ -282,11 +282,11 @@ def test_the_weight_map_is_equation_2(classes: int, sigmoid: bool, weighted: boo
 
 def test_weight_maps_are_made_only_where_needed() -> None:
     labels_yx, weights_k = blobs(2, 0), np.array([0.25, 4.0], np.float32)
-    assert Semantic(2).encode(labels_yx, Loss())[1] is None
-    assert Semantic(2).encode(labels_yx, Loss(), weights_k)[1] is None  # the loss knows classes
-    assert Semantic(2, multilabel=True, sigmoid=True).encode(labels_yx, Loss(), weights_k)[1] is None
-    assert Semantic(2, sigmoid=True).encode(labels_yx, Loss())[1] is None
-    weights_yx = Semantic(2, sigmoid=True).encode(labels_yx, Loss(), weights_k)[1]
+    assert Semantic(2).encode(labels_yx, LossSettings())[1] is None
+    assert Semantic(2).encode(labels_yx, LossSettings(), weights_k)[1] is None  # the loss knows classes
+    assert Semantic(2, multilabel=True, sigmoid=True).encode(labels_yx, LossSettings(), weights_k)[1] is None
+    assert Semantic(2, sigmoid=True).encode(labels_yx, LossSettings())[1] is None
+    weights_yx = Semantic(2, sigmoid=True).encode(labels_yx, LossSettings(), weights_k)[1]
     assert weights_yx is not None
     counts = labels_yx != IGNORE
     np.testing.assert_array_equal(weights_yx[counts], np.where(labels_yx == 1, 4.0, 0.25)[counts])
@@ -294,9 +294,9 @@ def test_weight_maps_are_made_only_where_needed() -> None:
 
 def test_a_map_with_class_weights_costs_what_class_weights_cost() -> None:
     labels_yx, weights_k = blobs(3, 1), np.array([0.25, 4.0, 1.0], np.float32)
-    task, entropy = Semantic(3), Loss(dice=0)
+    task, entropy = Semantic(3), LossSettings(dice=0)
     logits, target = torch.randn(1, 3, *labels_yx.shape), torch.from_numpy(labels_yx)[None].long()
-    weights_yx = task.weight_map(labels_yx, labels_yx, Loss(border_weight=1e-30), weights_k)
+    weights_yx = task.weight_map(labels_yx, labels_yx, LossSettings(border_weight=1e-30), weights_k)
     assert weights_yx is not None
     by_map = task.loss(logits, target, entropy, weights_byx=torch.from_numpy(weights_yx)[None])
     by_class = task.loss(logits, target, entropy, class_weights_k=torch.from_numpy(weights_k))

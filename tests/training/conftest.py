@@ -22,10 +22,10 @@ from septa.images.normalize import Normalization
 from septa.images.write import write_image, write_labels
 from septa.labels.mapping import find_mapping
 from septa.model import build_net, make_task
-from septa.recipe import Data, Recipe
+from septa.recipe import DataSettings, Recipe
 from septa.tasks.task import Task
 from septa.training.checkpoint import Checkpoints
-from septa.training.loop import Job, fit
+from septa.training.loop import TrainingJob, run_loop
 from septa.training.state import State
 
 TINY = (
@@ -85,7 +85,7 @@ class DyingSampler(Sampler):
 
 
 class Bench:
-    """Trainings of `fit` in this process, without the workflow around it."""
+    """Trainings of `run_loop` in this process, without the workflow around it."""
 
     def __init__(
         self,
@@ -97,14 +97,14 @@ class Bench:
         self.recipe = recipe or Recipe().with_overrides((*TINY, *overrides))
         self.pairs = find_pairs(data).pairs
         raws = ((pair.name, read_pair_labels(pair)) for pair in self.pairs)
-        self.mapping = find_mapping(raws, Data(encoding=encoding))
+        self.mapping = find_mapping(raws, DataSettings(encoding=encoding))
         self.normalization = Normalization("dataset", (70.0,), (30.0,))
 
     @property
     def task(self) -> Task:
         return make_task(self.recipe, self.mapping)
 
-    def job(self, folder: Path, *, dies_before: int | None = None, started: float | None = None) -> Job:
+    def job(self, folder: Path, *, dies_before: int | None = None, started: float | None = None) -> TrainingJob:
         objects, resize = self.recipe.task == "instances", self.recipe.data.resize
         train, validation = (
             Examples(pairs, self.mapping, 1, 2**30, objects, resize) for pairs in (self.pairs[2:], self.pairs[:2])
@@ -116,7 +116,7 @@ class Bench:
         sampler = kind(train, self.normalization, self.recipe, encode, margin)
         if dies_before is not None:
             object.__setattr__(sampler, "limit", dies_before * self.take)
-        return Job(
+        return TrainingJob(
             self.recipe,
             self.task,
             sampler,
@@ -140,7 +140,7 @@ class Bench:
     def run(self, folder: Path) -> State:
         """An undisturbed training."""
         state = self.state()
-        for _ in fit(self.job(folder), state):
+        for _ in run_loop(self.job(folder), state):
             pass
         return state
 
@@ -149,14 +149,14 @@ class Bench:
         state = self.state(seed)
         self._restore(folder, state)
         with pytest.raises(Killed):
-            for _ in fit(self.job(folder, dies_before=before), state):
+            for _ in run_loop(self.job(folder, dies_before=before), state):
                 pass
 
     def resume(self, folder: Path, seed: int = 99) -> State:
         """Go on from the newest checkpoint, with a net that was born with other weights."""
         state = self.state(seed)
         assert self._restore(folder, state)
-        for _ in fit(self.job(folder), state):
+        for _ in run_loop(self.job(folder), state):
             pass
         return state
 

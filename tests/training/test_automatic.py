@@ -15,7 +15,7 @@ from septa.recipe import Recipe, differences
 from septa.runtime import Machine
 from septa.tasks.semantic import Semantic
 from septa.training.automatic import Choice, choose, choose_workers, resolve_amp
-from septa.training.plan import Request, plan_recipe
+from septa.training.plan import TrainingRequest, plan_recipe
 from septa.training.run import train
 
 BINARY = LabelMapping("binary", ("background", "object"), (0, 255), None)
@@ -193,7 +193,7 @@ def test_a_given_precision_stays(amp: str) -> None:
 
 def test_overrides_win_and_carry_no_reason(data: Path, tmp_path: Path) -> None:
     overrides = ("net.depth=1", "training.lr=0.5")
-    _, choice = plan_recipe(Request(data, tmp_path / "m.septa", overrides=overrides))
+    _, choice = plan_recipe(TrainingRequest(data, tmp_path / "m.septa", overrides=overrides))
     assert choice.recipe.net.depth == 1
     assert choice.recipe.training.lr == 0.5
     assert "net.depth" not in choice.reasons
@@ -202,10 +202,12 @@ def test_overrides_win_and_carry_no_reason(data: Path, tmp_path: Path) -> None:
 
 def test_a_given_recipe_is_used_as_it_is(data: Path, tmp_path: Path) -> None:
     given = Recipe().with_overrides(["task=semantic", "net.depth=3", "training.amp='off'", "training.workers=2"])
-    _, choice = plan_recipe(Request(data, tmp_path / "m.septa", recipe=given))
+    _, choice = plan_recipe(TrainingRequest(data, tmp_path / "m.septa", recipe=given))
     assert choice.recipe == given
     for amp in ("auto", "bf16"):
-        _, choice = plan_recipe(Request(data, tmp_path / "m.septa", recipe=given, overrides=(f"training.amp={amp}",)))
+        _, choice = plan_recipe(
+            TrainingRequest(data, tmp_path / "m.septa", recipe=given, overrides=(f"training.amp={amp}",))
+        )
         assert choice.recipe.training.amp in ("off", "bf16")
 
 

@@ -18,7 +18,7 @@ from torch.nn import functional
 from septa.images.write import write_image, write_labels
 from septa.recipe import IGNORE
 from septa.training.checkpoint import Checkpoints
-from septa.training.loop import fit
+from septa.training.loop import run_loop
 from septa.training.state import State
 
 SIGMOID = ("net.output=sigmoid", "loss.cross_entropy=0", "loss.bce=1")
@@ -65,9 +65,9 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def assert_steps(bench: Any, folder: Path, loss: Loss, *, job: Any = None) -> None:
-    """``fit`` moves the weights as steps along the gradient of this loss do."""
+    """``run_loop`` moves the weights as steps along the gradient of this loss do."""
     trained, born = bench.state(), bench.state().net
-    for _ in fit(job or bench.job(folder), trained):
+    for _ in run_loop(job or bench.job(folder), trained):
         pass
     net, lr = bench.state().net, bench.recipe.training.lr
     for step in range(bench.recipe.training.steps):

@@ -19,7 +19,7 @@ from septa.training import clock as clock_module
 from septa.training import loop
 from septa.training.checkpoint import Checkpoints
 from septa.training.clock import Signals
-from septa.training.loop import fit
+from septa.training.loop import run_loop
 from septa.training.schedule import lr_factor
 from septa.training.state import State, make_optimizer
 from septa.training.validate import Validation
@@ -180,7 +180,7 @@ def test_training_lowers_the_loss_and_finds_the_discs(bench: Any, tmp_path: Path
 
 def test_history_has_a_row_every_ten_steps_and_for_each_validation(bench: Any, tmp_path: Path) -> None:
     bench, job, state = bench(), bench().job(tmp_path), bench().state()
-    rows = list(fit(job, state))
+    rows = list(run_loop(job, state))
     assert rows == state.history
     assert [(row["step"], "score" in row) for row in rows] == [
         (5, True), (10, False), (10, True), (15, True), (20, False), (20, True),
@@ -223,7 +223,7 @@ def test_a_signal_saves_the_state_and_resume_ends_the_same(
     undisturbed, state = bench.run(tmp_path / "one"), bench.state()
 
     def interrupted() -> None:
-        for row in fit(bench.job(tmp_path / "two"), state):
+        for row in run_loop(bench.job(tmp_path / "two"), state):
             if row["step"] == 10:
                 signal.raise_signal(number)
 
@@ -276,7 +276,7 @@ def test_what_is_not_finite_names_the_images_and_saves_nothing(
 
     monkeypatch.setattr(loop, "_loss", spoil)
     with pytest.raises(SeptaError, match=f"^step 4: {spoiled} became NaN or Inf") as error:
-        for _ in fit(job, state):
+        for _ in run_loop(job, state):
             pass
     names = ", ".join(dict.fromkeys(job.sampler.sample(number).name for number in (6, 7)))
     assert f"a batch from {names}. " in str(error.value)
@@ -330,7 +330,7 @@ def test_weights_that_are_not_finite_are_never_the_best(
     state = bench.state()
 
     def always_better() -> None:
-        for _ in fit(bench.job(tmp_path), state):
+        for _ in run_loop(bench.job(tmp_path), state):
             state.best["score"] = -1.0
 
     with pytest.raises(SeptaError, match=r"'head\.bias' holds NaN or Inf, nothing was saved") as error:
@@ -377,7 +377,7 @@ def timed(bench: Callable[..., Any], folder: Path, clock: Clock, *overrides: str
     bench = bench("training.minutes=0.5", "training.validations=10", *overrides)
     job, state = bench.job(folder, started=clock.now), bench.state()
     clock.now += 3
-    for _ in fit(job, state):
+    for _ in run_loop(job, state):
         pass
     return state
 
@@ -415,7 +415,7 @@ def test_a_budget_that_set_up_has_spent_still_ends_in_a_validation(bench: Any, c
     bench = bench("training.minutes=0.01")
     job, state = bench.job(tmp_path, started=clock.now), bench.state()
     clock.now += 60
-    for _ in fit(job, state):
+    for _ in run_loop(job, state):
         pass
     assert state.finished
     assert state.best is not None

@@ -16,8 +16,8 @@ from septa.images.write import write_image, write_labels
 from septa.labels.object_classes import classes_of
 from septa.model import Model
 from septa.tasks.instances import Instances
-from septa.training.plan import Request
-from septa.training.run import Done, train_steps
+from septa.training.plan import TrainingRequest
+from septa.training.run import TrainingDone, train_steps
 
 NAMES = ("background", "dark", "bright")
 VALUES = (0, 3, 8)
@@ -42,7 +42,7 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def done(cells: Path, tmp_path_factory: pytest.TempPathFactory, tiny: tuple[str, ...]) -> Done:
+def done(cells: Path, tmp_path_factory: pytest.TempPathFactory, tiny: tuple[str, ...]) -> TrainingDone:
     path = tmp_path_factory.mktemp("trained") / "m.septa"
     more = (
         "task=instances",
@@ -53,12 +53,12 @@ def done(cells: Path, tmp_path_factory: pytest.TempPathFactory, tiny: tuple[str,
         "training.validations=2",
     )
     names = f"data.class_names=[{', '.join(NAMES)}]"
-    *_, last = train_steps(Request(cells, path, overrides=(*tiny, *more, names), device="cpu"))
-    assert isinstance(last, Done)
+    *_, last = train_steps(TrainingRequest(cells, path, overrides=(*tiny, *more, names), device="cpu"))
+    assert isinstance(last, TrainingDone)
     return last
 
 
-def test_the_model_tells_classes(done: Done) -> None:
+def test_the_model_tells_classes(done: TrainingDone) -> None:
     model = Model.load(done.path)
     assert isinstance(model.task, Instances)
     assert (model.task.object_classes, model.net.out_channels) == (2, 3 + 2)
@@ -71,7 +71,9 @@ def test_the_model_tells_classes(done: Done) -> None:
     assert "F1 at IoU 0.5, dark" in report
 
 
-def test_evaluation_holds_classes_against_the_truth(done: Done, cells: Path, tmp_path: Path, command: Any) -> None:
+def test_evaluation_holds_classes_against_the_truth(
+    done: TrainingDone, cells: Path, tmp_path: Path, command: Any
+) -> None:
     scores = tmp_path / "scores.json"
     result = command("evaluate", done.path, cells, "--json", scores, "--device", "cpu")
     assert result.code == 0, result.err
@@ -98,7 +100,7 @@ def test_evaluation_holds_classes_against_the_truth(done: Done, cells: Path, tmp
         assert found[name]["pooled"] == pytest.approx(2 * counts[kind, 0] / counts[kind, 1:].sum())
 
 
-def test_predictions_tell_classes_everywhere(done: Done, cells: Path, tmp_path: Path, command: Any) -> None:
+def test_predictions_tell_classes_everywhere(done: TrainingDone, cells: Path, tmp_path: Path, command: Any) -> None:
     out, table, coco = tmp_path / "out", tmp_path / "o.csv", tmp_path / "c.json"
     asked = ("--table", table, "--coco", coco, "--geojson", "--min-confidence", "0.3", "--device", "cpu")
     assert command("predict", done.path, cells / "images", "-o", out, *asked).code == 0
@@ -132,7 +134,7 @@ def test_predictions_tell_classes_everywhere(done: Done, cells: Path, tmp_path: 
     assert result.code == 0, result.err
 
 
-def test_true_classes_are_not_overwritten(done: Done, cells: Path, command: Any) -> None:
+def test_true_classes_are_not_overwritten(done: TrainingDone, cells: Path, command: Any) -> None:
     before = (cells / "classes" / "0.png").read_bytes()
     result = command("predict", done.path, cells / "images", "-o", cells, "--device", "cpu")
     assert result.code == 2
@@ -141,7 +143,7 @@ def test_true_classes_are_not_overwritten(done: Done, cells: Path, command: Any)
     assert not (cells / "0.png").exists()
 
 
-def test_averaging_versions_keeps_classes(done: Done, cells: Path) -> None:
+def test_averaging_versions_keeps_classes(done: TrainingDone, cells: Path) -> None:
     image = cells / "images" / "0.png"
     logits_kyx = done.model.logits(image, tta=3, device="cpu")
     assert logits_kyx.shape == (5, 64, 64)
@@ -151,7 +153,7 @@ def test_averaging_versions_keeps_classes(done: Done, cells: Path) -> None:
     np.testing.assert_array_equal(classes_of(numbers_yx, 3), task.classify(task.decode(logits_kyx), logits_kyx))
 
 
-def test_data_without_classes_cannot_be_evaluated(done: Done, cells: Path, tmp_path: Path) -> None:
+def test_data_without_classes_cannot_be_evaluated(done: TrainingDone, cells: Path, tmp_path: Path) -> None:
     from septa.evaluation import evaluate
 
     for folder in ("images", "labels"):

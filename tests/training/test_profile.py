@@ -13,7 +13,7 @@ import torch
 
 from septa.model import Model
 from septa.training import loop
-from septa.training.loop import fit
+from septa.training.loop import run_loop
 from septa.training.profile import PHASES, WARM_UP, Profile, Profiled
 
 ROWS = [*PHASES, "rest", "validation", "all"]
@@ -105,7 +105,7 @@ def test_time_is_put_down_to_the_phase_in_which_it_passes(
             yield batch
 
     monkeypatch.setattr(loop.Loader, "batches", batches)
-    (found,) = (row for row in fit(job, state) if isinstance(row, Profiled))
+    (found,) = (row for row in run_loop(job, state) if isinstance(row, Profiled))
     assert found.steps == 3
     assert found.seconds == {name: 3 * costs.get(name, 0.0) for name in PHASES} | {"rest": 0.0, "validation": 0.0}
 
@@ -113,7 +113,7 @@ def test_time_is_put_down_to_the_phase_in_which_it_passes(
 def test_an_end_within_the_epoch_ends_the_profile(bench: Any, tmp_path: Path) -> None:
     bench = bench(f"training.steps={WARM_UP + 2}", "training.validations=1")
     job, state = loop.replace(bench.job(tmp_path), profile=tmp_path), bench.state()
-    (found,) = (row for row in fit(job, state) if isinstance(row, Profiled))
+    (found,) = (row for row in run_loop(job, state) if isinstance(row, Profiled))
     assert found.steps == 2
     assert found.trace.is_file()
 
@@ -123,7 +123,7 @@ def test_an_error_while_it_runs_leaves_the_profiler_free(bench: Any, tmp_path: P
     job = loop.replace(bench.job(tmp_path, dies_before=WARM_UP + 1), profile=tmp_path)
     for _ in range(2):
         with pytest.raises(Exception, match=r"^$") as error:
-            list(fit(job, bench.state()))
+            list(run_loop(job, bench.state()))
         assert type(error.value).__name__ == "Killed"
     assert not torch.autograd.profiler._is_profiler_enabled
 

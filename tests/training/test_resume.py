@@ -17,9 +17,9 @@ from septa.images.read import read_image
 from septa.images.write import write_image
 from septa.model import Model
 from septa.recipe import Recipe
-from septa.training import finish
+from septa.training import finish_training
 from septa.training.checkpoint import Checkpoints
-from septa.training.plan import Request
+from septa.training.plan import TrainingRequest
 from septa.training.run import train, train_steps
 
 Command = Callable[..., Any]
@@ -39,7 +39,7 @@ def stopped(data: Path, tiny: tuple[str, ...], tmp_path_factory: pytest.TempPath
     folder = tmp_path_factory.mktemp("stopped")
 
     def stop_after_ten() -> None:
-        for event in train_steps(Request(data, folder / "m.septa", overrides=tiny)):
+        for event in train_steps(TrainingRequest(data, folder / "m.septa", overrides=tiny)):
             if isinstance(event, dict) and event["step"] == 10:
                 signal.raise_signal(signal.SIGTERM)
 
@@ -169,7 +169,7 @@ def test_death_between_model_and_report_is_mended(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(finish, "write_report", die)
+        patch.setattr(finish_training, "write_report", die)
         assert command("train", data, "-o", output, "--resume").code == 130
     assert output.exists()
     assert states(output)

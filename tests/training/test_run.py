@@ -16,8 +16,8 @@ from septa.metrics.objects import score_objects
 from septa.model import Model
 from septa.synthetic.dataset import write_dataset
 from septa.tasks.instances import Instances
-from septa.training.plan import Request
-from septa.training.run import Done, train, train_steps
+from septa.training.plan import TrainingRequest
+from septa.training.run import TrainingDone, train, train_steps
 
 ONE_STEP = ("training.steps=1", "training.validations=1", "net.width=2", "net.depth=1")
 MEAN, DEVIATION = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
@@ -74,8 +74,8 @@ def test_normalizations_by_the_range_of_the_dtype(
 def test_objects_from_labels_to_report(tmp_path: Path, tiny: tuple[str, ...]) -> None:
     write_dataset(tmp_path / "data", "cells", 5, (64, 64), 0)
     overrides = (*tiny, "training.lr=0.01", "training.steps=40", "loss.border_weight=5")
-    *_, done = train_steps(Request(tmp_path / "data", tmp_path / "m.septa", overrides=overrides))
-    assert isinstance(done, Done)
+    *_, done = train_steps(TrainingRequest(tmp_path / "data", tmp_path / "m.septa", overrides=overrides))
+    assert isinstance(done, TrainingDone)
     assert isinstance(done.model.task, Instances)
     ((name, _),) = done.model.provenance["validation"]
     truth_yx = read_labels(tmp_path / "data" / "labels" / f"{name}.tif").array
@@ -129,7 +129,7 @@ def test_a_compiled_net_is_trained_as_the_net_itself(
 
 def test_resized_images_are_trained_and_scored(data: Path, tmp_path: Path, tiny: tuple[str, ...]) -> None:
     settings = (*tiny, "data.resize=[32, 40]", "training.steps=90", "training.lr=0.01", "training.ema=0.9")
-    *_, done = train_steps(Request(data, tmp_path / "m.septa", overrides=settings))
+    *_, done = train_steps(TrainingRequest(data, tmp_path / "m.septa", overrides=settings))
     assert done.model.recipe.data.resize == (32, 40)
     (name, _), *_ = done.model.provenance["validation"]
     assert done.model.segment(data / "images" / f"{name}.png").shape == (64, 64)

@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from septa.recipe import Training
+from septa.recipe import TrainingSettings
 from septa.training.schedule import lr_factor
 
 KINDS = ["cosine", "polynomial", "plateau", "constant"]
 
 
-def training(**changes: Any) -> Training:
-    return Training(**{"warmup": 0.1, **changes})
+def training(**changes: Any) -> TrainingSettings:
+    return TrainingSettings(**{"warmup": 0.1, **changes})
 
 
 @pytest.mark.parametrize("schedule", KINDS)

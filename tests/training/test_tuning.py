@@ -24,9 +24,9 @@ from septa.report.training import write_report
 from septa.synthetic.dataset import write_dataset
 from septa.tasks.decoding import Decoding, find_objects
 from septa.tasks.instances import Instances
-from septa.training import finish, tuning
-from septa.training.plan import Request
-from septa.training.run import Done, train_steps
+from septa.training import finish_training, tuning
+from septa.training.plan import TrainingRequest
+from septa.training.run import TrainingDone, train_steps
 from septa.training.tuning import Tuning, tune
 
 NAMES = ("least_pixels", "seed", "foreground")
@@ -220,7 +220,7 @@ def test_only_so_many_pixels_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> N
 
 class Trained(NamedTuple):
     data: Path
-    done: Done
+    done: TrainingDone
     tuning: Tuning
 
 
@@ -244,11 +244,11 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         return logits(model, image, **settings)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(finish, "tune", noted)
+        patch.setattr(finish_training, "tune", noted)
         patch.setattr(Model, "logits", counted)
-        asked = Request(data, folder / "m.septa", overrides=(*tiny, "training.steps=40", *more), device="cpu")
+        asked = TrainingRequest(data, folder / "m.septa", overrides=(*tiny, "training.steps=40", *more), device="cpu")
         *_, done = train_steps(asked)
-    assert isinstance(done, Done)
+    assert isinstance(done, TrainingDone)
     (one,) = told
     assert len(passes) == len(done.model.provenance["validation"])  # each image goes through the net once
     return Trained(data, done, one)

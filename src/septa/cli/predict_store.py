@@ -13,7 +13,7 @@ from septa import errors
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from septa.streaming import Cluster, Request, Started
+    from septa.streaming import Cluster, StreamRequest, StreamStarted
 
 _UNITS = {
     "": 1,
@@ -105,7 +105,7 @@ def requests(
     device: str,
     engine: str | None,
     probabilities: bool,
-) -> list[Request]:
+) -> list[StreamRequest]:
     """What to do for each input; a store takes one, a folder gets a store for each.
 
     Raises
@@ -113,7 +113,7 @@ def requests(
     InputError
         Several inputs for one store, two stores of one name, or an option that says nothing.
     """
-    from septa.streaming import Input, Request, usual_memory
+    from septa.streaming import Input, StreamRequest, usual_memory
 
     alone = output.suffix.lower() in _STORES
     if alone and len(inputs) > 1:
@@ -128,7 +128,7 @@ def requests(
     if given.workers is not None and memory is None:
         memory = usual_memory(given.workers)
     return [
-        Request(
+        StreamRequest(
             model, Input(str(path.resolve()), given.level or 0, channels, 0, region), target, memory, tile, device,
             given.name, probabilities, given.skip_empty, given.overwrite, engine,
         )
@@ -140,7 +140,7 @@ def _stem(path: Path) -> str:
     return path.name.split(".", maxsplit=1)[0]
 
 
-def predict_streamed(console: Console, requests: list[Request], given: StoreOptions) -> None:
+def predict_streamed(console: Console, requests: list[StreamRequest], given: StoreOptions) -> None:
     """Segment each image into its store, showing what is done."""
     with connected(given) as cluster:
         for request in requests:
@@ -173,10 +173,10 @@ def connected(given: StoreOptions) -> AbstractContextManager[Cluster | None]:
     return nullcontext() if given.workers is None else local_cluster(given.workers)
 
 
-def _one(console: Console, request: Request, cluster: Cluster | None) -> None:
+def _one(console: Console, request: StreamRequest, cluster: Cluster | None) -> None:
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from septa.streaming import Finished, Started, stream
+    from septa.streaming import StreamFinished, StreamStarted, stream
 
     columns = (
         TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:.0f} of {task.total:.0f}"),
@@ -185,9 +185,9 @@ def _one(console: Console, request: Request, cluster: Cluster | None) -> None:
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         shown, stage = None, ""
         for event in stream(request, None if cluster is None else cluster.hands):
-            if isinstance(event, Started):
+            if isinstance(event, StreamStarted):
                 _tell(console, request, event, cluster)
-            elif isinstance(event, Finished):
+            elif isinstance(event, StreamFinished):
                 summary = _summary(event)
             else:
                 if event.stage != stage:
@@ -201,7 +201,7 @@ def _one(console: Console, request: Request, cluster: Cluster | None) -> None:
     console.print(summary, highlight=False, markup=False)
 
 
-def _tell(console: Console, request: Request, event: Started, cluster: Cluster | None) -> None:
+def _tell(console: Console, request: StreamRequest, event: StreamStarted, cluster: Cluster | None) -> None:
     asked, plan = event.plan.asked, event.plan
     size = " x ".join(f"{side} {axis}" for axis, side in zip("TCZYX", asked.shape) if side > 1 or axis in "YX")
     pixel = "unknown" if plan.pixel_size_um is None else "{:g} x {:g} um".format(*plan.pixel_size_um)
@@ -221,9 +221,9 @@ def _tell(console: Console, request: Request, event: Started, cluster: Cluster |
 
 
 def _summary(event: object) -> str:
-    from septa.streaming import Finished
+    from septa.streaming import StreamFinished
 
-    assert isinstance(event, Finished)
+    assert isinstance(event, StreamFinished)
     if event.again:
         return f"{event.output}: is complete already, nothing was done"
     parts = [f"{event.output}: {event.megapixels:.1f} megapixels"]

@@ -42,9 +42,11 @@ def recipe(
     overrides = all_overrides(settings, minutes, group, seed, task)
     given = given_recipe(recipe, preset, overrides)
     from septa.display import progress_bar
-    from septa.training import Request, plan_recipe
+    from septa.training import TrainingRequest, plan_recipe
 
-    request = Request(data, Path("x.septa"), images, labels, given, overrides, device=device, max_pixels=max_pixels)
+    request = TrainingRequest(
+        data, Path("x.septa"), images, labels, given, overrides, device=device, max_pixels=max_pixels
+    )
     with progress_bar(make_console(stderr=True), "checking the data") as progress:
         _, choice = plan_recipe(request, progress)
     print(choice.recipe.to_yaml(choice.reasons), end="")

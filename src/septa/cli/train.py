@@ -58,7 +58,7 @@ def train(
     if profile:
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # PyTorch reads it when it is loaded: no word of its profiler
     from septa.display import evaluation_table, progress_bar, show_training
-    from septa.training import Request, train_steps
+    from septa.training import TrainingRequest, train_steps
 
     console = make_console()
     profiles: list[Profiled] = []
@@ -69,7 +69,7 @@ def train(
         console.print(f"profile: {profiled.text}, {profiled.trace}", highlight=False, markup=False)
 
     output = output or Path(f"{data.resolve().name}.septa")
-    request = Request(
+    request = TrainingRequest(
         data, output, images, labels, given, overrides, resume, overwrite, device, tensorboard, _command_line(),
         max_pixels,
     )  # fmt: skip

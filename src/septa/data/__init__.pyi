@@ -2,8 +2,8 @@ from .check import Checkup as Checkup
 from .check import check_dataset as check_dataset
 from .check import check_html as check_html
 from .check_page import why_task as why_task
-from .fingerprint import Facts as Facts
 from .fingerprint import Fingerprint as Fingerprint
+from .fingerprint import ImageFacts as ImageFacts
 from .fingerprint import combine as combine
 from .fingerprint import digest_array as digest_array
 from .folder import Pair as Pair

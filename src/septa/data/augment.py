@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from septa.images import mirrored_window
-from septa.recipe import Augment
+from septa.recipe import AugmentSettings
 
 Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
@@ -70,7 +70,7 @@ def warp(
     labels_yx: npt.NDArray[Any],
     center_yx: tuple[int, int],
     patch_hw: tuple[int, int],
-    augment: Augment,
+    augment: AugmentSettings,
     rng: np.random.Generator,
 ) -> tuple[Float32, Int32]:
     """Cut a patch with random geometry: flip, turn, rotate, scale and elastic deformation as one field, applied once.
@@ -127,7 +127,7 @@ def warp(
     return warped_cyx, warped_labels_yx
 
 
-def jitter(patch_cyx: Float32, augment: Augment, rng: np.random.Generator) -> Float32:
+def jitter(patch_cyx: Float32, augment: AugmentSettings, rng: np.random.Generator) -> Float32:
     """Change the intensities of a normalised patch: contrast, brightness, gamma, blur and noise, in this order.
 
     Contrast and brightness change in every patch; gamma, blur and noise each with chance ``augment.probability``.
@@ -177,7 +177,7 @@ class _Geometry:
     nodes_yxd: Float32 | None  # displacement (d = y, x) at each node of the coarse grid, image pixels
 
 
-def _draw(augment: Augment, rng: np.random.Generator) -> _Geometry:
+def _draw(augment: AugmentSettings, rng: np.random.Generator) -> _Geometry:
     turns = int(rng.integers(4)) if augment.turn else 0
     flips = 1 - 2 * rng.integers(2, size=2) if augment.flip else np.ones(2, np.int64)
     angle = math.radians(rng.uniform(-augment.rotate, augment.rotate))

@@ -11,12 +11,12 @@ import numpy as np
 
 from septa.data.check_page import Checkup, Problem, check_html, why_task
 from septa.data.copies import near_duplicates
-from septa.data.fingerprint import Facts, combine, scan_image
+from septa.data.fingerprint import ImageFacts, combine, scan_image
 from septa.data.folder import Pair, Pairing, PairingError, find_pairs, read_pair_image, read_pair_labels, split_pairs
 from septa.errors import InputError, SeptaError
 from septa.images import MAX_PIXELS, RawLabels
 from septa.labels import IGNORE, LabelMapping, find_mapping
-from septa.recipe import Data
+from septa.recipe import DataSettings
 
 __all__ = ["RARE_SHARE", "SMALL_SIDE", "Checkup", "Problem", "check_dataset", "check_html"]
 
@@ -31,7 +31,7 @@ def check_dataset(
     *,
     images: str | None = None,
     labels: str | None = None,
-    settings: Data = Data(),  # noqa: B008 (frozen)
+    settings: DataSettings = DataSettings(),  # noqa: B008 (frozen)
     task: str = "auto",
     seed: int = 0,
     max_pixels: int = MAX_PIXELS,
@@ -116,7 +116,7 @@ def _find_pairs(
 
 
 def _find_mapping(
-    pairs: Sequence[Pair], settings: Data, problems: list[Problem], tell: Callable[[int], None]
+    pairs: Sequence[Pair], settings: DataSettings, problems: list[Problem], tell: Callable[[int], None]
 ) -> LabelMapping | None:
     if settings.encoding == "auto" and settings.values is None and all(isinstance(p.labels, tuple) for p in pairs):
         settings = settings.model_copy(update={"encoding": "instances"})  # one mask file for each object says so
@@ -143,7 +143,7 @@ def _find_mapping(
         return None
 
 
-def _inspect(pair: Pair, mapping: LabelMapping | None, problems: list[Problem]) -> Facts | None:
+def _inspect(pair: Pair, mapping: LabelMapping | None, problems: list[Problem]) -> ImageFacts | None:
     raw = image_cyx = labels_yx = None
     try:
         raw = read_pair_labels(pair)
@@ -203,12 +203,12 @@ def _labels_where(pair: Pair) -> str:
 # Judging -------------------------------------------------------------------------------------------------------------
 
 
-def _fits(item: Facts, channels: int) -> bool:
+def _fits(item: ImageFacts, channels: int) -> bool:
     grey_rgb = item.channels == 3 and channels == 1 and len(set(zip(item.mean, item.std))) == 1
     return item.channels in (1, channels) or grey_rgb
 
 
-def _judge_images(facts: Sequence[Facts], channels: int, paths: dict[str, str], problems: list[Problem]) -> None:
+def _judge_images(facts: Sequence[ImageFacts], channels: int, paths: dict[str, str], problems: list[Problem]) -> None:
     for item in facts:
         path = paths[item.name]
         if not item.finite:
@@ -231,7 +231,9 @@ def _judge_images(facts: Sequence[Facts], channels: int, paths: dict[str, str], 
         problems += _differences(kind, values, facts, paths)
 
 
-def _differences(kind: str, values: Sequence[object], facts: Sequence[Facts], paths: dict[str, str]) -> list[Problem]:
+def _differences(
+    kind: str, values: Sequence[object], facts: Sequence[ImageFacts], paths: dict[str, str]
+) -> list[Problem]:
     """A warning for each value that fewer images have than the most frequent one."""
     counts = Counter(values)
     (usual, frequency), *rest = counts.most_common() or [("", 0)]
@@ -250,9 +252,9 @@ def _differences(kind: str, values: Sequence[object], facts: Sequence[Facts], pa
 
 def _judge_copies(
     similar: Sequence[Sequence[str]],
-    facts: Sequence[Facts],
+    facts: Sequence[ImageFacts],
     pairs: Sequence[Pair],
-    settings: Data,
+    settings: DataSettings,
     seed: int,
     paths: dict[str, str],
     problems: list[Problem],
@@ -287,7 +289,7 @@ def _judge_copies(
 def _split(
     data: Path,
     pairs: Sequence[Pair],
-    settings: Data,
+    settings: DataSettings,
     seed: int,
     similar: Sequence[Sequence[str]],
     problems: list[Problem],
@@ -309,7 +311,7 @@ def _split(
 def _judge_classes(
     data: Path,
     mapping: LabelMapping,
-    facts: Sequence[Facts],
+    facts: Sequence[ImageFacts],
     train: Sequence[str],
     validation: Sequence[str],
     problems: list[Problem],
@@ -341,7 +343,7 @@ def _judge_classes(
         problems.append(Problem("warning", str(data), what, remedy))
 
 
-def _notes(facts: Sequence[Facts], train: Sequence[str], validation: Sequence[str]) -> list[str]:
+def _notes(facts: Sequence[ImageFacts], train: Sequence[str], validation: Sequence[str]) -> list[str]:
     if not facts:
         return []
     sizes = sorted({(item.height, item.width) for item in facts}, key=lambda size: size[0] * size[1])

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from septa.data.fingerprint import Facts, Fingerprint
+from septa.data.fingerprint import Fingerprint, ImageFacts
 from septa.data.folder import Pair, Pairing, read_pair_image, read_pair_labels
 from septa.errors import SeptaError
 from septa.images import CLASS_COLORS, shrink, to_rgb
@@ -85,7 +85,7 @@ class Checkup:
     pairing: Pairing | None
     mapping: LabelMapping | None
     fingerprint: Fingerprint | None
-    facts: tuple[Facts, ...]
+    facts: tuple[ImageFacts, ...]
     problems: tuple[Problem, ...]
     train: tuple[str, ...]
     validation: tuple[str, ...]
@@ -97,7 +97,7 @@ class Checkup:
         return any(problem.severity == "error" for problem in self.problems)
 
 
-def why_task(mapping: LabelMapping, facts: Sequence[Facts]) -> str:
+def why_task(mapping: LabelMapping, facts: Sequence[ImageFacts]) -> str:
     """Why labels are for the task that they are for: how many objects they number, else what their values mean."""
     counts = [item.objects for item in facts if item.objects is not None]
     if mapping.task == "semantic" or not counts:

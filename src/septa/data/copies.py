@@ -11,7 +11,7 @@ import numpy.typing as npt
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from septa.data.fingerprint import Facts
+from septa.data.fingerprint import ImageFacts
 
 Array = npt.NDArray[Any]
 
@@ -31,7 +31,7 @@ _CORRELATION_BLOCK = 1024
 _ASPECT_TOLERANCE = 0.05
 
 
-def near_duplicates(facts: Sequence[Facts]) -> list[list[str]]:
+def near_duplicates(facts: Sequence[ImageFacts]) -> list[list[str]]:
     """Find the sets of images that are copies of each other, also flipped, turned, rescaled or re-encoded.
 
     Images are compared by the correlation of the details of their 32 x 32 thumbs in the 8 symmetries of the square;
@@ -59,7 +59,7 @@ def near_duplicates(facts: Sequence[Facts]) -> list[list[str]]:
     return sorted(sorted(names) for names in sets.values() if len(names) > 1)
 
 
-def _details(facts: Sequence[Facts]) -> npt.NDArray[np.float32]:
+def _details(facts: Sequence[ImageFacts]) -> npt.NDArray[np.float32]:
     """What tells the images from each other, N x 32 x 32, each of norm 1 (or 0).
 
     Uneven illumination alone lets unlike images correlate by more than 0.99, so the coarsest scales are dropped, and
@@ -83,7 +83,7 @@ def _unit(images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return np.asarray(images / np.maximum(norms, 1e-6), np.float32)
 
 
-def _correlated(facts: Sequence[Facts]) -> Iterator[Array]:
+def _correlated(facts: Sequence[ImageFacts]) -> Iterator[Array]:
     """Index pairs, N x 2, that join the images whose details correlate enough in one of the 8 symmetries."""
     details = _details(facts)
     shapes = np.array([(item.height, item.width) for item in facts], np.float64)

@@ -27,7 +27,7 @@ _DIAMETERS = 200
 
 
 @dataclass(frozen=True, eq=False)
-class Facts:
+class ImageFacts:
     """What one image and its labels hold.
 
     Attributes
@@ -120,7 +120,7 @@ class Fingerprint:
 
 def scan_image(
     name: str, image_cyx: Array, labels_yx: Array | None, *, classes: int, multilabel: bool = False
-) -> Facts:
+) -> ImageFacts:
     """Collect the facts of one image.
 
     Parameters
@@ -158,7 +158,7 @@ def scan_image(
     constant = all(low >= high for _, _, low, high, _ in moments)
     image_digest = digest_array(image_cyx)
     labels_digest = "" if labels_yx is None else digest_array(labels_yx.astype(np.int32, copy=False))
-    return Facts(
+    return ImageFacts(
         name=name,
         height=height,
         width=width,
@@ -177,7 +177,7 @@ def scan_image(
     )
 
 
-def combine(facts: Sequence[Facts], *, channels: int | None = None) -> Fingerprint:
+def combine(facts: Sequence[ImageFacts], *, channels: int | None = None) -> Fingerprint:
     """Join the facts of several images; the order does not matter.
 
     Parameters
@@ -342,14 +342,14 @@ def _fit(values: tuple[Any, ...], channels: int, name: str) -> tuple[Any, ...]:
     raise ValueError(f"{name}: {len(values)} channels cannot be made {channels}")
 
 
-def _class_shares(facts: Sequence[Facts]) -> tuple[float, ...]:
+def _class_shares(facts: Sequence[ImageFacts]) -> tuple[float, ...]:
     classes = max((max(item.class_pixels, default=IGNORE) + 1 for item in facts), default=0)
     counted = [item for item in facts if item.class_pixels]
     pixels = sum(item.height * item.width - item.class_pixels.get(IGNORE, 0) for item in counted)
     return tuple(sum(item.class_pixels.get(k, 0) for item in counted) / max(1, pixels) for k in range(classes))
 
 
-def _diameter_percentiles(facts: Sequence[Facts]) -> tuple[float, float, float]:
+def _diameter_percentiles(facts: Sequence[ImageFacts]) -> tuple[float, float, float]:
     diameters = np.concatenate([np.asarray(item.object_diameters, np.float64) for item in facts])
     if not diameters.size:
         return 0.0, 0.0, 0.0

@@ -24,7 +24,7 @@ from septa.data.folder import Pair, read_pair_image, read_pair_labels
 from septa.errors import InputError
 from septa.images import Normalization, fit_channels, resized, resized_labels
 from septa.labels import LabelMapping, classes_of
-from septa.recipe import IGNORE, Recipe, Sampling
+from septa.recipe import IGNORE, Recipe, SamplingSettings
 
 _SPOTS = 4096
 _SHUFFLE, _PATCH, _SPOT = 0, 1, 2
@@ -202,7 +202,9 @@ def _order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
     return np.random.default_rng([seed, _SHUFFLE, epoch]).permutation(count)
 
 
-def _center(example: Example, target: tuple[int, int], sampling: Sampling, rng: np.random.Generator) -> tuple[int, int]:
+def _center(
+    example: Example, target: tuple[int, int], sampling: SamplingSettings, rng: np.random.Generator
+) -> tuple[int, int]:
     """Centre of a patch: anywhere in the image, or, with chance ``rare_share``, on a pixel of a class drawn uniformly.
 
     ``target`` is the height and width of what is learned of the patch. It may reach ``overhang`` of its size beyond

@@ -11,7 +11,7 @@ import torch
 from rich.table import Table
 from torch import nn
 
-from septa.describe.drawing import Plan, draw
+from septa.describe.drawing import DrawingPlan, draw
 from septa.describe.layers import Layer, Shape, Trace, trace
 from septa.model import build_net
 from septa.nets import ConvBlock, Gate, PlainEncoder, Pyramid, Squeeze, UNet, Up
@@ -232,7 +232,7 @@ def _encoder_name(encoder: object) -> str:
     return str(getattr(encoder, "name", type(encoder).__name__))
 
 
-def _plan(net: UNet, told: Description, traced: Trace) -> Plan:
+def _plan(net: UNet, told: Description, traced: Trace) -> DrawingPlan:
     """Sort the layers into the places of the drawing."""
     shapes = {layer.name: layer for layer in traced.layers}
     if isinstance(net.encoder, PlainEncoder):
@@ -252,7 +252,7 @@ def _plan(net: UNet, told: Description, traced: Trace) -> Plan:
     logits = shapes["head"].out_shape
     whole = (net.out_channels, *told.output_size)
     words, badges = _words(net)
-    return Plan(
+    return DrawingPlan(
         title=told.title,
         subtitle=f"{told.parameters:,} parameters, receptive field {told.receptive_field} pixels, "
         f"{_by(told.input_size)} to {_by(told.output_size)}",

@@ -27,7 +27,7 @@ _PALETTE = {
 
 
 @dataclass(frozen=True)
-class Plan:
+class DrawingPlan:
     """What there is to draw; shapes are ``(C, Y, X)``.
 
     Attributes
@@ -64,7 +64,7 @@ class Plan:
     supervised: bool = False
 
 
-def draw(plan: Plan) -> str:
+def draw(plan: DrawingPlan) -> str:
     """Draw a net as a complete SVG document that needs nothing else, in light and dark."""
     sheet = _Sheet()
     if plan.nested:
@@ -168,7 +168,7 @@ class _Sheet:
 class _Letter:
     """The U: a row for each level, contracting path on the left, expanding path on the right."""
 
-    plan: Plan
+    plan: DrawingPlan
     sheet: _Sheet
 
     def draw(self) -> None:
@@ -277,7 +277,7 @@ class _Letter:
 class _Triangle:
     """U-Net++: level by level downwards, column by column to the right, every node of a level joined to all after."""
 
-    plan: Plan
+    plan: DrawingPlan
     sheet: _Sheet
 
     def draw(self) -> None:
@@ -349,7 +349,7 @@ class _Triangle:
                 self.sheet.badge((box.right + 10, box.bottom - 5), "H")
 
 
-def _legend(plan: Plan, sheet: _Sheet) -> None:
+def _legend(plan: DrawingPlan, sheet: _Sheet) -> None:
     """Arrows and badges with their words, in as many lines as the drawing's width asks for."""
     x, y, width = _LEFT - 24, sheet.height + 44, max(sheet.width, 560.0)
     entries: Iterable[tuple[str, str]] = [*plan.words.items(), *plan.badges.items()]

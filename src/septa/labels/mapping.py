@@ -45,7 +45,7 @@ from septa.labels.survey import (
     refuse_undeclared_ignore,
     refuse_value,
 )
-from septa.recipe import IGNORE, Data
+from septa.recipe import IGNORE, DataSettings
 
 __all__ = ["IGNORE", "LabelMapping", "find_mapping"]
 
@@ -255,7 +255,7 @@ class LabelMapping:
             raise ValueError(f"label mapping: {type(error).__name__} {error}") from None
 
 
-def find_mapping(raws: Iterable[tuple[str, RawLabels]], data: Data) -> LabelMapping:
+def find_mapping(raws: Iterable[tuple[str, RawLabels]], data: DataSettings) -> LabelMapping:
     """Find out what the label values mean, reading every label image once.
 
     Parameters
@@ -312,7 +312,7 @@ def find_mapping(raws: Iterable[tuple[str, RawLabels]], data: Data) -> LabelMapp
     return _build(kind, data.class_names or default_names(kind, values), values, data, len(values))
 
 
-def _kind(survey: Survey, data: Data) -> Kind:
+def _kind(survey: Survey, data: DataSettings) -> Kind:
     if data.encoding != "auto":
         return data.encoding
     if data.values:
@@ -328,7 +328,7 @@ def _kind(survey: Survey, data: Data) -> Kind:
     return "binary" if len(survey.index) == 2 else "index"
 
 
-def _class_values(table: Mapping[int, ValueCount], kind: Kind, data: Data) -> list[int]:
+def _class_values(table: Mapping[int, ValueCount], kind: Kind, data: DataSettings) -> list[int]:
     """Raw value (colours as 0xRRGGBB) of class 0, 1, ..."""
     if data.values:
         if any(isinstance(value, tuple) != (kind == "color") for value in data.values):
@@ -362,7 +362,9 @@ def _class_values(table: Mapping[int, ValueCount], kind: Kind, data: Data) -> li
     return found
 
 
-def _build(kind: Kind, names: tuple[str, ...], values: tuple[int | Color, ...], data: Data, count: int) -> LabelMapping:
+def _build(
+    kind: Kind, names: tuple[str, ...], values: tuple[int | Color, ...], data: DataSettings, count: int
+) -> LabelMapping:
     if len(names) != count:
         problem = f"has {len(names)} names for {count} classes"
         raise InputError("data.class_names", problem, f"give {count} names, class 0 first")

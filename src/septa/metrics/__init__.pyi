@@ -2,7 +2,7 @@ from .extra import NEURITES as NEURITES
 from .extra import PER_IMAGE as PER_IMAGE
 from .neurites import NeuriteScores as NeuriteScores
 from .neurites import score_stack as score_stack
-from .objects import aligned as aligned
+from .objects import align_ids as align_ids
 from .objects import score_objects as score_objects
 from .overlaps import Labels as Labels
 from .overlaps import contingency as contingency

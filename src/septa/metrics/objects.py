@@ -19,7 +19,7 @@ import numpy.typing as npt
 from septa.metrics.overlaps import Contingency, Integers, Labels, Match, Reals, contingency, match
 
 __all__ = ["THRESHOLDS", "Contingency", "Match", "ObjectScores", "contingency", "match", "pool", "score_objects"]
-__all__ += ["aligned", "score_table"]
+__all__ += ["align_ids", "score_table"]
 
 THRESHOLDS = tuple(percent / 100 for percent in range(50, 100, 5))
 """IoU thresholds of the 2018 Data Science Bowl: 0.5, 0.55, ... 0.95."""
@@ -176,7 +176,7 @@ def score_table(table: Contingency) -> ObjectScores:
     )
 
 
-def aligned(truth_yx: Labels, prediction_yx: Labels) -> npt.NDArray[np.int64]:
+def align_ids(truth_yx: Labels, prediction_yx: Labels) -> npt.NDArray[np.int64]:
     """The prediction with the ids of the true objects that it matches at IoU 0.5; other objects get ids of their own.
 
     Examples

@@ -40,7 +40,7 @@ _SMALL = (350, 180)
 _SMOOTHED_FROM = 40
 _LOG_RATIO = 30
 
-Row = Mapping[str, float]
+HistoryRow = Mapping[str, float]
 Points = list[tuple[float, float]]
 
 
@@ -52,7 +52,7 @@ def write_report(
     versions: dict[str, str],
     recipe_yaml: str,
     fingerprint: dict[str, Any],
-    history: Sequence[Row],
+    history: Sequence[HistoryRow],
     evaluation: Evaluation | None,
     gallery: Sequence[Panel],
     notes: Sequence[str],
@@ -121,7 +121,7 @@ def write_report(
     write_text(Path(path), html_page(title, chapters(title, _summary(history, evaluation), top, parts)))
 
 
-def _column(history: Iterable[Row], key: str, factor: float = 1.0) -> Points:
+def _column(history: Iterable[HistoryRow], key: str, factor: float = 1.0) -> Points:
     """Every finite value of a key, with its step."""
     points = []
     for row in history:
@@ -136,7 +136,7 @@ def _finite(value: object) -> float | None:
     return plain if math.isfinite(plain) else None
 
 
-def _best(history: Sequence[Row]) -> tuple[float, float] | None:
+def _best(history: Sequence[HistoryRow]) -> tuple[float, float] | None:
     """Step and score of the best validation, the first of equals."""
     return max(_column(history, "score"), key=lambda point: point[1], default=None)
 
@@ -147,7 +147,7 @@ def _class_colors(evaluation: Evaluation | None) -> dict[str, tuple[int, int, in
     return {name: CLASS_COLORS[i % len(CLASS_COLORS)] for i, name in enumerate(names)}
 
 
-def _summary(history: Sequence[Row], evaluation: Evaluation | None) -> str:
+def _summary(history: Sequence[HistoryRow], evaluation: Evaluation | None) -> str:
     steps = max((step for step, _ in _column(history, "step")), default=0)
     minutes = max((value for _, value in _column(history, "minutes")), default=0)
     parts = ["Training report"]
@@ -164,7 +164,7 @@ def _duration(minutes: float) -> str:
     return f"{minutes:.0f} min" if minutes < 90 else f"{minutes // 60:.0f} h {minutes % 60:.0f} min"
 
 
-def _cards(history: Sequence[Row], evaluation: Evaluation | None) -> str:
+def _cards(history: Sequence[HistoryRow], evaluation: Evaluation | None) -> str:
     entries: list[tuple[str, str, str]] = []
     best = _best(history)
     if evaluation is not None:
@@ -192,7 +192,7 @@ def _cards(history: Sequence[Row], evaluation: Evaluation | None) -> str:
     return cards(entries)
 
 
-def _hints(history: Sequence[Row]) -> list[str]:
+def _hints(history: Sequence[HistoryRow]) -> list[str]:
     """What the curves say that a newcomer might not see."""
     hints = []
     scores, best = _column(history, "score"), _best(history)
@@ -214,7 +214,7 @@ def _hints(history: Sequence[Row]) -> list[str]:
     return hints
 
 
-def _curves(history: Sequence[Row], evaluation: Evaluation | None) -> str:
+def _curves(history: Sequence[HistoryRow], evaluation: Evaluation | None) -> str:
     if not history:
         return "<p>No step was recorded.</p>"
     loss, rate = _column(history, "loss"), _column(history, "images_per_s")
@@ -243,7 +243,7 @@ def _smoothed(name: str, points: Points, color: Color) -> list[Series]:
     return [Series(f"{name} (each)".strip(), points, color, faint=True), Series(name, smooth, color)]
 
 
-def _score_lines(history: Sequence[Row], evaluation: Evaluation | None) -> list[Series]:
+def _score_lines(history: Sequence[HistoryRow], evaluation: Evaluation | None) -> list[Series]:
     score = _column(history, "score")
     keys = dict.fromkeys(key for row in history for key in row if key.startswith("dice_"))
     names = [key.removeprefix("dice_") for key in keys]

@@ -3,9 +3,9 @@ from .dask_cluster import Cluster as Cluster
 from .dask_cluster import Tls as Tls
 from .dask_cluster import local_cluster as local_cluster
 from .dask_cluster import remote_cluster as remote_cluster
-from .events import Finished as Finished
-from .events import Request as Request
-from .events import Started as Started
-from .events import Step as Step
+from .events import StreamFinished as StreamFinished
+from .events import StreamRequest as StreamRequest
+from .events import StreamStarted as StreamStarted
+from .events import StreamStep as StreamStep
 from .plan import Input as Input
 from .run import stream as stream

@@ -16,19 +16,19 @@ from septa import tensor_file as sealed
 from septa.errors import InputError, ModelError
 from septa.images import write_bytes
 from septa.images.store import BlockIndex
-from septa.streaming.plan import KIND, Plan
-from septa.tasks import Facts
+from septa.streaming.plan import KIND, StreamPlan
+from septa.tasks import BlockFacts
 
 Array = NDArray[Any]
 
 
-def block_file(folder: Path, plan: Plan, index: BlockIndex) -> Path:
+def block_file(folder: Path, plan: StreamPlan, index: BlockIndex) -> Path:
     """Where the result of a block is kept until the store is finished; not more than 1000 in one folder."""
     number = int(np.ravel_multi_index(index, plan.grid))
     return folder / "blocks" / f"{number // 1000:05d}" / f"{number:08d}.block"
 
 
-def save_block(folder: Path, plan: Plan, index: BlockIndex, arrays: Mapping[str, Array]) -> None:
+def save_block(folder: Path, plan: StreamPlan, index: BlockIndex, arrays: Mapping[str, Array]) -> None:
     """Write a block's file, atomically.
 
     Raises
@@ -41,12 +41,12 @@ def save_block(folder: Path, plan: Plan, index: BlockIndex, arrays: Mapping[str,
     write_bytes(block_file(folder, plan, index), _packed(plan, index, arrays))
 
 
-def is_done(folder: Path, plan: Plan, index: BlockIndex) -> bool:
+def is_done(folder: Path, plan: StreamPlan, index: BlockIndex) -> bool:
     """Whether a block's file is there and its checksum holds."""
     return _opened(folder, plan, index) is not None
 
 
-def load_block(folder: Path, plan: Plan, index: BlockIndex, names: Collection[str]) -> dict[str, Array]:
+def load_block(folder: Path, plan: StreamPlan, index: BlockIndex, names: Collection[str]) -> dict[str, Array]:
     """Some of what was written for a block.
 
     Raises
@@ -65,12 +65,12 @@ def load_block(folder: Path, plan: Plan, index: BlockIndex, names: Collection[st
     raise InputError(path, "was damaged or removed while the store was written", "run the same command again")
 
 
-def load_facts(folder: Path, plan: Plan, index: BlockIndex) -> Facts:
+def load_facts(folder: Path, plan: StreamPlan, index: BlockIndex) -> BlockFacts:
     """What the merge must know of a block that is done. Errors as for `load_block`."""
-    return Facts.from_arrays(load_block(folder, plan, index, [field.name for field in fields(Facts)]))
+    return BlockFacts.from_arrays(load_block(folder, plan, index, [field.name for field in fields(BlockFacts)]))
 
 
-def _opened(folder: Path, plan: Plan, index: BlockIndex) -> tuple[dict[str, Any], dict[str, torch.Tensor]] | None:
+def _opened(folder: Path, plan: StreamPlan, index: BlockIndex) -> tuple[dict[str, Any], dict[str, torch.Tensor]] | None:
     """Types and shapes of a block's arrays, and the arrays compressed; None where it is not done, or damaged."""
     path = block_file(folder, plan, index)
     try:
@@ -81,7 +81,7 @@ def _opened(folder: Path, plan: Plan, index: BlockIndex) -> tuple[dict[str, Any]
         return None
 
 
-def _packed(plan: Plan, index: BlockIndex, arrays: Mapping[str, Array]) -> bytes:
+def _packed(plan: StreamPlan, index: BlockIndex, arrays: Mapping[str, Array]) -> bytes:
     about = {name: {"dtype": array.dtype.name, "shape": list(array.shape)} for name, array in arrays.items()}
     tensors = {}
     for name, array in arrays.items():

@@ -25,7 +25,7 @@ from septa.inference import Engine, Region, Tile, aligned, least_for, logits_of,
 from septa.model import Model
 from septa.streaming.block_file import load_block, save_block
 from septa.streaming.budget import megabytes, pixel_bytes, region_bytes, tidy, tile_within
-from septa.streaming.plan import Plan
+from septa.streaming.plan import StreamPlan
 from septa.tasks import Instances
 
 Array = NDArray[Any]
@@ -40,7 +40,7 @@ class Worker:
     taken so far.
     """
 
-    plan: Plan
+    plan: StreamPlan
     model: Model
     source: Source
     engine: Engine
@@ -282,7 +282,7 @@ def label_block(worker: Worker, scored: Scored) -> bool:
     return True
 
 
-def empty_block(folder: Path, plan: Plan, model: Model, index: BlockIndex) -> None:
+def empty_block(folder: Path, plan: StreamPlan, model: Model, index: BlockIndex) -> None:
     """Write the file of a block that is skipped: all background. Errors as for `segment_block`."""
     (top, left), (bottom, right) = plan.core(index)
     task = model.task
@@ -321,7 +321,7 @@ def _labelled(
     return None if block is None else block.to_arrays()
 
 
-def finish_block(folder: Path, plan: Plan, block: Finish) -> list[str]:
+def finish_block(folder: Path, plan: StreamPlan, block: Finish) -> list[str]:
     """Write the block's images into the store, with the final ids; returns their digests.
 
     Raises
@@ -334,7 +334,7 @@ def finish_block(folder: Path, plan: Plan, block: Finish) -> list[str]:
     soft = ["probabilities"] if plan.asked.probabilities else []
     labels, *more = load_block(folder, plan, block.index, ["labels_yx", *soft]).values()
     if block.numbers is not None:
-        labels = pieces.finish_block(labels, block.numbers, block.specs[0].dtype)
+        labels = pieces.finish_objects(labels, block.numbers, block.specs[0].dtype)
     planes = labels if labels.ndim == 3 else labels[None]
     return [
         store.write_block(block.store, spec, 0, block.index, np.ascontiguousarray(part, spec.dtype))
@@ -344,7 +344,7 @@ def finish_block(folder: Path, plan: Plan, block: Finish) -> list[str]:
 
 def build_block(block: Build) -> str:
     """Write one block of a level of the pyramid; returns its digest. Errors as for `finish_block`."""
-    return store.build_block(block.store, block.spec, block.level, block.index)
+    return store.build_pyramid_block(block.store, block.spec, block.level, block.index)
 
 
 def _grown(core: Region, margin: int, size: tuple[int, int]) -> Region:

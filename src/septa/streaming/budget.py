@@ -81,7 +81,7 @@ def usual_memory(processes: int = 1) -> int:
     return min(_MEMORY, usable_memory() // 2 // processes)
 
 
-def fit(
+def fit_budget(
     model: Model, itemsize: int, memory: int, *, margin: int, block: int | None = None, engine: str = "torch"
 ) -> Budget:
     """The largest blocks and tiles for which a budget suffices.

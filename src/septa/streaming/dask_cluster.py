@@ -30,10 +30,10 @@ from septa.errors import InputError, ModelError, ResourceError, SeptaError
 from septa.images.store import BlockIndex
 from septa.model import Model
 from septa.streaming.blocks import Build, Finish, Worker
-from septa.streaming.events import Request
+from septa.streaming.events import StreamRequest
 
 if TYPE_CHECKING:
-    from septa.streaming.dask_worker import Answer, Fault, Job
+    from septa.streaming.dask_worker import Answer, BlockJob, Fault
 
 _AHEAD = 2
 """Blocks in flight for each worker: one that it is at, and one that waits."""
@@ -74,7 +74,7 @@ class Cluster:
         self.threads = threads
         self._session, self._names = uuid4().hex, list[str]()
 
-    def hands(self, request: Request, worker: Worker) -> Hands:
+    def hands(self, request: StreamRequest, worker: Worker) -> DaskExecutor:
         """All workers, prepared for one run.
 
         Raises
@@ -100,7 +100,7 @@ class Cluster:
                 raise _error(f"worker {address}", answer.fault)
         if not any(isinstance(answer, _workers.Answer) for answer in answers.values()):
             raise InputError(self.where, "none of its workers answers", "look into their logs")
-        return Hands(self, job)
+        return DaskExecutor(self, job)
 
     def forget(self, *names: str) -> None:
         """Have the workers close the image of a run, or of all; a cluster outlives its client, and what it was sent."""
@@ -128,14 +128,14 @@ class Cluster:
         self._names.append(plugin.name)
         self.client.register_plugin(plugin)
 
-    def _job(self, request: Request, worker: Worker) -> tuple[Job, bytes]:
-        from septa.streaming.dask_worker import Job
+    def _job(self, request: StreamRequest, worker: Worker) -> tuple[BlockJob, bytes]:
+        from septa.streaming.dask_worker import BlockJob
 
         data, plan = Model.read(request.model), worker.plan
         if hashlib.sha256(data).hexdigest() != plan.asked.model:
             raise ModelError(request.model, "was replaced while it was in use", "run the command again")
         there = replace(request.input, path=str(Path(request.input.path).resolve()))
-        job = Job(
+        job = BlockJob(
             f"septa-{uuid4().hex}", plan.digest, plan.asked.model, f"septa-{plan.asked.model}-{self._session}",
             runtime.versions()["septa"], there, worker.folder.resolve(), request.memory, request.tile, request.device,
             self.threads is not None, self.threads, self._places(),
@@ -154,35 +154,35 @@ class Cluster:
         return places
 
 
-class Hands:
-    """The workers of a cluster as `septa.streaming.executor.Hands`."""
+class DaskExecutor:
+    """The workers of a cluster as `septa.streaming.executor.Executor`."""
 
-    def __init__(self, cluster: Cluster, job: Job) -> None:
+    def __init__(self, cluster: Cluster, job: BlockJob) -> None:
         self._cluster, self._job = cluster, job
 
     def segment(self, indices: list[BlockIndex]) -> Iterator[BlockIndex]:
-        """As `septa.streaming.executor.Hands.segment`."""
+        """As `septa.streaming.executor.Executor.segment`."""
         from septa.streaming import dask_worker as _workers
 
         for index, _ in self._each(_workers.segment, ((index, index) for index in indices)):
             yield index
 
     def finish(self, blocks: Iterable[Finish]) -> Iterator[tuple[Finish, list[str]]]:
-        """As `septa.streaming.executor.Hands.finish`."""
+        """As `septa.streaming.executor.Executor.finish`."""
         from septa.streaming import dask_worker as _workers
 
         there = ((block.index, replace(block, store=block.store.resolve())) for block in blocks)
         return self._each(_workers.finish, there)
 
     def build(self, blocks: Iterable[Build]) -> Iterator[tuple[Build, str]]:
-        """As `septa.streaming.executor.Hands.build`."""
+        """As `septa.streaming.executor.Executor.build`."""
         from septa.streaming import dask_worker as _workers
 
         there = ((block.index, replace(block, store=block.store.resolve())) for block in blocks)
         return self._each(_workers.build, there)
 
     def close(self) -> None:
-        """As `septa.streaming.executor.Hands.close`."""
+        """As `septa.streaming.executor.Executor.close`."""
         self._cluster.forget(self._job.key)
 
     def _each(

@@ -20,14 +20,14 @@ from septa.errors import InputError, ResourceError, SeptaError
 from septa.images.store import BlockIndex
 from septa.model import Model
 from septa.streaming.blocks import Build, Finish, Worker, build_block, finish_block, segment_block
-from septa.streaming.budget import fit, usual_memory
-from septa.streaming.plan import Asked, Input, Plan
+from septa.streaming.budget import fit_budget, usual_memory
+from septa.streaming.plan import Asked, Input, StreamPlan
 
 _SHARED = "put the model's input and output on storage that every worker sees under the same path"
 
 
 @dataclass(frozen=True)
-class Job:
+class BlockJob:
     """What a worker must be told of a run; the rest stands in the plan's file.
 
     Attributes
@@ -41,7 +41,7 @@ class Job:
     input, folder
         Where image and plan lie: absolute paths.
     memory, tile, device
-        As in `Request`.
+        As in `StreamRequest`.
     ours
         Whether the processes are the client's own: Ctrl-C, which its terminal sends to all of them, is its business.
     threads
@@ -96,7 +96,7 @@ class Answer:
 class _Place:
     """What a worker process knows of a run."""
 
-    job: Job
+    job: BlockJob
     address: str
     number: int
     peers: int
@@ -131,7 +131,7 @@ class SendModel(WorkerPlugin):
 class SendJob(WorkerPlugin):
     """What a run is about."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: BlockJob) -> None:
         self.name, self.job = job.key, job
 
     def setup(self, worker: Any) -> None:
@@ -199,7 +199,9 @@ def _make(place: _Place) -> Worker:
         if Asked.of(source, job.input, job.model, *more) != asked:
             raise InputError(job.input.path, "is another image than the one that was planned for", _SHARED)
         memory = job.memory or usual_memory(place.peers)
-        budget = fit(model, source.dtype.itemsize, memory, margin=plan.margin, block=plan.block, engine=asked.engine)
+        budget = fit_budget(
+            model, source.dtype.itemsize, memory, margin=plan.margin, block=plan.block, engine=asked.engine
+        )
         tile = min(budget.tile, job.tile or budget.tile)
         engine = model.engine(_device(job.device, place.number), asked.engine)
         return Worker(plan, model, source, engine, job.folder, tile, budget.free, budget.limit)
@@ -208,10 +210,10 @@ def _make(place: _Place) -> Worker:
         raise
 
 
-def _plan(job: Job) -> Plan:
+def _plan(job: BlockJob) -> StreamPlan:
     file = job.folder / "plan.json"
     try:
-        plan = Plan.from_json(json.loads(file.read_text(encoding="utf-8")))
+        plan = StreamPlan.from_json(json.loads(file.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError(file, f"cannot be read ({reason})", _SHARED) from None

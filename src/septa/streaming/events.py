@@ -7,11 +7,11 @@ from pathlib import Path
 
 from septa.model import Model
 from septa.streaming.budget import Budget
-from septa.streaming.plan import Input, Plan
+from septa.streaming.plan import Input, StreamPlan
 
 
 @dataclass(frozen=True)
-class Request:
+class StreamRequest:
     """What is to be done, and with what.
 
     ``memory`` is in bytes; ``output`` ends in ``.zarr``, ``.tif`` or ``.tiff``; ``name`` is that of the label image,
@@ -32,10 +32,10 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Started:
+class StreamStarted:
     """What will be done: the first event. ``done`` are blocks that an earlier run has left."""
 
-    plan: Plan
+    plan: StreamPlan
     budget: Budget
     model: Model
     blocks: int
@@ -44,7 +44,7 @@ class Started:
 
 
 @dataclass(frozen=True)
-class Step:
+class StreamStep:
     """Where the work stands in one of its stages: units (megapixels, or blocks) done and in all."""
 
     stage: str
@@ -53,7 +53,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Finished:
+class StreamFinished:
     """The last event.
 
     Attributes
@@ -87,4 +87,4 @@ class Finished:
     conflicts: int = 0
 
 
-Event = Started | Step | Finished
+StreamEvent = StreamStarted | StreamStep | StreamFinished

@@ -25,13 +25,13 @@ from septa.streaming.blocks import (
     segment_block,
 )
 from septa.streaming.budget import store_bytes
-from septa.streaming.events import Request
+from septa.streaming.events import StreamRequest
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-class Hands(Protocol):
+class Executor(Protocol):
     """Who does the blocks; `septa.streaming.dask_cluster` has others."""
 
     def segment(self, indices: list[BlockIndex]) -> Iterator[BlockIndex]:
@@ -51,11 +51,11 @@ class Hands(Protocol):
         ...
 
 
-MakeHands = Callable[[Request, Worker], Hands]
+MakeExecutor = Callable[[StreamRequest, Worker], Executor]
 """Hands for a run, from what is asked and what the client has made of it."""
 
 
-class Local:
+class LocalExecutor:
     """This process. While the net is at one block, the next one is read, and what it has scored before is labelled."""
 
     def __init__(self, worker: Worker) -> None:

@@ -132,7 +132,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Plan:
+class StreamPlan:
     """All that decides the result, and how it is cut into blocks.
 
     Attributes
@@ -227,7 +227,7 @@ class Plan:
         return plain
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Plan:
+    def from_json(cls, values: Mapping[str, Any]) -> StreamPlan:
         """What `to_json` gave; ValueError where it does not fit."""
         try:
             given, size = values["input"], values["pixel_size_um"]

@@ -27,19 +27,19 @@ from septa.inference import least_for
 from septa.model import Model
 from septa.streaming.block_file import is_done, load_facts
 from septa.streaming.blocks import Build, Finish, Worker, empty_block
-from septa.streaming.budget import Budget, fit, usual_memory
-from septa.streaming.events import Event, Finished, Request, Started, Step
-from septa.streaming.executor import Hands, Local, MakeHands
-from septa.streaming.plan import Asked, Plan, margin_for
+from septa.streaming.budget import Budget, fit_budget, usual_memory
+from septa.streaming.events import StreamEvent, StreamFinished, StreamRequest, StreamStarted, StreamStep
+from septa.streaming.executor import Executor, LocalExecutor, MakeExecutor
+from septa.streaming.plan import Asked, StreamPlan, margin_for
 from septa.streaming.prescan import constants_of, empty_blocks
-from septa.streaming.written_blocks import Ledger
+from septa.streaming.written_blocks import WrittenBlocks
 from septa.tasks import Instances, Merged, merge
 
 _TIFF = (".tif", ".tiff")
 _LONGEST = 150
 
 
-def stream(request: Request, hands: MakeHands | None = None) -> Iterator[Event]:
+def stream(request: StreamRequest, hands: MakeExecutor | None = None) -> Iterator[StreamEvent]:
     """Segment one image of any size into an OME-Zarr store or a pyramidal OME-TIFF.
 
     Parameters
@@ -51,7 +51,7 @@ def stream(request: Request, hands: MakeHands | None = None) -> Iterator[Event]:
 
     Yields
     ------
-    `Started`, then `Step`, then `Finished`.
+    `StreamStarted`, then `StreamStep`, then `StreamFinished`.
 
     Raises
     ------
@@ -76,13 +76,13 @@ def stream(request: Request, hands: MakeHands | None = None) -> Iterator[Event]:
                 source, request.input, digest, name, _name(request), request.probabilities, request.skip_empty
             )
             if _is_finished(request, asked, folder):
-                yield Finished(request.output, 0.0, 0.0, 0.0, None, None, 0.0, again=True)
+                yield StreamFinished(request.output, 0.0, 0.0, 0.0, None, None, 0.0, again=True)
                 return
             engine = model.engine(device, name)
             plan, budget, notes = _plan(request, asked, source, model, folder)
             tile = min(budget.tile, request.tile or budget.tile)
             worker = Worker(plan, model, source, engine, folder, tile, budget.free, budget.limit)
-            doing: Hands = hands(request, worker) if hands else Local(worker)
+            doing: Executor = hands(request, worker) if hands else LocalExecutor(worker)
             yield from _stream(request, worker, budget, (*notes, *_limits(model)), doing, began)
     except KeyboardInterrupt:
         kept = f"was interrupted; what is done is kept in {folder}"
@@ -95,35 +95,40 @@ def work_folder(output: Path) -> Path:
 
 
 def _stream(
-    request: Request, worker: Worker, budget: Budget, notes: tuple[str, ...], hands: Hands, began: float
-) -> Iterator[Event]:
+    request: StreamRequest, worker: Worker, budget: Budget, notes: tuple[str, ...], hands: Executor, began: float
+) -> Iterator[StreamEvent]:
     plan, model, folder = worker.plan, worker.model, worker.folder
     every = list(plan.blocks())
     todo = [index for index in every if not is_done(folder, plan, index)]
-    yield Started(plan, budget, model, len(every), len(every) - len(todo), notes)
+    yield StreamStarted(plan, budget, model, len(every), len(every) - len(todo), notes)
     for index in worker.skipped.intersection(todo):
         empty_block(folder, plan, model, index)
     todo = [index for index in todo if index not in worker.skipped]
     total, done = plan.megapixels(every), plan.megapixels(every) - plan.megapixels(todo)
     for index in hands.segment(todo):
         done += plan.megapixels([index])
-        yield Step("segmenting", done, total)
+        yield StreamStep("segmenting", done, total)
     merged = _merge(plan, model, folder)
     objects = None if merged is None else sum(part.count for part in merged.values())
     yield from _write(hands, worker, plan.specs(model, _label_type(model, objects)), merged, request.output)
     hands.close()
     shutil.rmtree(folder, ignore_errors=True)  # what a file system keeps for now is removed the next time
-    yield Finished(
-        request.output, total, plan.megapixels(todo), time.monotonic() - began,
-        worker.net_seconds if isinstance(hands, Local) else None, objects, plan.megapixels(plan.skipped) / total,
+    yield StreamFinished(
+        request.output,
+        total,
+        plan.megapixels(todo),
+        time.monotonic() - began,
+        worker.net_seconds if isinstance(hands, LocalExecutor) else None,
+        objects,
+        plan.megapixels(plan.skipped) / total,
         conflicts=0 if merged is None else sum(part.conflicts for part in merged.values()),
-    )  # fmt: skip
+    )
 
 
 # Planning ------------------------------------------------------------------------------------------------------------
 
 
-def _refuse_unfit(model: Model, request: Request) -> None:
+def _refuse_unfit(model: Model, request: StreamRequest) -> None:
     where = request.model
     if model.recipe.data.resize is not None:
         problem = "sees every image at one size (data.resize), so it cannot segment one in blocks"
@@ -145,7 +150,7 @@ def _refuse_unfit(model: Model, request: Request) -> None:
         raise InputError(request.output, problem, "give -o a name that ends in .ome.zarr")
 
 
-def _name(request: Request) -> str:
+def _name(request: StreamRequest) -> str:
     """Of the label image, as a store takes it."""
     name = request.name
     if name is None:
@@ -164,7 +169,7 @@ def _limits(model: Model) -> Iterator[str]:
         yield "objects are written without their classes"
 
 
-def _is_finished(request: Request, asked: Asked, folder: Path) -> bool:
+def _is_finished(request: StreamRequest, asked: Asked, folder: Path) -> bool:
     """Whether the output is there already, as it was asked for; another one is replaced only when told so."""
     output, image = request.output, Path(request.input.path).resolve()
     if output.resolve() in (image, *image.parents):
@@ -189,13 +194,13 @@ def _is_finished(request: Request, asked: Asked, folder: Path) -> bool:
     return False
 
 
-def _kept(folder: Path) -> Plan | None:
+def _kept(folder: Path) -> StreamPlan | None:
     """The plan of an unfinished run."""
     file = folder / "plan.json"
     if not file.exists():
         return None
     try:
-        return Plan.from_json(json.loads(file.read_text(encoding="utf-8")))
+        return StreamPlan.from_json(json.loads(file.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
         raise InputError(folder, f"holds an unfinished run that cannot be read ({error})", "remove it") from None
 
@@ -211,8 +216,8 @@ def _remove(path: Path) -> None:
 
 
 def _plan(
-    request: Request, asked: Asked, source: Source, model: Model, folder: Path
-) -> tuple[Plan, Budget, tuple[str, ...]]:
+    request: StreamRequest, asked: Asked, source: Source, model: Model, folder: Path
+) -> tuple[StreamPlan, Budget, tuple[str, ...]]:
     """The plan of the run to go on with, or a new one, and how large tiles may be now."""
     memory = request.memory or usual_memory()
     margin, size = margin_for(model), source.dtype.itemsize
@@ -222,12 +227,14 @@ def _plan(
             differs = ", ".join(plan.asked.differences(asked))
             problem = f"holds an unfinished run with other settings ({differs})"
             raise InputError(folder, problem, "give --overwrite to begin again, or the settings of before")
-        budget = fit(model, size, memory, margin=plan.margin, block=plan.block, engine=asked.engine)
+        budget = fit_budget(model, size, memory, margin=plan.margin, block=plan.block, engine=asked.engine)
         return plan, budget, ("going on with an earlier run",)
-    budget = fit(model, size, memory, margin=margin, engine=asked.engine)
+    budget = fit_budget(model, size, memory, margin=margin, engine=asked.engine)
     constants = constants_of(model, source)
     skipped, notes = empty_blocks(source, budget.block) if request.skip_empty else ((), ())
-    plan = Plan(asked, request.input, budget.block, margin, constants, skipped, source.pixel_size_um, source.origin_um)
+    plan = StreamPlan(
+        asked, request.input, budget.block, margin, constants, skipped, source.pixel_size_um, source.origin_um
+    )
     if request.overwrite:
         _remove(request.output)
         _remove(folder)
@@ -248,7 +255,7 @@ Planes = dict[tuple[int, int], Merged]
 """For each plane (t, z) the final ids of its objects."""
 
 
-def _merge(plan: Plan, model: Model, folder: Path) -> Planes | None:
+def _merge(plan: StreamPlan, model: Model, folder: Path) -> Planes | None:
     if not isinstance(model.task, Instances):
         return None
     times, depths, rows, columns = plan.grid
@@ -263,13 +270,15 @@ def _merge(plan: Plan, model: Model, folder: Path) -> Planes | None:
     return {(t, z): plane(t, z) for t, z in product(range(times), range(depths))}
 
 
-def _write(hands: Hands, worker: Worker, specs: list[StoreSpec], merged: Planes | None, output: Path) -> Iterator[Step]:
+def _write(
+    hands: Executor, worker: Worker, specs: list[StoreSpec], merged: Planes | None, output: Path
+) -> Iterator[StreamStep]:
     """The store level by level, each block once; then, if asked for, one TIFF of it."""
     folder = worker.folder
     tiff = output.suffix.lower() in _TIFF
     target = folder / "store.ome.zarr" if tiff else output
     store.create(target, specs)
-    ledger = Ledger(folder / "digests.jsonl", target, specs)
+    ledger = WrittenBlocks(folder / "digests.jsonl", target, specs)
     every = [
         (spec, level, index) for spec in specs for level in range(len(spec.levels)) for index in spec.blocks(level)
     ]
@@ -286,13 +295,13 @@ def _write(hands: Hands, worker: Worker, specs: list[StoreSpec], merged: Planes 
         for spec, digest in zip(specs, digests, strict=True):
             ledger.add(spec, 0, block.index, digest)
         done += base[block.index]
-        yield Step("writing", done, len(every))
+        yield StreamStep("writing", done, len(every))
     for level in range(1, max(len(spec.levels) for spec in specs)):
         builds = [Build(target, spec, at, index) for spec, at, index in missing if at == level]
         for build, digest in hands.build(builds):
             ledger.add(build.spec, level, build.index, digest)
             done += 1
-            yield Step("writing", done, len(every))
+            yield StreamStep("writing", done, len(every))
     store.finish(target, specs)
     if tiff:
         store.write_tiff(output, target, specs[0])

@@ -13,7 +13,7 @@ from septa.images import store
 from septa.images.store import BlockIndex, StoreSpec
 
 
-class Ledger:
+class WrittenBlocks:
     """Digests of the blocks of a store, kept beside it.
 
     A line that a kill cut short counts for nothing, and its block is written again, to the same bytes.

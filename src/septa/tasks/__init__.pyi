@@ -1,8 +1,8 @@
 from .block_merge import Merged as Merged
 from .block_merge import merge as merge
-from .block_objects import Facts as Facts
+from .block_objects import BlockFacts as BlockFacts
 from .block_objects import cut_block as cut_block
-from .block_objects import finish_block as finish_block
+from .block_objects import finish_objects as finish_objects
 from .decoding import Decoding as Decoding
 from .decoding import find_objects as find_objects
 from .instances import Instances as Instances

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from septa.tasks.block_objects import Facts
+from septa.tasks.block_objects import BlockFacts
 
 Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
@@ -68,7 +68,7 @@ class Merged:
         return np.concatenate([table, self._hole_numbers[holes][::-1]])
 
 
-def merge(grid_yx: tuple[int, int], load: Callable[[int, int], Facts]) -> Merged:
+def merge(grid_yx: tuple[int, int], load: Callable[[int, int], BlockFacts]) -> Merged:
     """Join the pieces of objects that lie in several blocks, fill holes across blocks, drop small objects, number all.
 
     Parameters
@@ -131,7 +131,7 @@ class _Gathered:
     no_holes: list[Int64] = field(default_factory=list)
     conflicts: int = 0
 
-    def add(self, facts: Facts) -> _Lines:
+    def add(self, facts: BlockFacts) -> _Lines:
         border, pairs = np.append(facts.border, 0), facts.owners.astype(np.int64)
 
         def nodes(ids: Int32) -> Int64:

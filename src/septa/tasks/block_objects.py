@@ -1,4 +1,4 @@
-"""The objects of an image too large to be held, block by block: `cut_block`, `merge`, `finish_block`.
+"""The objects of an image too large to be held, block by block: `cut_block`, `merge`, `finish_objects`.
 
 A block is cut from a window, its core with a margin around it, in which `grow_objects` proves what holds for the
 whole image. The cores cover the image. What goes into the final result is exactly `find_objects` of the whole, but
@@ -34,7 +34,7 @@ Int64 = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Facts:
+class BlockFacts:
     """What the merge must know of a block. Ids are those of the block: objects from 1 up, its open holes from -1 down.
 
     Attributes
@@ -73,7 +73,7 @@ class Facts:
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Facts:
+    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> BlockFacts:
         """What `to_arrays` gave; ValueError where something is missing, others are passed over."""
         try:
             return cls(**{field.name: arrays[field.name] for field in fields(cls)})
@@ -83,7 +83,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class Block:
-    """One block's part of the image: ids of the block, to be exchanged for those of the whole image by `finish_block`.
+    """One block's part of the image: ids of the block, exchanged for those of the whole image by `finish_objects`.
 
     Attributes
     ----------
@@ -94,7 +94,7 @@ class Block:
     """
 
     labels_yx: Int32
-    facts: Facts
+    facts: BlockFacts
 
     def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Labels and facts by their names, for a file."""
@@ -105,7 +105,7 @@ class Block:
         """What `to_arrays` gave; ValueError where something is missing."""
         if "labels_yx" not in arrays:
             raise ValueError("block: 'labels_yx' is missing")
-        return cls(arrays["labels_yx"], Facts.from_arrays(arrays))
+        return cls(arrays["labels_yx"], BlockFacts.from_arrays(arrays))
 
 
 def cut_block(
@@ -165,7 +165,7 @@ def cut_block(
     return _finish_inside(labels_yx, (below, beside), decoding.least_pixels, goes_on)
 
 
-def finish_block(labels_yx: Int32, numbers: Int64, dtype: npt.DTypeLike = np.int64) -> npt.NDArray[Any]:
+def finish_objects(labels_yx: Int32, numbers: Int64, dtype: npt.DTypeLike = np.int64) -> npt.NDArray[Any]:
     """The labels of a block in ids of the whole image.
 
     Parameters
@@ -214,7 +214,7 @@ def _finish_inside(labels_yx: Int32, beyond: tuple[Int32, Int32], least_pixels: 
     sizes_here = np.bincount(labels_yx[labels_yx > 0], minlength=count + 1)[border]
     hole_sizes = np.zeros(open_count, np.int64)
     hole_sizes[holes[waits] - 1] = np.bincount(regions_yx.reshape(-1), minlength=waits.size)[waits]
-    facts = Facts(
+    facts = BlockFacts(
         np.array([count, open_count, least_pixels], np.int64),
         border,
         sizes_here.astype(np.int64),

@@ -54,7 +54,7 @@ class Instances:
 
     Examples
     --------
-    >>> target_yx, weights_yx = Instances().encode(np.array([[7, 7, 9, 9]], np.int32), recipe.Loss())
+    >>> target_yx, weights_yx = Instances().encode(np.array([[7, 7, 9, 9]], np.int32), recipe.LossSettings())
     >>> target_yx
     array([[1, 0, 1, 1]], dtype=int32)
     """
@@ -94,7 +94,7 @@ class Instances:
         return Semantic(self.object_classes)
 
     def encode(
-        self, labels_yx: Int32, terms: recipe.Loss, class_weights_k: Float32 | None = None
+        self, labels_yx: Int32, terms: recipe.LossSettings, class_weights_k: Float32 | None = None
     ) -> tuple[NDArray[Any], Float32 | None]:
         """Object ids of a patch to what the net is trained on.
 
@@ -123,7 +123,7 @@ class Instances:
         return np.stack([target_yx, np.where(class_yx < 0, IGNORE, class_yx).astype(target_yx.dtype)]), weights_yx
 
     def _encode(
-        self, labels_yx: Int32, terms: recipe.Loss, class_weights_k: Float32 | None
+        self, labels_yx: Int32, terms: recipe.LossSettings, class_weights_k: Float32 | None
     ) -> tuple[NDArray[Any], Float32 | None]:
         ids_yx = cut_seams(labels_yx)
         classes_yx = np.minimum(ids_yx, 1)
@@ -143,7 +143,7 @@ class Instances:
         self,
         logits_bkyx: Tensor,
         target_byx: Tensor,
-        terms: recipe.Loss,
+        terms: recipe.LossSettings,
         *,
         class_weights_k: Tensor | None = None,
         weights_byx: Tensor | None = None,
@@ -258,7 +258,7 @@ class Instances:
         """Object ids as classes: 1 for every object, `IGNORE` where ignored."""
         return np.clip(labels_yx, IGNORE, 1)
 
-    def check(self, terms: recipe.Loss) -> None:
+    def check(self, terms: recipe.LossSettings) -> None:
         """Refuse loss terms that do not fit.
 
         Raises

@@ -68,7 +68,7 @@ class Semantic:
     def encode(
         self,
         labels_yx: NDArray[np.int32],
-        terms: recipe.Loss,
+        terms: recipe.LossSettings,
         class_weights_k: NDArray[np.float32] | None = None,
     ) -> tuple[NDArray[np.int32], NDArray[np.float32] | None]:
         """Labels of a patch to what the net is trained on.
@@ -98,7 +98,7 @@ class Semantic:
         self,
         target_yx: NDArray[np.int32],
         ids_yx: NDArray[np.int32],
-        terms: recipe.Loss,
+        terms: recipe.LossSettings,
         class_weights_k: NDArray[np.float32] | None,
     ) -> NDArray[np.float32] | None:
         """Equation 2 of the U-Net paper, ``w_c + w0 exp(-(d1 + d2)^2 / 2 sigma^2)``; None if it is the same everywhere
@@ -130,7 +130,7 @@ class Semantic:
         self,
         logits_bkyx: Tensor,
         labels_byx: Tensor,
-        terms: recipe.Loss,
+        terms: recipe.LossSettings,
         *,
         class_weights_k: Tensor | None = None,
         weights_byx: Tensor | None = None,
@@ -224,7 +224,7 @@ class Semantic:
         """Labels as classes, which they are."""
         return labels_yx
 
-    def check(self, terms: recipe.Loss) -> None:
+    def check(self, terms: recipe.LossSettings) -> None:
         """Refuse loss terms that do not fit.
 
         Raises

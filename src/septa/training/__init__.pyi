@@ -1,10 +1,10 @@
-from .plan import Request as Request
+from .plan import TrainingRequest as TrainingRequest
 from .plan import plan_recipe as plan_recipe
 from .profile import Profiled as Profiled
-from .run import Done as Done
-from .run import Event as Event
-from .run import Finished as Finished
-from .run import Plan as Plan
+from .run import AlreadyTrained as AlreadyTrained
+from .run import TrainingDone as TrainingDone
+from .run import TrainingEvent as TrainingEvent
+from .run import TrainingPlan as TrainingPlan
 from .run import train as train
 from .run import train_steps as train_steps
-from .state import Row as Row
+from .state import HistoryRow as HistoryRow

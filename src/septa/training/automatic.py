@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from septa.data import Facts, Fingerprint
+from septa.data import Fingerprint, ImageFacts
 from septa.labels import LabelMapping
 from septa.nets import UNet
 from septa.recipe import Recipe
@@ -38,7 +38,7 @@ class Choice:
 
 def choose(
     fingerprint: Fingerprint,
-    facts: Sequence[Facts],
+    facts: Sequence[ImageFacts],
     labels: LabelMapping,
     machine: Machine,
     base: Recipe,
@@ -220,7 +220,7 @@ def _steps(fingerprint: Fingerprint, patch: tuple[int, int], batch: int, gpu: bo
     return steps, f"{fingerprint.images} images of about {patches:.1f} patches, at most {most} steps"
 
 
-def _normalization(facts: Sequence[Facts]) -> tuple[str, str]:
+def _normalization(facts: Sequence[ImageFacts]) -> tuple[str, str]:
     spans = [max(high - low, 1e-9) for fact in facts for low, _, high in fact.percentiles if not fact.constant]
     spread = float(np.std(np.log(spans))) if spans else 0.0
     if spread > _UNEVEN and _dark(facts):
@@ -230,7 +230,7 @@ def _normalization(facts: Sequence[Facts]) -> tuple[str, str]:
     return "dataset", f"the images have much the same contrast (log spread {spread:.2f})"
 
 
-def _dark(facts: Sequence[Facts]) -> bool:
+def _dark(facts: Sequence[ImageFacts]) -> bool:
     """Whether in most images half of the pixels lie in the darkest part of the range, as in fluorescence."""
     parts = [
         (middle - low) / (high - low)

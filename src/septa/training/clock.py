@@ -6,7 +6,7 @@ import signal
 import time
 from types import FrameType
 
-from septa.recipe import Training
+from septa.recipe import TrainingSettings
 from septa.training.state import State
 
 _RESERVE = 0.03
@@ -43,7 +43,7 @@ class Signals:
 class Clock:
     """Time spent since ``started`` (of `time.monotonic`), and the progress that follows where minutes are given."""
 
-    def __init__(self, training: Training, started: float, state: State) -> None:
+    def __init__(self, training: TrainingSettings, started: float, state: State) -> None:
         self.training = training
         self.begin = time.monotonic() - state.elapsed
         self.setup = 0.0 if state.elapsed else self.begin - started

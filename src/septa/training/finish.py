@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 
 from septa import runtime
 from septa.data import Checkup
-from septa.metrics import Evaluation, aligned, evaluate_labels
+from septa.metrics import Evaluation, align_ids, evaluate_labels
 from septa.model import Model
 from septa.objects import Judged, calibrate, judge
 from septa.recipe import Recipe
 from septa.report import MAX_PANELS, Panel, write_report
 from septa.tasks import Instances
 from septa.training.automatic import Choice
-from septa.training.loop import Job
-from septa.training.plan import Request
+from septa.training.loop import TrainingJob
+from septa.training.plan import TrainingRequest
 from septa.training.state import State
 from septa.training.tuning import tune
 from septa.training.validate import image_score
@@ -30,8 +30,8 @@ _Scored = tuple[float, int, NDArray[np.int32]]
 """Score below 0, place among the validation images, prediction."""
 
 
-def finish(
-    request: Request, job: Job, state: State, checkup: Checkup, choice: Choice
+def finish_training(
+    request: TrainingRequest, job: TrainingJob, state: State, checkup: Checkup, choice: Choice
 ) -> tuple[Model, Path, Evaluation]:
     """Make a model of the best weights and save it, evaluate it on the validation images and write the report.
 
@@ -75,7 +75,9 @@ def finish(
     return model, report, evaluation
 
 
-def _evaluate(model: Model, job: Job, known: Mapping[int, NDArray[np.float32]]) -> tuple[Evaluation, list[_Scored]]:
+def _evaluate(
+    model: Model, job: TrainingJob, known: Mapping[int, NDArray[np.float32]]
+) -> tuple[Evaluation, list[_Scored]]:
     """Scores of the validation images, and the worst of them. ``known`` are the logits there are, by image."""
     task, engine, examples = model.task, model.engine(str(job.device), "torch"), job.validation
     instances = isinstance(task, Instances)
@@ -108,9 +110,9 @@ def _evaluate(model: Model, job: Job, known: Mapping[int, NDArray[np.float32]]) 
     return (replace(evaluation, calibration=calibrate(judged)) if instances else evaluation), worst
 
 
-def _panel(job: Job, score: float, index: int, predicted_yx: NDArray[np.int32]) -> Panel:
+def _panel(job: TrainingJob, score: float, index: int, predicted_yx: NDArray[np.int32]) -> Panel:
     example, name = job.validation[index], job.validation.pairs[index].name
-    shown_yx = aligned(example.labels_yx, predicted_yx) if isinstance(job.task, Instances) else predicted_yx
+    shown_yx = align_ids(example.labels_yx, predicted_yx) if isinstance(job.task, Instances) else predicted_yx
     return Panel(name, example.image_cyx, example.labels_yx, shown_yx, -score)
 
 
@@ -123,7 +125,7 @@ def _size_notes(recipe: Recipe) -> tuple[str, ...]:
     )
 
 
-def _provenance(job: Job, state: State, checkup: Checkup, evaluation: Evaluation) -> dict[str, Any]:
+def _provenance(job: TrainingJob, state: State, checkup: Checkup, evaluation: Evaluation) -> dict[str, Any]:
     digests = {item.name: item.image_digest for item in checkup.facts}
     return {
         "versions": runtime.versions(),

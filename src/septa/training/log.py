@@ -11,14 +11,14 @@ from typing import Any
 
 from septa.errors import InputError
 from septa.images import write_text
-from septa.training.plan import Request
-from septa.training.state import Row, State
+from septa.training.plan import TrainingRequest
+from septa.training.state import HistoryRow, State
 
 COLUMNS = ("step", "minutes", "loss", "lr", "images_per_s", "data_wait", "score", "val_loss")
 
 
 @contextmanager
-def history_log(request: Request, state: State) -> Iterator[Callable[[Row], None]]:
+def history_log(request: TrainingRequest, state: State) -> Iterator[Callable[[HistoryRow], None]]:
     """Writes each row to ``log.csv`` (begun with the history so far) and, if asked for, to TensorBoard."""
     text = io.StringIO()
     table = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
@@ -30,7 +30,7 @@ def history_log(request: Request, state: State) -> Iterator[Callable[[Row], None
     with path.open("a", encoding="utf-8", newline="") as file:
         table = csv.DictWriter(file, COLUMNS, extrasaction="ignore", lineterminator="\n")
 
-        def write(row: Row) -> None:
+        def write(row: HistoryRow) -> None:
             table.writerow(row)
             file.flush()
             if board is not None:

@@ -1,4 +1,4 @@
-"""The training loop: batches to steps, validations, checkpoints. It reads from top to bottom in `fit`."""
+"""The training loop: batches to steps, validations, checkpoints. It reads from top to bottom in `run_loop`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from septa.training.checkpoint import Checkpoints
 from septa.training.clock import Clock, Signals
 from septa.training.profile import Profile, Profiled
 from septa.training.schedule import lr_factor
-from septa.training.state import Outcome, Row, State, move_average
+from septa.training.state import HistoryRow, Outcome, State, move_average
 from septa.training.validate import Validation, validate
 
 LOG_EVERY = 10
@@ -35,8 +35,8 @@ _VALIDATION_SHARE = 0.1
 
 
 @dataclass(frozen=True)
-class Job:
-    """What `fit` works on; nothing in it changes while it trains.
+class TrainingJob:
+    """What `run_loop` works on; nothing in it changes while it trains.
 
     ``started`` is the value of `time.monotonic` from which ``training.minutes`` count. ``rank`` of ``world``
     processes share the work; the one of rank 0 writes. ``reasons`` are those of the recipe's settings, by their keys.
@@ -71,7 +71,7 @@ class Job:
         return replace(model, decoding=self.task.decoding) if isinstance(self.task, Instances) else model
 
 
-def fit(job: Job, state: State) -> Iterator[Row | Profiled]:
+def run_loop(job: TrainingJob, state: State) -> Iterator[HistoryRow | Profiled]:
     """Train until the recipe's steps or minutes are over; yields each new row of the history.
 
     Rows of training tell ``step``, ``loss`` (mean since the last row), ``lr``, ``images_per_s``, ``data_wait`` (share
@@ -122,7 +122,9 @@ def fit(job: Job, state: State) -> Iterator[Row | Profiled]:
     _save(job, state, clock)
 
 
-def _step(job: Job, state: State, net: nn.Module, batches: Iterator[Batch], lr: float, profile: Profile) -> Outcome:
+def _step(
+    job: TrainingJob, state: State, net: nn.Module, batches: Iterator[Batch], lr: float, profile: Profile
+) -> Outcome:
     training = job.recipe.training
     torch.manual_seed(((job.recipe.seed * 2**31 + state.step) * job.world + job.rank) % 2**63)  # dropout
     for group in state.optimizer.param_groups:
@@ -168,7 +170,7 @@ def _moved(batch: Batch, device: torch.device) -> tuple[Tensor, Tensor, Tensor |
 
 
 def _loss(
-    job: Job,
+    job: TrainingJob,
     net: nn.Module,
     moved: tuple[Tensor, Tensor, Tensor | None],
     weights_s: tuple[float, ...],
@@ -191,14 +193,14 @@ def _loss(
     return total
 
 
-def _profiled(job: Job, state: State, profile: Profile) -> Profiled:
+def _profiled(job: TrainingJob, state: State, profile: Profile) -> Profiled:
     """The profile, with a validation that counts for nothing else."""
     state.look()
     model = job.model(state)
     return profile.finish(lambda: _validation(job, model), write=job.writes)
 
 
-def _validation(job: Job, model: Model) -> Validation:
+def _validation(job: TrainingJob, model: Model) -> Validation:
     return validate(model, job.validation, job.device, job.rank, job.world, job.class_weights_k)
 
 
@@ -212,7 +214,7 @@ def _validation_due(progress: float, state: State, clock: Clock) -> bool:
     return training.minutes is None or clock.validating + clock.longest <= _VALIDATION_SHARE * clock.elapsed()
 
 
-def _validated(job: Job, state: State, clock: Clock) -> Row:
+def _validated(job: TrainingJob, state: State, clock: Clock) -> HistoryRow:
     state.look()
     begin = time.monotonic()
     result = _validation(job, job.model(state))
@@ -227,7 +229,7 @@ def _validated(job: Job, state: State, clock: Clock) -> Row:
         state.stale += 1
         if job.recipe.training.schedule == "plateau" and state.stale % job.recipe.training.patience == 0:
             state.drops += 1
-    row: Row = {"step": state.step, "score": result.score, "val_loss": result.loss}
+    row: HistoryRow = {"step": state.step, "score": result.score, "val_loss": result.loss}
     names = job.validation.labels.pixel_names(job.recipe.task == "instances")
     row |= {f"dice_{name}": value for name, value in zip(names, result.dice)}
     row["minutes"] = clock.elapsed() / 60
@@ -238,12 +240,12 @@ def _validated(job: Job, state: State, clock: Clock) -> Row:
     return row
 
 
-def _logged(state: State, lr: float, clock: Clock, loader: Loader, take: int) -> Row:
+def _logged(state: State, lr: float, clock: Clock, loader: Loader, take: int) -> HistoryRow:
     state.look()
     now, (then, step, waited) = time.monotonic(), clock.last_row
     clock.last_row = (now, state.step, loader.waited)
     seconds = max(now - then, 1e-9)
-    row: Row = {"step": state.step, "loss": float(np.mean(state.losses)), "lr": lr}
+    row: HistoryRow = {"step": state.step, "loss": float(np.mean(state.losses)), "lr": lr}
     row |= {"images_per_s": (state.step - step) * take / seconds, "data_wait": (loader.waited - waited) / seconds}
     row["minutes"] = clock.elapsed() / 60
     state.losses = []
@@ -251,7 +253,7 @@ def _logged(state: State, lr: float, clock: Clock, loader: Loader, take: int) ->
     return row
 
 
-def _save(job: Job, state: State, clock: Clock) -> None:
+def _save(job: TrainingJob, state: State, clock: Clock) -> None:
     state.look()
     state.elapsed = clock.elapsed()
     if not job.writes:
@@ -272,7 +274,7 @@ def _nothing_else_saved(state: State) -> Iterator[None]:
         raise SeptaError(f"step {state.step}", f"{error}, nothing was saved", "lower training.lr") from None
 
 
-def _agree(job: Job, progress: float, received: int, due: bool) -> tuple[float, int, bool]:
+def _agree(job: TrainingJob, progress: float, received: int, due: bool) -> tuple[float, int, bool]:
     """Progress, signal and need to validate that every process acts upon: the largest of any.
 
     Clocks differ, and processes of which only some validate would wait for each other for ever.
@@ -285,7 +287,7 @@ def _agree(job: Job, progress: float, received: int, due: bool) -> tuple[float, 
     return progress, int(received), bool(due)
 
 
-def _wrapped(job: Job, net: nn.Module) -> nn.Module:
+def _wrapped(job: TrainingJob, net: nn.Module) -> nn.Module:
     if job.recipe.training.compile:
         net = torch.compile(net)  # type: ignore[assignment]
     if job.world == 1:
@@ -294,6 +296,6 @@ def _wrapped(job: Job, net: nn.Module) -> nn.Module:
     return nn.parallel.DistributedDataParallel(net, device_ids=devices, broadcast_buffers=False)
 
 
-def _interrupted(job: Job, number: int) -> Interrupted:
+def _interrupted(job: TrainingJob, number: int) -> Interrupted:
     name = signal.Signals(number).name
     return Interrupted(job.checkpoints.folder, f"{name} received, the state is saved", "go on with --resume", number)

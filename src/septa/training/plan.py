@@ -21,7 +21,7 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Request:
+class TrainingRequest:
     """What a user asks of a training.
 
     ``output`` is the model file; log, checkpoints and report go to the folder of the same name with ``-run``.
@@ -48,7 +48,7 @@ class Request:
         return self.output.with_name(f"{self.output.stem}-run")
 
 
-def plan_recipe(request: Request, progress: Progress | None = None) -> tuple[Checkup, Choice]:
+def plan_recipe(request: TrainingRequest, progress: Progress | None = None) -> tuple[Checkup, Choice]:
     """Check the data and resolve the recipe, as a training would; errors as for `train`."""
     base = (request.recipe or Recipe()).with_overrides(request.overrides)
     checkup = check_dataset(

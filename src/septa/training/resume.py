@@ -13,7 +13,7 @@ from septa.images import sweep
 from septa.model import Model
 from septa.recipe import Recipe, differences
 from septa.training.checkpoint import Checkpoints
-from septa.training.plan import Request
+from septa.training.plan import TrainingRequest
 from septa.training.state import State
 
 
@@ -30,7 +30,7 @@ class Saved:
     notes: tuple[str, ...]
 
 
-def claim(request: Request) -> None:
+def claim(request: TrainingRequest) -> None:
     """Refuse to overwrite silently; remove what a killed process left half-written."""
     if not request.output.name or request.output.is_dir():
         raise InputError(request.output, "is a folder", "give the name of a model file, NAME.septa")
@@ -47,14 +47,14 @@ def claim(request: Request) -> None:
         sweep(path)
 
 
-def discard(request: Request) -> None:
+def discard(request: TrainingRequest) -> None:
     """With ``overwrite``, remove model and checkpoints of an earlier training: only now that the new one can begin."""
     if request.overwrite:
         Checkpoints(request.folder / "checkpoints").clear()
         request.output.unlink(missing_ok=True)
 
 
-def find_saved(request: Request) -> Saved | None:
+def find_saved(request: TrainingRequest) -> Saved | None:
     """What to go on from: the newest checkpoint, else the model of a finished training, else nothing."""
     if not request.resume:
         return None
@@ -73,14 +73,14 @@ def find_saved(request: Request) -> Saved | None:
     return Saved(header, None, ())
 
 
-def as_before(request: Request, saved: Saved | None) -> Request:
+def as_before(request: TrainingRequest, saved: Saved | None) -> TrainingRequest:
     """When resuming, the recipe is the saved one with what the user asks on top, so that only a real change differs."""
     if saved is None:
         return request
     return replace(request, recipe=request.recipe or Recipe.parse(saved.header["recipe"], str(request.folder)))
 
 
-def refuse_other(saved: Saved, recipe: Recipe, checkup: Checkup, request: Request) -> None:
+def refuse_other(saved: Saved, recipe: Recipe, checkup: Checkup, request: TrainingRequest) -> None:
     """Raise where recipe, data or split are not those of the training to go on with."""
     changed = differences(Recipe.parse(saved.header["recipe"], str(request.folder)), recipe)
     if changed:
@@ -96,7 +96,7 @@ def refuse_other(saved: Saved, recipe: Recipe, checkup: Checkup, request: Reques
         raise InputError(request.data, "names or splits its images otherwise than this training did", remedy)
 
 
-def restore(state: State, saved: Saved | None, request: Request) -> tuple[str, ...]:
+def restore(state: State, saved: Saved | None, request: TrainingRequest) -> tuple[str, ...]:
     """Take over the saved state, if any; returns what to tell."""
     if saved is not None and saved.tensors is not None:
         state.restore(saved.header, saved.tensors)

@@ -30,20 +30,20 @@ from septa.recipe import Recipe
 from septa.tasks import Decoding
 from septa.training.automatic import Choice
 from septa.training.checkpoint import Checkpoints
-from septa.training.finish import finish
+from septa.training.finish import finish_training
 from septa.training.log import history_log
-from septa.training.loop import Job, fit
-from septa.training.plan import Progress, Request, plan_recipe
+from septa.training.loop import TrainingJob, run_loop
+from septa.training.plan import Progress, TrainingRequest, plan_recipe
 from septa.training.profile import Profiled
 from septa.training.resume import as_before, claim, discard, find_saved, refuse_other, restore
-from septa.training.state import Row, State
+from septa.training.state import HistoryRow, State
 
 _CURVE = 20.0
 """Of data.normalization=asinh: what is 5 % as bright as the brightest objects is seen at a quarter of their value."""
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingPlan:
     """What is about to be trained: the first event of a training."""
 
     checkup: Checkup
@@ -56,7 +56,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Done:
+class TrainingDone:
     """What was trained: the last event."""
 
     model: Model
@@ -66,13 +66,13 @@ class Done:
 
 
 @dataclass(frozen=True)
-class Finished:
+class AlreadyTrained:
     """Nothing was left to resume: the model of this training is there. The only event."""
 
     path: Path
 
 
-Event = Plan | Done | Finished | Row
+TrainingEvent = TrainingPlan | TrainingDone | AlreadyTrained | HistoryRow
 
 
 def train(
@@ -129,21 +129,22 @@ def train(
     output = Path(output) if output is not None else Path(f"{Path(data).resolve().name}.septa")
     extra = () if minutes is None else (f"training.minutes={minutes}",)
     asked = (*overrides, *extra)
-    request = Request(
+    request = TrainingRequest(
         Path(data), output, images, labels, given, asked, resume, overwrite, device, max_pixels=max_pixels
     )
     model = None
     for event in train_steps(request):
-        if isinstance(event, Done):
+        if isinstance(event, TrainingDone):
             model = event.model
     return model if model is not None else Model.load(output)
 
 
 def train_steps(
-    request: Request, progress: Progress | None = None, profiled: Callable[[Profiled], None] | None = None
-) -> Iterator[Event]:
-    """Train, telling a `Plan` first, then every row of the history, then `Done`; parameters and errors as for `train`.
-    Where a finished training is to be resumed, `Finished` is all. ``profiled`` is given the profile of one epoch;
+    request: TrainingRequest, progress: Progress | None = None, profiled: Callable[[Profiled], None] | None = None
+) -> Iterator[TrainingEvent]:
+    """Train, telling a `TrainingPlan` first, then every row of the history, then `TrainingDone`; see `train`.
+
+    Where a finished training is to be resumed, `AlreadyTrained` is all. ``profiled`` is given the profile of one epoch;
     without it none is made.
 
     In a process group (``torchrun``) every process runs this, and only the first writes files and tells anything.
@@ -161,7 +162,7 @@ def train_steps(
             choice = replace(choice, reasons=saved.header["reasons"])
         if saved is not None and saved.tensors is None:
             if rank == 0:
-                yield Finished(request.output)
+                yield AlreadyTrained(request.output)
             return
         job, state = _prepare(checkup, choice, checkpoints, device, started, rank, world, fresh=saved is None)
         job = replace(job, profile=None if profiled is None else request.folder)
@@ -171,7 +172,7 @@ def train_steps(
         if rank == 0:
             discard(request)
             write_text(request.folder / "recipe.yaml", choice.recipe.to_yaml(choice.reasons))
-            yield Plan(
+            yield TrainingPlan(
                 checkup,
                 choice,
                 request.folder,
@@ -180,7 +181,7 @@ def train_steps(
                 tuple(job.validation.pairs),
                 notes,
             )
-        rows = fit(job, state)
+        rows = run_loop(job, state)
         if rank:
             for _ in rows:
                 pass
@@ -194,10 +195,10 @@ def train_steps(
                     continue
                 write(row)
                 yield row
-        model, report, evaluation = finish(request, job, state, checkup, choice)
+        model, report, evaluation = finish_training(request, job, state, checkup, choice)
         if world > 1:
             dist.barrier()
-        yield Done(model, request.output, report, evaluation)
+        yield TrainingDone(model, request.output, report, evaluation)
 
 
 # Setting up ----------------------------------------------------------------------------------------------------------
@@ -213,7 +214,7 @@ def _prepare(
     world: int,
     *,
     fresh: bool,
-) -> tuple[Job, State]:
+) -> tuple[TrainingJob, State]:
     assert checkup.pairing is not None
     assert checkup.mapping is not None
     assert checkup.fingerprint is not None
@@ -246,7 +247,7 @@ def _prepare(
     encode = partial(task.encode, terms=recipe.loss, class_weights_k=weights_k)
     sampler = Sampler(train, normalization, recipe, encode, net.margin)
     tensor_k = None if weights_k is None else torch.from_numpy(weights_k).to(device)
-    job = Job(
+    job = TrainingJob(
         recipe, task, sampler, validation, tensor_k, device, recipe.training.workers or 1,
         checkpoints, checkup.fingerprint.digest, started, rank, world, choice.reasons,
     )  # fmt: skip

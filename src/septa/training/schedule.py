@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-from septa.recipe import Training
+from septa.recipe import TrainingSettings
 
 
-def lr_factor(progress: float, training: Training, drops: int = 0) -> float:
+def lr_factor(progress: float, training: TrainingSettings, drops: int = 0) -> float:
     """Factor in [0, 1] by which the learning rate is multiplied.
 
     Parameters

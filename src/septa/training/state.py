@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from septa.errors import SeptaError
 from septa.nets import UNet
-from septa.recipe import Recipe, Training
+from septa.recipe import Recipe, TrainingSettings
 
 _PLAIN = ("step", "elapsed", "best", "stale", "drops", "validated", "finished", "losses", "history")
 """What a state holds besides tensors."""
 
-Row = dict[str, float]
+HistoryRow = dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class State:
     validated: int = 0
     finished: bool = False
     losses: list[float] = field(default_factory=list)
-    history: list[Row] = field(default_factory=list)
+    history: list[HistoryRow] = field(default_factory=list)
     unseen: list[Outcome] = field(default_factory=list)
 
     def look(self) -> None:
@@ -123,7 +123,7 @@ class State:
             setattr(self, name, header[name])
 
 
-def make_optimizer(net: nn.Module, training: Training, device: torch.device) -> torch.optim.Optimizer:
+def make_optimizer(net: nn.Module, training: TrainingSettings, device: torch.device) -> torch.optim.Optimizer:
     """The recipe's optimiser. Only convolution weights decay: biases, scales and shifts of norms do not."""
     kernels = [value for value in net.parameters() if value.ndim > 1]
     others = [value for value in net.parameters() if value.ndim <= 1]

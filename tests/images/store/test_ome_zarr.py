@@ -31,7 +31,7 @@ from septa.errors import InputError, ResourceError
 from septa.images.store.ome_zarr import (
     StoreSpec,
     block_digest,
-    build_block,
+    build_pyramid_block,
     create,
     downsample,
     finish,
@@ -78,7 +78,7 @@ def fill(path: Path, spec: StoreSpec, image: NDArray[Any]) -> None:
         write_block(path, spec, 0, index, cut(image, spec, index))
     for level in range(1, len(spec.levels)):
         for index in spec.blocks(level):
-            build_block(path, spec, level, index)
+            build_pyramid_block(path, spec, level, index)
 
 
 def written(path: Path, specs: Sequence[StoreSpec]) -> list[NDArray[Any]]:
@@ -411,7 +411,7 @@ def test_a_full_disk_leaves_what_was_there(
         for call in (
             lambda: create(tmp_path / "b", [spec]),
             lambda: write_block(path, spec, 0, FIRST, np.ones((64, 64), np.uint32)),
-            lambda: build_block(path, spec, 1, FIRST),
+            lambda: build_pyramid_block(path, spec, 1, FIRST),
             lambda: finish(path, [spec]),
             lambda: write_tiff(tmp_path / "a.tif", path, spec),
         ):
@@ -448,7 +448,7 @@ def test_wrong_blocks_and_indices(tmp_path: Path) -> None:
         with pytest.raises(IndexError):
             block_digest(path, spec, 0, index)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="level 0"):
-        build_block(path, spec, 0, FIRST)
+        build_pyramid_block(path, spec, 0, FIRST)
 
 
 @pytest.mark.parametrize(

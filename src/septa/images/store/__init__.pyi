@@ -3,7 +3,7 @@ from .ome_zarr import Kind as Kind
 from .ome_zarr import StoreSpec as StoreSpec
 from .ome_zarr import attributes as attributes
 from .ome_zarr import block_digest as block_digest
-from .ome_zarr import build_block as build_block
+from .ome_zarr import build_pyramid_block as build_pyramid_block
 from .ome_zarr import create as create
 from .ome_zarr import finish as finish
 from .ome_zarr import is_complete as is_complete

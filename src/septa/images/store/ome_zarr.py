@@ -1,7 +1,7 @@
 """Results of any size: an OME-Zarr 0.5 store that is written block by block and can be resumed.
 
-A store is made by `create`, filled by `write_block` (level 0) and `build_block` (the levels above), from any number of
-threads and processes, and closed by `finish`. Until then it has no OME metadata, so that nobody takes it for a result.
+A store is made by `create`, filled by `write_block` (level 0) and `build_pyramid_block` (the levels above), from any
+number of threads and processes, and closed by `finish`. Until then it has no OME metadata, so nobody takes it for a result.
 
 ::
 
@@ -37,7 +37,7 @@ __all__ = [
     "StoreSpec",
     "attributes",
     "block_digest",
-    "build_block",
+    "build_pyramid_block",
     "create",
     "downsample",
     "finish",
@@ -193,7 +193,7 @@ def downsample(array: NDArray[Any], kind: Kind) -> NDArray[Any]:
     return (total / 4).astype(array.dtype)
 
 
-def build_block(path: str | Path, spec: StoreSpec, level: int, index: BlockIndex) -> str:
+def build_pyramid_block(path: str | Path, spec: StoreSpec, level: int, index: BlockIndex) -> str:
     """Make one block of a level from up to four blocks of the level below it, one of which is in memory at a time.
 
     Returns
