@@ -12,10 +12,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from septa.metrics import CALIBRATION_ERROR, HEADERS, LEVEL, OBJECT_METRICS, OBJECTS_POLICY
 from septa.recipe import TrainingSettings
 
-if TYPE_CHECKING:  # 'septa check' shows its progress without waiting for torch
+if TYPE_CHECKING:  # commands show their progress without waiting for torch or scipy
     from septa.metrics import Evaluation
     from septa.training import HistoryRow, TrainingDone, TrainingEvent, TrainingPlan
 
@@ -97,6 +96,8 @@ def evaluation_table(evaluation: Evaluation) -> RenderableType:
 
 
 def _more_table(evaluation: Evaluation) -> Table:
+    from septa.metrics import LEVEL
+
     table = Table("Also")
     for header in ("mean over images", f"{LEVEL:.0%} interval"):
         table.add_column(header, justify="right", no_wrap=True)
@@ -107,6 +108,8 @@ def _more_table(evaluation: Evaluation) -> Table:
 
 
 def _objects_table(evaluation: Evaluation) -> Table:
+    from septa.metrics import CALIBRATION_ERROR, LEVEL, OBJECT_METRICS, OBJECTS_POLICY
+
     table = Table("Objects", caption=OBJECTS_POLICY, caption_justify="left", caption_style="")
     for header in ("mean over images", f"{LEVEL:.0%} interval", "all images as one"):
         table.add_column(header, justify="right", no_wrap=True)
@@ -124,6 +127,8 @@ def _objects_table(evaluation: Evaluation) -> Table:
 
 
 def _classes_table(evaluation: Evaluation) -> Table:
+    from septa.metrics import HEADERS
+
     table = Table(caption=_caption(evaluation), caption_justify="left", caption_style="", show_lines=True)
     table.add_column("Class", overflow="fold")
     for header in HEADERS.values():
@@ -137,6 +142,8 @@ def _classes_table(evaluation: Evaluation) -> Table:
 
 
 def _caption(evaluation: Evaluation) -> Text:
+    from septa.metrics import LEVEL
+
     lines = []
     for metric, spread in evaluation.pixels.items():
         mean, interval, pooled = _cell(spread, spread["pooled"]).split("\n")

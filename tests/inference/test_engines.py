@@ -330,7 +330,7 @@ def test_want_of_memory_is_told_whatever_the_engine_calls_it(
         return run
 
     monkeypatch.setattr(module, "load", load)
-    engine = engines.graph_engine(net_of(), module.__name__.rsplit("_", 1)[-1], b"")
+    engine = engines.graph_engine(net_of(), "openvino" if module is _openvino else "onnxruntime", b"")
     with pytest.raises(ResourceError, match=r"memory: does not suffice for a tile of 5 x 6 pixels\. give a smaller"):
         engine(noise(2, 5, 6))
 

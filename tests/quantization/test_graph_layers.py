@@ -9,7 +9,7 @@ from torch import nn
 
 from septa.inference.graph import graph_of, probe_for
 from septa.nets import UNet
-from septa.quantization.run import graph_layers as _layers
+from septa.quantization import graph_layers as _layers
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from septa.cli import use
+from septa.cli import quantize as use
 from septa.data.fingerprint import digest_array
 from septa.data.folder import find_pairs, read_pair_image
 from septa.errors import InputError
 from septa.images.read import read_labels
 from septa.inference.int8 import Int8
 from septa.model import Model
+from septa.quantization import run as room
 from septa.quantization.run import Quantized, quantize
-from septa.quantization.run import run as room
 from septa.synthetic.dataset import write_dataset
 
 NEEDS = ("openvino", "onnx", "nncf")

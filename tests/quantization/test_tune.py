@@ -14,9 +14,9 @@ from torch.nn import functional
 from septa.errors import ResourceError
 from septa.inference.engines import torch_engine
 from septa.nets import UNet
+from septa.quantization import tune as _tune
 from septa.quantization.graph_layers import above
 from septa.quantization.quantizer import Quantizer
-from septa.quantization.run import tune as _tune
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

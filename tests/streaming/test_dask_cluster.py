@@ -21,7 +21,7 @@ import pytest
 import torch
 
 from septa.errors import InputError, ResourceError, SeptaError
-from septa.images.store.ome_zarr import ome_zarr as store
+from septa.images.store import ome_zarr as store
 from septa.streaming import Input, StreamFinished, StreamRequest, StreamStarted, StreamStep, stream
 from septa.streaming import dask_cluster as cluster
 from septa.streaming import dask_worker as _workers

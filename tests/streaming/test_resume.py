@@ -23,7 +23,7 @@ import tifffile
 
 from septa.errors import InputError, Interrupted
 from septa.images.sources.open import open_source
-from septa.images.store.ome_zarr import ome_zarr as store
+from septa.images.store import ome_zarr as store
 from septa.streaming import Input, StreamFinished, StreamRequest, StreamStarted, StreamStep, run, stream
 from septa.streaming import executor as hands
 from septa.streaming.blocks import Scored, Worker, label_block

@@ -17,7 +17,7 @@ from septa.images.read import read_image
 from septa.images.write import write_image
 from septa.model import Model
 from septa.recipe import Recipe
-from septa.training import finish_training
+from septa.training import finish
 from septa.training.checkpoint import Checkpoints
 from septa.training.plan import TrainingRequest
 from septa.training.run import train, train_steps
@@ -169,7 +169,7 @@ def test_death_between_model_and_report_is_mended(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(finish_training, "write_report", die)
+        patch.setattr(finish, "write_report", die)
         assert command("train", data, "-o", output, "--resume").code == 130
     assert output.exists()
     assert states(output)

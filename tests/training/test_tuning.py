@@ -24,7 +24,7 @@ from septa.report.training import write_report
 from septa.synthetic.dataset import write_dataset
 from septa.tasks.decoding import Decoding, find_objects
 from septa.tasks.instances import Instances
-from septa.training import finish_training, tuning
+from septa.training import finish, tuning
 from septa.training.plan import TrainingRequest
 from septa.training.run import TrainingDone, train_steps
 from septa.training.tuning import Tuning, tune
@@ -244,7 +244,7 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         return logits(model, image, **settings)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(finish_training, "tune", noted)
+        patch.setattr(finish, "tune", noted)
         patch.setattr(Model, "logits", counted)
         asked = TrainingRequest(data, folder / "m.septa", overrides=(*tiny, "training.steps=40", *more), device="cpu")
         *_, done = train_steps(asked)

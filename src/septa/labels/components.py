@@ -24,7 +24,7 @@ def label_components(labels_yx: NDArray[Any]) -> NDArray[np.int32]:
 
     Examples
     --------
-    >>> components(np.array([[1, 0, 1], [0, 1, 2]]))
+    >>> label_components(np.array([[1, 0, 1], [0, 1, 2]]))
     array([[1, 0, 2],
            [0, 3, 4]], dtype=int32)
     """

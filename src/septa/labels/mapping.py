@@ -281,7 +281,7 @@ def find_mapping(raws: Iterable[tuple[str, RawLabels]], data: DataSettings) -> L
     Examples
     --------
     >>> raw = RawLabels(np.array([[0, 255]], np.uint8), "index", None)
-    >>> find_mapping([("x.png", raw)], Data()).kind
+    >>> find_mapping([("x.png", raw)], DataSettings()).kind
     'binary'
     """
     survey, planes = Survey(data.ignore_label), 0

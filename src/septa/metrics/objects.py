@@ -181,9 +181,9 @@ def align_ids(truth_yx: Labels, prediction_yx: Labels) -> npt.NDArray[np.int64]:
 
     Examples
     --------
-    >>> aligned(np.array([[7, 7, 0, 5]]), np.array([[1, 1, 0, 2]]))
+    >>> align_ids(np.array([[7, 7, 0, 5]]), np.array([[1, 1, 0, 2]]))
     array([[7, 7, 0, 5]])
-    >>> aligned(np.array([[7, 7, 7, 5]]), np.array([[1, 0, 0, 2]]))
+    >>> align_ids(np.array([[7, 7, 7, 5]]), np.array([[1, 0, 0, 2]]))
     array([[8, 0, 0, 5]])
     """
     pairs = match(contingency(truth_yx, prediction_yx), 0.5).pairs

@@ -62,7 +62,7 @@ def calibrate(judged: Iterable[Judged], bins: int = 10) -> dict[str, Any]:
 
     Examples
     --------
-    >>> found = calibration([(np.array([0.9, 0.7]), np.array([True, True])), (np.array([0.2]), np.array([False]))], 2)
+    >>> found = calibrate([(np.array([0.9, 0.7]), np.array([True, True])), (np.array([0.2]), np.array([False]))], 2)
     >>> found["objects"], round(found["expected_calibration_error"], 6), found["bins"][0]
     (3, 0.2, {'low': 0.0, 'high': 0.5, 'objects': 1, 'confidence': 0.2, 'right': 0.0})
     """

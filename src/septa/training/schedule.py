@@ -28,7 +28,7 @@ def lr_factor(progress: float, training: TrainingSettings, drops: int = 0) -> fl
 
     Examples
     --------
-    >>> [round(lr_factor(p, Training(warmup=0.1)), 3) for p in (0.05, 0.1, 0.55, 1.0)]
+    >>> [round(lr_factor(p, TrainingSettings(warmup=0.1)), 3) for p in (0.05, 0.1, 0.55, 1.0)]
     [0.5, 1.0, 0.5, 0.0]
     """
     warmup = training.warmup

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from yaozarrs import v05
 
 from septa.errors import InputError, ResourceError
+from septa.images.store import ome_zarr as store
 from septa.images.store.ome_zarr import (
     StoreSpec,
     block_digest,
@@ -40,7 +41,6 @@ from septa.images.store.ome_zarr import (
     write_block,
     write_tiff,
 )
-from septa.images.store.ome_zarr import ome_zarr as store
 
 RNG = np.random.default_rng(11)
 FIRST = (0, 0, 0, 0)

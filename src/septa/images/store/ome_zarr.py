@@ -1,7 +1,8 @@
 """Results of any size: an OME-Zarr 0.5 store that is written block by block and can be resumed.
 
 A store is made by `create`, filled by `write_block` (level 0) and `build_pyramid_block` (the levels above), from any
-number of threads and processes, and closed by `finish`. Until then it has no OME metadata, so nobody takes it for a result.
+number of threads and processes, and closed by `finish`. It has no OME metadata before that, so it is not taken for a
+result.
 
 ::
 
