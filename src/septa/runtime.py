@@ -10,11 +10,15 @@ import ctypes
 import os
 import platform
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
+
+Progress = Callable[[int, int], None]
+"""Function that long work calls as ``progress(done, total)`` after each item, so that the caller can show it."""
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 _NEVER = -1  # an int holds no threshold above 2 GiB, which trainings exceed

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,9 +14,8 @@ from septa.errors import InputError
 from septa.images import MAX_PIXELS
 from septa.model import build_net, make_task
 from septa.recipe import Recipe, full_key
+from septa.runtime import Progress
 from septa.training.automatic import Choice, choose, choose_workers, resolve_amp
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)

@@ -27,13 +27,14 @@ from septa.metrics import Evaluation
 from septa.model import Model, build_net, make_task
 from septa.nets import ResNetEncoder, Statistics, TimmEncoder, imagenet_statistics, load_pretrained
 from septa.recipe import Recipe
+from septa.runtime import Progress
 from septa.tasks import Decoding
 from septa.training.automatic import Choice
 from septa.training.checkpoint import Checkpoints
 from septa.training.finish import finish_training
 from septa.training.log import history_log
 from septa.training.loop import TrainingJob, run_loop
-from septa.training.plan import Progress, TrainingRequest, plan_recipe
+from septa.training.plan import TrainingRequest, plan_recipe
 from septa.training.profile import Profiled
 from septa.training.resume import as_before, claim, discard, find_saved, refuse_other, restore
 from septa.training.state import HistoryRow, State
