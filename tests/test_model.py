@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from septa import tensor_file as sealed
+from septa import tensor_file
 from septa.errors import InputError, ModelError, RecipeError
 from septa.images.normalize import Normalization
 from septa.images.write import write_image
@@ -137,7 +137,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         pickle.dumps(Trap()),
         torch_zip.read_bytes(),
         safetensors.torch.save(make_model().net.state_dict()),
-        sealed.pack("septa checkpoint 1", {}, {}),
+        tensor_file.pack("septa checkpoint 1", {}, {}),
     ]
     for content in contents:
         path.write_bytes(content)
@@ -150,9 +150,9 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
 
 
 def repack(path: Path, change: Callable[[dict[str, Any]], Any], tensors: dict[str, Any] | None = None) -> None:
-    header, found = sealed.unpack(path.read_bytes(), KIND, path)
+    header, found = tensor_file.unpack(path.read_bytes(), KIND, path)
     change(header)
-    path.write_bytes(sealed.pack(KIND, header, {**found, **(tensors or {})}))
+    path.write_bytes(tensor_file.pack(KIND, header, {**found, **(tensors or {})}))
 
 
 SEGMENTING = """
@@ -218,9 +218,9 @@ def test_a_header_that_does_not_fit_is_refused(saved: Path, change: Callable[[di
 
 
 def test_infinite_numbers_in_a_sealed_header_are_refused(saved: Path) -> None:
-    header, tensors = sealed.unpack(saved.read_bytes(), KIND, saved)
+    header, tensors = tensor_file.unpack(saved.read_bytes(), KIND, saved)
     text = json.dumps({**header, "channels": float("inf")})
-    seal = sealed._seal(KIND, text, sealed.digest(tensors))
+    seal = tensor_file._seal(KIND, text, tensor_file.digest_tensors(tensors))
     saved.write_bytes(safetensors.torch.save(tensors, {"kind": KIND, "header": text, "sha256": seal}))
     assert "does not fit" in refused(saved)
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from septa.errors import ModelError
-from septa.tensor_file import digest, pack, unpack
+from septa.tensor_file import digest_tensors, pack, unpack
 
 KIND = "septa test 1"
 HEADER: dict[str, Any] = {"a": [1, 2.5, None, "ü\n"], "b": {"c": True}}
@@ -69,7 +69,7 @@ def test_round_trip_keeps_every_bit() -> None:
 def test_memory_layout_and_gradients_do_not_matter() -> None:
     plain = torch.randn(2, 3, 4, 5)
     other = plain.contiguous(memory_format=torch.channels_last).requires_grad_()
-    assert digest({"a": plain}) == digest({"a": other})
+    assert digest_tensors({"a": plain}) == digest_tensors({"a": other})
     _, tensors = unpack(pack(KIND, {}, {"a": other}), KIND, "x")
     assert same_bytes(tensors["a"], plain)
 
@@ -85,8 +85,8 @@ def test_digest_changes_with_name_dtype_shape_and_value() -> None:
         {"a": zeros, "b": zeros},
         {},
     ]
-    assert len({digest(tensors) for tensors in variants}) == len(variants)
-    assert digest({"a": zeros, "b": -zeros}) == digest({"b": -zeros, "a": zeros})
+    assert len({digest_tensors(tensors) for tensors in variants}) == len(variants)
+    assert digest_tensors({"a": zeros, "b": -zeros}) == digest_tensors({"b": -zeros, "a": zeros})
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from septa import tensor_file as sealed
+from septa import tensor_file
 from septa.errors import InputError, ModelError, RecipeError
 from septa.images import Normalization, as_cyx, fit_channels, mirrored_window, read_image, resized, write_bytes
 from septa.inference import (
@@ -124,7 +124,7 @@ class Model:
     @property
     def weights_sha256(self) -> str:
         """SHA-256 (hex) of the weights alone: equal for equal weights, whenever and wherever they were trained."""
-        return sealed.digest(self.net.state_dict())
+        return tensor_file.digest_tensors(self.net.state_dict())
 
     # --- segmenting -------------------------------------------------------------------------------------------------
 
@@ -331,7 +331,7 @@ class Model:
             The disk is full.
         """
         try:
-            data = sealed.pack(
+            data = tensor_file.pack(
                 KIND, self._header(), {**self.net.state_dict(), **({} if self.int8 is None else self.int8.tensors())}
             )
         except ValueError as error:
@@ -373,7 +373,7 @@ class Model:
     @classmethod
     def from_bytes(cls, data: bytes, path: str | PathLike[str]) -> Model:
         """As `load`, from the bytes of the file; ``path`` is for messages."""
-        header, tensors = sealed.unpack(data, KIND, path)
+        header, tensors = tensor_file.unpack(data, KIND, path)
         try:
             return cls._build(header, tensors)
         except (KeyError, TypeError, ValueError, ArithmeticError, RuntimeError, RecipeError) as error:

@@ -18,12 +18,12 @@ from septa.errors import ModelError
 _AGAIN = "copy it again from where it was written"
 
 
-def digest(tensors: Mapping[str, Tensor]) -> str:
+def digest_tensors(tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 (hex) over names, dtypes, shapes and bytes of tensors, in the order of their names.
 
     Examples
     --------
-    >>> digest({"a": torch.zeros(2)}) == digest({"a": torch.zeros(2)}) != digest({"b": torch.zeros(2)})
+    >>> digest_tensors({"a": torch.zeros(2)}) == digest_tensors({"a": torch.zeros(2)}) != digest_tensors({"b": torch.zeros(2)})
     True
     """
     total = hashlib.sha256()
@@ -57,7 +57,7 @@ def pack(kind: str, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) ->
     text = json.dumps(header, sort_keys=True, allow_nan=False)
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     packed: bytes = safetensors.torch.save(
-        plain, {"kind": kind, "header": text, "sha256": _seal(kind, text, digest(plain))}
+        plain, {"kind": kind, "header": text, "sha256": _seal(kind, text, digest_tensors(plain))}
     )
     return packed
 
@@ -78,7 +78,7 @@ def unpack(data: bytes, kind: str, where: str | PathLike[str]) -> tuple[dict[str
     except (SafetensorError, ValueError, KeyError) as error:  # KeyError: a dtype that torch lacks
         raise ModelError(where, f"is damaged ({' '.join(str(error).split())})", _AGAIN) from None
     text = metadata.get("header", "")
-    if _seal(kind, text, digest(tensors)) != metadata.get("sha256"):
+    if _seal(kind, text, digest_tensors(tensors)) != metadata.get("sha256"):
         raise ModelError(where, "was changed after septa wrote it: its checksum differs", _AGAIN)
     try:
         header = json.loads(text)

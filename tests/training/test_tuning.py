@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from septa import tensor_file as sealed
+from septa import tensor_file
 from septa.data.samples import Example
 from septa.images.read import read_image, read_labels
 from septa.metrics.objects import score_objects
@@ -266,7 +266,7 @@ def test_the_model_has_the_thresholds_that_were_found(trained: Trained) -> None:
     assert isinstance(loaded.task, Instances)
     assert loaded.task.decoding == found
     assert loaded.task.encoding == loaded.recipe.instances.encoding
-    header, _ = sealed.unpack(trained.done.path.read_bytes(), KIND, trained.done.path)
+    header, _ = tensor_file.unpack(trained.done.path.read_bytes(), KIND, trained.done.path)
     assert header["decoding"] == found.to_json()
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from septa import tensor_file as sealed
+from septa import tensor_file
 from septa.errors import InputError, ModelError, ResourceError
 from septa.images import write_bytes
 
@@ -25,7 +25,7 @@ def find(key: str) -> bytes | None:
     """What was kept under a key; None if it is not there, or damaged."""
     with suppress(OSError, RuntimeError, ModelError, KeyError):
         path = _path(key)
-        _, tensors = sealed.unpack(path.read_bytes(), _KIND, path)
+        _, tensors = tensor_file.unpack(path.read_bytes(), _KIND, path)
         with suppress(OSError):  # a folder that is not ours to write serves as well
             os.utime(path)
         return tensors["data"].numpy().tobytes()
@@ -36,7 +36,7 @@ def keep(key: str, data: bytes) -> None:
     """Keep bytes under a key that tells them from all others; a folder that cannot be written is done without."""
     tensor = torch.frombuffer(bytearray(data), dtype=torch.uint8)
     with suppress(OSError, RuntimeError, InputError, ResourceError):  # RuntimeError: nobody knows the user's home
-        write_bytes(_path(key), sealed.pack(_KIND, {}, {"data": tensor}))
+        write_bytes(_path(key), tensor_file.pack(_KIND, {}, {"data": tensor}))
         _trim(cache_folder())
 
 

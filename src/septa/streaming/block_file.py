@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from septa import tensor_file as sealed
+from septa import tensor_file
 from septa.errors import InputError, ModelError
 from septa.images import write_bytes
 from septa.images.store import BlockIndex
@@ -74,7 +74,7 @@ def _opened(folder: Path, plan: StreamPlan, index: BlockIndex) -> tuple[dict[str
     """Types and shapes of a block's arrays, and the arrays compressed; None where it is not done, or damaged."""
     path = block_file(folder, plan, index)
     try:
-        header, tensors = sealed.unpack(path.read_bytes(), KIND, path)
+        header, tensors = tensor_file.unpack(path.read_bytes(), KIND, path)
         sound = header["block"] == list(index) and header["plan"] == plan.digest
         return (header["arrays"], tensors) if sound else None
     except (OSError, ModelError, KeyError):
@@ -87,7 +87,7 @@ def _packed(plan: StreamPlan, index: BlockIndex, arrays: Mapping[str, Array]) ->
     for name, array in arrays.items():
         squeezed = zlib.compress(np.ascontiguousarray(array).tobytes(), 1)
         tensors[name] = torch.frombuffer(bytearray(squeezed), dtype=torch.uint8)
-    return sealed.pack(KIND, {"block": list(index), "plan": plan.digest, "arrays": about}, tensors)
+    return tensor_file.pack(KIND, {"block": list(index), "plan": plan.digest, "arrays": about}, tensors)
 
 
 def _unpacked(about: Mapping[str, Any], squeezed: Array) -> Array:

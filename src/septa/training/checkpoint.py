@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from septa import tensor_file as sealed
+from septa import tensor_file
 from septa.errors import ModelError
 from septa.images import write_bytes
 
@@ -47,12 +47,12 @@ class Checkpoints:
         """
         best = "none" if header["best"] is None else f"{header['best']['step']:08d}"
         path = self.folder / f"step-{header['step']:08d}-best-{best}.safetensors"
-        write_bytes(path, sealed.pack(KIND, header, tensors))
+        write_bytes(path, tensor_file.pack(KIND, header, tensors))
         self._prune()
 
     def save_best(self, step: int, tensors: dict[str, Tensor]) -> None:
         """Write the best weights so far, found at ``step``; errors as for `save`."""
-        write_bytes(self._best(step), sealed.pack(KIND, {"step": step}, tensors))
+        write_bytes(self._best(step), tensor_file.pack(KIND, {"step": step}, tensors))
 
     def newest(self) -> tuple[dict[str, Any], dict[str, Tensor], list[str]]:
         """The newest readable state, and a line about each newer one that could not be used.
@@ -101,7 +101,7 @@ class Checkpoints:
             data = path.read_bytes()
         except OSError as error:
             raise ModelError(path, f"cannot be read ({(error.strerror or 'an error').lower()})") from None
-        return sealed.unpack(data, KIND, path)
+        return tensor_file.unpack(data, KIND, path)
 
     def _best(self, step: int) -> Path:
         return self.folder / f"best-{step:08d}.safetensors"
