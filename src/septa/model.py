@@ -15,7 +15,7 @@ from torch import Tensor
 
 from septa import tensor_file
 from septa.errors import InputError, ModelError, RecipeError
-from septa.images import Normalization, as_cyx, fit_channels, mirrored_window, read_image, resized, write_bytes
+from septa.images import Normalization, as_cyx, cut_mirrored, fit_channels, read_image, resize_image, write_bytes
 from septa.inference import (
     SYMMETRIES,
     Consumer,
@@ -194,17 +194,17 @@ class Model:
         """
         image_cyx = self.prepare(image)
         size = image_cyx.shape[1:]
-        inner_cyx = resized(image_cyx, self.recipe.data.resize or size)
+        inner_cyx = resize_image(image_cyx, self.recipe.data.resize or size)
         versions, engine = self._versions(tta), self.engine(device, engine)
         if versions == 1:
-            return resized(self._collect(inner_cyx, tile, engine), size)
+            return resize_image(self._collect(inner_cyx, tile, engine), size)
         sum_kyx: NDArray[np.float32] | None = None
         for index in range(versions):
             logits_kyx = self._collect(transform(inner_cyx, index), tile, engine)
             part_kyx = restore(self.task.activations(logits_kyx), index)
             sum_kyx = part_kyx if sum_kyx is None else sum_kyx + part_kyx
         assert sum_kyx is not None
-        return resized(self.task.as_logits(sum_kyx * np.float32(1 / versions)), size)
+        return resize_image(self.task.as_logits(sum_kyx * np.float32(1 / versions)), size)
 
     def _versions(self, tta: int | None) -> int:
         versions = self.recipe.inference.tta if tta is None else tta
@@ -229,7 +229,7 @@ class Model:
         _, height, width = image_cyx.shape
         tiles = self._tiles(height, width, tile)
         normalization = self.normalization.resolve(image_cyx)
-        read = partial(mirrored_window, image_cyx)
+        read = partial(cut_mirrored, image_cyx)
         predict_tiles(self.engine(device, engine), read, normalization, tiles, consume)
 
     def probabilities(

@@ -23,8 +23,10 @@ def digest_tensors(tensors: Mapping[str, Tensor]) -> str:
 
     Examples
     --------
-    >>> digest_tensors({"a": torch.zeros(2)}) == digest_tensors({"a": torch.zeros(2)}) != digest_tensors({"b": torch.zeros(2)})
+    >>> digest_tensors({"a": torch.zeros(2)}) == digest_tensors({"a": torch.zeros(2)})
     True
+    >>> digest_tensors({"a": torch.zeros(2)}) == digest_tensors({"b": torch.zeros(2)})
+    False
     """
     total = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):

@@ -16,7 +16,7 @@ from septa.data.folder import Pair, find_pairs
 from septa.data.samples import Batch, Examples, Loader, Sampler
 from septa.errors import InputError
 from septa.images.normalize import Normalization
-from septa.images.resize import resized, resized_labels
+from septa.images.resize import resize_image, resize_labels
 from septa.images.write import write_image, write_labels
 from septa.labels.mapping import LabelMapping
 from septa.recipe import Recipe
@@ -485,8 +485,8 @@ def test_examples_are_resized_image_and_labels_alike(cells: tuple[Pair, ...], si
         assert one.image_cyx.shape == (1, *size)
         assert one.image_cyx.dtype == own.image_cyx.dtype
         assert one.labels_yx.shape == size
-        np.testing.assert_array_equal(one.image_cyx, resized(own.image_cyx, size))
-        np.testing.assert_array_equal(one.labels_yx, resized_labels(own.labels_yx, size))
+        np.testing.assert_array_equal(one.image_cyx, resize_image(own.image_cyx, size))
+        np.testing.assert_array_equal(one.labels_yx, resize_labels(own.labels_yx, size))
         # Spots are places in the resized labels.
         for label, spots in enumerate(one.spots):
             assert (np.minimum(one.labels_yx, 1).ravel()[spots] == label).all()

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from septa.images.normalize import Normalization, fit_channels, robust_range, sampling
+from septa.images.normalize import Normalization, choose_sampling_steps, find_robust_range, fit_channels
 
 RNG = np.random.default_rng(5)
 IMAGES = hnp.arrays(
@@ -78,7 +78,7 @@ def test_a_curve_keeps_the_ends_and_lifts_what_is_dim() -> None:
 
 def test_samples_give_what_the_whole_image_gives() -> None:
     image = RNG.integers(0, 60000, (2, 3000, 1500), dtype=np.uint16)
-    rows, columns = sampling(image.shape[1:])
+    rows, columns = choose_sampling_steps(image.shape[1:])
     assert (rows, columns) == (2, 2)
     for rule in (Normalization("image"), Normalization("image", curve=5.0), Normalization("dataset", (1.0,), (2.0,))):
         assert rule.resolve_samples([plane[::rows, ::columns] for plane in image]) == rule.resolve(image)
@@ -154,8 +154,8 @@ def test_json_that_is_refused(values: Any) -> None:
 @pytest.mark.parametrize("shape", [(3000, 3000), (2, 9_000_000), (9_000_000, 1)])
 def test_range_of_large_planes_is_close(shape: tuple[int, int]) -> None:
     plane = RNG.integers(0, 256, shape, dtype=np.uint8)
-    assert robust_range(plane, 1, 99) == pytest.approx((2, 253), abs=1)
-    assert robust_range(plane, 1, 99) == robust_range(plane, 1, 99)
+    assert find_robust_range(plane, 1, 99) == pytest.approx((2, 253), abs=1)
+    assert find_robust_range(plane, 1, 99) == find_robust_range(plane, 1, 99)
 
 
 def test_fit_channels() -> None:

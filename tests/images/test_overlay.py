@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from septa.images.overlay import CLASS_COLORS, ERROR_COLORS, draw_overlay, error_map, shrink, to_rgb
+from septa.images.overlay import CLASS_COLORS, ERROR_COLORS, draw_error_map, draw_overlay, shrink_picture, to_rgb
 
 RNG = np.random.default_rng(11)
 SHAPES = st.shared(st.tuples(st.integers(1, 7), st.integers(1, 7)), key="size")
@@ -86,7 +86,7 @@ def test_overlay_pixel_by_pixel(labels: Any) -> None:
 
 @given(truth=LABELS, prediction=hnp.arrays(np.int32, SHAPES, elements=st.integers(0, 3)))
 def test_error_map_pixel_by_pixel(truth: Any, prediction: Any) -> None:
-    picture = error_map(truth, prediction)
+    picture = draw_error_map(truth, prediction)
     for index in np.ndindex(truth.shape):
         true, found = truth[index], prediction[index]
         if true == -1:
@@ -101,7 +101,7 @@ def test_error_map_pixel_by_pixel(truth: Any, prediction: Any) -> None:
 
 
 def test_another_ignore_label() -> None:
-    picture = error_map(np.array([[255, 1]]), np.array([[1, 1]]), ignore=255)
+    picture = draw_error_map(np.array([[255, 1]]), np.array([[1, 1]]), ignore=255)
     assert picture[0, 0].tolist() == list(ERROR_COLORS["ignored"])
 
 
@@ -114,12 +114,12 @@ def test_sizes_must_match() -> None:
     with pytest.raises(ValueError, match=r"\(3, 4\).*\(3, 5\)"):
         draw_overlay(np.zeros((1, 3, 4), np.uint8), np.zeros((3, 5), int))
     with pytest.raises(ValueError, match=r"\(3, 4\).*\(3, 5\)"):
-        error_map(np.zeros((3, 4), int), np.zeros((3, 5), int))
+        draw_error_map(np.zeros((3, 4), int), np.zeros((3, 5), int))
 
 
 def test_shrink_averages() -> None:
     picture = RNG.integers(0, 256, (40, 60, 3), dtype=np.uint8)
     expected = picture.reshape(10, 4, 15, 4, 3).mean(axis=(1, 3))
-    np.testing.assert_allclose(shrink(picture, 15), expected, atol=0.51)
-    assert shrink(picture, 60) is picture
-    assert shrink(np.zeros((1, 1000, 3), np.uint8), 10).shape == (1, 10, 3)
+    np.testing.assert_allclose(shrink_picture(picture, 15), expected, atol=0.51)
+    assert shrink_picture(picture, 60) is picture
+    assert shrink_picture(np.zeros((1, 1000, 3), np.uint8), 10).shape == (1, 10, 3)

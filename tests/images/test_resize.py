@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from septa.images.resize import resized, resized_labels
+from septa.images.resize import resize_image, resize_labels
 
 Size = tuple[int, int]
 
@@ -69,7 +69,7 @@ def test_images_by_the_definition(channels: int, y: int, x: int, other_y: int, o
     for old, new in ((large, small), (small, large)):
         image_cyx = draw_image((channels, *old), dtype)
         before_cyx = image_cyx.copy()
-        found_cyx = resized(image_cyx, new)
+        found_cyx = resize_image(image_cyx, new)
         assert found_cyx.shape == (channels, *new)
         assert found_cyx.dtype == image_cyx.dtype
         assert_close(found_cyx, slow(image_cyx, new))
@@ -80,7 +80,7 @@ def test_images_by_the_definition(channels: int, y: int, x: int, other_y: int, o
 @pytest.mark.parametrize("size", [(5, 7), (23, 30), (12, 8)])
 def test_dtypes_stay_and_integers_are_rounded(dtype: Any, size: Size) -> None:
     image_cyx = draw_image((2, 12, 16), dtype)
-    found_cyx = resized(image_cyx, size)
+    found_cyx = resize_image(image_cyx, size)
     assert found_cyx.dtype == dtype
     assert_close(found_cyx, slow(image_cyx, size))
 
@@ -89,26 +89,26 @@ def test_integers_that_float32_does_not_hold_are_kept() -> None:
     value = 2**31 - 7
     for dtype in (np.int32, np.uint32, np.int64):
         image_cyx = np.full((1, 4, 4), value, dtype)
-        assert (resized(image_cyx, (3, 3)) == value).all()
-        assert (resized(image_cyx, (9, 5)) == value).all()
+        assert (resize_image(image_cyx, (3, 3)) == value).all()
+        assert (resize_image(image_cyx, (9, 5)) == value).all()
 
 
 def test_an_image_of_that_size_is_given_back() -> None:
     image_cyx = draw_image((3, 5, 7), np.uint16)
-    assert resized(image_cyx, (5, 7)) is image_cyx
+    assert resize_image(image_cyx, (5, 7)) is image_cyx
 
 
 def test_views_and_more_channels_than_opencv_takes_at_once() -> None:
     image_cyx = draw_image((7, 10, 12), np.float32)
     turned_cyx = np.rot90(image_cyx, axes=(1, 2))[::-1]
-    assert_close(resized(turned_cyx, (6, 5)), slow(turned_cyx, (6, 5)))
+    assert_close(resize_image(turned_cyx, (6, 5)), slow(turned_cyx, (6, 5)))
 
 
 @settings(max_examples=50, deadline=None)
 @given(sides, sides, sides, sides, st.integers(-500, 500))
 def test_a_flat_image_stays_flat(y: int, x: int, new_y: int, new_x: int, value: int) -> None:
     """Also where one axis grows and the other shrinks."""
-    np.testing.assert_array_equal(resized(np.full((1, y, x), value, np.int16), (new_y, new_x)), value)
+    np.testing.assert_array_equal(resize_image(np.full((1, y, x), value, np.int16), (new_y, new_x)), value)
 
 
 # --- labels -------------------------------------------------------------------------------------------------------
@@ -118,7 +118,7 @@ def test_a_flat_image_stays_flat(y: int, x: int, new_y: int, new_x: int, value: 
 @given(npst.arrays(np.int32, st.tuples(sides, sides), elements=st.integers(-1, 2**31 - 1)), st.tuples(sides, sides))
 def test_labels_come_from_the_pixel_under_each_middle(labels_yx: np.ndarray, size: Size) -> None:
     before_yx = labels_yx.copy()
-    found_yx = resized_labels(labels_yx, size)
+    found_yx = resize_labels(labels_yx, size)
     assert found_yx.dtype == np.int32
     assert found_yx.shape == size
     for y, x in np.ndindex(size):
@@ -132,16 +132,16 @@ def test_labels_come_from_the_pixel_under_each_middle(labels_yx: np.ndarray, siz
 )
 def test_whole_factors_repeat_labels_and_back(labels_yx: np.ndarray, down: int, right: int) -> None:
     height, width = labels_yx.shape
-    large_yx = resized_labels(labels_yx, (height * down, width * right))
+    large_yx = resize_labels(labels_yx, (height * down, width * right))
     np.testing.assert_array_equal(large_yx, labels_yx.repeat(down, 0).repeat(right, 1))
-    np.testing.assert_array_equal(resized_labels(large_yx, (height, width)), labels_yx)
+    np.testing.assert_array_equal(resize_labels(large_yx, (height, width)), labels_yx)
 
 
 @pytest.mark.parametrize("size", [(61, 45), (150, 222), (101, 131)])
 def test_labels_lie_where_the_image_does(size: Size) -> None:
     y, x = np.ogrid[:100, :130]
     labels_yx = ((y - 38.5) ** 2 / 2 + (x - 70.0) ** 2 < 500).astype(np.int32)
-    image_yx, small_yx = resized(1000.0 * labels_yx[None], size)[0], resized_labels(labels_yx, size)
+    image_yx, small_yx = resize_image(1000.0 * labels_yx[None], size)[0], resize_labels(labels_yx, size)
     for axis, (new, old) in enumerate(zip(size, labels_yx.shape)):
         places = np.indices(size)[axis]
         apart = np.average(places, weights=image_yx) - np.average(places, weights=small_yx)
@@ -151,7 +151,7 @@ def test_labels_lie_where_the_image_does(size: Size) -> None:
 def test_one_axis_shrinks_while_the_other_grows() -> None:
     rng = np.random.default_rng(3)
     image_cyx = rng.random((2, 8, 64)).astype(np.float32)
-    both = resized(image_cyx, (64, 16))
+    both = resize_image(image_cyx, (64, 16))
     narrow = image_cyx.reshape(2, 8, 16, 4).mean(axis=3)
-    np.testing.assert_allclose(both, resized(narrow, (64, 16)), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(both, resize_image(narrow, (64, 16)), rtol=0, atol=1e-6)
     np.testing.assert_allclose(both.mean(), image_cyx.mean(), atol=0.02)

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from septa.images.window import mirrored_window
+from septa.images.window import cut_mirrored
 
 FAR = 40
 """Pixels beyond the image that the windows of these tests may reach."""
@@ -64,7 +64,7 @@ def windows(draw: st.DrawFn) -> tuple[np.ndarray, Span, Span]:
 def test_windows_are_those_of_the_padded_image(case: tuple[np.ndarray, Span, Span]) -> None:
     array, begin, end = case
     before = array.copy()
-    window = mirrored_window(array, begin, end)
+    window = cut_mirrored(array, begin, end)
     np.testing.assert_array_equal(window, padded_window(array, begin, end))
     assert window.dtype == array.dtype
     assert window.flags.c_contiguous
@@ -76,9 +76,9 @@ def test_windows_are_those_of_the_padded_image(case: tuple[np.ndarray, Span, Spa
 @given(st.integers(1, 9), st.data())
 def test_positions_turn_round_at_the_edges(size: int, data: st.DataObject) -> None:
     begin, end = data.draw(spans(size))
-    found = mirrored_window(np.arange(size)[None], (0, begin), (1, end))
+    found = cut_mirrored(np.arange(size)[None], (0, begin), (1, end))
     assert found.tolist() == [walk(size, begin, end)]
-    found = mirrored_window(np.arange(size)[:, None], (begin, 0), (end, 1))
+    found = cut_mirrored(np.arange(size)[:, None], (begin, 0), (end, 1))
     assert found.ravel().tolist() == walk(size, begin, end)
 
 
@@ -86,9 +86,9 @@ def test_positions_turn_round_at_the_edges(size: int, data: st.DataObject) -> No
 @pytest.mark.parametrize("dtype", [np.float32, np.int64])
 def test_another_dtype(begin: Span, end: Span, dtype: Any) -> None:
     image_cyx = np.arange(3 * 5 * 7, dtype=np.uint8).reshape(3, 5, 7)
-    window = mirrored_window(image_cyx, begin, end, dtype)
+    window = cut_mirrored(image_cyx, begin, end, dtype)
     assert window.dtype == dtype
-    np.testing.assert_array_equal(window, mirrored_window(image_cyx, begin, end))
+    np.testing.assert_array_equal(window, cut_mirrored(image_cyx, begin, end))
 
 
 def test_views_and_writing_to_the_window() -> None:
@@ -96,7 +96,7 @@ def test_views_and_writing_to_the_window() -> None:
     image_yx = np.arange(30).reshape(5, 6)
     turned_yx = np.rot90(image_yx)[:, ::-1]
     for begin, end in (((0, 0), (6, 5)), ((-4, 1), (2, 9))):
-        window = mirrored_window(turned_yx, begin, end)
+        window = cut_mirrored(turned_yx, begin, end)
         np.testing.assert_array_equal(window, padded_window(turned_yx.copy(), begin, end))
         window[:] = -1
     assert image_yx.min() == 0

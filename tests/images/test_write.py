@@ -22,7 +22,7 @@ from septa.errors import InputError, ResourceError
 from septa.images.read import read_image, read_info, read_labels
 from septa.images.write import (
     encode_png,
-    sweep,
+    remove_leftovers,
     write_atomic,
     write_bytes,
     write_image,
@@ -141,9 +141,9 @@ def test_sweep_removes_only_what_was_left_over(tmp_path: Path) -> None:
     kept = ["a.txt", ".a.txt.tmp", ".hidden", ".a.txt.0123456789abcdeg.tmp", ".b.txt.0123456789abcdef.tmp"]
     for name in [*kept, ".a.txt.0123456789abcdef.tmp"]:
         (tmp_path / name).write_bytes(b"")
-    sweep(tmp_path / "a.txt")
+    remove_leftovers(tmp_path / "a.txt")
     assert names(tmp_path) == sorted(kept)
-    sweep(tmp_path)
+    remove_leftovers(tmp_path)
     assert names(tmp_path) == sorted(kept[:-1])
 
 

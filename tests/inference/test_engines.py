@@ -16,7 +16,7 @@ from torch import nn
 
 from septa.errors import InputError, ResourceError
 from septa.images.normalize import Normalization
-from septa.images.window import mirrored_window
+from septa.images.window import cut_mirrored
 from septa.images.write import write_image
 from septa.inference import _cache, _onnxruntime, engines
 from septa.inference import graph as _graph
@@ -131,7 +131,7 @@ def test_tiles_pass_the_limit_of_certify(name: str) -> None:
         def keep(core: tuple[slice, slice], logits: NDArray[np.float32], out: NDArray[np.float32] = out) -> None:
             out[(slice(None), *core)] = logits
 
-        predict_tiles(engine, partial(mirrored_window, image), unit, plan_for(net, 301, 283, tile), keep)
+        predict_tiles(engine, partial(cut_mirrored, image), unit, plan_for(net, 301, 283, tile), keep)
         parts.append(out)
     assert parts[0].std() > 0.1
     assert largest_difference(*parts) <= 1e-5

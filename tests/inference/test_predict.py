@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from septa.errors import ResourceError
 from septa.images.normalize import Normalization
-from septa.images.window import mirrored_window
+from septa.images.window import cut_mirrored
 from septa.inference.engines import Engine, torch_engine
 from septa.inference.predict import predict_tiles
 from septa.inference.tiling import Span, Tile, largest_difference, least_for, least_tile, plan, plan_for
@@ -67,7 +67,7 @@ def tiled(engine: Engine, net: UNet, *, halo: int, tile: int) -> NDArray[np.floa
 
     tiles = plan(HEIGHT, WIDTH, halo=halo, multiple=net.multiple, tile=tile)
     assert len(tiles) > 1
-    predict_tiles(engine, partial(mirrored_window, image), constants, tiles, keep)
+    predict_tiles(engine, partial(cut_mirrored, image), constants, tiles, keep)
     return out
 
 
@@ -121,7 +121,7 @@ def test_each_window_is_normalised_and_run_and_each_core_kept_in_the_plans_order
         expected = (image[0][core].astype(np.float64) - 10) / 4
         np.testing.assert_allclose(logits, [expected, -expected], rtol=1e-6)
 
-    predict_tiles(engine, partial(mirrored_window, image), Normalization("dataset", (10.0,), (4.0,)), tiles, keep)
+    predict_tiles(engine, partial(cut_mirrored, image), Normalization("dataset", (10.0,), (4.0,)), tiles, keep)
     assert cores == [tile.core for tile in tiles]
     sizes = [tuple(end - begin for begin, end in zip(tile.begin, tile.end)) for tile in tiles]
     assert [window.shape[1:] for window in windows] == sizes
@@ -154,7 +154,7 @@ def in_tiles(net: UNet, image_cyx: NDArray[np.uint16], tiles: Sequence[Tile]) ->
             raise ValueError(f"a core of {out[place].shape} got logits of {logits.shape}")
         out[place] = logits
 
-    predict_tiles(torch_engine(net), partial(mirrored_window, image_cyx), constants, tiles, keep)
+    predict_tiles(torch_engine(net), partial(cut_mirrored, image_cyx), constants, tiles, keep)
     return out
 
 

@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from septa.images.normalize import Normalization
-from septa.images.window import mirrored_window
+from septa.images.window import cut_mirrored
 from septa.inference.engines import torch_engine
 from septa.inference.predict import predict_tiles
 from septa.inference.tiling import (
@@ -46,7 +46,7 @@ def test_cores_cover_every_pixel_once_and_windows_hold_the_halo(case: tuple[int,
     numbers = np.arange(height * width).reshape(height, width)
     for one in tiles:
         count[one.core] += 1
-        window = mirrored_window(numbers, one.begin, one.end)
+        window = cut_mirrored(numbers, one.begin, one.end)
         np.testing.assert_array_equal(window[one.core_in_output], numbers[one.core])
         for span, size in ((one.y, height), (one.x, width)):
             assert span.core[0] < span.core[1]
@@ -167,7 +167,7 @@ def test_logits_of_a_region_are_those_of_the_whole_image(padding: str, tile: int
 
         side = None if tile is None or region is None else least_for(net)
         tiles = plan_for(net, 150, 131, side, region)
-        predict_tiles(torch_engine(net), partial(mirrored_window, image_cyx), unit, tiles, keep)
+        predict_tiles(torch_engine(net), partial(cut_mirrored, image_cyx), unit, tiles, keep)
         found.append(out[:, 37:90, 50:])
     np.testing.assert_array_equal(*found)
 
@@ -212,7 +212,7 @@ def check_valid(tiles: list[Tile], height: int, width: int, margin: int, multipl
     numbers = np.arange(height * width).reshape(height, width)
     for one in tiles:
         count[one.core] += 1
-        window = mirrored_window(numbers, one.begin, one.end)
+        window = cut_mirrored(numbers, one.begin, one.end)
         output = window[margin:-margin, margin:-margin]
         np.testing.assert_array_equal(output[one.core_in_output], numbers[one.core])
         for span in (one.y, one.x):

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from septa.errors import InputError, ResourceError
 from septa.images.normalize import Normalization
-from septa.images.window import mirrored_window
+from septa.images.window import cut_mirrored
 from septa.inference import _torch
 from septa.inference._torch import MODES, Stream, torch_engine
 from septa.inference.engines import Engine, make_engine, modes_of
@@ -49,7 +49,7 @@ def in_tiles(net: UNet, engine: Engine, image: Image, tile: int) -> Image:
     def keep(core: tuple[slice, slice], logits: Image) -> None:
         out[(slice(None), *core)] = logits
 
-    predict_tiles(engine, partial(mirrored_window, image), unit, plan_for(net, height, width, tile), keep)
+    predict_tiles(engine, partial(cut_mirrored, image), unit, plan_for(net, height, width, tile), keep)
     return out
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from septa.errors import InputError, ModelError
 from septa.images.normalize import Normalization
-from septa.images.window import mirrored_window
+from septa.images.window import cut_mirrored
 from septa.inference.engines import make_engine, torch_engine
 from septa.inference.int8 import Int8
 from septa.inference.predict import predict_tiles
@@ -97,7 +97,7 @@ def test_tiles_are_the_whole_images(made: Made, height: int, width: int, extra: 
         found[(slice(None), *core)] = logits_kyx
 
     unit = Normalization("dataset", (0.0, 0.0), (1.0, 1.0))
-    predict_tiles(engine, partial(mirrored_window, image), unit, plan_for(net, height, width, tile), keep)
+    predict_tiles(engine, partial(cut_mirrored, image), unit, plan_for(net, height, width, tile), keep)
     np.testing.assert_array_equal(found, engine(image))
 
 

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from septa.images import mirrored_window
+from septa.images import cut_mirrored
 from septa.recipe import AugmentSettings
 
 Float32 = npt.NDArray[np.float32]
@@ -61,8 +61,8 @@ def crop(
     top, left = (center - size // 2 for center, size in zip(center_yx, patch_hw))
     height, width = patch_hw
     begin_yx, end_yx = (top, left), (top + height, left + width)
-    image_cyx = mirrored_window(image_cyx, begin_yx, end_yx, np.float32)
-    return image_cyx, mirrored_window(labels_yx, begin_yx, end_yx, np.int32)
+    image_cyx = cut_mirrored(image_cyx, begin_yx, end_yx, np.float32)
+    return image_cyx, cut_mirrored(labels_yx, begin_yx, end_yx, np.int32)
 
 
 def warp(
@@ -116,8 +116,8 @@ def warp(
         # The window's own origin keeps float32 coordinates small, hence exact, however large the image is.
         position += np.float32(middle - first)
     begin, end = (begin_yx[0], begin_yx[1]), (end_yx[0], end_yx[1])
-    window_cyx = mirrored_window(image_cyx, begin, end, np.float32)
-    window_labels_yx = mirrored_window(labels_yx, begin, end, np.int32)
+    window_cyx = cut_mirrored(image_cyx, begin, end, np.float32)
+    window_labels_yx = cut_mirrored(labels_yx, begin, end, np.int32)
     warped_cyx = np.empty((len(window_cyx), *patch_hw), np.float32)
     for plane, target in zip(window_cyx, warped_cyx):
         target[...] = cv2.remap(plane, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from septa.data.fingerprint import Fingerprint, ImageFacts
 from septa.data.folder import Pair, Pairing, read_pair_image, read_pair_labels
 from septa.errors import SeptaError
-from septa.images import CLASS_COLORS, shrink, to_rgb
+from septa.images import CLASS_COLORS, shrink_picture, to_rgb
 from septa.labels import LabelMapping
 from septa.report import (
     cards,
@@ -242,7 +242,7 @@ def _thumbnail(pair: Pair, mapping: LabelMapping | None) -> npt.NDArray[np.uint8
     except SeptaError:
         return None
     step = -(-max(image_cyx.shape[1:]) // _DRAWN_SIDE)
-    picture = shrink(to_rgb(image_cyx[:, ::step, ::step]), _THUMBNAIL_SIDE)
+    picture = shrink_picture(to_rgb(image_cyx[:, ::step, ::step]), _THUMBNAIL_SIDE)
     if mapping is None:
         return picture
     try:

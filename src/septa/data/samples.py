@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from septa.data.augment import jitter, warp
 from septa.data.folder import Pair, read_pair_image, read_pair_labels
 from septa.errors import InputError
-from septa.images import Normalization, fit_channels, resized, resized_labels
+from septa.images import Normalization, fit_channels, resize_image, resize_labels
 from septa.labels import LabelMapping, classes_of
 from septa.recipe import IGNORE, Recipe, SamplingSettings
 
@@ -101,7 +101,7 @@ class Examples:
             has = f"has {image_cyx.shape[0]} channels, the others {self.channels}"
             raise InputError(pair.image, has, "give images of one kind") from None
         if self.resize is not None:
-            image_cyx, labels_yx = resized(image_cyx, self.resize), resized_labels(labels_yx, self.resize)
+            image_cyx, labels_yx = resize_image(image_cyx, self.resize), resize_labels(labels_yx, self.resize)
         classes_yx, classes = labels_yx, self.labels.classes
         if self.objects:
             classed = self.labels.object_classes > 1

@@ -92,7 +92,7 @@ def check_size(path: Path, height: int, width: int, samples: int, max_pixels: in
         )
 
 
-def dtype_as_read(stored: np.dtype[Any]) -> np.dtype[Any]:
+def choose_dtype(stored: np.dtype[Any]) -> np.dtype[Any]:
     """Type of the array that a reader returns for samples of type ``stored``, in the byte order of the machine.
 
     1-bit becomes uint8, float16 float32, and integers of 64 bit become float64.
@@ -109,7 +109,7 @@ def check_page(path: Path, page: int, pages: int) -> None:
 
 
 @contextmanager
-def decoding(path: Path, file_format: str) -> Iterator[None]:
+def translate_decoder_errors(path: Path, file_format: str) -> Iterator[None]:
     """Turn whatever a decoder raises on a damaged file into one line that names the file."""
     try:
         yield
@@ -119,16 +119,16 @@ def decoding(path: Path, file_format: str) -> Iterator[None]:
         raise ResourceError(path, "there is not enough memory to decode it", "split the image") from error
     except Exception as error:
         reason = " ".join(str(error).split()).rstrip(".")[:200] or type(error).__name__
-        raise damaged(path, file_format, reason) from error
+        raise make_damage_error(path, file_format, reason) from error
 
 
-def damaged(path: Path, file_format: str, reason: str) -> InputError:
+def make_damage_error(path: Path, file_format: str, reason: str) -> InputError:
     """The error for a file that starts as ``file_format`` and cannot be decoded."""
     problem = f"the {file_format.upper()} data cannot be decoded ({reason})"
     return InputError(path, problem, "the file is damaged, cut short or of an unusual kind; copy or export it again")
 
 
-def upright(array_cyx: Array, orientation: int) -> Array:
+def turn_upright(array_cyx: Array, orientation: int) -> Array:
     """Turn a stored image, axes ``CYX``, upright; ``orientation`` is that of EXIF, 1..8."""
     if orientation >= 5:
         array_cyx = array_cyx.swapaxes(1, 2)
@@ -139,13 +139,13 @@ def upright(array_cyx: Array, orientation: int) -> Array:
     return np.ascontiguousarray(array_cyx)
 
 
-def exif_orientation(exif: bytes) -> int:
+def read_exif_orientation(exif: bytes) -> int:
     """Orientation, 1..8, in an EXIF block; 1 when it states none or is damaged.
 
     Examples
     --------
     >>> import struct
-    >>> exif_orientation(struct.pack("<2sHIHHHIHH", b"II", 42, 8, 1, 274, 3, 1, 6, 0))
+    >>> read_exif_orientation(struct.pack("<2sHIHHHIHH", b"II", 42, 8, 1, 274, 3, 1, 6, 0))
     6
     """
     block = exif.removeprefix(b"Exif\0\0")

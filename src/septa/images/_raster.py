@@ -13,7 +13,15 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import BmpImagePlugin, GifImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugin
 
-from septa.images._info import Array, Decoded, ImageInfo, check_size, damaged, decoding, exif_orientation
+from septa.images._info import (
+    Array,
+    Decoded,
+    ImageInfo,
+    check_size,
+    make_damage_error,
+    read_exif_orientation,
+    translate_decoder_errors,
+)
 
 # Pillow's size limit and Python's warning filters belong to the whole process, so headers are opened one at a time.
 _opening = threading.Lock()
@@ -30,9 +38,9 @@ _PNG_ALPHA = {0: False, 2: False, 4: True, 6: True}
 _COPY_BYTES = 1 << 22
 
 
-def raster_info(path: Path, stream: BinaryIO, file_format: str, max_pixels: int) -> ImageInfo:
+def read_raster_info(path: Path, stream: BinaryIO, file_format: str, max_pixels: int) -> ImageInfo:
     """Describe the image in ``stream`` from its header; pixels are not decoded."""
-    with decoding(path, file_format):
+    with translate_decoder_errors(path, file_format):
         image = _open(stream, file_format)
         depth, color = _png_kind(stream) if file_format == "png" else (8, -1)
         mode, (width, height) = image.mode, image.size
@@ -40,7 +48,7 @@ def raster_info(path: Path, stream: BinaryIO, file_format: str, max_pixels: int)
         grey = color in (0, 4) if depth == 16 else mode in _GREY_MODES
         palette = mode in ("P", "PA")
         exif = _png_exif(stream) if file_format == "png" else image.info.get("exif", b"")
-        orientation = exif_orientation(exif) if isinstance(exif, bytes) else 1
+        orientation = read_exif_orientation(exif) if isinstance(exif, bytes) else 1
     check_size(path, height, width, height * width * (1 if grey else 3), max_pixels)
     if orientation >= 5:
         height, width = width, height
@@ -60,9 +68,9 @@ def raster_info(path: Path, stream: BinaryIO, file_format: str, max_pixels: int)
     )
 
 
-def raster_page(info: ImageInfo, stream: BinaryIO) -> Decoded:
+def read_raster_page(info: ImageInfo, stream: BinaryIO) -> Decoded:
     """Decode the image that ``info`` describes."""
-    with decoding(info.path, info.format):
+    with translate_decoder_errors(info.path, info.format):
         depth, color = 8, -1
         if info.format == "png":
             depth, color = _png_kind(stream)
@@ -152,7 +160,7 @@ def _check_png(path: Path, stream: BinaryIO) -> None:
         while left and (part := stream.read(min(left, _COPY_BYTES))):
             checksum, left = zlib.crc32(part, checksum), left - len(part)
         if left or stream.read(4) != struct.pack(">I", checksum):
-            raise damaged(path, "png", "the file ends early" if left else "a checksum does not match")
+            raise make_damage_error(path, "png", "the file ends early" if left else "a checksum does not match")
         last = kind
     if last != b"IEND":
-        raise damaged(path, "png", "the file ends early")
+        raise make_damage_error(path, "png", "the file ends early")

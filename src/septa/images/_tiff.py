@@ -18,7 +18,15 @@ import tifffile
 from numpy.typing import NDArray
 
 from septa.errors import InputError
-from septa.images._info import Array, Decoded, ImageInfo, check_page, check_size, damaged, decoding
+from septa.images._info import (
+    Array,
+    Decoded,
+    ImageInfo,
+    check_page,
+    check_size,
+    make_damage_error,
+    translate_decoder_errors,
+)
 
 CHANNEL_AXES = "CS"
 _ALPHA_CODES = (1, 2)
@@ -36,7 +44,7 @@ _INCH_UM, _CM_UM = 25400.0, 10000.0
 _DPI_OF_PRINTERS_AND_SCREENS = (1, 72, 75, 90, 96, 100, 120, 150, 200, 240, 254, 300, 360, 400, 600, 720, 1200)
 _APERIO_SIZE = re.compile(r"\bMPP\s*=\s*(\d+(?:\.\d+)?)")
 _PLAUSIBLE_UM = (1e-5, 1000.0)
-UNIT_UM = {
+UM_PER_UNIT = {
     "pm": 1e-6,
     "å": 1e-4,
     "a": 1e-4,
@@ -110,15 +118,15 @@ class Layout:
         return len(self.kept_samples) < _inner_channels(self.axes[self.split :], self.shape[self.split :])
 
 
-def tiff_info(path: Path, max_pixels: int) -> ImageInfo:
+def read_tiff_info(path: Path, max_pixels: int) -> ImageInfo:
     """Describe a TIFF file from its directories; pixels are not decoded."""
-    with _opened(path) as file:
+    with _open_tiff(path) as file:
         return _describe(path, file, _layout(path, file), max_pixels)
 
 
-def tiff_page(path: Path, page: int, max_pixels: int) -> tuple[ImageInfo, Decoded]:
+def read_tiff_page(path: Path, page: int, max_pixels: int) -> tuple[ImageInfo, Decoded]:
     """Describe a TIFF file and decode one page of it and no other."""
-    with _opened(path) as file:
+    with _open_tiff(path) as file:
         layout = _layout(path, file)
         info = _describe(path, file, layout, max_pixels)
         check_page(path, page, info.pages)
@@ -129,7 +137,7 @@ def tiff_page(path: Path, page: int, max_pixels: int) -> tuple[ImageInfo, Decode
         colors = keyframe.photometric in (_PHOTOMETRIC_RGB, _PHOTOMETRIC_YCBCR)
         return info, Decoded(
             array_cyx=np.concatenate(planes) if len(planes) > 1 else planes[0],
-            palette=palette_of(file, layout),
+            palette=read_palette(file, layout),
             rgb=bool(colors and info.channels == 3 and len(row) == 1),
             lossy=int(keyframe.compression) in _JPEG_COMPRESSIONS,
         )
@@ -142,10 +150,10 @@ def _describe(path: Path, file: Any, layout: Layout, max_pixels: int) -> ImageIn
     if keyframe.dtype is None or keyframe.dtype.kind not in "biuf":
         kind = f"samples of type {keyframe.dtype or 'unknown'}"
         raise InputError(path, f"has {kind}", "convert it to integers or floats")
-    palette = palette_of(file, layout) is not None
+    palette = read_palette(file, layout) is not None
     orientation = keyframe.tags.valueof(ORIENTATION_TAG, 1)
     orientation = orientation if orientation in range(1, 9) else 1
-    pixel_size = pixel_size_of(file, keyframe)
+    pixel_size = read_pixel_size(file, keyframe)
     if orientation >= 5:
         height, width = width, height
         pixel_size = pixel_size and (pixel_size[1], pixel_size[0])
@@ -167,7 +175,7 @@ def _describe(path: Path, file: Any, layout: Layout, max_pixels: int) -> ImageIn
 
 def _layout(path: Path, file: Any) -> Layout:
     check_series(path, file)
-    return layout_of(path, alike_series(path, file.series))
+    return find_layout(path, find_alike_series(path, file.series))
 
 
 def check_series(path: Path, file: Any) -> None:
@@ -176,7 +184,7 @@ def check_series(path: Path, file: Any) -> None:
         raise InputError(path, "the TIFF file holds no image", "export it again")
 
 
-def layout_of(path: Path, alike: tuple[Any, ...]) -> Layout:
+def find_layout(path: Path, alike: tuple[Any, ...]) -> Layout:
     """How series that are alike make pages and channels."""
     series = alike[0]
     keyframe = series.keyframe
@@ -193,7 +201,7 @@ def layout_of(path: Path, alike: tuple[Any, ...]) -> Layout:
     return Layout(alike, axes, shape, split, _kept_samples(keyframe, inner_channels))
 
 
-def alike_series(path: Path, all_series: list[Any]) -> tuple[Any, ...]:
+def find_alike_series(path: Path, all_series: list[Any]) -> tuple[Any, ...]:
     """The first image and those that are further pages of it; refuses others unless they are small copies."""
     first, others = all_series[0], all_series[1:]
     if first.kind in ("generic", "uniform"):
@@ -257,21 +265,21 @@ def _decode_directory(path: Path, file: Any, layout: Layout, series: Any, number
         # tifffile leaves parts without data uninitialised.
         parts = 1 if keyframe.is_contiguous else math.prod(keyframe.chunked)
         if max(ends, default=0) > handle.size or len(page.dataoffsets) < parts:
-            raise damaged(path, "tiff", "the file ends early")
+            raise make_damage_error(path, "tiff", "the file ends early")
         flat = page.asarray()
     elif len(series) == 1 and series.dataoffset is not None and keyframe.is_contiguous:
         # One directory describes all planes, which follow each other uncompressed (large ImageJ stacks).
         handle.seek(series.dataoffset + number * keyframe.nbytes)
         flat = handle.read_array(file.byteorder + keyframe.dtype.char, int(keyframe.size))
     else:
-        raise damaged(path, "tiff", f"{len(series)} planes where axes {layout.axes} need more")
+        raise make_damage_error(path, "tiff", f"{len(series)} planes where axes {layout.axes} need more")
     array = flat.reshape(layout.shape[layout.split :])
     pages = _pages_and_channels(array, layout.axes[layout.split :], "YX")
     kept: Array = pages[:, list(layout.kept_samples)]
     return kept
 
 
-def palette_of(file: Any, layout: Layout) -> NDArray[np.uint8] | None:
+def read_palette(file: Any, layout: Layout) -> NDArray[np.uint8] | None:
     """Colour table, N x 3; none for ImageJ, which stores there how it shows grey values on the screen."""
     keyframe = layout.series.keyframe
     table = keyframe.colormap
@@ -283,25 +291,25 @@ def palette_of(file: Any, layout: Layout) -> NDArray[np.uint8] | None:
     return np.ascontiguousarray(colors.astype(np.uint8))
 
 
-def pixel_size_of(file: Any, keyframe: Any, image: int = 0) -> tuple[float, float] | None:
+def read_pixel_size(file: Any, keyframe: Any, image: int = 0) -> tuple[float, float] | None:
     """Micrometres per pixel, (y, x), of one image of the file, if the file states a real size."""
     if file.is_ome:
         return _ome_pixel_size(file.ome_metadata or "", image)
     if file.is_svs and (stated := _APERIO_SIZE.search(keyframe.description)):
-        return plausible_size(float(stated[1]), float(stated[1]))
+        return keep_plausible_size(float(stated[1]), float(stated[1]))
     resolution = [keyframe.tags.valueof(tag) for tag in ("YResolution", "XResolution")]
     if not all(isinstance(ratio, tuple) and len(ratio) == 2 and all(ratio) for ratio in resolution):
         return None
     per_unit = [numerator / denominator for numerator, denominator in resolution]
     if file.is_imagej:
-        unit = UNIT_UM.get(str((file.imagej_metadata or {}).get("unit", "")).strip().lower())
+        unit = UM_PER_UNIT.get(str((file.imagej_metadata or {}).get("unit", "")).strip().lower())
     else:
         code = int(keyframe.tags.valueof("ResolutionUnit", 2) or 0)
         unit = {2: _INCH_UM, 3: _CM_UM}.get(code)
         dpi = [value * _INCH_UM / (unit or 1) for value in per_unit]
         if all(any(abs(value - usual) < 0.01 * usual for usual in _DPI_OF_PRINTERS_AND_SCREENS) for value in dpi):
             return None
-    return plausible_size(unit / per_unit[0], unit / per_unit[1]) if unit else None
+    return keep_plausible_size(unit / per_unit[0], unit / per_unit[1]) if unit else None
 
 
 def _ome_pixel_size(xml: str, image: int) -> tuple[float, float] | None:
@@ -309,15 +317,15 @@ def _ome_pixel_size(xml: str, image: int) -> tuple[float, float] | None:
     found = dict(re.findall(r'\b(PhysicalSize\w+)\s*=\s*"([^"]*)"', tags[image])) if image < len(tags) else {}
     sizes = []
     for axis in "YX":
-        unit = UNIT_UM.get(html.unescape(found.get(f"PhysicalSize{axis}Unit", "um")).strip().lower())
+        unit = UM_PER_UNIT.get(html.unescape(found.get(f"PhysicalSize{axis}Unit", "um")).strip().lower())
         try:
             sizes.append(float(found.get(f"PhysicalSize{axis}", "")) * (unit or math.nan))
         except ValueError:
             return None
-    return plausible_size(sizes[0], sizes[1])
+    return keep_plausible_size(sizes[0], sizes[1])
 
 
-def plausible_size(y: float, x: float) -> tuple[float, float] | None:
+def keep_plausible_size(y: float, x: float) -> tuple[float, float] | None:
     """A pixel size in micrometres, or None where it cannot be one of a microscope."""
     low, high = _PLAUSIBLE_UM
     return (y, x) if low <= y <= high and low <= x <= high else None
@@ -337,21 +345,21 @@ def _collect(record: logging.LogRecord) -> bool:
 
 
 @contextmanager
-def listening(path: Path) -> Iterator[None]:
+def watch_tiff_errors(path: Path) -> Iterator[None]:
     """While septa uses a TIFF file, what is wrong with it becomes an InputError, also what tifffile would only log."""
     tifffile.logger().addFilter(_collect)
     messages: list[str] = []
     token = _messages.set(messages)
     try:
-        with decoding(path, "tiff"):
+        with translate_decoder_errors(path, "tiff"):
             yield
             _check_messages(path, messages)
     finally:
         _messages.reset(token)
 
 
-def open_file(path: Path) -> Any:
-    """Open a TIFF file while `listening`."""
+def open_tiff_file(path: Path) -> Any:
+    """Open a TIFF file while `watch_tiff_errors`."""
     # Other files that the metadata names are left alone: one file is one image.
     file = tifffile.TiffFile(path, _multifile=False)
     try:
@@ -364,12 +372,12 @@ def open_file(path: Path) -> Any:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    with listening(path), open_file(path) as file:
+def _open_tiff(path: Path) -> Iterator[Any]:
+    with watch_tiff_errors(path), open_tiff_file(path) as file:
         yield file
 
 
 def _check_messages(path: Path, messages: list[str]) -> None:
     for message in messages:
         if _BROKEN.search(message):
-            raise damaged(path, "tiff", "its list of pages or their description is broken")
+            raise make_damage_error(path, "tiff", "its list of pages or their description is broken")

@@ -76,11 +76,22 @@ class Normalization:
         """
         if self.kind == "dataset":
             return self
-        steps = sampling(image_cyx.shape[1:])
+        steps = choose_sampling_steps(image_cyx.shape[1:])
         return self.resolve_samples([plane_yx[:: steps[0], :: steps[1]] for plane_yx in image_cyx])
 
     def resolve_samples(self, samples: Sequence[NDArray[Any]]) -> Normalization:
-        """As `resolve`, from the pixels of each channel on the grid of `sampling`; for images not held whole."""
+        """Return the constants of `resolve` for an image that is not held whole in memory.
+
+        Parameters
+        ----------
+        samples
+            Pixels of each channel on the grid of `choose_sampling_steps`, any shape, any numeric type.
+
+        Returns
+        -------
+        Normalization
+            Of kind "dataset".
+        """
         if self.kind == "dataset":
             return self
         ranges = [_percentiles(values, _LOW, _HIGH) for values in samples]
@@ -148,7 +159,7 @@ class Normalization:
             raise ValueError(f"not a normalisation: {values!r}") from error
 
 
-def robust_range(plane_yx: NDArray[Any], low: float, high: float) -> tuple[float, float]:
+def find_robust_range(plane_yx: NDArray[Any], low: float, high: float) -> tuple[float, float]:
     """Two percentiles of the finite values of one channel; (0, 0) when none is finite.
 
     Of planes beyond 4 million pixels a regular grid of pixels is used, the same one every time.
@@ -162,19 +173,19 @@ def robust_range(plane_yx: NDArray[Any], low: float, high: float) -> tuple[float
 
     Examples
     --------
-    >>> robust_range(np.arange(101).reshape(1, -1), 1, 99)
+    >>> find_robust_range(np.arange(101).reshape(1, -1), 1, 99)
     (1.0, 99.0)
     """
-    steps = sampling(plane_yx.shape)
+    steps = choose_sampling_steps(plane_yx.shape)
     return _percentiles(plane_yx[:: steps[0], :: steps[1]], low, high)
 
 
-def sampling(shape: tuple[int, ...]) -> tuple[int, int]:
+def choose_sampling_steps(shape: tuple[int, ...]) -> tuple[int, int]:
     """Every how many rows and columns of a plane ``(Y, X)`` are looked at: all of them up to 4 million pixels.
 
     Examples
     --------
-    >>> sampling((512, 512)), sampling((40_000, 30_000))
+    >>> choose_sampling_steps((512, 512)), choose_sampling_steps((40_000, 30_000))
     ((1, 1), (17, 17))
     """
     step = max(1, math.ceil(math.sqrt(math.prod(shape) / _SAMPLED)))

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from septa.images.normalize import robust_range
+from septa.images.normalize import find_robust_range
 
 Rgb = NDArray[np.uint8]
 
@@ -29,7 +29,7 @@ ERROR_COLORS: dict[str, tuple[int, int, int]] = {
     "wrong class or object": (240, 228, 66),
     "ignored": (128, 128, 128),
 }
-"""Legend of `error_map`; background that was found as background is black."""
+"""Legend of `draw_error_map`; background that was found as background is black."""
 
 _LOW, _HIGH = 0.5, 99.5
 _LOW_CONTRAST = 64
@@ -57,7 +57,7 @@ def to_rgb(image_cyx: NDArray[Any]) -> Rgb:
     [[[0, 0, 0], [255, 255, 255]]]
     """
     image_cyx = image_cyx[:3]
-    ranges = [robust_range(plane_yx, _LOW, _HIGH) for plane_yx in image_cyx]
+    ranges = [find_robust_range(plane_yx, _LOW, _HIGH) for plane_yx in image_cyx]
     if image_cyx.dtype == np.uint8:
         shared = (min(low for low, _ in ranges), max(high for _, high in ranges))
         ranges = [shared] * len(ranges)
@@ -95,7 +95,7 @@ def draw_overlay(image_cyx: NDArray[Any], labels_yx: NDArray[Any], *, alpha: flo
         The sizes differ.
     """
     picture = to_rgb(image_cyx)
-    _same_size(picture.shape[:2], labels_yx.shape)
+    _check_same_size(picture.shape[:2], labels_yx.shape)
     colors = np.asarray(CLASS_COLORS, np.uint8)[(labels_yx.astype(np.int64) - 1) % len(CLASS_COLORS)]
     colors[labels_yx < 0] = ERROR_COLORS["ignored"]
     drawn = labels_yx != 0
@@ -106,7 +106,7 @@ def draw_overlay(image_cyx: NDArray[Any], labels_yx: NDArray[Any], *, alpha: flo
     return picture
 
 
-def error_map(truth_yx: NDArray[Any], prediction_yx: NDArray[Any], ignore: int = -1) -> Rgb:
+def draw_error_map(truth_yx: NDArray[Any], prediction_yx: NDArray[Any], ignore: int = -1) -> Rgb:
     """Colour every pixel by how the prediction fails there; `ERROR_COLORS` is the legend.
 
     Parameters
@@ -129,12 +129,12 @@ def error_map(truth_yx: NDArray[Any], prediction_yx: NDArray[Any], ignore: int =
 
     Examples
     --------
-    >>> error_map(np.array([[0, 1]]), np.array([[1, 1]])).tolist() == [
+    >>> draw_error_map(np.array([[0, 1]]), np.array([[1, 1]])).tolist() == [
     ...     [list(ERROR_COLORS["false positive"]), list(ERROR_COLORS["correct"])]
     ... ]
     True
     """
-    _same_size(truth_yx.shape, prediction_yx.shape)
+    _check_same_size(truth_yx.shape, prediction_yx.shape)
     picture = np.zeros((*truth_yx.shape, 3), np.uint8)
     known = truth_yx != ignore
     truth, found = truth_yx != 0, prediction_yx != 0
@@ -147,7 +147,7 @@ def error_map(truth_yx: NDArray[Any], prediction_yx: NDArray[Any], ignore: int =
     return picture
 
 
-def shrink(rgb_yxs: Rgb, longest: int) -> Rgb:
+def shrink_picture(rgb_yxs: Rgb, longest: int) -> Rgb:
     """Make a picture smaller, by averaging, so that no side is longer than ``longest`` pixels.
 
     Parameters
@@ -164,7 +164,7 @@ def shrink(rgb_yxs: Rgb, longest: int) -> Rgb:
 
     Examples
     --------
-    >>> shrink(np.zeros((40, 80, 3), np.uint8), 20).shape
+    >>> shrink_picture(np.zeros((40, 80, 3), np.uint8), 20).shape
     (10, 20, 3)
     """
     height, width = rgb_yxs.shape[:2]
@@ -197,6 +197,6 @@ def _contour(labels_yx: NDArray[Any]) -> NDArray[np.bool_]:
     return contour
 
 
-def _same_size(first: tuple[int, ...], second: tuple[int, ...]) -> None:
+def _check_same_size(first: tuple[int, ...], second: tuple[int, ...]) -> None:
     if first != second:
         raise ValueError(f"both have the same size YX, not {first} and {second}")

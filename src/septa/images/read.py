@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septa.errors import InputError
-from septa.images._info import MAX_PIXELS, Array, Decoded, ImageInfo, check_page, dtype_as_read, upright
-from septa.images._raster import raster_info, raster_page
-from septa.images._tiff import tiff_info, tiff_page
+from septa.images._info import MAX_PIXELS, Array, Decoded, ImageInfo, check_page, choose_dtype, turn_upright
+from septa.images._raster import read_raster_info, read_raster_page
+from septa.images._tiff import read_tiff_info, read_tiff_page
 
 __all__ = ["MAX_PIXELS", "ImageInfo", "RawLabels", "read_image", "read_info", "read_labels"]
 
@@ -87,9 +87,9 @@ def read_info(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> 
     path = Path(path)
     file_format = _format(path)
     if file_format == "tiff":
-        return _as_read(tiff_info(path, max_pixels))
+        return _as_read(read_tiff_info(path, max_pixels))
     with path.open("rb") as stream:
-        return raster_info(path, stream, file_format, max_pixels)
+        return read_raster_info(path, stream, file_format, max_pixels)
 
 
 def read_image(path: str | os.PathLike[str], page: int = 0, *, max_pixels: int = MAX_PIXELS) -> NDArray[Any]:
@@ -120,7 +120,7 @@ def read_image(path: str | os.PathLike[str], page: int = 0, *, max_pixels: int =
     array_cyx = decoded.array_cyx
     if decoded.palette is not None:
         array_cyx = np.moveaxis(_look_up(decoded.palette, array_cyx[0]), 2, 0)
-    return upright(array_cyx.astype(_as_read(info).dtype, copy=False), info.orientation)
+    return turn_upright(array_cyx.astype(_as_read(info).dtype, copy=False), info.orientation)
 
 
 def read_labels(path: str | os.PathLike[str], page: int = 0, *, max_pixels: int = MAX_PIXELS) -> RawLabels:
@@ -168,11 +168,11 @@ def read_labels(path: str | os.PathLike[str], page: int = 0, *, max_pixels: int 
 def _decode(path: Path, page: int, max_pixels: int) -> tuple[ImageInfo, Decoded]:
     file_format = _format(path)
     if file_format == "tiff":
-        return tiff_page(path, page, max_pixels)
+        return read_tiff_page(path, page, max_pixels)
     with path.open("rb") as stream:
-        info = raster_info(path, stream, file_format, max_pixels)
+        info = read_raster_info(path, stream, file_format, max_pixels)
         check_page(path, page, info.pages)
-        return info, raster_page(info, stream)
+        return info, read_raster_page(info, stream)
 
 
 def _format(path: Path) -> str:
@@ -198,7 +198,7 @@ def _format(path: Path) -> str:
 
 def _as_read(info: ImageInfo) -> ImageInfo:
     """Replace the type on disk by the one that `read_image` returns."""
-    return replace(info, dtype=dtype_as_read(info.dtype))
+    return replace(info, dtype=choose_dtype(info.dtype))
 
 
 def _look_up(palette: NDArray[np.uint8], indices: Array) -> NDArray[np.uint8]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def resized(image_cyx: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
+def resize_image(image_cyx: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
     """An image or logits at another height and width: along each axis means of areas where it shrinks, linear where it
     grows.
 
@@ -27,7 +27,7 @@ def resized(image_cyx: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
 
     Examples
     --------
-    >>> resized(np.array([[[0, 2, 10, 20]]], np.uint8), (1, 2))
+    >>> resize_image(np.array([[[0, 2, 10, 20]]], np.uint8), (1, 2))
     array([[[ 1, 15]]], dtype=uint8)
     """
     if image_cyx.shape[1:] == size:
@@ -50,7 +50,7 @@ def _along(plane_yx: NDArray[Any], height: int, width: int) -> NDArray[Any]:
     return cv2.resize(plane_yx, (width, height), interpolation=how)
 
 
-def resized_labels(labels_yx: NDArray[np.int32], size: tuple[int, int]) -> NDArray[np.int32]:
+def resize_labels(labels_yx: NDArray[np.int32], size: tuple[int, int]) -> NDArray[np.int32]:
     """Labels at another height and width, each pixel from the nearest; no label arises that was not there."""
     rows, columns = (
         np.minimum((np.arange(new) + 0.5) * old / new, old - 1).astype(np.intp)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def mirrored_window(
+def cut_mirrored(
     array: NDArray[Any], begin_yx: tuple[int, int], end_yx: tuple[int, int], dtype: Any = None
 ) -> NDArray[Any]:
     """Rows and columns ``begin <= i < end`` of the last two axes, mirrored where they lie outside.
@@ -33,7 +33,7 @@ def mirrored_window(
 
     Examples
     --------
-    >>> mirrored_window(np.array([[0, 1, 2]]), (0, -3), (1, 6))
+    >>> cut_mirrored(np.array([[0, 1, 2]]), (0, -3), (1, 6))
     array([[1, 2, 1, 0, 1, 2, 1, 0, 1]])
     """
     y, x = array.shape[-2:]
@@ -50,7 +50,7 @@ def read_mirrored(
     begin_yx: tuple[int, int],
     end_yx: tuple[int, int],
 ) -> NDArray[Any]:
-    """As `mirrored_window`, of an image that is not in memory.
+    """As `cut_mirrored`, of an image that is not in memory.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ def read_mirrored(
     size_yx
         Of the image.
     begin_yx, end_yx
-        As for `mirrored_window`.
+        As for `cut_mirrored`.
     """
     (rows, y_index), (columns, x_index) = (
         _mirror(begin, end, size) for begin, end, size in zip(begin_yx, end_yx, size_yx)

@@ -55,13 +55,13 @@ def write_atomic(path: str | Path, write: Callable[[BinaryIO], None]) -> None:
         temporary.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
-        raise _write_error(path, error) from error
+        raise _make_write_error(path, error) from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
 
 
-def sweep(path: str | Path) -> None:
+def remove_leftovers(path: str | Path) -> None:
     """Remove what killed processes left beside ``path`` while they wrote it; of any file in it, if it is a folder."""
     path = Path(path)
     folder, name = (path, "*") if path.is_dir() else (path.parent, glob.escape(path.name))
@@ -253,7 +253,7 @@ def _sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def _write_error(path: Path, error: OSError) -> InputError | ResourceError:
+def _make_write_error(path: Path, error: OSError) -> InputError | ResourceError:
     # numpy reports a full disk without an error number, as "N requested and M written".
     if error.errno in (errno.ENOSPC, errno.EDQUOT) or (error.errno is None and "requested and" in str(error)):
         return ResourceError(path, "the disk or the quota is full", "free some space or write elsewhere")

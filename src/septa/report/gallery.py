@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from septa.images import ERROR_COLORS, draw_overlay, encode_png, error_map, shrink, to_rgb
+from septa.images import ERROR_COLORS, draw_error_map, draw_overlay, encode_png, shrink_picture, to_rgb
 from septa.report.page import png_tag, swatch, text
 
 MAX_PANELS = 24
@@ -129,12 +129,12 @@ def _panel(panel: Panel, bits: int, longest: int) -> str:
             f"image {panel.image_cyx.shape}, truth {panel.truth_yx.shape} and prediction {panel.prediction_yx.shape} "
             f"of {panel.name!r} differ in size"
         )
-    image = shrink(to_rgb(panel.image_cyx), longest)
+    image = shrink_picture(to_rgb(panel.image_cyx), longest)
     pictures = {
         "image": image,
         "truth": draw_labels(image, panel.truth_yx, bits),
         "prediction": draw_labels(image, panel.prediction_yx, bits),
-        "errors": shrink(error_map(panel.truth_yx, panel.prediction_yx), longest),
+        "errors": shrink_picture(draw_error_map(panel.truth_yx, panel.prediction_yx), longest),
     }
     figures = "".join(
         f"<figure>{picture_tag(rgb, f'{kind} of {panel.name}')}<figcaption>{text(kind)}</figcaption></figure>"

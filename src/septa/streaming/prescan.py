@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from septa.images import Source, open_source, robust_range, sampling
+from septa.images import Source, choose_sampling_steps, find_robust_range, open_source
 from septa.images.store import BlockIndex
 from septa.model import Model
 
@@ -29,9 +29,9 @@ def constants_of(model: Model, source: Source) -> dict[str, Any]:
 
 
 def _samples(model: Model, source: Source, t: int, z: int) -> list[NDArray[Any]]:
-    """The pixels of each channel on the grid of `sampling`, read band by band."""
+    """The pixels of each channel on the grid of `choose_sampling_steps`, read band by band."""
     height, width = source.shape[3:]
-    rows, columns = sampling((height, width))
+    rows, columns = choose_sampling_steps((height, width))
     bands: list[list[NDArray[Any]]] = [[] for _ in range(model.channels)]
     for top, bottom in _bands(height, max(source.chunk[0], rows)):
         for left, right in _bands(width, max(source.chunk[1], _BAND)):
@@ -70,7 +70,7 @@ def empty_blocks(source: Source, block: int) -> tuple[tuple[BlockIndex, ...], tu
         thumbnail_cyx, scale_y, scale_x = _thumbnail(source, t, z)
         busy_yx = np.zeros(thumbnail_cyx.shape[1:], bool)
         for plane_yx in thumbnail_cyx:
-            low, high = robust_range(plane_yx, 1, 99.8)
+            low, high = find_robust_range(plane_yx, 1, 99.8)
             if high > low:
                 busy_yx |= np.abs(plane_yx - _most_frequent(plane_yx, low, high)) > _CONTRAST * (high - low)
         for row, column in product(range(-(-height // block)), range(-(-width // block))):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from septa.data import Checkup
 from septa.errors import InputError, RecipeError
-from septa.images import sweep
+from septa.images import remove_leftovers
 from septa.model import Model
 from septa.recipe import Recipe, differences
 from septa.training.checkpoint import Checkpoints
@@ -44,7 +44,7 @@ def claim(request: TrainingRequest) -> None:
     if not request.resume and not request.overwrite and request.output.exists():
         raise InputError(request.output, "exists", "give another -o or --overwrite")
     for path in (request.output, request.folder, checkpoints.folder):
-        sweep(path)
+        remove_leftovers(path)
 
 
 def discard(request: TrainingRequest) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from septa.errors import InputError
 from septa.images._info import Array
-from septa.images._tiff import UNIT_UM, plausible_size
+from septa.images._tiff import UM_PER_UNIT, keep_plausible_size
 from septa.images.sources.source import (
     Source,
     Span,
@@ -20,7 +20,7 @@ from septa.images.sources.source import (
     check_chunk,
     check_image,
     check_level,
-    names_or_numbers,
+    name_channels,
 )
 from septa.images.sources.zarr_array import ZarrArray, open_array, read_json
 
@@ -30,7 +30,7 @@ _PLAIN_AXES = {2: "YX", 3: "CYX", 4: "CZYX", 5: "TCZYX"}
 _PREFIXES = {"pico": 1e-6, "nano": 1e-3, "micro": 1.0, "milli": 1e3, "centi": 1e4, "": 1e6}
 _UNITS = {
     **{f"{prefix}met{end}": um for prefix, um in _PREFIXES.items() for end in ("er", "re")},
-    **{unit: um for unit, um in UNIT_UM.items() if unit not in ("a", "in")},
+    **{unit: um for unit, um in UM_PER_UNIT.items() if unit not in ("a", "in")},
     "angstrom": 1e-4,
 }
 
@@ -82,7 +82,7 @@ def open_zarr(path: Path, level: int, image: int, max_pixels: int) -> Source:
     check_image(path, image, 1)
     named = "".join(str(name).upper() for name in array.names or array.attributes.get("_ARRAY_DIMENSIONS") or ())
     rank = len(array.shape)
-    axes = named if len(named) == rank and _sound(named) else _PLAIN_AXES.get(rank, "")
+    axes = named if len(named) == rank and _are_axes(named) else _PLAIN_AXES.get(rank, "")
     if not axes:
         raise InputError(path, f"has {rank} axes", "2 to 5 are read: YX, CYX, CZYX, TCZYX")
     return _source(path, axes, [array], 0, None, (), 1, max_pixels)
@@ -137,7 +137,7 @@ def _open_group(path: Path, level: int, image: int, max_pixels: int) -> Source:
     arrays = [_level_array(path, name, axes) for name in paths]
     omero = ome.get("omero")
     channels = omero.get("channels") if isinstance(omero, dict) else None
-    labels = [channel.get("label") if isinstance(channel, dict) else None for channel in _listed(channels)]
+    labels = [channel.get("label") if isinstance(channel, dict) else None for channel in _as_list(channels)]
     letters = "".join(axis["name"].upper() for axis in axes)
     place = _place(path, axes, transforms[level])
     return _source(path, letters, arrays, level, place, labels, 1, max_pixels)
@@ -147,7 +147,7 @@ def _bioformats_images(path: Path, ome: dict[str, Any]) -> list[str]:
     """Folders of the images that bioformats2raw wrote, in order."""
     if ome.get("bioformats2raw.layout") != 3:
         return []
-    series = [name for name in _listed(_ome(path / "OME").get("series")) if _inside(name)]
+    series = [name for name in _as_list(_ome(path / "OME").get("series")) if _is_inside(name)]
     if series:
         return series
     numbers = sorted(int(folder.name) for folder in path.iterdir() if folder.name.isdecimal())
@@ -155,34 +155,34 @@ def _bioformats_images(path: Path, ome: dict[str, Any]) -> list[str]:
 
 
 def _first_well(ome: dict[str, Any]) -> str:
-    wells = _listed(ome["plate"].get("wells")) if isinstance(ome["plate"], dict) else []
+    wells = _as_list(ome["plate"].get("wells")) if isinstance(ome["plate"], dict) else []
     name = wells[0].get("path") if wells and isinstance(wells[0], dict) else None
-    return str(name) if _inside(name) else "A/1"
+    return str(name) if _is_inside(name) else "A/1"
 
 
-def _inside(name: Any) -> bool:
+def _is_inside(name: Any) -> bool:
     """Whether a path of the metadata stays inside its folder."""
     if not isinstance(name, str) or not name or len(name) > 1000 or "\\" in name or "\0" in name:
         return False
     return not PurePosixPath(name).is_absolute() and ".." not in PurePosixPath(name).parts
 
 
-def _listed(found: Any) -> list[Any]:
+def _as_list(found: Any) -> list[Any]:
     return found if isinstance(found, list) else []
 
 
 def _multiscale(path: Path, ome: dict[str, Any]) -> tuple[list[dict[str, Any]], list[str], list[_Transform]]:
     """Axes, folders and transforms of all levels of the first multiscale image."""
-    found = _listed(ome.get("multiscales"))
+    found = _as_list(ome.get("multiscales"))
     first = found[0] if found and isinstance(found[0], dict) else {}
-    axes, datasets = first.get("axes"), _listed(first.get("datasets"))
-    names = [axis.get("name") if isinstance(axis, dict) else None for axis in _listed(axes)]
+    axes, datasets = first.get("axes"), _as_list(first.get("datasets"))
+    names = [axis.get("name") if isinstance(axis, dict) else None for axis in _as_list(axes)]
     letters = "".join(str(name).upper() for name in names)
-    if not _sound(letters) or len(letters) != len(names):
+    if not _are_axes(letters) or len(letters) != len(names):
         problem = f"its OME-Zarr axes {names!r:.80} are not understood"
         raise InputError(path, problem, "septa reads version 0.4 and 0.5 with axes t, c, z, y, x; convert it")
     paths = [dataset.get("path") if isinstance(dataset, dict) else None for dataset in datasets]
-    if not 1 <= len(paths) <= _MOST_LEVELS or not all(_inside(name) for name in paths):
+    if not 1 <= len(paths) <= _MOST_LEVELS or not all(_is_inside(name) for name in paths):
         raise InputError(path, f"its list of {len(paths)} levels is broken", "correct its metadata or export it again")
     whole = _transform(path, first.get("coordinateTransformations"), len(names))
     transforms = []
@@ -191,19 +191,19 @@ def _multiscale(path: Path, ome: dict[str, Any]) -> tuple[list[dict[str, Any]], 
         scale = tuple(a * b for a, b in zip(own.scale, whole.scale))
         shift = tuple(a * b + c for a, b, c in zip(own.translation, whole.scale, whole.translation))
         transforms.append(_Transform(scale, shift))
-    return _listed(axes), [str(name) for name in paths], transforms
+    return _as_list(axes), [str(name) for name in paths], transforms
 
 
-def _sound(letters: str) -> bool:
+def _are_axes(letters: str) -> bool:
     """Whether axes are some of TCZYX, each once, with Y and X."""
     return {"Y", "X"} <= set(letters) <= set(_AXES) and len(set(letters)) == len(letters)
 
 
 def _transform(path: Path, found: Any, axes: int) -> _Transform:
     scale, shift = (1.0,) * axes, (0.0,) * axes
-    for step in _listed(found):
+    for step in _as_list(found):
         kind = step.get("type") if isinstance(step, dict) else None
-        values = _listed(step.get(kind)) if isinstance(kind, str) else []
+        values = _as_list(step.get(kind)) if isinstance(kind, str) else []
         numbers = tuple(float(value) for value in values if type(value) in (int, float) and abs(value) < 1e30)
         sound = len(values) == len(numbers) == axes and (kind != "scale" or min(numbers) > 0)
         if kind == "identity":
@@ -228,7 +228,7 @@ def _place(path: Path, axes: list[dict[str, Any]], transform: _Transform) -> tup
             return None
         sizes.append(transform.scale[number] * unit)
         origin.append(transform.translation[number] * unit)
-    pixel_size = plausible_size(sizes[0], sizes[1])
+    pixel_size = keep_plausible_size(sizes[0], sizes[1])
     return pixel_size and (pixel_size, (origin[0], origin[1]))
 
 
@@ -272,7 +272,7 @@ def _source(
         pixel_size_um=pixel_size,
         origin_um=origin,
         channels=tuple(range(channels)),
-        channel_names=names_or_numbers(names, channels),
+        channel_names=name_channels(names, channels),
         images=images,
         reader=_Reader(array, axes),
     )

@@ -15,7 +15,7 @@ from septa.errors import InputError
 from septa.images._info import MAX_PIXELS, Array
 from septa.images.read import read_image, read_info
 from septa.images.sources.ome_zarr import open_zarr
-from septa.images.sources.source import Source, Span, check_image, check_level, choose_channels, names_or_numbers
+from septa.images.sources.source import Source, Span, check_image, check_level, choose_channels, name_channels
 from septa.images.sources.tiff import open_tiff
 
 __all__ = ["Source", "open_source"]
@@ -132,7 +132,7 @@ def _open_held(path: Path, level: int, image: int, max_pixels: int) -> Source:
         pixel_size_um=info.pixel_size_um,
         origin_um=(0.0, 0.0),
         channels=tuple(range(info.channels)),
-        channel_names=names_or_numbers(colors, info.channels),
+        channel_names=name_channels(colors, info.channels),
         images=1,
         reader=_Held(path, max_pixels),
     )

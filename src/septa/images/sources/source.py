@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from septa.errors import InputError
-from septa.images._info import Array, dtype_as_read
+from septa.images._info import Array, choose_dtype
 
 _MOST_CHANNELS = 10_000
 
@@ -144,7 +144,7 @@ def choose_channels(source: Source, channels: Sequence[int] | None) -> Source:
     )
 
 
-def names_or_numbers(names: Sequence[object], count: int) -> tuple[str, ...]:
+def name_channels(names: Sequence[object], count: int) -> tuple[str, ...]:
     """Names of all channels; the number of a channel where the file gives no usable name."""
     found = [name.strip() if isinstance(name, str) else "" for name in names]
     return tuple(found[i] if i < len(found) and found[i] else str(i) for i in range(count))
@@ -180,4 +180,4 @@ def as_read(path: Path, stored: np.dtype[Any]) -> np.dtype[Any]:
     """Type that a source returns for a stored type; refuses what is no number."""
     if stored.kind not in "biuf" or stored.itemsize > 8:
         raise InputError(path, f"has samples of type {stored}", "convert it to integers or floats")
-    return dtype_as_read(stored)
+    return choose_dtype(stored)

@@ -15,19 +15,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septa.errors import InputError
-from septa.images._info import Array, check_size, damaged
+from septa.images._info import Array, check_size, make_damage_error
 from septa.images._tiff import (
     CHANNEL_AXES,
     ORIENTATION_TAG,
     REDUCED,
     Layout,
-    alike_series,
     check_series,
-    layout_of,
-    listening,
-    open_file,
-    palette_of,
-    pixel_size_of,
+    find_alike_series,
+    find_layout,
+    open_tiff_file,
+    read_palette,
+    read_pixel_size,
+    watch_tiff_errors,
 )
 from septa.images.sources.source import (
     Source,
@@ -37,7 +37,7 @@ from septa.images.sources.source import (
     check_chunk,
     check_image,
     check_level,
-    names_or_numbers,
+    name_channels,
 )
 
 _PLANES_REMEMBERED = 64
@@ -68,7 +68,7 @@ class _Reader:
     def read(self, t: int, z: int, channels: tuple[int, ...], y: Span, x: Span) -> Array:
         dtype = self._keyframe.dtype.newbyteorder("=")
         values = np.empty((len(channels), y[1] - y[0], x[1] - x[0]), dtype)
-        with listening(self._path):
+        with watch_tiff_errors(self._path):
             places: dict[int, list[tuple[int, int]]] = {}
             for position, channel in enumerate(channels):
                 directory, sample = divmod(channel, self._inner)
@@ -97,22 +97,22 @@ class _Reader:
             offsets, sizes = tuple(page.dataoffsets), tuple(page.databytecounts)
             parts = 1 if keyframe.is_contiguous else math.prod(keyframe.chunked)
             if len(offsets) < parts or len(sizes) < parts:
-                raise damaged(self._path, "tiff", "the file ends early")
+                raise make_damage_error(self._path, "tiff", "the file ends early")
             return _Plane(keyframe, offsets, sizes, options)
         if len(series) == 1 and series.dataoffset is not None and _is_plain(keyframe):
             # One directory describes all planes, which follow each other uncompressed (large ImageJ stacks).
             return _Plane(keyframe, (series.dataoffset + number * keyframe.nbytes,), (keyframe.nbytes,), {})
-        raise damaged(self._path, "tiff", f"{len(series)} planes where axes {self._layout.axes} need more")
+        raise make_damage_error(self._path, "tiff", f"{len(series)} planes where axes {self._layout.axes} need more")
 
     def _bytes(self, offset: int, size: int) -> bytes:
         with self._lock:
             handle = self._file.filehandle
             if offset + size > handle.size:
-                raise damaged(self._path, "tiff", "the file ends early")
+                raise make_damage_error(self._path, "tiff", "the file ends early")
             handle.seek(offset)
             data: bytes = handle.read(size)
         if len(data) != size:
-            raise damaged(self._path, "tiff", "the file ends early")
+            raise make_damage_error(self._path, "tiff", "the file ends early")
         return data
 
     def _read_rows(self, plane: _Plane, values: Array, wanted: list[tuple[int, int]], y: Span, x: Span) -> None:
@@ -131,7 +131,7 @@ class _Reader:
                 strip += 0 if whole else sample * -(-height // rows)
                 start = plane.offsets[strip] + (inside * width + x[0]) * pixel + whole * sample * height * width * pixel
                 if strips == len(plane.offsets) and 0 < plane.sizes[strip] < (inside * width + x[1]) * pixel:
-                    raise damaged(self._path, "tiff", f"strip {strip} is cut short")
+                    raise make_damage_error(self._path, "tiff", f"strip {strip} is cut short")
                 empty = plane.offsets[strip] == plane.sizes[strip] == 0
                 data = b"" if empty else self._bytes(start, (x[1] - x[0]) * pixel)
                 line = np.frombuffer(data, dtype).reshape(-1, contig)
@@ -173,8 +173,8 @@ def open_tiff(path: Path, level: int, image: int, max_pixels: int) -> Source | N
 
     See `septa.images.sources.open.open_source`.
     """
-    with listening(path):
-        file = open_file(path)
+    with watch_tiff_errors(path):
+        file = open_tiff_file(path)
         try:
             source = _open(path, file, level, image, max_pixels)
         except BaseException:
@@ -188,7 +188,7 @@ def open_tiff(path: Path, level: int, image: int, max_pixels: int) -> Source | N
 def _open(path: Path, file: Any, level: int, image: int, max_pixels: int) -> Source | None:
     check_series(path, file)
     base, levels, count = _pyramid(path, file, image)
-    layouts = [layout_of(path, (series,)) for series in levels]
+    layouts = [find_layout(path, (series,)) for series in levels]
     check_level(path, level, len(layouts))
     full, layout = layouts[0], layouts[level]
     if any(_is_odd(file, one) for one in (full, layout)):
@@ -202,7 +202,7 @@ def _open(path: Path, file: Any, level: int, image: int, max_pixels: int) -> Sou
     chunk = (1, layout.width) if _is_plain(keyframe) else _segment(keyframe)
     samples = keyframe.shaped[4]
     check_chunk(path, math.prod(chunk) * samples, max_pixels)
-    pixel_size = pixel_size_of(file, base.keyframe, image)
+    pixel_size = read_pixel_size(file, base.keyframe, image)
     scale = full.height / layout.height, full.width / layout.width
     names: tuple[str, ...] = _ome_channel_names(file.ome_metadata or "", image) if file.is_ome else ()
     if len(names) != channels or not any(names):
@@ -218,7 +218,7 @@ def _open(path: Path, file: Any, level: int, image: int, max_pixels: int) -> Sou
         pixel_size_um=pixel_size and (pixel_size[0] * scale[0], pixel_size[1] * scale[1]),
         origin_um=(0.0, 0.0),
         channels=tuple(range(channels)),
-        channel_names=names_or_numbers(names, channels),
+        channel_names=name_channels(names, channels),
         images=count,
         reader=_Reader(path, file, layout, _directories(layout, sizes[level])),
     )
@@ -238,7 +238,7 @@ def _pyramid(path: Path, file: Any, image: int) -> tuple[Any, list[Any], int]:
     else:
         copies = []
     others = [series for series in every if series is not base and series not in copies]
-    alike = alike_series(path, [base, *others]) if image == 0 else (base,)
+    alike = find_alike_series(path, [base, *others]) if image == 0 else (base,)
     return base, [base, *copies], len(every) if image else len(alike)
 
 
@@ -273,7 +273,7 @@ def _is_odd(file: Any, layout: Layout) -> bool:
     keyframe = layout.series.keyframe
     turned = keyframe.tags.valueof(ORIENTATION_TAG, 1) in range(2, 9)
     volume = layout.inner_pages > 1 or keyframe.shaped[1] > 1
-    return turned or volume or palette_of(file, layout) is not None or int(keyframe.tiledepth) > 1
+    return turned or volume or read_palette(file, layout) is not None or int(keyframe.tiledepth) > 1
 
 
 def _is_plain(keyframe: Any) -> bool:

@@ -19,8 +19,15 @@ from typing import Any
 import numpy as np
 
 from septa.errors import InputError
-from septa.images._info import Array, damaged, decoding
-from septa.images.sources.zarr_codecs import Codec, check_crc32c, codec_v2, codecs_v3, decompress, most_packed
+from septa.images._info import Array, make_damage_error, translate_decoder_errors
+from septa.images.sources.zarr_codecs import (
+    Codec,
+    check_crc32c,
+    decompress,
+    find_codec_v2,
+    limit_packed_size,
+    parse_codecs_v3,
+)
 
 _JSON_BYTES = 64 * 2**20
 _LONGEST_AXIS = 2**40
@@ -68,9 +75,9 @@ class ZarrArray:
     def read(self, window: Sequence[tuple[int, int]]) -> Array:
         """Values of a window, given as (first, end) of each axis; only the chunks that it touches are decoded."""
         values = np.full([end - begin for begin, end in window], self.fill, self.dtype)
-        for index in _touched(window, self.stored):
+        for index in _list_touched(window, self.stored):
             file = self._file(index)
-            with decoding(file, "zarr"):
+            with translate_decoder_errors(file, "zarr"):
                 try:
                     stream = file.open("rb")
                 except FileNotFoundError:
@@ -93,7 +100,7 @@ class ZarrArray:
         return self.path / (f"{self.prefix}{self.separator}{parts}" if self.prefix else parts)
 
     def _most_bytes(self) -> int:
-        return most_packed(math.prod(self.chunk) * self.dtype.itemsize)
+        return limit_packed_size(math.prod(self.chunk) * self.dtype.itemsize)
 
     def _chunk(self, data: bytes, codecs: tuple[Codec, ...]) -> Array:
         shape = tuple(self.chunk[axis] for axis in self.order)
@@ -105,7 +112,7 @@ class ZarrArray:
         grid = tuple(outer // inner for outer, inner in zip(self.stored, self.shard.chunk))
         size, index_bytes = file.stat().st_size, 16 * math.prod(grid) + 4 * self.shard.checksum
         if size < index_bytes:
-            raise damaged(file, "zarr", "the file ends early")
+            raise make_damage_error(file, "zarr", "the file ends early")
         stream.seek(size - index_bytes if self.shard.at_end else 0)
         index = check_crc32c(stream.read(index_bytes)) if self.shard.checksum else stream.read(index_bytes)
         places = np.frombuffer(index, "<u8").reshape(*grid, 2)
@@ -114,17 +121,17 @@ class ZarrArray:
             (max(begin, number * outer), min(end, (number + 1) * outer))
             for (begin, end), number, outer in zip(window, shard, self.stored)
         ]
-        for chunk in _touched(inside, self.shard.chunk):
+        for chunk in _list_touched(inside, self.shard.chunk):
             offset, count = map(int, places[tuple(number - start for number, start in zip(chunk, first))])
             if offset == count == _ABSENT:
                 continue
             if offset + count > size or count > self._most_bytes():
-                raise damaged(file, "zarr", "the file ends early or its index is broken")
+                raise make_damage_error(file, "zarr", "the file ends early or its index is broken")
             stream.seek(offset)
             _paste(values, window, self._chunk(stream.read(count), self.shard.codecs), chunk, self.shard.chunk)
 
 
-def _touched(window: Sequence[tuple[int, int]], chunk: tuple[int, ...]) -> Any:
+def _list_touched(window: Sequence[tuple[int, int]], chunk: tuple[int, ...]) -> Any:
     return itertools.product(*(range(begin // size, -(-end // size)) for (begin, end), size in zip(window, chunk)))
 
 
@@ -190,7 +197,7 @@ def _parse_v2(path: Path, found: dict[str, Any]) -> ZarrArray:
         prefix="",
         separator=_separator(found.get("dimension_separator", ".")),
         order=axes if found["order"] == "C" else axes[::-1],
-        codecs=codec_v2(found["compressor"]),
+        codecs=find_codec_v2(found["compressor"]),
         shard=None,
         names=None,
         attributes=read_json(path / ".zattrs") or {},
@@ -210,7 +217,7 @@ def _parse_v3(path: Path, found: dict[str, Any]) -> ZarrArray:
     _require(keys["name"] in ("default", "v2"), f"chunk_key_encoding {keys['name']!r}")
     default = keys["name"] == "default"
     shard, chain = _shard(found["codecs"], stored)
-    order, big, codecs = codecs_v3(chain, len(shape))
+    order, big, codecs = parse_codecs_v3(chain, len(shape))
     names, attributes = found.get("dimension_names"), found.get("attributes", {})
     _require(isinstance(attributes, dict), "attributes that are no object")
     dtype = np.dtype(name)

@@ -34,18 +34,19 @@ def _lz4(data: bytes, size: int) -> bytes:
 
 
 def _zlib(data: bytes, size: int) -> bytes:
-    return _bounded(zlib.decompressobj(wbits=32 + zlib.MAX_WBITS), data, size)  # zlib or gzip, told from its header
+    # wbits + 32: zlib or gzip, detected from the header of the data.
+    return _decompress_bounded(zlib.decompressobj(wbits=32 + zlib.MAX_WBITS), data, size)
 
 
 def _bz2(data: bytes, size: int) -> bytes:
-    return _bounded(bz2.BZ2Decompressor(), data, size)
+    return _decompress_bounded(bz2.BZ2Decompressor(), data, size)
 
 
 def _lzma(data: bytes, size: int) -> bytes:
-    return _bounded(lzma.LZMADecompressor(memlimit=_LZMA_BYTES), data, size)
+    return _decompress_bounded(lzma.LZMADecompressor(memlimit=_LZMA_BYTES), data, size)
 
 
-def _bounded(stream: Any, data: bytes, size: int) -> bytes:
+def _decompress_bounded(stream: Any, data: bytes, size: int) -> bytes:
     plain: bytes = stream.decompress(data, size + 1)
     if not stream.eof:
         raise ValueError("the compressed data end early or are too many")
@@ -74,14 +75,14 @@ _V2: dict[str, Codec] = {
 _V3: dict[str, Codec] = {"blosc": _blosc, "zstd": _zstd, "gzip": _zlib, "crc32c": check_crc32c}
 
 
-def codec_v2(compressor: Any) -> tuple[Codec, ...]:
+def find_codec_v2(compressor: Any) -> tuple[Codec, ...]:
     """Decoder of a zarr 2 ``compressor``; ValueError for one that is not on the list."""
     if compressor is None:
         return ()
-    return (_known(_V2, compressor["id"]),)
+    return (_find_codec(_V2, compressor["id"]),)
 
 
-def codecs_v3(chain: Any, axes: int) -> tuple[tuple[int, ...], bool, tuple[Codec, ...]]:
+def parse_codecs_v3(chain: Any, axes: int) -> tuple[tuple[int, ...], bool, tuple[Codec, ...]]:
     """Order of the stored axes, whether bytes are big-endian, and the decoders of bytes, first to run first."""
     order, big, seen_bytes = tuple(range(axes)), False, False
     decoders: list[Codec] = []
@@ -98,7 +99,7 @@ def codecs_v3(chain: Any, axes: int) -> tuple[tuple[int, ...], bool, tuple[Codec
                 raise ValueError(f"order {turn!r:.40} cannot be read")
             order = tuple(order[axis] for axis in turn)
         elif seen_bytes:
-            decoders.insert(0, _known(_V3, name))
+            decoders.insert(0, _find_codec(_V3, name))
         else:
             raise ValueError(f"codec {name!r:.40} cannot be read")
     if not seen_bytes:
@@ -106,7 +107,7 @@ def codecs_v3(chain: Any, axes: int) -> tuple[tuple[int, ...], bool, tuple[Codec
     return order, big, tuple(decoders)
 
 
-def most_packed(size: int) -> int:
+def limit_packed_size(size: int) -> int:
     """More bytes than ``size`` bytes can sensibly become by packing."""
     return size + size // 2 + 2**16
 
@@ -114,13 +115,13 @@ def most_packed(size: int) -> int:
 def decompress(data: bytes, codecs: tuple[Codec, ...], size: int) -> bytes:
     """Run the decoders; ValueError unless they give exactly ``size`` bytes."""
     for step, codec in enumerate(codecs, 1):
-        data = codec(data, size if step == len(codecs) else most_packed(size))
+        data = codec(data, size if step == len(codecs) else limit_packed_size(size))
     if len(data) != size:
         raise ValueError(f"{len(data)} bytes in place of {size}")
     return data
 
 
-def _known(table: dict[str, Codec], name: Any) -> Codec:
+def _find_codec(table: dict[str, Codec], name: Any) -> Codec:
     if not isinstance(name, str) or name not in table:
         raise ValueError(f"codec {name!r:.40} cannot be read")
     return table[name]

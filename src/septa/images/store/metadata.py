@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from septa.errors import InputError
-from septa.images.store.shards import array_options, level_path, unreadable
+from septa.images.store.shards import build_array_options, locate_level, make_read_error
 from septa.images.store.spec import StoreSpec
 
 _FILE = "zarr.json"
@@ -32,7 +32,7 @@ def check_specs(specs: Sequence[StoreSpec]) -> None:
         raise ValueError(f"the images of a store have one size, not {', '.join(str(spec.shape) for spec in specs)}")
 
 
-def read_attributes(path: Path) -> dict[str, Any] | None:
+def read_group_attributes(path: Path) -> dict[str, Any] | None:
     """Attributes of the zarr group at ``path``; None when there is no zarr group.
 
     Raises
@@ -47,7 +47,7 @@ def read_attributes(path: Path) -> dict[str, Any] | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise unreadable(file, error) from error
+        raise make_read_error(file, error) from error
     except (ValueError, RecursionError):
         return None
     if not isinstance(values, dict) or values.get("node_type") != "group":
@@ -56,9 +56,9 @@ def read_attributes(path: Path) -> dict[str, Any] | None:
     return attributes if isinstance(attributes, dict) else {}
 
 
-def septa_attributes(path: Path) -> dict[str, Any]:
+def read_septa_attributes(path: Path) -> dict[str, Any]:
     """What septa noted in the group at ``path``; empty when there is no group or it is another program's."""
-    noted = (read_attributes(path) or {}).get("septa")
+    noted = (read_group_attributes(path) or {}).get("septa")
     return noted if isinstance(noted, dict) else {}
 
 
@@ -89,14 +89,14 @@ def check_same(path: Path, noted: dict[str, Any], specs: Sequence[StoreSpec]) ->
     raise InputError(path, "the store was made by another version of septa", remedy)
 
 
-def metadata_files(path: Path, specs: Sequence[StoreSpec], *, complete: bool) -> Iterator[tuple[Path, str]]:
+def build_metadata(path: Path, specs: Sequence[StoreSpec], *, complete: bool) -> Iterator[tuple[Path, str]]:
     """Every ``zarr.json`` of the store with its text, the root last.
 
     Only a complete store has ``ome`` metadata.
     """
     for spec in specs:
         for level in range(len(spec.levels)):
-            yield path / level_path(spec, level) / _FILE, _array(spec, level, complete)
+            yield path / locate_level(spec, level) / _FILE, _array(spec, level, complete)
     labels = [spec for spec in specs if spec.kind == "labels"]
     for spec in labels:
         ome = {"multiscales": [_multiscale(spec)], "image-label": {"source": {"image": "../../"}}}
@@ -127,7 +127,7 @@ def _array(spec: StoreSpec, level: int, complete: bool) -> str:
         MemoryStore(files),
         shape=spec.level_shape(level),
         attributes={} if complete else {"septa": {"complete": False}},
-        **array_options(spec),
+        **build_array_options(spec),
     )
     return _dump(json.loads(files[_FILE].to_bytes()))
 

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from septa.images._info import Array
-from septa.images.store.shards import decoding_block, level_path
+from septa.images.store.shards import locate_level, translate_zarr_errors
 from septa.images.store.spec import StoreSpec
 from septa.images.write import write_atomic
 
@@ -52,15 +52,15 @@ def _tiles(store: Path, spec: StoreSpec, level: int, dtype: np.dtype[Any]) -> It
     """Tiles of a level in the order of a TIFF file, those at the lower and right edge smaller."""
     import zarr
 
-    folder = store / level_path(spec, level)
-    with decoding_block(folder, "write the store again"):
+    folder = store / locate_level(spec, level)
+    with translate_zarr_errors(folder, "write the store again"):
         array = zarr.open_array(str(folder), mode="r", zarr_format=3)
     height, width = spec.levels[level]
     strip = _TILE * _TILES_AT_ONCE
     for plane in np.ndindex(spec.shape[:-2]):
         for y, left in product(range(0, height, _TILE), range(0, width, strip)):
             selection = (*plane, slice(y, y + _TILE), slice(left, left + strip))
-            with decoding_block(folder, "write the store again"):
+            with translate_zarr_errors(folder, "write the store again"):
                 window = np.asarray(array[selection])
             window = window.astype(dtype, copy=False)
             yield from (window[:, x : x + _TILE] for x in range(0, window.shape[1], _TILE))

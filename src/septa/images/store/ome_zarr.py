@@ -26,11 +26,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septa.errors import InputError
-from septa.images.store.metadata import check_same, check_specs, metadata_files, septa_attributes
+from septa.images.store.metadata import build_metadata, check_same, check_specs, read_septa_attributes
 from septa.images.store.ome_tiff import write_pyramid
-from septa.images.store.shards import decode_shard, encode_shard, shard_path, unreadable
+from septa.images.store.shards import decode_shard, encode_shard, locate_shard, make_read_error
 from septa.images.store.spec import BlockIndex, Kind, StoreSpec
-from septa.images.write import sweep, write_bytes, write_text
+from septa.images.write import remove_leftovers, write_bytes, write_text
 
 __all__ = [
     "BlockIndex",
@@ -75,7 +75,7 @@ def create(path: str | Path, specs: Sequence[StoreSpec]) -> None:
     path = Path(path)
     check_specs(specs)
     free = _is_free(path)  # looked at first: another process may be making the same store
-    noted = septa_attributes(path)
+    noted = read_septa_attributes(path)
     if noted:
         check_same(path, noted, specs)
         if noted.get("complete") is True:
@@ -83,7 +83,7 @@ def create(path: str | Path, specs: Sequence[StoreSpec]) -> None:
     elif not free:
         raise InputError(path, "the folder holds something that is no store of septa", "write to another folder")
     # The root first: a folder in which nothing else was made yet is then known for this store.
-    for file, text in reversed(list(metadata_files(path, specs, complete=False))):
+    for file, text in reversed(list(build_metadata(path, specs, complete=False))):
         if not os.path.lexists(file):
             write_text(file, text)
 
@@ -124,7 +124,7 @@ def write_block(path: str | Path, spec: StoreSpec, level: int, index: BlockIndex
     if block.shape != expected or block.dtype != spec.dtype:
         raise ValueError(f"block {index} of level {level} is {spec.dtype} {expected}, not {block.dtype} {block.shape}")
     data = encode_shard(block, spec)
-    write_bytes(shard_path(Path(path), spec, level, index), data)
+    write_bytes(locate_shard(Path(path), spec, level, index), data)
     return hashlib.sha256(data).hexdigest()
 
 
@@ -138,14 +138,14 @@ def block_digest(path: str | Path, spec: StoreSpec, level: int, index: BlockInde
     IndexError
         There is no such block.
     """
-    file = shard_path(Path(path), spec, level, index)
+    file = locate_shard(Path(path), spec, level, index)
     try:
         with file.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise unreadable(file, error) from error
+        raise make_read_error(file, error) from error
 
 
 def read_level_block(path: str | Path, spec: StoreSpec, level: int, index: BlockIndex) -> NDArray[Any]:
@@ -158,7 +158,7 @@ def read_level_block(path: str | Path, spec: StoreSpec, level: int, index: Block
     IndexError
         There is no such block.
     """
-    return decode_shard(shard_path(Path(path), spec, level, index), spec, spec.block_shape(level, index))
+    return decode_shard(locate_shard(Path(path), spec, level, index), spec, spec.block_shape(level, index))
 
 
 def downsample(array: NDArray[Any], kind: Kind) -> NDArray[Any]:
@@ -239,15 +239,15 @@ def finish(path: str | Path, specs: Sequence[StoreSpec]) -> None:
     """
     path = Path(path)
     check_specs(specs)
-    noted = septa_attributes(path)
+    noted = read_septa_attributes(path)
     if not noted:
         raise InputError(path, "is no store of septa", "run the command that writes it again")
     check_same(path, noted, specs)
     _check_blocks(path, specs)
     for folder in {file.parent for file in _block_files(path, specs)}:
-        sweep(folder)
-    for file, text in metadata_files(path, specs, complete=True):
-        sweep(file.parent)
+        remove_leftovers(folder)
+    for file, text in build_metadata(path, specs, complete=True):
+        remove_leftovers(file.parent)
         write_text(file, text)
 
 
@@ -259,7 +259,7 @@ def is_complete(path: str | Path) -> bool:
     InputError
         The folder cannot be read.
     """
-    return septa_attributes(Path(path)).get("complete") is True
+    return read_septa_attributes(Path(path)).get("complete") is True
 
 
 def attributes(path: str | Path) -> dict[str, Any]:
@@ -270,7 +270,7 @@ def attributes(path: str | Path) -> dict[str, Any]:
     InputError
         The folder cannot be read.
     """
-    specs = septa_attributes(Path(path)).get("specs")
+    specs = read_septa_attributes(Path(path)).get("specs")
     first = specs[0] if isinstance(specs, list) and specs else None
     found = first.get("attributes") if isinstance(first, dict) else None
     return found if isinstance(found, dict) else {}
@@ -300,7 +300,7 @@ def write_tiff(path_tif: str | Path, path: str | Path, spec: StoreSpec) -> None:
         The disk is full.
     """
     path = Path(path)
-    noted = septa_attributes(path)
+    noted = read_septa_attributes(path)
     if noted.get("complete") is not True:
         raise InputError(path, "is not complete", "run the command that writes it again")
     specs = noted.get("specs")
@@ -321,7 +321,7 @@ def _is_free(path: Path) -> bool:
     except NotADirectoryError as error:
         raise InputError(path, "is a file, not a folder", "write to another folder") from error
     except OSError as error:
-        raise unreadable(path, error) from error
+        raise make_read_error(path, error) from error
 
 
 def _check_blocks(path: Path, specs: Sequence[StoreSpec]) -> None:
@@ -329,7 +329,7 @@ def _check_blocks(path: Path, specs: Sequence[StoreSpec]) -> None:
     try:
         missing = [file for file in _block_files(path, specs) if not (file.is_file() and file.stat().st_size)]
     except OSError as error:
-        raise unreadable(path, error) from error
+        raise make_read_error(path, error) from error
     if missing:
         problem = f"{len(missing)} blocks are missing or empty, the first is {missing[0].relative_to(path).as_posix()}"
         raise InputError(path, problem, "run the command that writes the store again")
@@ -339,4 +339,4 @@ def _block_files(path: Path, specs: Sequence[StoreSpec]) -> Iterator[Path]:
     for spec in specs:
         for level in range(len(spec.levels)):
             for index in spec.blocks(level):
-                yield shard_path(path, spec, level, index)
+                yield locate_shard(path, spec, level, index)

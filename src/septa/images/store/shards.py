@@ -17,19 +17,19 @@ _ZSTD_LEVEL = 3
 _AGAIN = "delete this file and run the command that wrote it again"
 
 
-def level_path(spec: StoreSpec, level: int) -> str:
+def locate_level(spec: StoreSpec, level: int) -> str:
     """Where the array of a level lies in the store."""
     return f"labels/{spec.name}/{level}" if spec.kind == "labels" else str(level)
 
 
-def shard_path(path: Path, spec: StoreSpec, level: int, index: BlockIndex) -> Path:
+def locate_shard(path: Path, spec: StoreSpec, level: int, index: BlockIndex) -> Path:
     """File of a block."""
     spec.block_shape(level, index)
     place = dict(zip("TZYX", index))
-    return path.joinpath(level_path(spec, level), "c", *(str(place.get(axis, 0)) for axis in spec.axes))
+    return path.joinpath(locate_level(spec, level), "c", *(str(place.get(axis, 0)) for axis in spec.axes))
 
 
-def array_options(spec: StoreSpec) -> dict[str, Any]:
+def build_array_options(spec: StoreSpec) -> dict[str, Any]:
     """How arrays of ``spec`` are laid out and encoded, as arguments of `zarr.create_array`."""
     from zarr.codecs import BytesCodec, ZstdCodec
 
@@ -59,7 +59,7 @@ def encode_shard(block: Array, spec: StoreSpec) -> bytes:
     from zarr.core.buffer import Buffer
     from zarr.storage import MemoryStore
 
-    options = array_options(spec)
+    options = build_array_options(spec)
     files: dict[str, Buffer] = {}
     array = zarr.create_array(
         MemoryStore(files), shape=options["shards"], config={"write_empty_chunks": not block.any()}, **options
@@ -84,7 +84,7 @@ def decode_shard(file: Path, spec: StoreSpec, shape: tuple[int, ...]) -> Array:
     from zarr.core.buffer import Buffer, default_buffer_prototype
     from zarr.storage import MemoryStore
 
-    options = array_options(spec)
+    options = build_array_options(spec)
     files: dict[str, Buffer] = {}
     array = zarr.create_array(MemoryStore(files), shape=options["shards"], **options)
     data = read_bytes(file)
@@ -93,7 +93,7 @@ def decode_shard(file: Path, spec: StoreSpec, shape: tuple[int, ...]) -> Array:
         raise InputError(file, "the data is damaged (the file is empty)", _AGAIN)
     files[_key(spec)] = default_buffer_prototype().buffer.from_bytes(data)
     height, width = shape[-2:]
-    with decoding_block(file, _AGAIN):
+    with translate_zarr_errors(file, _AGAIN):
         window = np.asarray(array[..., :height, :width])
     return np.ascontiguousarray(window.squeeze(_missing(spec)))
 
@@ -105,16 +105,16 @@ def read_bytes(file: Path) -> bytes:
     except FileNotFoundError as error:
         raise InputError(file, "this block is missing", "run the command that writes the store again") from error
     except OSError as error:
-        raise unreadable(file, error) from error
+        raise make_read_error(file, error) from error
 
 
-def unreadable(path: Path, error: OSError) -> InputError:
+def make_read_error(path: Path, error: OSError) -> InputError:
     """The error for a file or folder that the system does not let septa read."""
     return InputError(path, f"cannot be read ({error.strerror or error})", "check the path and its permissions")
 
 
 @contextmanager
-def decoding_block(path: Path, remedy: str) -> Iterator[None]:
+def translate_zarr_errors(path: Path, remedy: str) -> Iterator[None]:
     """Turn whatever damaged data makes zarr raise into one line that names the path."""
     try:
         yield
