@@ -15,7 +15,7 @@ from torch import Tensor
 
 from septa.errors import ModelError
 
-_AGAIN = "copy it again from where it was written"
+_COPY_AGAIN = "copy it again from where it was written"
 
 
 def digest_tensors(tensors: Mapping[str, Tensor]) -> str:
@@ -78,16 +78,16 @@ def unpack(data: bytes, kind: str, where: str | PathLike[str]) -> tuple[dict[str
     try:
         tensors = safetensors.torch.load(data)
     except (SafetensorError, ValueError, KeyError) as error:  # KeyError: a dtype that torch lacks
-        raise ModelError(where, f"is damaged ({' '.join(str(error).split())})", _AGAIN) from None
+        raise ModelError(where, f"is damaged ({' '.join(str(error).split())})", _COPY_AGAIN) from None
     text = metadata.get("header", "")
     if _seal(kind, text, digest_tensors(tensors)) != metadata.get("sha256"):
-        raise ModelError(where, "was changed after septa wrote it: its checksum differs", _AGAIN)
+        raise ModelError(where, "was changed after septa wrote it: its checksum differs", _COPY_AGAIN)
     try:
         header = json.loads(text)
     except (ValueError, RecursionError):
         header = None
     if not isinstance(header, dict):
-        raise ModelError(where, "is damaged (its header is no JSON object)", _AGAIN)
+        raise ModelError(where, "is damaged (its header is no JSON object)", _COPY_AGAIN)
     return header, tensors
 
 

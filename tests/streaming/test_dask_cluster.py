@@ -153,7 +153,7 @@ def test_a_client_that_dies_goes_on(
         assert client.returncode == 130
         assert told.count("\n") == 1
         assert "was interrupted; what is done is kept" in told
-    assert not output.exists() or not store.is_complete(output)
+    assert not output.exists() or not store.is_store_complete(output)
     plan = StreamPlan.from_json(json.loads((folder / "plan.json").read_text()))
     done = sum(is_done(folder, plan, index) for index in plan.blocks())
     assert 3 <= done < BLOCKS

@@ -122,7 +122,7 @@ def test_a_disk_that_is_full_is_told_and_the_run_goes_on(
         assert code == 4
         assert err.count("\n") == 1
         assert "the disk or the quota is full. free some space" in err
-        assert not request_.output.exists() or not store.is_complete(request_.output)
+        assert not request_.output.exists() or not store.is_store_complete(request_.output)
         assert not list(request_.output.parent.rglob("*.tmp"))
     disk.fail_after(10**9, FULL)
     finish(kit, request_, undisturbed)

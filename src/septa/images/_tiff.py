@@ -31,7 +31,7 @@ from septa.images._info import (
 CHANNEL_AXES = "CS"
 _ALPHA_CODES = (1, 2)
 _PHOTOMETRIC_RGB, _PHOTOMETRIC_PALETTE, _PHOTOMETRIC_YCBCR = 2, 3, 6
-_JPEG_COMPRESSIONS = (6, 7, 33007, 34892)
+JPEG_COMPRESSIONS = (6, 7, 33007, 34892)
 REDUCED = 1
 ORIENTATION_TAG = 274
 # tifffile only logs what would lose pages, or turn channels into pages, without a word.
@@ -139,7 +139,7 @@ def read_tiff_page(path: Path, page: int, max_pixels: int) -> tuple[ImageInfo, D
             array_cyx=np.concatenate(planes) if len(planes) > 1 else planes[0],
             palette=read_palette(file, layout),
             rgb=bool(colors and info.channels == 3 and len(row) == 1),
-            lossy=int(keyframe.compression) in _JPEG_COMPRESSIONS,
+            lossy=int(keyframe.compression) in JPEG_COMPRESSIONS,
         )
 
 

@@ -337,7 +337,7 @@ def finish_block(folder: Path, plan: StreamPlan, block: Finish) -> list[str]:
         labels = pieces.finish_objects(labels, block.numbers, block.specs[0].dtype)
     planes = labels if labels.ndim == 3 else labels[None]
     return [
-        store.write_block(block.store, spec, 0, block.index, np.ascontiguousarray(part, spec.dtype))
+        store.write_store_block(block.store, spec, 0, block.index, np.ascontiguousarray(part, spec.dtype))
         for spec, part in zip(block.specs, [*planes, *more], strict=True)
     ]
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from septa.errors import InputError
 from septa.images import Source, open_source
-from septa.images.store import BlockIndex, Kind, StoreSpec
+from septa.images.store import BlockIndex, StoreKind, StoreSpec
 from septa.inference import Region
 from septa.model import Model
 from septa.streaming.budget import CHUNK
@@ -194,7 +194,7 @@ class StreamPlan:
         sizes = dict(zip("TCZYX", self.asked.shape)) | {"C": model.task.classes}
         planes = "".join(axis for axis in self.asked.axes if axis in "TZ")
 
-        def spec(kind: Kind, name: str, more: str, of: np.dtype[Any]) -> StoreSpec:
+        def spec(kind: StoreKind, name: str, more: str, of: np.dtype[Any]) -> StoreSpec:
             axes = "".join(axis for axis in "TCZYX" if axis in planes + more + "YX")
             shape = tuple(sizes[axis] for axis in axes)
             about = {"asked": self.asked.digest, "model": self.asked.model}

@@ -176,7 +176,7 @@ def _is_finished(request: StreamRequest, asked: Asked, folder: Path) -> bool:
         raise InputError(output, "is the image itself, or holds it", "give another name")
     if not output.exists():
         return False
-    noted = store.attributes(output) if output.is_dir() else {}
+    noted = store.read_store_attributes(output) if output.is_dir() else {}
     if request.overwrite:
         if output.is_dir() and not noted:
             problem = "the folder holds something that is no store of septa"
@@ -185,10 +185,10 @@ def _is_finished(request: StreamRequest, asked: Asked, folder: Path) -> bool:
     kept = _kept(folder)
     goes_on = kept is not None and kept.asked == asked
     same = noted.get("asked") == asked.digest if output.is_dir() else goes_on
-    if same and (output.is_file() or store.is_complete(output)):
+    if same and (output.is_file() or store.is_store_complete(output)):
         shutil.rmtree(folder, ignore_errors=True)  # a run was ended before it could
         return True
-    unfinished = output.is_dir() and bool(noted) and not store.is_complete(output)
+    unfinished = output.is_dir() and bool(noted) and not store.is_store_complete(output)
     if not (unfinished and (same or kept)):
         raise InputError(output, "exists", "give --overwrite to replace it, or another name")
     return False
@@ -277,7 +277,7 @@ def _write(
     folder = worker.folder
     tiff = output.suffix.lower() in _TIFF
     target = folder / "store.ome.zarr" if tiff else output
-    store.create(target, specs)
+    store.create_store(target, specs)
     ledger = WrittenBlocks(folder / "digests.jsonl", target, specs)
     every = [
         (spec, level, index) for spec in specs for level in range(len(spec.levels)) for index in spec.blocks(level)
@@ -302,6 +302,6 @@ def _write(
             ledger.add(build.spec, level, build.index, digest)
             done += 1
             yield StreamStep("writing", done, len(every))
-    store.finish(target, specs)
+    store.finish_store(target, specs)
     if tiff:
-        store.write_tiff(output, target, specs[0])
+        store.write_ome_tiff(output, target, specs[0])

@@ -44,7 +44,7 @@ class WrittenBlocks:
     def holds(self, spec: StoreSpec, level: int, index: BlockIndex) -> bool:
         """Whether a block was written and its file is still the same."""
         noted = self._noted.get(self._key(spec, level, index))
-        return noted is not None and noted == store.block_digest(self._path, spec, level, index)
+        return noted is not None and noted == store.digest_store_block(self._path, spec, level, index)
 
     def add(self, spec: StoreSpec, level: int, index: BlockIndex, digest: str) -> None:
         """Note a block that is written and flushed.

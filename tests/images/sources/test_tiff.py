@@ -56,13 +56,13 @@ KINDS: dict[str, tuple[NDArray[Any], dict[str, Any]]] = {
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Numbers of the tiles or strips that were decoded."""
     numbers: list[int] = []
-    original = _tiff_source._Reader._decode
+    original = _tiff_source._TiffReader._decode
 
     def count(self: Any, plane: Any, number: int) -> Any:
         numbers.append(number)
         return original(self, plane, number)
 
-    monkeypatch.setattr(_tiff_source._Reader, "_decode", count)
+    monkeypatch.setattr(_tiff_source._TiffReader, "_decode", count)
     return numbers
 
 

@@ -31,15 +31,15 @@ from septa.errors import InputError, ResourceError
 from septa.images.store import ome_zarr as store
 from septa.images.store.ome_zarr import (
     StoreSpec,
-    block_digest,
     build_pyramid_block,
-    create,
+    create_store,
+    digest_store_block,
     downsample,
-    finish,
-    is_complete,
-    read_level_block,
-    write_block,
-    write_tiff,
+    finish_store,
+    is_store_complete,
+    read_store_block,
+    write_ome_tiff,
+    write_store_block,
 )
 
 RNG = np.random.default_rng(11)
@@ -75,7 +75,7 @@ def cut(image: NDArray[Any], spec: StoreSpec, index: tuple[int, int, int, int]) 
 
 def fill(path: Path, spec: StoreSpec, image: NDArray[Any]) -> None:
     for index in spec.blocks(0):
-        write_block(path, spec, 0, index, cut(image, spec, index))
+        write_store_block(path, spec, 0, index, cut(image, spec, index))
     for level in range(1, len(spec.levels)):
         for index in spec.blocks(level):
             build_pyramid_block(path, spec, level, index)
@@ -83,10 +83,10 @@ def fill(path: Path, spec: StoreSpec, image: NDArray[Any]) -> None:
 
 def written(path: Path, specs: Sequence[StoreSpec]) -> list[NDArray[Any]]:
     images = [random_image(spec) for spec in specs]
-    create(path, specs)
+    create_store(path, specs)
     for spec, image in zip(specs, images):
         fill(path, spec, image)
-    finish(path, specs)
+    finish_store(path, specs)
     return images
 
 
@@ -143,7 +143,7 @@ def test_any_reader_gets_what_was_written(tmp_path: Path, spec: StoreSpec) -> No
         tolerance = 2 * float(np.finfo(image.dtype).eps) * level if image.dtype.kind == "f" else 0
         np.testing.assert_allclose(stored, image, rtol=0, atol=tolerance)
         for index in spec.blocks(level):
-            np.testing.assert_array_equal(read_level_block(path, spec, level, index), cut(stored, spec, index))
+            np.testing.assert_array_equal(read_store_block(path, spec, level, index), cut(stored, spec, index))
         image = slow_halves(stored, spec.kind)
     assert max(spec.levels[-1]) <= 32
 
@@ -214,39 +214,39 @@ def test_transforms(tmp_path: Path) -> None:
 def test_nothing_is_an_image_before_it_is_complete(tmp_path: Path) -> None:
     path, specs = tmp_path / "a", [labels_spec(), probabilities_spec()]
     images = [random_image(spec) for spec in specs]
-    assert not is_complete(path)
-    create(path, specs)
+    assert not is_store_complete(path)
+    create_store(path, specs)
     for spec, image in zip(specs, images):
         fill(path, spec, image)
     for file in path.rglob("zarr.json"):
         assert "ome" not in attributes(file.parent)
         assert attributes(file.parent)["septa"]["complete"] is False
     for group in ("", "labels", "labels/cells"):
-        assert not is_complete(path / group)
+        assert not is_store_complete(path / group)
         with pytest.raises(ValueError):
             yaozarrs.validate_zarr_store(str(path / group))
     with pytest.raises(InputError, match="is not complete"):
-        write_tiff(tmp_path / "a.tif", path, specs[0])
+        write_ome_tiff(tmp_path / "a.tif", path, specs[0])
     assert not (tmp_path / "a.tif").exists()
-    finish(path, specs)
-    assert all(is_complete(path / group) for group in ("", "labels", "labels/cells"))
+    finish_store(path, specs)
+    assert all(is_store_complete(path / group) for group in ("", "labels", "labels/cells"))
     assert "septa" not in attributes(path / "0")
 
 
 def test_complete_is_written_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, spec = tmp_path / "a", labels_spec()
-    create(path, [spec])
+    create_store(path, [spec])
     fill(path, spec, random_image(spec))
     order: list[str] = []
     before = Path.replace
 
     def noted(self: Path, target: Path) -> Path:
         order.append(target.relative_to(path).as_posix())
-        assert not is_complete(path)
+        assert not is_store_complete(path)
         return before(self, target)
 
     monkeypatch.setattr(Path, "replace", noted)
-    finish(path, [spec])
+    finish_store(path, [spec])
     assert order[-1] == "zarr.json"
     assert order.count("zarr.json") == 1
 
@@ -256,34 +256,34 @@ def test_a_missing_block_is_not_taken_for_background(tmp_path: Path, level: int)
     path, spec = tmp_path / "a", labels_spec()
     written(path, [spec])
     (path / f"labels/cells/{level}/c/1/0").unlink()
-    assert block_digest(path, spec, level, (0, 0, 1, 0)) is None
+    assert digest_store_block(path, spec, level, (0, 0, 1, 0)) is None
     with pytest.raises(
         InputError, match=rf"a: 1 blocks are missing or empty, the first is labels/cells/{level}/c/1/0\."
     ):
-        finish(path, [spec])
+        finish_store(path, [spec])
     with pytest.raises(InputError, match="1 blocks are missing or empty"):
-        write_tiff(tmp_path / "a.tif", path, spec)
+        write_ome_tiff(tmp_path / "a.tif", path, spec)
     with pytest.raises(InputError, match="this block is missing"):
-        read_level_block(path, spec, level, (0, 0, 1, 0))
+        read_store_block(path, spec, level, (0, 0, 1, 0))
 
 
 def test_digests(tmp_path: Path) -> None:
     path, spec = tmp_path / "a", labels_spec()
-    create(path, [spec])
+    create_store(path, [spec])
     for index in spec.blocks(0):
-        assert block_digest(path, spec, 0, index) is None
+        assert digest_store_block(path, spec, 0, index) is None
         block = cut(random_image(spec), spec, index)
-        digest = write_block(path, spec, 0, index, block)
+        digest = write_store_block(path, spec, 0, index, block)
         file = path.joinpath("labels/cells/0/c", *map(str, index[2:]))
-        assert digest == hashlib.sha256(file.read_bytes()).hexdigest() == block_digest(path, spec, 0, index)
-        assert digest == write_block(path, spec, 0, index, block.copy(order="F"))
+        assert digest == hashlib.sha256(file.read_bytes()).hexdigest() == digest_store_block(path, spec, 0, index)
+        assert digest == write_store_block(path, spec, 0, index, block.copy(order="F"))
         if block.any():
             block[0, 0] ^= 1
-            assert digest != write_block(path, spec, 0, index, block)
+            assert digest != write_store_block(path, spec, 0, index, block)
     file.unlink()
     file.mkdir()
     with pytest.raises(InputError, match="cannot be read"):
-        block_digest(path, spec, 0, index)
+        digest_store_block(path, spec, 0, index)
 
 
 @given(
@@ -310,30 +310,30 @@ def test_create_goes_on_with_the_same_store(tmp_path: Path) -> None:
     path, specs = tmp_path / "a", [labels_spec(attributes={"a": [1.5, {"b": None}]}), probabilities_spec()]
     path.mkdir()
     (path / f".zarr.json.{'0' * 16}.tmp").write_text("{")  # left by a killed process
-    create(path, specs)
+    create_store(path, specs)
     before = files(path)
-    assert store.attributes(path) == {"a": [1.5, {"b": None}]}
-    write_block(path, specs[0], 0, FIRST, np.ones((64, 64), np.uint32))
+    assert store.read_store_attributes(path) == {"a": [1.5, {"b": None}]}
+    write_store_block(path, specs[0], 0, FIRST, np.ones((64, 64), np.uint32))
     (path / "labels/cells/1/zarr.json").unlink()  # as if killed before it was written
-    create(path, [StoreSpec.from_json(json.loads(json.dumps(spec.to_json()))) for spec in specs])
+    create_store(path, [StoreSpec.from_json(json.loads(json.dumps(spec.to_json()))) for spec in specs])
     assert files(path) == {**before, "labels/cells/0/c/0/0": (path / "labels/cells/0/c/0/0").read_bytes()}
     for spec in specs:
         fill(path, spec, random_image(spec))
-    finish(path, specs)
+    finish_store(path, specs)
     assert not list(path.rglob("*.tmp"))
     complete = files(path)
-    create(path, specs)
-    finish(path, specs)
+    create_store(path, specs)
+    finish_store(path, specs)
     assert files(path) == complete
 
 
 def test_finish_sweeps(tmp_path: Path) -> None:
     path, spec = tmp_path / "a", labels_spec()
-    create(path, [spec])
+    create_store(path, [spec])
     fill(path, spec, random_image(spec))
     for folder in ("", "labels/cells", "labels/cells/0", "labels/cells/0/c/1"):
         (path / folder / f".1.{'a' * 16}.tmp").write_text("half")
-    finish(path, [spec])
+    finish_store(path, [spec])
     assert not list(path.rglob("*.tmp"))
 
 
@@ -347,9 +347,9 @@ def test_finish_sweeps(tmp_path: Path) -> None:
     ],
 )
 def test_a_store_of_other_specs_is_refused(tmp_path: Path, changed: dict[str, Any], said: str) -> None:
-    create(tmp_path / "a", [labels_spec()])
+    create_store(tmp_path / "a", [labels_spec()])
     before = files(tmp_path)
-    for call in (create, finish):
+    for call in (create_store, finish_store):
         with pytest.raises(InputError, match=said) as caught:
             call(tmp_path / "a", [labels_spec(**changed)])
         assert caught.value.remedy == "write to another folder, or remove this one first"
@@ -372,13 +372,13 @@ def test_a_store_of_other_specs_is_refused(tmp_path: Path, changed: dict[str, An
 def test_a_foreign_folder_is_refused(tmp_path: Path, name_and_text: tuple[str, str]) -> None:
     name, text = name_and_text
     (tmp_path / name).write_text(text)
-    for call in (create, finish):
+    for call in (create_store, finish_store):
         with pytest.raises(InputError, match=re.escape(str(tmp_path))) as caught:
             call(tmp_path, [labels_spec()])
         assert caught.value.remedy
     with pytest.raises(InputError):
-        write_tiff(tmp_path / "a.tif", tmp_path, labels_spec())
-    assert store.attributes(tmp_path) == {}
+        write_ome_tiff(tmp_path / "a.tif", tmp_path, labels_spec())
+    assert store.read_store_attributes(tmp_path) == {}
     assert files(tmp_path) == {name: text.encode()}
 
 
@@ -386,13 +386,13 @@ def test_paths_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file", tmp_path / "file" / "below", tmp_path / ("x" * 300)):
         with pytest.raises(InputError, match=re.escape(str(path))):
-            create(path, [labels_spec()])
+            create_store(path, [labels_spec()])
         assert not (tmp_path / "file" / "below").exists()
     spec = labels_spec()
-    create(tmp_path / "a", [spec])
+    create_store(tmp_path / "a", [spec])
     (tmp_path / "a/labels/cells/0/c").write_text("")
     with pytest.raises(InputError, match="cannot be written"):
-        write_block(tmp_path / "a", spec, 0, FIRST, np.ones((64, 64), np.uint32))
+        write_store_block(tmp_path / "a", spec, 0, FIRST, np.ones((64, 64), np.uint32))
 
 
 @pytest.mark.parametrize(("number", "raised"), [(errno.ENOSPC, ResourceError), (errno.EACCES, InputError)])
@@ -409,18 +409,18 @@ def test_a_full_disk_leaves_what_was_there(
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
         for call in (
-            lambda: create(tmp_path / "b", [spec]),
-            lambda: write_block(path, spec, 0, FIRST, np.ones((64, 64), np.uint32)),
+            lambda: create_store(tmp_path / "b", [spec]),
+            lambda: write_store_block(path, spec, 0, FIRST, np.ones((64, 64), np.uint32)),
             lambda: build_pyramid_block(path, spec, 1, FIRST),
-            lambda: finish(path, [spec]),
-            lambda: write_tiff(tmp_path / "a.tif", path, spec),
+            lambda: finish_store(path, [spec]),
+            lambda: write_ome_tiff(tmp_path / "a.tif", path, spec),
         ):
             with pytest.raises(raised):
                 call()
     assert files(path) == before
     assert not files(tmp_path / "b")
     assert not (tmp_path / "a.tif").exists()
-    create(tmp_path / "b", [spec])
+    create_store(tmp_path / "b", [spec])
 
 
 @pytest.mark.parametrize("damage", ["cut", "short", "flip", "empty"])
@@ -432,21 +432,21 @@ def test_damaged_blocks(tmp_path: Path, damage: str) -> None:
     flipped = bytes([*data[:40], data[40] ^ 255, *data[41:]])
     file.write_bytes({"cut": data[:-50], "short": data[:10], "flip": flipped, "empty": b""}[damage])
     with pytest.raises(InputError, match=re.escape(f"{file}: the data is damaged")):
-        read_level_block(path, spec, 0, FIRST)
+        read_store_block(path, spec, 0, FIRST)
     with pytest.raises(InputError, match=r"the data is damaged|missing or empty"):
-        write_tiff(tmp_path / "a.tif", path, spec)
+        write_ome_tiff(tmp_path / "a.tif", path, spec)
     assert not (tmp_path / "a.tif").exists()
 
 
 def test_wrong_blocks_and_indices(tmp_path: Path) -> None:
     spec, path = labels_spec(), tmp_path / "a"
-    create(path, [spec])
+    create_store(path, [spec])
     for block in (np.zeros((64, 63), np.uint32), np.zeros((64, 64), np.uint16), np.zeros((1, 64, 64), np.uint32)):
         with pytest.raises(ValueError, match=r"is uint32 \(64, 64\)"):
-            write_block(path, spec, 0, FIRST, block)
+            write_store_block(path, spec, 0, FIRST, block)
     for index in ((0, 0, 3, 0), (0, 0, 0, -1), (1, 0, 0, 0), (0, 0, 0)):
         with pytest.raises(IndexError):
-            block_digest(path, spec, 0, index)  # type: ignore[arg-type]
+            digest_store_block(path, spec, 0, index)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="level 0"):
         build_pyramid_block(path, spec, 0, FIRST)
 
@@ -483,7 +483,7 @@ def test_specs_that_do_not_fit_together(tmp_path: Path) -> None:
     other_size = [labels_spec(), labels_spec(name="b", shape=(150, 91))]
     for specs in ([], [labels_spec(), labels_spec(dtype=np.dtype("uint8"))], twice, other_size):
         with pytest.raises(ValueError):
-            create(tmp_path / "a", specs)
+            create_store(tmp_path / "a", specs)
     assert not (tmp_path / "a").exists()
 
 
@@ -506,13 +506,13 @@ def test_threads_make_and_fill_one_store(tmp_path: Path) -> None:
     image = random_image(spec)
 
     def work(index: tuple[int, int, int, int]) -> str:
-        create(tmp_path / "a", [spec])
-        return write_block(tmp_path / "a", spec, 0, index, cut(image, spec, index))
+        create_store(tmp_path / "a", [spec])
+        return write_store_block(tmp_path / "a", spec, 0, index, cut(image, spec, index))
 
     with ThreadPoolExecutor(8) as pool:
         twice = [*spec.blocks(0), *spec.blocks(0)]
         digests = list(pool.map(work, twice))
-    assert digests == [block_digest(tmp_path / "a", spec, 0, index) for index in twice]
+    assert digests == [digest_store_block(tmp_path / "a", spec, 0, index) for index in twice]
     np.testing.assert_array_equal(zarr.open_array(tmp_path / "a/labels/cells/0")[...], image)
     assert not list((tmp_path / "a").rglob("*.tmp"))
 
@@ -520,12 +520,12 @@ def test_threads_make_and_fill_one_store(tmp_path: Path) -> None:
 def test_processes_fill_one_store(tmp_path: Path) -> None:
     spec = labels_spec()
     image, path = random_image(spec), tmp_path / "a"
-    create(path, [spec])
+    create_store(path, [spec])
     indices = [*spec.blocks(0), *spec.blocks(0)]
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
-        jobs = [pool.submit(write_block, path, spec, 0, index, cut(image, spec, index)) for index in indices]
+        jobs = [pool.submit(write_store_block, path, spec, 0, index, cut(image, spec, index)) for index in indices]
         digests = [job.result() for job in jobs]
-    assert digests == [write_block(tmp_path / "b", spec, 0, index, cut(image, spec, index)) for index in indices]
+    assert digests == [write_store_block(tmp_path / "b", spec, 0, index, cut(image, spec, index)) for index in indices]
     np.testing.assert_array_equal(zarr.open_array(path / "labels/cells/0")[...], image)
 
 
@@ -544,7 +544,7 @@ def test_processes_fill_one_store(tmp_path: Path) -> None:
 def test_tiff(tmp_path: Path, spec: StoreSpec) -> None:
     path, file = tmp_path / "a.ome.zarr", tmp_path / "a.ome.tif"
     written(path, [spec])
-    write_tiff(file, path, spec)
+    write_ome_tiff(file, path, spec)
     data = file.read_bytes()
     with tifffile.TiffFile(file) as tiff:
         assert tiff.is_bigtiff
@@ -568,7 +568,7 @@ def test_tiff(tmp_path: Path, spec: StoreSpec) -> None:
         sizes = spec.pixel_size_um and {"PhysicalSizeY": "0.5", "PhysicalSizeX": "0.25"}
         assert physical == (sizes or {})
         assert tiff.ome_metadata.count('PhysicalSizeXUnit="µm"') == (sizes is not None)
-    write_tiff(file, path, spec)
+    write_ome_tiff(file, path, spec)
     assert file.read_bytes() == data
     assert [entry.name for entry in tmp_path.iterdir() if entry.suffix == ".tmp"] == []
 
@@ -577,9 +577,9 @@ def test_tiff_refuses_what_it_cannot_hold(tmp_path: Path) -> None:
     spec = labels_spec(dtype=np.dtype("uint64"))
     written(tmp_path / "a", [spec])
     with pytest.raises(InputError, match="64 bit"):
-        write_tiff(tmp_path / "a.tif", tmp_path / "a", spec)
+        write_ome_tiff(tmp_path / "a.tif", tmp_path / "a", spec)
     with pytest.raises(InputError, match="holds no labels 'cells'"):
-        write_tiff(tmp_path / "a.tif", tmp_path / "a", labels_spec())
+        write_ome_tiff(tmp_path / "a.tif", tmp_path / "a", labels_spec())
     assert not (tmp_path / "a.tif").exists()
 
 
@@ -587,7 +587,7 @@ def test_tiles_are_compressed_as_zlib(tmp_path: Path) -> None:
     """QuPath and Bio-Formats read deflate; a codec of tifffile's own would not do."""
     spec = labels_spec(shape=(10, 12))
     [image] = written(tmp_path / "a", [spec])
-    write_tiff(tmp_path / "a.tif", tmp_path / "a", spec)
+    write_ome_tiff(tmp_path / "a.tif", tmp_path / "a", spec)
     with tifffile.TiffFile(tmp_path / "a.tif") as tiff:
         page = tiff.pages[0]
         raw = (tmp_path / "a.tif").read_bytes()[page.dataoffsets[0] :][: page.databytecounts[0]]

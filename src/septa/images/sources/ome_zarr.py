@@ -13,8 +13,8 @@ from septa.errors import InputError
 from septa.images._info import Array
 from septa.images._tiff import UM_PER_UNIT, keep_plausible_size
 from septa.images.sources.source import (
+    PixelRange,
     Source,
-    Span,
     as_read,
     check_channels,
     check_chunk,
@@ -28,7 +28,7 @@ _AXES = "TCZYX"
 _MOST_LEVELS = 64
 _PLAIN_AXES = {2: "YX", 3: "CYX", 4: "CZYX", 5: "TCZYX"}
 _PREFIXES = {"pico": 1e-6, "nano": 1e-3, "micro": 1.0, "milli": 1e3, "centi": 1e4, "": 1e6}
-_UNITS = {
+_UM_PER_LENGTH_UNIT = {
     **{f"{prefix}met{end}": um for prefix, um in _PREFIXES.items() for end in ("er", "re")},
     **{unit: um for unit, um in UM_PER_UNIT.items() if unit not in ("a", "in")},
     "angstrom": 1e-4,
@@ -44,11 +44,11 @@ class _Transform:
 
 
 @dataclass(frozen=True)
-class _Reader:
+class _ZarrReader:
     array: ZarrArray
     axes: str
 
-    def read(self, t: int, z: int, channels: tuple[int, ...], y: Span, x: Span) -> Array:
+    def read(self, t: int, z: int, channels: tuple[int, ...], y: PixelRange, x: PixelRange) -> Array:
         whole = {"T": (t, t + 1), "Z": (z, z + 1), "Y": y, "X": x}
         # Channels that share a chunk are decoded together, others one by one.
         together = "C" not in self.axes or self.array.chunk[self.axes.index("C")] > 1
@@ -59,7 +59,7 @@ class _Reader:
             return planes[0][[channel - low for channel in channels]]
         return np.concatenate(planes)
 
-    def _planes(self, window: dict[str, Span]) -> Array:
+    def _planes(self, window: dict[str, PixelRange]) -> Array:
         values = self.array.read([window[axis] for axis in self.axes])
         ordered = values.transpose([self.axes.index(axis) for axis in _AXES if axis in self.axes])
         height, width = (end - begin for begin, end in (window["Y"], window["X"]))
@@ -223,7 +223,7 @@ def _place(path: Path, axes: list[dict[str, Any]], transform: _Transform) -> tup
     sizes, origin = [], []
     for letter in "yx":
         number = [axis["name"].lower() for axis in axes].index(letter)
-        unit = _UNITS.get(str(axes[number].get("unit", "")).strip().lower())
+        unit = _UM_PER_LENGTH_UNIT.get(str(axes[number].get("unit", "")).strip().lower())
         if unit is None:
             return None
         sizes.append(transform.scale[number] * unit)
@@ -274,5 +274,5 @@ def _source(
         channels=tuple(range(channels)),
         channel_names=name_channels(names, channels),
         images=images,
-        reader=_Reader(array, axes),
+        reader=_ZarrReader(array, axes),
     )

@@ -15,13 +15,20 @@ from septa.errors import InputError
 from septa.images._info import MAX_PIXELS, Array
 from septa.images.read import read_image, read_info
 from septa.images.sources.ome_zarr import open_zarr
-from septa.images.sources.source import Source, Span, check_image, check_level, choose_channels, name_channels
+from septa.images.sources.source import (
+    RGB_NAMES,
+    PixelRange,
+    Source,
+    check_image,
+    check_level,
+    choose_channels,
+    name_channels,
+)
 from septa.images.sources.tiff import open_tiff
 
 __all__ = ["Source", "open_source"]
 
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_RGB = ("red", "green", "blue")
 
 
 def open_source(
@@ -95,7 +102,7 @@ def _is_tiff(path: Path) -> bool:
         return False  # read_info says what is wrong
 
 
-class _Held:
+class _WholePlaneReader:
     """Reads a plane whole and remembers the last one."""
 
     def __init__(self, path: Path, max_pixels: int) -> None:
@@ -103,7 +110,7 @@ class _Held:
         self._lock = threading.Lock()
         self._last: tuple[int, Array] | None = None
 
-    def read(self, t: int, z: int, channels: tuple[int, ...], y: Span, x: Span) -> Array:
+    def read(self, t: int, z: int, channels: tuple[int, ...], y: PixelRange, x: PixelRange) -> Array:
         with self._lock:
             last = self._last
             if last is None or last[0] != z:
@@ -120,7 +127,7 @@ def _open_held(path: Path, level: int, image: int, max_pixels: int) -> Source:
     check_level(path, level, 1)
     check_image(path, image, 1)
     sizes = (1, info.channels, info.pages, info.height, info.width)
-    colors = _RGB if info.channels == 3 and (info.palette or info.format != "tiff") else ()
+    colors = RGB_NAMES if info.channels == 3 and (info.palette or info.format != "tiff") else ()
     return Source(
         path=path,
         axes="".join(axis for axis, size in zip("CZ", sizes[1:3]) if size > 1) + "YX",
@@ -134,5 +141,5 @@ def _open_held(path: Path, level: int, image: int, max_pixels: int) -> Source:
         channels=tuple(range(info.channels)),
         channel_names=name_channels(colors, info.channels),
         images=1,
-        reader=_Held(path, max_pixels),
+        reader=_WholePlaneReader(path, max_pixels),
     )

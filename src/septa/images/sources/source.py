@@ -13,15 +13,16 @@ from septa.errors import InputError
 from septa.images._info import Array, choose_dtype
 
 _MOST_CHANNELS = 10_000
+RGB_NAMES = ("red", "green", "blue")
 
-Span = tuple[int, int]
+PixelRange = tuple[int, int]
 """First row or column, and the one after the last."""
 
 
-class Reader(Protocol):
+class WindowReader(Protocol):
     """What a format brings: stored values of one window of one plane."""
 
-    def read(self, t: int, z: int, channels: tuple[int, ...], y: Span, x: Span) -> Array:
+    def read(self, t: int, z: int, channels: tuple[int, ...], y: PixelRange, x: PixelRange) -> Array:
         """Values as stored, axes ``CYX``; the window lies inside the plane. Called from several threads at once."""
         ...
 
@@ -76,9 +77,9 @@ class Source:
     channels: tuple[int, ...]
     channel_names: tuple[str, ...]
     images: int
-    reader: Reader = field(repr=False, compare=False)
+    reader: WindowReader = field(repr=False, compare=False)
 
-    def read(self, y: slice | Span, x: slice | Span, *, t: int = 0, z: int = 0) -> Array:
+    def read(self, y: slice | PixelRange, x: slice | PixelRange, *, t: int = 0, z: int = 0) -> Array:
         """Read one window of one plane; only the chunks that it touches are decoded. Safe to call from many threads.
 
         Parameters
@@ -103,7 +104,7 @@ class Source:
         for name, index, size in (("t", t, self.shape[0]), ("z", z, self.shape[2])):
             if not 0 <= index < size:
                 raise InputError(self.path, f"there is no {name} {index}", f"the image has {name} 0 to {size - 1}")
-        spans = _span(y, self.shape[3], "y"), _span(x, self.shape[4], "x")
+        spans = _check_range(y, self.shape[3], "y"), _check_range(x, self.shape[4], "x")
         stored = self.reader.read(t, z, self.channels, *spans)
         return np.ascontiguousarray(stored, dtype=self.dtype)
 
@@ -118,7 +119,7 @@ class Source:
         self.close()
 
 
-def _span(window: slice | Span, size: int, axis: str) -> Span:
+def _check_range(window: slice | PixelRange, size: int, axis: str) -> PixelRange:
     begin, end = (window.start, window.stop) if isinstance(window, slice) else window
     step = window.step if isinstance(window, slice) else None
     begin, end = 0 if begin is None else int(begin), size if end is None else int(end)

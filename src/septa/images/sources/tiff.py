@@ -18,6 +18,7 @@ from septa.errors import InputError
 from septa.images._info import Array, check_size, make_damage_error
 from septa.images._tiff import (
     CHANNEL_AXES,
+    JPEG_COMPRESSIONS,
     ORIENTATION_TAG,
     REDUCED,
     Layout,
@@ -30,8 +31,9 @@ from septa.images._tiff import (
     watch_tiff_errors,
 )
 from septa.images.sources.source import (
+    RGB_NAMES,
+    PixelRange,
     Source,
-    Span,
     as_read,
     check_channels,
     check_chunk,
@@ -41,8 +43,6 @@ from septa.images.sources.source import (
 )
 
 _PLANES_REMEMBERED = 64
-_RGB = ("red", "green", "blue")
-_JPEG = (6, 7, 33007, 34892)
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class _Plane:
     options: dict[str, Any]
 
 
-class _Reader:
+class _TiffReader:
     """Reads windows of one level; the lock guards the file's position and tifffile's own state, never the decoding."""
 
     def __init__(self, path: Path, file: Any, layout: Layout, directories_tzc: NDArray[np.int64]) -> None:
@@ -65,7 +65,7 @@ class _Reader:
         self._inner = len(layout.kept_samples)
         self._plane = lru_cache(_PLANES_REMEMBERED)(self._find_plane)
 
-    def read(self, t: int, z: int, channels: tuple[int, ...], y: Span, x: Span) -> Array:
+    def read(self, t: int, z: int, channels: tuple[int, ...], y: PixelRange, x: PixelRange) -> Array:
         dtype = self._keyframe.dtype.newbyteorder("=")
         values = np.empty((len(channels), y[1] - y[0], x[1] - x[0]), dtype)
         with watch_tiff_errors(self._path):
@@ -92,7 +92,7 @@ class _Reader:
             if page is None:
                 raise InputError(self._path, f"plane {number} is in another file", "export the image as one file")
             tables = {"jpegtables": page.jpegtables, "jpegheader": keyframe.jpegheader}
-            options = tables if int(keyframe.compression) in _JPEG else {}
+            options = tables if int(keyframe.compression) in JPEG_COMPRESSIONS else {}
             keyframe.init_decode()
             offsets, sizes = tuple(page.dataoffsets), tuple(page.databytecounts)
             parts = 1 if keyframe.is_contiguous else math.prod(keyframe.chunked)
@@ -115,7 +115,9 @@ class _Reader:
             raise make_damage_error(self._path, "tiff", "the file ends early")
         return data
 
-    def _read_rows(self, plane: _Plane, values: Array, wanted: list[tuple[int, int]], y: Span, x: Span) -> None:
+    def _read_rows(
+        self, plane: _Plane, values: Array, wanted: list[tuple[int, int]], y: PixelRange, x: PixelRange
+    ) -> None:
         """Uncompressed strips: each row of the window lies in one run of bytes."""
         planar, _, height, width, contig = plane.keyframe.shaped
         dtype = np.dtype(plane.keyframe.parent.byteorder + plane.keyframe.dtype.char)
@@ -138,7 +140,9 @@ class _Reader:
                 for position, column in positions:
                     values[position, row - y[0]] = plane.keyframe.nodata if empty else line[:, column]
 
-    def _read_segments(self, plane: _Plane, values: Array, wanted: list[tuple[int, int]], y: Span, x: Span) -> None:
+    def _read_segments(
+        self, plane: _Plane, values: Array, wanted: list[tuple[int, int]], y: PixelRange, x: PixelRange
+    ) -> None:
         """Tiles or compressed strips: decode each that the window touches."""
         keyframe = plane.keyframe
         planar, _, height, width, _ = keyframe.shaped
@@ -206,7 +210,7 @@ def _open(path: Path, file: Any, level: int, image: int, max_pixels: int) -> Sou
     scale = full.height / layout.height, full.width / layout.width
     names: tuple[str, ...] = _ome_channel_names(file.ome_metadata or "", image) if file.is_ome else ()
     if len(names) != channels or not any(names):
-        names = _RGB if channels == samples == 3 else ()
+        names = RGB_NAMES if channels == samples == 3 else ()
     return Source(
         path=path,
         axes="".join(axis for axis, size in zip("TCZ", (frames, channels, slices)) if size > 1) + "YX",
@@ -220,7 +224,7 @@ def _open(path: Path, file: Any, level: int, image: int, max_pixels: int) -> Sou
         channels=tuple(range(channels)),
         channel_names=name_channels(names, channels),
         images=count,
-        reader=_Reader(path, file, layout, _directories(layout, sizes[level])),
+        reader=_TiffReader(path, file, layout, _directories(layout, sizes[level])),
     )
 
 

@@ -24,7 +24,7 @@ _REDUCED = 1
 
 
 def write_pyramid(path_tif: Path, store: Path, spec: StoreSpec) -> None:
-    """Write every level of ``spec`` into one file; see `septa.images.store.ome_zarr.write_tiff`."""
+    """Write every level of ``spec`` into one file; see `septa.images.store.ome_zarr.write_ome_tiff`."""
     import tifffile
 
     dtype = np.dtype(np.float32) if spec.kind == "probabilities" else spec.dtype

@@ -1,8 +1,8 @@
 """Results of any size: an OME-Zarr 0.5 store that is written block by block and can be resumed.
 
-A store is made by `create`, filled by `write_block` (level 0) and `build_pyramid_block` (the levels above), from any
-number of threads and processes, and closed by `finish`. It has no OME metadata before that, so it is not taken for a
-result.
+`create_store` makes a store, `write_store_block` fills level 0, `build_pyramid_block` fills the other levels, and
+`finish_store` closes it. Any number of threads and processes may write blocks. Only a closed store has OME metadata,
+so an unfinished one is not mistaken for a result.
 
 ::
 
@@ -29,29 +29,29 @@ from septa.errors import InputError
 from septa.images.store.metadata import build_metadata, check_same, check_specs, read_septa_attributes
 from septa.images.store.ome_tiff import write_pyramid
 from septa.images.store.shards import decode_shard, encode_shard, locate_shard, make_read_error
-from septa.images.store.spec import BlockIndex, Kind, StoreSpec
+from septa.images.store.spec import BlockIndex, StoreKind, StoreSpec
 from septa.images.write import remove_leftovers, write_bytes, write_text
 
 __all__ = [
     "BlockIndex",
-    "Kind",
+    "StoreKind",
     "StoreSpec",
-    "attributes",
-    "block_digest",
     "build_pyramid_block",
-    "create",
+    "create_store",
+    "digest_store_block",
     "downsample",
-    "finish",
-    "is_complete",
-    "read_level_block",
-    "write_block",
-    "write_tiff",
+    "finish_store",
+    "is_store_complete",
+    "read_store_attributes",
+    "read_store_block",
+    "write_ome_tiff",
+    "write_store_block",
 ]
 
 _UNFINISHED = re.compile(r"\..+\.[0-9a-f]{16}\.tmp")
 
 
-def create(path: str | Path, specs: Sequence[StoreSpec]) -> None:
+def create_store(path: str | Path, specs: Sequence[StoreSpec]) -> None:
     """Make a store without blocks, or go on with the one that is there.
 
     A store of the same specs is left as it is, complete or not.
@@ -88,7 +88,7 @@ def create(path: str | Path, specs: Sequence[StoreSpec]) -> None:
             write_text(file, text)
 
 
-def write_block(path: str | Path, spec: StoreSpec, level: int, index: BlockIndex, block: NDArray[Any]) -> str:
+def write_store_block(path: str | Path, spec: StoreSpec, level: int, index: BlockIndex, block: NDArray[Any]) -> str:
     """Write one block as a whole shard, atomically.
 
     Equal blocks give equal files. A block of zeros is a file too.
@@ -96,7 +96,7 @@ def write_block(path: str | Path, spec: StoreSpec, level: int, index: BlockIndex
     Parameters
     ----------
     path
-        A store that `create` made.
+        A store that `create_store` made.
     spec
         The image of the store.
     level, index
@@ -128,7 +128,7 @@ def write_block(path: str | Path, spec: StoreSpec, level: int, index: BlockIndex
     return hashlib.sha256(data).hexdigest()
 
 
-def block_digest(path: str | Path, spec: StoreSpec, level: int, index: BlockIndex) -> str | None:
+def digest_store_block(path: str | Path, spec: StoreSpec, level: int, index: BlockIndex) -> str | None:
     """SHA-256 of a block's file as it is now, in hexadecimal digits; None when there is no file.
 
     Raises
@@ -148,8 +148,8 @@ def block_digest(path: str | Path, spec: StoreSpec, level: int, index: BlockInde
         raise make_read_error(file, error) from error
 
 
-def read_level_block(path: str | Path, spec: StoreSpec, level: int, index: BlockIndex) -> NDArray[Any]:
-    """Read one block as `write_block` was given it.
+def read_store_block(path: str | Path, spec: StoreSpec, level: int, index: BlockIndex) -> NDArray[Any]:
+    """Read one block as `write_store_block` was given it.
 
     Raises
     ------
@@ -161,7 +161,7 @@ def read_level_block(path: str | Path, spec: StoreSpec, level: int, index: Block
     return decode_shard(locate_shard(Path(path), spec, level, index), spec, spec.block_shape(level, index))
 
 
-def downsample(array: NDArray[Any], kind: Kind) -> NDArray[Any]:
+def downsample(array: NDArray[Any], kind: StoreKind) -> NDArray[Any]:
     """Halve the last two axes, sizes rounded up.
 
     Parameters
@@ -200,12 +200,12 @@ def build_pyramid_block(path: str | Path, spec: StoreSpec, level: int, index: Bl
     Returns
     -------
     str
-        As `write_block`.
+        As `write_store_block`.
 
     Raises
     ------
     InputError, ResourceError, IndexError
-        As `read_level_block` and `write_block`.
+        As `read_store_block` and `write_store_block`.
     ValueError
         ``level`` is 0, which is not built from another one.
     """
@@ -217,13 +217,13 @@ def build_pyramid_block(path: str | Path, spec: StoreSpec, level: int, index: Bl
     for dy, dx in product((0, 1), (0, 1)):
         below = (t, z, 2 * by + dy, 2 * bx + dx)
         if below[2] < grid[2] and below[3] < grid[3]:
-            small = downsample(read_level_block(path, spec, level - 1, below), spec.kind)
+            small = downsample(read_store_block(path, spec, level - 1, below), spec.kind)
             y, x = dy * half, dx * half
             block[..., y : y + small.shape[-2], x : x + small.shape[-1]] = small
-    return write_block(path, spec, level, index, block)
+    return write_store_block(path, spec, level, index, block)
 
 
-def finish(path: str | Path, specs: Sequence[StoreSpec]) -> None:
+def finish_store(path: str | Path, specs: Sequence[StoreSpec]) -> None:
     """Write the OME metadata and mark the store as complete, which comes last.
 
     What killed writers left over is removed.
@@ -251,8 +251,8 @@ def finish(path: str | Path, specs: Sequence[StoreSpec]) -> None:
         write_text(file, text)
 
 
-def is_complete(path: str | Path) -> bool:
-    """Whether ``path`` is a store of septa, or one of its groups, to which `finish` was applied.
+def is_store_complete(path: str | Path) -> bool:
+    """Whether ``path`` is a store of septa, or one of its groups, to which `finish_store` was applied.
 
     Raises
     ------
@@ -262,7 +262,7 @@ def is_complete(path: str | Path) -> bool:
     return read_septa_attributes(Path(path)).get("complete") is True
 
 
-def attributes(path: str | Path) -> dict[str, Any]:
+def read_store_attributes(path: str | Path) -> dict[str, Any]:
     """`StoreSpec.attributes` of the first image of a store; empty when ``path`` is no store of septa.
 
     Raises
@@ -276,7 +276,7 @@ def attributes(path: str | Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def write_tiff(path_tif: str | Path, path: str | Path, spec: StoreSpec) -> None:
+def write_ome_tiff(path_tif: str | Path, path: str | Path, spec: StoreSpec) -> None:
     """Copy one image of a complete store into one pyramidal OME-TIFF, tile by tile, atomically.
 
     BigTIFF, tiles of 512 x 512, zlib, the levels as SubIFDs, the pixel size carried over. float16 becomes float32,

@@ -14,7 +14,7 @@ from septa.images._info import Array
 from septa.images.store.spec import BlockIndex, StoreSpec
 
 _ZSTD_LEVEL = 3
-_AGAIN = "delete this file and run the command that wrote it again"
+_REWRITE_BLOCK = "delete this file and run the command that wrote it again"
 
 
 def locate_level(spec: StoreSpec, level: int) -> str:
@@ -90,10 +90,10 @@ def decode_shard(file: Path, spec: StoreSpec, shape: tuple[int, ...]) -> Array:
     data = read_bytes(file)
     if not data:
         # Zarr takes an empty shard for an absent one, whose values are all 0.
-        raise InputError(file, "the data is damaged (the file is empty)", _AGAIN)
+        raise InputError(file, "the data is damaged (the file is empty)", _REWRITE_BLOCK)
     files[_key(spec)] = default_buffer_prototype().buffer.from_bytes(data)
     height, width = shape[-2:]
-    with translate_zarr_errors(file, _AGAIN):
+    with translate_zarr_errors(file, _REWRITE_BLOCK):
         window = np.asarray(array[..., :height, :width])
     return np.ascontiguousarray(window.squeeze(_missing(spec)))
 

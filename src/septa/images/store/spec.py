@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-Kind = Literal["labels", "probabilities"]
+StoreKind = Literal["labels", "probabilities"]
 BlockIndex = tuple[int, int, int, int]
 """(t, z, by, bx): numbers of the block along these axes; 0 along an axis that the image does not have."""
 
@@ -67,7 +67,7 @@ class StoreSpec:
     (488, 188)
     """
 
-    kind: Kind
+    kind: StoreKind
     name: str
     axes: str
     shape: tuple[int, ...]
@@ -91,7 +91,7 @@ class StoreSpec:
         object.__setattr__(self, "attributes", json.loads(json.dumps(dict(self.attributes), allow_nan=False)))
 
     def _check_image(self) -> None:
-        if self.kind not in get_args(Kind):
+        if self.kind not in get_args(StoreKind):
             raise ValueError(f"kind is labels or probabilities, not {self.kind!r}")
         if not _NAME.fullmatch(self.name):
             raise ValueError(f"a name has letters, digits, '_', '-' and '.', not {self.name!r}")
