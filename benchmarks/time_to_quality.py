@@ -155,16 +155,16 @@ def plain_points(folder: Path, optimizer: str, scale: float, limit: float, overr
     from septa.training.plan import TrainingRequest, plan_recipe
 
     torch.set_num_threads(1)
-    checkup, choice = plan_recipe(TrainingRequest(folder, Path("model.septa"), overrides=tuple(overrides)))
-    assert checkup.pairing is not None
-    assert checkup.mapping is not None
-    pairs, channels = {pair.name: pair for pair in checkup.pairing.pairs}, choice.recipe.data.channels or 1
+    check, choice = plan_recipe(TrainingRequest(folder, Path("model.septa"), overrides=tuple(overrides)))
+    assert check.pairing is not None
+    assert check.mapping is not None
+    pairs, channels = {pair.name: pair for pair in check.pairing.pairs}, choice.recipe.data.channels or 1
     train, validation = (
-        Examples([pairs[name] for name in names], checkup.mapping, channels, memory=2**31)
-        for names in (checkup.train, checkup.validation)
+        Examples([pairs[name] for name in names], check.mapping, channels, memory=2**31)
+        for names in (check.train, check.validation)
     )
     net = choice.recipe.net
-    yield from Loop(optimizer, scale, net.width, net.depth, checkup.mapping.classes).points(train, validation, limit)
+    yield from Loop(optimizer, scale, net.width, net.depth, check.mapping.classes).points(train, validation, limit)
 
 
 def compared(name: str, curves: Mapping[str, Sequence[Point]], scores: Sequence[float], limit: float) -> Table:

@@ -64,13 +64,13 @@ def show_training(console: Console, events: Iterator[TrainingEvent]) -> Training
 
 def print_plan(console: Console, plan: TrainingPlan) -> None:
     """What was found in the data and what will be trained."""
-    for note in plan.checkup.notes:
+    for note in plan.check.notes:
         console.print(note, highlight=False, markup=False)
-    warnings = [str(problem) for problem in plan.checkup.problems]
+    warnings = [str(problem) for problem in plan.check.problems]
     for warning in warnings[:5]:
         console.print(f"warning: {warning}", style="yellow", highlight=False, markup=False)
     if len(warnings) > 5:
-        more = f"{len(warnings) - 5} more warnings: 'septa check {plan.checkup.data}' lists them"
+        more = f"{len(warnings) - 5} more warnings: 'septa check {plan.check.data}' lists them"
         console.print(more, style="yellow", markup=False)
     for note in (*plan.choice.notes, *plan.notes):
         console.print(note, style="cyan", highlight=False, markup=False)

@@ -12,8 +12,8 @@ import tifffile
 from PIL import Image
 from scipy import ndimage
 
-from septa.data import check_page as checkup_module
-from septa.data.check import Checkup, Problem, check_dataset, check_html
+from septa.data import check_page
+from septa.data.check import DatasetCheck, Problem, check_dataset, render_check
 from septa.images.write import write_image, write_labels
 from septa.recipe import DataSettings
 
@@ -48,33 +48,33 @@ def data(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def problems(checkup: Checkup, path: Path | str, severity: str = "error") -> list[Problem]:
-    return [found for found in checkup.problems if found.path == str(path) and found.severity == severity]
+def problems(check: DatasetCheck, path: Path | str, severity: str = "error") -> list[Problem]:
+    return [found for found in check.problems if found.where == str(path) and found.severity == severity]
 
 
-def the_problem(checkup: Checkup, path: Path | str, severity: str, pattern: str) -> Problem:
+def the_problem(check: DatasetCheck, path: Path | str, severity: str, pattern: str) -> Problem:
     """The only problem of the whole check."""
-    assert len(checkup.problems) == 1, list(map(str, checkup.problems))
-    (found,) = problems(checkup, path, severity)
-    assert re.search(pattern, found.what), found.what
-    assert checkup.fatal == (severity == "error")
+    assert len(check.problems) == 1, list(map(str, check.problems))
+    (found,) = problems(check, path, severity)
+    assert re.search(pattern, found.description), found.description
+    assert check.fatal == (severity == "error")
     return found
 
 
 def test_sound_data_have_no_problems(data: Path) -> None:
     calls: list[tuple[int, int]] = []
-    checkup = check_dataset(data, progress=lambda done, total: calls.append((done, total)))
-    assert checkup.problems == ()
-    assert not checkup.fatal
-    assert [facts.name for facts in checkup.facts] == [str(seed) for seed in range(10)]
-    assert checkup.fingerprint is not None
-    assert checkup.mapping is not None
-    assert checkup.mapping.values == (0, 255)
+    check = check_dataset(data, progress=lambda done, total: calls.append((done, total)))
+    assert check.problems == ()
+    assert not check.fatal
+    assert [facts.name for facts in check.facts] == [str(seed) for seed in range(10)]
+    assert check.fingerprint is not None
+    assert check.mapping is not None
+    assert check.mapping.values == (0, 255)
     share = np.mean([blobs(seed) > 0 for seed in range(10)])
-    assert checkup.fingerprint.class_shares == pytest.approx((1 - share, share))
-    assert sorted(checkup.train + checkup.validation) == [str(seed) for seed in range(10)]
-    assert len(checkup.validation) == 2
-    assert checkup.mapping.describe() in checkup.notes
+    assert check.fingerprint.class_shares == pytest.approx((1 - share, share))
+    assert sorted(check.train + check.validation) == [str(seed) for seed in range(10)]
+    assert len(check.validation) == 2
+    assert check.mapping.describe() in check.notes
     assert calls == [(done, 20) for done in range(1, 21)]
 
 
@@ -100,8 +100,8 @@ def test_everything_is_told_at_once(data: Path) -> None:
     (data / "images" / "8.png").write_bytes(copied.read_bytes())
     tiny = save(data / "images" / "9.png", texture(9, (20, 70)))
     save(data / "labels" / "9.png", blobs(9, (20, 70)))
-    checkup = check_dataset(data)
-    assert checkup.fatal
+    check = check_dataset(data)
+    assert check.fatal
     told = {
         (truncated, "error"): "",
         (empty, "error"): "",
@@ -114,13 +114,13 @@ def test_everything_is_told_at_once(data: Path) -> None:
         (tiny, "warning"): "20 x 70",
     }
     for (path, severity), pattern in told.items():
-        assert any(re.search(pattern, item.what) for item in problems(checkup, path, severity)), (path, pattern)
-    assert any("dtype float32" in item.what for item in problems(checkup, nan_path, "warning"))
-    assert len(checkup.problems) == len(told) + 1, list(map(str, checkup.problems))
-    assert all(item.what and item.remedy and not item.what.endswith(".") for item in checkup.problems)
-    severities = [item.severity for item in checkup.problems]
+        assert any(re.search(pattern, item.description) for item in problems(check, path, severity)), (path, pattern)
+    assert any("dtype float32" in item.description for item in problems(check, nan_path, "warning"))
+    assert len(check.problems) == len(told) + 1, list(map(str, check.problems))
+    assert all(item.description and item.remedy and not item.description.endswith(".") for item in check.problems)
+    severities = [item.severity for item in check.problems]
     assert severities == sorted(severities)
-    assert "by 90 degrees" in problems(checkup, turned)[0].remedy
+    assert "by 90 degrees" in problems(check, turned)[0].remedy
 
 
 def test_unpaired_files_are_all_named(data: Path) -> None:
@@ -129,21 +129,21 @@ def test_unpaired_files_are_all_named(data: Path) -> None:
         path.unlink()
     extra = save(data / "labels" / "lonely.png", blobs(0))
     constant = save(data / "images" / "5.png", np.full((64, 80), 9, np.uint8))
-    checkup = check_dataset(data)
-    assert checkup.fatal
+    check = check_dataset(data)
+    assert check.fatal
     for path in (data / "images" / "3.png", data / "images" / "7.png", extra):
-        assert len(problems(checkup, path)) == 1
-    assert "without labels" in problems(checkup, data / "images" / "3.png")[0].what
-    assert "without image" in problems(checkup, extra)[0].what
-    assert "same value" in problems(checkup, constant, "warning")[0].what
-    assert [item.name for item in checkup.facts] == [str(seed) for seed in range(10) if seed not in (3, 7)]
+        assert len(problems(check, path)) == 1
+    assert "without labels" in problems(check, data / "images" / "3.png")[0].description
+    assert "without image" in problems(check, extra)[0].description
+    assert "same value" in problems(check, constant, "warning")[0].description
+    assert [item.name for item in check.facts] == [str(seed) for seed in range(10) if seed not in (3, 7)]
 
 
 def test_a_missing_folder_is_one_problem(tmp_path: Path) -> None:
-    checkup = check_dataset(tmp_path / "nowhere")
-    the_problem(checkup, tmp_path / "nowhere", "error", "")
-    assert checkup.pairing is None
-    assert "nowhere" in check_html(checkup)
+    check = check_dataset(tmp_path / "nowhere")
+    the_problem(check, tmp_path / "nowhere", "error", "")
+    assert check.pairing is None
+    assert "nowhere" in render_check(check)
 
 
 def test_jpeg_labels_are_refused(data: Path) -> None:
@@ -157,34 +157,34 @@ def test_turned_labels_are_refused(data: Path) -> None:
     exif = Image.Exif()
     exif[274] = 6
     Image.fromarray(blobs(4)).save(path, exif=exif)
-    assert any(re.search("(?i)exif|orient|turn", item.what) for item in problems(check_dataset(data), path))
+    assert any(re.search("(?i)exif|orient|turn", item.description) for item in problems(check_dataset(data), path))
 
 
 def test_interpolated_labels_are_refused(data: Path) -> None:
     path = data / "labels" / "4.png"
     smooth = ndimage.gaussian_filter(blobs(4).astype(float), 1).astype(np.uint8)
     save(path, smooth)
-    checkup = check_dataset(data)
-    assert checkup.fatal
-    assert problems(checkup, path)
-    assert len(checkup.facts) == 10
+    check = check_dataset(data)
+    assert check.fatal
+    assert problems(check, path)
+    assert len(check.facts) == 10
 
 
 def test_stray_values_are_told(data: Path) -> None:
     labels = blobs(4)
     labels[10:13, 10:13] = 77
     path = save(data / "labels" / "4.png", labels)
-    checkup = check_dataset(data, settings=DataSettings(values=(0, 255)))
-    assert any("77" in item.what for item in problems(checkup, path))
+    check = check_dataset(data, settings=DataSettings(values=(0, 255)))
+    assert any("77" in item.description for item in problems(check, path))
 
 
 def test_ignored_pixels_do_not_count(data: Path) -> None:
     save(data / "labels" / "4.png", np.full((64, 80), 7, np.uint8))
-    checkup = check_dataset(data, settings=DataSettings(values=(0, 255), ignore_label=7))
-    the_problem(checkup, data / "images" / "4.png", "warning", "every pixel is ignored")
-    assert checkup.fingerprint is not None
+    check = check_dataset(data, settings=DataSettings(values=(0, 255), ignore_label=7))
+    the_problem(check, data / "images" / "4.png", "warning", "every pixel is ignored")
+    assert check.fingerprint is not None
     share = np.mean([blobs(seed) > 0 for seed in range(10) if seed != 4])
-    assert checkup.fingerprint.class_shares[1] == pytest.approx(share)
+    assert check.fingerprint.class_shares[1] == pytest.approx(share)
 
 
 def test_absent_and_rare_classes(data: Path) -> None:
@@ -193,11 +193,11 @@ def test_absent_and_rare_classes(data: Path) -> None:
         labels[:4, :4] = 2 if seed == 0 else 0
         save(data / "labels" / f"{seed}.png", labels)
     settings = DataSettings(encoding="index", values=(0, 1, 2, 3), class_names=("ground", "cell", "speck", "none"))
-    checkup = check_dataset(data, settings=settings)
-    assert not checkup.fatal
-    rare, absent = problems(checkup, data, "warning")
-    assert rare.what == "the class 'speck' covers only 0.031 % of the labelled pixels"
-    assert absent.what == "the class 'none' is in no label image"
+    check = check_dataset(data, settings=settings)
+    assert not check.fatal
+    rare, absent = problems(check, data, "warning")
+    assert rare.description == "the class 'speck' covers only 0.031 % of the labelled pixels"
+    assert absent.description == "the class 'none' is in no label image"
 
 
 def test_a_class_on_one_side_of_the_split_only(data: Path) -> None:
@@ -205,16 +205,16 @@ def test_a_class_on_one_side_of_the_split_only(data: Path) -> None:
         labels = (blobs(seed) > 0).astype(np.uint8)
         labels[:20, :20] = 2 if seed == 0 else 0
         save(data / "labels" / f"{seed}.png", labels)
-    checkup = check_dataset(data)
-    missing = "training" if "0" in checkup.validation else "validation"
-    the_problem(checkup, data, "warning", f"the class 'class 2' is in no {missing} image")
+    check = check_dataset(data)
+    missing = "training" if "0" in check.validation else "validation"
+    the_problem(check, data, "warning", f"the class 'class 2' is in no {missing} image")
 
 
 def test_labels_without_objects_are_an_error(data: Path) -> None:
     for seed in range(10):
         save(data / "labels" / f"{seed}.png", np.zeros((64, 80), np.uint8))
-    checkup = check_dataset(data, settings=DataSettings(values=(0, 255)))
-    the_problem(checkup, data, "error", "only the class 'background'")
+    check = check_dataset(data, settings=DataSettings(values=(0, 255)))
+    the_problem(check, data, "error", "only the class 'background'")
 
 
 def test_identical_pairs_are_a_warning_and_stay_together(data: Path) -> None:
@@ -222,46 +222,46 @@ def test_identical_pairs_are_a_warning_and_stay_together(data: Path) -> None:
         (data / folder / "8.png").write_bytes((data / folder / "7.png").read_bytes())
     parted = set()
     for seed in range(8):
-        checkup = check_dataset(data, seed=seed)
-        assert ("7" in checkup.train) == ("8" in checkup.train)
-        what = the_problem(checkup, data / "images" / "7.png", "warning", "identical to 8, labels too").what
+        check = check_dataset(data, seed=seed)
+        assert ("7" in check.train) == ("8" in check.train)
+        what = the_problem(check, data / "images" / "7.png", "warning", "identical to 8, labels too").description
         parted.add("septa keeps them on one side" in what)
     assert parted == {True, False}
 
 
 def test_near_duplicates_are_a_warning_and_stay_together(data: Path) -> None:
     save(data / "images" / "8.png", (texture(7)[::-1] * 0.8 + 10).astype(np.uint8))
-    checkup = check_dataset(data)
-    the_problem(checkup, data / "images" / "7.png", "warning", r"nearly the same image as 8 \(")
-    assert ("7" in checkup.train) == ("8" in checkup.train)
+    check = check_dataset(data)
+    the_problem(check, data / "images" / "7.png", "warning", r"nearly the same image as 8 \(")
+    assert ("7" in check.train) == ("8" in check.train)
 
 
 def test_copies_only_can_still_be_split_with_a_warning(tmp_path: Path) -> None:
     for name in "ab":
         save(tmp_path / "images" / f"{name}.png", texture(0))
         save(tmp_path / "labels" / f"{name}.png", blobs(0))
-    checkup = check_dataset(tmp_path)
-    assert not checkup.fatal
-    assert len(checkup.train) == len(checkup.validation) == 1
-    assert "copies lie in training and validation" in problems(checkup, tmp_path, "warning")[0].what
+    check = check_dataset(tmp_path)
+    assert not check.fatal
+    assert len(check.train) == len(check.validation) == 1
+    assert "copies lie in training and validation" in problems(check, tmp_path, "warning")[0].description
 
 
 def test_one_image_cannot_be_split(tmp_path: Path) -> None:
     save(tmp_path / "images" / "a.png", texture(0))
     save(tmp_path / "labels" / "a.png", blobs(0))
-    checkup = check_dataset(tmp_path)
-    assert checkup.fatal
-    assert checkup.train == checkup.validation == ()
-    assert len(checkup.problems) == 1
+    check = check_dataset(tmp_path)
+    assert check.fatal
+    assert check.train == check.validation == ()
+    assert len(check.problems) == 1
 
 
 def test_channels_that_do_not_fit_are_an_error(data: Path) -> None:
     path = save(data / "images" / "4.png", np.stack([texture(seed) for seed in (4, 5, 6)], axis=2))
     assert not check_dataset(data).fatal
-    checkup = check_dataset(data, settings=DataSettings(channels=1))
-    assert [item.what for item in problems(checkup, path)] == ["the image has 3 channels and the net gets 1"]
-    assert checkup.fingerprint is not None
-    assert checkup.fingerprint.images == 9
+    check = check_dataset(data, settings=DataSettings(channels=1))
+    assert [item.description for item in problems(check, path)] == ["the image has 3 channels and the net gets 1"]
+    assert check.fingerprint is not None
+    assert check.fingerprint.images == 9
 
 
 def test_pages_of_a_stack_are_named(tmp_path: Path) -> None:
@@ -278,12 +278,12 @@ def test_overlapping_classes(data: Path) -> None:
         (data / "labels" / f"{seed}.png").unlink()
         planes = np.stack([blobs(seed), blobs(seed + 100)])
         tifffile.imwrite(data / "labels" / f"{seed}.tif", planes, metadata={"axes": "CYX"})
-    checkup = check_dataset(data)
-    assert checkup.problems == ()
-    assert checkup.fingerprint is not None
+    check = check_dataset(data)
+    assert check.problems == ()
+    assert check.fingerprint is not None
     expected = [np.mean([blobs(seed + offset) > 0 for seed in range(10)]) for offset in (0, 100)]
-    assert checkup.fingerprint.class_shares == pytest.approx(expected)
-    assert "plane 2" in check_html(checkup)
+    assert check.fingerprint.class_shares == pytest.approx(expected)
+    assert "plane 2" in render_check(check)
 
 
 class _Tags(HTMLParser):
@@ -316,11 +316,11 @@ def parse(page: str) -> _Tags:
 
 
 def test_the_page_shows_problems_first_and_needs_nothing_else(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkup_module, "_THUMBNAILS", 3)
+    monkeypatch.setattr(check_page, "_THUMBNAILS", 3)
     save(data / "images" / "6.png", np.full((64, 80), 9, np.uint8))
     broken = data / "images" / "8.png"
     broken.write_bytes(broken.read_bytes()[:100])
-    page = check_html(check_dataset(data))
+    page = render_check(check_dataset(data))
     tags = parse(page)
     assert len(tags.pictures) == 2
     assert all(source.startswith("data:image/png;base64,") for source in tags.pictures)
@@ -339,7 +339,7 @@ def test_the_page_escapes_names(tmp_path: Path) -> None:
         save(root / "images" / f"{name}.png", texture(len(name) + ord(name[-1])))
         save(root / "labels" / f"{name}.png", blobs(ord(name[-1])))
     settings = DataSettings(class_names=("<u>ground", "cell"))
-    page = check_html(check_dataset(root, settings=settings))
+    page = render_check(check_dataset(root, settings=settings))
     tags = parse(page)
     assert not re.search("<[iu]>", page)
     assert str(root) in tags.text
@@ -351,11 +351,11 @@ def test_the_page_escapes_names(tmp_path: Path) -> None:
 def test_real_data_can_be_trained_on(folder: str) -> None:
     if not (SHARED / folder).is_dir():
         pytest.skip("the shared data set is not here")
-    checkup = check_dataset(SHARED / folder)
-    assert not checkup.fatal, list(map(str, checkup.problems))
-    assert checkup.fingerprint is not None
-    assert checkup.fingerprint.images == {"isbi2012": 24, "glas": 85}[folder]
-    assert not any("same image" in item.what or "identical" in item.what for item in checkup.problems)
+    check = check_dataset(SHARED / folder)
+    assert not check.fatal, list(map(str, check.problems))
+    assert check.fingerprint is not None
+    assert check.fingerprint.images == {"isbi2012": 24, "glas": 85}[folder]
+    assert not any("same image" in item.description or "identical" in item.description for item in check.problems)
 
 
 def test_one_mask_file_for_each_object_means_instances(tmp_path: Path) -> None:
@@ -367,10 +367,10 @@ def test_one_mask_file_for_each_object_means_instances(tmp_path: Path) -> None:
             mask_yx = np.zeros((64, 64), np.uint8)
             mask_yx[5 + 30 * number : 20 + 30 * number, 10:30] = 255
             write_labels(folder / "masks" / f"{number}.png", mask_yx)
-    checkup = check_dataset(tmp_path)
-    assert checkup.mapping is not None
-    assert checkup.mapping.kind == "instances"
-    assert "task: instances, the labels number 2 objects an image" in checkup.notes
+    check = check_dataset(tmp_path)
+    assert check.mapping is not None
+    assert check.mapping.kind == "instances"
+    assert "task: instances, the labels number 2 objects an image" in check.notes
 
 
 def numbered(tmp_path: Path, ignore: int) -> list[int]:
@@ -389,17 +389,17 @@ def numbered(tmp_path: Path, ignore: int) -> list[int]:
 
 def test_numbered_objects_make_the_task(tmp_path: Path) -> None:
     counts = numbered(tmp_path, 500)
-    checkup = check_dataset(tmp_path, settings=DataSettings(ignore_label=500))
-    assert [item.objects for item in checkup.facts] == counts
-    told = [note for note in checkup.notes if note.startswith("task: ")]
+    check = check_dataset(tmp_path, settings=DataSettings(ignore_label=500))
+    assert [item.objects for item in check.facts] == counts
+    told = [note for note in check.notes if note.startswith("task: ")]
     assert told == ["task: instances, the labels number 0 to 9 objects an image"]
-    assert told[0] in check_html(checkup)
+    assert told[0] in render_check(check)
     for task in ("semantic", "instances"):
         given = check_dataset(tmp_path, settings=DataSettings(ignore_label=500), task=task)
         assert not any(note.startswith("task: ") for note in given.notes)
 
 
 def test_classes_number_no_objects(data: Path) -> None:
-    checkup = check_dataset(data)
-    assert {item.objects for item in checkup.facts} == {None}
-    assert not any(note.startswith("task: ") for note in checkup.notes)
+    check = check_dataset(data)
+    assert {item.objects for item in check.facts} == {None}
+    assert not any(note.startswith("task: ") for note in check.notes)

@@ -106,7 +106,7 @@ def test_the_check_tells_of_each_class(data: Path) -> None:
     assert found.mapping is not None
     assert [item.objects for item in found.facts] == [12, 12, 12]
     assert all(problem.severity == "warning" for problem in found.problems)
-    assert any("the class 'class 5' is in no" in problem.what for problem in found.problems)
+    assert any("the class 'class 5' is in no" in problem.description for problem in found.problems)
 
 
 def remove_one(data: Path) -> str:

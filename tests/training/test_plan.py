@@ -98,8 +98,8 @@ def test_what_is_learned_without_being_asked_for_is_told_once(cells: Path, data:
         (cells, ("task=semantic",), []),
         (data, (), []),
     ):
-        checkup, choice = plan_recipe(TrainingRequest(folder, Path("m.septa"), overrides=overrides, device="cpu"))
-        assert [note for note in (*checkup.notes, *choice.notes) if note.startswith("task: ")] == lines
+        check, choice = plan_recipe(TrainingRequest(folder, Path("m.septa"), overrides=overrides, device="cpu"))
+        assert [note for note in (*check.notes, *choice.notes) if note.startswith("task: ")] == lines
 
 
 def test_the_resolved_recipe_is_used_as_it_is(cells: Path) -> None:

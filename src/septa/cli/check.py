@@ -32,7 +32,7 @@ def check(
     max_pixels: MaxPixels = MAX_PIXELS,
 ) -> None:
     """List everything that would break or spoil a training; exit code 2 if it would fail."""
-    from septa.data import check_dataset, check_html
+    from septa.data import check_dataset, render_check
     from septa.display import progress_bar
     from septa.images import write_text
     from septa.recipe import Recipe
@@ -41,7 +41,7 @@ def check(
     console = make_console()
     base = Recipe().with_overrides(all_overrides(settings, None, group, seed))
     with progress_bar(console, "checking") as progress:
-        checkup = check_dataset(
+        found = check_dataset(
             data,
             images=images,
             labels=labels,
@@ -51,15 +51,15 @@ def check(
             max_pixels=max_pixels,
             progress=progress,
         )
-    for note in checkup.notes:
+    for note in found.notes:
         console.print(note, highlight=False, markup=False)
-    for problem in checkup.problems:
+    for problem in found.problems:
         console.print(f"{problem.severity}: {problem}", style="red" if problem.severity == "error" else "yellow",
                       highlight=False, markup=False)  # fmt: skip
     if html is not None:
-        write_text(html, check_html(checkup))
+        write_text(html, render_check(found))
         console.print(f"page: {html}", highlight=False, markup=False)
-    bad = sum(problem.severity == "error" for problem in checkup.problems)
-    console.print(f"{plural(bad, 'error')}, {plural(len(checkup.problems) - bad, 'warning')}", highlight=False)
-    if checkup.fatal:
+    bad = sum(problem.severity == "error" for problem in found.problems)
+    console.print(f"{plural(bad, 'error')}, {plural(len(found.problems) - bad, 'warning')}", highlight=False)
+    if found.fatal:
         raise typer.Exit(2)

@@ -1,7 +1,7 @@
-from .check import Checkup as Checkup
+from .check import DatasetCheck as DatasetCheck
 from .check import check_dataset as check_dataset
-from .check import check_html as check_html
-from .check_page import why_task as why_task
+from .check import render_check as render_check
+from .check_page import explain_task as explain_task
 from .fingerprint import Fingerprint as Fingerprint
 from .fingerprint import ImageFacts as ImageFacts
 from .fingerprint import combine as combine

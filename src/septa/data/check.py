@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from septa.data.check_page import Checkup, Problem, check_html, why_task
+from septa.data.check_page import DatasetCheck, Problem, explain_task, render_check
 from septa.data.copies import near_duplicates
 from septa.data.fingerprint import ImageFacts, combine, scan_image
 from septa.data.folder import Pair, Pairing, PairingError, find_pairs, read_pair_image, read_pair_labels, split_pairs
@@ -18,7 +18,7 @@ from septa.images import MAX_PIXELS, RawLabels
 from septa.labels import IGNORE, LabelMapping, find_mapping
 from septa.recipe import DataSettings
 
-__all__ = ["RARE_SHARE", "SMALL_SIDE", "Checkup", "Problem", "check_dataset", "check_html"]
+__all__ = ["RARE_SHARE", "SMALL_SIDE", "DatasetCheck", "Problem", "check_dataset", "render_check"]
 
 RARE_SHARE = 0.001
 SMALL_SIDE = 32
@@ -36,7 +36,7 @@ def check_dataset(
     seed: int = 0,
     max_pixels: int = MAX_PIXELS,
     progress: Callable[[int, int], None] | None = None,
-) -> Checkup:
+) -> DatasetCheck:
     """Check a dataset; what is wrong with it is returned, never raised.
 
     Parameters
@@ -57,14 +57,14 @@ def check_dataset(
 
     Returns
     -------
-    Checkup
+    DatasetCheck
         Holds one `Problem` for everything found.
     """
     data = Path(data)
     problems: list[Problem] = []
     pairing = _find_pairs(data, images, labels, settings.group, max_pixels, problems)
     if pairing is None or not pairing.pairs:
-        return Checkup(data, pairing, None, None, (), _sorted(problems), (), (), pairing.notes if pairing else ())
+        return DatasetCheck(data, pairing, None, None, (), _sorted(problems), (), (), pairing.notes if pairing else ())
     pairs = pairing.pairs
     total = 2 * len(pairs)
     tell = progress or (lambda done, total: None)
@@ -86,10 +86,10 @@ def check_dataset(
         _judge_classes(data, mapping, facts, train, validation, problems)
     told = [mapping.describe()] if mapping else []
     if mapping is not None and mapping.task == "instances" and task == "auto":
-        told.append(f"task: instances, {why_task(mapping, facts)}")
+        told.append(f"task: instances, {explain_task(mapping, facts)}")
     notes = (*pairing.notes, *told, *_notes(facts, train, validation))
     fingerprint = combine(fitting, channels=channels) if fitting else None
-    return Checkup(data, pairing, mapping, fingerprint, tuple(facts), _sorted(problems), train, validation, notes)
+    return DatasetCheck(data, pairing, mapping, fingerprint, tuple(facts), _sorted(problems), train, validation, notes)
 
 
 # Reading -------------------------------------------------------------------------------------------------------------

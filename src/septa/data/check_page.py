@@ -43,25 +43,26 @@ class Problem:
     ----------
     severity
         ``error`` if a training would fail, else ``warning``.
-    path
+    where
         The file or folder concerned.
-    what
+    description
         What came and what was expected, without a closing full stop.
     remedy
         What the user can do, without a closing full stop.
     """
 
     severity: Literal["error", "warning"]
-    path: str
-    what: str
+    where: str
+    description: str
     remedy: str
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.what}. {self.remedy}." if self.remedy else f"{self.path}: {self.what}."
+        line = f"{self.where}: {self.description}."
+        return f"{line} {self.remedy}." if self.remedy else line
 
 
 @dataclass(frozen=True)
-class Checkup:
+class DatasetCheck:
     """All that a check found.
 
     Attributes
@@ -97,7 +98,7 @@ class Checkup:
         return any(problem.severity == "error" for problem in self.problems)
 
 
-def why_task(mapping: LabelMapping, facts: Sequence[ImageFacts]) -> str:
+def explain_task(mapping: LabelMapping, facts: Sequence[ImageFacts]) -> str:
     """Why labels are for the task that they are for: how many objects they number, else what their values mean."""
     counts = [item.objects for item in facts if item.objects is not None]
     if mapping.task == "semantic" or not counts:
@@ -106,14 +107,14 @@ def why_task(mapping: LabelMapping, facts: Sequence[ImageFacts]) -> str:
     return f"the labels number {high if low == high else f'{low} to {high}'} object{'s' * (high != 1)} an image"
 
 
-def check_html(checkup: Checkup) -> str:
+def render_check(check: DatasetCheck) -> str:
     """Write a check as one self-contained page.
 
     The images and labels of at most 60 pairs are read again and shown as thumbnails, those with problems first.
 
     Parameters
     ----------
-    checkup
+    check
         What `septa.data.check_dataset` returned.
 
     Returns
@@ -121,29 +122,29 @@ def check_html(checkup: Checkup) -> str:
     str
         HTML with embedded pictures and without scripts, for light and dark screens.
     """
-    errors = sum(problem.severity == "error" for problem in checkup.problems)
-    warnings = len(checkup.problems) - errors
+    errors = sum(problem.severity == "error" for problem in check.problems)
+    warnings = len(check.problems) - errors
     verdict = "cannot be trained on yet" if errors else "is ready, with warnings" if warnings else "is ready"
     tone = "error" if errors else "warning" if warnings else "fine"
     counts = f"{plural(errors, 'error')}, {plural(warnings, 'warning')}"
     top = [
         f'<p class="verdict {tone}">This dataset {verdict}: {counts}.</p>',
-        cards(_summary(checkup)),
-        notes(checkup.notes),
+        cards(_summary(check)),
+        notes(check.notes),
     ]
     parts = {
-        "Problems": _problem_table(checkup.problems),
-        "Classes": _class_table(checkup),
-        "Images with their labels": _gallery(checkup),
+        "Problems": _problem_table(check.problems),
+        "Classes": _class_table(check),
+        "Images with their labels": _gallery(check),
     }
-    body = chapters(str(checkup.data), "Dataset check", top, parts)
-    return html_page(f"septa check: {checkup.data.name}", body, tooltips=False)
+    body = chapters(str(check.data), "Dataset check", top, parts)
+    return html_page(f"septa check: {check.data.name}", body, tooltips=False)
 
 
-def _summary(checkup: Checkup) -> list[tuple[str, str, str]]:
-    split = f"{len(checkup.train)} for training, {len(checkup.validation)} for validation"
-    entries = [("Images read", str(len(checkup.facts)), split)]
-    found = checkup.fingerprint
+def _summary(check: DatasetCheck) -> list[tuple[str, str, str]]:
+    split = f"{len(check.train)} for training, {len(check.validation)} for validation"
+    entries = [("Images read", str(len(check.facts)), split)]
+    found = check.fingerprint
     if found is None:
         return entries
     (low_h, low_w), (high_h, high_w) = found.sizes[0], found.sizes[2]
@@ -169,18 +170,23 @@ def _problem_table(problems: Sequence[Problem]) -> str:
     if not problems:
         return "<p>None found.</p>"
     rows = (
-        [_mark(problem), f'<div class="path">{text(problem.path)}</div>', text(problem.what), text(problem.remedy)]
+        [
+            _mark(problem),
+            f'<div class="path">{text(problem.where)}</div>',
+            text(problem.description),
+            text(problem.remedy),
+        ]
         for problem in problems
     )
     return f'<div class="box">{table(["", "Where", "What is wrong", "What to do"], rows, names=4)}</div>'
 
 
 def _mark(problem: Problem) -> str:
-    return f'<span class="mark {problem.severity}" title="{text(problem.what)}">{problem.severity}</span>'
+    return f'<span class="mark {problem.severity}" title="{text(problem.description)}">{problem.severity}</span>'
 
 
-def _class_table(checkup: Checkup) -> str:
-    mapping, found = checkup.mapping, checkup.fingerprint
+def _class_table(check: DatasetCheck) -> str:
+    mapping, found = check.mapping, check.fingerprint
     if mapping is None or found is None or not found.class_shares:
         return ""
     undrawn = 0 if mapping.kind == "multilabel" else 1
@@ -188,7 +194,7 @@ def _class_table(checkup: Checkup) -> str:
     for k, (name, share) in enumerate(zip(mapping.class_names, found.class_shares, strict=True)):
         color = swatch(CLASS_COLORS[(k - undrawn) % len(CLASS_COLORS)]) if k >= undrawn else ""
         bar = f'<span class="span share"><i style="width:{100 * share:.2f}%"></i></span>'
-        images = sum(1 for facts in checkup.facts if facts.class_pixels.get(k, 0))
+        images = sum(1 for facts in check.facts if facts.class_pixels.get(k, 0))
         rows.append([color + text(name), text(_raw_value(mapping, k)), f"{bar}{100 * share:.3g} %", str(images)])
     head = ["Class", "Value in the labels", "Share of the pixels", "Images"]
     return f'<p class="soft">{text(mapping.describe())}</p><div class="box">{table(head, rows, names=2)}</div>'
@@ -203,10 +209,10 @@ def _raw_value(mapping: LabelMapping, k: int) -> str:
     return "#{:02x}{:02x}{:02x}".format(*value) if isinstance(value, tuple) else str(value)
 
 
-def _gallery(checkup: Checkup) -> str:
-    pairs = checkup.pairing.pairs if checkup.pairing else ()
-    marked = sorted(((_marks(pair, checkup.problems), pair) for pair in pairs), key=lambda entry: _rank(entry[0]))
-    figures = "".join(_figure(pair, problems, checkup) for problems, pair in marked[:_THUMBNAILS])
+def _gallery(check: DatasetCheck) -> str:
+    pairs = check.pairing.pairs if check.pairing else ()
+    marked = sorted(((_marks(pair, check.problems), pair) for pair in pairs), key=lambda entry: _rank(entry[0]))
+    figures = "".join(_figure(pair, problems, check) for problems, pair in marked[:_THUMBNAILS])
     if not figures:
         return ""
     more = len(pairs) - _THUMBNAILS
@@ -219,16 +225,16 @@ def _marks(pair: Pair, problems: Sequence[Problem]) -> list[Problem]:
     labels = pair.labels if isinstance(pair.labels, tuple) else (pair.labels,)
     paths = {str(path) for path in (pair.image, *labels) if path is not None}
     paths |= {f"{path} page {pair.page}" for path in paths} | {str(path.parent) for path in labels if several and path}
-    return [problem for problem in problems if problem.path in paths]
+    return [problem for problem in problems if problem.where in paths]
 
 
 def _rank(problems: Sequence[Problem]) -> int:
     return 0 if any(problem.severity == "error" for problem in problems) else 1 if problems else 2
 
 
-def _figure(pair: Pair, problems: Sequence[Problem], checkup: Checkup) -> str:
-    side = "training" if pair.name in checkup.train else "validation" if pair.name in checkup.validation else ""
-    picture = _thumbnail(pair, checkup.mapping)
+def _figure(pair: Pair, problems: Sequence[Problem], check: DatasetCheck) -> str:
+    side = "training" if pair.name in check.train else "validation" if pair.name in check.validation else ""
+    picture = _thumbnail(pair, check.mapping)
     shown = '<div class="blank">cannot be read</div>' if picture is None else picture_tag(picture, pair.name)
     marks = "".join(_mark(problem) for problem in problems)
     caption = f'<figcaption><b>{text(pair.name)}</b>{marks}<span class="side">{side}</span></figcaption>'

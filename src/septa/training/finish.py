@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septa import runtime
-from septa.data import Checkup
+from septa.data import DatasetCheck
 from septa.metrics import Evaluation, align_ids, evaluate_labels
 from septa.model import Model
 from septa.objects import Judged, calibrate, judge
@@ -31,7 +31,7 @@ _Scored = tuple[float, int, NDArray[np.int32]]
 
 
 def finish_training(
-    request: TrainingRequest, job: TrainingJob, state: State, checkup: Checkup, choice: Choice
+    request: TrainingRequest, job: TrainingJob, state: State, check: DatasetCheck, choice: Choice
 ) -> tuple[Model, Path, Evaluation]:
     """Make a model of the best weights and save it, evaluate it on the validation images and write the report.
 
@@ -54,7 +54,7 @@ def finish_training(
         tuning = tune(model, job.validation, str(job.device))
         model = replace(model, decoding=tuning.decoding)
     evaluation, worst = _evaluate(model, job, {} if tuning is None else tuning.logits)
-    model = model.with_provenance(**_provenance(job, state, checkup, evaluation))
+    model = model.with_provenance(**_provenance(job, state, check, evaluation))
     model.save(request.output)
     report = request.folder / "report.html"
     write_report(
@@ -63,11 +63,11 @@ def finish_training(
         command=request.command,
         versions=runtime.versions(),
         recipe_yaml=choice.recipe.to_yaml(choice.reasons),
-        fingerprint=checkup.fingerprint.to_json() if checkup.fingerprint else {},
+        fingerprint=check.fingerprint.to_json() if check.fingerprint else {},
         history=state.history,
         evaluation=evaluation,
         gallery=[_panel(job, *entry) for entry in worst],
-        notes=[*checkup.notes, *_size_notes(job.recipe), *(str(problem) for problem in checkup.problems)],
+        notes=[*check.notes, *_size_notes(job.recipe), *(str(problem) for problem in check.problems)],
         tuning=tuning.curves if tuning is not None else {},
         chosen=tuning.decoding.to_json() if tuning is not None else {},
     )
@@ -125,14 +125,14 @@ def _size_notes(recipe: Recipe) -> tuple[str, ...]:
     )
 
 
-def _provenance(job: TrainingJob, state: State, checkup: Checkup, evaluation: Evaluation) -> dict[str, Any]:
-    digests = {item.name: item.image_digest for item in checkup.facts}
+def _provenance(job: TrainingJob, state: State, check: DatasetCheck, evaluation: Evaluation) -> dict[str, Any]:
+    digests = {item.name: item.image_digest for item in check.facts}
     return {
         "versions": runtime.versions(),
         "data": job.data_digest,
         "train": [(pair.name, digests[pair.name]) for pair in job.sampler.examples.pairs],
         "validation": [(pair.name, digests[pair.name]) for pair in job.validation.pairs],
-        "fingerprint": checkup.fingerprint.to_json() if checkup.fingerprint else {},
+        "fingerprint": check.fingerprint.to_json() if check.fingerprint else {},
         "scores": evaluation.summary,
         "calibration": evaluation.calibration,
         "steps": state.step,

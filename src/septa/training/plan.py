@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from septa import runtime
-from septa.data import Checkup, check_dataset, why_task
+from septa.data import DatasetCheck, check_dataset, explain_task
 from septa.errors import InputError
 from septa.images import MAX_PIXELS
 from septa.model import build_net, make_task
@@ -46,10 +46,10 @@ class TrainingRequest:
         return self.output.with_name(f"{self.output.stem}-run")
 
 
-def plan_recipe(request: TrainingRequest, progress: Progress | None = None) -> tuple[Checkup, Choice]:
+def plan_recipe(request: TrainingRequest, progress: Progress | None = None) -> tuple[DatasetCheck, Choice]:
     """Check the data and resolve the recipe, as a training would; errors as for `train`."""
     base = (request.recipe or Recipe()).with_overrides(request.overrides)
-    checkup = check_dataset(
+    check = check_dataset(
         request.data,
         images=request.images,
         labels=request.labels,
@@ -59,30 +59,28 @@ def plan_recipe(request: TrainingRequest, progress: Progress | None = None) -> t
         max_pixels=request.max_pixels,
         progress=progress,
     )
-    _refuse_fatal(checkup)
-    assert checkup.fingerprint is not None
-    assert checkup.mapping is not None
+    _refuse_fatal(check)
+    assert check.fingerprint is not None
+    assert check.mapping is not None
     machine = runtime.machine(request.device)
     if request.recipe is not None:
         choice = Choice(_resolved(base, machine), {})
     else:
         fixed = {full_key(assignment) for assignment in request.overrides}
         processes = int(os.environ.get("WORLD_SIZE", "1"))
-        choice = choose(
-            checkup.fingerprint, checkup.facts, checkup.mapping, machine, base, fixed=fixed, processes=processes
-        )
-    return checkup, _fitted(choice, checkup)
+        choice = choose(check.fingerprint, check.facts, check.mapping, machine, base, fixed=fixed, processes=processes)
+    return check, _fitted(choice, check)
 
 
-def _fitted(choice: Choice, checkup: Checkup) -> Choice:
+def _fitted(choice: Choice, check: DatasetCheck) -> Choice:
     """The task that ``auto`` stands for, the depth of the encoder, and a patch of a size that the net can take."""
-    assert checkup.mapping is not None
+    assert check.mapping is not None
     recipe, reasons, changes = choice.recipe, dict(choice.reasons), {}
     if recipe.task == "auto":  # the check has told
-        recipe = recipe.with_overrides([f"task={checkup.mapping.task}"])
-        reasons["task"] = why_task(checkup.mapping, checkup.facts)
+        recipe = recipe.with_overrides([f"task={check.mapping.task}"])
+        reasons["task"] = explain_task(check.mapping, check.facts)
     with torch.device("meta"):
-        net = build_net(recipe, recipe.data.channels or 1, make_task(recipe, checkup.mapping).outputs)
+        net = build_net(recipe, recipe.data.channels or 1, make_task(recipe, check.mapping).outputs)
     if net.depth != recipe.net.depth:
         recipe = recipe.with_overrides([f"net.depth={net.depth}"])
         changes["net.depth"] = f"{net.depth}, that of the encoder"
@@ -100,13 +98,13 @@ def _fitted(choice: Choice, checkup: Checkup) -> Choice:
     return Choice(recipe, reasons | changes, tuple(notes))
 
 
-def _refuse_fatal(checkup: Checkup) -> None:
-    errors = [problem for problem in checkup.problems if problem.severity == "error"]
+def _refuse_fatal(check: DatasetCheck) -> None:
+    errors = [problem for problem in check.problems if problem.severity == "error"]
     if not errors:
         return
     first = errors[0]
-    more = f" ({len(errors) - 1} more: 'septa check {checkup.data}' lists them all)" if len(errors) > 1 else ""
-    raise InputError(first.path, first.what, first.remedy + more)
+    more = f" ({len(errors) - 1} more: 'septa check {check.data}' lists them all)" if len(errors) > 1 else ""
+    raise InputError(first.where, first.description, first.remedy + more)
 
 
 def _resolved(recipe: Recipe, machine: runtime.Machine) -> Recipe:

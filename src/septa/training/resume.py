@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from septa.data import Checkup
+from septa.data import DatasetCheck
 from septa.errors import InputError, RecipeError
 from septa.images import remove_leftovers
 from septa.model import Model
@@ -80,19 +80,19 @@ def as_before(request: TrainingRequest, saved: Saved | None) -> TrainingRequest:
     return replace(request, recipe=request.recipe or Recipe.parse(saved.header["recipe"], str(request.folder)))
 
 
-def refuse_other(saved: Saved, recipe: Recipe, checkup: Checkup, request: TrainingRequest) -> None:
+def refuse_other(saved: Saved, recipe: Recipe, check: DatasetCheck, request: TrainingRequest) -> None:
     """Raise where recipe, data or split are not those of the training to go on with."""
     changed = differences(Recipe.parse(saved.header["recipe"], str(request.folder)), recipe)
     if changed:
         remedy = "resume with the same settings or begin again with --overwrite"
         raise RecipeError(request.folder, f"was trained with another recipe ({'; '.join(changed)})", remedy)
-    assert checkup.fingerprint is not None
+    assert check.fingerprint is not None
     remedy = "bring the data back as it was or begin again with --overwrite"
-    if saved.header["data"] != checkup.fingerprint.digest:
-        was, now = saved.header["data"][:12], checkup.fingerprint.digest[:12]
+    if saved.header["data"] != check.fingerprint.digest:
+        was, now = saved.header["data"][:12], check.fingerprint.digest[:12]
         raise InputError(request.data, f"is not the data of this training (digest {now}, was {was})", remedy)
     # The digest knows no names, but they order the samples and decide the split.
-    if [saved.header["train"], saved.header["validation"]] != [list(checkup.train), list(checkup.validation)]:
+    if [saved.header["train"], saved.header["validation"]] != [list(check.train), list(check.validation)]:
         raise InputError(request.data, "names or splits its images otherwise than this training did", remedy)
 
 

@@ -20,7 +20,7 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 
 from septa import runtime
-from septa.data import Checkup, Examples, Fingerprint, Pair, Sampler, combine
+from septa.data import DatasetCheck, Examples, Fingerprint, Pair, Sampler, combine
 from septa.errors import InputError, RecipeError
 from septa.images import MAX_PIXELS, Normalization, write_text
 from septa.metrics import Evaluation
@@ -47,7 +47,7 @@ _CURVE = 20.0
 class TrainingPlan:
     """What is about to be trained: the first event of a training."""
 
-    checkup: Checkup
+    check: DatasetCheck
     choice: Choice
     folder: Path
     device: str
@@ -157,15 +157,15 @@ def train_steps(
             claim(request)
         checkpoints = Checkpoints(request.folder / "checkpoints")
         saved = find_saved(request)
-        checkup, choice = plan_recipe(as_before(request, saved), progress)
+        check, choice = plan_recipe(as_before(request, saved), progress)
         if saved is not None:
-            refuse_other(saved, choice.recipe, checkup, request)
+            refuse_other(saved, choice.recipe, check, request)
             choice = replace(choice, reasons=saved.header["reasons"])
         if saved is not None and saved.tensors is None:
             if rank == 0:
                 yield AlreadyTrained(request.output)
             return
-        job, state = _prepare(checkup, choice, checkpoints, device, started, rank, world, fresh=saved is None)
+        job, state = _prepare(check, choice, checkpoints, device, started, rank, world, fresh=saved is None)
         job = replace(job, profile=None if profiled is None else request.folder)
         notes = restore(state, saved, request)
         if saved is None:
@@ -174,7 +174,7 @@ def train_steps(
             discard(request)
             write_text(request.folder / "recipe.yaml", choice.recipe.to_yaml(choice.reasons))
             yield TrainingPlan(
-                checkup,
+                check,
                 choice,
                 request.folder,
                 str(device),
@@ -196,7 +196,7 @@ def train_steps(
                     continue
                 write(row)
                 yield row
-        model, report, evaluation = finish_training(request, job, state, checkup, choice)
+        model, report, evaluation = finish_training(request, job, state, check, choice)
         if world > 1:
             dist.barrier()
         yield TrainingDone(model, request.output, report, evaluation)
@@ -206,7 +206,7 @@ def train_steps(
 
 
 def _prepare(
-    checkup: Checkup,
+    check: DatasetCheck,
     choice: Choice,
     checkpoints: Checkpoints,
     device: torch.device,
@@ -216,24 +216,24 @@ def _prepare(
     *,
     fresh: bool,
 ) -> tuple[TrainingJob, State]:
-    assert checkup.pairing is not None
-    assert checkup.mapping is not None
-    assert checkup.fingerprint is not None
-    recipe, mapping, channels = choice.recipe, checkup.mapping, checkup.fingerprint.channels
+    assert check.pairing is not None
+    assert check.mapping is not None
+    assert check.fingerprint is not None
+    recipe, mapping, channels = choice.recipe, check.mapping, check.fingerprint.channels
     if recipe.training.batch % world:
         raise RecipeError(
             f"training.batch={recipe.training.batch}", f"is no multiple of {world} processes", "change it"
         )
-    pairs = {pair.name: pair for pair in checkup.pairing.pairs}
+    pairs = {pair.name: pair for pair in check.pairing.pairs}
     memory = runtime.usable_memory() // 4 // world
     train, validation = (
         Examples(
             [pairs[name] for name in names], mapping, channels, room, recipe.task == "instances", recipe.data.resize
         )
-        for names, room in ((checkup.train, memory), (checkup.validation, memory // 4))
+        for names, room in ((check.train, memory), (check.validation, memory // 4))
     )
-    names = set(checkup.train)
-    facts = [item for item in checkup.facts if item.name in names]
+    names = set(check.train)
+    facts = [item for item in check.facts if item.name in names]
     task = make_task(recipe, mapping, _first_decoding(recipe, combine(facts, channels=channels)))
     torch.manual_seed(recipe.seed)
     net = build_net(recipe, channels, task.outputs)
@@ -250,7 +250,7 @@ def _prepare(
     tensor_k = None if weights_k is None else torch.from_numpy(weights_k).to(device)
     job = TrainingJob(
         recipe, task, sampler, validation, tensor_k, device, recipe.training.workers or 1,
-        checkpoints, checkup.fingerprint.digest, started, rank, world, choice.reasons,
+        checkpoints, check.fingerprint.digest, started, rank, world, choice.reasons,
     )  # fmt: skip
     return job, State.fresh(net, recipe, device)
 
