@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from septa import runtime
-from septa.data.augment import jitter, warp
+from septa.data.augment import jitter_patch, warp_patch
 from septa.recipe import AugmentSettings
 from septa.synthetic.dataset import draw_cells
 
@@ -43,11 +43,11 @@ def septa() -> tuple[Work, Work]:
     def geometry(image_cyx: np.ndarray, labels_yx: np.ndarray, seed: int) -> Any:
         height, width = labels_yx.shape
         rng = np.random.default_rng(seed)
-        return warp(image_cyx, labels_yx, (height // 2, width // 2), (height, width), augment, rng), rng
+        return warp_patch(image_cyx, labels_yx, (height // 2, width // 2), (height, width), augment, rng), rng
 
     def everything(image_cyx: np.ndarray, labels_yx: np.ndarray, seed: int) -> Any:
         (patch_cyx, patch_labels_yx), rng = geometry(image_cyx, labels_yx, seed)
-        return jitter(patch_cyx, augment, rng), patch_labels_yx
+        return jitter_patch(patch_cyx, augment, rng), patch_labels_yx
 
     return geometry, everything
 

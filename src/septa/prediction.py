@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from septa.data import classes_folder
+from septa.data import find_classes_folder
 from septa.errors import InputError, ResourceError, SeptaError
 from septa.images import (
     MAX_PIXELS,
@@ -143,7 +143,7 @@ def segment_files(model: Model, paths: Sequence[Path], options: Options) -> Iter
     if options.objects.wanted and not isinstance(model.task, Instances):
         problem = "the model was not trained on objects"
         raise InputError("objects", problem, "leave --table, --geojson, --coco, --rois and --min-confidence out")
-    if model.labels.object_classes > 1 and options.output.is_dir() and classes_folder(options.output):
+    if model.labels.object_classes > 1 and options.output.is_dir() and find_classes_folder(options.output):
         problem = f"holds labelled data, whose {CLASSES}/ would be overwritten"
         raise InputError(options.output, problem, "give another folder with -o")
     files = ObjectFiles(options.objects, options.output, model.labels.class_names)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from septa.data.augment import crop, jitter, warp
+from septa.data.augment import crop_patch, jitter_patch, warp_patch
 from septa.recipe import AugmentSettings
 
 STILL = AugmentSettings(
@@ -52,7 +52,7 @@ def ramps(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize("patch_hw", [(8, 8), (7, 7), (5, 12), (1, 1), (60, 61)])
 @pytest.mark.parametrize("center_yx", [(15, 20), (0, 0), (29, 39), (-4, 45)])
-@pytest.mark.parametrize("identity", [crop, lambda *a: warp(*a, STILL, np.random.default_rng(0))])
+@pytest.mark.parametrize("identity", [crop_patch, lambda *a: warp_patch(*a, STILL, np.random.default_rng(0))])
 def test_without_change_is_an_exact_mirrored_cut(identity: Any, center_yx: Any, patch_hw: Any) -> None:
     image_cyx, labels_yx = random_pair(30, 40, channels=5)
     before = image_cyx.copy(), labels_yx.copy()
@@ -83,7 +83,7 @@ def test_flips_and_turns_are_exact_and_equally_likely(center_yx: Any, patch_hw: 
     rng = np.random.default_rng(1)
     repeats = 400
     for _ in range(repeats):
-        patch_cyx, patch_yx = warp(image_cyx, labels_yx, center_yx, patch_hw, still(flip=True, turn=True), rng)
+        patch_cyx, patch_yx = warp_patch(image_cyx, labels_yx, center_yx, patch_hw, still(flip=True, turn=True), rng)
         np.testing.assert_array_equal(patch_cyx, expected[patch_yx.tobytes()])
         seen[patch_yx.tobytes()] += 1
     assert min(seen.values()) > repeats / len(seen) / 2
@@ -96,7 +96,7 @@ def test_flip_alone_and_turn_alone() -> None:
         (still(turn=True), [np.rot90(labels_yx, turns) for turns in range(4)]),
         (still(flip=True), [np.flip(labels_yx, axes) for axes in ((), 0, 1, (0, 1))]),
     ):
-        seen = {warp(image_cyx, labels_yx, (4, 4), (9, 9), augment, rng)[1].tobytes() for _ in range(80)}
+        seen = {warp_patch(image_cyx, labels_yx, (4, 4), (9, 9), augment, rng)[1].tobytes() for _ in range(80)}
         assert seen == {np.ascontiguousarray(array).tobytes() for array in allowed}
 
 
@@ -113,7 +113,7 @@ def test_rotation_and_magnification_agree_with_scipy(center_yx: tuple[int, int],
     # The transform is read off position ramps in the same place of a plane large enough never to be mirrored.
     ramp_cyx, ramp_labels_yx = ramps(440, 440)
     far_yx = (center_yx[0] + 160, center_yx[1] + 160)
-    position_cyx, _ = warp(ramp_cyx, ramp_labels_yx, far_yx, patch_hw, augment, np.random.default_rng(seed))
+    position_cyx, _ = warp_patch(ramp_cyx, ramp_labels_yx, far_yx, patch_hw, augment, np.random.default_rng(seed))
     grid_nd = np.indices(patch_hw).reshape(2, -1).T
     design_nk = np.column_stack([grid_nd, np.ones(len(grid_nd))])
     solution_kd, *_ = np.linalg.lstsq(design_nk, position_cyx.reshape(2, -1).T - 160, rcond=None)
@@ -125,7 +125,7 @@ def test_rotation_and_magnification_agree_with_scipy(center_yx: tuple[int, int],
     free_degrees = (np.degrees(np.arctan2(matrix[1, 0], matrix[0, 0])) + 45) % 90 - 45
     assert 0.01 < abs(free_degrees) <= 40.1
 
-    patch_cyx, patch_labels_yx = warp(
+    patch_cyx, patch_labels_yx = warp_patch(
         image_yx[None], labels_yx, center_yx, patch_hw, augment, np.random.default_rng(seed)
     )
     expected_yx = ndimage.affine_transform(image_yx, matrix, offset, patch_hw, order=1, mode="mirror")
@@ -139,7 +139,7 @@ def test_rotation_and_magnification_fill_their_ranges() -> None:
     rng = np.random.default_rng(0)
     degrees, magnifications = [], []
     for _ in range(300):
-        position_cyx, _ = warp(image_cyx, labels_yx, (100, 100), (41, 41), still(rotate=30, scale=(0.5, 2)), rng)
+        position_cyx, _ = warp_patch(image_cyx, labels_yx, (100, 100), (41, 41), still(rotate=30, scale=(0.5, 2)), rng)
         along_y = (position_cyx[:, 40, 20] - position_cyx[:, 0, 20]) / 40
         degrees.append(np.degrees(np.arctan2(along_y[1], along_y[0])))
         magnifications.append(1 / np.hypot(*along_y))
@@ -155,10 +155,12 @@ def test_elastic_displacements_have_the_stated_spread_and_are_smooth() -> None:
     image_cyx, labels_yx = ramps(400, 400)
     rng = np.random.default_rng(0)
     size, std = 63, 8.0
-    home_cyx, _ = crop(image_cyx, labels_yx, (200, 200), (size, size))
+    home_cyx, _ = crop_patch(image_cyx, labels_yx, (200, 200), (size, size))
     at_nodes = []
     for _ in range(300):
-        position_cyx, _ = warp(image_cyx, labels_yx, (200, 200), (size, size), still(elastic=std, elastic_grid=3), rng)
+        position_cyx, _ = warp_patch(
+            image_cyx, labels_yx, (200, 200), (size, size), still(elastic=std, elastic_grid=3), rng
+        )
         shift_cyx = position_cyx - home_cyx
         at_nodes.append(shift_cyx[:, 10::21, 10::21].ravel())
         assert np.abs(np.diff(shift_cyx, n=2, axis=1)).max() < 0.1 * std
@@ -172,10 +174,10 @@ def test_elastic_displacements_have_the_stated_spread_and_are_smooth() -> None:
 def test_elastic_is_drawn_with_the_stated_chance() -> None:
     image_cyx, labels_yx = ramps(60, 60)
     rng = np.random.default_rng(0)
-    plain_cyx, _ = crop(image_cyx, labels_yx, (30, 30), (16, 16))
+    plain_cyx, _ = crop_patch(image_cyx, labels_yx, (30, 30), (16, 16))
     augment = still(elastic=4, probability=0.3)
     changed = [
-        not np.array_equal(warp(image_cyx, labels_yx, (30, 30), (16, 16), augment, rng)[0], plain_cyx)
+        not np.array_equal(warp_patch(image_cyx, labels_yx, (30, 30), (16, 16), augment, rng)[0], plain_cyx)
         for _ in range(400)
     ]
     assert 0.2 < np.mean(changed) < 0.4
@@ -195,7 +197,7 @@ def test_labels_gain_no_value_and_image_stays_in_range(
     labels_yx = values[rng.integers(0, len(values), size_hw)]
     image_cyx = rng.integers(100, 200, (2, *size_hw)).astype(np.uint8)
     center_yx = (int(rng.integers(size_hw[0])), int(rng.integers(size_hw[1])))
-    patch_cyx, patch_yx = warp(image_cyx, labels_yx, center_yx, patch_hw, AugmentSettings(probability=1), rng)
+    patch_cyx, patch_yx = warp_patch(image_cyx, labels_yx, center_yx, patch_hw, AugmentSettings(probability=1), rng)
     assert patch_cyx.shape == (2, *patch_hw)
     assert patch_yx.shape == patch_hw
     assert patch_cyx.dtype == np.float32
@@ -208,7 +210,9 @@ def test_labels_gain_no_value_and_image_stays_in_range(
 def test_image_and_labels_stay_aligned(seed: int) -> None:
     image_cyx, labels_yx = ramps(300, 300)
     augment = AugmentSettings(probability=1, elastic=10, rotate=180)
-    position_cyx, number_yx = warp(image_cyx, labels_yx, (150, 150), (64, 80), augment, np.random.default_rng(seed))
+    position_cyx, number_yx = warp_patch(
+        image_cyx, labels_yx, (150, 150), (64, 80), augment, np.random.default_rng(seed)
+    )
     # Nearest means within half a pixel; older OpenCV releases round positions to 1/32 pixel.
     assert np.abs(np.stack(np.divmod(number_yx, 300)) - position_cyx).max() <= 0.5 + 1 / 32
 
@@ -216,8 +220,8 @@ def test_image_and_labels_stay_aligned(seed: int) -> None:
 def test_channels_are_warped_alike() -> None:
     image_cyx, labels_yx = random_pair(50, 50)
     many_cyx = np.concatenate([image_cyx, image_cyx // 2 * 2, image_cyx, image_cyx, image_cyx])
-    patch_cyx, _ = warp(many_cyx, labels_yx, (25, 25), (32, 32), AugmentSettings(), np.random.default_rng(3))
-    alone_cyx, _ = warp(image_cyx, labels_yx, (25, 25), (32, 32), AugmentSettings(), np.random.default_rng(3))
+    patch_cyx, _ = warp_patch(many_cyx, labels_yx, (25, 25), (32, 32), AugmentSettings(), np.random.default_rng(3))
+    alone_cyx, _ = warp_patch(image_cyx, labels_yx, (25, 25), (32, 32), AugmentSettings(), np.random.default_rng(3))
     for channel in (0, 2, 3, 4):
         np.testing.assert_array_equal(patch_cyx[channel], alone_cyx[0])
     assert not np.array_equal(patch_cyx[1], alone_cyx[0])
@@ -227,12 +231,12 @@ def test_channels_are_warped_alike() -> None:
 def test_images_wider_than_opencv_allows(center_x: int) -> None:
     labels_yx = np.arange(40 * 70_000, dtype=np.int32).reshape(40, 70_000)
     augment = AugmentSettings(probability=1)
-    patch_cyx, patch_yx = warp(
+    patch_cyx, patch_yx = warp_patch(
         labels_yx[None] % 70_000, labels_yx, (20, center_x), (32, 32), augment, np.random.default_rng(0)
     )
     begin = max(center_x - 200, 0)
     near_yx = labels_yx[:, begin : center_x + 200]
-    expected_cyx, expected_yx = warp(
+    expected_cyx, expected_yx = warp_patch(
         near_yx[None] % 70_000, near_yx, (20, center_x - begin), (32, 32), augment, np.random.default_rng(0)
     )
     np.testing.assert_array_equal(patch_cyx, expected_cyx)
@@ -242,8 +246,8 @@ def test_images_wider_than_opencv_allows(center_x: int) -> None:
 def test_single_pixel_image() -> None:
     image_cyx, labels_yx = np.full((5, 1, 1), 7, np.uint8), np.full((1, 1), -1, np.int32)
     for patch_cyx, patch_yx in (
-        crop(image_cyx, labels_yx, (0, 0), (4, 3)),
-        warp(image_cyx, labels_yx, (0, 0), (4, 3), AugmentSettings(probability=1), np.random.default_rng(0)),
+        crop_patch(image_cyx, labels_yx, (0, 0), (4, 3)),
+        warp_patch(image_cyx, labels_yx, (0, 0), (4, 3), AugmentSettings(probability=1), np.random.default_rng(0)),
     ):
         np.testing.assert_allclose(patch_cyx, np.full((5, 4, 3), 7), rtol=1e-6)
         np.testing.assert_array_equal(patch_yx, np.full((4, 3), -1))
@@ -255,7 +259,7 @@ def test_single_pixel_image() -> None:
 def test_every_pixel_type_and_memory_layout(dtype: type) -> None:
     image_cyx = np.random.default_rng(0).integers(0, 2, (20, 24, 2)).astype(dtype).transpose(2, 0, 1)[:, ::-1]
     labels_yx = np.asfortranarray(image_cyx[0].astype(np.uint8))
-    patch_cyx, patch_yx = warp(image_cyx, labels_yx, (10, 12), (16, 16), STILL, np.random.default_rng(0))
+    patch_cyx, patch_yx = warp_patch(image_cyx, labels_yx, (10, 12), (16, 16), STILL, np.random.default_rng(0))
     np.testing.assert_array_equal(patch_cyx, padded_crop(image_cyx.astype(np.float32), (10, 12), (16, 16)))
     np.testing.assert_array_equal(patch_yx, patch_cyx[0])
 
@@ -265,8 +269,8 @@ def test_the_generator_decides_the_result() -> None:
 
     def sample(seed: int) -> bytes:
         rng = np.random.default_rng(seed)
-        patch_cyx, patch_yx = warp(image_cyx, labels_yx, (40, 40), (48, 48), AugmentSettings(), rng)
-        return jitter(patch_cyx, AugmentSettings(), rng).tobytes() + patch_yx.tobytes()
+        patch_cyx, patch_yx = warp_patch(image_cyx, labels_yx, (40, 40), (48, 48), AugmentSettings(), rng)
+        return jitter_patch(patch_cyx, AugmentSettings(), rng).tobytes() + patch_yx.tobytes()
 
     assert sample(1) == sample(1)
     assert len({sample(seed) for seed in range(10)}) == 10
@@ -276,7 +280,7 @@ def test_the_generator_decides_the_result() -> None:
     ("image_shape", "labels_shape", "patch_hw"),
     [((1, 5, 6), (6, 5), (2, 2)), ((5, 6), (5, 6), (2, 2)), ((1, 0, 6), (0, 6), (2, 2)), ((1, 5, 6), (5, 6), (0, 2))],
 )
-@pytest.mark.parametrize("cut", [crop, lambda *a: warp(*a, STILL, np.random.default_rng(0))])
+@pytest.mark.parametrize("cut", [crop_patch, lambda *a: warp_patch(*a, STILL, np.random.default_rng(0))])
 def test_wrong_shapes_are_told(cut: Any, image_shape: Any, labels_shape: Any, patch_hw: Any) -> None:
     with pytest.raises(ValueError, match=r"got \("):
         cut(np.zeros(image_shape), np.zeros(labels_shape, np.int32), (1, 1), patch_hw)
@@ -284,7 +288,7 @@ def test_wrong_shapes_are_told(cut: Any, image_shape: Any, labels_shape: Any, pa
 
 def test_jitter_without_change_returns_a_copy() -> None:
     patch_cyx = np.random.default_rng(0).standard_normal((3, 20, 30), np.float32)
-    changed_cyx = jitter(patch_cyx, STILL, np.random.default_rng(0))
+    changed_cyx = jitter_patch(patch_cyx, STILL, np.random.default_rng(0))
     assert changed_cyx.dtype == np.float32
     assert not np.shares_memory(changed_cyx, patch_cyx)
     np.testing.assert_allclose(changed_cyx, patch_cyx, atol=1e-6)
@@ -293,7 +297,7 @@ def test_jitter_without_change_returns_a_copy() -> None:
 def test_jitter_leaves_its_input_untouched() -> None:
     patch_cyx = np.random.default_rng(0).standard_normal((2, 20, 30), np.float32)
     before = patch_cyx.copy()
-    assert not np.array_equal(jitter(patch_cyx, AugmentSettings(probability=1), np.random.default_rng(0)), before)
+    assert not np.array_equal(jitter_patch(patch_cyx, AugmentSettings(probability=1), np.random.default_rng(0)), before)
     np.testing.assert_array_equal(patch_cyx, before)
 
 
@@ -302,7 +306,7 @@ def test_contrast_and_brightness_are_within_their_ranges() -> None:
     rng = np.random.default_rng(1)
     factors, shifts = [], []
     for _ in range(300):
-        changed_cyx = jitter(patch_cyx, still(contrast=0.3, brightness=0.5), rng)
+        changed_cyx = jitter_patch(patch_cyx, still(contrast=0.3, brightness=0.5), rng)
         factors.append(changed_cyx.std((1, 2)) / patch_cyx.std((1, 2)))
         shifts.append(changed_cyx.mean((1, 2)) - patch_cyx.mean((1, 2)))
         middle_cyx = (patch_cyx - patch_cyx.mean((1, 2), keepdims=True)) * factors[-1][:, None, None]
@@ -317,7 +321,7 @@ def test_gamma_is_a_power_of_the_rescaled_patch() -> None:
     rng = np.random.default_rng(1)
     exponents = []
     for _ in range(200):
-        changed_cyx = jitter(patch_cyx, still(gamma=(0.5, 2)), rng)
+        changed_cyx = jitter_patch(patch_cyx, still(gamma=(0.5, 2)), rng)
         low, high = patch_cyx.min(), patch_cyx.max()
         before, after = ((array - low) / (high - low) for array in (patch_cyx, changed_cyx))
         middle = np.argsort(before.ravel())[450]
@@ -328,25 +332,25 @@ def test_gamma_is_a_power_of_the_rescaled_patch() -> None:
 
 def test_gamma_leaves_a_constant_patch_alone() -> None:
     patch_cyx = np.full((1, 8, 8), 0.25, np.float32)
-    np.testing.assert_array_equal(jitter(patch_cyx, still(gamma=(2, 2)), np.random.default_rng(0)), patch_cyx)
+    np.testing.assert_array_equal(jitter_patch(patch_cyx, still(gamma=(2, 2)), np.random.default_rng(0)), patch_cyx)
 
 
 def test_blur_agrees_with_scipy() -> None:
     patch_cyx = np.random.default_rng(0).standard_normal((2, 40, 50), np.float32)
-    changed_cyx = jitter(patch_cyx, still(blur=3.0), np.random.default_rng(5))
+    changed_cyx = jitter_patch(patch_cyx, still(blur=3.0), np.random.default_rng(5))
     errors = {
         sigma: np.abs(ndimage.gaussian_filter(patch_cyx, (0, sigma, sigma), mode="mirror") - changed_cyx).max()
         for sigma in np.arange(0.05, 3.05, 0.01)
     }
     assert min(errors.values()) < 0.01 < max(errors.values())
-    spread = [jitter(patch_cyx, still(blur=3.0), np.random.default_rng(seed)).std() for seed in range(50)]
+    spread = [jitter_patch(patch_cyx, still(blur=3.0), np.random.default_rng(seed)).std() for seed in range(50)]
     assert min(spread) < 0.15 < 0.9 < max(spread)
 
 
 def test_noise_has_the_stated_strength() -> None:
     patch_cyx = np.zeros((2, 60, 60), np.float32)
     rng = np.random.default_rng(0)
-    noise = [jitter(patch_cyx, still(noise=0.4), rng) for _ in range(200)]
+    noise = [jitter_patch(patch_cyx, still(noise=0.4), rng) for _ in range(200)]
     spread = np.array([patch.std() for patch in noise])
     assert spread.max() < 0.42
     assert spread.mean() == pytest.approx(0.2, abs=0.03)
@@ -358,5 +362,5 @@ def test_gamma_blur_and_noise_are_drawn_with_the_stated_chance() -> None:
     for changes in ({"gamma": (2, 2)}, {"blur": 2.0}, {"noise": 1.0}):
         rng = np.random.default_rng(0)
         augment = still(probability=0.25, **changes)
-        changed = [np.abs(jitter(patch_cyx, augment, rng) - patch_cyx).max() > 1e-3 for _ in range(400)]
+        changed = [np.abs(jitter_patch(patch_cyx, augment, rng) - patch_cyx).max() > 1e-3 for _ in range(400)]
         assert 0.17 < np.mean(changed) < 0.33

@@ -13,7 +13,7 @@ from PIL import Image
 from scipy import ndimage
 
 from septa.data import copies
-from septa.data.copies import near_duplicates
+from septa.data.copies import find_near_duplicates
 from septa.data.fingerprint import ImageFacts, scan_image
 
 SHARED = Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
@@ -62,7 +62,7 @@ COPIES = {
 def test_copies_are_found(kind: str, make) -> None:
     facts = [scan(f"{seed:02}", make(seed)) for seed in range(15)]
     copy = scan("copy", np.ascontiguousarray(COPIES[kind](make(7))))
-    assert near_duplicates([*facts[:9], copy, *facts[9:]]) == [["07", "copy"]]
+    assert find_near_duplicates([*facts[:9], copy, *facts[9:]]) == [["07", "copy"]]
 
 
 def test_sets_join_what_is_linked_whatever_the_order(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,11 +71,11 @@ def test_sets_join_what_is_linked_whatever_the_order(monkeypatch: pytest.MonkeyP
     names = sorted(images, key=lambda name: hash(name[::-1]))
     facts = [scan(name, np.ascontiguousarray(images[name])) for name in names]
     expected = [sorted(name for name in names if name.startswith(str(seed))) for seed in range(4)]
-    assert near_duplicates(facts) == expected
+    assert find_near_duplicates(facts) == expected
 
 
 def test_sparse_images_are_no_copies() -> None:
-    assert near_duplicates([scan(str(seed), spots(seed, 2 + seed % 5)) for seed in range(60)]) == []
+    assert find_near_duplicates([scan(str(seed), spots(seed, 2 + seed % 5)) for seed in range(60)]) == []
 
 
 def test_uneven_illumination_makes_no_copies() -> None:
@@ -84,7 +84,7 @@ def test_uneven_illumination_makes_no_copies() -> None:
     facts = [scan(str(seed), (texture(seed) * 0.3 + 70) * light) for seed in range(6)]
     plain = np.stack([item.thumb.ravel() for item in facts])
     assert np.sort((plain @ plain.T).ravel())[-8] > copies.SIMILAR
-    assert near_duplicates(facts) == []
+    assert find_near_duplicates(facts) == []
 
 
 def test_a_shared_rim_makes_no_copies_and_copies_are_still_found() -> None:
@@ -92,23 +92,23 @@ def test_a_shared_rim_makes_no_copies_and_copies_are_still_found() -> None:
     inside = x**2 + y**2 < 0.8
     images = [np.where(inside, 150 + 0.3 * texture(seed, (128, 128)), 0).astype(np.uint8) for seed in range(20)]
     facts = [scan(f"{i:02}", image) for i, image in enumerate(images)]
-    assert near_duplicates(facts[:1]) == []
-    assert near_duplicates(facts) == []
+    assert find_near_duplicates(facts[:1]) == []
+    assert find_near_duplicates(facts) == []
     again = scan("again", np.clip(images[4].astype(int) + np.random.default_rng(0).integers(0, 5, (128, 128)), 0, 255))
-    assert near_duplicates([*facts, again]) == [["04", "again"]]
+    assert find_near_duplicates([*facts, again]) == [["04", "again"]]
 
 
 def test_constant_images_and_other_proportions_are_no_copies() -> None:
     constant = [scan(f"c{i}", np.full((1, 40, 40), 5, np.uint8)) for i in range(3)]
     square = scan("square", cv2.resize(texture(0)[0], (96, 96))[None])
-    assert near_duplicates([*constant, scan("wide", texture(0)), square]) == []
-    assert near_duplicates([]) == []
+    assert find_near_duplicates([*constant, scan("wide", texture(0)), square]) == []
+    assert find_near_duplicates([]) == []
 
 
 def test_all_alike_stays_quick_and_complete() -> None:
     one = scan("one", texture(0))
     many = [dataclasses.replace(one, name=f"{i:04}", image_digest=str(i)) for i in range(3000)]
-    assert near_duplicates(many) == [[item.name for item in many]]
+    assert find_near_duplicates(many) == [[item.name for item in many]]
 
 
 @pytest.mark.parametrize("folder", ["isbi2012", "glas", "dsb2018"])
@@ -120,6 +120,6 @@ def test_real_images_are_no_copies(folder: str) -> None:
     for path in paths:
         with Image.open(path) as image:
             facts.append(scan(path.stem, np.atleast_3d(np.asarray(image)).transpose(2, 0, 1)[:3]))
-    assert near_duplicates(facts) == []
+    assert find_near_duplicates(facts) == []
     turned = dataclasses.replace(facts[5], name="turned", thumb=np.rot90(facts[5].thumb, 2), image_digest="")
-    assert near_duplicates([*facts, turned]) == [sorted([facts[5].name, "turned"])]
+    assert find_near_duplicates([*facts, turned]) == [sorted([facts[5].name, "turned"])]

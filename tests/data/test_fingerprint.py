@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from septa.data import fingerprint
-from septa.data.fingerprint import ImageFacts, combine, scan_image
+from septa.data.fingerprint import ImageFacts, combine_facts, scan_image
 from septa.labels.mapping import IGNORE
 
 
@@ -110,7 +110,7 @@ def test_class_pixels_of_bit_fields() -> None:
     labels_yx = np.array([[0, 1, 2], [3, 7, IGNORE]], np.int32)
     facts = scan_image("a", texture(0, (2, 3)), labels_yx, classes=3, multilabel=True)
     assert facts.class_pixels == {0: 3, 1: 3, 2: 1, IGNORE: 1}
-    assert combine([facts]).class_shares == (3 / 5, 3 / 5, 1 / 5)
+    assert combine_facts([facts]).class_shares == (3 / 5, 3 / 5, 1 / 5)
 
 
 def test_wrong_labels_are_refused() -> None:
@@ -176,7 +176,7 @@ def test_combine_equals_the_statistics_of_all_pixels() -> None:
     ]
     labels = [rng.integers(-1, 3, image.shape[1:]).astype(np.int32) for image in images]
     facts = [scan_image(str(i), image, label, classes=4) for i, (image, label) in enumerate(zip(images, labels))]
-    joined = combine(facts)
+    joined = combine_facts(facts)
     pixels = np.concatenate([image.reshape(3, -1) for image in images], axis=1)
     np.testing.assert_allclose(joined.mean, pixels.mean(1), rtol=1e-12)
     np.testing.assert_allclose(joined.std, pixels.std(1), rtol=1e-9)
@@ -184,25 +184,25 @@ def test_combine_equals_the_statistics_of_all_pixels() -> None:
     np.testing.assert_allclose(joined.class_shares, [(every == k).sum() / (every >= 0).sum() for k in range(4)])
     assert joined.sizes == ((7, 8), (20, 10), (50, 30))
     assert (joined.images, joined.channels, joined.dtype) == (3, 3, "float64")
-    assert combine(facts[::-1]).digest == joined.digest
-    assert combine(facts[:2]).digest != joined.digest
+    assert combine_facts(facts[::-1]).digest == joined.digest
+    assert combine_facts(facts[:2]).digest != joined.digest
 
 
 def test_grey_images_count_as_repeated_and_grey_rgb_as_one() -> None:
     grey, color = texture(0), np.concatenate([texture(1)] * 3)
-    both = combine([scan("a", grey), scan("b", color)])
+    both = combine_facts([scan("a", grey), scan("b", color)])
     assert both.channels == 3
     np.testing.assert_allclose(both.mean, [(grey.mean() + color[0].mean()) / 2] * 3)
-    assert combine([scan("a", grey), scan("b", color)], channels=1).mean == pytest.approx(both.mean[:1])
+    assert combine_facts([scan("a", grey), scan("b", color)], channels=1).mean == pytest.approx(both.mean[:1])
     with pytest.raises(ValueError, match="b: 3 channels cannot be made 2"):
-        combine([scan("a", grey[:1]), scan("b", color)], channels=2)
+        combine_facts([scan("a", grey[:1]), scan("b", color)], channels=2)
     with pytest.raises(ValueError, match="at least one"):
-        combine([])
+        combine_facts([])
 
 
 def test_fingerprint_becomes_json() -> None:
     facts = [scan("a", texture(0))]
-    value = combine(facts).to_json()
+    value = combine_facts(facts).to_json()
     assert json.loads(json.dumps(value, allow_nan=False)) == value
     assert value["sizes"] == [[96, 128]] * 3
     assert value["diameter_percentiles"] == [0, 0, 0]

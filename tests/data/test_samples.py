@@ -214,7 +214,7 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> tuple[Pair, ...]:
 
 def cell_sampler(pairs: tuple[Pair, ...], margin: int = 0, *, task: Any = None, overrides: Any = LIVELY) -> Sampler:
     recipe = Recipe().with_overrides(("loss.border_weight=10", *overrides))
-    encode = samples.as_they_are if task is None else partial(task.encode, terms=recipe.loss)
+    encode = samples.use_labels_as_target if task is None else partial(task.encode, terms=recipe.loss)
     return Sampler(Examples(pairs, IDS, 1, 2**24, objects=task is not None), PLAIN, recipe, encode, margin)
 
 

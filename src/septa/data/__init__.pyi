@@ -4,13 +4,13 @@ from .check import render_check as render_check
 from .check_page import explain_task as explain_task
 from .fingerprint import Fingerprint as Fingerprint
 from .fingerprint import ImageFacts as ImageFacts
-from .fingerprint import combine as combine
+from .fingerprint import combine_facts as combine_facts
 from .fingerprint import digest_array as digest_array
 from .folder import Pair as Pair
 from .folder import find_pairs as find_pairs
 from .folder import read_pair_image as read_pair_image
 from .folder import read_pair_labels as read_pair_labels
-from .layouts import classes_folder as classes_folder
+from .layouts import find_classes_folder as find_classes_folder
 from .samples import Batch as Batch
 from .samples import Example as Example
 from .samples import Examples as Examples

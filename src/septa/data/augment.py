@@ -22,7 +22,7 @@ Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
 
 
-def crop(
+def crop_patch(
     image_cyx: npt.NDArray[Any], labels_yx: npt.NDArray[Any], center_yx: tuple[int, int], patch_hw: tuple[int, int]
 ) -> tuple[Float32, Int32]:
     """Cut a patch without changing any pixel; outside the image it is mirrored (edge pixels are not repeated).
@@ -51,7 +51,7 @@ def crop(
     Examples
     --------
     >>> image_cyx = np.arange(12).reshape(1, 3, 4)
-    >>> patch_cyx, labels_yx = crop(image_cyx, image_cyx[0], (0, 0), (3, 3))
+    >>> patch_cyx, labels_yx = crop_patch(image_cyx, image_cyx[0], (0, 0), (3, 3))
     >>> labels_yx
     array([[5, 4, 5],
            [1, 0, 1],
@@ -65,7 +65,7 @@ def crop(
     return image_cyx, cut_mirrored(labels_yx, begin_yx, end_yx, np.int32)
 
 
-def warp(
+def warp_patch(
     image_cyx: npt.NDArray[Any],
     labels_yx: npt.NDArray[Any],
     center_yx: tuple[int, int],
@@ -80,15 +80,15 @@ def warp(
     ``[-rotate, rotate]``, the logarithm of the magnification uniform between the logarithms of ``scale``. The elastic
     deformation follows Ronneberger, Fischer and Brox, "U-Net" (2015), section 3.1: random displacements on a coarse
     grid, here in pixels of the image, interpolated bicubically. Without rotation, magnification and deformation the
-    result is exact: the flipped and turned `crop`. A quarter turn of a patch that is not square reads a window of
+    result is exact: the flipped and turned `crop_patch`. A quarter turn of a patch that is not square reads a window of
     exchanged height and width.
 
     Parameters
     ----------
     image_cyx, labels_yx, center_yx, patch_hw
-        As for `crop`. All changes are about the centre of the window that `crop` would cut.
+        As for `crop_patch`. All changes are about the centre of the window that `crop_patch` would cut.
     augment
-        Settings; those of `jitter` are not used here.
+        Settings; those of `jitter_patch` are not used here.
     rng
         Source of all randomness: its state decides the result.
 
@@ -127,7 +127,7 @@ def warp(
     return warped_cyx, warped_labels_yx
 
 
-def jitter(patch_cyx: Float32, augment: AugmentSettings, rng: np.random.Generator) -> Float32:
+def jitter_patch(patch_cyx: Float32, augment: AugmentSettings, rng: np.random.Generator) -> Float32:
     """Change the intensities of a normalised patch: contrast, brightness, gamma, blur and noise, in this order.
 
     Contrast and brightness change in every patch; gamma, blur and noise each with chance ``augment.probability``.
@@ -139,7 +139,7 @@ def jitter(patch_cyx: Float32, augment: AugmentSettings, rng: np.random.Generato
     patch_cyx
         Normalised image, float32; left untouched.
     augment
-        Settings; those of `warp` are not used here.
+        Settings; those of `warp_patch` are not used here.
     rng
         Source of all randomness: its state decides the result.
 

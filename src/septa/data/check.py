@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from septa.data.check_page import DatasetCheck, Problem, explain_task, render_check
-from septa.data.copies import near_duplicates
-from septa.data.fingerprint import ImageFacts, combine, scan_image
+from septa.data.copies import find_near_duplicates
+from septa.data.fingerprint import ImageFacts, combine_facts, scan_image
 from septa.data.folder import Pair, Pairing, PairingError, find_pairs, read_pair_image, read_pair_labels, split_pairs
 from septa.errors import InputError, SeptaError
 from septa.images import MAX_PIXELS, RawLabels
@@ -79,7 +79,7 @@ def check_dataset(
     channels = settings.channels or max((item.channels for item in facts), default=1)
     fitting = [item for item in facts if _fits(item, channels)]
     _judge_images(facts, channels, paths, problems)
-    similar = near_duplicates(facts)
+    similar = find_near_duplicates(facts)
     _judge_copies(similar, facts, pairs, settings, seed, paths, problems)
     train, validation = _split(data, pairs, settings, seed, similar, problems)
     if mapping is not None:
@@ -88,7 +88,7 @@ def check_dataset(
     if mapping is not None and mapping.task == "instances" and task == "auto":
         told.append(f"task: instances, {explain_task(mapping, facts)}")
     notes = (*pairing.notes, *told, *_notes(facts, train, validation))
-    fingerprint = combine(fitting, channels=channels) if fitting else None
+    fingerprint = combine_facts(fitting, channels=channels) if fitting else None
     return DatasetCheck(data, pairing, mapping, fingerprint, tuple(facts), _sorted(problems), train, validation, notes)
 
 

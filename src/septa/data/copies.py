@@ -31,7 +31,7 @@ _CORRELATION_BLOCK = 1024
 _ASPECT_TOLERANCE = 0.05
 
 
-def near_duplicates(facts: Sequence[ImageFacts]) -> list[list[str]]:
+def find_near_duplicates(facts: Sequence[ImageFacts]) -> list[list[str]]:
     """Find the sets of images that are copies of each other, also flipped, turned, rescaled or re-encoded.
 
     Images are compared by the correlation of the details of their 32 x 32 thumbs in the 8 symmetries of the square;

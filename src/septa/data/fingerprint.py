@@ -177,7 +177,7 @@ def scan_image(
     )
 
 
-def combine(facts: Sequence[ImageFacts], *, channels: int | None = None) -> Fingerprint:
+def combine_facts(facts: Sequence[ImageFacts], *, channels: int | None = None) -> Fingerprint:
     """Join the facts of several images; the order does not matter.
 
     Parameters

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from septa.data.layouts import LAYOUTS, Found, PairingError, classes_folder, pair_classes, pair_patterns, recognise
+from septa.data.layouts import LAYOUTS, Found, PairingError, find_classes_folder, pair_classes, pair_patterns, recognise
 from septa.errors import InputError
 from septa.images import MAX_PIXELS, RawLabels, read_image, read_info, read_labels
 from septa.labels import read_object_labels
@@ -293,7 +293,7 @@ def _named(data: Path, found: Found, max_pixels: int) -> tuple[list[Pair], str]:
 
 def _with_classes(data: Path, pairs: list[Pair], notes: list[str]) -> list[Pair]:
     """Each pair with the file of its objects' classes, where there is a folder of them."""
-    folder = classes_folder(data)
+    folder = find_classes_folder(data)
     labels = [pair.labels for pair in pairs if isinstance(pair.labels, Path) and pair.labels.parent.parent == data]
     if folder is None or len(labels) < len(pairs):
         return pairs

@@ -87,7 +87,7 @@ def _pair_two_folders(
         reasons = {path: "images" if path in image_folders else "labels" for path in several}
         remedy = "keep one folder of each, or name the files with --images and --labels"
         raise PairingError(data, "several folders may hold the images or the labels", remedy, reasons)
-    known = {*several, classes_folder(data)}
+    known = {*several, find_classes_folder(data)}
     _note_ignored(data, [path for path in _entries(data) if path not in known], notes)
     files, label_files = (_only_images(_entries(folder), notes, folder) for folder in several)
     names = " and ".join(f"{folder.name}/" for folder in several)
@@ -189,7 +189,7 @@ def _pair_lists(data: Path, images: Sequence[Path], labels: Sequence[Path], note
     return found
 
 
-def classes_folder(data: Path) -> Path | None:
+def find_classes_folder(data: Path) -> Path | None:
     """The folder of objects' classes beside those of images and labels, if there is one.
 
     Raises

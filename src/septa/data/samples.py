@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from septa.data.augment import jitter, warp
+from septa.data.augment import jitter_patch, warp_patch
 from septa.data.folder import Pair, read_pair_image, read_pair_labels
 from septa.errors import InputError
 from septa.images import Normalization, fit_channels, resize_image, resize_labels
@@ -148,7 +148,7 @@ Encode = Callable[[NDArray[np.int32]], tuple[NDArray[Any], NDArray[np.float32] |
 """Labels of a patch to target and weight map, as a task does."""
 
 
-def as_they_are(labels_yx: NDArray[np.int32]) -> tuple[NDArray[np.int32], None]:
+def use_labels_as_target(labels_yx: NDArray[np.int32]) -> tuple[NDArray[np.int32], None]:
     """The target is the labels; there is no weight map."""
     return labels_yx, None
 
@@ -164,7 +164,7 @@ class Sampler:
     examples: Examples
     normalization: Normalization
     recipe: Recipe
-    encode: Encode = as_they_are
+    encode: Encode = use_labels_as_target
     margin: int = 0
 
     def image_index(self, number: int) -> int:
@@ -181,10 +181,12 @@ class Sampler:
         output = [side - 2 * self.margin for side in self.recipe.sampling.patch]
         center = _center(example, (output[0], output[1]), self.recipe.sampling, rng)
         augment = self.recipe.augment
-        patch, labels_yx = warp(example.image_cyx, example.labels_yx, center, self.recipe.sampling.patch, augment, rng)
+        patch, labels_yx = warp_patch(
+            example.image_cyx, example.labels_yx, center, self.recipe.sampling.patch, augment, rng
+        )
         if example.constants is None or example.constants[0] != self.normalization:
             example.constants = self.normalization, self.normalization.resolve(example.image_cyx)
-        patch = jitter(example.constants[1].apply(patch), augment, rng)
+        patch = jitter_patch(example.constants[1].apply(patch), augment, rng)
         target_yx, weights_yx = self.encode(labels_yx)
         rows, columns = (slice(self.margin, size - self.margin) for size in labels_yx.shape)
         weights_yx = None if weights_yx is None else weights_yx[rows, columns]

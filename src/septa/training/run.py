@@ -20,7 +20,7 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 
 from septa import runtime
-from septa.data import DatasetCheck, Examples, Fingerprint, Pair, Sampler, combine
+from septa.data import DatasetCheck, Examples, Fingerprint, Pair, Sampler, combine_facts
 from septa.errors import InputError, RecipeError
 from septa.images import MAX_PIXELS, Normalization, write_text
 from septa.metrics import Evaluation
@@ -234,14 +234,14 @@ def _prepare(
     )
     names = set(check.train)
     facts = [item for item in check.facts if item.name in names]
-    task = make_task(recipe, mapping, _first_decoding(recipe, combine(facts, channels=channels)))
+    task = make_task(recipe, mapping, _first_decoding(recipe, combine_facts(facts, channels=channels)))
     torch.manual_seed(recipe.seed)
     net = build_net(recipe, channels, task.outputs)
     expected = getattr(net.encoder, "statistics", None)
-    normalization = _normalization(recipe, combine(facts, channels=channels), expected)
+    normalization = _normalization(recipe, combine_facts(facts, channels=channels), expected)
     if fresh and recipe.net.pretrained is not None and isinstance(net.encoder, ResNetEncoder | TimmEncoder):
         load_pretrained(net.encoder, recipe.net.pretrained)
-    shares = combine(facts, channels=channels).class_shares
+    shares = combine_facts(facts, channels=channels).class_shares
     if recipe.task == "instances":  # the classes of objects are told apart by a loss of their own
         shares = (*shares[:1], *((sum(shares[1:]),) if len(shares) > 1 else ()))
     weights_k = _class_weights(recipe, shares)
