@@ -98,7 +98,9 @@ def test_a_tile_that_is_asked_for_stays_within_the_budget(kit: SimpleNamespace, 
     model.save(tmp_path / "m.septa")
     image = kit.write_image(tmp_path / "a.ome.zarr", kit.texture((100, 90)), "YX")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "fit", lambda *args, **more: replace(fit_budget(*args, **more), tile=least_for(model.net)))
+        patch.setattr(
+            run, "fit_budget", lambda *args, **more: replace(fit_budget(*args, **more), tile=least_for(model.net))
+        )
         made: list[int] = []
         patch.setattr(run, "Worker", lambda *args: made.append(args[5]) or Worker(*args))  # type: ignore[func-returns-value]
         kit.run(StreamRequest(tmp_path / "m.septa", Input(str(image)), tmp_path / "o.ome.zarr", tile=4096))
@@ -161,7 +163,9 @@ def test_objects_that_hang_together_further_than_memory_reaches_are_refused(
     model = kit.make("distance")
     replace(model, decoding=Decoding(foreground=1e-6, seed=1 - 1e-6)).save(tmp_path / "m.septa")
     image = kit.write_image(tmp_path / "a.ome.zarr", kit.texture((600, 600)), "YX")
-    monkeypatch.setattr(run, "fit", lambda *args, **more: replace(fit_budget(*args, **more), free=least_bytes(model)))
+    monkeypatch.setattr(
+        run, "fit_budget", lambda *args, **more: replace(fit_budget(*args, **more), free=least_bytes(model))
+    )
     with pytest.raises(ResourceError, match=r"a.ome.zarr: the objects at rows .* hang together.* give \d+MB more"):
         kit.run(StreamRequest(tmp_path / "m.septa", Input(str(image)), tmp_path / "o.ome.zarr", memory=2 * 10**9))
     limited = replace(model, decoding=Decoding(foreground=1e-6, seed=1 - 1e-6, reach=4))

@@ -27,7 +27,9 @@ from septa.images.store import ome_zarr as store
 from septa.streaming import Input, StreamFinished, StreamRequest, StreamStarted, StreamStep, run, stream
 from septa.streaming import executor as hands
 from septa.streaming.blocks import Scored, Worker, label_block
+from septa.streaming.plan import StreamPlan
 
+OLD = Path(__file__).parents[1] / "files" / "v0.1"
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
@@ -352,3 +354,25 @@ def test_the_command_killed_at_random_moments(
         process.kill()
         process.wait()
     finish(kit, request_, undisturbed)
+
+
+def test_an_interrupted_run_of_version_0_1_is_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Version 0.1 planned 9 blocks of 16 pixels and left 5 of them segmented."""
+    shutil.copy(OLD / "data" / "images" / "0.png", tmp_path / "image.png")
+    os.utime(tmp_path / "image.png", (1_600_000_000, 1_600_000_000))  # a plan holds the time of its image
+    request = StreamRequest(
+        OLD / "instances.septa", Input("image.png"), tmp_path / "labels.ome.zarr", engine="torch", probabilities=True
+    )
+    folder = run.work_folder(request.output)
+    shutil.copytree(OLD / "interrupted-stream", folder)
+    plan = StreamPlan.from_json(json.loads((folder / "plan.json").read_text()))
+    assert plan.digest == "9b5a8db5962077c71a69117ecacebfbbbe6c98f615ce4c8853bd6b6d684b4e0f"
+    assert plan.asked.digest == "26f6fdf1d6b7f48d6da7ff75651d6f30eb0da3cb21781d4c6554adbcf1a7ac26"
+    monkeypatch.chdir(tmp_path)
+    started, *steps, finished = stream(request)
+    assert isinstance(started, StreamStarted)
+    assert (started.done, started.blocks) == (5, 9)
+    assert sum(isinstance(step, StreamStep) and step.stage == "segmenting" for step in steps) == 4
+    assert isinstance(finished, StreamFinished)
+    assert store.is_complete(request.output)
+    assert not folder.exists()
