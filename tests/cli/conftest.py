@@ -53,12 +53,14 @@ def septa() -> Run:
 
 @pytest.fixture(scope="session")
 def fault(septa: Run) -> Fault:
-    """``fault(*arguments, code=2)`` runs a command that must fail and returns the one line of its stderr."""
+    """``fault(*arguments, code=2)`` runs a command that fails and returns its line on stderr without ``error: ``."""
 
     def run(*arguments: object, code: int = 2, cwd: Path | None = None) -> str:
         line = septa(*arguments, code=code, cwd=cwd).stderr
         assert line.endswith(".\n"), line
         assert line.count("\n") == 1, line
+        assert line.startswith("error: "), line
+        line = line.removeprefix("error: ")
         where, _, rest = line.strip().partition(": ")
         assert where, line
         problem, _, remedy = rest.partition(". ")

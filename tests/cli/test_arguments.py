@@ -130,7 +130,7 @@ def test_an_unexpected_failure_is_one_line_and_shows_more_on_demand(tmp_path):
 
     done = run("synth", str(tmp_path / "x"))
     assert done.returncode == 1
-    assert done.stderr.startswith("septa: unexpected ZeroDivisionError (two lines). ")
+    assert done.stderr.startswith("error: septa: unexpected ZeroDivisionError (two lines). ")
     assert done.stderr.count("\n") == 1
     assert "Traceback" in run("--debug", "synth", str(tmp_path / "x")).stderr
 

@@ -198,7 +198,7 @@ def test_pairing_lists_every_file(septa, fault, data, model, tmp_path):
     assert line.startswith(f"{data / 'images' / 'b.png'}: image without labels. ")
     assert f"(3 more: 'septa check {data}' lists them all)" in line
     first, *rest = septa("evaluate", model, data, code=2).stderr.splitlines()
-    assert first.startswith(f"{data}: 4 files cannot be paired. give each image exactly one label file")
+    assert first.startswith(f"error: {data}: 4 files cannot be paired. give each image exactly one label file")
     files = ["images/b.png (image without labels)", "images/d.png", "labels/d.png", "labels/d.tif"]
     assert len(rest) == len(files)
     for listed, file in zip(sorted(rest), files):

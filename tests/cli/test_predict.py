@@ -88,9 +88,9 @@ def test_it_goes_on_past_bad_files(septa, model, cells, tmp_path):
         }.items(),
         strict=True,
     ):
-        assert line.startswith(f"{inputs / name}: ")
+        assert line.startswith(f"error: {inputs / name}: ")
         assert problem in line
-    assert last == f"{output}: 5 of 7 images failed, the rest is done. see the lines above."
+    assert last == f"error: {output}: 5 of 7 images failed, the rest is done. see the lines above."
 
 
 def test_inputs_that_are_not_there(fault, septa, model, cells, tmp_path):

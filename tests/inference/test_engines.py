@@ -603,7 +603,9 @@ def test_the_command_refuses_an_unknown_engine_in_one_line(files: Path, tmp_path
     arguments = ("-o", tmp_path / "s.ome.zarr", "--engine", "gpu")
     done = septa("predict", files / "m.septa", files / "a.tif", *arguments, cache=tmp_path)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert done.stderr.startswith("--engine gpu: is not known. use auto, torch, openvino or onnxruntime; torch may be")
+    assert done.stderr.startswith(
+        "error: --engine gpu: is not known. use auto, torch, openvino or onnxruntime; torch may be"
+    )
     assert not list(tmp_path.iterdir())
 
 
@@ -627,4 +629,4 @@ def test_the_command_refuses_that_each_process_of_a_cluster_chooses(files: Path,
     arguments = ("-o", tmp_path / "s.ome.zarr", "--workers", 2, "--engine", "auto")
     done = septa("predict", files / "m.septa", files / "a.tif", *arguments, cache=tmp_path)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert done.stderr.startswith("--engine auto: may choose otherwise in each process")
+    assert done.stderr.startswith("error: --engine auto: may choose otherwise in each process")

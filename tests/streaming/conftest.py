@@ -197,7 +197,7 @@ def kit() -> SimpleNamespace:
 
 @pytest.fixture
 def septa(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """``septa(*arguments)`` runs the real entry point here: exit code, stdout, stderr."""
+    """``septa(*arguments)`` runs the real entry point here: exit code, stdout, stderr without ``error: ``."""
 
     def call(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["septa", "--no-prepare", *map(str, arguments)])
@@ -207,6 +207,8 @@ def septa(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
             cli.main()
         out, err = capsys.readouterr()
         assert "Traceback" not in out + err
-        return int(ended.value.code or 0), out, err
+        code = int(ended.value.code or 0)
+        assert not code or err.startswith("error: "), err
+        return code, out, err.removeprefix("error: ")
 
     return call

@@ -57,7 +57,7 @@ def _unexpected(error: Exception) -> NoReturn:
 
 
 def _fail(line: str, code: int) -> NoReturn:
-    print(line, file=sys.stderr)
+    print(f"error: {line}", file=sys.stderr)
     sys.exit(code)
 
 

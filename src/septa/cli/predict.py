@@ -118,7 +118,7 @@ def _segment(file: Path, model: Model, inputs: list[str], options: Options) -> N
         for number, result in enumerate(segment_files(model, paths, options)):
             if isinstance(result, Failed):
                 failed.append(result)
-                print(result.error, file=sys.stderr)
+                print(f"error: {result.error}", file=sys.stderr)
             else:
                 console.print(_told(result), highlight=False, markup=False)
             progress(number + 1, len(paths))
