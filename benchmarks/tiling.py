@@ -255,7 +255,9 @@ def lay_out(arguments: argparse.Namespace, model: Model, folder: Path) -> Path:
         if source.shape[0] * source.shape[2] > 1:
             raise SystemExit(f"{image}: has several planes. give an image of one.")
         height, width = source.shape[3:]
-        np.save(folder / "image.npy", model.fit(source.read((0, height), (0, width)), image), allow_pickle=False)
+        np.save(
+            folder / "image.npy", model.as_model_input(source.read((0, height), (0, width)), image), allow_pickle=False
+        )
     return image
 
 

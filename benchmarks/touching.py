@@ -24,7 +24,7 @@ from septa.data.folder import find_pairs, read_pair_image, read_pair_labels
 from septa.images.overlay import to_rgb
 from septa.images.write import encode_png, write_bytes
 from septa.metrics.objects import ObjectScores, score_objects
-from septa.model import Model
+from septa.model import Model, PredictionOptions
 
 WINDOW, ZOOM, GAP = 128, 3, 6
 YELLOW, GREEN = (255, 220, 0), (60, 230, 60)
@@ -85,7 +85,11 @@ def scene(
 ) -> Scene:
     """The window of one image; each model sees the whole image."""
     part = tuple(slice(start, start + WINDOW) for start in place)
-    found = tuple(model.segment(model.fit(image_cyx, pair.image))[part] for model in models)
+    inputs = [model.as_model_input(image_cyx, pair.image) for model in models]
+    found = tuple(
+        model.compute_labels(input_cyx, PredictionOptions())[part]
+        for model, input_cyx in zip(models, inputs, strict=True)
+    )
     # Dim nuclei beside bright ones are to be seen too.
     rgb_yxs = (255 * (to_rgb(image_cyx)[part] / 255.0) ** 0.6).astype(np.uint8)
     return Scene(pair.name, rgb_yxs, truth_yx[part], found, touching)

@@ -275,6 +275,19 @@ def test_a_model_is_scored_by_what_it_segments(model, data, tmp_path):
     assert told == [(1, 3), (2, 3), (3, 3)]
 
 
+@pytest.mark.parametrize("task", ["semantic", "instances"])
+def test_each_image_is_adapted_to_the_model_once(model, data, monkeypatch, task):
+    adapted, original = [], Model.as_model_input
+
+    def count(model, image_cyx, where):
+        adapted.append(where.name)
+        return original(model, image_cyx, where)
+
+    monkeypatch.setattr(Model, "as_model_input", count)
+    evaluate(replace(model, recipe=model.recipe.with_overrides([f"task={task}"])), data)
+    assert adapted == ["a.png", "b.png", "c.png"]
+
+
 @pytest.mark.parametrize("kind", ["binary", "instances"])
 def test_a_model_of_objects_is_scored_by_objects(model, data, kind):
     mapping = LabelMapping("instances", ("background", "object"), (0,)) if kind == "instances" else model.labels

@@ -373,6 +373,28 @@ def test_a_file_with_other_channels_is_named(tmp_path: Path) -> None:
         make_model().segment(tmp_path / "none.png")
 
 
+@pytest.mark.parametrize(("channels", "shape"), [(1, (1, 9, 8)), (1, (3, 9, 8)), (3, (1, 9, 8)), (3, (3, 9, 8))])
+def test_a_model_input_has_the_models_channels_and_is_adapted_no_further(
+    channels: int, shape: tuple[int, int, int]
+) -> None:
+    model = make_model(channels)
+    image = np.broadcast_to(noise(9, 8), shape)
+    adapted = model.as_model_input(image, "image")
+    np.testing.assert_array_equal(adapted, np.broadcast_to(image[:1], (channels, 9, 8)))
+    assert adapted.dtype == image.dtype
+    assert model.as_model_input(adapted, "image") is adapted
+
+
+@pytest.mark.parametrize("call", ["segment", "logits", "probabilities"])
+@pytest.mark.parametrize("options", [{}, {"tile": 52, "tta": 2}], ids=["plain", "tiles and versions"])
+def test_an_image_is_adapted_once(call: str, options: dict[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    count = []
+    original = Model.as_model_input
+    monkeypatch.setattr(Model, "as_model_input", lambda *given: (count.append(1), original(*given))[1])
+    getattr(make_model(3), call)(noise(3, 70, 60), **options)
+    assert count == [1]
+
+
 @pytest.mark.parametrize("tile", [-5, 0, 51])
 def test_a_tile_without_room_is_refused(tile: int) -> None:
     with pytest.raises(InputError, match=rf"--tile {tile}: is less than .* halo needs \(24 pixels .* at least 52\."):

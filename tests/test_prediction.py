@@ -262,7 +262,12 @@ def test_where_memory_does_not_suffice_an_image_is_done_again_alone(
 
     use(score)
     if step == "read":
-        before(Model, "fit", 1, ResourceError("x.tif", "there is not enough memory to decode it", "split the image"))
+        before(
+            Model,
+            "as_model_input",
+            1,
+            ResourceError("x.tif", "there is not enough memory to decode it", "split the image"),
+        )
     if step == "label":
         before(Instances, "decode", 1, MemoryError())
     if step == "table":  # of the stack, after some of its pages were counted already
@@ -334,6 +339,21 @@ def test_an_interrupt_keeps_what_is_done_and_leaves_no_thread(
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.tif", "b.tif", "c.tif"]
 
 
+@pytest.mark.parametrize("task", ["instances", "semantic"])
+def test_each_page_is_adapted_to_the_model_once(
+    paths: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str
+) -> None:
+    adapted, original = [], Model.as_model_input
+
+    def count(model: Model, image_cyx: NDArray[Any], where: Path) -> NDArray[Any]:
+        adapted.append(where)
+        return original(model, image_cyx, where)
+
+    monkeypatch.setattr(Model, "as_model_input", count)
+    list(segment_files(make_model(task), paths, Options(tmp_path / "out", overlay=True, certify=True)))
+    assert adapted == [paths[0], paths[1], paths[1], paths[1], *paths[2:]]
+
+
 def test_classes_are_decoded_tile_by_tile(
     paths: list[Path], tmp_path: Path, use: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -345,7 +365,7 @@ def test_classes_are_decoded_tile_by_tile(
     use(bright)
     model = make_model("semantic")
     labels = [model.as_written(model.segment(path)) for path in paths if path.stem != "b"]
-    monkeypatch.setattr(Model, "logits", refuse)
+    monkeypatch.setattr(Model, "compute_logits", refuse)
     list(segment_files(model, paths, Options(tmp_path / "out", overlay=True)))
     for path, labels_yx in zip((path for path in paths if path.stem != "b"), labels, strict=True):
         np.testing.assert_array_equal(tifffile.imread(tmp_path / "out" / path.name), labels_yx)

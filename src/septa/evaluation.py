@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 from septa.data import Pair, digest_array, find_pairs, read_pair_image, read_pair_labels
 from septa.errors import InputError
 from septa.images import MAX_PIXELS, RawLabels, read_info, read_labels
-from septa.inference import Engine
 from septa.labels import LabelMapping, find_mapping
 from septa.metrics import NEURITES, PER_IMAGE, Evaluation, evaluate_labels, score_stack
-from septa.model import Model
+from septa.model import Model, PredictionOptions
 from septa.objects import OUTLINES, Judged, calibrate, judge
 from septa.prediction import CLASSES, OVERLAYS, PROBABILITIES
 from septa.recipe import DataSettings
@@ -81,7 +80,7 @@ def evaluate(
     judged: list[Judged] = []
     instances = isinstance(model.task, Instances)
     _check_extra(extra, model.labels, instances)
-    execute = model.engine(device, engine)
+    options = PredictionOptions(tile=tile, tta=tta, engine=model.engine(device, engine))
     encode = model.labels.objects if instances else model.labels.encode
 
     def scored() -> Iterator[Scored]:
@@ -93,8 +92,8 @@ def evaluate(
             else:
                 truth_yx = encode(read_pair_labels(pair), _where(pair))
                 _same_size(pair.name, truth_yx, image_cyx.shape[1:], pair.image)
-                fitted_cyx = model.fit(image_cyx, pair.image)
-                predicted_yx, sure_yx = _segment(model, fitted_cyx, instances or NEURITES in extra, tile, execute, tta)
+                fitted_cyx = model.as_model_input(image_cyx, pair.image)
+                predicted_yx, sure_yx = _segment(model, fitted_cyx, instances or NEURITES in extra, options)
                 if sure_yx is not None and instances:
                     judged.append(judge(truth_yx, predicted_yx, sure_yx))
                 elif sure_yx is not None:
@@ -121,12 +120,12 @@ def evaluate(
 
 
 def _segment(
-    model: Model, image_cyx: NDArray[Any], sure: bool, tile: int | None, engine: Engine, tta: int | None
+    model: Model, image_cyx: NDArray[Any], sure: bool, options: PredictionOptions
 ) -> tuple[NDArray[np.int32], NDArray[np.float32] | None]:
     """Labels, and where it is asked for the probability of class 1, or of foreground."""
     if not sure:
-        return model.segment(image_cyx, tile=tile, tta=tta, engine=engine), None
-    logits_kyx = model.logits(image_cyx, tile=tile, tta=tta, engine=engine)
+        return model.compute_labels(image_cyx, options), None
+    logits_kyx = model.compute_logits(image_cyx, options)
     return model.task.predicted(logits_kyx), model.task.probabilities(logits_kyx)[1]
 
 

@@ -78,6 +78,31 @@ def make_task(recipe: Recipe, labels: LabelMapping, decoding: Decoding = Decodin
     return task
 
 
+@dataclass(frozen=True, kw_only=True)
+class PredictionOptions:
+    """Options that `Model.segment`, `Model.logits` and `Model.probabilities` share.
+
+    Attributes
+    ----------
+    tile
+        Largest side of a tile, pixels; chosen from the memory if None. Does not change the result.
+    device
+        ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``. Ignored if ``engine`` is an `Engine`.
+    tta
+        Number of rotated and mirrored versions of the image over which probabilities are averaged, 1 to 8; the
+        recipe's if None.
+    engine
+        ``torch``, ``openvino``, ``onnxruntime``, ``auto`` (the fastest that agrees with torch), or ``torch+bf16`` and
+        others that `septa.inference.make_engine` lists; or an engine that `Model.engine` has made, which can be used
+        for many images. `Model.own_engine` chooses if None.
+    """
+
+    tile: int | None = None
+    device: str = "auto"
+    tta: int | None = None
+    engine: str | Engine | None = None
+
+
 @dataclass(frozen=True)
 class Model:
     """A trained net with everything that it needs to segment images.
@@ -169,16 +194,8 @@ class Model:
         ResourceError
             Memory does not suffice for a tile.
         """
-        image_cyx, task = self.prepare(image), self.task
-        if not task.tilewise or self._versions(tta) > 1 or self.recipe.data.resize:
-            return task.decode(self.logits(image_cyx, tile=tile, device=device, tta=tta, engine=engine))
-        labels_yx = np.empty(image_cyx.shape[1:], np.int32)
-
-        def keep(core: tuple[slice, slice], logits_kyx: NDArray[np.float32]) -> None:
-            labels_yx[core] = task.decode(logits_kyx)
-
-        self.run(image_cyx, keep, tile=tile, device=device, engine=engine)
-        return labels_yx
+        options = PredictionOptions(tile=tile, device=device, tta=tta, engine=engine)
+        return self.compute_labels(self._read_input(image), options)
 
     def logits(
         self,
@@ -192,45 +209,8 @@ class Model:
         """Raw scores ``(K, Y, X)``, float32, one plane for each output of the net; parameters and errors as for
         `segment`. Averaged probabilities come as the logits that give them.
         """
-        image_cyx = self.prepare(image)
-        size = image_cyx.shape[1:]
-        inner_cyx = resize_image(image_cyx, self.recipe.data.resize or size)
-        versions, engine = self._versions(tta), self.engine(device, engine)
-        if versions == 1:
-            return resize_image(self._collect(inner_cyx, tile, engine), size)
-        sum_kyx: NDArray[np.float32] | None = None
-        for index in range(versions):
-            logits_kyx = self._collect(transform(inner_cyx, index), tile, engine)
-            part_kyx = restore(self.task.activations(logits_kyx), index)
-            sum_kyx = part_kyx if sum_kyx is None else sum_kyx + part_kyx
-        assert sum_kyx is not None
-        return resize_image(self.task.as_logits(sum_kyx * np.float32(1 / versions)), size)
-
-    def _versions(self, tta: int | None) -> int:
-        versions = self.recipe.inference.tta if tta is None else tta
-        if not 1 <= versions <= SYMMETRIES:
-            raise InputError(f"--tta {versions}", f"is not 1 to {SYMMETRIES}", "8 are all symmetries of the square")
-        return versions
-
-    def _collect(self, image_cyx: NDArray[Any], tile: int | None, engine: Engine) -> NDArray[np.float32]:
-        out_kyx = np.empty((self.net.out_channels, *image_cyx.shape[1:]), np.float32)
-
-        def keep(core: tuple[slice, slice], logits_kyx: NDArray[np.float32]) -> None:
-            out_kyx[(slice(None), *core)] = logits_kyx
-
-        self.run(image_cyx, keep, tile=tile, engine=engine)
-        return out_kyx
-
-    def run(
-        self, image_cyx: NDArray[Any], consume: Consumer, *, tile: int | None = None, device: str = "auto",
-        engine: str | Engine | None = None,
-    ) -> None:  # fmt: skip
-        """Hand the logits of each core of an image ``CYX`` to ``consume``, at the size that the net sees."""
-        _, height, width = image_cyx.shape
-        tiles = self._tiles(height, width, tile)
-        normalization = self.normalization.resolve(image_cyx)
-        read = partial(cut_mirrored, image_cyx)
-        predict_tiles(self.engine(device, engine), read, normalization, tiles, consume)
+        options = PredictionOptions(tile=tile, device=device, tta=tta, engine=engine)
+        return self.compute_logits(self._read_input(image), options)
 
     def probabilities(
         self,
@@ -242,7 +222,60 @@ class Model:
         engine: str | Engine | None = None,
     ) -> NDArray[np.float32]:
         """Class probabilities ``(K, Y, X)`` in [0, 1], float32; parameters and errors as for `segment`."""
-        return self.task.probabilities(self.logits(image, tile=tile, device=device, tta=tta, engine=engine))
+        options = PredictionOptions(tile=tile, device=device, tta=tta, engine=engine)
+        return self.task.probabilities(self.compute_logits(self._read_input(image), options))
+
+    def compute_labels(self, image_cyx: NDArray[Any], options: PredictionOptions) -> NDArray[np.int32]:
+        """Compute labels as `segment` does, of an image ``CYX`` that `as_model_input` has returned."""
+        task = self.task
+        if not task.tilewise or self._count_versions(options.tta) > 1 or self.recipe.data.resize:
+            return task.decode(self.compute_logits(image_cyx, options))
+        labels_yx = np.empty(image_cyx.shape[1:], np.int32)
+
+        def keep(core: tuple[slice, slice], logits_kyx: NDArray[np.float32]) -> None:
+            labels_yx[core] = task.decode(logits_kyx)
+
+        self.run(image_cyx, keep, options)
+        return labels_yx
+
+    def compute_logits(self, image_cyx: NDArray[Any], options: PredictionOptions) -> NDArray[np.float32]:
+        """Compute logits as `logits` does, of an image ``CYX`` that `as_model_input` has returned."""
+        size = image_cyx.shape[1:]
+        inner_cyx = resize_image(image_cyx, self.recipe.data.resize or size)
+        versions = self._count_versions(options.tta)
+        options = replace(options, engine=self.engine(options.device, options.engine))
+        if versions == 1:
+            return resize_image(self._assemble_logits(inner_cyx, options), size)
+        sum_kyx: NDArray[np.float32] | None = None
+        for index in range(versions):
+            logits_kyx = self._assemble_logits(transform(inner_cyx, index), options)
+            part_kyx = restore(self.task.activations(logits_kyx), index)
+            sum_kyx = part_kyx if sum_kyx is None else sum_kyx + part_kyx
+        assert sum_kyx is not None
+        return resize_image(self.task.as_logits(sum_kyx * np.float32(1 / versions)), size)
+
+    def _count_versions(self, tta: int | None) -> int:
+        versions = self.recipe.inference.tta if tta is None else tta
+        if not 1 <= versions <= SYMMETRIES:
+            raise InputError(f"--tta {versions}", f"is not 1 to {SYMMETRIES}", "8 are all symmetries of the square")
+        return versions
+
+    def _assemble_logits(self, image_cyx: NDArray[Any], options: PredictionOptions) -> NDArray[np.float32]:
+        out_kyx = np.empty((self.net.out_channels, *image_cyx.shape[1:]), np.float32)
+
+        def keep(core: tuple[slice, slice], logits_kyx: NDArray[np.float32]) -> None:
+            out_kyx[(slice(None), *core)] = logits_kyx
+
+        self.run(image_cyx, keep, options)
+        return out_kyx
+
+    def run(self, image_cyx: NDArray[Any], consume: Consumer, options: PredictionOptions) -> None:
+        """Pass the logits of each core of an image ``CYX`` to ``consume``, at the size that the net reads."""
+        _, height, width = image_cyx.shape
+        tiles = self._tiles(height, width, options.tile)
+        normalization = self.normalization.resolve(image_cyx)
+        read = partial(cut_mirrored, image_cyx)
+        predict_tiles(self.engine(options.device, options.engine), read, normalization, tiles, consume)
 
     def plan(self, height: int, width: int, tile: int | None = None) -> list[Tile]:
         """Tiles for an image of this size.
@@ -283,14 +316,34 @@ class Model:
         kept = [f"net.depth={depth}", "net.deep_supervision=false", f"net.aspp={str(net.aspp is not None).lower()}"]
         return replace(self, net=net, recipe=self.recipe.with_overrides(kept), int8=None)
 
-    def prepare(self, image: NDArray[Any] | str | PathLike[str]) -> NDArray[Any]:
-        """An image as ``CYX`` with this model's channels, in raw values; errors as for `segment`."""
+    def _read_input(self, image: NDArray[Any] | str | PathLike[str]) -> NDArray[Any]:
         if isinstance(image, str | PathLike):
-            return self.fit(read_image(Path(image)), image)
-        return self.fit(as_cyx(np.asarray(image), self.channels), "image")
+            return self.as_model_input(read_image(Path(image)), image)
+        return self.as_model_input(as_cyx(np.asarray(image), self.channels), "image")
 
-    def fit(self, image_cyx: NDArray[Any], where: str | PathLike[str]) -> NDArray[Any]:
-        """Give an image ``CYX`` this model's channels; refuse what the net cannot take, naming ``where``."""
+    def as_model_input(self, image_cyx: NDArray[Any], where: str | PathLike[str]) -> NDArray[Any]:
+        """Return an image with as many channels as this model has, after a check that the net can process it.
+
+        Idempotent: an image that this function returned is returned unchanged.
+
+        Parameters
+        ----------
+        image_cyx
+            Raw values ``CYX`` of any real dtype.
+        where
+            Path that errors name, or ``image``.
+
+        Returns
+        -------
+        ndarray
+            Raw values ``CYX``, of the same dtype: the image itself, its single channel repeated, or the first of three
+            equal channels. May be a read-only view.
+
+        Raises
+        ------
+        InputError
+            The number of channels does not fit, the image has no pixels, or a value is NaN or Inf.
+        """
         try:
             fitted: NDArray[Any] = fit_channels(image_cyx, self.channels)
         except ValueError:

@@ -6,7 +6,7 @@ import glob
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from septa.images import (
 )
 from septa.inference import Engine, largest_difference, least_for, overhead
 from septa.labels import number_of, smallest
-from septa.model import Model
+from septa.model import Model, PredictionOptions
 from septa.objects import ObjectFiles, ObjectOptions
 from septa.prefetch import one_ahead, one_behind
 from septa.runtime import usable_memory
@@ -236,7 +236,7 @@ class _Work:
                 for number in range(info.pages):
                     if file.over:
                         break
-                    image_cyx = self.model.fit(read_image(path, number, max_pixels=most), path)
+                    image_cyx = self.model.as_model_input(read_image(path, number, max_pixels=most), path)
                     yield _Page(file, info, number, image_cyx)
             except (ResourceError, MemoryError) as error:
                 yield _Broken(file, error)
@@ -262,13 +262,13 @@ class _Work:
 
     def _score(self, page: _Page) -> None:
         model, options = self.model, self.options
-        how: dict[str, Any] = {"tile": options.tile, "tta": options.tta, "engine": self.engine}
+        how = PredictionOptions(tile=options.tile, tta=options.tta, engine=self.engine)
         if model.task.tilewise and not (options.probabilities or options.certify):
-            page.labels_yx = model.segment(page.image_cyx, **how)
+            page.labels_yx = model.compute_labels(page.image_cyx, how)
             return
-        page.logits_kyx = model.logits(page.image_cyx, **how)
+        page.logits_kyx = model.compute_logits(page.image_cyx, how)
         if options.certify:
-            difference = _difference(model, page.image_cyx, page.logits_kyx, options.tta, self.engine)
+            difference = _difference(model, page.image_cyx, page.logits_kyx, how)
             page.file.difference = max(page.file.difference or 0.0, difference)
             if difference > EXACT:
                 problem = f"tiles differ from the whole image by {difference:.3g}, more than {EXACT:g}"
@@ -366,11 +366,10 @@ def _stacked(pages: list[NDArray[Any]]) -> NDArray[Any]:
 
 
 def _difference(
-    model: Model, image_cyx: NDArray[Any], logits_kyx: NDArray[np.float32], tta: int | None, engine: Engine
+    model: Model, image_cyx: NDArray[Any], logits_kyx: NDArray[np.float32], options: PredictionOptions
 ) -> float:
     side = max(model.recipe.data.resize or image_cyx.shape[1:]) + least_for(model.net)
-    whole = model.logits(image_cyx, tile=side, tta=tta, engine=engine)
-    return largest_difference(whole, logits_kyx)
+    return largest_difference(model.compute_logits(image_cyx, replace(options, tile=side)), logits_kyx)
 
 
 def _write_extras(

@@ -177,7 +177,7 @@ def _samples(
 
 
 def _normalised(model: Model, pair: Pair, image_cyx: NDArray[Any]) -> NDArray[np.float32]:
-    fitted_cyx = model.fit(image_cyx, pair.image)
+    fitted_cyx = model.as_model_input(image_cyx, pair.image)
     return model.normalization.resolve(fitted_cyx).apply(fitted_cyx)
 
 

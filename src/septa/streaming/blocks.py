@@ -60,7 +60,7 @@ class Worker:
 
         def read(y: tuple[int, int], x: tuple[int, int]) -> Array:
             image_cyx = self.source.read(y, x, t=index[0], z=index[1])
-            return self.model.fit(image_cyx, self.source.path)
+            return self.model.as_model_input(image_cyx, self.source.path)
 
         return Window(region, margin, tile, tiles, begin, read_mirrored(read, size, begin, end))
 

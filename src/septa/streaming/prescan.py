@@ -39,7 +39,7 @@ def _samples(model: Model, source: Source, t: int, z: int) -> list[NDArray[Any]]
             if top + first[0] >= bottom or left + first[1] >= right:
                 continue
             image_cyx = source.read((top, bottom), (left, right), t=t, z=z)
-            fitted_cyx = model.fit(image_cyx, source.path)[:, first[0] :: rows, first[1] :: columns]
+            fitted_cyx = model.as_model_input(image_cyx, source.path)[:, first[0] :: rows, first[1] :: columns]
             for band, plane_yx in zip(bands, fitted_cyx):
                 band.append(np.array(plane_yx).ravel())
     return [np.concatenate(band) for band in bands]

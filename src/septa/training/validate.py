@@ -13,7 +13,7 @@ from torch import Tensor
 
 from septa.data import Example, Examples
 from septa.metrics import Counts, class_counts, confusion, confusion_multilabel, dice, score_objects
-from septa.model import Model
+from septa.model import Model, PredictionOptions
 from septa.tasks import Instances, Task
 
 
@@ -107,7 +107,7 @@ def _segment(
         loss += part.item() * target_byx.numel() / predicted_yx.size
 
     with torch.inference_mode():
-        model.run(example.image_cyx, consume, device=str(device))
+        model.run(example.image_cyx, consume, PredictionOptions(device=str(device)))
     return predicted_yx if logits_kyx is None else task.decode(logits_kyx), loss
 
 
