@@ -207,6 +207,49 @@ def use_violations(path: str, uses: Uses) -> Iterator[str]:
         yield f"{path}:{line}: allows pickle"
 
 
+def task_violations(files: Mapping[str, str]) -> Iterator[str]:
+    """Yield each place outside ``tasks/`` that asks which task it has, in place of a property of the `Task` interface.
+
+    These are ``isinstance`` and ``issubclass`` with a class of a task, ``type(...) is``, a class pattern of ``match``,
+    and a comparison of ``recipe.task`` with the name of a task.
+    """
+    trees = {path: ast.parse(text, path) for path, text in sorted(files.items())}
+    modules = {module_name(path) for path in trees}
+    for path, tree in trees.items():
+        if path.startswith("tasks/"):
+            continue
+        uses = collect_uses(path, tree, modules)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and uses.resolve(node.func) in {"isinstance", "issubclass"}:
+                asked = [name for argument in node.args[1:] for name in task_classes(argument, uses)]
+            elif isinstance(node, ast.Compare):
+                sides = [node.left, *node.comparators]
+                asked = [name for side in sides for name in task_classes(side, uses)]
+                recipes = any((uses.resolve(side) or "").endswith("recipe.task") for side in sides)
+                named = [name for side in sides for name in constants(side) if name in {"semantic", "instances"}]
+                asked += named if recipes else []
+            elif isinstance(node, ast.MatchClass):
+                asked = list(task_classes(node.cls, uses))
+            else:
+                continue
+            if asked:
+                yield f"{path}:{node.lineno}: asks whether a task is {asked[0]}; ask a property of the task"
+
+
+def task_classes(node: ast.expr, uses: Uses) -> Iterator[str]:
+    """Yield the classes of tasks that an expression names, alone or in a tuple or union."""
+    for part in ast.walk(node):
+        if isinstance(part, ast.Name | ast.Attribute):
+            name = uses.resolve(part) or ""
+            if is_part(name, {"septa.tasks"}) and name.rpartition(".")[2] in {"Semantic", "Instances"}:
+                yield name.rpartition(".")[2]
+
+
+def constants(node: ast.expr) -> Iterator[object]:
+    """Yield the constants in an expression, alone or in a tuple, list or set."""
+    yield from (part.value for part in ast.walk(node) if isinstance(part, ast.Constant))
+
+
 def length_violations(path: str, text: str, tree: ast.Module) -> Iterator[str]:
     lines = len(text.splitlines())
     if (lines > FILE_LINES) != (path in LONG_FILES):
@@ -248,6 +291,13 @@ def test_rooms_are_entered_by_their_door() -> None:
         pytest.fail("\n".join(found), pytrace=False)
 
 
+def test_only_tasks_ask_which_task_it_is() -> None:
+    files = {path.relative_to(HOUSE).as_posix(): path.read_text(encoding="utf-8") for path in HOUSE.rglob("*.py")}
+    found = list(task_violations(files))
+    if found:
+        pytest.fail("\n".join(found), pytrace=False)
+
+
 @pytest.mark.parametrize("stub", sorted(HOUSE.rglob("__init__.pyi")), ids=lambda stub: stub.parent.name)
 def test_every_name_of_a_room_resolves(stub: Path) -> None:
     room_module = importlib.import_module(".".join(stub.parent.relative_to(HOUSE.parent).parts))
@@ -274,6 +324,37 @@ def test_an_import_past_the_door_is_found(text: str, expected: list[str]) -> Non
     found = list(door_violations({**sound, "evaluation.py": text}))
     assert len(found) == len(expected)
     assert all(line.startswith(start) for line, start in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("from septa.tasks import Instances\nisinstance(task, Instances)", ":2: asks whether a task is Instances;"),
+        (
+            "from septa.tasks import Semantic as S\nx = not isinstance(m.task, S)",
+            ":2: asks whether a task is Semantic;",
+        ),
+        (
+            "from septa import tasks\nisinstance(m.task, (int, tasks.Instances))",
+            ":2: asks whether a task is Instances;",
+        ),
+        ("import septa.tasks\nisinstance(t, septa.tasks.Semantic | int)", ":2: asks whether a task is Semantic;"),
+        ("from septa.tasks.instances import Instances\nissubclass(t, Instances)", ":2: asks whether a task is Inst"),
+        ("from septa.tasks import Instances\ntype(task) is Instances", ":2: asks whether a task is Instances;"),
+        ("from septa.tasks import Instances as I\nmatch task:\n    case I():\n        pass", ":3: asks whether a task"),
+        ('x = recipe.task == "instances"', ":1: asks whether a task is instances;"),
+        ('def f(job):\n    return job.recipe.task != "semantic"', ":2: asks whether a task is semantic;"),
+        ('x = model.recipe.task in ("auto", "instances")', ":1: asks whether a task is instances;"),
+        ("from septa.tasks import Instances, Task\nisinstance(x, int)\nInstances().decode(y)", ""),
+        ('if recipe.task == "auto":\n    given = given.task == "instances"', ""),
+    ],
+)
+def test_a_question_for_the_task_is_found(text: str, expected: str) -> None:
+    sound = {"tasks/__init__.py": "", "tasks/instances.py": "", "recipe.py": ""}
+    found = list(task_violations({**sound, "evaluation.py": text}))
+    assert len(found) == bool(expected)
+    assert all(line.startswith("evaluation.py:") and expected in line for line in found)
+    assert not list(task_violations({**sound, "tasks/instances.py": text}))
 
 
 def test_at_most_twelve_modules_stand_at_the_top() -> None:

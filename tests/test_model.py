@@ -23,9 +23,10 @@ from septa.errors import InputError, ModelError, RecipeError
 from septa.images.normalize import Normalization
 from septa.images.write import write_image
 from septa.labels.mapping import LabelMapping
-from septa.model import KIND, Model, build_net, make_task
+from septa.model import KIND, Model, build_net
 from septa.recipe import LossSettings, NetSettings, Recipe
 from septa.tasks.instances import Instances
+from septa.tasks.make import make_task
 from septa.tasks.semantic import Semantic
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -19,7 +19,6 @@ from septa.model import Model, PredictionOptions
 from septa.objects import OUTLINES, Judged, calibrate, judge
 from septa.prediction import CLASSES, OVERLAYS, PROBABILITIES
 from septa.recipe import DataSettings
-from septa.tasks import Instances
 
 _IMAGE_SUFFIXES = frozenset({".png", ".tif", ".tiff", ".bmp", ".gif", ".jpg", ".jpeg"})
 _LABEL_SUFFIXES = ("_mask", "_label", "_labels", "_seg", "_anno")
@@ -78,7 +77,7 @@ def evaluate(
     notes, pairs, skipped = [*pairing.notes, model.labels.describe()], pairing.pairs, 0
     stack: list[tuple[NDArray[np.int32], NDArray[np.float32]]] = []
     judged: list[Judged] = []
-    instances = isinstance(model.task, Instances)
+    instances = model.task.finds_objects
     _check_extra(extra, model.labels, instances)
     options = PredictionOptions(tile=tile, tta=tta, engine=model.engine(device, engine))
     encode = model.labels.objects if instances else model.labels.encode
@@ -107,7 +106,7 @@ def evaluate(
         model.labels.pixel_names(instances),
         multilabel=model.labels.kind == "multilabel",
         instances=instances,
-        object_classes=model.labels.class_names if model.labels.object_classes > 1 and instances else (),
+        object_classes=model.labels.class_names if model.task.object_classes > 1 else (),
         extra=[family for family in extra if family != NEURITES],
     )
     if stack:

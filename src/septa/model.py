@@ -34,7 +34,7 @@ from septa.labels import LabelMapping
 from septa.nets import UNet
 from septa.recipe import Recipe
 from septa.runtime import pick_device
-from septa.tasks import Decoding, Instances, Semantic, Task
+from septa.tasks import Decoding, Task, make_task
 
 KIND = "septa model 1"
 _NOT_A_MODEL = "give a .septa file written by 'septa train'"
@@ -52,30 +52,6 @@ def build_net(recipe: Recipe, channels: int, outputs: int) -> UNet:
         return UNet(channels, outputs, **recipe.net.model_dump(exclude={"output", "pretrained"}))
     except ValueError as error:
         raise RecipeError("recipe", f"net: {error}", "change one of them") from None
-
-
-def make_task(recipe: Recipe, labels: LabelMapping, decoding: Decoding = Decoding()) -> Task:  # noqa: B008 (frozen)
-    """The task of a recipe for labels of this kind; ``decoding`` is for instances.
-
-    Raises
-    ------
-    RecipeError
-        The net's output or the loss does not suit the labels.
-    """
-    sigmoid = recipe.net.output == "sigmoid"
-    try:
-        if recipe.task == "instances":
-            if (labels.kind != "instances" and labels.classes != 2) or labels.kind == "multilabel":
-                raise ValueError(f"task=instances takes objects of one class, and the labels have {labels.classes}")
-            task: Task = Instances(
-                recipe.instances.encoding, sigmoid, recipe.instances.rim, decoding, labels.object_classes
-            )
-        else:
-            task = Semantic(labels.classes, multilabel=labels.kind == "multilabel", sigmoid=sigmoid)
-        task.check(recipe.loss)
-    except ValueError as error:
-        raise RecipeError("recipe", str(error), "mend the recipe") from None
-    return task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -296,9 +272,7 @@ class Model:
 
     def as_written(self, labels_yx: NDArray[np.int32]) -> NDArray[Any]:
         """Labels as they are written to disk: object ids, or the raw values that the training labels had."""
-        if isinstance(self.task, Instances):
-            return labels_yx.astype(np.min_scalar_type(int(labels_yx.max(initial=0))))
-        return self.labels.decode(labels_yx)
+        return self.task.to_raw(labels_yx, self.labels)
 
     def pruned(self, depth: int) -> Model:
         """The smaller model of the first ``depth`` levels of a U-Net++ with deep supervision; weights are shared.

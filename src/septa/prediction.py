@@ -33,7 +33,6 @@ from septa.model import Model, PredictionOptions
 from septa.objects import ObjectFiles, ObjectOptions
 from septa.prefetch import one_ahead, one_behind
 from septa.runtime import usable_memory
-from septa.tasks import Instances
 
 _SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff"})
 _PNG_IDS = 65_535
@@ -140,7 +139,7 @@ def segment_files(model: Model, paths: Sequence[Path], options: Options) -> Iter
     if model.task.multilabel and options.suffix == ".png":
         problem = "cannot hold classes that overlap, one plane for each"
         raise InputError("--format png", problem, "leave it out, or give --format tif")
-    if options.objects.wanted and not isinstance(model.task, Instances):
+    if options.objects.wanted and not model.task.finds_objects:
         problem = "the model was not trained on objects"
         raise InputError("objects", problem, "leave --table, --geojson, --coco, --rois and --min-confidence out")
     if model.labels.object_classes > 1 and options.output.is_dir() and find_classes_folder(options.output):
@@ -299,7 +298,7 @@ class _Work:
             assert logits_kyx is not None
             labels_yx = task.decode(logits_kyx)
         class_yx: NDArray[np.int32] | None = None
-        if logits_kyx is not None and isinstance(task, Instances) and task.object_classes > 1:
+        if logits_kyx is not None and task.object_classes > 1:
             class_yx = task.classify(labels_yx, logits_kyx)
         if logits_kyx is not None and options.objects.wanted:
             foreground_yx, name = task.probabilities(logits_kyx)[1], _page_name(info, page.number)

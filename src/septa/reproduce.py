@@ -22,7 +22,6 @@ from septa.metrics import NEURITES, OBJECT_METRICS, Evaluation, NeuriteScores
 from septa.presets import PUBLISHED, Drawing, Figure, Published
 from septa.runtime import versions
 from septa.synthetic import write_dataset
-from septa.tasks import Semantic
 from septa.training import TrainingDone, TrainingRequest, train_steps
 
 MARK = "septa-reproduce.txt"
@@ -136,7 +135,7 @@ def reproduce(
     done = _train(console, preset, Path(data), output, (f"training.minutes={minutes}", *changed), device, overwrite)
     held_out = Path(data) / "held_out" if drawing is not None else Path(data)
     with progress_bar(console, "evaluating") as progress:
-        neurites = isinstance(done.model.task, Semantic) and has_neurites(done.model.labels)
+        neurites = not done.model.task.finds_objects and has_neurites(done.model.labels)
         extra = (NEURITES,) if neurites and _asks_for_neurites(published) else ()
         evaluation = evaluate(done.model, held_out, device=device, extra=extra, progress=progress)
     console.print(evaluation_table(evaluation))

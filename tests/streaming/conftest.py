@@ -21,11 +21,12 @@ from scipy import ndimage
 from septa import cli
 from septa.images.normalize import Normalization
 from septa.labels.mapping import LabelMapping
-from septa.model import Model, build_net, make_task
+from septa.model import Model, build_net
 from septa.recipe import Recipe
 from septa.streaming import StreamFinished, StreamRequest, budget, plan, stream
 from septa.tasks.decoding import Decoding
 from septa.tasks.instances import Instances
+from septa.tasks.make import make_task
 
 Array = NDArray[Any]
 

@@ -15,7 +15,8 @@ import pytest
 import tifffile
 
 from septa.labels.mapping import LabelMapping
-from septa.model import build_net, make_task
+from septa.model import build_net
+from septa.tasks.make import make_task
 
 Command = Callable[..., tuple[int, str, str]]
 

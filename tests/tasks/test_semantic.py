@@ -305,4 +305,6 @@ def test_a_map_with_class_weights_costs_what_class_weights_cost() -> None:
 
 def test_labels_are_their_own_classes() -> None:
     labels_yx = blobs(4, 2)
-    np.testing.assert_array_equal(Semantic(4).class_labels(labels_yx), labels_yx)
+    assert Semantic(4).align(blobs(4, 3), labels_yx) is labels_yx
+    assert Semantic(4).pixel_shares([0.5, 0.25, 0.25, 0]) == (0.5, 0.25, 0.25, 0)
+    assert Semantic(4).score(labels_yx, labels_yx) == (1.0, (1.0,) * 4)

@@ -21,8 +21,9 @@ from septa.data.samples import Examples, Sampler
 from septa.images.normalize import Normalization
 from septa.images.write import write_image, write_labels
 from septa.labels.mapping import find_mapping
-from septa.model import build_net, make_task
+from septa.model import build_net
 from septa.recipe import DataSettings, Recipe
+from septa.tasks.make import make_task
 from septa.tasks.task import Task
 from septa.training.checkpoint import Checkpoints
 from septa.training.loop import TrainingJob, run_loop

@@ -19,7 +19,7 @@ from septa.model import Model, build_net
 from septa.recipe import Recipe
 from septa.tasks.instances import Instances
 from septa.tasks.semantic import Semantic
-from septa.training.validate import image_score, validate
+from septa.training.validate import validate
 
 CPU = torch.device("cpu")
 NORMALIZATION = Normalization("dataset", (100.0,), (50.0,))
@@ -222,13 +222,13 @@ def test_the_loss_of_instances_is_that_of_the_seamed_target(threshold: Any, squa
 def test_score_of_an_image_by_its_task() -> None:
     truth_yx = np.array([[5, 5, 0, 9, 9, 0, -1]], np.int32)
     merged_yx = np.array([[1, 1, 1, 1, 1, 0, 1]], np.int32)
-    score, dice = image_score(truth_yx, merged_yx, Instances())
+    score, dice = Instances().score(truth_yx, merged_yx)
     assert score == average_precision(truth_yx, merged_yx) == 0
     assert dice == pytest.approx((2 / 3, 8 / 9))
     split_yx = np.array([[1, 1, 0, 2, 3, 0, 0]], np.int32)
-    score, dice = image_score(truth_yx, split_yx, Instances())
+    score, dice = Instances().score(truth_yx, split_yx)
     # At 0.5 one of the halves is the object, above it none; the other half is too much.
     assert score == pytest.approx((2 / 3 + 9 * 1 / 4) / 10)
     assert dice == (1.0, 1.0)
-    score, dice = image_score(np.minimum(truth_yx, 1), np.minimum(merged_yx, 1), Semantic(2))
+    score, dice = Semantic(2).score(np.minimum(truth_yx, 1), np.minimum(merged_yx, 1))
     assert score == dice[1] == pytest.approx(8 / 9)

@@ -96,7 +96,7 @@ def predict(
         from septa.prediction import Options
 
         loaded = Model.load(model) if prune is None else Model.load(model).pruned(prune)
-        if loaded.recipe.task == "instances":
+        if loaded.task.finds_objects:
             kernels.load()
     ending, objects = suffix and f".{suffix}", ObjectOptions(table, geojson, coco, rois, min_confidence)
     options = Options(output, ending, probabilities, overlay, certify, tile, device, tta, max_pixels, objects, engine)

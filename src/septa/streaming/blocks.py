@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from septa import tasks as pieces
 from septa.errors import ResourceError
 from septa.images import Normalization, Source, read_mirrored, store
 from septa.images.store import BlockIndex, StoreSpec
@@ -26,7 +25,7 @@ from septa.model import Model
 from septa.streaming.block_file import load_block, save_block
 from septa.streaming.budget import megabytes, pixel_bytes, region_bytes, tidy, tile_within
 from septa.streaming.plan import StreamPlan
-from septa.tasks import Instances
+from septa.tasks import Block, finish_objects
 
 Array = NDArray[Any]
 
@@ -285,18 +284,10 @@ def label_block(worker: Worker, scored: Scored) -> bool:
 def empty_block(folder: Path, plan: StreamPlan, model: Model, index: BlockIndex) -> None:
     """Write the file of a block that is skipped: all background. Errors as for `segment_block`."""
     (top, left), (bottom, right) = plan.core(index)
-    task = model.task
-    arrays: dict[str, Array]
-    if isinstance(task, Instances):
-        (y, x), (y_end, x_end) = _grown(((top, left), (bottom, right)), 1, plan.size)
-        nothing = np.zeros((y_end - y, x_end - x), np.float32)
-        ends = y == 0, y_end == plan.size[0], x == 0, x_end == plan.size[1]
-        core = _inside(((top, left), (bottom, right)), (y, x))
-        block = pieces.cut_block(nothing, nothing, task.decoding, core, ends)
-        assert block is not None
-        arrays = block.to_arrays()
-    else:
-        arrays = {"labels_yx": model.as_written(np.zeros((bottom - top, right - left), np.int32))}
+    (y, x), (y_end, x_end) = _grown(((top, left), (bottom, right)), 1, plan.size)
+    core = _inside(((top, left), (bottom, right)), (y, x))
+    task, ends = model.task, _ends(((y, x), (y_end, x_end)), plan.size)
+    arrays = _to_arrays(task.blank_block((y_end - y, x_end - x), core, ends), model)
     if plan.asked.probabilities:
         certain_kyx = np.zeros((task.classes, bottom - top, right - left), np.float16)
         certain_kyx[: 0 if task.multilabel else 1] = 1
@@ -308,17 +299,20 @@ def _labelled(
     worker: Worker, index: BlockIndex, region: Region, core: tuple[slice, slice], logits_kyx: Array
 ) -> dict[str, Array] | None:
     """Labels of the core and what the merge needs; None where the region is too small to tell."""
-    model, size = worker.model, worker.plan.size
-    task = model.task
-    if not isinstance(task, Instances):
-        return {"labels_yx": model.as_written(task.decode(logits_kyx[(slice(None), *core)]))}
-    foreground_yx, inner_yx = task.maps(logits_kyx)
-    for part in worker.blank(index, region):
-        foreground_yx[part] = 0
+    ends, blank = _ends(region, worker.plan.size), worker.blank(index, region)
+    block = worker.model.task.label_block(logits_kyx, core, ends, blank)
+    return None if block is None else _to_arrays(block, worker.model)
+
+
+def _ends(region: Region, size: tuple[int, int]) -> tuple[bool, bool, bool, bool]:
+    """Tell where the image ends: at the top, bottom, left and right side of a region."""
     (top, left), (bottom, right) = region
-    ends = top == 0, bottom == size[0], left == 0, right == size[1]
-    block = pieces.cut_block(foreground_yx, inner_yx, task.decoding, core, ends)
-    return None if block is None else block.to_arrays()
+    return top == 0, bottom == size[0], left == 0, right == size[1]
+
+
+def _to_arrays(block: Block, model: Model) -> dict[str, Array]:
+    """Arrays of a block's file. Ids are those of the block until the merge; classes become raw values at once."""
+    return {"labels_yx": model.as_written(block.labels_yx)} if block.facts is None else block.to_arrays()
 
 
 def finish_block(folder: Path, plan: StreamPlan, block: Finish) -> list[str]:
@@ -334,7 +328,7 @@ def finish_block(folder: Path, plan: StreamPlan, block: Finish) -> list[str]:
     soft = ["probabilities"] if plan.asked.probabilities else []
     labels, *more = load_block(folder, plan, block.index, ["labels_yx", *soft]).values()
     if block.numbers is not None:
-        labels = pieces.finish_objects(labels, block.numbers, block.specs[0].dtype)
+        labels = finish_objects(labels, block.numbers, block.specs[0].dtype)
     planes = labels if labels.ndim == 3 else labels[None]
     return [
         store.write_store_block(block.store, spec, 0, block.index, np.ascontiguousarray(part, spec.dtype))

@@ -10,13 +10,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from septa.errors import ResourceError
 from septa.inference import auto_tile, least_for, least_tile
 from septa.model import Model
 from septa.runtime import usable_memory
-from septa.tasks import Instances, cut_block
 
 CHUNK = 256
 """Side of the chunks of the output, pixels."""
@@ -28,8 +25,6 @@ _SHARE = 0.4
 """Of the budget that is free, for the arrays of a block; the rest is for the net's activations."""
 _TAKES = {"torch": 1.0, "onnxruntime": 1.4, "openvino": 1.5}
 """Memory for a tile as a multiple of what the net says, by engine: measured 0.9, 1.25 and 1.4."""
-_OBJECTS = 72
-"""Bytes per pixel of a window while its objects are found: maps, seeds, queues, labels, regions of background."""
 
 
 @dataclass(frozen=True)
@@ -124,9 +119,7 @@ def fit_budget(
 
 def _load_kernels(model: Model) -> None:
     """Find the objects of nothing, so that the compiled code for it is in memory before that is looked at."""
-    if isinstance(model.task, Instances):
-        nothing_yx = np.zeros((8, 8), np.float32)
-        cut_block(nothing_yx, nothing_yx, model.decoding, (slice(0, 8), slice(0, 8)), (True, True, True, True))
+    model.task.blank_block((8, 8), (slice(0, 8), slice(0, 8)), (True, True, True, True))
 
 
 def pixel_bytes(model: Model, engine: str) -> int:
@@ -145,9 +138,8 @@ def region_bytes(model: Model, itemsize: int, height: int, width: int) -> int:
     probabilities, objects.
     """
     context = 2 * (model.net.halo or model.net.margin)
-    objects = _OBJECTS if isinstance(model.task, Instances) else 8
     image = 2 * (height + context) * (width + context) * model.channels * itemsize
-    return image + height * width * (12 * max(2, model.net.out_channels) + objects)
+    return image + height * width * (12 * max(2, model.net.out_channels) + model.task.block_bytes_per_pixel)
 
 
 def store_bytes(model: Model, side: int) -> int:

@@ -22,7 +22,6 @@ from septa.images.store import BlockIndex, StoreKind, StoreSpec
 from septa.inference import Region
 from septa.model import Model
 from septa.streaming.budget import CHUNK
-from septa.tasks import Instances
 
 KIND = "septa stream 1"
 _DESCRIBE = ("zarr.json", ".zgroup", ".zattrs", ".zarray")
@@ -250,7 +249,7 @@ def _digest(values: Mapping[str, Any]) -> str:
 
 def margin_for(model: Model) -> int:
     """Pixels around a block within which its objects are nearly always certain; 0 where pixels stand alone."""
-    return max(32, model.decoding.reach + 16) if isinstance(model.task, Instances) else 0
+    return model.task.block_margin
 
 
 class _Part:

@@ -33,7 +33,7 @@ from septa.streaming.executor import Executor, LocalExecutor, MakeExecutor
 from septa.streaming.plan import Asked, StreamPlan, margin_for
 from septa.streaming.prescan import constants_of, empty_blocks
 from septa.streaming.written_blocks import WrittenBlocks
-from septa.tasks import Instances, Merged, merge
+from septa.tasks import Merged, merge
 
 _TIFF = (".tif", ".tiff")
 _LONGEST = 150
@@ -136,10 +136,10 @@ def _refuse_unfit(model: Model, request: StreamRequest) -> None:
     if model.recipe.inference.tta > 1:
         problem = "averages over turned versions of the whole image (inference.tta), which cannot be done in blocks"
         raise InputError(where, problem, "give -o a folder, or train with inference.tta=1")
-    if isinstance(model.task, Instances) and not model.net.exact_tiles:
+    if model.task.finds_objects and not model.net.exact_tiles:
         problem = "pools over the image, so its blocks do not agree on objects between them"
         raise InputError(where, problem, "give -o a folder, or train with net.norm batch or none")
-    if not isinstance(model.task, Instances) and _label_type(model, None).kind != "u":
+    if not model.task.finds_objects and _label_type(model, None).kind != "u":
         problem = "has a class whose value in label images is below 0, which a store cannot hold"
         raise InputError(where, problem, "train with values from 0 up")
     if request.tile is not None and request.tile < least_for(model.net):
@@ -165,7 +165,7 @@ def _limits(model: Model) -> Iterator[str]:
     """What the user is to know of the result."""
     if not model.net.exact_tiles:
         yield "not exactly the whole image's: this net pools over a tile"
-    if model.labels.object_classes > 1:
+    if model.task.object_classes > 1:
         yield "objects are written without their classes"
 
 
@@ -256,7 +256,7 @@ Planes = dict[tuple[int, int], Merged]
 
 
 def _merge(plan: StreamPlan, model: Model, folder: Path) -> Planes | None:
-    if not isinstance(model.task, Instances):
+    if not model.task.finds_objects:
         return None
     times, depths, rows, columns = plan.grid
 

@@ -1,10 +1,14 @@
 from .block_merge import Merged as Merged
 from .block_merge import merge as merge
+from .block_objects import Block as Block
 from .block_objects import BlockFacts as BlockFacts
 from .block_objects import cut_block as cut_block
 from .block_objects import finish_objects as finish_objects
 from .decoding import Decoding as Decoding
 from .decoding import find_objects as find_objects
 from .instances import Instances as Instances
+from .make import TASKS as TASKS
+from .make import make_task as make_task
 from .semantic import Semantic as Semantic
 from .task import Task as Task
+from .tuning import Curve as Curve

@@ -90,15 +90,15 @@ class Block:
     labels_yx
         int32 YX, the core: objects 1..n in the order of their first pixels, open holes from -1 down, 0 background.
     facts
-        What the merge must know.
+        What the merge must know. None if the labels are classes, which need no merge.
     """
 
     labels_yx: Int32
-    facts: BlockFacts
+    facts: BlockFacts | None
 
     def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """Labels and facts by their names, for a file."""
-        return {"labels_yx": self.labels_yx, **self.facts.to_arrays()}
+        """Return labels and facts by their names, for a file."""
+        return {"labels_yx": self.labels_yx, **({} if self.facts is None else self.facts.to_arrays())}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Block:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -12,12 +13,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from septa import recipe
-from septa.labels import classes_of, with_classes
+from septa.labels import LabelMapping, classes_of, with_classes
 from septa.recipe import IGNORE
 from septa.tasks import losses
+from septa.tasks.block_objects import Block, cut_block
 from septa.tasks.border_weights import cut_seams
 from septa.tasks.decoding import Decoding, find_objects
 from septa.tasks.semantic import Semantic
+from septa.tasks.tuning import Curve, tune_decoding
+from septa.tasks.watershed import Sides
 
 Encoding = Literal["seam", "border", "distance"]
 Float32 = NDArray[np.float32]
@@ -66,13 +70,34 @@ class Instances:
     object_classes: int = 1
 
     tilewise = False
-    """Objects reach across tiles: a prediction is decoded whole."""
+    finds_objects = True
     multilabel = False
     classes = 2
+    has_thresholds = True
+    block_bytes_per_pixel = 72
+    """Maps, seeds, queues, labels and regions of background."""
 
     def __post_init__(self) -> None:
         if self.sigmoid and self.encoding != "seam":
             raise ValueError(f"net.output=sigmoid goes with instances.encoding=seam, not with {self.encoding}")
+
+    @classmethod
+    def from_recipe(cls, recipe: recipe.Recipe, labels: LabelMapping, decoding: Decoding) -> Instances:
+        """Make the task of a recipe. ValueError as for the class, and for labels from which objects cannot be told."""
+        if (labels.kind != "instances" and labels.classes != 2) or labels.kind == "multilabel":
+            raise ValueError(f"task=instances takes objects of one class, and the labels have {labels.classes}")
+        return cls(
+            encoding=recipe.instances.encoding,
+            sigmoid=recipe.net.output == "sigmoid",
+            rim=recipe.instances.rim,
+            decoding=decoding,
+            object_classes=labels.object_classes,
+        )
+
+    @property
+    def block_margin(self) -> int:
+        """Pixels around a block within which its objects are nearly always certain."""
+        return max(32, self.decoding.reach + 16)
 
     @property
     def pixels(self) -> Semantic:
@@ -257,6 +282,51 @@ class Instances:
     def class_labels(self, labels_yx: Int32) -> Int32:
         """Object ids as classes: 1 for every object, `IGNORE` where ignored."""
         return np.clip(labels_yx, IGNORE, 1)
+
+    def pixel_shares(self, shares: Sequence[float]) -> tuple[float, ...]:
+        """Return the shares of background and of all objects: a loss of its own tells their classes apart."""
+        return (*shares[:1], *((sum(shares[1:]),) if len(shares) > 1 else ()))
+
+    def score(self, truth_yx: Int32, prediction_yx: Int32) -> tuple[float, tuple[float, ...]]:
+        """Return the accuracy of objects, and the Dice of background and foreground; see `Task.score`.
+
+        The accuracy is the mean over IoU thresholds 0.5 to 0.95 of tp / (tp + fp + fn), the average precision of the
+        2018 Data Science Bowl. Classes of objects do not count.
+        """
+        from septa.metrics import score_objects  # takes a third of a second, which the use of a model need not spend
+
+        _, each = Semantic(2).score(self.class_labels(truth_yx), self.class_labels(prediction_yx))
+        return score_objects(truth_yx, prediction_yx).mean_accuracy, each
+
+    def tune(self, images: Sequence[tuple[Float32, Int32]]) -> tuple[Decoding, dict[str, Curve]]:
+        """Choose the thresholds by which objects are found; see `Task.tune`."""
+        return tune_decoding([(*self.maps(logits_kyx), truth_yx) for logits_kyx, truth_yx in images], self.decoding)
+
+    def align(self, truth_yx: Int32, prediction_yx: Int32) -> NDArray[Any]:
+        """Return predicted objects with the ids of the true objects that they match; see `Task.align`."""
+        from septa.metrics import align_ids
+
+        return align_ids(truth_yx, prediction_yx)
+
+    def to_raw(self, labels_yx: Int32, mapping: LabelMapping) -> NDArray[Any]:
+        """Convert ids to the smallest dtype that holds them."""
+        return labels_yx.astype(np.min_scalar_type(int(labels_yx.max(initial=0))))
+
+    def label_block(
+        self, logits_kyx: Float32, core: tuple[slice, slice], outside: Sides, blank: Sequence[tuple[slice, slice]] = ()
+    ) -> Block | None:
+        """Find the objects of a block; see `Task.label_block` and `cut_block`."""
+        foreground_yx, inner_yx = self.maps(logits_kyx)
+        for part in blank:
+            foreground_yx[part] = 0
+        return cut_block(foreground_yx, inner_yx, self.decoding, core, outside)
+
+    def blank_block(self, size_yx: tuple[int, int], core: tuple[slice, slice], outside: Sides) -> Block:
+        """Return a block without objects; see `Task.blank_block`."""
+        nothing_yx = np.zeros(size_yx, np.float32)
+        block = cut_block(nothing_yx, nothing_yx, self.decoding, core, outside)
+        assert block is not None
+        return block
 
     def check(self, terms: recipe.LossSettings) -> None:
         """Refuse loss terms that do not fit.

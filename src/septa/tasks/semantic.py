@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +13,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from septa import recipe
-from septa.labels import label_components
+from septa.labels import LabelMapping, label_components
 from septa.recipe import IGNORE
 from septa.tasks import losses
+from septa.tasks.block_objects import Block
 from septa.tasks.border_weights import border_weights
+from septa.tasks.decoding import Decoding
+from septa.tasks.tuning import Curve
+from septa.tasks.watershed import Sides
 
 
 @dataclass(frozen=True)
@@ -50,11 +55,21 @@ class Semantic:
     sigmoid: bool = False
 
     tilewise = True
-    """Each tile is decoded by itself."""
+    finds_objects = False
+    object_classes = 1
+    decoding = Decoding()
+    has_thresholds = False
+    block_margin = 0
+    block_bytes_per_pixel = 8
 
     def __post_init__(self) -> None:
         if self.sigmoid and not self.multilabel and self.classes != 2:
             raise ValueError(f"net.output=sigmoid is for two classes, or for overlapping ones, not for {self.classes}")
+
+    @classmethod
+    def from_recipe(cls, recipe: recipe.Recipe, labels: LabelMapping, decoding: Decoding) -> Semantic:
+        """Make the task of a recipe; ``decoding`` is not used. ValueError as for the class."""
+        return cls(labels.classes, multilabel=labels.kind == "multilabel", sigmoid=recipe.net.output == "sigmoid")
 
     @property
     def _one_output(self) -> bool:
@@ -220,9 +235,50 @@ class Semantic:
         """What is scored: the labels."""
         return self.decode(logits_kyx)
 
-    def class_labels(self, labels_yx: NDArray[np.int32]) -> NDArray[np.int32]:
-        """Labels as classes, which they are."""
-        return labels_yx
+    def classify(self, labels_yx: NDArray[np.int32], logits_kyx: NDArray[np.float32]) -> NDArray[np.int32]:
+        """Raise ValueError: this task finds no objects that could have classes."""
+        raise ValueError("this task finds no objects, and so no classes of them")
+
+    def pixel_shares(self, shares: Sequence[float]) -> tuple[float, ...]:
+        """Return the shares as they are: the classes of labels are those of pixels."""
+        return tuple(shares)
+
+    def score(self, truth_yx: NDArray[np.int32], prediction_yx: NDArray[np.int32]) -> tuple[float, tuple[float, ...]]:
+        """Return the mean Dice over the foreground classes, and the Dice of each class; see `Task.score`."""
+        from septa.metrics import class_counts, confusion, confusion_multilabel, dice
+
+        count = confusion_multilabel if self.multilabel else confusion
+        each = dice(class_counts(count(truth_yx, prediction_yx, self.classes))).tolist()
+        return float(np.mean(each if self.multilabel else each[1:])), tuple(each)
+
+    def tune(
+        self, images: Sequence[tuple[NDArray[np.float32], NDArray[np.int32]]]
+    ) -> tuple[Decoding, dict[str, Curve]]:
+        """Return the default thresholds: this task uses none."""
+        return self.decoding, {}
+
+    def align(self, truth_yx: NDArray[np.int32], prediction_yx: NDArray[np.int32]) -> NDArray[Any]:
+        """Return the prediction: classes have the same values in both."""
+        return prediction_yx
+
+    def to_raw(self, labels_yx: NDArray[np.int32], mapping: LabelMapping) -> NDArray[Any]:
+        """Convert labels to the raw values of the training labels; see `LabelMapping.decode`."""
+        return mapping.decode(labels_yx)
+
+    def label_block(
+        self,
+        logits_kyx: NDArray[np.float32],
+        core: tuple[slice, slice],
+        outside: Sides,
+        blank: Sequence[tuple[slice, slice]] = (),
+    ) -> Block:
+        """Decode the core, on which nothing around it has an influence; see `Task.label_block`."""
+        return Block(self.decode(logits_kyx[(slice(None), *core)]), None)
+
+    def blank_block(self, size_yx: tuple[int, int], core: tuple[slice, slice], outside: Sides) -> Block:
+        """Return a block of class 0; see `Task.blank_block`."""
+        rows, columns = core
+        return Block(np.zeros((rows.stop - rows.start, columns.stop - columns.start), np.int32), None)
 
     def check(self, terms: recipe.LossSettings) -> None:
         """Refuse loss terms that do not fit.

@@ -1,8 +1,214 @@
-"""Any task."""
+"""The interface of a task: everything that a workflow may ask of it."""
 
 from __future__ import annotations
 
-from septa.tasks.instances import Instances
-from septa.tasks.semantic import Semantic
+from collections.abc import Sequence
+from typing import Any, Protocol
 
-Task = Semantic | Instances
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from septa import recipe
+from septa.labels import LabelMapping
+from septa.tasks.block_objects import Block
+from septa.tasks.decoding import Decoding
+from septa.tasks.tuning import Curve
+from septa.tasks.watershed import Sides
+
+Float32 = NDArray[np.float32]
+Int32 = NDArray[np.int32]
+
+
+class Task(Protocol):
+    """The meaning of labels and of a net's output: labels are encoded to targets, and logits are decoded to labels.
+
+    A workflow reads the properties and calls the methods below; it never asks which task it has. A new task is a
+    frozen dataclass in this folder that has all of them, and an entry in `septa.tasks.TASKS`.
+
+    Axes are named as everywhere: B batch, K output of the net, Y row, X column. Labels are int32 ``YX``. They are class
+    indices, bit fields of overlapping classes, or object ids from 1 up. In all of them 0 is background and `IGNORE`
+    marks pixels that count in no loss and no score.
+    """
+
+    # --- properties ---------------------------------------------------------------------------------------------------
+
+    @property
+    def outputs(self) -> int:
+        """Number of channels that the net puts out."""
+
+    @property
+    def classes(self) -> int:
+        """Number of classes of pixels: those of `probabilities`, and of the Dice in `score`."""
+
+    @property
+    def multilabel(self) -> bool:
+        """True if classes of pixels may overlap."""
+
+    @property
+    def finds_objects(self) -> bool:
+        """True if labels are object ids, False if they are classes of pixels."""
+
+    @property
+    def object_classes(self) -> int:
+        """Number of classes of objects without background; 1 if objects, or pixels, have no such classes."""
+
+    @property
+    def tilewise(self) -> bool:
+        """True if the tiles of an image can be decoded one by one; False if only the logits of the whole image can."""
+
+    @property
+    def decoding(self) -> Decoding:
+        """Thresholds that `decode` uses; the default ones where it uses none."""
+
+    @property
+    def has_thresholds(self) -> bool:
+        """True if `tune` can choose a better `decoding` from labelled images."""
+
+    @property
+    def block_margin(self) -> int:
+        """Pixels around a block of a large image within which `label_block` nearly always succeeds."""
+
+    @property
+    def block_bytes_per_pixel(self) -> int:
+        """Bytes for each pixel of a window that `label_block` takes at most, without logits and probabilities."""
+
+    # --- training -----------------------------------------------------------------------------------------------------
+
+    def check(self, terms: recipe.LossSettings) -> None:
+        """Raise ValueError if the loss terms do not fit the outputs of the net."""
+
+    def encode(
+        self, labels_yx: Int32, terms: recipe.LossSettings, class_weights_k: Float32 | None = None
+    ) -> tuple[NDArray[Any], Float32 | None]:
+        """Compute the target of a patch and its weight map.
+
+        Parameters
+        ----------
+        labels_yx
+            Labels, int32 ``YX``, after augmentation.
+        terms
+            Settings of the loss; its border weight map is used here.
+        class_weights_k
+            Weight of each of `classes`, float32.
+
+        Returns
+        -------
+        target_yx
+            Target that `loss` takes, int32 or float32, ``YX`` or with more planes before.
+        weights_yx
+            Weight of each pixel, float32 ``YX``, with the class weights in it. None if the class weights say it all.
+        """
+
+    def loss(
+        self,
+        logits_bkyx: Tensor,
+        target_byx: Tensor,
+        terms: recipe.LossSettings,
+        *,
+        class_weights_k: Tensor | None = None,
+        weights_byx: Tensor | None = None,
+    ) -> Tensor:
+        """Compute the weighted sum of the recipe's loss terms, a scalar, from targets and weight maps of `encode`."""
+
+    def distillation(self, logits_bkyx: Tensor, expected_bkyx: Tensor) -> Tensor:
+        """Compute the cross entropy of logits against the probabilities of other logits, a scalar."""
+
+    def pixel_shares(self, shares: Sequence[float]) -> tuple[float, ...]:
+        """Return the share of pixels of each of `classes`, given that of each class of the labels."""
+
+    def score(self, truth_yx: Int32, prediction_yx: Int32) -> tuple[float, tuple[float, ...]]:
+        """Score the predicted labels of one image by which the best weights are chosen.
+
+        Parameters
+        ----------
+        truth_yx, prediction_yx
+            Labels of equal size; pixels that the truth ignores do not count.
+
+        Returns
+        -------
+        score
+            Number in [0, 1], more is better.
+        dice
+            Dice of each of `classes`.
+        """
+
+    def tune(self, images: Sequence[tuple[Float32, Int32]]) -> tuple[Decoding, dict[str, Curve]]:
+        """Choose the thresholds of `decode` that score best.
+
+        Parameters
+        ----------
+        images
+            Logits ``KYX`` of whole images, and their true labels.
+
+        Returns
+        -------
+        decoding
+            The chosen thresholds.
+        curves
+            For each threshold its values and the scores with them. Empty without `has_thresholds`.
+        """
+
+    # --- prediction ---------------------------------------------------------------------------------------------------
+
+    def activations(self, logits_kyx: Float32) -> Float32:
+        """Compute what may be averaged over several predictions, in [0, 1]; `as_logits` is its inverse."""
+
+    def as_logits(self, activations_kyx: Float32) -> Float32:
+        """Compute logits ``KYX`` of which `activations` gives these values."""
+
+    def probabilities(self, logits_kyx: Float32) -> Float32:
+        """Compute the probability of each of `classes` in [0, 1], float32 ``(classes, Y, X)``."""
+
+    def decode(self, logits_kyx: Float32) -> Int32:
+        """Find the labels of an image, or of a tile if the task is `tilewise`, in its logits ``KYX``."""
+
+    def classify(self, labels_yx: Int32, logits_kyx: Float32) -> Int32:
+        """Find the class of each object that `decode` found in the same logits.
+
+        Returns
+        -------
+        ndarray
+            int32 ``YX``: the class of the object from 1 at its pixels, 0 outside of objects.
+
+        Raises
+        ------
+        ValueError
+            `object_classes` is 1.
+        """
+
+    def predicted(self, logits_kyx: Float32) -> Int32:
+        """Return labels as they are scored."""
+
+    def align(self, truth_yx: Int32, prediction_yx: Int32) -> NDArray[Any]:
+        """Return predicted labels that show the same value as the true labels where they agree, to be looked at."""
+
+    def to_raw(self, labels_yx: Int32, mapping: LabelMapping) -> NDArray[Any]:
+        """Convert labels to the values that are written to disk: ids, or the raw values of the training labels."""
+
+    # --- images too large for memory ----------------------------------------------------------------------------------
+
+    def label_block(
+        self, logits_kyx: Float32, core: tuple[slice, slice], outside: Sides, blank: Sequence[tuple[slice, slice]] = ()
+    ) -> Block | None:
+        """Find the labels of a block from the logits of a window around it.
+
+        Parameters
+        ----------
+        logits_kyx
+            Logits of the window.
+        core
+            Rows and columns of the window that are the block, each ``slice(start, stop)``.
+        outside
+            True where the image ends at the top, bottom, left and right side of the window.
+        blank
+            Parts of the window beyond the core that are background, whatever the logits say.
+
+        Returns
+        -------
+        Block or None
+            Labels of the core. None if they depend on what lies beyond the window; a larger window is needed then.
+        """
+
+    def blank_block(self, size_yx: tuple[int, int], core: tuple[slice, slice], outside: Sides) -> Block:
+        """Return the block of a window of this size that is all background; see `label_block`."""

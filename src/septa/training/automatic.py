@@ -15,6 +15,7 @@ from septa.labels import LabelMapping
 from septa.nets import UNet
 from septa.recipe import Recipe
 from septa.runtime import Machine
+from septa.tasks import TASKS
 
 _UNEVEN = 0.35
 _DARK = 0.25
@@ -80,7 +81,7 @@ def choose(
         settle("data.normalization", ("imagenet", "what published encoders were trained on"))
     if base.data.resize is not None:
         fingerprint = _resized(fingerprint, base.data.resize)
-    objects = (labels.task if base.task == "auto" else base.task) == "instances"
+    objects = TASKS[labels.task if base.task == "auto" else base.task].finds_objects
     if objects:
         found_more = ("border", "found more nuclei in equal time")
         settle("instances.encoding", ("seam", "one output") if base.net.output == "sigmoid" else found_more)

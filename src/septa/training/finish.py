@@ -13,18 +13,16 @@ from numpy.typing import NDArray
 
 from septa import runtime
 from septa.data import DatasetCheck
-from septa.metrics import Evaluation, align_ids, evaluate_labels
+from septa.metrics import Evaluation, evaluate_labels
 from septa.model import Model
 from septa.objects import Judged, calibrate, judge
 from septa.recipe import Recipe
 from septa.report import MAX_PANELS, Panel, write_report
-from septa.tasks import Instances
 from septa.training.automatic import Choice
 from septa.training.loop import TrainingJob
 from septa.training.plan import TrainingRequest
 from septa.training.state import State
 from septa.training.tuning import tune
-from septa.training.validate import image_score
 
 _Scored = tuple[float, int, NDArray[np.int32]]
 """Score below 0, place among the validation images, prediction."""
@@ -50,7 +48,7 @@ def finish_training(
     state.kept.load_state_dict(job.checkpoints.best(int(state.best["step"])))
     state.kept.eval().requires_grad_(False)
     model, tuning = job.model(state), None
-    if isinstance(job.task, Instances):
+    if job.task.has_thresholds:
         tuning = tune(model, job.validation, str(job.device))
         model = replace(model, decoding=tuning.decoding)
     evaluation, worst = _evaluate(model, job, {} if tuning is None else tuning.logits)
@@ -80,7 +78,7 @@ def _evaluate(
 ) -> tuple[Evaluation, list[_Scored]]:
     """Scores of the validation images, and the worst of them. ``known`` are the logits there are, by image."""
     task, engine, examples = model.task, model.engine(str(job.device), "torch"), job.validation
-    instances = isinstance(task, Instances)
+    instances = task.finds_objects
     worst: list[_Scored] = []
     judged: list[Judged] = []
 
@@ -93,7 +91,7 @@ def _evaluate(
                 judged.append(judge(example.labels_yx, predicted_yx, task.probabilities(logits_kyx)[1]))
             else:
                 predicted_yx = model.segment(example.image_cyx, engine=engine)
-            score, _ = image_score(example.labels_yx, predicted_yx, task)
+            score, _ = task.score(example.labels_yx, predicted_yx)
             heapq.heappush(worst, (-score, index, predicted_yx))
             if len(worst) > MAX_PANELS:
                 heapq.heappop(worst)
@@ -105,14 +103,14 @@ def _evaluate(
         labels.pixel_names(instances),
         multilabel=task.multilabel,
         instances=instances,
-        object_classes=labels.class_names if instances and labels.object_classes > 1 else (),
+        object_classes=labels.class_names if task.object_classes > 1 else (),
     )
     return (replace(evaluation, calibration=calibrate(judged)) if instances else evaluation), worst
 
 
 def _panel(job: TrainingJob, score: float, index: int, predicted_yx: NDArray[np.int32]) -> Panel:
     example, name = job.validation[index], job.validation.pairs[index].name
-    shown_yx = align_ids(example.labels_yx, predicted_yx) if isinstance(job.task, Instances) else predicted_yx
+    shown_yx = job.task.align(example.labels_yx, predicted_yx)
     return Panel(name, example.image_cyx, example.labels_yx, shown_yx, -score)
 
 

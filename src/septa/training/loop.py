@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from septa.data import Batch, Examples, Loader, Sampler
 from septa.errors import Interrupted, SeptaError
 from septa.model import Model
 from septa.recipe import Recipe
-from septa.tasks import Instances, Task
+from septa.tasks import Task
 from septa.training.checkpoint import Checkpoints
 from septa.training.clock import Clock, Signals
 from septa.training.profile import Profile, Profiled
@@ -65,10 +65,14 @@ class TrainingJob:
 
     def model(self, state: State) -> Model:
         """The net that is kept, as a model."""
-        model = Model(
-            state.kept, self.validation.channels, self.validation.labels, self.sampler.normalization, self.recipe
+        return Model(
+            state.kept,
+            self.validation.channels,
+            self.validation.labels,
+            self.sampler.normalization,
+            self.recipe,
+            decoding=self.task.decoding,
         )
-        return replace(model, decoding=self.task.decoding) if isinstance(self.task, Instances) else model
 
 
 def run_loop(job: TrainingJob, state: State) -> Iterator[HistoryRow | Profiled]:
@@ -230,7 +234,7 @@ def _validated(job: TrainingJob, state: State, clock: Clock) -> HistoryRow:
         if job.recipe.training.schedule == "plateau" and state.stale % job.recipe.training.patience == 0:
             state.drops += 1
     row: HistoryRow = {"step": state.step, "score": result.score, "val_loss": result.loss}
-    names = job.validation.labels.pixel_names(job.recipe.task == "instances")
+    names = job.validation.labels.pixel_names(job.task.finds_objects)
     row |= {f"dice_{name}": value for name, value in zip(names, result.dice)}
     row["minutes"] = clock.elapsed() / 60
     state.history.append(row)

@@ -12,9 +12,10 @@ from septa import runtime
 from septa.data import DatasetCheck, check_dataset, explain_task
 from septa.errors import InputError
 from septa.images import MAX_PIXELS
-from septa.model import build_net, make_task
+from septa.model import build_net
 from septa.recipe import Recipe, full_key
 from septa.runtime import Progress
+from septa.tasks import make_task
 from septa.training.automatic import Choice, choose, choose_workers, resolve_amp
 
 

@@ -24,11 +24,11 @@ from septa.data import DatasetCheck, Examples, Fingerprint, Pair, Sampler, combi
 from septa.errors import InputError, RecipeError
 from septa.images import MAX_PIXELS, Normalization, write_text
 from septa.metrics import Evaluation
-from septa.model import Model, build_net, make_task
+from septa.model import Model, build_net
 from septa.nets import ResNetEncoder, Statistics, TimmEncoder, imagenet_statistics, load_pretrained
 from septa.recipe import Recipe
 from septa.runtime import Progress
-from septa.tasks import Decoding
+from septa.tasks import Decoding, make_task
 from septa.training.automatic import Choice
 from septa.training.checkpoint import Checkpoints
 from septa.training.finish import finish_training
@@ -226,25 +226,20 @@ def _prepare(
         )
     pairs = {pair.name: pair for pair in check.pairing.pairs}
     memory = runtime.usable_memory() // 4 // world
-    train, validation = (
-        Examples(
-            [pairs[name] for name in names], mapping, channels, room, recipe.task == "instances", recipe.data.resize
-        )
-        for names, room in ((check.train, memory), (check.validation, memory // 4))
-    )
     names = set(check.train)
     facts = [item for item in check.facts if item.name in names]
     task = make_task(recipe, mapping, _first_decoding(recipe, combine_facts(facts, channels=channels)))
+    train, validation = (
+        Examples([pairs[name] for name in names], mapping, channels, room, task.finds_objects, recipe.data.resize)
+        for names, room in ((check.train, memory), (check.validation, memory // 4))
+    )
     torch.manual_seed(recipe.seed)
     net = build_net(recipe, channels, task.outputs)
     expected = getattr(net.encoder, "statistics", None)
     normalization = _normalization(recipe, combine_facts(facts, channels=channels), expected)
     if fresh and recipe.net.pretrained is not None and isinstance(net.encoder, ResNetEncoder | TimmEncoder):
         load_pretrained(net.encoder, recipe.net.pretrained)
-    shares = combine_facts(facts, channels=channels).class_shares
-    if recipe.task == "instances":  # the classes of objects are told apart by a loss of their own
-        shares = (*shares[:1], *((sum(shares[1:]),) if len(shares) > 1 else ()))
-    weights_k = _class_weights(recipe, shares)
+    weights_k = _class_weights(recipe, task.pixel_shares(combine_facts(facts, channels=channels).class_shares))
     encode = partial(task.encode, terms=recipe.loss, class_weights_k=weights_k)
     sampler = Sampler(train, normalization, recipe, encode, net.margin)
     tensor_k = None if weights_k is None else torch.from_numpy(weights_k).to(device)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,14 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from septa.data import Example, Examples
-from septa.metrics import Counts, class_counts, confusion, confusion_multilabel, dice, score_objects
 from septa.model import Model, PredictionOptions
-from septa.tasks import Instances, Task
 
 
 @dataclass(frozen=True)
 class Validation:
-    """``score``: mean over images of `image_score`; ``dice``: of each class; ``loss``: mean over pixels."""
+    """``score``: mean over images of `Task.score`; ``dice``: of each class; ``loss``: mean over pixels."""
 
     score: float
     loss: float
@@ -45,7 +42,7 @@ def validate(
     for index in range(rank, len(examples), world):
         example = examples[index]
         labels_yx, loss = _segment(model, example, device, class_weights_k)
-        score, each = image_score(example.labels_yx, labels_yx, task)
+        score, each = task.score(example.labels_yx, labels_yx)
         rows[index] = torch.tensor([score, loss, *each])
     net.train(training)
     if world > 1:
@@ -53,29 +50,6 @@ def validate(
         dist.all_reduce(rows)
     means = rows.mean(dim=0).tolist()
     return Validation(means[0], means[1], tuple(means[2:]))
-
-
-def image_score(
-    truth_yx: NDArray[np.int32], predicted_yx: NDArray[np.int32], task: Task
-) -> tuple[float, tuple[float, ...]]:
-    """Score of one image, and the Dice of each class.
-
-    The score is the mean Dice over the foreground classes; for instances the mean over IoU thresholds 0.5 to 0.95 of
-    the accuracy tp / (tp + fp + fn) of objects, the average precision of the 2018 Data Science Bowl.
-    """
-    each = dice(_counts(task.class_labels(truth_yx), task.class_labels(predicted_yx), task)).tolist()
-    if isinstance(task, Instances):
-        return score_objects(truth_yx, predicted_yx).mean_accuracy, tuple(each)
-    return _foreground(each, task), tuple(each)
-
-
-def _counts(truth_yx: NDArray[np.int32], predicted_yx: NDArray[np.int32], task: Task) -> Counts:
-    count = confusion_multilabel if task.multilabel else confusion
-    return class_counts(count(truth_yx, predicted_yx, task.classes))
-
-
-def _foreground(values: Sequence[float], task: Task) -> float:
-    return float(np.mean(values if task.multilabel else values[1:]))
 
 
 def _segment(

@@ -1,0 +1,180 @@
+"""The interface of tasks: both have all of it, and what they answer agrees with what they do."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from septa.labels.mapping import LabelMapping
+from septa.recipe import IGNORE
+from septa.tasks.block_objects import cut_block
+from septa.tasks.decoding import Decoding
+from septa.tasks.instances import Instances
+from septa.tasks.make import TASKS
+from septa.tasks.semantic import Semantic
+from septa.tasks.task import Task
+from septa.tasks.tuning import tune_decoding
+
+TASKS_MADE: list[Task] = [
+    Semantic(3),
+    Semantic(2, sigmoid=True),
+    Semantic(4, multilabel=True),
+    Instances("seam"),
+    Instances("seam", sigmoid=True),
+    Instances("border", decoding=Decoding(seed=0.7, least_pixels=3)),
+    Instances("distance", object_classes=3),
+]
+every_task = pytest.mark.parametrize("task", TASKS_MADE, ids=str)
+WHOLE = (True, True, True, True)
+
+
+def random_logits(task: Task, height: int = 24, width: int = 31) -> np.ndarray:
+    """Smooth random logits."""
+    rng = np.random.default_rng(task.outputs)
+    coarse_kyx = rng.normal(0, 4, (task.outputs, height // 4 + 1, width // 4 + 1))
+    return np.ascontiguousarray(coarse_kyx.repeat(4, 1).repeat(4, 2)[:, :height, :width], np.float32)
+
+
+@every_task
+def test_a_task_has_every_member_of_the_interface(task: Task) -> None:
+    members = [name for name in vars(Task) if not name.startswith("_")]
+    assert {"finds_objects", "decode", "label_block"} < set(members)
+    for name in members:
+        assert hasattr(task, name)
+    assert type(task) in TASKS.values()
+
+
+@every_task
+def test_what_it_says_of_its_labels_is_so(task: Task) -> None:
+    logits_kyx = random_logits(task)
+    labels_yx = task.decode(logits_kyx)
+    assert labels_yx.dtype == np.int32
+    assert task.probabilities(logits_kyx).shape == (task.classes, *labels_yx.shape)
+    score, dice = task.score(labels_yx, labels_yx)
+    assert (score, dice) == (1.0, (1.0,) * task.classes)
+    tilewise = np.array_equal(task.decode(logits_kyx[:, 5:20, 7:30]), labels_yx[5:20, 7:30])
+    assert tilewise == task.tilewise
+    assert task.finds_objects == (not task.tilewise)
+    if task.object_classes == 1:
+        with pytest.raises(ValueError, match="no classes"):
+            task.classify(labels_yx, logits_kyx)
+    else:
+        class_yx = task.classify(labels_yx, logits_kyx)
+        assert set(np.unique(class_yx[labels_yx > 0])) <= set(range(1, task.object_classes + 1))
+
+
+@every_task
+def test_thresholds_are_tuned_where_there_are_some(task: Task) -> None:
+    logits_kyx = random_logits(task)
+    truth_yx = task.decode(logits_kyx)
+    decoding, curves = task.tune([(logits_kyx, truth_yx)])
+    assert bool(curves) == task.has_thresholds
+    if isinstance(task, Instances):
+        assert (decoding, curves) == tune_decoding([(*task.maps(logits_kyx), truth_yx)], task.decoding)
+    else:
+        assert decoding == task.decoding == Decoding()
+
+
+@every_task
+def test_labels_become_raw_values(task: Task) -> None:
+    labels_yx = task.decode(random_logits(task))
+    names = tuple(f"class {k}" for k in range(task.classes))
+    mapping = (
+        LabelMapping("multilabel", names, ())
+        if task.multilabel
+        else LabelMapping("index", names, tuple(range(10, 10 + task.classes)))
+    )
+    raw_yx = task.to_raw(labels_yx, mapping)
+    if task.finds_objects:
+        np.testing.assert_array_equal(raw_yx, labels_yx)
+        assert raw_yx.dtype == np.uint8
+        assert task.to_raw(labels_yx * 300, mapping).dtype == np.uint16
+    else:
+        np.testing.assert_array_equal(raw_yx, mapping.decode(labels_yx))
+
+
+@every_task
+def test_a_block_that_is_the_image_has_its_labels(task: Task) -> None:
+    logits_kyx = random_logits(task)
+    labels_yx = task.decode(logits_kyx)
+    core = tuple(slice(0, size) for size in labels_yx.shape)
+    block = task.label_block(logits_kyx, core, WHOLE)  # type: ignore[arg-type]
+    assert block is not None
+    assert (block.facts is None) == (not task.finds_objects)
+    if block.facts is None:
+        np.testing.assert_array_equal(block.labels_yx, labels_yx)
+        assert list(block.to_arrays()) == ["labels_yx"]
+    else:
+        np.testing.assert_array_equal(block.labels_yx > 0, labels_yx > 0)
+        assert block.facts.counts[0] == labels_yx.max()
+
+
+@every_task
+def test_a_block_depends_on_nothing_beyond_its_margin(task: Task) -> None:
+    """Exact: cut from a window or from the whole image, the core's labels are the same but for the ids."""
+    logits_kyx = random_logits(task, 40, 120)
+    core, open_sides = (slice(0, 40), slice(30, 60)), (True, True, True, False)
+    whole = task.label_block(logits_kyx, core, WHOLE)
+    window = task.label_block(logits_kyx[:, :, :110], core, open_sides)
+    assert whole is not None
+    assert window is not None
+    for name, array in whole.to_arrays().items():
+        np.testing.assert_array_equal(window.to_arrays()[name], array)
+
+
+@pytest.mark.parametrize("encoding", ["seam", "border", "distance"])
+def test_blank_parts_hold_no_object(encoding: str) -> None:
+    task = Instances(encoding)  # type: ignore[arg-type]
+    logits_kyx = random_logits(task)
+    logits_kyx[:, 8:16] = 5  # an object that crosses the border of the blank part
+    if encoding != "distance":
+        logits_kyx[0, 8:16] = -5
+    core, blank = (slice(0, 24), slice(0, 16)), [(slice(0, 24), slice(16, 31))]
+    found = task.label_block(logits_kyx, core, WHOLE, blank)
+    foreground_yx, inner_yx = task.maps(logits_kyx)
+    foreground_yx[:, 16:] = 0
+    expected = cut_block(foreground_yx, inner_yx, task.decoding, core, WHOLE)
+    assert found is not None
+    assert expected is not None
+    for name, array in expected.to_arrays().items():
+        np.testing.assert_array_equal(found.to_arrays()[name], array)
+    unlike = task.label_block(logits_kyx, core, WHOLE)
+    assert unlike is not None
+    assert unlike.facts is not None
+    assert found.facts is not None
+    assert unlike.facts.beside.any()
+    assert not found.facts.beside.any()
+
+
+@every_task
+@pytest.mark.parametrize("outside", [WHOLE, (True, False, False, True)])
+def test_a_blank_block_is_that_of_background(task: Task, outside: tuple[bool, bool, bool, bool]) -> None:
+    size, core = (12, 17), (slice(1, 11), slice(1, 16))
+    block = task.blank_block(size, core, outside)
+    assert block.labels_yx.shape == (10, 15)
+    assert block.labels_yx.max() <= 0  # below 0 are regions of background that other blocks may make holes
+    logits_kyx = np.full((task.outputs, *size), -9, np.float32)
+    if not (task.multilabel or task.outputs == 1 or getattr(task, "encoding", "") == "distance"):
+        logits_kyx[0] = 9
+    expected = task.label_block(logits_kyx, core, outside)
+    assert expected is not None
+    for name, array in expected.to_arrays().items():
+        np.testing.assert_array_equal(block.to_arrays()[name], array)
+
+
+def test_the_margin_follows_the_reach() -> None:
+    margins = [Instances(decoding=Decoding(reach=reach)).block_margin for reach in (0, 16, 17, 100)]
+    assert margins == [32, 32, 33, 116]
+    assert Semantic(2).block_margin == 0
+
+
+def test_classes_of_objects_share_the_pixels_of_one() -> None:
+    assert Instances(object_classes=2).pixel_shares([0.5, 0.25, 0.25]) == (0.5, 0.5)
+    assert Instances().pixel_shares([0.75, 0.25]) == (0.75, 0.25)
+    assert Instances().pixel_shares([1.0]) == (1.0,)
+    assert Instances().pixel_shares([]) == ()
+
+
+def test_matched_objects_are_shown_with_the_true_id() -> None:
+    truth_yx = np.array([[7, 7, 0, 5, IGNORE]], np.int32)
+    assert Instances().align(truth_yx, np.array([[1, 1, 0, 2, 0]], np.int32)).tolist() == [[7, 7, 0, 5, 0]]
