@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from septa.prefetch import one_ahead, one_behind
+from septa.prefetch import map_in_background, prefetch_items
 
 WAIT_S = 30
 
@@ -28,7 +28,7 @@ def test_the_next_item_is_fetched_while_the_caller_is_at_one_and_no_other() -> N
             begun[number].set()
             yield number
 
-    for number in one_ahead(items()):
+    for number in prefetch_items(items()):
         assert begun[min(number + 1, 49)].wait(WAIT_S)
         done[number].set()
     assert done[49].is_set()
@@ -50,12 +50,12 @@ def test_an_item_is_worked_on_while_the_next_one_is_fetched_and_no_other() -> No
         done[number].set()
         return -number
 
-    assert list(one_behind(work, items())) == [-number for number in range(50)]
+    assert list(map_in_background(work, items())) == [-number for number in range(50)]
 
 
 def test_no_work_is_begun_before_the_result_before_it_is_taken() -> None:
     begun: list[int] = []
-    for number in one_behind(lambda number: begun.append(number) or number, range(9)):  # type: ignore[func-returns-value]
+    for number in map_in_background(lambda number: begun.append(number) or number, range(9)):  # type: ignore[func-returns-value]
         assert begun == list(range(number + 1))
 
 
@@ -64,15 +64,15 @@ def test_errors_come_in_their_order() -> None:
         yield from (4, 2, 0)
         raise OSError
 
-    ahead = one_ahead(items())
+    ahead = prefetch_items(items())
     assert [next(ahead) for _ in range(3)] == [4, 2, 0]
     with pytest.raises(OSError):
         next(ahead)
-    behind = one_behind(lambda number: 8 // number, items())
+    behind = map_in_background(lambda number: 8 // number, items())
     assert [next(behind), next(behind)] == [2, 4]
     with pytest.raises(ZeroDivisionError):  # of the last item, although to fetch one more has failed by now
         next(behind)
-    behind = one_behind(abs, items())
+    behind = map_in_background(abs, items())
     assert [next(behind) for _ in range(3)] == [4, 2, 0]
     with pytest.raises(OSError):
         next(behind)
@@ -90,8 +90,8 @@ def test_nothing_is_held_that_the_caller_is_done_with() -> None:
             yield thing
             del thing
 
-    assert list(one_behind(lambda thing: thing.number, items())) == list(range(6))
-    for thing in one_ahead(iter([Thing(0)])):
+    assert list(map_in_background(lambda thing: thing.number, items())) == list(range(6))
+    for thing in prefetch_items(iter([Thing(0)])):
         kept = weakref.ref(thing)
         del thing
     assert kept() is None
@@ -100,7 +100,7 @@ def test_nothing_is_held_that_the_caller_is_done_with() -> None:
 @pytest.mark.parametrize("taken", [0, 1, 3])
 def test_no_thread_is_left(taken: int) -> None:
     threads = threading.active_count()
-    for items in (one_ahead(range(9)), one_behind(str, range(9))):
+    for items in (prefetch_items(range(9)), map_in_background(str, range(9))):
         assert len([next(items) for _ in range(taken)]) == taken
         items.close()
         assert threading.active_count() == threads

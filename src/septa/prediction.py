@@ -31,7 +31,7 @@ from septa.inference import Engine, largest_difference, least_for, overhead
 from septa.labels import number_of, smallest
 from septa.model import Model, PredictionOptions
 from septa.objects import ObjectFiles, ObjectOptions
-from septa.prefetch import one_ahead, one_behind
+from septa.prefetch import map_in_background, prefetch_items
 from septa.runtime import usable_memory
 
 _SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff"})
@@ -213,8 +213,8 @@ class _Work:
     def overlapped(self, paths: Sequence[Path]) -> Generator[Segmented | Failed, None, None]:
         """The result of each file; the last is a `ResourceError` where memory does not suffice for several at once."""
         with (
-            closing(one_ahead(self.read(paths))) as pages,
-            closing(one_behind(self.label, map(self.score, pages))) as results,
+            closing(prefetch_items(self.read(paths))) as pages,
+            closing(map_in_background(self.label, map(self.score, pages))) as results,
         ):
             yield from (result for result in results if result is not None)
 

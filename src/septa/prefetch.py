@@ -11,7 +11,7 @@ Result = TypeVar("Result")
 _END: Any = object()
 
 
-def one_ahead(items: Iterable[Item]) -> Generator[Item, None, None]:
+def prefetch_items(items: Iterable[Item]) -> Generator[Item, None, None]:
     """The same items, of which a thread fetches the next one while the caller is at one.
 
     No more than one is fetched ahead, and none is held here that the caller is done with. What fetching one raises is
@@ -19,7 +19,7 @@ def one_ahead(items: Iterable[Item]) -> Generator[Item, None, None]:
 
     Examples
     --------
-    >>> list(one_ahead("abc"))
+    >>> list(prefetch_items("abc"))
     ['a', 'b', 'c']
     """
     source = iter(items)
@@ -31,7 +31,7 @@ def one_ahead(items: Iterable[Item]) -> Generator[Item, None, None]:
             del item
 
 
-def one_behind(work: Callable[[Item], Result], items: Iterable[Item]) -> Generator[Result, None, None]:
+def map_in_background(work: Callable[[Item], Result], items: Iterable[Item]) -> Generator[Result, None, None]:
     """Results of items in their order; a thread works on one while the caller's fetches the next one.
 
     No work is begun before that on the item before it was done, and its result taken. What fails is raised in its
@@ -40,7 +40,7 @@ def one_behind(work: Callable[[Item], Result], items: Iterable[Item]) -> Generat
 
     Examples
     --------
-    >>> list(one_behind(str.upper, "abc"))
+    >>> list(map_in_background(str.upper, "abc"))
     ['A', 'B', 'C']
     """
     source = iter(items)

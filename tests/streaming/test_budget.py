@@ -19,9 +19,9 @@ from septa.errors import ResourceError
 from septa.inference.engines import Engine
 from septa.inference.tiling import least_for
 from septa.model import Model
-from septa.streaming import Input, StreamRequest, StreamStarted, budget, run, stream
-from septa.streaming.blocks import Worker
-from septa.streaming.budget import block_bytes, fit_budget, resident
+from septa.streaming import StreamInput, StreamRequest, StreamStarted, budget, run, stream
+from septa.streaming.blocks import BlockWorker
+from septa.streaming.budget import block_bytes, fit_budget, resident_bytes
 from septa.tasks.decoding import Decoding
 
 ALL = (4096, 2048, 1024, 512, 256)
@@ -30,7 +30,7 @@ ALL = (4096, 2048, 1024, 512, 256)
 @pytest.fixture
 def real_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(budget, "BLOCKS", ALL)
-    monkeypatch.setattr(budget, "resident", lambda: 300 * 2**20)
+    monkeypatch.setattr(budget, "resident_bytes", lambda: 300 * 2**20)
 
 
 @pytest.mark.usefixtures("real_blocks")
@@ -70,10 +70,10 @@ def test_the_least_that_is_named_suffices_and_less_does_not(kit: SimpleNamespace
 def test_memory_that_is_held_counts() -> None:
     """In pages of its own: an array may be given memory that the process holds already."""
     with mmap(-1, 40_000_000) as pages:
-        before = resident()
+        before = resident_bytes()
         for start in range(0, len(pages), 1000):
             pages[start] = 1
-        assert 35e6 < resident() - before < 80e6
+        assert 35e6 < resident_bytes() - before < 80e6
 
 
 def test_too_little_is_refused_before_anything_is_done(
@@ -102,8 +102,12 @@ def test_a_tile_that_is_asked_for_stays_within_the_budget(kit: SimpleNamespace, 
             run, "fit_budget", lambda *args, **more: replace(fit_budget(*args, **more), tile=least_for(model.net))
         )
         made: list[int] = []
-        patch.setattr(run, "Worker", lambda *args: made.append(args[5]) or Worker(*args))  # type: ignore[func-returns-value]
-        kit.run(StreamRequest(tmp_path / "m.septa", Input(str(image)), tmp_path / "o.ome.zarr", tile=4096))
+        patch.setattr(run, "BlockWorker", lambda **given: made.append(given["tile"]) or BlockWorker(**given))  # type: ignore[func-returns-value]
+        kit.run(
+            StreamRequest(
+                model=tmp_path / "m.septa", input=StreamInput(str(image)), output=tmp_path / "o.ome.zarr", tile=4096
+            )
+        )
     assert made == [least_for(model.net)]
 
 
@@ -129,11 +133,13 @@ def test_tiles_that_do_not_fit_are_halved(
 
         return outer
 
-    workers: list[Worker] = []
+    workers: list[BlockWorker] = []
     with monkeypatch.context() as patch:
         patch.setattr(Model, "engine", engine)
-        patch.setattr(run, "Worker", lambda *args: workers.append(Worker(*args)) or workers[-1])  # type: ignore[func-returns-value]
-        started, *_ = stream(StreamRequest(tmp_path / "m.septa", Input(str(image)), tmp_path / "o.ome.zarr"))
+        patch.setattr(run, "BlockWorker", lambda **given: workers.append(BlockWorker(**given)) or workers[-1])  # type: ignore[func-returns-value]
+        started, *_ = stream(
+            StreamRequest(model=tmp_path / "m.septa", input=StreamInput(str(image)), output=tmp_path / "o.ome.zarr")
+        )
     assert isinstance(started, StreamStarted)
     assert least_for(model.net) < started.budget.tile // 2 < 112 < started.budget.tile
     assert workers[0].tile == started.budget.tile // 2
@@ -167,10 +173,21 @@ def test_objects_that_hang_together_further_than_memory_reaches_are_refused(
         run, "fit_budget", lambda *args, **more: replace(fit_budget(*args, **more), free=least_bytes(model))
     )
     with pytest.raises(ResourceError, match=r"a.ome.zarr: the objects at rows .* hang together.* give \d+MB more"):
-        kit.run(StreamRequest(tmp_path / "m.septa", Input(str(image)), tmp_path / "o.ome.zarr", memory=2 * 10**9))
+        kit.run(
+            StreamRequest(
+                model=tmp_path / "m.septa",
+                input=StreamInput(str(image)),
+                output=tmp_path / "o.ome.zarr",
+                memory=2 * 10**9,
+            )
+        )
     limited = replace(model, decoding=Decoding(foreground=1e-6, seed=1 - 1e-6, reach=4))
     limited.save(tmp_path / "n.septa")
-    kit.run(StreamRequest(tmp_path / "n.septa", Input(str(image)), tmp_path / "p.ome.zarr", memory=2 * 10**9))
+    kit.run(
+        StreamRequest(
+            model=tmp_path / "n.septa", input=StreamInput(str(image)), output=tmp_path / "p.ome.zarr", memory=2 * 10**9
+        )
+    )
 
 
 def least_bytes(model: Model) -> int:

@@ -22,9 +22,8 @@ import torch
 
 from septa.errors import InputError, ResourceError, SeptaError
 from septa.images.store import ome_zarr as store
-from septa.streaming import Input, StreamFinished, StreamRequest, StreamStarted, StreamStep, stream
+from septa.streaming import StreamFinished, StreamInput, StreamRequest, StreamStarted, StreamStep, dask_worker, stream
 from septa.streaming import dask_cluster as cluster
-from septa.streaming import dask_worker as _workers
 from septa.streaming.block_file import is_done
 from septa.streaming.dask_cluster import Cluster, DaskExecutor, Tls, local_cluster, remote_cluster
 from septa.streaming.plan import StreamPlan
@@ -51,7 +50,7 @@ def data(kit: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 def request_of(data: Path, output: Path, **more: Any) -> StreamRequest:
-    return StreamRequest(data / "model.septa", Input(str(data / "image.zarr")), output, **more)
+    return StreamRequest(model=data / "model.septa", input=StreamInput(str(data / "image.zarr")), output=output, **more)
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -83,15 +82,15 @@ def test_two_processes_write_the_same_bytes(
         return sent[-1]
 
     def models() -> list[tuple[str, str, int]]:
-        from septa.streaming import dask_worker as _workers
+        from septa.streaming import dask_worker
 
-        return [(name, type(model).__name__, id(model)) for name, model in _workers._models.items()]
+        return [(name, type(model).__name__, id(model)) for name, model in dask_worker._models.items()]
 
     monkeypatch.setattr(workers.client, "submit", counted)
     asked = partial(request_of, data, probabilities=True, name="cells")
     list(stream(asked(tmp_path / "one.zarr")))
     monkeypatch.chdir(tmp_path)
-    events = list(stream(asked(Path("two.zarr")), workers.hands))
+    events = list(stream(asked(Path("two.zarr")), workers.make_executor))
     assert files(tmp_path / "one.zarr") == files(tmp_path / "two.zarr")
     assert not work_folder(tmp_path / "two.zarr").exists()
     assert [type(events[0]), type(events[-1])] == [StreamStarted, StreamFinished]
@@ -99,7 +98,7 @@ def test_two_processes_write_the_same_bytes(
     assert 2 < most <= 4
     before = workers.client.run(models)
     assert all([kind for _, kind, _ in found] == ["Model"] for found in before.values())
-    list(stream(asked(tmp_path / "three.zarr"), workers.hands))
+    list(stream(asked(tmp_path / "three.zarr"), workers.make_executor))
     assert files(tmp_path / "three.zarr") == files(tmp_path / "one.zarr")
     assert workers.client.run(models) == before
 
@@ -107,7 +106,7 @@ def test_two_processes_write_the_same_bytes(
 def test_each_worker_is_killed_once(workers: Cluster, data: Path, tmp_path: Path, expected: dict[str, bytes]) -> None:
     victims, killed = sorted(processes(workers)), []
     steps = 0
-    for event in stream(request_of(data, tmp_path / "store.zarr", name="cells"), workers.hands):
+    for event in stream(request_of(data, tmp_path / "store.zarr", name="cells"), workers.make_executor):
         steps += isinstance(event, StreamStep) and event.stage == "segmenting"
         if len(killed) < len(victims) and steps == 3 + 6 * len(killed):
             killed.append(victims[len(killed)])
@@ -157,7 +156,7 @@ def test_a_client_that_dies_goes_on(
     plan = StreamPlan.from_json(json.loads((folder / "plan.json").read_text()))
     done = sum(is_done(folder, plan, index) for index in plan.blocks())
     assert 3 <= done < BLOCKS
-    events = list(stream(request_of(data, output, name="cells"), workers.hands))
+    events = list(stream(request_of(data, output, name="cells"), workers.make_executor))
     assert isinstance(events[0], StreamStarted)
     assert events[0].done == done
     assert sum(isinstance(event, StreamStep) and event.stage == "segmenting" for event in events) == BLOCKS - done
@@ -175,37 +174,37 @@ def copied(data: Path, tmp_path: Path) -> Path:
 def test_an_image_that_a_worker_does_not_see(workers: Cluster, data: Path, tmp_path: Path) -> None:
     data = copied(data, tmp_path)
 
-    def hands(*arguments: Any) -> DaskExecutor:
+    def make_executor(*arguments: Any) -> DaskExecutor:
         (data / "image.zarr").rename(data / "elsewhere.zarr")  # this process has it open
-        return workers.hands(*arguments)
+        return workers.make_executor(*arguments)
 
     with pytest.raises(InputError, match=r"^worker tcp://127.0.0.1:\d+: .*image.zarr: ") as caught:
-        list(stream(request_of(data, tmp_path / "store.zarr"), hands))
+        list(stream(request_of(data, tmp_path / "store.zarr"), make_executor))
     assert "\n" not in str(caught.value)
 
 
 def test_a_plan_that_a_worker_does_not_see(workers: Cluster, data: Path, tmp_path: Path) -> None:
-    def hands(*arguments: Any) -> DaskExecutor:
+    def make_executor(*arguments: Any) -> DaskExecutor:
         (work_folder(tmp_path / "store.zarr") / "plan.json").unlink()
-        return workers.hands(*arguments)
+        return workers.make_executor(*arguments)
 
     with pytest.raises(InputError, match=r"^worker tcp://.*plan.json: cannot be read.* storage that every worker sees"):
-        list(stream(request_of(data, tmp_path / "store.zarr"), hands))
+        list(stream(request_of(data, tmp_path / "store.zarr"), make_executor))
 
 
 def test_too_little_memory_on_a_worker(workers: Cluster, data: Path, tmp_path: Path) -> None:
-    def hands(request: StreamRequest, worker: Any) -> DaskExecutor:
-        return workers.hands(request_of(data, request.output, memory=2**20), worker)
+    def make_executor(request: StreamRequest, worker: Any) -> DaskExecutor:
+        return workers.make_executor(request_of(data, request.output, memory=2**20), worker)
 
     with pytest.raises(ResourceError, match=r"^worker tcp://.*--memory.* give at least \d+MB"):
-        list(stream(request_of(data, tmp_path / "store.zarr"), hands))
+        list(stream(request_of(data, tmp_path / "store.zarr"), make_executor))
 
 
 def test_a_block_that_fails_for_good_is_named(workers: Cluster, data: Path, tmp_path: Path) -> None:
     data = copied(data, tmp_path)
 
-    def hands(*arguments: Any) -> DaskExecutor:
-        found = workers.hands(*arguments)
+    def make_executor(*arguments: Any) -> DaskExecutor:
+        found = workers.make_executor(*arguments)
         chunk = data / "image.zarr" / "0" / "c" / "0" / "5" / "6"  # rows 250.., columns 300..
         chunk.write_bytes(chunk.read_bytes()[:-9])
         return found
@@ -213,7 +212,7 @@ def test_a_block_that_fails_for_good_is_named(workers: Cluster, data: Path, tmp_
     with pytest.raises(
         InputError, match=r"^block 0,0,[2-4],[34]: failed 3 times, the last time on worker tcp://\S+: .*image.zarr"
     ):
-        list(stream(request_of(data, tmp_path / "store.zarr"), hands))
+        list(stream(request_of(data, tmp_path / "store.zarr"), make_executor))
 
 
 class Client:
@@ -223,18 +222,18 @@ class Client:
 
     def __init__(self, outcome: BaseException | None, cores: int = 1) -> None:
         self.outcome, self.cores = outcome, cores
-        self.asked: list[Any] = []
+        self.submitted: list[Any] = []
         self.cancelled: list[Any] = []
 
     def nthreads(self) -> dict[str, int]:
         return dict.fromkeys(map(str, range(self.cores)), 1)
 
     def submit(self, function: Any, key: str, index: Any, pure: bool) -> Any:
-        self.asked.append(index)
+        self.submitted.append(index)
         future: Any = Future()
-        future.key = str(len(self.asked))
+        future.key = str(len(self.submitted))
         if self.outcome is None:
-            future.set_result(_workers.Answer("x"))
+            future.set_result(dask_worker.WorkerReply("x"))
         elif isinstance(self.outcome, distributed.KilledWorker):
             future.set_exception(self.outcome)
         else:
@@ -245,42 +244,42 @@ class Client:
         self.cancelled += futures
 
 
-def hands_of(client: Client) -> DaskExecutor:
+def executor_of(client: Client) -> DaskExecutor:
     return DaskExecutor(Cluster(client, "--cluster x"), SimpleNamespace(key="key"))  # type: ignore[arg-type]
 
 
 def test_a_block_that_kills_its_workers_is_named() -> None:
     client = Client(distributed.KilledWorker("task", SimpleNamespace(address="a"), 3))  # type: ignore[arg-type]
     with pytest.raises(ResourceError, match=r"^block 0,0,3,5: failed 3 times: its workers: died of it, or were killed"):
-        list(hands_of(client).segment([(0, 0, 3, 5)]))
-    assert client.asked == [(0, 0, 3, 5)] * 3
+        list(executor_of(client).segment([(0, 0, 3, 5)]))
+    assert client.submitted == [(0, 0, 3, 5)] * 3
 
 
 def test_a_lost_connection_is_told() -> None:
     with pytest.raises(InputError, match=r"^--cluster x: the connection was lost.* run the same command again"):
-        list(hands_of(Client(RuntimeError())).segment([(0, 0, 0, 0)]))
+        list(executor_of(Client(RuntimeError())).segment([(0, 0, 0, 0)]))
     client = Client(None)
     client.status = "closed"
     with pytest.raises(InputError, match=r"^--cluster x: the connection was lost"):
-        list(hands_of(client).segment([(0, 0, 0, 0)]))
+        list(executor_of(client).segment([(0, 0, 0, 0)]))
 
 
 def test_what_is_queued_is_cancelled() -> None:
     client = Client(None, cores=5)
-    hands = hands_of(client).segment([(0, 0, 0, x) for x in range(100)])
-    next(hands)
-    hands.close()  # type: ignore[attr-defined]
-    assert len(client.asked) == 10
+    segmented = executor_of(client).segment([(0, 0, 0, x) for x in range(100)])
+    next(segmented)
+    segmented.close()  # type: ignore[attr-defined]
+    assert len(client.submitted) == 10
     assert len(client.cancelled) == 9
 
 
 def test_a_cluster_without_workers_for_long_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster, "_LOOK", 0.01)
-    monkeypatch.setattr(cluster, "_PATIENCE", 0.05)
+    monkeypatch.setattr(cluster, "_POLL_S", 0.01)
+    monkeypatch.setattr(cluster, "_WAIT_S", 0.05)
     client = Client(None, cores=0)
     client.submit = lambda *arguments, **options: SimpleNamespace(key="", add_done_callback=id)  # type: ignore[method-assign]
     with pytest.raises(InputError, match="had no worker for 0 minutes"):
-        list(hands_of(client).segment([(0, 0, 0, 0)]))
+        list(executor_of(client).segment([(0, 0, 0, 0)]))
 
 
 # Reaching a cluster ---------------------------------------------------------------------------------------------------
@@ -357,18 +356,25 @@ def test_a_cluster_elsewhere_with_tls(
     }
     security = distributed.Security(tls_ca_file=str(certificate.ca), require_encryption=True, **roles)
     with distributed.LocalCluster(
-        n_workers=1, processes=False, threads_per_worker=3, dashboard_address="127.0.0.1:0", security=security,
-        protocol="tls://", memory_limit=0, local_directory=str(tmp_path / "scratch"), host="127.0.0.1",
-    ) as running:  # fmt: skip
+        n_workers=1,
+        processes=False,
+        threads_per_worker=3,
+        dashboard_address="127.0.0.1:0",
+        security=security,
+        protocol="tls://",
+        memory_limit=0,
+        local_directory=str(tmp_path / "scratch"),
+        host="127.0.0.1",
+    ) as running:
         address = running.scheduler_address
         with pytest.raises(InputError, match="cannot be reached"), remote_cluster(address, timeout_s=0.5):
             pass
         with remote_cluster(address, certificate) as found:
-            list(stream(request_of(data, tmp_path / "store.zarr", name="cells"), found.hands))
-            assert len(_workers._models) == 1
-        assert not _workers._models
-        assert not _workers._places
-        assert not _workers._workers
+            list(stream(request_of(data, tmp_path / "store.zarr", name="cells"), found.make_executor))
+            assert len(dask_worker._models) == 1
+        assert not dask_worker._models
+        assert not dask_worker._places
+        assert not dask_worker._workers
         files_given = [f"--tls-{name}={getattr(certificate, name)}" for name in ("ca", "cert", "key")]
         command = "predict", data / "model.septa", data / "image.zarr", "-o", tmp_path / "store.zarr"
         code, told, error = septa(*command, "--cluster", address, *files_given, "--name", "cells")
@@ -414,26 +420,26 @@ def test_threads_of_a_worker(
     monkeypatch: pytest.MonkeyPatch, given: int, peers: int, asked: int | None, expected: int
 ) -> None:
     """As many as dask gave it, or its share of the cores."""
-    monkeypatch.setattr(_workers, "CPU_COUNT", 8)
-    monkeypatch.setattr(_workers.runtime, "usable_cores", lambda: 64)
+    monkeypatch.setattr(dask_worker, "CPU_COUNT", 8)
+    monkeypatch.setattr(dask_worker.runtime, "usable_cores", lambda: 64)
     places = {"nanny": (3, peers)}
     job: Any = SimpleNamespace(key="key", ours=False, threads=asked, places=places)
     for nanny, number in (("nanny", 3), ("another that came later", None)):
-        plugin = _workers.SendJob(job)
+        plugin = dask_worker.RunPlugin(job)
         plugin.setup(SimpleNamespace(nanny=nanny, address="a", state=SimpleNamespace(nthreads=given)))
-        place = _workers._places["key"]
+        place = dask_worker._places["key"]
         assert place.threads == expected
         assert number in (None, place.number)
         plugin.teardown(None)
-        assert not _workers._places
+        assert not dask_worker._places
 
 
 def test_each_worker_of_a_machine_takes_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert [_workers._device("cpu", number) for number in range(2)] == ["cpu", "cpu"]
+    assert [dask_worker._device("cpu", number) for number in range(2)] == ["cpu", "cpu"]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert [_workers._device("auto", number) for number in range(3)] == ["cuda:0", "cuda:1", "cuda:0"]
-    assert _workers._device("cuda:1", 0) == "cuda:1"
+    assert [dask_worker._device("auto", number) for number in range(3)] == ["cuda:0", "cuda:1", "cuda:0"]
+    assert dask_worker._device("cuda:1", 0) == "cuda:1"
 
 
 def test_workers_of_a_machine_are_numbered() -> None:
@@ -446,4 +452,4 @@ def test_workers_of_a_machine_are_numbered() -> None:
 def test_a_worker_with_another_septa_is_refused(data: Path, tmp_path: Path) -> None:
     place: Any = SimpleNamespace(job=SimpleNamespace(version="0.0.1"))
     with pytest.raises(SeptaError, match=r"is version \S+ here and 0.0.1 where it was called"):
-        _workers._make(place)
+        dask_worker._make(place)

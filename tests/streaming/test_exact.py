@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from septa.images.sources.open import open_source
 from septa.inference.tiling import least_for
 from septa.nets import UNet
-from septa.streaming import Input, StreamRequest, run
+from septa.streaming import StreamInput, StreamRequest, run
 from septa.tasks.decoding import find_objects
 from septa.tasks.instances import Instances
 
@@ -45,17 +45,17 @@ class Case:
 def cases(draw: st.DrawFn) -> Case:
     block = draw(st.sampled_from((32, 64, 96)))
     return Case(
-        draw(st.sampled_from(KINDS)),
-        (draw(st.integers(1, 150)), draw(st.integers(1, 150))),
-        block,
-        block // draw(st.sampled_from((1, 2))),
-        draw(st.integers(0, 60)),
-        draw(st.sampled_from((1, 4, 17, 32))),
-        draw(st.sampled_from(("same", "valid"))),
-        draw(st.integers(1, 3)),
-        draw(st.booleans()),
-        draw(st.sampled_from(("uint8", "uint16", "float32"))),
-        draw(st.integers(0, 3)),
+        kind=draw(st.sampled_from(KINDS)),
+        size=(draw(st.integers(1, 150)), draw(st.integers(1, 150))),
+        block=block,
+        chunk=block // draw(st.sampled_from((1, 2))),
+        extra=draw(st.integers(0, 60)),
+        margin=draw(st.sampled_from((1, 4, 17, 32))),
+        padding=draw(st.sampled_from(("same", "valid"))),
+        channels=draw(st.integers(1, 3)),
+        per_image=draw(st.booleans()),
+        dtype=draw(st.sampled_from(("uint8", "uint16", "float32"))),
+        seed=draw(st.integers(0, 3)),
     )
 
 
@@ -69,7 +69,11 @@ def check(kit: SimpleNamespace, case: Case, folder: Path) -> None:
         kit.write_image(folder / "a.ome.zarr", image_cyx, "CYX")
         tile = least_for(model.net) + case.extra
         request = StreamRequest(
-            folder / "m.septa", Input(str(folder / "a.ome.zarr")), folder / "o.ome.zarr", tile=tile, probabilities=True
+            model=folder / "m.septa",
+            input=StreamInput(str(folder / "a.ome.zarr")),
+            output=folder / "o.ome.zarr",
+            tile=tile,
+            probabilities=True,
         )
         finished = kit.run(request)
     labels_yx, output = model.segment(image_cyx), request.output
@@ -101,14 +105,42 @@ def test_many_blocks_give_the_whole_images_result(kit: SimpleNamespace, kind: st
     """One case of each kind that is never small: objects that cross several blocks, a margin that is too narrow."""
     number = KINDS.index(kind)
     padding, dtype = ("same", "valid")[number % 2], ("uint8", "uint16", "float32")[number % 3]
-    check(kit, Case(kind, (150, 135), 64, 32, 4, 2, padding, 1 + number % 3, number % 2 == 0, dtype, 1), tmp_path)
+    check(
+        kit,
+        Case(
+            kind=kind,
+            size=(150, 135),
+            block=64,
+            chunk=32,
+            extra=4,
+            margin=2,
+            padding=padding,
+            channels=1 + number % 3,
+            per_image=number % 2 == 0,
+            dtype=dtype,
+            seed=1,
+        ),
+        tmp_path,
+    )
 
 
 def test_without_the_halo_it_would_be_another_result(
     kit: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """These nets look as far as the halo goes, or the tests above prove nothing."""
-    case = Case("softmax", (100, 70), 64, 32, 0, 4, "same", 1, False, "uint16", 1)
+    case = Case(
+        kind="softmax",
+        size=(100, 70),
+        block=64,
+        chunk=32,
+        extra=0,
+        margin=4,
+        padding="same",
+        channels=1,
+        per_image=False,
+        dtype="uint16",
+        seed=1,
+    )
     monkeypatch.setattr(UNet, "steady_side", property(lambda net: 0))
     halo = kit.make("softmax").net.halo
     monkeypatch.setattr(UNet, "halo", property(lambda net: halo - 12))
@@ -131,7 +163,10 @@ def test_every_plane_is_segmented_as_an_image_of_its_own(kit: SimpleNamespace, t
     image[1, :, 1] //= 7  # another brightness
     path = kit.write_image(tmp_path / "a.ome.zarr", image, "TCZYX")
     request = StreamRequest(
-        tmp_path / "m.septa", Input(str(path), channels=(1,)), tmp_path / "o.ome.zarr", probabilities=True
+        model=tmp_path / "m.septa",
+        input=StreamInput(str(path), channels=(1,)),
+        output=tmp_path / "o.ome.zarr",
+        probabilities=True,
     )
     finished = kit.run(request)
     found, soft, total = kit.read(request.output, "m"), kit.read(request.output), 0
@@ -151,7 +186,11 @@ def test_channels_are_taken_in_the_order_given(kit: SimpleNamespace, tmp_path: P
     model = save(kit, tmp_path, "softmax", channels=2)
     image_cyx = kit.texture((3, 90, 70))
     path = kit.write_image(tmp_path / "a.ome.zarr", image_cyx, "CYX")
-    kit.run(StreamRequest(tmp_path / "m.septa", Input(str(path), channels=channels), tmp_path / "o.ome.zarr"))
+    kit.run(
+        StreamRequest(
+            model=tmp_path / "m.septa", input=StreamInput(str(path), channels=channels), output=tmp_path / "o.ome.zarr"
+        )
+    )
     expected = model.as_written(model.segment(image_cyx[list(channels)]))
     np.testing.assert_array_equal(kit.read(tmp_path / "o.ome.zarr", "m"), expected)
 
@@ -160,7 +199,9 @@ def test_a_level_is_an_image_with_larger_pixels(kit: SimpleNamespace, tmp_path: 
     model = save(kit, tmp_path)
     image_cyx = kit.texture((1, 240, 250))
     path = kit.write_image(tmp_path / "a.ome.zarr", image_cyx, "CYX", pixel=0.25, origin=3.0, levels=2)
-    kit.run(StreamRequest(tmp_path / "m.septa", Input(str(path), level=1), tmp_path / "o.ome.zarr"))
+    kit.run(
+        StreamRequest(model=tmp_path / "m.septa", input=StreamInput(str(path), level=1), output=tmp_path / "o.ome.zarr")
+    )
     kit.assert_same_objects(kit.read(tmp_path / "o.ome.zarr", "m"), model.segment(image_cyx[:, ::2, ::2]))
     with open_source(tmp_path / "o.ome.zarr") as result:
         assert result.pixel_size_um == (0.5, 0.5)
@@ -174,7 +215,7 @@ def test_a_region_is_segmented_as_the_image_cut_out(kit: SimpleNamespace, tmp_pa
     path = kit.write_image(tmp_path / "a.ome.zarr", image_cyx, "CYX", pixel=0.5, origin=3.0)
     top, left, bottom, right = region = (13, 31, 190, 249)
     output = tmp_path / f"o.{ending}"
-    kit.run(StreamRequest(tmp_path / "m.septa", Input(str(path), region=region), output))
+    kit.run(StreamRequest(model=tmp_path / "m.septa", input=StreamInput(str(path), region=region), output=output))
     expected_yx = model.segment(np.ascontiguousarray(image_cyx[:, top:bottom, left:right]))
     if ending == "ome.tif":
         kit.assert_same_objects(tifffile.imread(output), expected_yx)
@@ -190,7 +231,7 @@ def test_a_pyramidal_tiff_of_it(kit: SimpleNamespace, tmp_path: Path, planes: tu
     model = save(kit, tmp_path)
     image = kit.texture((*planes, 150, 140))
     path = kit.write_image(tmp_path / "a.ome.zarr", image, "TZYX"[2 - len(planes) :], pixel=0.5)
-    kit.run(StreamRequest(tmp_path / "m.septa", Input(str(path)), tmp_path / "o.ome.tif"))
+    kit.run(StreamRequest(model=tmp_path / "m.septa", input=StreamInput(str(path)), output=tmp_path / "o.ome.tif"))
     with tifffile.TiffFile(tmp_path / "o.ome.tif") as file:
         assert file.is_ome
         assert file.is_bigtiff
@@ -210,7 +251,11 @@ def test_files_that_are_no_zarr(kit: SimpleNamespace, tmp_path: Path) -> None:
     model = save(kit, tmp_path)
     image_yx = kit.texture((130, 110))
     tifffile.imwrite(tmp_path / "a.tif", image_yx, rowsperstrip=7)
-    kit.run(StreamRequest(tmp_path / "m.septa", Input(str(tmp_path / "a.tif")), tmp_path / "o.ome.zarr"))
+    kit.run(
+        StreamRequest(
+            model=tmp_path / "m.septa", input=StreamInput(str(tmp_path / "a.tif")), output=tmp_path / "o.ome.zarr"
+        )
+    )
     kit.assert_same_objects(kit.read(tmp_path / "o.ome.zarr", "m"), model.segment(image_yx))
 
 
@@ -234,7 +279,11 @@ def test_empty_blocks_are_background(kit: SimpleNamespace, kind: str, levels: in
     for y, x in zip(*np.nonzero(image_yx != 500)):
         busy_yx[y // 64, x // 64] = True
     request = StreamRequest(
-        tmp_path / "m.septa", Input(str(path)), tmp_path / "o.ome.zarr", skip_empty=True, probabilities=True
+        model=tmp_path / "m.septa",
+        input=StreamInput(str(path)),
+        output=tmp_path / "o.ome.zarr",
+        skip_empty=True,
+        probabilities=True,
     )
     finished = kit.run(request)
     soft_kyx = kit.read(request.output)
@@ -272,7 +321,11 @@ def test_empty_blocks_are_background(kit: SimpleNamespace, kind: str, levels: in
 def test_an_image_of_nothing(kit: SimpleNamespace, tmp_path: Path) -> None:
     save(kit, tmp_path)
     path = kit.write_image(tmp_path / "a.ome.zarr", np.full((150, 100), 9, np.uint8), "YX")
-    finished = kit.run(StreamRequest(tmp_path / "m.septa", Input(str(path)), tmp_path / "o.ome.zarr", skip_empty=True))
+    finished = kit.run(
+        StreamRequest(
+            model=tmp_path / "m.septa", input=StreamInput(str(path)), output=tmp_path / "o.ome.zarr", skip_empty=True
+        )
+    )
     assert (finished.objects, finished.skipped, finished.segmented) == (0, 1.0, 0.0)
     assert not kit.read(tmp_path / "o.ome.zarr", "m").any()
 
@@ -283,7 +336,7 @@ def test_more_than_margins_decide_nothing(kit: SimpleNamespace, tmp_path: Path) 
     model.save(tmp_path / "m.septa")
     image_yx = kit.texture((200, 190))
     path = kit.write_image(tmp_path / "a.ome.zarr", image_yx, "YX")
-    kit.run(StreamRequest(tmp_path / "m.septa", Input(str(path)), tmp_path / "o.ome.zarr"))
+    kit.run(StreamRequest(model=tmp_path / "m.septa", input=StreamInput(str(path)), output=tmp_path / "o.ome.zarr"))
     expected_yx = model.segment(image_yx)
     assert np.bincount(expected_yx.ravel())[1:].max() > 30_000
     kit.assert_same_objects(kit.read(tmp_path / "o.ome.zarr", "m"), expected_yx)

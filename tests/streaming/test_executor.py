@@ -14,10 +14,9 @@ import pytest
 import torch
 
 from septa.errors import ResourceError
-from septa.streaming import Input, StreamRequest, block_file, budget, run, stream
-from septa.streaming import executor as hands
-from septa.streaming.blocks import Scored, Worker, finish_block, label_block, score_block, segment_block
-from septa.streaming.budget import tidy
+from septa.streaming import StreamInput, StreamRequest, block_file, budget, executor, run, stream
+from septa.streaming.blocks import BlockWorker, ScoredBlock, label_block, score_block, segment_block, write_output_block
+from septa.streaming.budget import trim_heap
 
 WAIT_S = 30
 
@@ -28,7 +27,9 @@ def request_(kit: SimpleNamespace, tmp_path: Path) -> StreamRequest:
     model = kit.make("distance")
     replace(model, decoding=replace(model.decoding, reach=8)).save(tmp_path / "m.septa")
     image = kit.write_image(tmp_path / "a.ome.zarr", kit.texture((150, 170)), "YX")
-    return StreamRequest(tmp_path / "m.septa", Input(str(image)), tmp_path / "o.ome.zarr", probabilities=True)
+    return StreamRequest(
+        model=tmp_path / "m.septa", input=StreamInput(str(image)), output=tmp_path / "o.ome.zarr", probabilities=True
+    )
 
 
 @pytest.fixture
@@ -46,17 +47,17 @@ def test_the_net_goes_on_while_a_block_is_labelled(
     scoring[9].set()
     order = iter(range(9))
 
-    def score(worker: Worker, *given: Any) -> Scored:
+    def score(worker: BlockWorker, *given: Any) -> ScoredBlock:
         scoring[next(order)].set()
         return score_block(worker, *given)
 
-    def label(worker: Worker, scored: Scored) -> bool:
+    def label(worker: BlockWorker, scored: ScoredBlock) -> bool:
         assert threading.current_thread() is not threading.main_thread()
         assert scoring[worker.plan.number(scored.index) + 1].wait(WAIT_S)
         return label_block(worker, scored)
 
-    monkeypatch.setattr(hands, "score_block", score)
-    monkeypatch.setattr(hands, "label_block", label)
+    monkeypatch.setattr(executor, "score_block", score)
+    monkeypatch.setattr(executor, "label_block", label)
     kit.run(request_)
     assert kit.files(request_.output) == expected
 
@@ -67,19 +68,19 @@ def test_no_more_than_two_blocks_are_in_flight(
     """The budget counts the logits of two."""
     held, most = [0], [0]
 
-    def score(worker: Worker, *given: Any) -> Scored:
+    def score(worker: BlockWorker, *given: Any) -> ScoredBlock:
         held[0] += 1
         most[0] = max(most[0], held[0])
         return score_block(worker, *given)
 
-    def label(worker: Worker, scored: Scored) -> bool:
+    def label(worker: BlockWorker, scored: ScoredBlock) -> bool:
         try:
             return label_block(worker, scored)
         finally:
             held[0] -= 1
 
-    monkeypatch.setattr(hands, "score_block", score)
-    monkeypatch.setattr(hands, "label_block", label)
+    monkeypatch.setattr(executor, "score_block", score)
+    monkeypatch.setattr(executor, "label_block", label)
     kit.run(request_)
     assert (held, most) == ([0], [2])
 
@@ -94,19 +95,19 @@ def test_a_block_that_could_not_be_labelled_is_done_again_alone(
 ) -> None:
     again: list[tuple[Any, int, int]] = []
 
-    def label(worker: Worker, scored: Scored) -> bool:
+    def label(worker: BlockWorker, scored: ScoredBlock) -> bool:
         if scored.index[2:] != (1, 1):
             return label_block(worker, scored)
         if isinstance(refusal, MemoryError):
             raise refusal
         return refusal
 
-    def once_more(worker: Worker, index: Any, margin: int) -> None:
+    def once_more(worker: BlockWorker, index: Any, margin: int) -> None:
         again.append((index, margin // worker.plan.margin, len(list(worker.folder.rglob("*.block")))))
         segment_block(worker, index, margin)
 
-    monkeypatch.setattr(hands, "label_block", label)
-    monkeypatch.setattr(hands, "segment_block", once_more)
+    monkeypatch.setattr(executor, "label_block", label)
+    monkeypatch.setattr(executor, "segment_block", once_more)
     kit.run(request_)
     assert again == [((0, 0, 1, 1), 1 if isinstance(refusal, MemoryError) else 2, 8)]
     assert kit.files(request_.output) == expected
@@ -115,14 +116,14 @@ def test_a_block_that_could_not_be_labelled_is_done_again_alone(
 def test_an_error_of_the_labelling_ends_the_run_and_what_is_done_is_kept(
     kit: SimpleNamespace, request_: StreamRequest, expected: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def label(worker: Worker, scored: Scored) -> bool:
+    def label(worker: BlockWorker, scored: ScoredBlock) -> bool:
         if scored.index[2:] == (1, 1):
             raise ResourceError(worker.folder, "the disk or the quota is full", "free some space")
         return label_block(worker, scored)
 
     threads = threading.active_count()
     with monkeypatch.context() as patch:
-        patch.setattr(hands, "label_block", label)
+        patch.setattr(executor, "label_block", label)
         with pytest.raises(ResourceError, match="the disk or the quota is full"):
             list(stream(request_))
     assert threading.active_count() == threads
@@ -142,9 +143,9 @@ def test_the_store_is_written_in_several_threads(
         done[0] += 1
         if done[0] <= 2:
             together.wait(WAIT_S)
-        return finish_block(*given)
+        return write_output_block(*given)
 
-    monkeypatch.setattr(hands, "finish_block", meet)
+    monkeypatch.setattr(executor, "write_output_block", meet)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     kit.run(request_)
     assert kit.files(request_.output) == expected
@@ -154,14 +155,14 @@ def test_the_merge_unpacks_no_labels(
     kit: SimpleNamespace, request_: StreamRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
-    unpacked = block_file._unpacked
+    unpacked = block_file._unpack
 
     def count(*given: Any) -> Any:
         found = unpacked(*given)
         sizes.append(found.size)
         return found
 
-    monkeypatch.setattr(block_file, "_unpacked", count)
+    monkeypatch.setattr(block_file, "_unpack", count)
     events = stream(request_)
     while getattr(next(events), "stage", "") != "writing":
         pass
@@ -188,9 +189,9 @@ def test_freed_memory_is_given_back_where_the_next_pass_would_not_fit(
     monkeypatch: pytest.MonkeyPatch, held: int, trimmed: list[int]
 ) -> None:
     calls: list[int] = []
-    monkeypatch.setattr(budget, "resident", lambda: held)
+    monkeypatch.setattr(budget, "resident_bytes", lambda: held)
     monkeypatch.setattr(ctypes, "CDLL", lambda name: SimpleNamespace(malloc_trim=calls.append))
-    tidy(100, 10)
+    trim_heap(100, 10)
     assert calls == trimmed
 
 
@@ -203,14 +204,14 @@ def test_a_block_of_classes_for_which_memory_did_not_suffice_is_done_again_too(
     kit.run(other)
     failed: list[Any] = []
 
-    def label(worker: Worker, scored: Scored) -> bool:
+    def label(worker: BlockWorker, scored: ScoredBlock) -> bool:
         assert worker.plan.margin == 0
         if not failed:
             failed.append(scored.index)
             raise MemoryError
         return label_block(worker, scored)
 
-    monkeypatch.setattr(hands, "label_block", label)
+    monkeypatch.setattr(executor, "label_block", label)
     kit.run(request_)
     assert len(failed) == 1
     assert kit.files(request_.output) == kit.files(other.output)

@@ -123,9 +123,17 @@ def test_what_is_told_and_several_images_to_a_folder(
 ) -> None:
     tifffile.imwrite(tmp_path / "c.tif", kit.texture((70, 66)))
     code, out, err = septa(
-        "predict", folder / "m.septa", folder / "a.ome.zarr", tmp_path / "c.tif", "-o", tmp_path / "out",
-        "--memory", "8GB", "--name", "cells",
-    )  # fmt: skip
+        "predict",
+        folder / "m.septa",
+        folder / "a.ome.zarr",
+        tmp_path / "c.tif",
+        "-o",
+        tmp_path / "out",
+        "--memory",
+        "8GB",
+        "--name",
+        "cells",
+    )
     assert (code, err) == (0, "")
     assert "a.ome.zarr: 100 Y x 90 X, " in out
     assert "4 blocks of 64 pixels" in out

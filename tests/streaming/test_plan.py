@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from septa.images import normalize
 from septa.images.normalize import Normalization
 from septa.images.sources.open import open_source
-from septa.streaming import Input, StreamRequest
-from septa.streaming import prescan as survey
-from septa.streaming.plan import Asked, StreamPlan
-from septa.streaming.prescan import constants_of
+from septa.streaming import StreamInput, StreamRequest
+from septa.streaming import prescan as prescan
+from septa.streaming.plan import RunIdentity, StreamPlan
+from septa.streaming.prescan import resolve_normalizations
 
 LENGTH = st.floats(1e-3, 1e3)
 SMALL = st.integers(0, 99)
@@ -31,19 +31,34 @@ def plans(draw: st.DrawFn) -> StreamPlan:
     channels = draw(st.none() | st.lists(SMALL, max_size=3).map(tuple))
     region = draw(st.none() | st.tuples(SMALL, SMALL, SMALL, SMALL))
     shape = draw(st.tuples(SIDE, SIDE, SIDE, SIDE, SIDE))
-    flags = draw(st.booleans()), draw(st.booleans())
-    asked = Asked(
-        "abc", "torch", "a.tif 9 9", draw(SMALL), channels, draw(SMALL), region, shape, "<u2", "TCZYX", "ä", *flags
+    identity = RunIdentity(
+        model="abc",
+        engine="torch",
+        file="a.tif 9 9",
+        level=draw(SMALL),
+        channels=channels,
+        image=draw(SMALL),
+        region=region,
+        shape=shape,
+        dtype="<u2",
+        axes="TCZYX",
+        name="ä",
+        probabilities=draw(st.booleans()),
+        skip_empty=draw(st.booleans()),
     )
     return StreamPlan(
-        asked,
-        Input(draw(st.text(max_size=9)), asked.level, channels, asked.image, region),
-        64,
-        32,
-        draw(st.dictionaries(st.text(max_size=5), st.fixed_dictionaries({"offset": st.lists(LENGTH)}), max_size=2)),
-        tuple(draw(st.lists(st.tuples(SMALL, SMALL, SMALL, SMALL), max_size=3))),
-        draw(st.none() | st.tuples(LENGTH, LENGTH)),
-        draw(st.tuples(LENGTH, LENGTH)),
+        identity=identity,
+        input=StreamInput(
+            draw(st.text(max_size=9)), level=identity.level, channels=channels, image=identity.image, region=region
+        ),
+        block=64,
+        margin=32,
+        constants=draw(
+            st.dictionaries(st.text(max_size=5), st.fixed_dictionaries({"offset": st.lists(LENGTH)}), max_size=2)
+        ),
+        skipped=tuple(draw(st.lists(st.tuples(SMALL, SMALL, SMALL, SMALL), max_size=3))),
+        pixel_size_um=draw(st.none() | st.tuples(LENGTH, LENGTH)),
+        origin_um=draw(st.tuples(LENGTH, LENGTH)),
     )
 
 
@@ -52,8 +67,8 @@ def test_a_plan_survives_json(plan: StreamPlan) -> None:
     again = StreamPlan.from_json(json.loads(json.dumps(plan.to_json())))
     assert again == plan
     assert again.digest == plan.digest
-    assert again.asked.digest == plan.asked.digest
-    assert not again.asked.differences(plan.asked)
+    assert again.identity.digest == plan.identity.digest
+    assert not again.identity.differences(plan.identity)
 
 
 @given(plans(), st.sampled_from(["asked", "input", "block", "skipped", "pixel_size_um", "origin_um", "margin"]))
@@ -74,13 +89,13 @@ def test_an_image_is_told_apart_from_another_one(tmp_path: Path) -> None:
         (tmp_path / "a.tif").write_text(text)
         (tmp_path / "a.zarr").mkdir(exist_ok=True)
         (tmp_path / "a.zarr" / "zarr.json").write_text(text)
-        stamps += [Input(str(tmp_path / name)).stamp() for name in ("a.tif", "a.zarr")]
+        stamps += [StreamInput(str(tmp_path / name)).stamp() for name in ("a.tif", "a.zarr")]
     assert len(set(stamps)) == 4
-    assert Input(str(tmp_path / "a.zarr")).stamp() == stamps[-1]
+    assert StreamInput(str(tmp_path / "a.zarr")).stamp() == stamps[-1]
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "a.tif").rename(tmp_path / "elsewhere" / "a.tif")
-    assert Input(str(tmp_path / "elsewhere" / "a.tif")).stamp() == stamps[2]
-    assert Input(str(tmp_path / "none.tif")).stamp() == "none.tif"
+    assert StreamInput(str(tmp_path / "elsewhere" / "a.tif")).stamp() == stamps[2]
+    assert StreamInput(str(tmp_path / "none.tif")).stamp() == "none.tif"
 
 
 @pytest.mark.parametrize("sampled", [700, 10**6])
@@ -89,12 +104,12 @@ def test_brightness_is_that_of_the_whole_image(
     kit: SimpleNamespace, tmp_path: Path, sampled: int, region: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(normalize, "_SAMPLED", sampled)
-    monkeypatch.setattr(survey, "_BAND", 40)
+    monkeypatch.setattr(prescan, "_BAND", 40)
     model = kit.make("softmax", channels=2, per_image=True)
     image_cyx = kit.texture((2, 211, 170))
     path = kit.write_image(tmp_path / "a.ome.zarr", image_cyx, "CYX")
-    with Input(str(path), region=region).open() as source:
-        found = constants_of(model, source)
+    with StreamInput(str(path), region=region).open() as source:
+        found = resolve_normalizations(model, source)
     top, left, bottom, right = region or (0, 0, 211, 170)
     expected = Normalization("image").resolve(image_cyx[:, top:bottom, left:right])
     assert found == {"0,0": expected.to_json()}
@@ -114,7 +129,7 @@ def test_each_file_of_a_block_is_read_once_for_the_merge_and_once_for_the_store(
         return original(file)
 
     monkeypatch.setattr(Path, "read_bytes", count)
-    kit.run(StreamRequest(tmp_path / "m.septa", Input(str(path)), tmp_path / "o.ome.zarr"))
+    kit.run(StreamRequest(model=tmp_path / "m.septa", input=StreamInput(str(path)), output=tmp_path / "o.ome.zarr"))
     assert {name: number for name, number in counts.items() if name.endswith(".block")} == {
         f"{number:08d}.block": 2 for number in range(4)
     }
@@ -136,7 +151,7 @@ def test_no_more_of_the_image_is_read_than_it_takes(
         return original(self, t, z, channels, y, x)
 
     monkeypatch.setattr(reader, "read", read)
-    kit.run(StreamRequest(tmp_path / "m.septa", Input(str(path)), tmp_path / "o.ome.zarr"))
+    kit.run(StreamRequest(model=tmp_path / "m.septa", input=StreamInput(str(path)), output=tmp_path / "o.ome.zarr"))
     assert len(windows) == 25
     most = max(64 + 2 * model.net.halo + 2 * model.net.multiple, model.net.steady_side + model.net.multiple)
     assert np.max(windows) <= most

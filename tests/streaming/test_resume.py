@@ -24,9 +24,8 @@ import tifffile
 from septa.errors import InputError, Interrupted
 from septa.images.sources.open import open_source
 from septa.images.store import ome_zarr as store
-from septa.streaming import Input, StreamFinished, StreamRequest, StreamStarted, StreamStep, run, stream
-from septa.streaming import executor as hands
-from septa.streaming.blocks import Scored, Worker, label_block
+from septa.streaming import StreamFinished, StreamInput, StreamRequest, StreamStarted, StreamStep, executor, run, stream
+from septa.streaming.blocks import BlockWorker, ScoredBlock, label_block
 from septa.streaming.plan import StreamPlan
 
 OLD = Path(__file__).parents[1] / "files" / "v0.1"
@@ -63,7 +62,9 @@ def request_(kit: SimpleNamespace, tmp_path: Path) -> StreamRequest:
     """Four blocks, with probabilities."""
     kit.make("distance").save(tmp_path / "m.septa")
     image = kit.write_image(tmp_path / "a.ome.zarr", kit.texture((100, 90)), "YX")
-    return StreamRequest(tmp_path / "m.septa", Input(str(image)), tmp_path / "o.ome.zarr", probabilities=True)
+    return StreamRequest(
+        model=tmp_path / "m.septa", input=StreamInput(str(image)), output=tmp_path / "o.ome.zarr", probabilities=True
+    )
 
 
 @pytest.fixture
@@ -223,11 +224,13 @@ def test_other_settings_are_refused_and_named(
     kit.make("distance", seed=1).save(other := image.with_name("other.septa"))
     moved = Path(image.rename(image.with_name("b.ome.zarr")))
     changes: dict[str, StreamRequest] = {
-        "file": replace(request_, input=Input(str(moved))),
-        "region, shape": replace(request_, input=Input(str(moved), region=(0, 0, 64, 70))),
-        "model": replace(request_, model=other, input=Input(str(moved))),
-        "name": replace(request_, name="nuclei", input=Input(str(moved))),
-        "probabilities, skip_empty": replace(request_, probabilities=False, skip_empty=True, input=Input(str(moved))),
+        "file": replace(request_, input=StreamInput(str(moved))),
+        "region, shape": replace(request_, input=StreamInput(str(moved), region=(0, 0, 64, 70))),
+        "model": replace(request_, model=other, input=StreamInput(str(moved))),
+        "name": replace(request_, name="nuclei", input=StreamInput(str(moved))),
+        "probabilities, skip_empty": replace(
+            request_, probabilities=False, skip_empty=True, input=StreamInput(str(moved))
+        ),
     }
     for named, changed in changes.items():
         with pytest.raises(InputError, match="unfinished run with other settings") as caught:
@@ -305,7 +308,7 @@ def test_interrupted_it_says_so_in_one_line(
 ) -> None:
     threads = threading.active_count()
 
-    def interrupt(worker: Worker, scored: Scored) -> bool:
+    def interrupt(worker: BlockWorker, scored: ScoredBlock) -> bool:
         done = label_block(worker, scored)
         if scored.index[2:] == (0, 1):
             os.kill(os.getpid(), signal.SIGINT)
@@ -313,7 +316,7 @@ def test_interrupted_it_says_so_in_one_line(
         return done
 
     with monkeypatch.context() as patch:
-        patch.setattr(hands, "label_block", interrupt)
+        patch.setattr(executor, "label_block", interrupt)
         code, _, err = septa(*command(request_))
     assert code == 130
     assert err.count("\n") == 1
@@ -324,7 +327,7 @@ def test_interrupted_it_says_so_in_one_line(
     assert code == 0
     assert "2 of 4 blocks are done already" in out
     assert kit.files(request_.output) == undisturbed
-    monkeypatch.setattr(hands, "label_block", interrupt)
+    monkeypatch.setattr(executor, "label_block", interrupt)
     with pytest.raises(Interrupted):
         list(stream(replace(request_, output=request_.output.with_name("q.ome.zarr"))))
 
@@ -361,18 +364,22 @@ def test_an_interrupted_run_of_version_0_1_is_resumed(tmp_path: Path, monkeypatc
     shutil.copy(OLD / "data" / "images" / "0.png", tmp_path / "image.png")
     os.utime(tmp_path / "image.png", (1_600_000_000, 1_600_000_000))  # a plan holds the time of its image
     request = StreamRequest(
-        OLD / "instances.septa", Input("image.png"), tmp_path / "labels.ome.zarr", engine="torch", probabilities=True
+        model=OLD / "instances.septa",
+        input=StreamInput("image.png"),
+        output=tmp_path / "labels.ome.zarr",
+        engine="torch",
+        probabilities=True,
     )
     folder = run.work_folder(request.output)
     shutil.copytree(OLD / "interrupted-stream", folder)
     plan = StreamPlan.from_json(json.loads((folder / "plan.json").read_text()))
     assert plan.digest == "9b5a8db5962077c71a69117ecacebfbbbe6c98f615ce4c8853bd6b6d684b4e0f"
-    assert plan.asked.digest == "26f6fdf1d6b7f48d6da7ff75651d6f30eb0da3cb21781d4c6554adbcf1a7ac26"
+    assert plan.identity.digest == "26f6fdf1d6b7f48d6da7ff75651d6f30eb0da3cb21781d4c6554adbcf1a7ac26"
     monkeypatch.chdir(tmp_path)
     started, *steps, finished = stream(request)
     assert isinstance(started, StreamStarted)
     assert (started.done, started.blocks) == (5, 9)
     assert sum(isinstance(step, StreamStep) and step.stage == "segmenting" for step in steps) == 4
     assert isinstance(finished, StreamFinished)
-    assert store.is_complete(request.output)
+    assert store.is_store_complete(request.output)
     assert not folder.exists()

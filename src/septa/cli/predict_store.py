@@ -113,7 +113,7 @@ def requests(
     InputError
         Several inputs for one store, two stores of one name, or an option that says nothing.
     """
-    from septa.streaming import Input, StreamRequest, usual_memory
+    from septa.streaming import StreamInput, StreamRequest, default_memory
 
     alone = output.suffix.lower() in _STORES
     if alone and len(inputs) > 1:
@@ -126,14 +126,23 @@ def requests(
         raise errors.InputError("--engine auto", problem, "give torch, openvino or onnxruntime")
     memory, channels, region = parse_memory(given.memory), parse_channels(given.channels), parse_region(given.region)
     if given.workers is not None and memory is None:
-        memory = usual_memory(given.workers)
+        memory = default_memory(given.workers)
     return [
         StreamRequest(
-            model, Input(str(path.resolve()), given.level or 0, channels, 0, region), target, memory, tile, device,
-            given.name, probabilities, given.skip_empty, given.overwrite, engine,
+            model=model,
+            input=StreamInput(str(path.resolve()), level=given.level or 0, channels=channels, image=0, region=region),
+            output=target,
+            memory=memory,
+            tile=tile,
+            device=device,
+            name=given.name,
+            probabilities=probabilities,
+            skip_empty=given.skip_empty,
+            overwrite=given.overwrite,
+            engine=engine,
         )
         for path, target in targets.items()
-    ]  # fmt: skip
+    ]
 
 
 def _stem(path: Path) -> str:
@@ -179,12 +188,15 @@ def _one(console: Console, request: StreamRequest, cluster: Cluster | None) -> N
     from septa.streaming import StreamFinished, StreamStarted, stream
 
     columns = (
-        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:.0f} of {task.total:.0f}"),
-        TextColumn("{task.fields[speed]}"), TimeRemainingColumn(),
-    )  # fmt: skip
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:.0f} of {task.total:.0f}"),
+        TextColumn("{task.fields[speed]}"),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         shown, stage = None, ""
-        for event in stream(request, None if cluster is None else cluster.hands):
+        for event in stream(request, None if cluster is None else cluster.make_executor):
             if isinstance(event, StreamStarted):
                 _tell(console, request, event, cluster)
             elif isinstance(event, StreamFinished):
@@ -202,7 +214,7 @@ def _one(console: Console, request: StreamRequest, cluster: Cluster | None) -> N
 
 
 def _tell(console: Console, request: StreamRequest, event: StreamStarted, cluster: Cluster | None) -> None:
-    asked, plan = event.plan.asked, event.plan
+    asked, plan = event.plan.identity, event.plan
     size = " x ".join(f"{side} {axis}" for axis, side in zip("TCZYX", asked.shape) if side > 1 or axis in "YX")
     pixel = "unknown" if plan.pixel_size_um is None else "{:g} x {:g} um".format(*plan.pixel_size_um)
     each = "" if cluster is None else f" in each of {cluster.workers()} workers"

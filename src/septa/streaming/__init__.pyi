@@ -1,4 +1,4 @@
-from .budget import usual_memory as usual_memory
+from .budget import default_memory as default_memory
 from .dask_cluster import Cluster as Cluster
 from .dask_cluster import Tls as Tls
 from .dask_cluster import local_cluster as local_cluster
@@ -7,5 +7,5 @@ from .events import StreamFinished as StreamFinished
 from .events import StreamRequest as StreamRequest
 from .events import StreamStarted as StreamStarted
 from .events import StreamStep as StreamStep
-from .plan import Input as Input
+from .plan import StreamInput as StreamInput
 from .run import stream as stream

@@ -38,12 +38,12 @@ def save_block(folder: Path, plan: StreamPlan, index: BlockIndex, arrays: Mappin
     ResourceError
         The disk is full.
     """
-    write_bytes(block_file(folder, plan, index), _packed(plan, index, arrays))
+    write_bytes(block_file(folder, plan, index), _pack(plan, index, arrays))
 
 
 def is_done(folder: Path, plan: StreamPlan, index: BlockIndex) -> bool:
     """Whether a block's file is there and its checksum holds."""
-    return _opened(folder, plan, index) is not None
+    return _open(folder, plan, index) is not None
 
 
 def load_block(folder: Path, plan: StreamPlan, index: BlockIndex, names: Collection[str]) -> dict[str, Array]:
@@ -54,11 +54,11 @@ def load_block(folder: Path, plan: StreamPlan, index: BlockIndex, names: Collect
     InputError
         It is not there, or no longer, or damaged.
     """
-    found = _opened(folder, plan, index)
+    found = _open(folder, plan, index)
     try:
         if found is not None:
             about, tensors = found
-            return {name: _unpacked(about[name], tensors[name].numpy()) for name in names}
+            return {name: _unpack(about[name], tensors[name].numpy()) for name in names}
     except (KeyError, TypeError, ValueError, zlib.error):
         pass
     path = block_file(folder, plan, index)
@@ -70,7 +70,7 @@ def load_facts(folder: Path, plan: StreamPlan, index: BlockIndex) -> BlockFacts:
     return BlockFacts.from_arrays(load_block(folder, plan, index, [field.name for field in fields(BlockFacts)]))
 
 
-def _opened(folder: Path, plan: StreamPlan, index: BlockIndex) -> tuple[dict[str, Any], dict[str, torch.Tensor]] | None:
+def _open(folder: Path, plan: StreamPlan, index: BlockIndex) -> tuple[dict[str, Any], dict[str, torch.Tensor]] | None:
     """Types and shapes of a block's arrays, and the arrays compressed; None where it is not done, or damaged."""
     path = block_file(folder, plan, index)
     try:
@@ -81,7 +81,7 @@ def _opened(folder: Path, plan: StreamPlan, index: BlockIndex) -> tuple[dict[str
         return None
 
 
-def _packed(plan: StreamPlan, index: BlockIndex, arrays: Mapping[str, Array]) -> bytes:
+def _pack(plan: StreamPlan, index: BlockIndex, arrays: Mapping[str, Array]) -> bytes:
     about = {name: {"dtype": array.dtype.name, "shape": list(array.shape)} for name, array in arrays.items()}
     tensors = {}
     for name, array in arrays.items():
@@ -90,7 +90,7 @@ def _packed(plan: StreamPlan, index: BlockIndex, arrays: Mapping[str, Array]) ->
     return tensor_file.pack(KIND, {"block": list(index), "plan": plan.digest, "arrays": about}, tensors)
 
 
-def _unpacked(about: Mapping[str, Any], squeezed: Array) -> Array:
+def _unpack(about: Mapping[str, Any], squeezed: Array) -> Array:
     shape, dtype = tuple(int(side) for side in about["shape"]), np.dtype(about["dtype"])
     size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
     data = zlib.decompressobj().decompress(squeezed.tobytes(), size + 1)

@@ -1,5 +1,5 @@
 """The two functions of a block. `segment_block` writes one file, which alone says that the block is done;
-`finish_block` turns that file into a block of the store. Both can be done again at any time, by any process.
+`write_output_block` turns that file into a block of the store. Both can be done again at any time, by any process.
 
 `segment_block` is `score_block`, in which the net works, and `label_block`, in which it does not: one of them can be
 done while another block is at the other.
@@ -23,15 +23,15 @@ from septa.images.store import BlockIndex, StoreSpec
 from septa.inference import Engine, Region, Tile, aligned, least_for, logits_of, plan_for, predict_tiles
 from septa.model import Model
 from septa.streaming.block_file import load_block, save_block
-from septa.streaming.budget import megabytes, pixel_bytes, region_bytes, tidy, tile_within
+from septa.streaming.budget import fit_tile, megabytes, pixel_bytes, region_bytes, trim_heap
 from septa.streaming.plan import StreamPlan
 from septa.tasks import Block, finish_objects
 
 Array = NDArray[Any]
 
 
-@dataclass
-class Worker:
+@dataclass(kw_only=True)
+class BlockWorker:
     """What segments blocks: the model, the image, and how large tiles may be here.
 
     ``tile`` is halved when memory does not suffice, and stays so. ``free`` are the bytes for the arrays and activations
@@ -49,10 +49,10 @@ class Worker:
     limit: int | None = None
     net_seconds: float = 0.0
 
-    def window(self, index: BlockIndex, margin: int) -> Window:
+    def window(self, index: BlockIndex, margin: int) -> BlockWindow:
         """Read what the net needs for a block."""
         net, size, tile = self.model.net, self.plan.size, self.tile
-        region = aligned(_grown(self.plan.core(index), margin, size), size, net.multiple)
+        region = aligned(_add_margin(self.plan.core(index), margin, size), size, net.multiple)
         tiles = plan_for(net, *size, tile, region)
         begin = min(tile.begin[0] for tile in tiles), min(tile.begin[1] for tile in tiles)
         end = max(tile.end[0] for tile in tiles), max(tile.end[1] for tile in tiles)
@@ -61,9 +61,16 @@ class Worker:
             image_cyx = self.source.read(y, x, t=index[0], z=index[1])
             return self.model.as_model_input(image_cyx, self.source.path)
 
-        return Window(region, margin, tile, tiles, begin, read_mirrored(read, size, begin, end))
+        return BlockWindow(
+            region=region,
+            margin=margin,
+            tile=tile,
+            tiles=tiles,
+            begin=begin,
+            image_cyx=read_mirrored(read, size, begin, end),
+        )
 
-    def logits(self, index: BlockIndex, window: Window) -> Array:
+    def logits(self, index: BlockIndex, window: BlockWindow) -> Array:
         """Raw scores ``(K, Y, X)`` of a window's region, float32."""
         (top, left), (bottom, right) = window.region
         constants = self.plan.constants
@@ -77,10 +84,10 @@ class Worker:
         predict_tiles(_Timed(self), window.read, normalization, window.tiles, keep)
         return out_kyx
 
-    def tidy(self, height: int, width: int) -> None:
+    def trim_heap(self, height: int, width: int) -> None:
         """Make sure that memory is left for a tile."""
         if self.limit is not None:
-            tidy(self.limit, height * width * pixel_bytes(self.model, self.plan.asked.engine))
+            trim_heap(self.limit, height * width * pixel_bytes(self.model, self.plan.identity.engine))
 
     def shrink(self) -> bool:
         """Halve the tile; False where it is the smallest already."""
@@ -98,10 +105,10 @@ class Worker:
         """
         if self.free is None:
             return
-        (top, left), (bottom, right) = _grown(self.plan.core(index), margin, self.plan.size)
+        (top, left), (bottom, right) = _add_margin(self.plan.core(index), margin, self.plan.size)
         itemsize, height, width = self.source.dtype.itemsize, bottom - top, right - left
-        engine = self.plan.asked.engine
-        tile = tile_within(self.model, itemsize, height, width, self.free, engine)
+        engine = self.plan.identity.engine
+        tile = fit_tile(self.model, itemsize, height, width, self.free, engine)
         if not tile:
             what = f"the objects at rows {top} to {bottom}, columns {left} to {right}, hang together"
             least = least_for(self.model.net) ** 2 * pixel_bytes(self.model, engine)
@@ -131,7 +138,7 @@ class Worker:
 class _Timed:
     """A worker's engine, which counts its seconds and makes sure of memory before each tile."""
 
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self, worker: BlockWorker) -> None:
         self._worker = worker
 
     def __call__(self, image_cyx: Array) -> Array:
@@ -144,7 +151,7 @@ class _Timed:
             nonlocal elsewhere
             began = perf_counter()
             for image_cyx in images:
-                worker.tidy(*image_cyx.shape[1:])
+                worker.trim_heap(*image_cyx.shape[1:])
                 elsewhere += perf_counter() - began
                 yield image_cyx
                 began = perf_counter()
@@ -156,8 +163,8 @@ class _Timed:
             began, elsewhere = perf_counter(), 0.0
 
 
-@dataclass(frozen=True)
-class Window:
+@dataclass(frozen=True, kw_only=True)
+class BlockWindow:
     """A region of the image with its halo, in memory; ``tile`` is the largest side that its tiles were planned for."""
 
     region: Region
@@ -174,7 +181,7 @@ class Window:
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredBlock:
     """Raw scores of a block with its margin ``(K, Y, X)``, float32, and the region of the image that they are of."""
 
     index: BlockIndex
@@ -184,7 +191,7 @@ class Scored:
 
 
 @dataclass(frozen=True)
-class Finish:
+class OutputBlock:
     """A block that is to be written into the store; ``numbers`` are the final ids of its objects."""
 
     store: Path
@@ -194,7 +201,7 @@ class Finish:
 
 
 @dataclass(frozen=True)
-class Build:
+class PyramidBlock:
     """A block of a level of the pyramid that is to be made from the level below."""
 
     store: Path
@@ -203,7 +210,7 @@ class Build:
     index: BlockIndex
 
 
-def segment_block(worker: Worker, index: BlockIndex, margin: int | None = None) -> None:
+def segment_block(worker: BlockWorker, index: BlockIndex, margin: int | None = None) -> None:
     """Segment one block and write its file, with as wide a margin as it takes.
 
     Parameters
@@ -231,7 +238,7 @@ def segment_block(worker: Worker, index: BlockIndex, margin: int | None = None) 
                 raise
 
 
-def score_block(worker: Worker, index: BlockIndex, margin: int, window: Window | None = None) -> Scored:
+def score_block(worker: BlockWorker, index: BlockIndex, margin: int, window: BlockWindow | None = None) -> ScoredBlock:
     """Have the net score a block with a margin, in smaller tiles where memory does not suffice.
 
     Parameters
@@ -249,7 +256,7 @@ def score_block(worker: Worker, index: BlockIndex, margin: int, window: Window |
     while True:
         try:
             window = window or worker.window(index, margin)
-            return Scored(index, margin, window.region, worker.logits(index, window))
+            return ScoredBlock(index, margin, window.region, worker.logits(index, window))
         except (ResourceError, MemoryError) as error:
             if isinstance(error, ResourceError) and error.where != "memory":
                 raise
@@ -259,7 +266,7 @@ def score_block(worker: Worker, index: BlockIndex, margin: int, window: Window |
                 raise
 
 
-def label_block(worker: Worker, scored: Scored) -> bool:
+def label_block(worker: BlockWorker, scored: ScoredBlock) -> bool:
     """Find what is in a block and write its file; False where an object reaches further than the margin.
 
     Raises
@@ -270,33 +277,33 @@ def label_block(worker: Worker, scored: Scored) -> bool:
         Memory or the disk do not suffice.
     """
     plan, index, logits_kyx = worker.plan, scored.index, scored.logits_kyx
-    core = _inside(plan.core(index), scored.region[0])
-    arrays = _labelled(worker, index, scored.region, core, logits_kyx)
+    core = _to_local(plan.core(index), scored.region[0])
+    arrays = _find_labels(worker, index, scored.region, core, logits_kyx)
     if arrays is None:
         return False
-    if plan.asked.probabilities:
+    if plan.identity.probabilities:
         probabilities_kyx = worker.model.task.probabilities(logits_kyx[(slice(None), *core)])
         arrays["probabilities"] = probabilities_kyx.astype(np.float16)
     save_block(worker.folder, plan, index, arrays)
     return True
 
 
-def empty_block(folder: Path, plan: StreamPlan, model: Model, index: BlockIndex) -> None:
+def write_empty_block(folder: Path, plan: StreamPlan, model: Model, index: BlockIndex) -> None:
     """Write the file of a block that is skipped: all background. Errors as for `segment_block`."""
     (top, left), (bottom, right) = plan.core(index)
-    (y, x), (y_end, x_end) = _grown(((top, left), (bottom, right)), 1, plan.size)
-    core = _inside(((top, left), (bottom, right)), (y, x))
+    (y, x), (y_end, x_end) = _add_margin(((top, left), (bottom, right)), 1, plan.size)
+    core = _to_local(((top, left), (bottom, right)), (y, x))
     task, ends = model.task, _ends(((y, x), (y_end, x_end)), plan.size)
     arrays = _to_arrays(task.blank_block((y_end - y, x_end - x), core, ends), model)
-    if plan.asked.probabilities:
+    if plan.identity.probabilities:
         certain_kyx = np.zeros((task.classes, bottom - top, right - left), np.float16)
         certain_kyx[: 0 if task.multilabel else 1] = 1
         arrays["probabilities"] = certain_kyx
     save_block(folder, plan, index, arrays)
 
 
-def _labelled(
-    worker: Worker, index: BlockIndex, region: Region, core: tuple[slice, slice], logits_kyx: Array
+def _find_labels(
+    worker: BlockWorker, index: BlockIndex, region: Region, core: tuple[slice, slice], logits_kyx: Array
 ) -> dict[str, Array] | None:
     """Labels of the core and what the merge needs; None where the region is too small to tell."""
     ends, blank = _ends(region, worker.plan.size), worker.blank(index, region)
@@ -315,7 +322,7 @@ def _to_arrays(block: Block, model: Model) -> dict[str, Array]:
     return {"labels_yx": model.as_written(block.labels_yx)} if block.facts is None else block.to_arrays()
 
 
-def finish_block(folder: Path, plan: StreamPlan, block: Finish) -> list[str]:
+def write_output_block(folder: Path, plan: StreamPlan, block: OutputBlock) -> list[str]:
     """Write the block's images into the store, with the final ids; returns their digests.
 
     Raises
@@ -325,7 +332,7 @@ def finish_block(folder: Path, plan: StreamPlan, block: Finish) -> list[str]:
     ResourceError
         The disk is full.
     """
-    soft = ["probabilities"] if plan.asked.probabilities else []
+    soft = ["probabilities"] if plan.identity.probabilities else []
     labels, *more = load_block(folder, plan, block.index, ["labels_yx", *soft]).values()
     if block.numbers is not None:
         labels = finish_objects(labels, block.numbers, block.specs[0].dtype)
@@ -336,18 +343,18 @@ def finish_block(folder: Path, plan: StreamPlan, block: Finish) -> list[str]:
     ]
 
 
-def build_block(block: Build) -> str:
-    """Write one block of a level of the pyramid; returns its digest. Errors as for `finish_block`."""
+def write_pyramid_block(block: PyramidBlock) -> str:
+    """Write one block of a level of the pyramid; returns its digest. Errors as for `write_output_block`."""
     return store.build_pyramid_block(block.store, block.spec, block.level, block.index)
 
 
-def _grown(core: Region, margin: int, size: tuple[int, int]) -> Region:
+def _add_margin(core: Region, margin: int, size: tuple[int, int]) -> Region:
     """A block with its margin, and the line beyond that its neighbours begin with."""
     wide = margin + 1 if margin else 0
     (top, left), (bottom, right) = core
     return (max(0, top - wide), max(0, left - wide)), (min(size[0], bottom + wide), min(size[1], right + wide))
 
 
-def _inside(core: Region, begin: tuple[int, int]) -> tuple[slice, slice]:
+def _to_local(core: Region, begin: tuple[int, int]) -> tuple[slice, slice]:
     (top, left), (bottom, right) = core
     return slice(top - begin[0], bottom - begin[0]), slice(left - begin[1], right - begin[1])

@@ -27,7 +27,7 @@ _TAKES = {"torch": 1.0, "onnxruntime": 1.4, "openvino": 1.5}
 """Memory for a tile as a multiple of what the net says, by engine: measured 0.9, 1.25 and 1.4."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Budget:
     """Sides of blocks and tiles in pixels, the bytes that the process is expected to hold at most, those that are free
     for the arrays and activations of a block, and those that it may hold.
@@ -40,7 +40,7 @@ class Budget:
     limit: int
 
 
-def resident() -> int:
+def resident_bytes() -> int:
     """Bytes of memory that this process holds now; its peak where the system does not tell."""
     try:
         with Path("/proc/self/status").open(encoding="ascii") as lines:
@@ -53,7 +53,7 @@ def resident() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def tidy(limit: int, needed: int) -> None:
+def trim_heap(limit: int, needed: int) -> None:
     """Give freed memory back to the system if what is needed next might not fit into a limit otherwise.
 
     What one pass frees is kept for the next, which spares it page faults; but as arrays of many sizes come and go it
@@ -66,12 +66,12 @@ def tidy(limit: int, needed: int) -> None:
     needed
         Bytes that it is about to take.
     """
-    if resident() + needed > limit:
+    if resident_bytes() + needed > limit:
         with suppress(OSError, AttributeError):  # another libc
             ctypes.CDLL(None).malloc_trim(0)
 
 
-def usual_memory(processes: int = 1) -> int:
+def default_memory(processes: int = 1) -> int:
     """Bytes for each of some processes of this machine where nothing was said."""
     return min(_MEMORY, usable_memory() // 2 // processes)
 
@@ -102,7 +102,7 @@ def fit_budget(
         Nothing fits; the message names the least that would.
     """
     _load_kernels(model)
-    free = memory - resident() - _SLACK
+    free = memory - resident_bytes() - _SLACK
     least, pixel = least_for(model.net), pixel_bytes(model, engine)
     for side in BLOCKS if block is None else (block,):
         arrays = block_bytes(model, itemsize, side, margin)
@@ -111,7 +111,7 @@ def fit_budget(
             continue
         if room >= least**2 * pixel:
             tile = _tile(model, room, side + 2 * (margin + 1), pixel)
-            return Budget(side, tile, memory - room + tile**2 * pixel, free, memory)
+            return Budget(block=side, tile=tile, expected=memory - room + tile**2 * pixel, free=free, limit=memory)
     needed = memory - free + arrays + least**2 * pixel
     problem = f"is too little: this net needs {megabytes(needed)} MB even in the smallest blocks"
     raise ResourceError(f"--memory {megabytes(memory)}MB", problem, f"give at least {megabytes(needed)}MB")
@@ -149,7 +149,7 @@ def store_bytes(model: Model, side: int) -> int:
     return side**2 * (48 + 8 * model.task.classes)
 
 
-def tile_within(model: Model, itemsize: int, height: int, width: int, free: int, engine: str) -> int:
+def fit_tile(model: Model, itemsize: int, height: int, width: int, free: int, engine: str) -> int:
     """The largest tile for a region, given the bytes that are free; 0 where none fits."""
     room, pixel = free - region_bytes(model, itemsize, height, width), pixel_bytes(model, engine)
     return 0 if room < least_for(model.net) ** 2 * pixel else _tile(model, room, max(height, width), pixel)

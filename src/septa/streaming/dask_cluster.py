@@ -1,4 +1,4 @@
-"""Hands on a Dask cluster: the same plan and the same blocks, done by many processes.
+"""An executor on a Dask cluster: the same plan and the same blocks, done by many processes.
 
 The client hands out blocks, two for each worker at a time. Image, blocks and store lie on storage that all workers see;
 the model is sent once to each of them. A worker that dies costs the block that it was at, and a client that dies costs
@@ -29,22 +29,22 @@ from septa import runtime
 from septa.errors import InputError, ModelError, ResourceError, SeptaError
 from septa.images.store import BlockIndex
 from septa.model import Model
-from septa.streaming.blocks import Build, Finish, Worker
+from septa.streaming.blocks import BlockWorker, OutputBlock, PyramidBlock
 from septa.streaming.events import StreamRequest
 
 if TYPE_CHECKING:
-    from septa.streaming.dask_worker import Answer, BlockJob, Fault
+    from septa.streaming.dask_worker import DaskRun, WorkerFailure, WorkerReply
 
-_AHEAD = 2
+_BLOCKS_PER_WORKER = 2
 """Blocks in flight for each worker: one that it is at, and one that waits."""
-_TRIES = 3
+_ATTEMPTS = 3
 """How often a block is given out, after Dask has given it up or it failed."""
-_LOOK = 5.0
+_POLL_S = 5.0
 """Seconds between two looks at how many workers there are."""
-_PATIENCE = 600.0
+_WAIT_S = 600.0
 """Seconds without any worker after which a run ends."""
-_SILENT = logging.CRITICAL + 1
-_AGAIN = "run the same command again to go on"
+_NO_LOGGING = logging.CRITICAL + 1
+_RERUN = "run the same command again to go on"
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Tls:
 
 
 class Cluster:
-    """Workers that are connected. `hands` is what `septa.streaming.stream` takes.
+    """Workers that are connected. `make_executor` is what `septa.streaming.stream` takes.
 
     Attributes
     ----------
@@ -74,7 +74,7 @@ class Cluster:
         self.threads = threads
         self._session, self._names = uuid4().hex, list[str]()
 
-    def hands(self, request: StreamRequest, worker: Worker) -> DaskExecutor:
+    def make_executor(self, request: StreamRequest, worker: BlockWorker) -> DaskExecutor:
         """All workers, prepared for one run.
 
         Raises
@@ -84,21 +84,21 @@ class Cluster:
         ResourceError
             Its memory does not suffice.
         """
-        from septa.streaming import dask_worker as _workers
+        from septa.streaming import dask_worker
 
         job, data = self._job(request, worker)
         try:
             if job.sent not in self._names:
-                self._register(_workers.SendModel(job.sent, data))
-            self._register(_workers.SendJob(job))
-            answers = self.client.run(_workers.look, job.key, on_error="return")
+                self._register(dask_worker.ModelPlugin(job.sent, data))
+            self._register(dask_worker.RunPlugin(job))
+            answers = self.client.run(dask_worker.look, job.key, on_error="return")
         except Exception as error:
             problem = f"its workers cannot be prepared ({_reason(error)})"
             raise InputError(self.where, problem, "install the same septa on all of them") from error
         for address, answer in sorted(answers.items()):
-            if isinstance(answer, _workers.Answer) and answer.fault is not None:
-                raise _error(f"worker {address}", answer.fault)
-        if not any(isinstance(answer, _workers.Answer) for answer in answers.values()):
+            if isinstance(answer, dask_worker.WorkerReply) and answer.fault is not None:
+                raise _make_error(f"worker {address}", answer.fault)
+        if not any(isinstance(answer, dask_worker.WorkerReply) for answer in answers.values()):
             raise InputError(self.where, "none of its workers answers", "look into their logs")
         return DaskExecutor(self, job)
 
@@ -122,24 +122,34 @@ class Cluster:
                 return len(self.client.nthreads())
         except (OSError, TimeoutError, RuntimeError):
             pass
-        raise InputError(self.where, "the connection was lost", _AGAIN)
+        raise InputError(self.where, "the connection was lost", _RERUN)
 
     def _register(self, plugin: Any) -> None:
         self._names.append(plugin.name)
         self.client.register_plugin(plugin)
 
-    def _job(self, request: StreamRequest, worker: Worker) -> tuple[BlockJob, bytes]:
-        from septa.streaming.dask_worker import BlockJob
+    def _job(self, request: StreamRequest, worker: BlockWorker) -> tuple[DaskRun, bytes]:
+        from septa.streaming.dask_worker import DaskRun
 
         data, plan = Model.read(request.model), worker.plan
-        if hashlib.sha256(data).hexdigest() != plan.asked.model:
+        if hashlib.sha256(data).hexdigest() != plan.identity.model:
             raise ModelError(request.model, "was replaced while it was in use", "run the command again")
         there = replace(request.input, path=str(Path(request.input.path).resolve()))
-        job = BlockJob(
-            f"septa-{uuid4().hex}", plan.digest, plan.asked.model, f"septa-{plan.asked.model}-{self._session}",
-            runtime.versions()["septa"], there, worker.folder.resolve(), request.memory, request.tile, request.device,
-            self.threads is not None, self.threads, self._places(),
-        )  # fmt: skip
+        job = DaskRun(
+            key=f"septa-{uuid4().hex}",
+            plan=plan.digest,
+            model=plan.identity.model,
+            sent=f"septa-{plan.identity.model}-{self._session}",
+            version=runtime.versions()["septa"],
+            input=there,
+            folder=worker.folder.resolve(),
+            memory=request.memory,
+            tile=request.tile,
+            device=request.device,
+            ours=self.threads is not None,
+            threads=self.threads,
+            places=self._places(),
+        )
         return job, data
 
     def _places(self) -> dict[str, tuple[int, int]]:
@@ -157,39 +167,40 @@ class Cluster:
 class DaskExecutor:
     """The workers of a cluster as `septa.streaming.executor.Executor`."""
 
-    def __init__(self, cluster: Cluster, job: BlockJob) -> None:
+    def __init__(self, cluster: Cluster, job: DaskRun) -> None:
         self._cluster, self._job = cluster, job
 
     def segment(self, indices: list[BlockIndex]) -> Iterator[BlockIndex]:
         """As `septa.streaming.executor.Executor.segment`."""
-        from septa.streaming import dask_worker as _workers
+        from septa.streaming import dask_worker
 
-        for index, _ in self._each(_workers.segment, ((index, index) for index in indices)):
+        for index, _ in self._each(dask_worker.segment, ((index, index) for index in indices)):
             yield index
 
-    def finish(self, blocks: Iterable[Finish]) -> Iterator[tuple[Finish, list[str]]]:
+    def finish(self, blocks: Iterable[OutputBlock]) -> Iterator[tuple[OutputBlock, list[str]]]:
         """As `septa.streaming.executor.Executor.finish`."""
-        from septa.streaming import dask_worker as _workers
+        from septa.streaming import dask_worker
 
         there = ((block.index, replace(block, store=block.store.resolve())) for block in blocks)
-        return self._each(_workers.finish, there)
+        return self._each(dask_worker.finish, there)
 
-    def build(self, blocks: Iterable[Build]) -> Iterator[tuple[Build, str]]:
+    def build(self, blocks: Iterable[PyramidBlock]) -> Iterator[tuple[PyramidBlock, str]]:
         """As `septa.streaming.executor.Executor.build`."""
-        from septa.streaming import dask_worker as _workers
+        from septa.streaming import dask_worker
 
         there = ((block.index, replace(block, store=block.store.resolve())) for block in blocks)
-        return self._each(_workers.build, there)
+        return self._each(dask_worker.build, there)
 
     def close(self) -> None:
         """As `septa.streaming.executor.Executor.close`."""
         self._cluster.forget(self._job.key)
 
     def _each(
-        self, function: Callable[..., Answer], blocks: Iterable[tuple[BlockIndex, Any]]
+        self, function: Callable[..., WorkerReply], blocks: Iterable[tuple[BlockIndex, Any]]
     ) -> Iterator[tuple[Any, Any]]:
-        """Do something for all of the blocks, and for those that fail again, never more than `_AHEAD` for each worker
-        at once; tells each that is done, with its answer.
+        """Run a function on the workers for each block and yield each block that is done, with the function's value.
+
+        At most `_BLOCKS_PER_WORKER` blocks per worker are in flight. A block that fails is submitted again.
         """
         client, waiting, done = self._cluster.client, iter(blocks), SimpleQueue[Any]()
         running: dict[str, tuple[Any, BlockIndex, Any, int]] = {}
@@ -199,7 +210,7 @@ class DaskExecutor:
             running[future.key] = future, index, what, tries
             future.add_done_callback(done.put)
 
-        most, looked = _AHEAD * max(1, self._cluster.workers()), time.monotonic()
+        most, looked = _BLOCKS_PER_WORKER * max(1, self._cluster.workers()), time.monotonic()
         try:
             while True:
                 while len(running) < most and (following := next(waiting, None)) is not None:
@@ -211,13 +222,13 @@ class DaskExecutor:
                 answer = self._answer(future)
                 if answer.fault is None:
                     yield what, answer.value
-                elif tries < _TRIES:
+                elif tries < _ATTEMPTS:
                     start(index, what, tries + 1)
                 else:
                     at = f", the last time on worker {answer.address}" if answer.address else ""
-                    raise _error(f"block {','.join(map(str, index))}", answer.fault, f"failed {tries} times{at}: ")
-                if time.monotonic() > looked + _LOOK:
-                    most, looked = _AHEAD * max(1, self._cluster.workers()), time.monotonic()
+                    raise _make_error(f"block {','.join(map(str, index))}", answer.fault, f"failed {tries} times{at}: ")
+                if time.monotonic() > looked + _POLL_S:
+                    most, looked = _BLOCKS_PER_WORKER * max(1, self._cluster.workers()), time.monotonic()
         finally:
             if running:
                 with suppress(Exception):  # the scheduler may be gone
@@ -227,26 +238,26 @@ class DaskExecutor:
         since = time.monotonic()
         while True:
             try:
-                return done.get(timeout=_LOOK)
+                return done.get(timeout=_POLL_S)
             except Empty:
                 if self._cluster.workers():
                     since = time.monotonic()
-                elif time.monotonic() > since + _PATIENCE:
-                    where, problem = self._cluster.where, f"had no worker for {_PATIENCE / 60:.0f} minutes"
-                    raise InputError(where, problem, f"start some, and {_AGAIN}") from None
+                elif time.monotonic() > since + _WAIT_S:
+                    where, problem = self._cluster.where, f"had no worker for {_WAIT_S / 60:.0f} minutes"
+                    raise InputError(where, problem, f"start some, and {_RERUN}") from None
 
-    def _answer(self, future: Any) -> Answer:
-        from septa.streaming.dask_worker import Answer, Fault
+    def _answer(self, future: Any) -> WorkerReply:
+        from septa.streaming.dask_worker import WorkerFailure, WorkerReply
 
         if future.cancelled():
-            raise InputError(self._cluster.where, "the connection was lost, or someone cancelled the work", _AGAIN)
+            raise InputError(self._cluster.where, "the connection was lost, or someone cancelled the work", _RERUN)
         try:
-            answer: Answer = future.result()
-        except _distributed().KilledWorker:
+            answer: WorkerReply = future.result()
+        except _import_distributed().KilledWorker:
             remedy = "give less --memory, and look into the logs of the workers"
-            return Answer("", fault=Fault("its workers", "died of it, or were killed", remedy, True))
+            return WorkerReply("", fault=WorkerFailure("its workers", "died of it, or were killed", remedy, True))
         except Exception as error:
-            return Answer("", fault=Fault("Dask", f"raised {_reason(error)}", _AGAIN, False))
+            return WorkerReply("", fault=WorkerFailure("Dask", f"raised {_reason(error)}", _RERUN, False))
         return answer
 
 
@@ -266,19 +277,27 @@ def local_cluster(workers: int) -> Iterator[Cluster]:
     InputError
         The package distributed is not installed, or the processes cannot be started.
     """
-    distributed = _distributed()
+    distributed = _import_distributed()
     given = os.environ.get("OMP_NUM_THREADS", "")
     cores = runtime.usable_cores()
     threads = max(1, min(cores // workers, int(given) if given.isdecimal() and int(given) else cores))
     limits = {f"{library}_NUM_THREADS": str(threads) for library in ("OMP", "MKL", "OPENBLAS")}
     where = f"--workers {workers}"
-    with _quiet(), TemporaryDirectory(prefix="septa-", ignore_cleanup_errors=True) as scratch:
+    with _silence_logs(), TemporaryDirectory(prefix="septa-", ignore_cleanup_errors=True) as scratch:
         try:
             processes = distributed.LocalCluster(
-                n_workers=workers, processes=True, threads_per_worker=1, host="127.0.0.1", protocol="tcp://",
-                security=distributed.Security(require_encryption=False), dashboard_address="127.0.0.1:0",
-                memory_limit=0, silence_logs=_SILENT, local_directory=scratch, env=limits,
-            )  # fmt: skip
+                n_workers=workers,
+                processes=True,
+                threads_per_worker=1,
+                host="127.0.0.1",
+                protocol="tcp://",
+                security=distributed.Security(require_encryption=False),
+                dashboard_address="127.0.0.1:0",
+                memory_limit=0,
+                silence_logs=_NO_LOGGING,
+                local_directory=scratch,
+                env=limits,
+            )
         except (OSError, RuntimeError, TimeoutError) as error:
             raise InputError(where, f"cannot be started ({_reason(error)})", "give fewer") from error
         with processes, distributed.Client(processes, set_as_default=False) as client:
@@ -303,12 +322,12 @@ def remote_cluster(address: str, tls: Tls | None = None, *, timeout_s: float = 1
     InputError
         The package distributed is not installed, nobody answers there, or there is no worker.
     """
-    distributed, options = _distributed(), {}
+    distributed, options = _import_distributed(), {}
     where = f"--cluster {address}"
     if tls is not None:
         key = None if tls.key is None else str(tls.key)
         options = {"tls_ca_file": str(tls.ca), "tls_client_cert": str(tls.cert), "tls_client_key": key}
-    with _quiet():
+    with _silence_logs():
         try:
             security = distributed.Security(**options, require_encryption=None if tls is None else True)
             client = distributed.Client(address, timeout=timeout_s, security=security, set_as_default=False)
@@ -328,12 +347,12 @@ def remote_cluster(address: str, tls: Tls | None = None, *, timeout_s: float = 1
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _silence_logs() -> Iterator[None]:
     """No log of Dask's: what fails is told in one line."""
     loggers = [logging.getLogger(name) for name in ("distributed", "distributed.client", "tornado.application")]
     before = [logger.level for logger in loggers]
     for logger in loggers:
-        logger.setLevel(_SILENT)
+        logger.setLevel(_NO_LOGGING)
     try:
         yield
     finally:
@@ -341,7 +360,7 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _distributed() -> Any:
+def _import_distributed() -> Any:
     try:
         return import_module("distributed")
     except ModuleNotFoundError as error:
@@ -351,7 +370,7 @@ def _distributed() -> Any:
         raise InputError(where, f"the package {error.name} is not installed", remedy) from None
 
 
-def _error(where: str, fault: Fault, before: str = "") -> SeptaError:
+def _make_error(where: str, fault: WorkerFailure, before: str = "") -> SeptaError:
     kind = ResourceError if fault.resource else InputError
     return kind(where, f"{before}{fault.where}: {fault.problem}", fault.remedy)
 

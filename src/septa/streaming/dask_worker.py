@@ -19,15 +19,22 @@ from septa import runtime
 from septa.errors import InputError, ResourceError, SeptaError
 from septa.images.store import BlockIndex
 from septa.model import Model
-from septa.streaming.blocks import Build, Finish, Worker, build_block, finish_block, segment_block
-from septa.streaming.budget import fit_budget, usual_memory
-from septa.streaming.plan import Asked, Input, StreamPlan
+from septa.streaming.blocks import (
+    BlockWorker,
+    OutputBlock,
+    PyramidBlock,
+    segment_block,
+    write_output_block,
+    write_pyramid_block,
+)
+from septa.streaming.budget import default_memory, fit_budget
+from septa.streaming.plan import RunIdentity, StreamInput, StreamPlan
 
-_SHARED = "put the model's input and output on storage that every worker sees under the same path"
+_SHARE_STORAGE = "put the model's input and output on storage that every worker sees under the same path"
 
 
-@dataclass(frozen=True)
-class BlockJob:
+@dataclass(frozen=True, kw_only=True)
+class DaskRun:
     """What a worker must be told of a run; the rest stands in the plan's file.
 
     Attributes
@@ -55,7 +62,7 @@ class BlockJob:
     model: str
     sent: str
     version: str
-    input: Input
+    input: StreamInput
     folder: Path
     memory: int | None
     tile: int | None
@@ -66,7 +73,7 @@ class BlockJob:
 
 
 @dataclass(frozen=True)
-class Fault:
+class WorkerFailure:
     """An error of septa's, told in words: exceptions do not survive being sent with all that they hold."""
 
     where: str
@@ -75,7 +82,7 @@ class Fault:
     resource: bool
 
     @classmethod
-    def of(cls, error: Exception) -> Fault:
+    def of(cls, error: Exception) -> WorkerFailure:
         """An exception as a fault."""
         if isinstance(error, SeptaError):
             return cls(error.where, error.problem, error.remedy, isinstance(error, ResourceError))
@@ -84,19 +91,19 @@ class Fault:
 
 
 @dataclass(frozen=True)
-class Answer:
+class WorkerReply:
     """What came of a call, and where."""
 
     address: str
     value: Any = None
-    fault: Fault | None = None
+    fault: WorkerFailure | None = None
 
 
-@dataclass
-class _Place:
+@dataclass(kw_only=True)
+class _PreparedRun:
     """What a worker process knows of a run."""
 
-    job: BlockJob
+    job: DaskRun
     address: str
     number: int
     peers: int
@@ -105,13 +112,13 @@ class _Place:
 
 # Of this process, for as long as it lives.
 _models: dict[str, bytes | Model] = {}
-_places: dict[str, _Place] = {}
-_workers: dict[str, Worker] = {}
+_places: dict[str, _PreparedRun] = {}
+_workers: dict[str, BlockWorker] = {}
 _busy = threading.Lock()
 """One block at a time: what --memory gives is for one, however many threads dask has."""
 
 
-class SendModel(WorkerPlugin):
+class ModelPlugin(WorkerPlugin):
     """The bytes of a model file: Dask sends them once to each worker process, also to those that come later."""
 
     def __init__(self, name: str, data: bytes) -> None:
@@ -128,10 +135,10 @@ class SendModel(WorkerPlugin):
         _models.pop(self.name, None)
 
 
-class SendJob(WorkerPlugin):
+class RunPlugin(WorkerPlugin):
     """What a run is about."""
 
-    def __init__(self, job: BlockJob) -> None:
+    def __init__(self, job: DaskRun) -> None:
         self.name, self.job = job.key, job
 
     def setup(self, worker: Any) -> None:
@@ -144,7 +151,9 @@ class SendJob(WorkerPlugin):
         cores = min(runtime.usable_cores(), CPU_COUNT)
         given = worker.state.nthreads
         threads = self.job.threads or (min(given, cores) if given > 1 else cores // peers)
-        _places[self.job.key] = _Place(self.job, worker.address, number, peers, max(1, threads))
+        _places[self.job.key] = _PreparedRun(
+            job=self.job, address=worker.address, number=number, peers=peers, threads=max(1, threads)
+        )
 
     def teardown(self, worker: Any) -> None:
         """Forget it."""
@@ -153,72 +162,91 @@ class SendJob(WorkerPlugin):
             gone.source.close()
 
 
-async def look(key: str) -> Answer:
+async def look(key: str) -> WorkerReply:
     """Whether this worker can do blocks: it sees the plan and the image, and has the memory."""
     return await asyncio.to_thread(_answer, key, lambda worker: None)
 
 
-def segment(key: str, index: BlockIndex) -> Answer:
+def segment(key: str, index: BlockIndex) -> WorkerReply:
     """`segment_block` here."""
     return _answer(key, lambda worker: segment_block(worker, index))
 
 
-def finish(key: str, block: Finish) -> Answer:
-    """`finish_block` here."""
-    return _answer(key, lambda worker: finish_block(worker.folder, worker.plan, block))
+def finish(key: str, block: OutputBlock) -> WorkerReply:
+    """`write_output_block` here."""
+    return _answer(key, lambda worker: write_output_block(worker.folder, worker.plan, block))
 
 
-def build(key: str, block: Build) -> Answer:
-    """`build_block` here."""
-    return _answer(key, lambda worker: build_block(block))
+def build(key: str, block: PyramidBlock) -> WorkerReply:
+    """`write_pyramid_block` here."""
+    return _answer(key, lambda worker: write_pyramid_block(block))
 
 
-def _answer(key: str, work: Callable[[Worker], Any]) -> Answer:
+def _answer(key: str, work: Callable[[BlockWorker], Any]) -> WorkerReply:
     place = _places.get(key)
     if place is None:
-        return Answer("", fault=Fault("septa", "was not prepared for this run", "look into the worker's log", False))
+        return WorkerReply(
+            "", fault=WorkerFailure("septa", "was not prepared for this run", "look into the worker's log", False)
+        )
     with _busy:
         try:
             torch.set_num_threads(place.threads)
             if key not in _workers:
                 _workers[key] = _make(place)
-            return Answer(place.address, work(_workers[key]))
+            return WorkerReply(place.address, work(_workers[key]))
         except Exception as error:
-            return Answer(place.address, fault=Fault.of(error))
+            return WorkerReply(place.address, fault=WorkerFailure.of(error))
 
 
-def _make(place: _Place) -> Worker:
+def _make(place: _PreparedRun) -> BlockWorker:
     job = place.job
     if (here := runtime.versions()["septa"]) != job.version:
         raise InputError("septa", f"is version {here} here and {job.version} where it was called", "install the same")
     plan, model = _plan(job), _model(job.sent)
     source = job.input.open()
     try:
-        asked = plan.asked
-        more = asked.engine, asked.name, asked.probabilities, asked.skip_empty
-        if Asked.of(source, job.input, job.model, *more) != asked:
-            raise InputError(job.input.path, "is another image than the one that was planned for", _SHARED)
-        memory = job.memory or usual_memory(place.peers)
+        identity = plan.identity
+        seen = RunIdentity.of(
+            source,
+            job.input,
+            model=job.model,
+            engine=identity.engine,
+            name=identity.name,
+            probabilities=identity.probabilities,
+            skip_empty=identity.skip_empty,
+        )
+        if seen != identity:
+            raise InputError(job.input.path, "is another image than the one that was planned for", _SHARE_STORAGE)
+        memory = job.memory or default_memory(place.peers)
         budget = fit_budget(
-            model, source.dtype.itemsize, memory, margin=plan.margin, block=plan.block, engine=asked.engine
+            model, source.dtype.itemsize, memory, margin=plan.margin, block=plan.block, engine=identity.engine
         )
         tile = min(budget.tile, job.tile or budget.tile)
-        engine = model.engine(_device(job.device, place.number), asked.engine)
-        return Worker(plan, model, source, engine, job.folder, tile, budget.free, budget.limit)
+        engine = model.engine(_device(job.device, place.number), identity.engine)
+        return BlockWorker(
+            plan=plan,
+            model=model,
+            source=source,
+            engine=engine,
+            folder=job.folder,
+            tile=tile,
+            free=budget.free,
+            limit=budget.limit,
+        )
     except BaseException:
         source.close()
         raise
 
 
-def _plan(job: BlockJob) -> StreamPlan:
+def _plan(job: DaskRun) -> StreamPlan:
     file = job.folder / "plan.json"
     try:
         plan = StreamPlan.from_json(json.loads(file.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise InputError(file, f"cannot be read ({reason})", _SHARED) from None
+        raise InputError(file, f"cannot be read ({reason})", _SHARE_STORAGE) from None
     if plan.digest != job.plan:
-        raise InputError(file, "is another plan than the one of this run", _SHARED)
+        raise InputError(file, "is another plan than the one of this run", _SHARE_STORAGE)
     return replace(plan, input=job.input)
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from septa.model import Model
 from septa.streaming.budget import Budget
-from septa.streaming.plan import Input, StreamPlan
+from septa.streaming.plan import StreamInput, StreamPlan
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StreamRequest:
     """What is to be done, and with what.
 
@@ -19,7 +19,7 @@ class StreamRequest:
     """
 
     model: Path
-    input: Input
+    input: StreamInput
     output: Path
     memory: int | None = None
     tile: int | None = None
@@ -31,7 +31,7 @@ class StreamRequest:
     engine: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StreamStarted:
     """What will be done: the first event. ``done`` are blocks that an earlier run has left."""
 
@@ -52,7 +52,7 @@ class StreamStep:
     total: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StreamFinished:
     """The last event.
 

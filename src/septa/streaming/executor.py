@@ -11,18 +11,18 @@ from typing import Protocol, TypeVar
 import torch
 
 from septa.images.store import BlockIndex
-from septa.prefetch import one_ahead, one_behind
+from septa.prefetch import map_in_background, prefetch_items
 from septa.streaming.blocks import (
-    Build,
-    Finish,
-    Scored,
-    Window,
-    Worker,
-    build_block,
-    finish_block,
+    BlockWindow,
+    BlockWorker,
+    OutputBlock,
+    PyramidBlock,
+    ScoredBlock,
     label_block,
     score_block,
     segment_block,
+    write_output_block,
+    write_pyramid_block,
 )
 from septa.streaming.budget import store_bytes
 from septa.streaming.events import StreamRequest
@@ -38,11 +38,11 @@ class Executor(Protocol):
         """Segment blocks, in any order, telling each that is done."""
         ...
 
-    def finish(self, blocks: Iterable[Finish]) -> Iterator[tuple[Finish, list[str]]]:
+    def finish(self, blocks: Iterable[OutputBlock]) -> Iterator[tuple[OutputBlock, list[str]]]:
         """Write blocks into the store, in any order, telling each with its digests."""
         ...
 
-    def build(self, blocks: Iterable[Build]) -> Iterator[tuple[Build, str]]:
+    def build(self, blocks: Iterable[PyramidBlock]) -> Iterator[tuple[PyramidBlock, str]]:
         """Write blocks of one level of the pyramid, in any order, telling each with its digest."""
         ...
 
@@ -51,25 +51,25 @@ class Executor(Protocol):
         ...
 
 
-MakeExecutor = Callable[[StreamRequest, Worker], Executor]
-"""Hands for a run, from what is asked and what the client has made of it."""
+MakeExecutor = Callable[[StreamRequest, BlockWorker], Executor]
+"""An executor for a run, from what is asked and what the client has made of it."""
 
 
 class LocalExecutor:
     """This process. While the net is at one block, the next one is read, and what it has scored before is labelled."""
 
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self, worker: BlockWorker) -> None:
         self._worker = worker
 
     def segment(self, indices: list[BlockIndex]) -> Iterator[BlockIndex]:
-        """As `Hands.segment`; blocks whose objects reach further than the margin come last, one at a time."""
+        """As `Executor.segment`; blocks whose objects reach further than the margin come last, one at a time."""
         worker, margin = self._worker, self._worker.plan.margin
         again: list[tuple[BlockIndex, int]] = []
 
-        def score(given: tuple[BlockIndex, Window]) -> Scored:
+        def score(given: tuple[BlockIndex, BlockWindow]) -> ScoredBlock:
             return score_block(worker, given[0], margin, given[1])
 
-        def label(scored: Scored) -> tuple[BlockIndex, int | None]:
+        def label(scored: ScoredBlock) -> tuple[BlockIndex, int | None]:
             """The block, and the margin with which it is to be done again, if it is."""
             try:
                 return scored.index, None if label_block(worker, scored) else 2 * margin
@@ -77,8 +77,8 @@ class LocalExecutor:
                 return scored.index, margin
 
         with (
-            closing(one_ahead((index, worker.window(index, margin)) for index in indices)) as windows,
-            closing(one_behind(label, map(score, windows))) as labelled,
+            closing(prefetch_items((index, worker.window(index, margin)) for index in indices)) as windows,
+            closing(map_in_background(label, map(score, windows))) as labelled,
         ):
             for index, wider in labelled:
                 if wider is None:
@@ -89,17 +89,17 @@ class LocalExecutor:
             segment_block(worker, index, wider)
             yield index
 
-    def finish(self, blocks: Iterable[Finish]) -> Iterator[tuple[Finish, list[str]]]:
-        """As `Hands.finish`."""
+    def finish(self, blocks: Iterable[OutputBlock]) -> Iterator[tuple[OutputBlock, list[str]]]:
+        """As `Executor.finish`."""
         worker = self._worker
-        return self._spread(lambda block: finish_block(worker.folder, worker.plan, block), blocks)
+        return self._spread(lambda block: write_output_block(worker.folder, worker.plan, block), blocks)
 
-    def build(self, blocks: Iterable[Build]) -> Iterator[tuple[Build, str]]:
-        """As `Hands.build`."""
-        return self._spread(build_block, blocks)
+    def build(self, blocks: Iterable[PyramidBlock]) -> Iterator[tuple[PyramidBlock, str]]:
+        """As `Executor.build`."""
+        return self._spread(write_pyramid_block, blocks)
 
     def close(self) -> None:
-        """As `Hands.close`."""
+        """As `Executor.close`."""
 
     def _spread(self, work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[tuple[Item, Result]]:
         """Do items in as many threads as the net has, or fewer where the memory asks for that."""

@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import KW_ONLY, asdict, dataclass, fields, replace
 from functools import cached_property
 from itertools import product
 from pathlib import Path
@@ -28,17 +28,23 @@ _DESCRIBE = ("zarr.json", ".zgroup", ".zattrs", ".zarray")
 
 
 @dataclass(frozen=True)
-class Input:
+class StreamInput:
     """Which part of which image.
 
     ``region`` is (top, left, bottom, right) in pixels of the level; the image is cut there, as if it ended.
     """
 
     path: str
+    _: KW_ONLY
     level: int = 0
     channels: tuple[int, ...] | None = None
     image: int = 0
     region: tuple[int, int, int, int] | None = None
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> StreamInput:
+        """What `dataclasses.asdict` and JSON made of one."""
+        return cls(**_with_tuples(values, "channels", "region"))
 
     def stamp(self) -> str:
         """Name, size and time of the file, or of what describes a zarr folder: another image has another one."""
@@ -60,14 +66,14 @@ class Input:
         """
         source = open_source(self.path, level=self.level, channels=self.channels, image=self.image)
         try:
-            return source if self.region is None else _cut(source, self.region)
+            return source if self.region is None else _crop(source, self.region)
         except InputError:
             source.close()
             raise
 
 
-@dataclass(frozen=True)
-class Asked:
+@dataclass(frozen=True, kw_only=True)
+class RunIdentity:
     """What the user wants, and of what: equal for runs that may go on with each other.
 
     Attributes
@@ -79,7 +85,7 @@ class Asked:
     file
         `Input.stamp`.
     level, channels, image, region
-        As in `Input`.
+        As in `StreamInput`.
     shape, dtype, axes
         T, C, Z, Y, X of the part that is segmented, its type, and the axes that the image has, of ``TCZYX``.
     name
@@ -104,15 +110,34 @@ class Asked:
 
     @classmethod
     def of(
-        cls, source: Source, given: Input, model: str, engine: str, name: str, probabilities: bool, skip_empty: bool
-    ) -> Asked:
+        cls,
+        source: Source,
+        given: StreamInput,
+        *,
+        model: str,
+        engine: str,
+        name: str,
+        probabilities: bool,
+        skip_empty: bool,
+    ) -> RunIdentity:
         """What is wanted of an open image."""
         return cls(
-            model, engine, given.stamp(), given.level, given.channels, given.image, given.region, source.shape,
-            source.dtype.str, source.axes, name, probabilities, skip_empty,
-        )  # fmt: skip
+            model=model,
+            engine=engine,
+            file=given.stamp(),
+            level=given.level,
+            channels=given.channels,
+            image=given.image,
+            region=given.region,
+            shape=source.shape,
+            dtype=source.dtype.str,
+            axes=source.axes,
+            name=name,
+            probabilities=probabilities,
+            skip_empty=skip_empty,
+        )
 
-    def differences(self, other: Asked) -> list[str]:
+    def differences(self, other: RunIdentity) -> list[str]:
         """Names of what is not equal."""
         return [field.name for field in fields(self) if getattr(self, field.name) != getattr(other, field.name)]
 
@@ -122,21 +147,18 @@ class Asked:
         return _digest(asdict(self))
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Asked:
+    def from_json(cls, values: Mapping[str, Any]) -> RunIdentity:
         """What `dataclasses.asdict` and JSON made of one."""
-        lists = {
-            name: None if values[name] is None else tuple(values[name]) for name in ("channels", "region", "shape")
-        }
-        return cls(**{**values, **lists})
+        return cls(**_with_tuples(values, "channels", "region", "shape"))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StreamPlan:
     """All that decides the result, and how it is cut into blocks.
 
     Attributes
     ----------
-    asked, input
+    identity, input
         What is wanted, and where the image lies.
     block
         Side of a block, pixels.
@@ -150,8 +172,8 @@ class StreamPlan:
         (y, x) micrometres.
     """
 
-    asked: Asked
-    input: Input
+    identity: RunIdentity
+    input: StreamInput
     block: int
     margin: int
     constants: Mapping[str, Any]
@@ -162,13 +184,13 @@ class StreamPlan:
     @property
     def size(self) -> tuple[int, int]:
         """Height and width in pixels."""
-        return self.asked.shape[3], self.asked.shape[4]
+        return self.identity.shape[3], self.identity.shape[4]
 
     @property
     def grid(self) -> BlockIndex:
         """Number of blocks along T, Z, Y and X."""
         height, width = self.size
-        return self.asked.shape[0], self.asked.shape[2], -(-height // self.block), -(-width // self.block)
+        return self.identity.shape[0], self.identity.shape[2], -(-height // self.block), -(-width // self.block)
 
     def blocks(self) -> Iterator[BlockIndex]:
         """Indices of all blocks, X running fastest."""
@@ -190,30 +212,32 @@ class StreamPlan:
 
     def specs(self, model: Model, dtype: np.dtype[Any]) -> list[StoreSpec]:
         """The images of the store: labels of this type, an image for each class that overlaps; probabilities."""
-        sizes = dict(zip("TCZYX", self.asked.shape)) | {"C": model.task.classes}
-        planes = "".join(axis for axis in self.asked.axes if axis in "TZ")
+        sizes = dict(zip("TCZYX", self.identity.shape)) | {"C": model.task.classes}
+        planes = "".join(axis for axis in self.identity.axes if axis in "TZ")
 
         def spec(kind: StoreKind, name: str, more: str, of: np.dtype[Any]) -> StoreSpec:
             axes = "".join(axis for axis in "TCZYX" if axis in planes + more + "YX")
             shape = tuple(sizes[axis] for axis in axes)
-            about = {"asked": self.asked.digest, "model": self.asked.model}
+            about = {"asked": self.identity.digest, "model": self.identity.model}
             return StoreSpec(
-                kind,
-                name,
-                axes,
-                shape,
-                of,
-                self.block,
-                min(CHUNK, self.block),
-                self.pixel_size_um,
-                self.origin_um,
-                about,
+                kind=kind,
+                name=name,
+                axes=axes,
+                shape=shape,
+                dtype=of,
+                block=self.block,
+                chunk=min(CHUNK, self.block),
+                pixel_size_um=self.pixel_size_um,
+                translation_um=self.origin_um,
+                attributes=about,
             )
 
-        name, overlap = self.asked.name, model.task.multilabel
+        name, overlap = self.identity.name, model.task.multilabel
         names = [f"{name}_{number}" for number in range(model.task.classes)] if overlap else [name]
         labels = [spec("labels", one, "", dtype) for one in names]
-        return [*labels, spec("probabilities", name, "C", np.dtype(np.float16))] if self.asked.probabilities else labels
+        return (
+            [*labels, spec("probabilities", name, "C", np.dtype(np.float16))] if self.identity.probabilities else labels
+        )
 
     @cached_property
     def digest(self) -> str:
@@ -222,25 +246,40 @@ class StreamPlan:
 
     def to_json(self) -> dict[str, Any]:
         """The same as `from_json` takes it."""
-        plain: dict[str, Any] = json.loads(json.dumps(asdict(self), allow_nan=False))
-        return plain
+        plain = {
+            "asked": asdict(self.identity),
+            "input": asdict(self.input),
+            "block": self.block,
+            "margin": self.margin,
+            "constants": self.constants,
+            "skipped": self.skipped,
+            "pixel_size_um": self.pixel_size_um,
+            "origin_um": self.origin_um,
+        }
+        values: dict[str, Any] = json.loads(json.dumps(plain, allow_nan=False))
+        return values
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> StreamPlan:
         """What `to_json` gave; ValueError where it does not fit."""
         try:
-            given, size = values["input"], values["pixel_size_um"]
-            lists = {name: None if given[name] is None else tuple(given[name]) for name in ("channels", "region")}
-            more = {
-                "asked": Asked.from_json(values["asked"]),
-                "input": Input(**{**given, **lists}),
-                "skipped": tuple(tuple(int(part) for part in index) for index in values["skipped"]),
-                "pixel_size_um": None if size is None else (float(size[0]), float(size[1])),
-                "origin_um": (float(values["origin_um"][0]), float(values["origin_um"][1])),
-            }
-            return cls(**{**values, **more})
-        except (KeyError, TypeError, IndexError) as error:
+            plain = dict(values)
+            size, origin = plain.pop("pixel_size_um"), plain.pop("origin_um")
+            return cls(
+                identity=RunIdentity.from_json(plain.pop("asked")),
+                input=StreamInput.from_json(plain.pop("input")),
+                skipped=tuple((int(t), int(z), int(y), int(x)) for t, z, y, x in plain.pop("skipped")),
+                pixel_size_um=None if size is None else (float(size[0]), float(size[1])),
+                origin_um=(float(origin[0]), float(origin[1])),
+                **plain,
+            )
+        except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
             raise ValueError(f"{type(error).__name__} {error}") from None
+
+
+def _with_tuples(values: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """Turn the lists under some names, which JSON made of tuples, into tuples again; None stays."""
+    return {**values, **{name: None if values[name] is None else tuple(values[name]) for name in names}}
 
 
 def _digest(values: Mapping[str, Any]) -> str:
@@ -252,7 +291,7 @@ def margin_for(model: Model) -> int:
     return model.task.block_margin
 
 
-class _Part:
+class _CroppedReader:
     """A reader of a part of another one."""
 
     def __init__(self, source: Source, top: int, left: int) -> None:
@@ -266,7 +305,7 @@ class _Part:
         self._source.close()
 
 
-def _cut(source: Source, region: tuple[int, int, int, int]) -> Source:
+def _crop(source: Source, region: tuple[int, int, int, int]) -> Source:
     top, left, bottom, right = region
     height, width = source.shape[3:]
     if not (0 <= top < bottom <= height and 0 <= left < right <= width):
@@ -281,5 +320,5 @@ def _cut(source: Source, region: tuple[int, int, int, int]) -> Source:
         levels=((bottom - top, right - left),),
         level=0,
         origin_um=origin,
-        reader=_Part(source, top, left),
+        reader=_CroppedReader(source, top, left),
     )

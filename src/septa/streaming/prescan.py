@@ -20,7 +20,7 @@ _CONTRAST = 0.05
 """A block is empty where nothing differs from the background by more than this share of the thumbnail's range."""
 
 
-def constants_of(model: Model, source: Source) -> dict[str, Any]:
+def resolve_normalizations(model: Model, source: Source) -> dict[str, Any]:
     """The normalisation of each plane, equal to what `Normalization.resolve` gives for the whole plane in memory."""
     if model.normalization.kind == "dataset":
         return {"": model.normalization.to_json()}
@@ -50,7 +50,7 @@ def _bands(size: int, step: int) -> Iterator[tuple[int, int]]:
         yield begin, min(begin + step, size)
 
 
-def empty_blocks(source: Source, block: int) -> tuple[tuple[BlockIndex, ...], tuple[str, ...]]:
+def find_empty_blocks(source: Source, block: int) -> tuple[tuple[BlockIndex, ...], tuple[str, ...]]:
     """Blocks in which a thumbnail shows nothing but background, and what is to be told about it.
 
     Background is the most frequent grey value of each channel; a block is empty if no pixel of the thumbnail in it, or

@@ -26,12 +26,12 @@ from septa.images.store import StoreSpec
 from septa.inference import least_for
 from septa.model import Model
 from septa.streaming.block_file import is_done, load_facts
-from septa.streaming.blocks import Build, Finish, Worker, empty_block
-from septa.streaming.budget import Budget, fit_budget, usual_memory
+from septa.streaming.blocks import BlockWorker, OutputBlock, PyramidBlock, write_empty_block
+from septa.streaming.budget import Budget, default_memory, fit_budget
 from septa.streaming.events import StreamEvent, StreamFinished, StreamRequest, StreamStarted, StreamStep
 from septa.streaming.executor import Executor, LocalExecutor, MakeExecutor
-from septa.streaming.plan import Asked, StreamPlan, margin_for
-from septa.streaming.prescan import constants_of, empty_blocks
+from septa.streaming.plan import RunIdentity, StreamPlan, margin_for
+from septa.streaming.prescan import find_empty_blocks, resolve_normalizations
 from septa.streaming.written_blocks import WrittenBlocks
 from septa.tasks import Merged, merge
 
@@ -39,14 +39,14 @@ _TIFF = (".tif", ".tiff")
 _LONGEST = 150
 
 
-def stream(request: StreamRequest, hands: MakeExecutor | None = None) -> Iterator[StreamEvent]:
+def stream(request: StreamRequest, make_executor: MakeExecutor | None = None) -> Iterator[StreamEvent]:
     """Segment one image of any size into an OME-Zarr store or a pyramidal OME-TIFF.
 
     Parameters
     ----------
     request
         What is to be done. The same request again goes on where an earlier run was ended.
-    hands
+    make_executor
         Makes those who do the blocks; this process does them when not given.
 
     Yields
@@ -66,24 +66,48 @@ def stream(request: StreamRequest, hands: MakeExecutor | None = None) -> Iterato
     data = Model.read(request.model)
     model, digest = Model.from_bytes(data, request.model), hashlib.sha256(data).hexdigest()
     del data
-    _refuse_unfit(model, request)
+    _check_request(model, request)
     folder = work_folder(request.output)
     try:
         with request.input.open() as source:
-            device = "cpu" if hands else request.device
+            device = "cpu" if make_executor else request.device
             name = request.engine or model.own_engine(device)
-            asked = Asked.of(
-                source, request.input, digest, name, _name(request), request.probabilities, request.skip_empty
+            identity = RunIdentity.of(
+                source,
+                request.input,
+                model=digest,
+                engine=name,
+                name=_name(request),
+                probabilities=request.probabilities,
+                skip_empty=request.skip_empty,
             )
-            if _is_finished(request, asked, folder):
-                yield StreamFinished(request.output, 0.0, 0.0, 0.0, None, None, 0.0, again=True)
+            if _is_finished(request, identity, folder):
+                yield StreamFinished(
+                    output=request.output,
+                    megapixels=0.0,
+                    segmented=0.0,
+                    seconds=0.0,
+                    net_seconds=None,
+                    objects=None,
+                    skipped=0.0,
+                    again=True,
+                )
                 return
             engine = model.engine(device, name)
-            plan, budget, notes = _plan(request, asked, source, model, folder)
+            plan, budget, notes = _plan(request, identity, source, model, folder)
             tile = min(budget.tile, request.tile or budget.tile)
-            worker = Worker(plan, model, source, engine, folder, tile, budget.free, budget.limit)
-            doing: Executor = hands(request, worker) if hands else LocalExecutor(worker)
-            yield from _stream(request, worker, budget, (*notes, *_limits(model)), doing, began)
+            worker = BlockWorker(
+                plan=plan,
+                model=model,
+                source=source,
+                engine=engine,
+                folder=folder,
+                tile=tile,
+                free=budget.free,
+                limit=budget.limit,
+            )
+            executor = make_executor(request, worker) if make_executor else LocalExecutor(worker)
+            yield from _stream(request, worker, budget, (*notes, *_explain_limits(model)), executor, began)
     except KeyboardInterrupt:
         kept = f"was interrupted; what is done is kept in {folder}"
         raise Interrupted(request.output, kept, "run the same command again to go on", signal.SIGINT) from None
@@ -95,32 +119,39 @@ def work_folder(output: Path) -> Path:
 
 
 def _stream(
-    request: StreamRequest, worker: Worker, budget: Budget, notes: tuple[str, ...], hands: Executor, began: float
+    request: StreamRequest,
+    worker: BlockWorker,
+    budget: Budget,
+    notes: tuple[str, ...],
+    executor: Executor,
+    began: float,
 ) -> Iterator[StreamEvent]:
     plan, model, folder = worker.plan, worker.model, worker.folder
     every = list(plan.blocks())
     todo = [index for index in every if not is_done(folder, plan, index)]
-    yield StreamStarted(plan, budget, model, len(every), len(every) - len(todo), notes)
+    yield StreamStarted(
+        plan=plan, budget=budget, model=model, blocks=len(every), done=len(every) - len(todo), notes=notes
+    )
     for index in worker.skipped.intersection(todo):
-        empty_block(folder, plan, model, index)
+        write_empty_block(folder, plan, model, index)
     todo = [index for index in todo if index not in worker.skipped]
     total, done = plan.megapixels(every), plan.megapixels(every) - plan.megapixels(todo)
-    for index in hands.segment(todo):
+    for index in executor.segment(todo):
         done += plan.megapixels([index])
         yield StreamStep("segmenting", done, total)
     merged = _merge(plan, model, folder)
     objects = None if merged is None else sum(part.count for part in merged.values())
-    yield from _write(hands, worker, plan.specs(model, _label_type(model, objects)), merged, request.output)
-    hands.close()
+    yield from _write(executor, worker, plan.specs(model, _label_type(model, objects)), merged, request.output)
+    executor.close()
     shutil.rmtree(folder, ignore_errors=True)  # what a file system keeps for now is removed the next time
     yield StreamFinished(
-        request.output,
-        total,
-        plan.megapixels(todo),
-        time.monotonic() - began,
-        worker.net_seconds if isinstance(hands, LocalExecutor) else None,
-        objects,
-        plan.megapixels(plan.skipped) / total,
+        output=request.output,
+        megapixels=total,
+        segmented=plan.megapixels(todo),
+        seconds=time.monotonic() - began,
+        net_seconds=worker.net_seconds if isinstance(executor, LocalExecutor) else None,
+        objects=objects,
+        skipped=plan.megapixels(plan.skipped) / total,
         conflicts=0 if merged is None else sum(part.conflicts for part in merged.values()),
     )
 
@@ -128,7 +159,7 @@ def _stream(
 # Planning ------------------------------------------------------------------------------------------------------------
 
 
-def _refuse_unfit(model: Model, request: StreamRequest) -> None:
+def _check_request(model: Model, request: StreamRequest) -> None:
     where = request.model
     if model.recipe.data.resize is not None:
         problem = "sees every image at one size (data.resize), so it cannot segment one in blocks"
@@ -161,7 +192,7 @@ def _name(request: StreamRequest) -> str:
     return name
 
 
-def _limits(model: Model) -> Iterator[str]:
+def _explain_limits(model: Model) -> Iterator[str]:
     """What the user is to know of the result."""
     if not model.net.exact_tiles:
         yield "not exactly the whole image's: this net pools over a tile"
@@ -169,7 +200,7 @@ def _limits(model: Model) -> Iterator[str]:
         yield "objects are written without their classes"
 
 
-def _is_finished(request: StreamRequest, asked: Asked, folder: Path) -> bool:
+def _is_finished(request: StreamRequest, identity: RunIdentity, folder: Path) -> bool:
     """Whether the output is there already, as it was asked for; another one is replaced only when told so."""
     output, image = request.output, Path(request.input.path).resolve()
     if output.resolve() in (image, *image.parents):
@@ -182,9 +213,9 @@ def _is_finished(request: StreamRequest, asked: Asked, folder: Path) -> bool:
             problem = "the folder holds something that is no store of septa"
             raise InputError(output, problem, "remove it, or give another name")
         return False
-    kept = _kept(folder)
-    goes_on = kept is not None and kept.asked == asked
-    same = noted.get("asked") == asked.digest if output.is_dir() else goes_on
+    kept = _load_plan(folder)
+    goes_on = kept is not None and kept.identity == identity
+    same = noted.get("asked") == identity.digest if output.is_dir() else goes_on
     if same and (output.is_file() or store.is_store_complete(output)):
         shutil.rmtree(folder, ignore_errors=True)  # a run was ended before it could
         return True
@@ -194,7 +225,7 @@ def _is_finished(request: StreamRequest, asked: Asked, folder: Path) -> bool:
     return False
 
 
-def _kept(folder: Path) -> StreamPlan | None:
+def _load_plan(folder: Path) -> StreamPlan | None:
     """The plan of an unfinished run."""
     file = folder / "plan.json"
     if not file.exists():
@@ -216,24 +247,31 @@ def _remove(path: Path) -> None:
 
 
 def _plan(
-    request: StreamRequest, asked: Asked, source: Source, model: Model, folder: Path
+    request: StreamRequest, identity: RunIdentity, source: Source, model: Model, folder: Path
 ) -> tuple[StreamPlan, Budget, tuple[str, ...]]:
     """The plan of the run to go on with, or a new one, and how large tiles may be now."""
-    memory = request.memory or usual_memory()
+    memory = request.memory or default_memory()
     margin, size = margin_for(model), source.dtype.itemsize
-    plan = None if request.overwrite else _kept(folder)
+    plan = None if request.overwrite else _load_plan(folder)
     if plan is not None:
-        if plan.asked != asked:
-            differs = ", ".join(plan.asked.differences(asked))
+        if plan.identity != identity:
+            differs = ", ".join(plan.identity.differences(identity))
             problem = f"holds an unfinished run with other settings ({differs})"
             raise InputError(folder, problem, "give --overwrite to begin again, or the settings of before")
-        budget = fit_budget(model, size, memory, margin=plan.margin, block=plan.block, engine=asked.engine)
+        budget = fit_budget(model, size, memory, margin=plan.margin, block=plan.block, engine=identity.engine)
         return plan, budget, ("going on with an earlier run",)
-    budget = fit_budget(model, size, memory, margin=margin, engine=asked.engine)
-    constants = constants_of(model, source)
-    skipped, notes = empty_blocks(source, budget.block) if request.skip_empty else ((), ())
+    budget = fit_budget(model, size, memory, margin=margin, engine=identity.engine)
+    constants = resolve_normalizations(model, source)
+    skipped, notes = find_empty_blocks(source, budget.block) if request.skip_empty else ((), ())
     plan = StreamPlan(
-        asked, request.input, budget.block, margin, constants, skipped, source.pixel_size_um, source.origin_um
+        identity=identity,
+        input=request.input,
+        block=budget.block,
+        margin=margin,
+        constants=constants,
+        skipped=skipped,
+        pixel_size_um=source.pixel_size_um,
+        origin_um=source.origin_um,
     )
     if request.overwrite:
         _remove(request.output)
@@ -271,35 +309,35 @@ def _merge(plan: StreamPlan, model: Model, folder: Path) -> Planes | None:
 
 
 def _write(
-    hands: Executor, worker: Worker, specs: list[StoreSpec], merged: Planes | None, output: Path
+    executor: Executor, worker: BlockWorker, specs: list[StoreSpec], merged: Planes | None, output: Path
 ) -> Iterator[StreamStep]:
     """The store level by level, each block once; then, if asked for, one TIFF of it."""
     folder = worker.folder
     tiff = output.suffix.lower() in _TIFF
     target = folder / "store.ome.zarr" if tiff else output
     store.create_store(target, specs)
-    ledger = WrittenBlocks(folder / "digests.jsonl", target, specs)
+    written = WrittenBlocks(folder / "digests.jsonl", target, specs)
     every = [
         (spec, level, index) for spec in specs for level in range(len(spec.levels)) for index in spec.blocks(level)
     ]
-    missing = [key for key in every if not ledger.holds(*key)]
+    missing = [key for key in every if not written.holds(*key)]
     base = Counter(index for _, level, index in missing if level == 0)
     done = len(every) - len(missing)
 
-    def finishes() -> Iterator[Finish]:
+    def finishes() -> Iterator[OutputBlock]:
         for index in sorted(base):
             numbers = None if merged is None else merged[index[0], index[1]].numbers(index[2], index[3])
-            yield Finish(target, tuple(specs), index, numbers)
+            yield OutputBlock(target, tuple(specs), index, numbers)
 
-    for block, digests in hands.finish(finishes()):
+    for block, digests in executor.finish(finishes()):
         for spec, digest in zip(specs, digests, strict=True):
-            ledger.add(spec, 0, block.index, digest)
+            written.add(spec, 0, block.index, digest)
         done += base[block.index]
         yield StreamStep("writing", done, len(every))
     for level in range(1, max(len(spec.levels) for spec in specs)):
-        builds = [Build(target, spec, at, index) for spec, at, index in missing if at == level]
-        for build, digest in hands.build(builds):
-            ledger.add(build.spec, level, build.index, digest)
+        builds = [PyramidBlock(target, spec, at, index) for spec, at, index in missing if at == level]
+        for build, digest in executor.build(builds):
+            written.add(build.spec, level, build.index, digest)
             done += 1
             yield StreamStep("writing", done, len(every))
     store.finish_store(target, specs)
