@@ -283,7 +283,7 @@ class Model:
             This net cannot be pruned so.
         """
         try:
-            net = self.net.pruned(depth)
+            net = self.net.prune(depth)
         except ValueError as error:
             remedy = "give another depth, or train with net.nested and net.deep_supervision"
             raise InputError(f"--prune {depth}", str(error), remedy) from None

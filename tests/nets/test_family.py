@@ -361,7 +361,7 @@ def test_a_pruned_net_is_the_full_nets_head(changes: dict[str, Any]) -> None:
         outputs = net.train()(image)
         net.eval()
         for depth in (1, 2, 3):
-            small = net.pruned(depth)
+            small = net.prune(depth)
             assert not small.training
             inside = (net.margin - small.margin, size - net.margin - small.margin)
             pruned_side = size if small.valid_size(size) == size else None
@@ -380,11 +380,11 @@ def test_a_pruned_net_is_the_full_nets_head(changes: dict[str, Any]) -> None:
 def test_what_cannot_be_pruned() -> None:
     for changes in ({"nested": True}, {"deep_supervision": True}):
         with pytest.raises(ValueError, match="nested=true, deep_supervision=true"):
-            UNet(1, 1, depth=2, width=1, **changes).pruned(1)
+            UNet(1, 1, depth=2, width=1, **changes).prune(1)
     net = UNet(1, 1, depth=2, width=1, nested=True, deep_supervision=True)
     for depth in (0, 3):
         with pytest.raises(ValueError, match=f"depth must be 1 to 2, got {depth}"):
-            net.pruned(depth)
+            net.prune(depth)
 
 
 # --- settings ---------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from septa.nets import UNet
-from septa.nets.blocks import Up, make_norm
+from septa.nets.blocks import UpConvolution, make_norm
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -354,7 +354,7 @@ def test_exact_tiles_is_true_where_far_pixels_do_not_matter(norm: str, exact: bo
 
 
 def test_bilinear_up_commutes_with_its_convolution() -> None:
-    up = Up(4, 2, "bilinear")
+    up = UpConvolution(4, 2, "bilinear")
     nn.init.normal_(up.conv.bias)  # type: ignore[arg-type]
     x = torch.randn(1, 4, 5, 6)
     torch.testing.assert_close(up(x), up.conv(up.resize(x)), rtol=1e-5, atol=1e-5)

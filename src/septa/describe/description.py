@@ -14,7 +14,7 @@ from torch import nn
 from septa.describe.drawing import DrawingPlan, draw
 from septa.describe.layers import Layer, Shape, Trace, trace
 from septa.model import build_net
-from septa.nets import ConvBlock, Gate, PlainEncoder, Pyramid, Squeeze, UNet, Up
+from septa.nets import AtrousPyramid, AttentionGate, ConvBlock, PlainEncoder, SqueezeExcitation, UNet, UpConvolution
 from septa.recipe import Recipe
 
 _Kind = TypeVar("_Kind", bound=nn.Module)
@@ -223,12 +223,12 @@ def _title(net: UNet) -> str:
 
 
 def _encoder_name(encoder: object) -> str:
-    from septa.nets import LAYERS, ResNetEncoder
+    from septa.nets import RESNET_LAYERS, ResNetEncoder
 
     if isinstance(encoder, ResNetEncoder):
         layers = [list(encoder.get_submodule(f"body.layer{at}").children()) for at in range(1, 5)]
         built = type(layers[0][0]), tuple(map(len, layers))
-        return next(name for name, made in LAYERS.items() if made == built)
+        return next(name for name, made in RESNET_LAYERS.items() if made == built)
     return str(getattr(encoder, "name", type(encoder).__name__))
 
 
@@ -282,7 +282,7 @@ def _words(net: UNet) -> tuple[dict[str, str], dict[str, str]]:
         "conv": f"twice {once}" if net.nested else once,
         "copy": "copy" + (" and crop" if net.margin else ""),
         **({"pool": "max pool 2x2"} if plain else {"stage": f"stage of {_encoder_name(net.encoder)}"}),
-        "up": "up-conv 2x2" if _all(net.up, Up)[0].kind == "transpose" else "conv 1x1, bilinear x2",
+        "up": "up-conv 2x2" if _all(net.up, UpConvolution)[0].kind == "transpose" else "conv 1x1, bilinear x2",
         "head": "conv 1x1" + (", dashed: in training only" if len(net.heads) and not net.nested else ""),
     }
     if net.reduction > 1:
@@ -291,11 +291,11 @@ def _words(net: UNet) -> tuple[dict[str, str], dict[str, str]]:
     badges = {}
     if blocks[0].shortcut is not None:
         badges["+"] = "residual sum"
-    if _all(net, Squeeze):
+    if _all(net, SqueezeExcitation):
         badges["S"] = "squeeze and excitation"
-    if _all(net, Gate):
+    if _all(net, AttentionGate):
         badges["A"] = "attention gate"
-    if _all(net, Pyramid):
+    if _all(net, AtrousPyramid):
         badges["P"] = "atrous spatial pyramid pooling"
     if net.nested:
         # A node is a single box, so what happens inside stands in the legend alone.

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from septa.nets import Enlarge, Span, UNet
+from septa.nets import BilinearUpsample, PixelSpan, UNet
 
 Role = Literal["convolution", "up", "pooling", "norm", "enlarge", "head", "linear", "other"]
 Shape = tuple[int, int, int]
@@ -139,12 +139,12 @@ def trace(net: UNet, height: int, width: int) -> Trace:
 class _Field:
     """Which span of image pixels a span of a feature map depends on, and image pixels from one of its to the next."""
 
-    def __init__(self, jump: Fraction, needs: Callable[[Span], Span]) -> None:
+    def __init__(self, jump: Fraction, needs: Callable[[PixelSpan], PixelSpan]) -> None:
         self.jump = jump
         self._needs = needs
-        self._known: dict[Span, Span] = {}
+        self._known: dict[PixelSpan, PixelSpan] = {}
 
-    def __call__(self, span: Span) -> Span:
+    def __call__(self, span: PixelSpan) -> PixelSpan:
         if span not in self._known:
             self._known[span] = self._needs(span)
         return self._known[span]
@@ -207,7 +207,7 @@ def _union(fields: list[_Field]) -> _Field:
     if len(fields) == 1:
         return fields[0]
 
-    def needs(span: Span) -> Span:
+    def needs(span: PixelSpan) -> PixelSpan:
         spans = [field(span) for field in fields]
         return min(low for low, _ in spans), max(high for _, high in spans)
 
@@ -234,7 +234,7 @@ def _after(module: nn.Module, field: _Field) -> _Field:
     if isinstance(module, nn.ConvTranspose2d):
         kernel, stride, padding = (_along_x(v) for v in (module.kernel_size, module.stride, module.padding))
 
-        def spread(span: Span) -> Span:
+        def spread(span: PixelSpan) -> PixelSpan:
             return field((-((kernel - 1 - padding - span[0]) // stride), (span[1] - 1 + padding) // stride + 1))
 
         return _Field(field.jump / stride, spread)
@@ -245,11 +245,11 @@ def _after(module: nn.Module, field: _Field) -> _Field:
         if (reach, stride) == (0, 1):
             return field
 
-        def gather(span: Span) -> Span:
+        def gather(span: PixelSpan) -> PixelSpan:
             return field((span[0] * stride - padding, (span[1] - 1) * stride - padding + reach + 1))
 
         return _Field(field.jump * stride, gather)
-    if isinstance(module, Enlarge):
+    if isinstance(module, BilinearUpsample):
         return _Field(field.jump / module.factor, lambda span: field(module.needs(span)))
     return field
 
@@ -269,7 +269,7 @@ def _describe(name: str, module: nn.Module) -> tuple[Role, str] | None:
             return None if kernel == 1 else ("pooling", f"mean pooling {size}")
         case nn.AdaptiveAvgPool2d():
             return "other", "mean over the image"
-        case Enlarge():
+        case BilinearUpsample():
             return None if module.factor == 1 else ("enlarge", f"bilinear x{module.factor}")
         case nn.BatchNorm2d():
             return "norm", "batch norm"

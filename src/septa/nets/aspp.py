@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from septa.nets.blocks import Pointwise, Span, make_norm
+from septa.nets.blocks import PixelSpan, Pointwise, make_norm
 
-RATES = (6, 12, 18)
+DILATIONS = (6, 12, 18)
 
 
-class Pyramid(nn.Module):
+class AtrousPyramid(nn.Module):
     """3x3 convolutions dilated by 6, 12 and 18 and a 1x1 convolution, each with norm, are summed; a ReLU and a 1x1
     convolution follow.
 
@@ -26,9 +26,9 @@ class Pyramid(nn.Module):
         bias = norm == "none"
         self.near = Pointwise(channels, channels, bias)
         self.far = nn.ModuleList(
-            nn.Conv2d(channels, channels, 3, padding=rate, dilation=rate, bias=bias) for rate in RATES
+            nn.Conv2d(channels, channels, 3, padding=rate, dilation=rate, bias=bias) for rate in DILATIONS
         )
-        self.norms = nn.ModuleList(make_norm(norm, channels) for _ in range(1 + len(RATES)))
+        self.norms = nn.ModuleList(make_norm(norm, channels) for _ in range(1 + len(DILATIONS)))
         self.relu = nn.ReLU(inplace=True)
         self.merge = Pointwise(channels, channels)
 
@@ -40,6 +40,6 @@ class Pyramid(nn.Module):
         out: Tensor = self.merge(self.relu(total))
         return out
 
-    def needs(self, span: Span) -> Span:
+    def needs(self, span: PixelSpan) -> PixelSpan:
         """Input span that the output ``span`` depends on: that of the widest branch."""
-        return span[0] - max(RATES), span[1] + max(RATES)
+        return span[0] - max(DILATIONS), span[1] + max(DILATIONS)

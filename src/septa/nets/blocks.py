@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-Span = tuple[int, int]
+PixelSpan = tuple[int, int]
 NORMS = ("batch", "group", "instance", "none")
 LOCAL_NORMS = ("batch", "none")
 """Those that do not pool over the image."""
@@ -58,7 +58,7 @@ class Pointwise(nn.Conv2d):
         return functional.conv2d(input, self.weight, self.bias, dilation=2 if dilate else 1)
 
 
-def conv_needs(conv: nn.Conv2d, span: Span) -> Span:
+def conv_needs(conv: nn.Conv2d, span: PixelSpan) -> PixelSpan:
     """Input span that the outputs ``span`` of a convolution depend on, whatever its kernel, stride and padding."""
     stride, kernel, dilation, padding = (
         int(value[0]) for value in (conv.stride, conv.kernel_size, conv.dilation, conv.padding)
@@ -66,7 +66,7 @@ def conv_needs(conv: nn.Conv2d, span: Span) -> Span:
     return span[0] * stride - padding, (span[1] - 1) * stride - padding + (kernel - 1) * dilation + 1
 
 
-def crop(x_bcyx: Tensor, height: int, width: int) -> Tensor:
+def crop_centre(x_bcyx: Tensor, height: int, width: int) -> Tensor:
     """The centre of ``height`` x ``width`` pixels, as a view."""
     if tuple(x_bcyx.shape[2:]) == (height, width):
         return x_bcyx  # graphs of padded nets then hold no slices, a tenth of the time of engines of 8-bit integers
@@ -74,7 +74,7 @@ def crop(x_bcyx: Tensor, height: int, width: int) -> Tensor:
     return x_bcyx[:, :, top : top + height, left : left + width]
 
 
-class Squeeze(nn.Module):
+class SqueezeExcitation(nn.Module):
     """Squeeze and excitation: each channel is scaled by a factor told from the means of all channels over the image.
 
     References
@@ -110,7 +110,7 @@ class ConvBlock(nn.Module):
     residual
         The input is added before the last ReLU, through a 1x1 convolution where the channels differ.
     squeeze
-        `Squeeze` after the second norm.
+        `SqueezeExcitation` after the second norm.
 
     References
     ----------
@@ -135,7 +135,7 @@ class ConvBlock(nn.Module):
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=padding, bias=bias)
         self.norm2 = make_norm(norm, out_channels)
         self.relu = nn.ReLU(inplace=True)
-        self.squeeze = Squeeze(out_channels) if squeeze else None
+        self.squeeze = SqueezeExcitation(out_channels) if squeeze else None
         self.shrink = 4 if valid else 0
         """Pixels by which the output is smaller, both sides together."""
         self.shortcut: nn.Module | None = None
@@ -150,39 +150,39 @@ class ConvBlock(nn.Module):
         if self.squeeze is not None:
             y_bcyx = self.squeeze(y_bcyx)
         if self.shortcut is not None:
-            y_bcyx = y_bcyx + self.shortcut(crop(x_bcyx, *y_bcyx.shape[2:]))
+            y_bcyx = y_bcyx + self.shortcut(crop_centre(x_bcyx, *y_bcyx.shape[2:]))
         out: Tensor = self.relu(y_bcyx)
         return out
 
-    def needs(self, span: Span) -> Span:
-        """Input span that the output ``span`` depends on (but for `Squeeze`, which depends on all)."""
+    def needs(self, span: PixelSpan) -> PixelSpan:
+        """Input span that the output ``span`` depends on (but for `SqueezeExcitation`, which depends on all)."""
         return conv_needs(self.conv1, conv_needs(self.conv2, span))
 
 
-class Down(nn.MaxPool2d):
+class MaxPool(nn.MaxPool2d):
     """2x2 max pooling."""
 
     def __init__(self) -> None:
         super().__init__(kernel_size=2, stride=2)
 
-    def needs(self, span: Span) -> Span:
+    def needs(self, span: PixelSpan) -> PixelSpan:
         """Input span that the output ``span`` depends on."""
         return 2 * span[0], 2 * span[1]
 
 
-class Reduce(nn.AvgPool2d):
+class MeanPool(nn.AvgPool2d):
     """Mean of each ``factor`` x ``factor`` pixels."""
 
     def __init__(self, factor: int) -> None:
         super().__init__(kernel_size=factor, stride=factor)
         self.factor = factor
 
-    def needs(self, span: Span) -> Span:
+    def needs(self, span: PixelSpan) -> PixelSpan:
         """Input span that the output ``span`` depends on."""
         return self.factor * span[0], self.factor * span[1]
 
 
-class Enlarge(nn.Module):
+class BilinearUpsample(nn.Module):
     """Bilinear interpolation to ``factor`` times the size, edges repeated, corners not aligned.
 
     As `torch.nn.Upsample`, but of sums and products of whole arrays: PyTorch's own kernel for small images rounds
@@ -209,7 +209,7 @@ class Enlarge(nn.Module):
             phases.append(x_bcyx * (1 - abs(shift)) + (before if shift < 0 else after) * abs(shift))
         return torch.stack(phases, dim=axis + 1).flatten(axis, axis + 1)
 
-    def needs(self, span: Span) -> Span:
+    def needs(self, span: PixelSpan) -> PixelSpan:
         """Input span that the output ``span`` depends on."""
         first, last = (self._before(at) for at in (span[0], span[1] - 1))
         return first, last + 2
@@ -219,7 +219,7 @@ class Enlarge(nn.Module):
         return (2 * at + 1 - self.factor) // (2 * self.factor)
 
 
-class Up(nn.Module):
+class UpConvolution(nn.Module):
     """Doubles the size and halves the channels.
 
     ``transpose`` is the paper's 2x2 up-convolution. ``bilinear`` interpolates without aligned corners, so that weights
@@ -236,7 +236,7 @@ class Up(nn.Module):
             self.conv = nn.ConvTranspose2d(in_channels, out_channels, 2, stride=2)
         elif kind == "bilinear":
             self.conv = Pointwise(in_channels, out_channels)
-            self.resize = Enlarge(2)
+            self.resize = BilinearUpsample(2)
         else:
             raise ValueError(f"up must be one of {', '.join(UPS)}, got {kind!r}")
 
@@ -245,9 +245,9 @@ class Up(nn.Module):
         out: Tensor = self.resize(self.conv(x_bcyx))
         return out
 
-    def needs(self, span: Span) -> Span:
+    def needs(self, span: PixelSpan) -> PixelSpan:
         """Input span that the output ``span`` depends on."""
-        if isinstance(self.resize, Enlarge):
+        if isinstance(self.resize, BilinearUpsample):
             return self.resize.needs(span)
         return span[0] // 2, (span[1] - 1) // 2 + 1
 
@@ -263,7 +263,7 @@ class Encoder(Protocol):
     def __call__(self, x_bcyx: Tensor) -> list[Tensor]:
         """Features of all levels, level 0 first."""
 
-    def needs(self, spans: Sequence[Span | None]) -> Span:
+    def needs(self, spans: Sequence[PixelSpan | None]) -> PixelSpan:
         """Input span that the spans of its features (None: not needed) depend on together."""
 
 
@@ -295,7 +295,7 @@ class PlainEncoder(nn.Module):
         for level, (before, after) in enumerate(zip([in_channels, *channels], channels)):
             block = ConvBlock(before, after, norm, valid=valid, residual=residual, squeeze=squeeze)
             self.add_module(str(level), block)
-        self.down = Down()
+        self.down = MaxPool()
 
     def __iter__(self) -> Iterator[ConvBlock]:
         """The blocks, full resolution first."""
@@ -311,11 +311,11 @@ class PlainEncoder(nn.Module):
             features.append(block(self.down(features[-1]) if features else x_bcyx))
         return features
 
-    def needs(self, spans: Sequence[Span | None]) -> Span:
+    def needs(self, spans: Sequence[PixelSpan | None]) -> PixelSpan:
         """Input span that the spans of its features (None: not needed) depend on together."""
-        wanted: Span | None = None
+        wanted: PixelSpan | None = None
         for block, span in reversed(list(zip(self, spans, strict=True))):
-            wanted = union(span, None if wanted is None else self.down.needs(wanted))
+            wanted = union_spans(span, None if wanted is None else self.down.needs(wanted))
             wanted = None if wanted is None else block.needs(wanted)
         if wanted is None:
             raise ValueError("no level is needed")
@@ -332,12 +332,12 @@ class PlainEncoder(nn.Module):
         return bottom, sides, shrink
 
 
-def union(a: Span | None, b: Span | None) -> Span | None:
+def union_spans(a: PixelSpan | None, b: PixelSpan | None) -> PixelSpan | None:
     """The least span that holds both.
 
     Examples
     --------
-    >>> union((3, 5), (0, 4)), union(None, (0, 4))
+    >>> union_spans((3, 5), (0, 4)), union_spans(None, (0, 4))
     ((0, 5), (0, 4))
     """
     if a is None or b is None:
@@ -345,7 +345,7 @@ def union(a: Span | None, b: Span | None) -> Span | None:
     return min(a[0], b[0]), max(a[1], b[1])
 
 
-def initialize(net: nn.Module) -> None:
+def initialize_weights(net: nn.Module) -> None:
     """He initialisation: weights are normal with standard deviation sqrt(2 / N), N the incoming nodes; biases are 0.
 
     On the meta device there are no values; to draw none, PyTorch would load its compiler, which takes over a second.

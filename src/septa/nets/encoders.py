@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from septa.nets.resnet import LAYERS, ResNetEncoder
+from septa.nets.resnet import RESNET_LAYERS, ResNetEncoder
 from septa.nets.timm_encoder import TimmEncoder
 
 
@@ -34,6 +34,6 @@ def make_encoder(name: str, in_channels: int, width: int, norm: str) -> ResNetEn
     """
     if name.startswith("timm:"):
         return TimmEncoder(name.removeprefix("timm:"), in_channels, width, norm)
-    if name in LAYERS:
+    if name in RESNET_LAYERS:
         return ResNetEncoder(name, in_channels, width, norm)
-    raise ValueError(f"encoder must be one of {', '.join(LAYERS)} or timm:NAME, got {name!r}")
+    raise ValueError(f"encoder must be one of {', '.join(RESNET_LAYERS)} or timm:NAME, got {name!r}")

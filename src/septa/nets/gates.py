@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from septa.nets.blocks import Enlarge, Pointwise, Span, conv_needs, crop
+from septa.nets.blocks import BilinearUpsample, PixelSpan, Pointwise, conv_needs, crop_centre
 
 
-class Gate(nn.Module):
+class AttentionGate(nn.Module):
     """Additive attention gate: a skip connection times coefficients in (0, 1) that the coarser node decides on.
 
     The skip connection comes to the coarser node's resolution by a 2x2 convolution of stride 2, meets the coarser
@@ -35,7 +35,7 @@ class Gate(nn.Module):
         self.skip = nn.Conv2d(skip_channels, inner, 2, stride=2, bias=False)
         self.signal = Pointwise(coarse_channels, inner)
         self.score = Pointwise(inner, 1)
-        self.enlarge = Enlarge(2)
+        self.enlarge = BilinearUpsample(2)
         self.trim = trim
 
     def forward(self, skip_bcyx: Tensor, coarse_bcyx: Tensor) -> Tensor:
@@ -45,9 +45,9 @@ class Gate(nn.Module):
         # The logistic function; PyTorch's own rounds otherwise at the end of an array, so a tile would differ.
         shares = self.enlarge(0.5 + 0.5 * torch.tanh(0.5 * score))
         height, width = (2 * side - 2 * self.trim for side in coarse_bcyx.shape[2:])
-        return crop(skip_bcyx, height, width) * crop(shares, height, width)
+        return crop_centre(skip_bcyx, height, width) * crop_centre(shares, height, width)
 
-    def needs(self, span: Span) -> tuple[Span, Span]:
+    def needs(self, span: PixelSpan) -> tuple[PixelSpan, PixelSpan]:
         """Spans of the skip connection and of the coarser node that the output ``span`` depends on."""
         span = span[0] + self.trim, span[1] + self.trim
         coarse = self.enlarge.needs(span)

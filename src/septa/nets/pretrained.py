@@ -28,10 +28,10 @@ _CONVERT = (
 )
 
 
-Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+ChannelStatistics = tuple[tuple[float, ...], tuple[float, ...]]
 
 
-def imagenet_statistics(channels: int, expected: Statistics | None = None) -> Statistics:
+def imagenet_statistics(channels: int, expected: ChannelStatistics | None = None) -> ChannelStatistics:
     """Mean and standard deviation, one of each per channel, with which published encoders were trained.
 
     ``expected`` are those of red, green and blue that an encoder names itself; else ImageNet's are taken. Any other

@@ -30,7 +30,7 @@ _BESIDE = 100
 
 
 @dataclass(frozen=True)
-class Pass:
+class DryRun:
     """What a pass over one image does.
 
     Attributes
@@ -53,7 +53,7 @@ class Pass:
         return math.ceil(self.peak / self.side**2) + _BESIDE
 
 
-def dry_run(net: nn.Module, channels: int, side: int) -> Pass:
+def dry_run(net: nn.Module, channels: int, side: int) -> DryRun:
     """Run ``net``, whose weights are on the ``meta`` device, on an image ``(1, channels, side, side)`` of float32."""
     reads: list[tuple[int, float, int]] = []
 
@@ -67,10 +67,10 @@ def dry_run(net: nn.Module, channels: int, side: int) -> Pass:
         net(torch.empty(1, channels, side, side, device="meta"))
     for hook in hooks:
         hook.remove()
-    return Pass(side, tuple(reads), memory.peak)
+    return DryRun(side, tuple(reads), memory.peak)
 
 
-def least_steady(small: Pass, large: Pass) -> tuple[int, int]:
+def find_steady_size(small: DryRun, large: DryRun) -> tuple[int, int]:
     """Pixels of an image, and its side, from which on PyTorch's CPU kernels for one image no longer depend on its size.
 
     A single image of fewer pixels may run as a batch of two; nothing helps where the side is less.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional
 
-from septa.nets.blocks import ConvBlock, Span, conv_needs, initialize
+from septa.nets.blocks import ConvBlock, PixelSpan, conv_needs, initialize_weights, union_spans
 
 
 class BasicBlock(nn.Module):
@@ -29,7 +29,7 @@ class BasicBlock(nn.Module):
         out = self.bn2(self.conv2(out))
         return functional.relu(out + (x_bcyx if self.downsample is None else self.downsample(x_bcyx)))
 
-    def needs(self, span: Span) -> Span:
+    def needs(self, span: PixelSpan) -> PixelSpan:
         """Input span that the output ``span`` depends on; the shortcut's lies inside."""
         return conv_needs(self.conv1, conv_needs(self.conv2, span))
 
@@ -60,12 +60,12 @@ class Bottleneck(nn.Module):
         out = self.bn3(self.conv3(out))
         return functional.relu(out + (x_bcyx if self.downsample is None else self.downsample(x_bcyx)))
 
-    def needs(self, span: Span) -> Span:
+    def needs(self, span: PixelSpan) -> PixelSpan:
         """Input span that the output ``span`` depends on; the shortcut's lies inside."""
         return conv_needs(self.conv2, span)
 
 
-LAYERS: dict[str, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int, int]]] = {
+RESNET_LAYERS: dict[str, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int, int]]] = {
     "resnet18": (BasicBlock, (2, 2, 2, 2)),
     "resnet34": (BasicBlock, (3, 4, 6, 3)),
     "resnet50": (Bottleneck, (3, 4, 6, 3)),
@@ -78,7 +78,7 @@ class ResNetBody(nn.Module):
 
     def __init__(self, name: str, in_channels: int) -> None:
         super().__init__()
-        block, counts = LAYERS[name]
+        block, counts = RESNET_LAYERS[name]
         self.conv1 = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
@@ -107,11 +107,11 @@ class ResNetBody(nn.Module):
             features.append(x)
         return features
 
-    def needs(self, spans: Sequence[Span | None]) -> Span | None:
+    def needs(self, spans: Sequence[PixelSpan | None]) -> PixelSpan | None:
         """Input span that the spans of the five features depend on; None where none is needed."""
         needed = None
         for at, layer in reversed(list(enumerate(self.layers, start=1))):
-            needed = _union(needed, spans[at])
+            needed = union_spans(needed, spans[at])
             if needed is None:
                 continue
             for block in reversed(layer):
@@ -119,7 +119,7 @@ class ResNetBody(nn.Module):
                 needed = block.needs(needed)
         if needed is not None:
             needed = (2 * needed[0] - 1, 2 * needed[1])
-        needed = _union(needed, spans[0])
+        needed = union_spans(needed, spans[0])
         return None if needed is None else conv_needs(self.conv1, needed)
 
 
@@ -168,24 +168,24 @@ class ResNetEncoder(nn.Module):
 
     def __init__(self, name: str, in_channels: int, width: int, norm: str) -> None:
         super().__init__()
-        if name not in LAYERS:
-            raise ValueError(f"name must be one of {', '.join(LAYERS)}, got {name!r}")
+        if name not in RESNET_LAYERS:
+            raise ValueError(f"name must be one of {', '.join(RESNET_LAYERS)}, got {name!r}")
         self.stem = ConvBlock(in_channels, width, norm)
         self.body = ResNetBody(name, in_channels)
         self.channels = (width, *self.body.channels)
-        initialize(self)
+        initialize_weights(self)
 
     def forward(self, x_bcyx: Tensor) -> list[Tensor]:
         """Features of images ``(B, in_channels, Y, X)``, Y and X multiples of 32; level 0 first."""
         return [self.stem(x_bcyx), *self.body(x_bcyx)]
 
-    def needs(self, spans: Sequence[Span | None]) -> Span:
+    def needs(self, spans: Sequence[PixelSpan | None]) -> PixelSpan:
         """Span of input pixels that the given span of each level's feature depends on, along one axis.
 
         ``spans`` has an entry for each level, None where nothing of it is needed.
         """
         stem = None if spans[0] is None else self.stem.needs(spans[0])
-        needed = _union(stem, self.body.needs(spans[1:]))
+        needed = union_spans(stem, self.body.needs(spans[1:]))
         if needed is None:
             raise ValueError("no level's span is given")
         return needed
@@ -199,9 +199,3 @@ def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Sequential
     if stride == 1 and in_channels == out_channels:
         return None
     return nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels))
-
-
-def _union(a: Span | None, b: Span | None) -> Span | None:
-    if a is None or b is None:
-        return b if a is None else a
-    return min(a[0], b[0]), max(a[1], b[1])

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from septa.errors import InputError
-from septa.nets.blocks import ConvBlock, Span, initialize
+from septa.nets.blocks import ConvBlock, PixelSpan, initialize_weights
 
 STRIDES = (2, 4, 8, 16, 32)
 REACH_OF_A_NET_THAT_POOLS = 192
 """Context read around a tile, pixels, where no context makes it exact; that of the plain U-Net with five poolings."""
 
 _PROBES = (512, 1024, 2048, 4096)
-Reach = tuple[tuple[Span, ...], ...]
+Reach = tuple[tuple[PixelSpan, ...], ...]
 
 
 class TimmEncoder(nn.Module):
@@ -54,7 +54,7 @@ class TimmEncoder(nn.Module):
         super().__init__()
         self.name = name
         self.stem = ConvBlock(in_channels, width, norm)
-        initialize(self.stem)
+        initialize_weights(self.stem)
         self.body = _create(name, in_channels)
         self.channels = (width, *self.body.feature_info.channels())
         self.first_convolution = _first_convolution(self.body)
@@ -66,7 +66,7 @@ class TimmEncoder(nn.Module):
         """Features of images ``(B, in_channels, Y, X)``, Y and X multiples of the largest stride; level 0 first."""
         return [self.stem(x_bcyx), *self.body(x_bcyx)]
 
-    def needs(self, spans: Sequence[Span | None]) -> Span:
+    def needs(self, spans: Sequence[PixelSpan | None]) -> PixelSpan:
         """Span of input pixels that the given span of each level's feature depends on, along one axis.
 
         ``spans`` has an entry for each level, None where nothing of it is needed. For a net that is not `local` it is
@@ -78,7 +78,7 @@ class TimmEncoder(nn.Module):
             raise ValueError("no level's span is given")
         return min(low for low, _ in found), max(high for _, high in found)
 
-    def _level_needs(self, level: int, span: Span) -> Span:
+    def _level_needs(self, level: int, span: PixelSpan) -> PixelSpan:
         stride = STRIDES[level - 1]
         if self._reach is None:
             return stride * span[0] - REACH_OF_A_NET_THAT_POOLS, stride * span[1] + REACH_OF_A_NET_THAT_POOLS

@@ -9,24 +9,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from septa.nets.aspp import Pyramid
+from septa.nets.aspp import AtrousPyramid
 from septa.nets.blocks import (
     LOCAL_NORMS,
+    BilinearUpsample,
     ConvBlock,
     Encoder,
-    Enlarge,
+    MeanPool,
+    PixelSpan,
     PlainEncoder,
     Pointwise,
-    Reduce,
-    Span,
-    Up,
-    crop,
-    initialize,
+    UpConvolution,
+    crop_centre,
+    initialize_weights,
 )
-from septa.nets.gates import Gate
-from septa.nets.grid import Grid, Node, below, check
+from septa.nets.gates import AttentionGate
+from septa.nets.grid import Node, NodeGrid, check, coarser_node
 from septa.nets.join import Join
-from septa.nets.probe import dry_run, least_steady
+from septa.nets.probe import dry_run, find_steady_size
 
 
 class UNet(nn.Module):
@@ -64,8 +64,8 @@ class UNet(nn.Module):
         ``plain`` or ``residual``, and squeeze and excitation in every block (which pools over the image); see
         `septa.nets.blocks.ConvBlock`.
     attention, aspp
-        Attention gates on the skip connections (`septa.nets.gates.Gate`); atrous spatial pyramid pooling at the bottom
-        (`septa.nets.aspp.Pyramid`).
+        Attention gates on the skip connections (`septa.nets.AttentionGate`); atrous spatial pyramid pooling at the
+        bottom (`septa.nets.AtrousPyramid`).
     nested, deep_supervision
         The nested skip connections of U-Net++; while training, logits of every level of the expanding path (``nested``:
         of all nodes (0, j)).
@@ -119,7 +119,7 @@ class UNet(nn.Module):
         check(settings)
         self._settings = settings
         self.in_channels, self.out_channels, self.width = in_channels, out_channels, width
-        self.norm, self.reduction, self.valid = norm, reduction, padding == "valid"
+        self.reduction, self.valid = reduction, padding == "valid"
         self.nested, self.deep_supervision, self._exact = nested, deep_supervision, not squeeze and norm in LOCAL_NORMS
         # Beyond the edges of a valid net's arrays the image goes on, while bilinear interpolation repeats the edge.
         self._trim = int(self.valid and (up == "bilinear" or attention))
@@ -133,33 +133,34 @@ class UNet(nn.Module):
 
             self.encoder = make_encoder(encoder, in_channels, width, norm)
         self.depth = len(self.encoder.channels) - 1
-        self.aspp = Pyramid(self.encoder.channels[-1], norm) if aspp else None
+        self.aspp = AtrousPyramid(self.encoder.channels[-1], norm) if aspp else None
         self.dropout = nn.Dropout(dropout)
-        self._grid = Grid(self.depth, nested)
-        self._supervised = self._grid.supervised(deep_supervision)
-        self._least, self._sides = self._grid.smallest(self.encoder, self._trim)
+        self._grid = NodeGrid(self.depth, nested)
+        self._supervised = self._grid.head_nodes(deep_supervision)
+        self._least, self._sides = self._grid.find_smallest(self.encoder, self._trim)
         self.up, self.decoder, self.gate = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
         for node in sorted(self._grid.order):
-            key, coarse, here = self._grid.key(node), self._channels(below(node)), width << node[0]
-            skips = sum(self._channels(skip) for skip in self._grid.skips(node))
-            self.up[key] = Up(coarse, here, up)
+            key, coarse, here = self._grid.layer_key(node), self._channels(coarser_node(node)), width << node[0]
+            skips = sum(self._channels(skip) for skip in self._grid.skip_nodes(node))
+            self.up[key] = UpConvolution(coarse, here, up)
             self.decoder[key] = ConvBlock(skips + here, here, norm, **options)
             if attention:
-                self.gate[key] = Gate(skips, coarse, max(1, here // 2), self._trim)
+                self.gate[key] = AttentionGate(skips, coarse, max(1, here // 2), self._trim)
         self.head = Pointwise(width, out_channels)
         self.heads = nn.ModuleDict(
-            {self._grid.key(node): Pointwise(self._channels(node), out_channels) for node in self._supervised[1:]}
+            {self._grid.layer_key(node): Pointwise(self._channels(node), out_channels) for node in self._supervised[1:]}
         )
-        self.reduce, self.enlarge = Reduce(reduction), nn.ModuleList(Enlarge(reduction << i) for i in range(self.depth))
+        self.reduce = MeanPool(reduction)
+        self.enlarge = nn.ModuleList(BilinearUpsample(reduction << level) for level in range(self.depth))
         for name, part in self.named_children():
             if encoder == "plain" or name != "encoder":  # others have begun as their papers say
-                initialize(part)
+                initialize_weights(part)
 
     def _channels(self, node: Node) -> int:
         return self.encoder.channels[node[0]] if node[1] == 0 else self.width << node[0]
 
     def _join(self, node: Node) -> Join:
-        key = self._grid.key(node)
+        key = self._grid.layer_key(node)
         return Join(self.up[key], self.gate[key] if self.gate else None, self.decoder[key], self._trim)
 
     @property
@@ -234,21 +235,21 @@ class UNet(nn.Module):
         """Largest number of input pixels along one axis that can change one output pixel."""
         return max(high - low for low, high in (self.needs((at, at + 1)) for at in range(self.multiple)))
 
-    def needs(self, span: Span) -> Span:
+    def needs(self, span: PixelSpan) -> PixelSpan:
         """Half-open span of input pixels that the output pixels of ``span`` depend on, along one axis.
 
         Both are indices into the arrays that `forward` takes and returns: with ``padding="valid"`` output 0 lies
         `margin` pixels inside the image, and its span starts at 0 or later.
         """
         if self.reduction > 1:
-            span = Enlarge(self.reduction).needs(span)
+            span = BilinearUpsample(self.reduction).needs(span)
         spans = {}
         for node in self._supervised if self.nested else self._supervised[:1]:
             inside = (self._sides[node] - self._sides[0, self.depth]) // 2
             spans[node] = span[0] + inside, span[1] + inside
         return self._needs(spans)
 
-    def node_needs(self, level: int, column: int, span: Span) -> Span:
+    def node_needs(self, level: int, column: int, span: PixelSpan) -> PixelSpan:
         """Half-open span of input pixels that the pixels ``span`` of node (level, column) depend on, along one axis.
 
         ``span`` counts the node's own pixels, of 2**level times the reduction input pixels each.
@@ -262,9 +263,9 @@ class UNet(nn.Module):
             raise ValueError(f"this net has no node ({level}, {column})")
         return self._needs({(level, column): span})
 
-    def _needs(self, spans: dict[Node, Span]) -> Span:
+    def _needs(self, spans: dict[Node, PixelSpan]) -> PixelSpan:
         """From the spans of some nodes back through the grid; every way counts, skip connections and deeper levels."""
-        spans = self._grid.trace(spans, self._sides, lambda node, span: self._join(node).needs(span))
+        spans = self._grid.trace_spans(spans, self._sides, lambda node, span: self._join(node).needs(span))
         features = [spans.get((level, 0)) for level in range(self.depth + 1)]
         if self.aspp is not None and features[-1] is not None:
             features[-1] = self.aspp.needs(features[-1])
@@ -274,7 +275,7 @@ class UNet(nn.Module):
     @cached_property
     def _steady(self) -> tuple[int, int]:
         least, twin = self._least if self.valid else 2 * self.multiple, self._twin()
-        return least_steady(*(dry_run(twin, self.in_channels, side) for side in (least, least + self.multiple)))
+        return find_steady_size(*(dry_run(twin, self.in_channels, side) for side in (least, least + self.multiple)))
 
     @property
     def steady_pixels(self) -> int:
@@ -349,7 +350,7 @@ class UNet(nn.Module):
         logits = dict.fromkeys(self._answering(), x)
         for node in self._grid.order:
             join = self._join(node)
-            joined = join([features[skip] for skip in self._grid.skips(node)], features[below(node)])
+            joined = join([features[skip] for skip in self._grid.skip_nodes(node)], features[coarser_node(node)])
             for read in self._grid.last_reads[node]:  # before the block, where memory is at its peak
                 del features[read]
             features[node] = join.block(joined)
@@ -363,13 +364,13 @@ class UNet(nn.Module):
         return self._supervised if self.training or self.nested else self._supervised[:1]
 
     def _logits(self, node: Node, x: Tensor, size: tuple[int, int]) -> Tensor:
-        head = self.head if node == (0, self.depth) else self.heads[self._grid.key(node)]
+        head = self.head if node == (0, self.depth) else self.heads[self._grid.layer_key(node)]
         logits: Tensor = head(x)
         if (self.reduction << node[0]) > 1:
             logits = self.enlarge[node[0]](logits)
-        return crop(logits, *size) if self.valid else logits[..., : size[0], : size[1]]
+        return crop_centre(logits, *size) if self.valid else logits[..., : size[0], : size[1]]
 
-    def pruned(self, depth: int) -> UNet:
+    def prune(self, depth: int) -> UNet:
         """The smaller net of the nodes with i + j <= depth and the head of node (0, depth), with the same weights.
 
         Raises

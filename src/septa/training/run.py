@@ -25,7 +25,7 @@ from septa.errors import InputError, RecipeError
 from septa.images import MAX_PIXELS, Normalization, write_text
 from septa.metrics import Evaluation
 from septa.model import Model, build_net
-from septa.nets import ResNetEncoder, Statistics, TimmEncoder, imagenet_statistics, load_pretrained
+from septa.nets import ChannelStatistics, ResNetEncoder, TimmEncoder, imagenet_statistics, load_pretrained
 from septa.recipe import Recipe
 from septa.runtime import Progress
 from septa.tasks import Decoding, make_task
@@ -267,7 +267,9 @@ def _refuse_spent(recipe: Recipe, seconds: float) -> None:
         raise InputError(f"--minutes {minutes:g}", spent, "give more minutes")
 
 
-def _normalization(recipe: Recipe, fingerprint: Fingerprint, expected: Statistics | None = None) -> Normalization:
+def _normalization(
+    recipe: Recipe, fingerprint: Fingerprint, expected: ChannelStatistics | None = None
+) -> Normalization:
     kind = recipe.data.normalization
     if kind in ("image", "asinh"):
         return Normalization("image", curve=_CURVE if kind == "asinh" else 0.0)
