@@ -113,7 +113,7 @@ def test_logits_are_the_modules_at_every_size(family: dict[str, Any], name: str)
 def test_a_size_that_a_valid_net_does_not_take_is_refused(name: str) -> None:
     needs(name)
     net = net_of(padding="valid")
-    with pytest.raises(ValueError, match="no valid size"):
+    with pytest.raises(ValueError, match="is not a valid size"):
         make_engine(net, "cpu", name)(noise(2, net.input_size(1) + 1, net.input_size(1)))
 
 

@@ -165,7 +165,7 @@ def test_valid_sizes_against_every_size(depth: int) -> None:
             continue
         two = sorted(sorted(outputs, key=lambda valid: (abs(valid - size), valid))[:2])
         low = max((valid for valid in outputs if valid < size), default=two[0])
-        with pytest.raises(ValueError, match=rf"{size} pixels .* {low} or {low + net.multiple}$"):
+        with pytest.raises(ValueError, match=rf"{size} pixels .* {low} and {low + net.multiple}$"):
             net.output_size(size)
     for length in range(1, 400 - 2 * net.margin):
         assert net.input_size(length) == min(size for size, out in outputs.items() if out >= length)
@@ -173,6 +173,6 @@ def test_valid_sizes_against_every_size(depth: int) -> None:
 
 def test_other_sizes_are_refused() -> None:
     net = paper_net(1)
-    problem = "with padding=valid a side of 570 pixels is no valid size; the nearest are 556 or 572"
+    problem = "with padding=valid a side of 570 pixels is not a valid size; the nearest valid sizes are 556 and 572"
     with pytest.raises(ValueError, match=re.escape(problem)):
         net(torch.zeros(1, 1, 572, 570))

@@ -5,6 +5,7 @@ from .blocks import PixelSpan as PixelSpan
 from .blocks import PlainEncoder as PlainEncoder
 from .blocks import SqueezeExcitation as SqueezeExcitation
 from .blocks import UpConvolution as UpConvolution
+from .config import UNetConfig as UNetConfig
 from .gates import AttentionGate as AttentionGate
 from .pretrained import ChannelStatistics as ChannelStatistics
 from .pretrained import imagenet_statistics as imagenet_statistics

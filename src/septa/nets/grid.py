@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Any
 
 from septa.nets.blocks import Encoder, PixelSpan, PlainEncoder, union_spans
 
@@ -125,26 +124,3 @@ class NodeGrid:
                     reads[skip] = doubled[0] + inside, doubled[1] + inside
                 found |= {source: union_spans(found.get(source), read) or read for source, read in reads.items()}
         return found
-
-
-def check(settings: dict[str, Any]) -> None:
-    """ValueError for a setting of `septa.nets.UNet` out of its range, or two that exclude each other."""
-    counts = [settings[name] for name in ("in_channels", "out_channels", "depth", "width")]
-    if min(counts) < 1:
-        raise ValueError(
-            f"in_channels, out_channels, depth and width must be at least 1, got {', '.join(map(str, counts))}"
-        )
-    if not 0 <= settings["dropout"] < 1:
-        raise ValueError(f"dropout must be at least 0 and below 1, got {settings['dropout']}")
-    for name, allowed in (("padding", ("same", "valid")), ("block", ("plain", "residual"))):
-        if settings[name] not in allowed:
-            raise ValueError(f"{name} must be {' or '.join(allowed)}, got {settings[name]!r}")
-    if settings["reduction"] not in (1, 2, 4, 8):
-        raise ValueError(f"reduction must be 1, 2, 4 or 8, got {settings['reduction']}")
-    if settings["padding"] == "valid":
-        for name, value in {"reduction": 1, "aspp": False, "encoder": "plain"}.items():
-            if settings[name] != value:
-                raise ValueError(
-                    f"padding=valid and {name}={str(settings[name]).lower()} exclude each other; "
-                    f"set padding=same or {name}={str(value).lower()}"
-                )

@@ -1,9 +1,11 @@
-"""The U-Net and its family: one grid of nodes, which settings fill."""
+"""The U-Net family: one grid of nodes, whose layers are chosen by a `UNetConfig`."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import asdict, replace
 from functools import cached_property
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +16,6 @@ from septa.nets.blocks import (
     LOCAL_NORMS,
     BilinearUpsample,
     ConvBlock,
-    Encoder,
     MeanPool,
     PixelSpan,
     PlainEncoder,
@@ -23,8 +24,10 @@ from septa.nets.blocks import (
     crop_centre,
     initialize_weights,
 )
+from septa.nets.config import UNetConfig
+from septa.nets.encoders import build_encoder
 from septa.nets.gates import AttentionGate
-from septa.nets.grid import Node, NodeGrid, check, coarser_node
+from septa.nets.grid import Node, NodeGrid, coarser_node
 from septa.nets.join import Join
 from septa.nets.probe import dry_run, find_steady_size
 
@@ -32,50 +35,35 @@ from septa.nets.probe import dry_run, find_steady_size
 class UNet(nn.Module):
     """The U-Net family.
 
-    Its nodes (i, j) lie at level i (``width * 2**i`` channels, the image halved i times) and column j. Nodes (i, 0) are
-    the features of the contracting path. Node (i, j) is a block over all nodes of its level with smaller columns, the
-    skip connections, and the enlarged node (i + 1, j - 1). The U-Net has nodes (i, 0) and (i, depth - i) alone, U-Net++
-    all with i + j <= depth. Logits come from node (0, depth). By default it is the network that most implementations
-    call U-Net; with ``padding="valid"`` and ``norm="none"`` it is the paper's.
+    Node (i, j) lies at level i (the image downsampled i times by 2, ``width * 2**i`` channels) and in column j. Nodes
+    (i, 0) are the features of the contracting path. Any other node (i, j) is a block that reads the skip connections,
+    which are all nodes of its level in smaller columns, and the upsampled node (i + 1, j - 1). The U-Net has the nodes
+    (i, 0) and (i, depth - i) only. U-Net++ has all nodes with i + j <= depth. The logits come from node (0, depth).
+    By default it is the network that most implementations call U-Net. With ``padding="valid"`` and ``norm="none"`` it
+    is the network of the paper.
 
     Parameters
     ----------
     in_channels, out_channels
-        Channels of the image and of the logits.
-    depth
-        Number of poolings, at least 1. An encoder other than ``plain`` has its own.
-    width
-        Channels at full resolution.
-    padding
-        ``same``: logits of the image's size. ``valid``: convolutions without padding, logits `margin` pixels a side
-        smaller than the image.
-    norm
-        ``batch``, ``group`` (8 groups, fewer where the channels do not divide), ``instance`` or ``none``. Group and
-        instance norms pool over the image: tiles then differ from the whole, see `exact_tiles`.
-    up
-        ``transpose`` (2x2 up-convolution) or ``bilinear``.
-    dropout
-        Chance of dropping a value at the end of the contracting path, while training.
-    reduction
-        1, 2, 4 or 8. Above 1 the net works on the image reduced by this factor (means of pixels) and its logits are
-        enlarged bilinearly to the image's size: objects that are large in pixels are seen whole, in a fraction of the
-        time. Sizes, halo and receptive field remain in pixels of the image.
-    block, squeeze
-        ``plain`` or ``residual``, and squeeze and excitation in every block (which pools over the image); see
-        `septa.nets.blocks.ConvBlock`.
-    attention, aspp
-        Attention gates on the skip connections (`septa.nets.AttentionGate`); atrous spatial pyramid pooling at the
-        bottom (`septa.nets.AtrousPyramid`).
-    nested, deep_supervision
-        The nested skip connections of U-Net++; while training, logits of every level of the expanding path (``nested``:
-        of all nodes (0, j)).
-    encoder
-        ``plain``, or a name that `septa.nets.encoders.make_encoder` knows.
+        Number of channels of the image and of the logits.
+    **settings
+        The other attributes of `UNetConfig`, by keyword. Those left out have the defaults of that class.
+
+    Attributes
+    ----------
+    config : UNetConfig
+        All settings; `from_config` builds the same net again.
+    depth : int
+        Number of poolings, which is the encoder's own unless ``config.encoder`` is ``plain``.
 
     Raises
     ------
     ValueError
-        A parameter is out of its range, or two exclude each other.
+        A setting is out of its range, or two settings exclude each other.
+    TypeError
+        A setting has a name that `UNetConfig` does not know.
+    InputError
+        An encoder of timm is asked for, and timm is missing or has no suitable network of this name.
 
     References
     ----------
@@ -94,67 +82,61 @@ class UNet(nn.Module):
     (92, 388, 684)
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        *,
-        depth: int = 4,
-        width: int = 64,
-        padding: str = "same",
-        norm: str = "batch",
-        up: str = "transpose",
-        dropout: float = 0.0,
-        reduction: int = 1,
-        block: str = "plain",
-        squeeze: bool = False,
-        attention: bool = False,
-        aspp: bool = False,
-        nested: bool = False,
-        deep_supervision: bool = False,
-        encoder: str = "plain",
-    ) -> None:
-        settings = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
+    def __init__(self, in_channels: int, out_channels: int, **settings: Any) -> None:
         super().__init__()
-        check(settings)
-        self._settings = settings
-        self.in_channels, self.out_channels, self.width = in_channels, out_channels, width
-        self.reduction, self.valid = reduction, padding == "valid"
-        self.nested, self.deep_supervision, self._exact = nested, deep_supervision, not squeeze and norm in LOCAL_NORMS
-        # Beyond the edges of a valid net's arrays the image goes on, while bilinear interpolation repeats the edge.
-        self._trim = int(self.valid and (up == "bilinear" or attention))
-        options = {"valid": self.valid, "residual": block == "residual", "squeeze": squeeze}
-        self.encoder: Encoder
-        if encoder == "plain":
-            channels = [width << level for level in range(depth + 1)]
-            self.encoder = PlainEncoder(in_channels, channels, norm, **options)
-        else:
-            from septa.nets.encoders import make_encoder
-
-            self.encoder = make_encoder(encoder, in_channels, width, norm)
+        self.config = config = UNetConfig(in_channels=in_channels, out_channels=out_channels, **settings)
+        self.in_channels = config.in_channels
+        self.out_channels = config.out_channels
+        self.width = config.width
+        self.reduction = config.reduction
+        self.valid = config.padding == "valid"
+        self.nested = config.nested
+        self.deep_supervision = config.deep_supervision
+        # Outside the arrays of a valid net the image continues, whereas bilinear interpolation repeats the edge.
+        self._trim = int(self.valid and (config.up == "bilinear" or config.attention))
+        self.encoder = build_encoder(config)
         self.depth = len(self.encoder.channels) - 1
-        self.aspp = AtrousPyramid(self.encoder.channels[-1], norm) if aspp else None
-        self.dropout = nn.Dropout(dropout)
-        self._grid = NodeGrid(self.depth, nested)
-        self._supervised = self._grid.head_nodes(deep_supervision)
-        self._least, self._sides = self._grid.find_smallest(self.encoder, self._trim)
-        self.up, self.decoder, self.gate = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
+        self.aspp = AtrousPyramid(self.encoder.channels[-1], config.norm) if config.aspp else None
+        self.dropout = nn.Dropout(config.dropout)
+        self._grid = NodeGrid(self.depth, config.nested)
+        self._head_nodes = self._grid.head_nodes(config.deep_supervision)
+        self._smallest_side, self._node_sides = self._grid.find_smallest(self.encoder, self._trim)
+        self.up = nn.ModuleDict()
+        self.decoder = nn.ModuleDict()
+        self.gate = nn.ModuleDict()
         for node in sorted(self._grid.order):
-            key, coarse, here = self._grid.layer_key(node), self._channels(coarser_node(node)), width << node[0]
-            skips = sum(self._channels(skip) for skip in self._grid.skip_nodes(node))
-            self.up[key] = UpConvolution(coarse, here, up)
-            self.decoder[key] = ConvBlock(skips + here, here, norm, **options)
-            if attention:
-                self.gate[key] = AttentionGate(skips, coarse, max(1, here // 2), self._trim)
-        self.head = Pointwise(width, out_channels)
-        self.heads = nn.ModuleDict(
-            {self._grid.layer_key(node): Pointwise(self._channels(node), out_channels) for node in self._supervised[1:]}
-        )
-        self.reduce = MeanPool(reduction)
-        self.enlarge = nn.ModuleList(BilinearUpsample(reduction << level) for level in range(self.depth))
+            self._add_node(node)
+        self.head = Pointwise(self.width, self.out_channels)
+        self.heads = nn.ModuleDict()
+        for node in self._head_nodes[1:]:
+            self.heads[self._grid.layer_key(node)] = Pointwise(self._channels(node), self.out_channels)
+        self.reduce = MeanPool(self.reduction)
+        self.enlarge = nn.ModuleList(BilinearUpsample(self.reduction << level) for level in range(self.depth))
         for name, part in self.named_children():
-            if encoder == "plain" or name != "encoder":  # others have begun as their papers say
+            # Other encoders have initialised themselves as their papers say.
+            if config.encoder == "plain" or name != "encoder":
                 initialize_weights(part)
+
+    @classmethod
+    def from_config(cls, config: UNetConfig) -> Self:
+        """Build the net of a config, with new weights from torch's current random state.
+
+        Examples
+        --------
+        >>> net = UNet(1, 2, depth=2, width=4)
+        >>> UNet.from_config(net.config).config == net.config
+        True
+        """
+        return cls(**asdict(config))
+
+    def _add_node(self, node: Node) -> None:
+        config, key = self.config, self._grid.layer_key(node)
+        coarse, out = self._channels(coarser_node(node)), self._channels(node)
+        skips = sum(self._channels(skip) for skip in self._grid.skip_nodes(node))
+        self.up[key] = UpConvolution(coarse, out, config.up)
+        self.decoder[key] = ConvBlock(skips + out, out, config.norm, **config.block_options)
+        if config.attention:
+            self.gate[key] = AttentionGate(skips, coarse, max(1, out // 2), self._trim)
 
     def _channels(self, node: Node) -> int:
         return self.encoder.channels[node[0]] if node[1] == 0 else self.width << node[0]
@@ -165,48 +147,60 @@ class UNet(nn.Module):
 
     @property
     def multiple(self) -> int:
-        """Shifting the image by a multiple of this shifts the logits: 2**depth times the reduction."""
+        """Period of the net, pixels: 2**depth times the reduction.
+
+        If the image is shifted by a multiple of it, the logits are shifted by as much and otherwise unchanged.
+        """
         return self.reduction << self.depth
 
     @property
     def margin(self) -> int:
-        """Pixels a side by which the logits are smaller than the image: 0 where convolutions are padded."""
-        return (self._least - self._sides[0, self.depth]) // 2 if self.valid else 0
+        """Pixels on each side by which the logits are smaller than the image; 0 with padded convolutions."""
+        return (self._smallest_side - self._node_sides[0, self.depth]) // 2 if self.valid else 0
 
     def valid_size(self, size: int) -> int:
-        """The nearest side of an image, pixels, that `forward` takes (of two as near the larger); see `output_size`.
+        """Return the image side nearest to ``size``, pixels, that `forward` accepts.
 
-        With ``padding="valid"`` every pooling has to find an even side, and at least one pixel has to come out.
+        Of two equally near sides it is the larger. With ``padding="valid"`` every pooling needs an even side, and at
+        least one pixel of logits must remain.
+
+        See Also
+        --------
+        output_size : The side of the logits for an accepted side.
         """
         if not self.valid:
             return size
-        return self._least + max(0, (size - self._least + self.multiple // 2) // self.multiple) * self.multiple
+        steps = max(0, (size - self._smallest_side + self.multiple // 2) // self.multiple)
+        return self._smallest_side + steps * self.multiple
 
     def output_size(self, size: int) -> int:
-        """Side of the logits, pixels, for an image of side ``size``.
+        """Return the side of the logits, pixels, for an image of side ``size``.
 
         Raises
         ------
         ValueError
-            `forward` takes no image of this side; names the nearest two that it takes.
+            `forward` does not accept an image of this side. The message gives the two nearest sides that it accepts.
         """
         if self.valid_size(size) != size:
-            low = max(self._least, self.input_size(size - 2 * self.margin) - self.multiple)
-            sides = f"{low} or {low + self.multiple}"
-            raise ValueError(f"with padding=valid a side of {size} pixels is no valid size; the nearest are {sides}")
+            low = max(self._smallest_side, self.input_size(size - 2 * self.margin) - self.multiple)
+            raise ValueError(
+                f"with padding=valid a side of {size} pixels is not a valid size; "
+                f"the nearest valid sizes are {low} and {low + self.multiple}"
+            )
         return size - 2 * self.margin
 
     def input_size(self, size: int) -> int:
-        """The smallest side of an image, pixels, that `forward` takes and whose logits have at least side ``size``."""
+        """Return the smallest image side, pixels, that `forward` accepts and that gives logits of at least ``size``."""
         if not self.valid:
             return size
-        return self._least + max(0, math.ceil((size + 2 * self.margin - self._least) / self.multiple)) * self.multiple
+        steps = max(0, math.ceil((size + 2 * self.margin - self._smallest_side) / self.multiple))
+        return self._smallest_side + steps * self.multiple
 
     def padded_size(self, height: int, width: int) -> tuple[int, int]:
-        """Size of the array that an image of this size becomes before the first convolution.
+        """Return the height and width, pixels, of the array that the first convolution reads for an image of this size.
 
-        ``padding="same"``: the next multiple of `multiple`, and at least two of it, to which `forward` pads. ``valid``:
-        the mirrored image that gives logits for all of it.
+        With ``padding="same"`` each side is the next multiple of `multiple`, at least two of them; `forward` pads the
+        image to it. With ``valid`` it is the size of the mirrored image whose logits cover the whole image.
         """
         if self.valid:
             return self.input_size(height), self.input_size(width)
@@ -215,15 +209,15 @@ class UNet(nn.Module):
 
     @property
     def exact_tiles(self) -> bool:
-        """Whether a tile's core equals the same pixels of the whole image: not where a layer pools over the image."""
-        return self._exact and self.encoder.local
+        """True if a tile's core equals the same pixels of the whole image, because no layer pools over the image."""
+        return not self.config.squeeze and self.config.norm in LOCAL_NORMS and self.encoder.local
 
     @property
     def halo(self) -> int:
         """Context that a core needs on each side, pixels.
 
-        ``padding="same"``: rounded up to a multiple of `multiple`; cores start and end at multiples of `multiple`, so
-        the span of one such core tells it for all. ``valid``: `margin`.
+        With ``padding="same"`` it is rounded up to a multiple of `multiple`. Cores start and end at multiples of
+        `multiple`, so one such core represents all. With ``valid`` it is `margin`.
         """
         if self.valid:
             return self.margin
@@ -236,36 +230,37 @@ class UNet(nn.Module):
         return max(high - low for low, high in (self.needs((at, at + 1)) for at in range(self.multiple)))
 
     def needs(self, span: PixelSpan) -> PixelSpan:
-        """Half-open span of input pixels that the output pixels of ``span`` depend on, along one axis.
+        """Return the half-open span of input pixels that the output pixels of ``span`` depend on, along one axis.
 
-        Both are indices into the arrays that `forward` takes and returns: with ``padding="valid"`` output 0 lies
-        `margin` pixels inside the image, and its span starts at 0 or later.
+        Both are indices into the arrays that `forward` accepts and returns. With ``padding="valid"`` output pixel 0
+        lies `margin` pixels inside the image, and its span starts at 0 or later.
         """
         if self.reduction > 1:
             span = BilinearUpsample(self.reduction).needs(span)
         spans = {}
-        for node in self._supervised if self.nested else self._supervised[:1]:
-            inside = (self._sides[node] - self._sides[0, self.depth]) // 2
+        for node in self._head_nodes if self.nested else self._head_nodes[:1]:
+            inside = (self._node_sides[node] - self._node_sides[0, self.depth]) // 2
             spans[node] = span[0] + inside, span[1] + inside
         return self._needs(spans)
 
     def node_needs(self, level: int, column: int, span: PixelSpan) -> PixelSpan:
-        """Half-open span of input pixels that the pixels ``span`` of node (level, column) depend on, along one axis.
+        """Return the half-open span of input pixels that the pixels ``span`` of a node depend on, along one axis.
 
-        ``span`` counts the node's own pixels, of 2**level times the reduction input pixels each.
+        The pixels of node (level, column) are counted in ``span``; each is 2**level times the reduction input pixels
+        wide.
 
         Raises
         ------
         ValueError
             The net has no such node.
         """
-        if (level, column) not in self._sides:
+        if (level, column) not in self._node_sides:
             raise ValueError(f"this net has no node ({level}, {column})")
         return self._needs({(level, column): span})
 
     def _needs(self, spans: dict[Node, PixelSpan]) -> PixelSpan:
-        """From the spans of some nodes back through the grid; every way counts, skip connections and deeper levels."""
-        spans = self._grid.trace_spans(spans, self._sides, lambda node, span: self._join(node).needs(span))
+        """Trace the spans of some nodes back to the image, along every path through the grid."""
+        spans = self._grid.trace_spans(spans, self._node_sides, lambda node, span: self._join(node).needs(span))
         features = [spans.get((level, 0)) for level in range(self.depth + 1)]
         if self.aspp is not None and features[-1] is not None:
             features[-1] = self.aspp.needs(features[-1])
@@ -273,59 +268,63 @@ class UNet(nn.Module):
         return self.reduce.needs(span) if self.reduction > 1 else span
 
     @cached_property
-    def _steady(self) -> tuple[int, int]:
-        least, twin = self._least if self.valid else 2 * self.multiple, self._twin()
-        return find_steady_size(*(dry_run(twin, self.in_channels, side) for side in (least, least + self.multiple)))
+    def _steady_size(self) -> tuple[int, int]:
+        side = self._smallest_side if self.valid else 2 * self.multiple
+        net = self._build_without_weights()
+        small = dry_run(net, self.in_channels, side)
+        large = dry_run(net, self.in_channels, side + self.multiple)
+        return find_steady_size(small, large)
 
     @property
     def steady_pixels(self) -> int:
-        """Pixels from which on PyTorch's CPU kernels for a single image no longer depend on its size."""
-        return self._steady[0]
+        """Number of pixels of one image from which PyTorch's choice of CPU kernels does not depend on its size."""
+        return self._steady_size[0]
 
     @property
     def steady_side(self) -> int:
-        """Side of a window, pixels, from which on this holds for nets of many channels too."""
-        return self._steady[1]
+        """Side of a window, pixels, from which this also holds for nets of many channels."""
+        return self._steady_size[1]
 
     @cached_property
     def bytes_per_pixel(self) -> int:
-        """Memory of an inference pass in float32 at its peak, bytes per pixel of the image."""
-        return dry_run(self._twin(), self.in_channels, self.valid_size(64 * self.multiple)).bytes_per_pixel
+        """Peak memory of an inference pass in float32, bytes per pixel of the image."""
+        net, side = self._build_without_weights(), self.valid_size(64 * self.multiple)
+        return dry_run(net, self.in_channels, side).bytes_per_pixel
 
-    def _twin(self) -> UNet:
+    def _build_without_weights(self) -> UNet:
         with torch.device("meta"):
-            return UNet(**self._settings).eval()
+            return UNet.from_config(self.config).eval()
 
     @property
     def supervision_weights(self) -> tuple[float, ...]:
-        """Weight in the loss of each output of `forward` while training, finest first; their sum is 1.
+        """Weights in the loss of the outputs of `forward` during training, finest first; their sum is 1.
 
-        Equal for U-Net++, as its paper has them; else each coarser level counts half.
+        They are equal for U-Net++, as in its paper. Otherwise each coarser level has half the weight of the finer one.
         """
-        weights = [1.0 if self.nested else 0.5**at for at in range(len(self._supervised))]
+        weights = [1.0 if self.nested else 0.5**at for at in range(len(self._head_nodes))]
         return tuple(weight / sum(weights) for weight in weights)
 
     def forward(self, image_bcyx: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """Logits.
+        """Compute the logits.
 
         Parameters
         ----------
         image_bcyx
-            Normalised images, float, ``(B, in_channels, Y, X)``. With ``padding="same"`` Y and X are at least 1; a size
-            that is no multiple of `multiple` is padded below and at the right by repeating the edge, and the logits are
-            cropped. With ``valid`` Y and X are sizes that `valid_size` returns.
+            Normalised images, float, ``(B, in_channels, Y, X)``. With ``padding="same"`` Y and X are at least 1. A size
+            that is not a multiple of `multiple` is padded at the bottom and at the right by repeating the edge, and
+            the logits are cropped. With ``valid`` Y and X must be sizes that `valid_size` returns.
 
         Returns
         -------
         Tensor
-            Logits ``(B, out_channels, Y - 2 * margin, X - 2 * margin)``. With nested nodes and deep supervision their
-            mean over all heads. While training with deep supervision a tuple of such tensors, one for each head, finest
-            first.
+            Logits ``(B, out_channels, Y - 2 * margin, X - 2 * margin)``. With nested nodes and deep supervision they
+            are the mean over all heads. During training with deep supervision the result is a tuple of such tensors,
+            one for each head, finest first.
 
         Raises
         ------
         ValueError
-            Another number of axes or channels, or a size that a valid net does not take.
+            The tensor has another number of axes or channels, or a size that a valid net does not accept.
         """
         if image_bcyx.ndim != 4 or image_bcyx.shape[1] != self.in_channels:
             raise ValueError(f"expected a tensor (B, {self.in_channels}, Y, X), got {tuple(image_bcyx.shape)}")
@@ -347,11 +346,12 @@ class UNet(nn.Module):
         if self.aspp is not None:
             features[bottom] = self.aspp(features[bottom])
         features[bottom] = self.dropout(features[bottom])
-        logits = dict.fromkeys(self._answering(), x)
+        logits = dict.fromkeys(self._output_nodes(), x)
         for node in self._grid.order:
             join = self._join(node)
             joined = join([features[skip] for skip in self._grid.skip_nodes(node)], features[coarser_node(node)])
-            for read in self._grid.last_reads[node]:  # before the block, where memory is at its peak
+            # The block is where memory is at its peak, so features that no later node reads are freed before it.
+            for read in self._grid.last_reads[node]:
                 del features[read]
             features[node] = join.block(joined)
             del joined
@@ -359,9 +359,9 @@ class UNet(nn.Module):
                 logits[node] = self._logits(node, features[node], size)
         return list(logits.values())
 
-    def _answering(self) -> list[Node]:
-        """Nodes whose heads make the output, finest first."""
-        return self._supervised if self.training or self.nested else self._supervised[:1]
+    def _output_nodes(self) -> list[Node]:
+        """Return the nodes whose heads make the output, finest first."""
+        return self._head_nodes if self.training or self.nested else self._head_nodes[:1]
 
     def _logits(self, node: Node, x: Tensor, size: tuple[int, int]) -> Tensor:
         head = self.head if node == (0, self.depth) else self.heads[self._grid.layer_key(node)]
@@ -371,21 +371,23 @@ class UNet(nn.Module):
         return crop_centre(logits, *size) if self.valid else logits[..., : size[0], : size[1]]
 
     def prune(self, depth: int) -> UNet:
-        """The smaller net of the nodes with i + j <= depth and the head of node (0, depth), with the same weights.
+        """Return the smaller net of the nodes with i + j <= depth and the head of node (0, depth).
+
+        The two nets share their weights.
 
         Raises
         ------
         ValueError
-            The net is not nested with deep supervision and the plain encoder, or ``depth`` is none of 1 .. its own.
+            The net is not nested with deep supervision and the plain encoder, or ``depth`` is not from 1 to its own.
         """
         if not (self.nested and self.deep_supervision and isinstance(self.encoder, PlainEncoder)):
             raise ValueError("only a net with nested=true, deep_supervision=true and encoder=plain can be pruned")
         if not 1 <= depth <= self.depth:
             raise ValueError(f"depth must be 1 to {self.depth}, got {depth}")
         aspp = self.aspp if depth == self.depth else None
-        changes = {"depth": depth, "deep_supervision": False, "aspp": aspp is not None}
+        config = replace(self.config, depth=depth, deep_supervision=False, aspp=aspp is not None)
         with torch.device("meta"):
-            small = UNet(**{**self._settings, **changes})
+            small = UNet.from_config(config)
         for level in range(depth + 1):
             small.encoder.add_module(str(level), self.encoder.get_submodule(str(level)))  # type: ignore[attr-defined]
         for name in ("up", "decoder", "gate"):
