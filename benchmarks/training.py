@@ -218,10 +218,10 @@ def write_cells(data: Path) -> None:
 
 def gflop(width: int, size: int) -> float:
     """Operations of one image in a step: forward, and twice that backward, but for the gradient of the image itself."""
-    from septa.describe.layers import trace
+    from septa.describe.layers import trace_layers
     from septa.nets import UNet
 
-    layers = trace(UNet(1, 2, depth=4, width=width), size, size).layers
+    layers = trace_layers(UNet(1, 2, depth=4, width=width), size, size).layers
     return (3 * sum(layer.flops for layer in layers) - layers[0].flops) / 1e9
 
 

@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 from torch.utils.flop_counter import FlopCounterMode
 
-from septa.describe.description import describe, svg
+from septa.describe.description import describe_net, draw_net
 from septa.nets.unet import UNet
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -55,7 +55,7 @@ def words(drawing: str, style: str = "") -> list[str]:
 
 
 def test_the_papers_net() -> None:
-    told = describe(paper(), 572, 572)
+    told = describe_net(paper(), 572, 572)
     assert told.parameters == 31_030_658
     assert (told.input_size, told.output_size, told.margin, told.note) == ((572, 572), (388, 388), 92, "")
     convolutions = [layer for layer in told.layers if layer.role == "convolution"]
@@ -76,7 +76,7 @@ def test_the_papers_net() -> None:
 @pytest.mark.parametrize("name", FAMILY)
 def test_parameters_and_receptive_field_are_the_nets(name: str) -> None:
     net = member(name)
-    told = describe(net, 96, 128)
+    told = describe_net(net, 96, 128)
     assert told.parameters == sum(parameter.numel() for parameter in net.parameters())
     used = sum(layer.parameters for layer in told.layers)
     assert told.training_parameters == told.parameters - used
@@ -91,7 +91,7 @@ def test_parameters_and_receptive_field_are_the_nets(name: str) -> None:
 @pytest.mark.parametrize("name", FAMILY)
 def test_shapes_and_flops_are_those_of_a_real_pass(name: str) -> None:
     net = member(name).eval()
-    told = describe(net, 64, 32)
+    told = describe_net(net, 64, 32)
     seen: list[tuple[str, tuple[int, ...]]] = []
     listed = {layer.name for layer in told.layers}
     for path, module in net.named_modules():
@@ -108,7 +108,7 @@ def test_shapes_and_flops_are_those_of_a_real_pass(name: str) -> None:
 @pytest.mark.parametrize("name", ["plain", "deep", "valid", "bilinear reduced", "pyramid", "resnet18 pyramid"])
 def test_receptive_fields_grow_along_the_contracting_path(name: str) -> None:
     net = member(name)
-    told = describe(net, 128, 128)
+    told = describe_net(net, 128, 128)
     inside = [layer for layer in told.layers if layer.name.startswith("encoder.")]
     if "encoder" not in FAMILY[name]:  # the branches of a residual net differ
         fields = [layer.receptive_field for layer in inside]
@@ -125,7 +125,7 @@ def test_the_receptive_field_of_a_layer_is_what_moves_it() -> None:
     for parameter in net.parameters():
         torch.nn.init.constant_(parameter, 1 if parameter.ndim > 1 else 0)
     net.encoder.down = torch.nn.AvgPool2d(2)  # type: ignore[attr-defined]  # a maximum moves with one pixel alone
-    told = describe(UNet(1, 2, depth=2, width=1, norm="none", up="bilinear"), 96, 8)
+    told = describe_net(UNet(1, 2, depth=2, width=1, norm="none", up="bilinear"), 96, 8)
     fields = {layer.name: layer.receptive_field for layer in told.layers}
     for name in ("encoder.0.conv2", "encoder.2.conv1", "up.1.conv", "decoder.1.conv1", "decoder.0.conv2"):
         kept: list[torch.Tensor] = []
@@ -145,8 +145,8 @@ def test_the_receptive_field_of_a_layer_is_what_moves_it() -> None:
 def test_the_net_is_left_as_it_was() -> None:
     net = member("plain").train()
     before = {name: value.clone() for name, value in net.state_dict().items()}
-    describe(net, 64, 64)
-    svg(net, 64, 64)
+    describe_net(net, 64, 64)
+    draw_net(net, 64, 64)
     assert net.training
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
     assert all(parameter.device.type == "cpu" for parameter in net.parameters())
@@ -154,23 +154,23 @@ def test_the_net_is_left_as_it_was() -> None:
 
 
 def test_a_size_that_does_not_fit_is_replaced_and_said() -> None:
-    told = describe(paper(), 570, 1000)
+    told = describe_net(paper(), 570, 1000)
     assert told.input_size == (572, 1004)
     assert told.asked_size == (570, 1000)
     assert "570x1000" in told.note
     assert "572x1004" in told.note
     with pytest.raises(ValueError, match="at least 1"):
-        describe(paper(), 0, 10)
+        describe_net(paper(), 0, 10)
 
 
 def test_large_images_cost_nothing() -> None:
-    told = describe(member("plain", width=64, depth=4), 100_000, 100_000)
+    told = describe_net(member("plain", width=64, depth=4), 100_000, 100_000)
     assert told.layers[0].out_shape == (64, 100_000, 100_000)
     assert told.peak_bytes > 10**12
 
 
 def test_the_table_holds_every_layer_and_the_totals() -> None:
-    told = describe(paper(), 500, 572)
+    told = describe_net(paper(), 500, 572)
     console = Console(width=200, file=io.StringIO())
     console.print(told.table())
     text = console.file.getvalue()  # type: ignore[attr-defined]
@@ -181,7 +181,7 @@ def test_the_table_holds_every_layer_and_the_totals() -> None:
 
 
 def test_the_json_holds_all_of_it() -> None:
-    told = describe(member("gated"), 64, 96)
+    told = describe_net(member("gated"), 64, 96)
     read = json.loads(told.to_json())
     assert read["parameters"] == told.parameters
     assert read["output_size"] == [64, 96]
@@ -192,7 +192,7 @@ def test_the_json_holds_all_of_it() -> None:
 
 
 def test_the_drawing_of_the_papers_net_has_its_channels_and_sizes_in_order() -> None:
-    drawing = svg(paper(), 572, 572)
+    drawing = draw_net(paper(), 572, 572)
     left = [1, 64, 64, 64, 128, 128, 128, 256, 256, 256, 512, 512, 512, 1024, 1024]
     right = [1024, 512, 512, 512, 256, 256, 256, 128, 128, 128, 64, 64, 2]
     assert words(drawing, "channels") == [str(channels) for channels in left + right]
@@ -208,7 +208,7 @@ def test_the_drawing_of_the_papers_net_has_its_channels_and_sizes_in_order() -> 
 @pytest.mark.parametrize("name", FAMILY)
 def test_every_member_is_drawn_with_all_its_channels_and_nothing_overlaps(name: str) -> None:
     net = member(name, width=16)
-    drawing = svg(net, 192, 256)
+    drawing = draw_net(net, 192, 256)
     shown = set(words(drawing, "channels"))
     assert {str(channels) for channels in net.encoder.channels} <= shown
     assert {"1", "3"} <= shown
@@ -282,13 +282,13 @@ def inside(outer: Area, inner: Area) -> bool:
 def test_nothing_overlaps_at_any_depth(depth: int, nested: bool, size_hw: tuple[int, int]) -> None:
     with torch.device("meta"):
         net = UNet(3, 12, depth=depth, width=64, nested=nested, deep_supervision=True, block="residual", squeeze=True)
-    boxes, labels, _ = places(svg(net, *size_hw))
+    boxes, labels, _ = places(draw_net(net, *size_hw))
     assert not any(overlap(label, box) and not inside(box, label) for label in labels for box in boxes)
     assert not any(overlap(one, other) for one, other in itertools.combinations(labels, 2))
 
 
 def test_text_is_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("septa.describe.description._encoder_name", lambda _: '<script>"&')
-    drawing = svg(member("resnet18 pyramid"), 64, 64)
+    drawing = draw_net(member("resnet18 pyramid"), 64, 64)
     assert "<script" not in drawing
     assert '<script>"&' in " ".join(words(drawing))

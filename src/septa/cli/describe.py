@@ -35,9 +35,7 @@ def describe(
     recipe = None
     if path.suffix != ".septa":
         recipe = given_recipe(path if is_file else None, None if is_file else what, overrides)
-    from septa.describe import describe as describe_net
-    from septa.describe import net_of
-    from septa.describe import svg as draw
+    from septa.describe import build_meta_net, describe_net, draw_net
     from septa.images import write_text
     from septa.model import Model
 
@@ -46,11 +44,11 @@ def describe(
         net, patch = loaded.net, loaded.recipe.sampling.patch
     else:
         recipe = recipe.with_overrides(overrides)
-        net, patch = net_of(recipe, channels, classes), recipe.sampling.patch
+        net, patch = build_meta_net(recipe, channels, classes), recipe.sampling.patch
     height, width = parse_size(size) if size else patch
     told = describe_net(net, height, width)
     make_console(wide=True).print(told.table())
     if svg is not None:
-        write_text(svg, draw(net, height, width))
+        write_text(svg, draw_net(net, height, width))
     if json_file is not None:
         write_text(json_file, told.to_json())

@@ -1,3 +1,3 @@
-from .description import describe as describe
-from .description import net_of as net_of
-from .description import svg as svg
+from .description import build_meta_net as build_meta_net
+from .description import describe_net as describe_net
+from .description import draw_net as draw_net

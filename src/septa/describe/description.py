@@ -11,15 +11,13 @@ import torch
 from rich.table import Table
 from torch import nn
 
-from septa.describe.drawing import DrawingPlan, draw
-from septa.describe.layers import Layer, Shape, Trace, trace
+from septa.describe.drawing import DrawingPlan, Shape, draw_plan
+from septa.describe.layers import Layer, LayerTrace, trace_layers
 from septa.model import build_net
 from septa.nets import AtrousPyramid, AttentionGate, ConvBlock, PlainEncoder, SqueezeExcitation, UNet, UpConvolution
 from septa.recipe import Recipe
 
 _Kind = TypeVar("_Kind", bound=nn.Module)
-
-__all__ = ["CONVENTION", "Description", "Layer", "describe", "net_of", "svg"]
 
 CONVENTION = (
     "FLOPs: 2 for each multiplication with addition in convolutions and linear layers, for one image; "
@@ -27,11 +25,11 @@ CONVENTION = (
     "Receptive field: pixels of the image along one axis; means over the image are left out. "
     "Memory: float32, 1 MB = 10**6 bytes."
 )
-"""How `Description` counts, for people."""
+"""How `NetDescription` counts, for people."""
 
 
 @dataclass(frozen=True)
-class Description:
+class NetDescription:
     """What a net is and costs for one image.
 
     Attributes
@@ -126,7 +124,7 @@ class Description:
         return json.dumps(told, indent=2) + "\n"
 
 
-def net_of(recipe: Recipe, channels: int | None = None, classes: int | None = None) -> UNet:
+def build_meta_net(recipe: Recipe, channels: int | None = None, classes: int | None = None) -> UNet:
     """The net of a recipe, without memory for its weights.
 
     Parameters
@@ -142,7 +140,7 @@ def net_of(recipe: Recipe, channels: int | None = None, classes: int | None = No
         return build_net(recipe, channels, 1 if recipe.net.output == "sigmoid" and classes == 2 else classes)
 
 
-def describe(net: UNet, height: int, width: int) -> Description:
+def describe_net(net: UNet, height: int, width: int) -> NetDescription:
     """Tell what a net is and costs for an image; nothing is computed, so any size takes the same short time.
 
     Parameters
@@ -160,20 +158,20 @@ def describe(net: UNet, height: int, width: int) -> Description:
 
     Examples
     --------
-    >>> told = describe(UNet(1, 2, padding="valid", norm="none"), 572, 572)
+    >>> told = describe_net(UNet(1, 2, padding="valid", norm="none"), 572, 572)
     >>> told.parameters, told.output_size, told.layers[0].out_shape
     (31030658, (388, 388), (64, 570, 570))
     """
     return _describe(net, height, width)[0]
 
 
-def svg(net: UNet, height: int, width: int) -> str:
+def draw_net(net: UNet, height: int, width: int) -> str:
     """Draw a net after figure 1 of the U-Net paper, as an SVG document that needs nothing else.
 
     Parameters
     ----------
     net, height, width
-        As for `describe`.
+        As for `describe_net`.
 
     Returns
     -------
@@ -186,17 +184,17 @@ def svg(net: UNet, height: int, width: int) -> str:
         A side is below 1.
     """
     told, traced = _describe(net, height, width)
-    return draw(_plan(net, told, traced))
+    return draw_plan(_plan(net, told, traced))
 
 
-def _describe(net: UNet, height: int, width: int) -> tuple[Description, Trace]:
+def _describe(net: UNet, height: int, width: int) -> tuple[NetDescription, LayerTrace]:
     if min(height, width) < 1:
         raise ValueError(f"height and width must be at least 1, got {height} and {width}")
     size = net.valid_size(height), net.valid_size(width)
-    traced = trace(net, *size)
+    traced = trace_layers(net, *size)
     parameters = sum(parameter.numel() for parameter in net.parameters())
     padded = size if net.margin else net.padded_size(*size)
-    told = Description(
+    told = NetDescription(
         title=_title(net),
         layers=traced.layers,
         in_channels=net.in_channels,
@@ -232,7 +230,7 @@ def _encoder_name(encoder: object) -> str:
     return str(getattr(encoder, "name", type(encoder).__name__))
 
 
-def _plan(net: UNet, told: Description, traced: Trace) -> DrawingPlan:
+def _plan(net: UNet, told: NetDescription, traced: LayerTrace) -> DrawingPlan:
     """Sort the layers into the places of the drawing."""
     shapes = {layer.name: layer for layer in traced.layers}
     if isinstance(net.encoder, PlainEncoder):

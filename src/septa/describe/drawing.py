@@ -7,10 +7,11 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from septa.describe.layers import Shape
 from septa.report import text
 
 Point = tuple[float, float]
+Shape = tuple[int, int, int]
+"""Channels, height and width of a feature map."""
 
 _GAP, _BADGE = 34.0, 18.0  # between two boxes, and more of it for each badge there
 _LABEL, _SIDE = 17.0, 58.0  # room for the channels above a box, and for a size beside it
@@ -64,7 +65,7 @@ class DrawingPlan:
     supervised: bool = False
 
 
-def draw(plan: DrawingPlan) -> str:
+def draw_plan(plan: DrawingPlan) -> str:
     """Draw a net as a complete SVG document that needs nothing else, in light and dark."""
     sheet = _Sheet()
     if plan.nested:

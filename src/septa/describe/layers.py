@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from septa.describe.drawing import Shape
 from septa.nets import BilinearUpsample, PixelSpan, UNet
 
 Role = Literal["convolution", "up", "pooling", "norm", "enlarge", "head", "linear", "other"]
-Shape = tuple[int, int, int]
 
 _FIELD = "_septa_field"
 
@@ -72,14 +72,14 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Trace:
+class LayerTrace:
     """All layers in the order in which they run, and the shapes ``(C, Y, X)`` that the encoder hands over."""
 
     layers: tuple[Layer, ...]
     features: tuple[Shape, ...]
 
 
-def trace(net: UNet, height: int, width: int) -> Trace:
+def trace_layers(net: UNet, height: int, width: int) -> LayerTrace:
     """Follow an image of a valid size through a net in evaluation, without arithmetic: all tensors are empty.
 
     Parameters
@@ -133,7 +133,7 @@ def trace(net: UNet, height: int, width: int) -> Trace:
         stack.enter_context(torch.no_grad())
         stack.enter_context(_Follow())
         ghost(image)
-    return Trace(tuple(layers), tuple(features))
+    return LayerTrace(tuple(layers), tuple(features))
 
 
 class _Field:
