@@ -145,19 +145,19 @@ class Bench:
             pass
         return state
 
-    def die(self, folder: Path, before: int, seed: int = 0) -> None:
-        """A training, from the newest checkpoint if there is one, that ends suddenly in step ``before + 1``."""
+    def die(self, folder: Path, before: int, seed: int = 0, *, started: float | None = None) -> None:
+        """Train, from the newest checkpoint if there is one, and end suddenly in step ``before + 1``."""
         state = self.state(seed)
         self._restore(folder, state)
         with pytest.raises(Killed):
-            for _ in run_loop(self.job(folder, dies_before=before), state):
+            for _ in run_loop(self.job(folder, dies_before=before, started=started), state):
                 pass
 
-    def resume(self, folder: Path, seed: int = 99) -> State:
-        """Go on from the newest checkpoint, with a net that was born with other weights."""
+    def resume(self, folder: Path, seed: int = 99, *, started: float | None = None) -> State:
+        """Resume from the newest checkpoint, with a net that was initialised with other weights."""
         state = self.state(seed)
         assert self._restore(folder, state)
-        for _ in run_loop(self.job(folder), state):
+        for _ in run_loop(self.job(folder, started=started), state):
             pass
         return state
 
