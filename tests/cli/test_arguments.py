@@ -59,11 +59,11 @@ def test_wrong_arguments(fault, arguments, named, tmp_path):
 @pytest.mark.parametrize(
     ("setting", "named"),
     [
-        ("training.speed=3", "'training.speed' is no setting"),
-        ("training.lr=fast", "'training.lr'"),
-        ("trainig.lr=1", "there is no section 'trainig'"),
-        ("training.lr", "has no '='"),
-        ("data.group=[", "not valid YAML"),
+        ("training.speed=3", ": training.speed is not a setting. "),
+        ("training.lr=fast", ": training.lr must be a number, got fast. "),
+        ("trainig.lr=1", ": trainig.lr is not a setting (did you mean training.lr?). "),
+        ("training.lr", ": the assignment has no '='. "),
+        ("data.group=[", ": the value is not valid YAML (line 1, column 2: a bracket is not closed). "),
     ],
 )
 def test_wrong_settings(fault, cells, setting, named):
@@ -73,19 +73,19 @@ def test_wrong_settings(fault, cells, setting, named):
 
 
 def test_wrong_option_values_are_recipe_errors_too(fault, cells):
-    assert "training.minutes" in fault("recipe", cells, "--minutes", "-1")
+    assert ": training.minutes must be above 0, got -1.0. " in fault("recipe", cells, "--minutes", "-1")
     assert "is no regular expression" in fault("recipe", cells, "--group", "(")
 
 
 @pytest.mark.parametrize(
     ("content", "named"),
     [
-        (b"training:\n  speed: 3\n", "'training.speed' is no setting"),
-        (b"training: [1,\n", "is not valid YAML"),
-        (b"just text\n", "holds no settings"),
-        (b"\xff\xfe\x00", "cannot be read"),
-        (b"septa: 2\n", "'septa'"),
-        (None, "cannot be read"),
+        (b"training:\n  speed: 3\n", ": training.speed is not a setting. "),
+        (b"training: [1,\n", ": the text is not valid YAML (line 2, column 1: a bracket is not closed). "),
+        (b"just text\n", ": the text holds no settings. "),
+        (b"\xff\xfe\x00", ": the file is not UTF-8 text. "),
+        (b"septa: 2\n", ": septa must be 1, got 2. "),
+        (None, ": the file cannot be read (no such file or directory). "),
     ],
 )
 def test_wrong_recipe_files(fault, cells, tmp_path, content, named):

@@ -54,9 +54,9 @@ def test_a_model_by_its_own_patch(septa, fault, model, tmp_path):
 def test_names_and_settings_that_are_wrong(fault, tmp_path):
     (tmp_path / "other.yaml").write_text("net: {wdith: 3}\n")
     for arguments, start in (
-        (["nowhere.yaml"], "nowhere.yaml: cannot be read"),
+        (["nowhere.yaml"], "nowhere.yaml: the file cannot be read (no such file or directory). "),
         (["nowhere.septa"], "nowhere.septa: cannot be read"),
-        (["other.yaml"], "other.yaml: 'net.wdith' is no setting"),
+        (["other.yaml"], "other.yaml: net.wdith is not a setting (did you mean net.width?). "),
         (["octt"], "preset 'octt': there is none of that name. did you mean 'oct'? "),
         (["oct", "--size", "0x64"], "--size 0x64: is not HEIGHTxWIDTH. "),
         (["oct", "--channels", "0"], "septa describe: "),

@@ -1,0 +1,5 @@
+"""The recipe: every setting of a training, as one validated object and one YAML file."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,13 @@
+from .recipe import Recipe as Recipe
+from .recipe import differences as differences
+from .recipe import full_key as full_key
+from .settings import IGNORE as IGNORE
+from .settings import AugmentSettings as AugmentSettings
+from .settings import DataSettings as DataSettings
+from .settings import InferenceSettings as InferenceSettings
+from .settings import InstancesSettings as InstancesSettings
+from .settings import LossSettings as LossSettings
+from .settings import NetSettings as NetSettings
+from .settings import SamplingSettings as SamplingSettings
+from .settings import Section as Section
+from .settings import TrainingSettings as TrainingSettings

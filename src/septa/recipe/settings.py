@@ -1,0 +1,253 @@
+"""The sections of a recipe: the name, type, default, unit and range of every setting.
+
+Where a type of pydantic does not say what is wrong in the user's words, a validator here does. Such a text continues
+after the name of the setting ("must give the smaller value first"), or is a whole clause if it concerns a section.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+
+IGNORE = -1
+"""Value that ignored pixels have in labels inside septa, whatever their value in the files is."""
+
+_ENCODERS = "plain, resnet18, resnet34, resnet50, timm:NAME"
+
+
+def _check_order(ends: tuple[float, float]) -> tuple[float, float]:
+    """Return ``ends`` if the first is not above the second."""
+    if ends[0] > ends[1]:
+        raise ValueError("must give the smaller value first")
+    return ends
+
+
+def _check_encoder(name: str) -> str:
+    """Return ``name`` if it is written as an encoder is; septa.nets checks that timm knows it."""
+    if not re.fullmatch(r"plain|resnet(18|34|50)|timm:[\w.\-]+", name):
+        raise ValueError(f"must be one of {_ENCODERS}")
+    return name
+
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+Range = Annotated[tuple[Positive, Positive], AfterValidator(_check_order)]
+
+
+class Section(BaseModel):
+    """Common behaviour of all sections: unknown keys are refused, values never change, NaN and Inf are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class DataSettings(Section):
+    """Settings for reading label images and for choosing the validation images."""
+
+    encoding: Literal["auto", "binary", "index", "color", "instances", "multilabel"] = "auto"
+    """Meaning of the values in label images: ``binary`` (foreground or not), ``index`` (one value per class),
+    ``color`` (one RGB colour per class), ``instances`` (one value per object) or ``multilabel`` (one plane per class;
+    classes may overlap). ``auto`` infers it from the labels."""
+    values: tuple[int | tuple[int, int, int], ...] | None = None
+    """Raw label value, or RGB colour, of class 0, 1, ...; found in the labels if null."""
+    class_names: tuple[str, ...] | None = None
+    """Names of class 0, 1, ...; generic names if null."""
+    ignore_label: int | None = None
+    """Raw label value whose pixels count in no loss and no metric; none if null."""
+    group: str | None = None
+    """Regular expression on the file name. Images with the same match (of group 1 if there is one) stay together:
+    they are all used for training or all for validation."""
+    validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """Share of the images that is held out for validation, above 0 and below 1."""
+    channels: Count | None = None
+    """Channels that the net reads, at least 1; the largest number found if null (grey images are then repeated)."""
+    normalization: Literal["dataset", "image", "asinh", "unit", "imagenet"] = "dataset"
+    """Scaling of image values. ``dataset``: mean 0 and standard deviation 1 over the training set. ``image``: by
+    percentiles of each image. ``asinh``: as ``image``, with bright values compressed, for dim objects near bright
+    ones. ``unit``: the range of the dtype becomes 0 to 1. ``imagenet``: as ``unit``, then the mean and standard
+    deviation that published encoders expect."""
+    resize: tuple[Count, Count] | None = None
+    """Height and width, in pixels, to which every image is resized before the net. Predicted labels are enlarged to
+    the image's own size again. No resizing if null."""
+
+
+class NetSettings(Section):
+    """Settings of the network; see `septa.nets.UNet`."""
+
+    depth: Annotated[int, Field(ge=1, le=7)] = 4
+    """Number of poolings, 1 to 7; an encoder other than ``plain`` has its own."""
+    width: Annotated[int, Field(ge=1, le=512)] = 32
+    """Channels at full resolution, 1 to 512; they double at each level."""
+    padding: Literal["same", "valid"] = "same"
+    """``same``: zero padding in every convolution. ``valid``: the paper's convolutions without padding; the image
+    is mirrored at its edges instead."""
+    norm: Literal["batch", "group", "instance", "none"] = "batch"
+    """Normalisation layer after each convolution. ``group`` and ``instance`` pool over the image, so tiles are not
+    exact."""
+    up: Literal["transpose", "bilinear"] = "transpose"
+    """Upsampling: a transposed convolution, or a 1x1 convolution and bilinear interpolation."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Probability of dropping a value at the end of the contracting path, from 0 to below 1."""
+    reduction: Literal[1, 2, 4, 8] = 1
+    """Factor by which the net downsamples the image at its input; its logits are upsampled again."""
+    output: Literal["softmax", "sigmoid"] = "softmax"
+    """``softmax``: one output channel per class. ``sigmoid``: one channel for two classes. Overlapping classes have
+    one sigmoid each in both cases."""
+    block: Literal["plain", "residual"] = "plain"
+    """Convolution block of every level; ``residual`` adds the block's input to its output."""
+    squeeze: bool = False
+    """Squeeze-and-excitation in every block; it pools over the image, so tiles are not exact."""
+    attention: bool = False
+    """Attention gates on the skip connections."""
+    aspp: bool = False
+    """Atrous spatial pyramid pooling at the bottom, without the branch that pools over the image."""
+    nested: bool = False
+    """The nested skip connections of U-Net++."""
+    deep_supervision: bool = False
+    """Logits and a loss at every level of the expanding path."""
+    encoder: Annotated[str, AfterValidator(_check_encoder)] = "plain"
+    """Contracting path: ``plain``, ``resnet18``, ``resnet34``, ``resnet50`` or ``timm:NAME``."""
+    pretrained: str | None = None
+    """Initial weights of the encoder: the path of a safetensors file, or ``hub:NAME``. Random weights if null."""
+
+    @model_validator(mode="after")
+    def _check_pretrained(self) -> NetSettings:
+        if self.pretrained is not None and self.encoder == "plain":
+            raise ValueError("net.pretrained needs an encoder with published weights, such as net.encoder=resnet34")
+        return self
+
+
+class InstancesSettings(Section):
+    """Settings for separating objects; only the task ``instances`` uses them."""
+
+    encoding: Literal["seam", "border", "distance"] = "seam"
+    """Target of the net. ``seam``: foreground, with a seam of background between touching objects as in the U-Net
+    paper. ``border``: inside and rim of objects. ``distance``: foreground, and the distance to the object's edge."""
+    rim: Annotated[int, Field(ge=1, le=32)] = 2
+    """Width of the rim of ``border``, 1 to 32 pixels."""
+
+
+class LossSettings(Section):
+    """Weights of the summed loss terms. A task with overlapping classes uses ``bce`` in place of ``cross_entropy``."""
+
+    cross_entropy: NonNegative = 1.0
+    """Weight of the cross entropy, at least 0."""
+    bce: NonNegative = 0.0
+    """Weight of the binary cross entropy of sigmoid outputs, at least 0."""
+    dice: NonNegative = 0.5
+    """Weight of the Dice loss, at least 0."""
+    class_weights: Literal["none", "frequency"] | tuple[NonNegative, ...] = "none"
+    """Weight of each class in the cross entropies: a list of numbers of at least 0; or ``frequency``, the inverse of
+    the class's share of the pixels."""
+    border_weight: NonNegative = 0.0
+    """Weight w0 of the border weight map (equation 2 of the U-Net paper, where it is 10), at least 0; 0 switches it
+    off."""
+    border_sigma: Positive = 5.0
+    """Sigma of the border weight map, in pixels, above 0."""
+
+    @model_validator(mode="after")
+    def _check_terms(self) -> LossSettings:
+        if self.cross_entropy + self.bce + self.dice == 0:
+            raise ValueError("at least one of loss.cross_entropy, loss.bce and loss.dice must be above 0")
+        return self
+
+
+class AugmentSettings(Section):
+    """Random changes of image and labels together. Geometry is one displacement field, applied once."""
+
+    flip: bool = True
+    """Flips of each axis, with probability 1/2 each."""
+    turn: bool = True
+    """Turns by a random multiple of 90 degrees."""
+    rotate: Annotated[float, Field(ge=0, le=180)] = 15.0
+    """Largest free rotation, 0 to 180 degrees."""
+    scale: Range = (0.85, 1.2)
+    """Smallest and largest magnification, both above 0."""
+    elastic: NonNegative = 6.0
+    """Standard deviation of the displacements on the coarse grid, in pixels, at least 0; 0 switches the field off."""
+    elastic_grid: Annotated[int, Field(ge=2, le=32)] = 3
+    """Nodes of the coarse grid along each side of a patch, 2 to 32."""
+    brightness: NonNegative = 0.2
+    """Largest shift, at least 0, in units of the normalised image."""
+    contrast: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    """Largest relative change of the deviation from the patch's mean, from 0 to below 1."""
+    gamma: Range = (0.8, 1.25)
+    """Smallest and largest exponent of the intensities, both above 0."""
+    blur: NonNegative = 0.8
+    """Largest standard deviation of the Gaussian blur, in pixels, at least 0."""
+    noise: NonNegative = 0.1
+    """Largest standard deviation of the Gaussian noise, at least 0, in units of the normalised image."""
+    probability: Share = 0.5
+    """Probability, 0 to 1, of each of elastic, gamma, blur and noise, drawn separately for each sample."""
+
+
+class SamplingSettings(Section):
+    """Settings for cutting training patches."""
+
+    patch: tuple[Count, Count] = (256, 256)
+    """Height and width of a patch, in pixels, each at least 1."""
+    overhang: Annotated[float, Field(ge=0, lt=0.5)] = 0.25
+    """Share of its side by which a patch may extend beyond the image, which is mirrored there; from 0 to below 0.5."""
+    rare_share: Share = 0.33
+    """Share of the patches, 0 to 1, that is centred on a pixel of a class drawn uniformly, so that rare classes are
+    seen."""
+
+
+class TrainingSettings(Section):
+    """Settings of the optimisation. A training ends after ``steps``, or after ``minutes`` if that is earlier."""
+
+    steps: Count = 2000
+    """Largest number of optimiser steps, at least 1."""
+    minutes: Positive | None = None
+    """Time budget in minutes, above 0; no limit if null."""
+    batch: Count = 4
+    """Patches in a batch, at least 1, over all processes."""
+    accumulate: Count = 1
+    """Batches whose gradients are averaged before each step, at least 1."""
+    optimizer: Literal["adamw", "adam", "sgd", "rmsprop"] = "adamw"
+    """Optimiser."""
+    lr: Positive = 2e-3
+    """Learning rate after the warm-up, above 0."""
+    weight_decay: NonNegative = 1e-2
+    """Weight decay of the convolution weights, at least 0."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Momentum of sgd and rmsprop, and first beta of adam and adamw, from 0 to below 1."""
+    schedule: Literal["cosine", "polynomial", "plateau", "constant"] = "cosine"
+    """Change of the learning rate after the warm-up; see `septa.training.schedule.lr_factor`."""
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """Share of the training, from 0 to below 1, over which the learning rate rises from 0."""
+    patience: Count = 3
+    """Validations without a better score, at least 1, after which ``plateau`` divides the learning rate by 10."""
+    clip: NonNegative = 1.0
+    """Largest norm of the gradient, at least 0; 0 switches clipping off."""
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    """Decay of the exponential moving average of the weights, from 0 to below 1. The average is what is validated and
+    saved; 0 switches it off."""
+    amp: Literal["auto", "off", "bf16", "fp16"] = "auto"
+    """Mixed precision. ``auto``: bf16 on a GPU or a CPU with bf16 instructions, fp16 on another GPU, else off."""
+    compile: bool = False
+    """Compile the net with `torch.compile`, which delays the first step."""
+    validations: Count = 20
+    """Number of validations, at least 1, evenly spread over the training."""
+    early_stop: Count | None = None
+    """Validations without a better score, at least 1, after which the training stops; no early stopping if null."""
+    checkpoint_every: Count = 100
+    """Steps between two checkpoints, at least 1."""
+    workers: Count | None = None
+    """Threads that prepare samples, at least 1; chosen from the cores if null."""
+
+    @field_validator("amp", mode="before")
+    @classmethod
+    def _read_off(cls, amp: Any) -> Any:
+        return "off" if amp is False else amp  # YAML reads a bare off as false
+
+
+class InferenceSettings(Section):
+    """Settings for segmenting with the trained model."""
+
+    tta: Annotated[int, Field(ge=1, le=8)] = 1
+    """Rotated and mirrored versions of the image, 1 to 8, over which probabilities are averaged. The paper uses 7; 8
+    are all symmetries of the square."""
