@@ -26,6 +26,15 @@ SMALL = st.integers(0, 99)
 SIDE = st.integers(1, 99)
 
 
+def normalizations() -> st.SearchStrategy[Normalization]:
+    constants = st.lists(st.tuples(LENGTH, LENGTH), min_size=1, max_size=3)
+    return st.builds(
+        lambda found, curve: Normalization("dataset", *map(tuple, zip(*found)), curve),
+        constants,
+        st.sampled_from((0.0, 2.5)),
+    )
+
+
 @st.composite
 def plans(draw: st.DrawFn) -> StreamPlan:
     channels = draw(st.none() | st.lists(SMALL, max_size=3).map(tuple))
@@ -53,9 +62,7 @@ def plans(draw: st.DrawFn) -> StreamPlan:
         ),
         block=64,
         margin=32,
-        constants=draw(
-            st.dictionaries(st.text(max_size=5), st.fixed_dictionaries({"offset": st.lists(LENGTH)}), max_size=2)
-        ),
+        normalizations=draw(st.dictionaries(st.text(max_size=5), normalizations(), max_size=2)),
         skipped=tuple(draw(st.lists(st.tuples(SMALL, SMALL, SMALL, SMALL), max_size=3))),
         pixel_size_um=draw(st.none() | st.tuples(LENGTH, LENGTH)),
         origin_um=draw(st.tuples(LENGTH, LENGTH)),
@@ -71,14 +78,23 @@ def test_a_plan_survives_json(plan: StreamPlan) -> None:
     assert not again.identity.differences(plan.identity)
 
 
-@given(plans(), st.sampled_from(["asked", "input", "block", "skipped", "pixel_size_um", "origin_um", "margin"]))
+@given(
+    plans(),
+    st.sampled_from(["asked", "input", "block", "constants", "skipped", "pixel_size_um", "origin_um", "margin"]),
+)
 def test_a_plan_that_lacks_something_is_refused(plan: StreamPlan, name: str) -> None:
     values = plan.to_json()
     del values[name]
     with pytest.raises(ValueError, match=name):
         StreamPlan.from_json(values)
     junk: Any
-    for junk in ([], "plan", None, {**plan.to_json(), "asked": 3}, {**plan.to_json(), "more": 1}):
+    sound = plan.to_json()
+    for junk in (
+        [],
+        "plan",
+        None,
+        *({**sound, **part} for part in ({"asked": 3}, {"more": 1}, {"constants": {"": 7}})),
+    ):
         with pytest.raises(ValueError, match="Error"):
             StreamPlan.from_json(junk)
 
@@ -112,7 +128,19 @@ def test_brightness_is_that_of_the_whole_image(
         found = resolve_normalizations(model, source)
     top, left, bottom, right = region or (0, 0, 211, 170)
     expected = Normalization("image").resolve(image_cyx[:, top:bottom, left:right])
-    assert found == {"0,0": expected.to_json()}
+    assert found == {"0,0": expected}
+
+
+def test_blocks_do_not_parse_the_normalisation(
+    kit: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the model's own one is parsed, when the model is loaded."""
+    kit.make("softmax", per_image=True).save(tmp_path / "m.septa")
+    path = kit.write_image(tmp_path / "a.ome.zarr", kit.texture((100, 90)), "YX")
+    parse, parsed = Normalization.from_json, []
+    monkeypatch.setattr(Normalization, "from_json", lambda values: parsed.append(values) or parse(values))
+    kit.run(StreamRequest(model=tmp_path / "m.septa", input=StreamInput(str(path)), output=tmp_path / "o.ome.zarr"))
+    assert len(parsed) == 1
 
 
 def test_each_file_of_a_block_is_read_once_for_the_merge_and_once_for_the_store(

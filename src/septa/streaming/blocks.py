@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septa.errors import ResourceError
-from septa.images import Normalization, Source, read_mirrored, store
+from septa.images import Source, read_mirrored, store
 from septa.images.store import BlockIndex, StoreSpec
 from septa.inference import Engine, Region, Tile, aligned, least_for, logits_of, plan_for, predict_tiles
 from septa.model import Model
@@ -73,15 +73,13 @@ class BlockWorker:
     def logits(self, index: BlockIndex, window: BlockWindow) -> Array:
         """Raw scores ``(K, Y, X)`` of a window's region, float32."""
         (top, left), (bottom, right) = window.region
-        constants = self.plan.constants
-        normalization = Normalization.from_json(constants.get("") or constants[f"{index[0]},{index[1]}"])
         out_kyx = np.empty((self.model.net.out_channels, bottom - top, right - left), np.float32)
 
         def keep(core: tuple[slice, slice], logits_kyx: Array) -> None:
             y, x = core
             out_kyx[:, y.start - top : y.stop - top, x.start - left : x.stop - left] = logits_kyx
 
-        predict_tiles(_Timed(self), window.read, normalization, window.tiles, keep)
+        predict_tiles(_Timed(self), window.read, self.plan.normalization(index), window.tiles, keep)
         return out_kyx
 
     def trim_heap(self, height: int, width: int) -> None:

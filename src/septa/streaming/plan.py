@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from septa.errors import InputError
-from septa.images import Source, open_source
+from septa.images import Normalization, Source, open_source
 from septa.images.store import BlockIndex, StoreKind, StoreSpec
 from septa.inference import Region
 from septa.model import Model
@@ -164,8 +164,8 @@ class StreamPlan:
         Side of a block, pixels.
     margin
         Pixels around a block that are segmented with it; more only where that does not suffice.
-    constants
-        Normalisation of each plane, by "t,z"; of all planes by "".
+    normalizations
+        Constants of each plane, by "t,z"; or those of all planes, by "".
     skipped
         Blocks (t, z, y, x) that hold nothing but background.
     pixel_size_um, origin_um
@@ -176,7 +176,7 @@ class StreamPlan:
     input: StreamInput
     block: int
     margin: int
-    constants: Mapping[str, Any]
+    normalizations: Mapping[str, Normalization]
     skipped: tuple[BlockIndex, ...]
     pixel_size_um: tuple[float, float] | None
     origin_um: tuple[float, float]
@@ -205,6 +205,10 @@ class StreamPlan:
         """Where a block lies."""
         begin = index[2] * self.block, index[3] * self.block
         return begin, (min(begin[0] + self.block, self.size[0]), min(begin[1] + self.block, self.size[1]))
+
+    def normalization(self, index: BlockIndex) -> Normalization:
+        """Return the normalisation of the plane that a block lies in."""
+        return self.normalizations.get("") or self.normalizations[f"{index[0]},{index[1]}"]
 
     def number(self, index: BlockIndex) -> int:
         """Of a block, from 0."""
@@ -251,7 +255,7 @@ class StreamPlan:
             "input": asdict(self.input),
             "block": self.block,
             "margin": self.margin,
-            "constants": self.constants,
+            "constants": {plane: constants.to_json() for plane, constants in self.normalizations.items()},
             "skipped": self.skipped,
             "pixel_size_um": self.pixel_size_um,
             "origin_um": self.origin_um,
@@ -268,6 +272,9 @@ class StreamPlan:
             return cls(
                 identity=RunIdentity.from_json(plain.pop("asked")),
                 input=StreamInput.from_json(plain.pop("input")),
+                normalizations={
+                    plane: Normalization.from_json(constants) for plane, constants in plain.pop("constants").items()
+                },
                 skipped=tuple((int(t), int(z), int(y), int(x)) for t, z, y, x in plain.pop("skipped")),
                 pixel_size_um=None if size is None else (float(size[0]), float(size[1])),
                 origin_um=(float(origin[0]), float(origin[1])),

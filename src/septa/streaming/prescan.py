@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from septa.images import Source, choose_sampling_steps, find_robust_range, open_source
+from septa.images import Normalization, Source, choose_sampling_steps, find_robust_range, open_source
 from septa.images.store import BlockIndex
 from septa.model import Model
 
@@ -20,12 +20,12 @@ _CONTRAST = 0.05
 """A block is empty where nothing differs from the background by more than this share of the thumbnail's range."""
 
 
-def resolve_normalizations(model: Model, source: Source) -> dict[str, Any]:
+def resolve_normalizations(model: Model, source: Source) -> dict[str, Normalization]:
     """The normalisation of each plane, equal to what `Normalization.resolve` gives for the whole plane in memory."""
     if model.normalization.kind == "dataset":
-        return {"": model.normalization.to_json()}
+        return {"": model.normalization}
     planes = product(range(source.shape[0]), range(source.shape[2]))
-    return {f"{t},{z}": model.normalization.resolve_samples(_samples(model, source, t, z)).to_json() for t, z in planes}
+    return {f"{t},{z}": model.normalization.resolve_samples(_samples(model, source, t, z)) for t, z in planes}
 
 
 def _samples(model: Model, source: Source, t: int, z: int) -> list[NDArray[Any]]:

@@ -261,14 +261,14 @@ def _plan(
         budget = fit_budget(model, size, memory, margin=plan.margin, block=plan.block, engine=identity.engine)
         return plan, budget, ("going on with an earlier run",)
     budget = fit_budget(model, size, memory, margin=margin, engine=identity.engine)
-    constants = resolve_normalizations(model, source)
+    normalizations = resolve_normalizations(model, source)
     skipped, notes = find_empty_blocks(source, budget.block) if request.skip_empty else ((), ())
     plan = StreamPlan(
         identity=identity,
         input=request.input,
         block=budget.block,
         margin=margin,
-        constants=constants,
+        normalizations=normalizations,
         skipped=skipped,
         pixel_size_um=source.pixel_size_um,
         origin_um=source.origin_um,
