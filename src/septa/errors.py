@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from os import PathLike
 
 
@@ -27,6 +28,21 @@ def escape_controls(text: str) -> str:
     return "".join(
         sign if sign.isprintable() else sign.encode("unicode_escape", "surrogatepass").decode() for sign in text
     )
+
+
+def list_names(names: Iterable[str], most: int = 5) -> str:
+    """Join names by commas; only the number of those after the first ``most`` is given.
+
+    Examples
+    --------
+    >>> list_names(["a", "b", "c", "d"], most=2)
+    'a, b and 2 more'
+    >>> list_names(["a", "b"])
+    'a, b'
+    """
+    every = list(names)
+    more = len(every) - most
+    return ", ".join(every[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 class SeptaError(Exception):

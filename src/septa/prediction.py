@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from septa.data import find_classes_folder
 from septa.errors import InputError, ResourceError, SeptaError
 from septa.images import (
+    IMAGE_SUFFIXES,
     MAX_PIXELS,
     ImageInfo,
     draw_overlay,
@@ -34,7 +35,6 @@ from septa.objects import ObjectFiles, ObjectOptions
 from septa.prefetch import map_in_background, prefetch_items
 from septa.runtime import usable_memory
 
-_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff"})
 _PNG_IDS = 65_535
 """Largest object id that a PNG holds."""
 OVERLAYS, PROBABILITIES, CLASSES = "overlays", "probabilities", "classes"
@@ -104,7 +104,9 @@ def find_images(inputs: Sequence[str]) -> list[Path]:
     for text in inputs:
         path = Path(text)
         if path.is_dir():
-            inside = [file for file in sorted(path.iterdir()) if file.suffix.lower() in _SUFFIXES and file.is_file()]
+            inside = [
+                file for file in sorted(path.iterdir()) if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()
+            ]
             files = [file for file in inside if not file.name.startswith(".")]
         else:
             files = [path] if path.exists() else [Path(match) for match in sorted(glob.glob(text, recursive=True))]  # noqa: PTH207 - may be absolute

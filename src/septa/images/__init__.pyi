@@ -11,6 +11,7 @@ from .overlay import draw_error_map as draw_error_map
 from .overlay import draw_overlay as draw_overlay
 from .overlay import shrink_picture as shrink_picture
 from .overlay import to_rgb as to_rgb
+from .read import IMAGE_SUFFIXES as IMAGE_SUFFIXES
 from .read import MAX_PIXELS as MAX_PIXELS
 from .read import ImageInfo as ImageInfo
 from .read import RawLabels as RawLabels

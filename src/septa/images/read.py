@@ -19,7 +19,10 @@ from septa.images._info import MAX_PIXELS, Array, Decoded, ImageInfo, check_page
 from septa.images._raster import read_raster_info, read_raster_page
 from septa.images._tiff import read_tiff_info, read_tiff_page
 
-__all__ = ["MAX_PIXELS", "ImageInfo", "RawLabels", "read_image", "read_info", "read_labels"]
+__all__ = ["IMAGE_SUFFIXES", "MAX_PIXELS", "ImageInfo", "RawLabels", "read_image", "read_info", "read_labels"]
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".bmp", ".gif", ".tif", ".tiff")
+"""Suffixes, in lower case, by which a folder's images are found; a file given by its name may have any suffix."""
 
 _MAGIC = (
     (b"\x89PNG\r\n\x1a\n", "png"),
