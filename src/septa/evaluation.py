@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from septa.data import Pair, digest_array, find_pairs, read_pair_image, read_pair_labels
-from septa.errors import InputError
-from septa.images import MAX_PIXELS, RawLabels, read_info, read_labels
+from septa.data import digest_array, find_pairs, read_pair_image, read_pair_labels
+from septa.errors import InputError, list_names
+from septa.images import IMAGE_SUFFIXES, MAX_PIXELS, RawLabels, read_info, read_labels
 from septa.labels import LabelMapping, find_mapping
 from septa.metrics import NEURITES, PER_IMAGE, Evaluation, evaluate_labels, score_stack
 from septa.model import Model, PredictionOptions
@@ -20,7 +20,6 @@ from septa.objects import OUTLINES, Judged, calibrate, judge
 from septa.prediction import CLASSES, OVERLAYS, PROBABILITIES
 from septa.recipe import DataSettings
 
-_IMAGE_SUFFIXES = frozenset({".png", ".tif", ".tiff", ".bmp", ".gif", ".jpg", ".jpeg"})
 _LABEL_SUFFIXES = ("_mask", "_label", "_labels", "_seg", "_anno")
 _NO_LABELS = (OVERLAYS, PROBABILITIES, OUTLINES, CLASSES)
 _SHOWN = 20
@@ -89,7 +88,7 @@ def evaluate(
             if not every and digest_array(image_cyx) in trained:
                 skipped += 1
             else:
-                truth_yx = encode(read_pair_labels(pair), _where(pair))
+                truth_yx = encode(read_pair_labels(pair), pair.labels_location)
                 _same_size(pair.name, truth_yx, image_cyx.shape[1:], pair.image)
                 fitted_cyx = model.as_model_input(image_cyx, pair.image)
                 predicted_yx, sure_yx = _segment(model, fitted_cyx, instances or NEURITES in extra, options)
@@ -258,10 +257,6 @@ def _pages(left: Path, right: Path, max_pixels: int) -> int:
     return pages[0]
 
 
-def _where(pair: Pair) -> str:
-    return str(pair.labels if isinstance(pair.labels, Path) else pair.name)
-
-
 def _same_size(name: str, truth_yx: NDArray[Any], size: tuple[int, ...], path: Path) -> None:
     if truth_yx.shape != size:
         sizes = f"is {size[0]} x {size[1]} pixels, the labels of {name} are {truth_yx.shape[0]} x {truth_yx.shape[1]}"
@@ -316,7 +311,7 @@ def _image_files(folder: Path, what: str) -> list[Path]:
     found = sorted(
         path
         for path in folder.rglob("*")
-        if path.suffix.lower() in _IMAGE_SUFFIXES
+        if path.suffix.lower() in IMAGE_SUFFIXES
         and not any(part.startswith(".") or part in _NO_LABELS for part in path.relative_to(folder).parts)
         and path.is_file()
     )
@@ -339,15 +334,10 @@ def _by_name(folder: Path, paths: Iterable[Path], strip: bool) -> dict[str, list
 def _refuse_clashes(folder: Path, groups: Mapping[str, list[Path]]) -> None:
     for name, paths in sorted(groups.items()):
         if len(paths) > 1:
-            clash = _listed(path.relative_to(folder).as_posix() for path in paths)
+            clash = list_names((path.relative_to(folder).as_posix() for path in paths), _SHOWN)
             raise InputError(folder, f"several files are named '{name}' ({clash})", "keep one of them")
 
 
 def _lone(folder: Path, groups: Mapping[str, list[Path]], others: Mapping[str, list[Path]], what: str) -> list[str]:
     files = [groups[name][0].relative_to(folder).as_posix() for name in sorted(groups.keys() - others.keys())]
-    return [f"{len(files)} {what} ({_listed(files)})"] if files else []
-
-
-def _listed(names: Iterable[str]) -> str:
-    every = list(names)
-    return ", ".join(every[:_SHOWN]) + (f" and {len(every) - _SHOWN} more" if len(every) > _SHOWN else "")
+    return [f"{len(files)} {what} ({list_names(files, _SHOWN)})"] if files else []

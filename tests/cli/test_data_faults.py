@@ -95,7 +95,7 @@ def test_check_tells_all_at_once(septa, data, fault, tmp_path):
         spoil(path)
         expected.append((str(path), problem))
     shutil.copy(data / "images" / "p.png", data / "images" / "lonely.png")
-    expected.append((str(data / "images" / "lonely.png"), "without labels"))
+    expected.append((str(data / "images" / "lonely.png"), "the image has no labels"))
     page = tmp_path / "page.html"
     done = septa("check", data, "--html", page, code=2)
     assert done.stderr == ""
@@ -137,7 +137,10 @@ def test_check_warns_of_what_spoils_a_training(septa, data):
     done = septa("check", data)
     warnings = [line for line in done.stdout.splitlines() if line.startswith("warning: ")]
     assert any(f"{data / 'images' / 'a.png'}: every pixel of the image has the same value" in line for line in warnings)
-    assert any(f"{data / 'images' / 'b.png'}: is identical to c, labels too" in line for line in warnings)
+    assert any(
+        f"{data / 'images' / 'b.png'}: the image and its labels are identical to those of c" in line
+        for line in warnings
+    )
     assert f"0 errors, {len(warnings)} warnings" in done.stdout
 
 
@@ -177,7 +180,7 @@ def test_channels_that_differ(septa, data):
     rgb = np.random.default_rng(0).integers(0, 255, (48, 56, 3), dtype=np.uint8)
     Image.fromarray(rgb).save(data / "images" / "a.png")
     done = septa("check", data, code=2)
-    assert f"{data / 'images' / 'b.tif'}: the image has 2 channels and the net gets 3" in done.stdout
+    assert f"{data / 'images' / 'b.tif'}: the image has 2 channels and the net takes 3" in done.stdout
 
 
 def test_folders_that_hold_no_data(fault, tmp_path):
@@ -185,9 +188,9 @@ def test_folders_that_hold_no_data(fault, tmp_path):
     assert fault("train", missing).startswith(f"{missing}: there is no such folder. ")
     empty = tmp_path / "empty"
     empty.mkdir()
-    assert fault("train", empty).startswith(f"{empty}: is empty. ")
+    assert fault("train", empty).startswith(f"{empty}: the folder is empty. ")
     (empty / "images").mkdir()
-    assert fault("recipe", empty).startswith(f"{empty}: holds a folder of images but none of labels. ")
+    assert fault("recipe", empty).startswith(f"{empty}: the folder holds images/ but no labels/. ")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty"]
 
 
@@ -195,14 +198,19 @@ def test_pairing_lists_every_file(septa, fault, data, model, tmp_path):
     (data / "labels" / "b.png").unlink()
     shutil.copy(data / "labels" / "d.png", data / "labels" / "d.tif")
     line = fault("train", data, "-o", tmp_path / "x.septa")
-    assert line.startswith(f"{data / 'images' / 'b.png'}: image without labels. ")
+    assert line.startswith(f"{data / 'images' / 'b.png'}: the image has no labels. ")
     assert f"(3 more: 'septa check {data}' lists them all)" in line
-    first, *rest = septa("evaluate", model, data, code=2).stderr.splitlines()
-    assert first.startswith(f"error: {data}: 4 files cannot be paired. give each image exactly one label file")
-    files = ["images/b.png (image without labels)", "images/d.png", "labels/d.png", "labels/d.tif"]
-    assert len(rest) == len(files)
-    for listed, file in zip(sorted(rest), files):
-        assert listed.startswith(f"  {data / file}")
+    line = fault("evaluate", model, data)
+    start, end = f"{data}: 4 files cannot be paired: ", ". Give each image exactly one label file of the same name, "
+    assert line.startswith(start)
+    files, _, remedy = line.removeprefix(start).partition(end)
+    assert remedy
+    assert sorted(files.split(", ")) == [
+        "images/b.png (the image has no labels)",
+        "images/d.png (2 label files match this image)",
+        "labels/d.png (2 label files match its image)",
+        "labels/d.tif (2 label files match its image)",
+    ]
 
 
 def test_max_pixels_reaches_training_and_check(septa, data):

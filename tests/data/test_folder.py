@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from septa.data.folder import Pair, Pairing, PairingError, find_pairs, read_pair_image, read_pair_labels, split_pairs
+from septa.data.folder import find_pairs, read_pair_image, read_pair_labels, split_pairs
+from septa.data.pairs import Pair, Pairing, PairingError
 from septa.errors import InputError
 
 SHARED = Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
@@ -42,18 +43,19 @@ def paired(pairing: Pairing) -> dict[str, tuple[str, str]]:
     return found
 
 
-def refused(root: Path, *names: str, **patterns: str) -> PairingError:
-    """The error of a folder, which must name exactly these files, one in each indented line."""
+def refuse(root: Path, *names: str, **patterns: str) -> PairingError:
+    """Return the error of a folder, which must name exactly these files, all in one line."""
     with pytest.raises(PairingError) as caught:
         find_pairs(root, **patterns)
-    first, *lines = str(caught.value).splitlines()
-    assert first.startswith(f"{root}: ")
-    assert first.endswith(".")
-    assert {path.relative_to(root).as_posix() for path in caught.value.files} == set(names)
-    assert len(lines) == len(names)
-    for path, line in zip(caught.value.files, lines, strict=True):
-        assert line.startswith(f"  {path} (")
-    return caught.value
+    error = caught.value
+    assert {path.relative_to(root).as_posix() for path in error.reasons} == set(names)
+    assert len(names) <= 5
+    listed = [f"{path.relative_to(root).as_posix()} ({reason})" for path, reason in error.reasons.items()]
+    assert error.problem.endswith(f": {', '.join(listed)}")
+    assert all(error.reasons.values())
+    assert str(error) == f"{root}: {error.problem}. {error.remedy}."
+    assert len(str(error).splitlines()) == 1
+    return error
 
 
 # --- images/ and labels/ -------------------------------------------------------------------------
@@ -68,7 +70,7 @@ def test_two_folders_with_equal_stems(tmp_path: Path, folders: tuple[str, str]) 
         "a": (f"{images}/a.png", f"{labels}/a.png"),
         "b": (f"{images}/b.jpg", f"{labels}/b.bmp"),
     }
-    assert pairing.notes[:2] == (f"layout: {images}/ and {labels}/", "2 pairs")
+    assert pairing.notes[:2] == (f"layout: {images}/ and {labels}/", "pairs: 2")
     assert [pair.group for pair in pairing.pairs] == ["a", "b"]
 
 
@@ -122,40 +124,75 @@ def test_a_damaged_image_is_paired_and_told_when_read(tmp_path: Path) -> None:
 
 def test_incomplete_pairs_name_every_file(tmp_path: Path) -> None:
     put(tmp_path, "images/a.png", "images/b.png", "images/c.png", "labels/a.png", "labels/d_mask.png")
-    error = refused(tmp_path, "images/b.png", "images/c.png", "labels/d_mask.png")
-    assert "3 files" in error.problem
-    assert "b.png (image without labels)" in str(error)
-    assert "d_mask.png (labels without image)" in str(error)
+    error = refuse(tmp_path, "images/b.png", "images/c.png", "labels/d_mask.png")
+    assert error.problem.startswith("3 files cannot be paired: ")
+    assert "images/b.png (the image has no labels)" in str(error)
+    assert "labels/d_mask.png (the labels have no image)" in str(error)
+
+
+@pytest.mark.parametrize("missing", ["images", "labels"])
+def test_one_side_without_files(tmp_path: Path, missing: str) -> None:
+    present = "labels" if missing == "images" else "images"
+    put(tmp_path, f"{present}/a.png", f"{present}/b.png")
+    (tmp_path / missing).mkdir()
+    refuse(tmp_path, f"{present}/a.png", f"{present}/b.png")
+
+
+def test_many_files_are_counted_in_one_line(tmp_path: Path) -> None:
+    put(tmp_path, "images/a.png", "labels/a.png", *(f"images/b{k}.png" for k in range(7)))
+    with pytest.raises(PairingError) as caught:
+        find_pairs(tmp_path)
+    assert [path.name for path in caught.value.reasons] == [f"b{k}.png" for k in range(7)]
+    assert "images/b4.png (the image has no labels) and 2 more. Give each image" in str(caught.value)
+    assert "b5.png" not in str(caught.value)
+
+
+def test_the_error_keeps_the_pairs_of_the_other_files(tmp_path: Path) -> None:
+    put(tmp_path, "images/a.png", "images/b.png", "labels/a.png")
+    pairing = refuse(tmp_path, "images/b.png").pairing
+    assert pairing is not None
+    assert paired(pairing) == {"a": ("images/a.png", "labels/a.png")}
+    (tmp_path / "labels/a.png").rename(tmp_path / "labels/c.png")
+    assert refuse(tmp_path, "images/a.png", "images/b.png", "labels/c.png").pairing is None
+
+
+def test_control_characters_in_names_are_escaped(tmp_path: Path) -> None:
+    put(tmp_path, "images/a\n.png", "images/b.png", "labels/b.png", "x\x1b[2J.png")
+    with pytest.raises(PairingError) as caught:
+        find_pairs(tmp_path)
+    assert "images/a\\n.png (the image has no labels)" in str(caught.value)
+    assert caught.value.pairing is not None
+    assert f"ignored in {tmp_path}: x\\x1b[2J.png" in caught.value.pairing.notes
 
 
 def test_ambiguous_pairs_name_every_file(tmp_path: Path) -> None:
     put(tmp_path, "images/a.png", "labels/a.png", "labels/a_mask.png", "images/z.png", "labels/z.png")
-    refused(tmp_path, "images/a.png", "labels/a.png", "labels/a_mask.png")
+    refuse(tmp_path, "images/a.png", "labels/a.png", "labels/a_mask.png")
     (tmp_path / "labels/a_mask.png").unlink()
     put(tmp_path, "images/z.tif")
-    refused(tmp_path, "images/z.png", "images/z.tif", "labels/z.png")
+    refuse(tmp_path, "images/z.png", "images/z.tif", "labels/z.png")
 
 
 def test_two_label_folders_are_ambiguous(tmp_path: Path) -> None:
     put(tmp_path, "images/a.png", "labels/a.png", "masks/a.png")
-    refused(tmp_path, "images", "labels", "masks")
+    refuse(tmp_path, "images", "labels", "masks")
 
 
 def test_numbers_pair_names_that_differ(tmp_path: Path) -> None:
     put(tmp_path, *(f"images/img_{k:02}_raw.png" for k in (1, 10, 11)), *(f"labels/lab{k:02}.png" for k in (1, 10, 11)))
     pairing = find_pairs(tmp_path)
     assert paired(pairing)["img_10_raw"] == ("images/img_10_raw.png", "labels/lab10.png")
-    assert any("varies" in note for note in pairing.notes)
+    assert "pairing: by the varying part of the names, such as img_01_raw.png with lab01.png" in pairing.notes
 
 
 def test_other_numbers_are_never_paired(tmp_path: Path) -> None:
     put(tmp_path, "images/s10.png", "images/s11.png", "labels/s20.png", "labels/s21.png")
-    refused(tmp_path, "images/s10.png", "images/s11.png", "labels/s20.png", "labels/s21.png")
+    refuse(tmp_path, "images/s10.png", "images/s11.png", "labels/s20.png", "labels/s21.png")
 
 
 def test_one_image_and_labels_of_another_name(tmp_path: Path) -> None:
     put(tmp_path, "images/a.png", "labels/b.png")
-    refused(tmp_path, "images/a.png", "labels/b.png")
+    refuse(tmp_path, "images/a.png", "labels/b.png")
 
 
 # --- one flat folder -----------------------------------------------------------------------------
@@ -179,14 +216,14 @@ def test_a_flat_folder_with_suffixes_on_both(tmp_path: Path) -> None:
 
 def test_an_incomplete_flat_folder(tmp_path: Path) -> None:
     put(tmp_path, "a.bmp", "a_anno.bmp", "b.bmp", "c_anno.bmp")
-    refused(tmp_path, "b.bmp", "c_anno.bmp")
+    refuse(tmp_path, "b.bmp", "c_anno.bmp")
     put(tmp_path, "b_anno.bmp", "c.bmp", "c_mask.bmp")
-    refused(tmp_path, "c.bmp", "c_anno.bmp", "c_mask.bmp")
+    refuse(tmp_path, "c.bmp", "c_anno.bmp", "c_mask.bmp")
 
 
 def test_a_flat_folder_of_images_only(tmp_path: Path) -> None:
     put(tmp_path, "a.png", "b.png")
-    error = refused(tmp_path, "a.png", "b.png")
+    error = refuse(tmp_path, "a.png", "b.png")
     assert "x_mask.png" in error.remedy
 
 
@@ -210,7 +247,7 @@ def test_two_stacks(tmp_path: Path, image: str, labels: str) -> None:
     groups = [pair.group for pair in pairing.pairs]
     assert len(set(groups)) == 10
     assert all(groups[k] == groups[k // 3 * 3] for k in range(30))
-    assert "30 pairs from 1 stack of pages" in pairing.notes
+    assert "pairs: 30 (pages of 1 stack)" in pairing.notes
     assert any("runs of 3" in note for note in pairing.notes)
 
 
@@ -224,14 +261,14 @@ def test_stacks_in_two_folders_stay_whole_when_there_are_enough(tmp_path: Path) 
 def test_stacks_of_different_length(tmp_path: Path) -> None:
     put(tmp_path, "images/a.tif", "images/b.tif", "labels/b.tif", pages=3)
     put(tmp_path, "labels/a.tif", pages=4)
-    error = refused(tmp_path, "images/a.tif", "labels/a.tif")
-    assert "a.tif (3 pages)" in str(error)
-    assert "a.tif (4 pages)" in str(error)
+    error = refuse(tmp_path, "images/a.tif", "labels/a.tif")
+    assert "images/a.tif (the image file has 3 pages)" in str(error)
+    assert "labels/a.tif (the label file has 4 pages)" in str(error)
 
 
 def test_a_third_stack_is_incomplete(tmp_path: Path) -> None:
     put(tmp_path, "train-volume.tif", "train-labels.tif", "test-volume.tif", pages=2)
-    refused(tmp_path, "test-volume.tif")
+    refuse(tmp_path, "test-volume.tif")
 
 
 # --- one folder per image ------------------------------------------------------------------------
@@ -265,25 +302,24 @@ def test_folders_per_image_that_are_incomplete(tmp_path: Path) -> None:
     (tmp_path / "n3/images/n3.png").unlink()
     put_objects(tmp_path, "n4", [mask])
     put(tmp_path, "n4/images/other.png")
-    refused(
-        tmp_path, "n2/images/n2.png", "n3/masks/00.png", "n3/masks/01.png", "n4/images/n4.png", "n4/images/other.png"
-    )
+    names = ("n2/images/n2.png", "n3/masks/00.png", "n3/masks/01.png", "n4/images/n4.png", "n4/images/other.png")
+    assert "it is one of 2 images in one folder" in refuse(tmp_path, *names).reasons.values()
 
 
 def test_masks_of_one_object_are_checked(tmp_path: Path) -> None:
     smooth = np.full((4, 5), 255, np.uint8)
     smooth[0] = 128
     put_objects(tmp_path, "n1", [np.zeros((4, 5), np.uint8), smooth])
-    with pytest.raises(InputError, match=r"01\.png: holds the values 128 to 255"):
+    with pytest.raises(InputError, match=r"01\.png: the mask holds the values 128 to 255"):
         read_pair_labels(find_pairs(tmp_path).pairs[0])
     Image.fromarray(np.ones((5, 5), np.uint8)).save(tmp_path / "n1/masks/01.png")
-    with pytest.raises(InputError, match=r"01\.png: has \(5, 5\) pixels .* \(4, 5\)"):
+    with pytest.raises(InputError, match=r"01\.png: the mask has 5 x 5 pixels .* 4 x 5\. "):
         read_pair_labels(find_pairs(tmp_path).pairs[0])
 
 
 def test_folders_that_are_data_of_their_own(tmp_path: Path) -> None:
     put(tmp_path, *("/".join(part) for part in product(["train", "test"], ["images", "labels"], ["a.png", "b.png"])))
-    with pytest.raises(InputError, match=r"own \(test, train\)"):
+    with pytest.raises(InputError, match=r"several datasets \(test, train\)"):
         find_pairs(tmp_path)
 
 
@@ -321,12 +357,12 @@ def test_patterns_with_equal_names_in_several_folders(tmp_path: Path) -> None:
 
 def test_patterns_that_fit_no_pairing(tmp_path: Path) -> None:
     put(tmp_path, "a/x.png", "a/y.png", "b/z.png", "b/w.png")
-    refused(tmp_path, "a/x.png", "a/y.png", "b/z.png", "b/w.png", images="a/*", labels="b/*")
-    with pytest.raises(InputError, match=r"c/\*: matches no image"):
+    refuse(tmp_path, "a/x.png", "a/y.png", "b/z.png", "b/w.png", images="a/*", labels="b/*")
+    with pytest.raises(InputError, match=r"c/\*: the pattern matches no image"):
         find_pairs(tmp_path, images="a/*", labels="c/*")
-    with pytest.raises(InputError, match="give both"):
+    with pytest.raises(InputError, match="Give both"):
         find_pairs(tmp_path, images="a/*")
-    with pytest.raises(InputError, match="label files only"):
+    with pytest.raises(InputError, match="only label files"):
         find_pairs(tmp_path, images="a/*", labels="a/*")
 
 
@@ -334,22 +370,22 @@ def test_patterns_that_fit_no_pairing(tmp_path: Path) -> None:
 
 
 def test_folders_without_a_layout(tmp_path: Path) -> None:
-    def told(path: Path) -> str:
+    def problem_of(path: Path) -> str:
         with pytest.raises(InputError) as caught:
             find_pairs(path)
         assert "images/ and labels/" in caught.value.remedy
         assert "\n" not in str(caught.value)
         return caught.value.problem
 
-    assert "no such folder" in told(tmp_path / "absent")
-    assert told(tmp_path) == "is empty"
+    assert "no such folder" in problem_of(tmp_path / "absent")
+    assert problem_of(tmp_path) == "the folder is empty"
     (tmp_path / "notes.txt").write_text("x")
-    assert told(tmp_path) == "holds no images"
-    assert "not a folder" in told(tmp_path / "notes.txt")
+    assert problem_of(tmp_path) == "the folder holds no images"
+    assert "not a folder" in problem_of(tmp_path / "notes.txt")
     (tmp_path / "images").mkdir()
-    assert "none of labels" in told(tmp_path)
+    assert "no labels/" in problem_of(tmp_path)
     (tmp_path / "labels").mkdir()
-    assert "hold no images" in told(tmp_path)
+    assert "hold no images" in problem_of(tmp_path)
 
 
 # --- groups and split ----------------------------------------------------------------------------
@@ -366,16 +402,18 @@ def test_groups_by_a_regular_expression(tmp_path: Path) -> None:
         "p2_b": "p2",
         "other": "other",
     }
-    assert any("groups: 3" in note and "1 without a match" in note for note in pairing.notes)
+    assert r"groups: 3 by '^(p\d)_' in the file names (1 without a match)" in pairing.notes
     assert find_pairs(tmp_path, group=r"^p\d").pairs[1].group == "p1"
-    with pytest.raises(InputError, match=r"data\.group: is no regular expression"):
+    with pytest.raises(InputError, match=r"data\.group: '\(' is not a valid regular expression \(at character 1\)\. "):
         find_pairs(tmp_path, group="(")
     with pytest.raises(InputError, match="matches no file name"):
         find_pairs(tmp_path, group="patient")
 
 
 def make_pairs(groups: Sequence[int]) -> list[Pair]:
-    return [Pair(f"x{k}", Path(f"x{k}.png"), 0, None, f"g{group}") for k, group in enumerate(groups)]
+    return [
+        Pair(name=f"x{k}", image=Path(f"x{k}.png"), labels=None, group=f"g{group}") for k, group in enumerate(groups)
+    ]
 
 
 @given(
@@ -423,7 +461,7 @@ def test_split_draws_all_images_alike() -> None:
     assert all(30 < count < 95 for count in times.values())
 
 
-def test_split_of_one_group_is_refused() -> None:
+def test_split_of_one_group_is_refuse() -> None:
     with pytest.raises(InputError, match="belong together"):
         split_pairs(make_pairs([1, 1, 1]), 0.2, 0)
     with pytest.raises(InputError, match="belong together"):
@@ -431,7 +469,7 @@ def test_split_of_one_group_is_refused() -> None:
 
 
 def test_a_pair_without_labels_tells_so() -> None:
-    with pytest.raises(InputError, match=r"x0\.png: has no labels"):
+    with pytest.raises(InputError, match=r"x0\.png: the image has no labels"):
         read_pair_labels(make_pairs([1])[0])
 
 

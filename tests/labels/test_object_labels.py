@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from septa.data.check import check_dataset
-from septa.data.folder import Pairing, find_pairs, read_pair_labels
-from septa.data.layouts import PairingError
+from septa.data.folder import find_pairs, read_pair_labels
+from septa.data.pairs import Pairing, PairingError
 from septa.data.samples import Examples
 from septa.errors import InputError
 from septa.images.write import write_image, write_labels
@@ -111,17 +111,17 @@ def test_the_check_tells_of_each_class(data: Path) -> None:
 
 def remove_one(data: Path) -> str:
     (data / "classes" / "1.tif").unlink()
-    return "labels without classes"
+    return "the labels have no class file"
 
 
 def add_one(data: Path) -> str:
     write_labels(data / "classes" / "9.tif", np.ones((40, 48), np.uint8))
-    return "classes without labels"
+    return "the class file has no labels"
 
 
 def double_one(data: Path) -> str:
     write_labels(data / "classes" / "1.png", np.ones((40, 48), np.uint8))
-    return "one of several"
+    return "it is one of 2 class files for 1_mask.png"
 
 
 def another_folder(data: Path) -> str:

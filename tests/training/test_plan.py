@@ -62,7 +62,7 @@ def planned(data: Path, *overrides: str, given: bool = True) -> Choice:
 def objects_told(folder: Path) -> str:
     counts = [len(np.unique(read_labels(path).array)) - 1 for path in (folder / "labels").iterdir()]
     assert min(counts) < max(counts)
-    return f"the labels number {min(counts)} to {max(counts)} objects an image"
+    return f"{min(counts)} to {max(counts)} objects per image"
 
 
 @pytest.mark.parametrize("overrides", [(), ("task=auto",)], ids=["by default", "asked for"])
@@ -93,7 +93,7 @@ def test_masks_and_classes_are_learned_pixel_by_pixel(data: Path, three: Path, s
 
 def test_what_is_learned_without_being_asked_for_is_told_once(cells: Path, data: Path) -> None:
     for folder, overrides, lines in (
-        (cells, (), [f"task: instances, {objects_told(cells)}"]),
+        (cells, (), [f"task: instances ({objects_told(cells)})"]),
         (cells, ("task=instances",), []),
         (cells, ("task=semantic",), []),
         (data, (), []),
@@ -230,7 +230,7 @@ def test_notes_are_told_before_a_training(
     settings = ["--set", "padding=valid", "--set", "steps=1", "--set", "patch=[50, 52]"]
     ended = command("train", cells, "-o", tmp_path / "m.septa", *tiny_options, *settings)
     assert ended.code == 0, ended.err
-    assert ended.out.count(f"\ntask: instances, {objects_told(cells)}\n") == 1
+    assert ended.out.count(f"\ntask: instances ({objects_told(cells)})\n") == 1
     assert "sampling.patch: 52 x 52 in place of 50 x 52: every pooling then sees an even size" in ended.out
     written = (tmp_path / "m-run" / "recipe.yaml").read_text()
     assert "  # 52 x 52 in place of 50 x 52" in written

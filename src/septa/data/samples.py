@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septa.data.augment import jitter_patch, warp_patch
-from septa.data.folder import Pair, read_pair_image, read_pair_labels
+from septa.data.folder import read_pair_image, read_pair_labels
+from septa.data.pairs import Pair
 from septa.errors import InputError
 from septa.images import Normalization, fit_channels, resize_image, resize_labels
 from septa.labels import LabelMapping, classes_of

@@ -1,0 +1,103 @@
+"""Result of a dataset check: the problems found, the facts collected, and what was inferred."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from septa.data.fingerprint import Fingerprint, ImageFacts
+from septa.data.pairs import Pairing
+from septa.errors import SeptaError
+from septa.labels import LabelMapping
+from septa.report import plural
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong with a dataset.
+
+    Attributes
+    ----------
+    severity
+        ``error`` if a training would fail, else ``warning``.
+    where
+        Path of the file or folder concerned, or the setting.
+    description
+        Clause that says what came and what was expected, without a closing full stop.
+    remedy
+        Imperative sentence, without a closing full stop; may be empty.
+    """
+
+    severity: Literal["error", "warning"]
+    where: str
+    description: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return str(SeptaError(self.where, self.description, self.remedy))
+
+    @classmethod
+    def from_error(cls, error: SeptaError) -> Problem:
+        """Return the problem that an error reports."""
+        return cls("error", error.where, error.problem, error.remedy)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetCheck:
+    """Result of a dataset check.
+
+    Attributes
+    ----------
+    data
+        Folder that was checked.
+    pairing, mapping, fingerprint
+        Pairs, meaning of the labels and facts of the whole dataset; None if problems prevent them.
+    facts
+        Facts of every image that could be read, in the order of the pairs. They lack class pixels if the labels
+        could not be used.
+    problems
+        Errors first.
+    train, validation
+        Names of the pairs on each side of the split; empty if no image can be held out.
+    notes
+        Printable lines about what was inferred.
+    """
+
+    data: Path
+    pairing: Pairing | None = None
+    mapping: LabelMapping | None = None
+    fingerprint: Fingerprint | None = None
+    facts: tuple[ImageFacts, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    train: tuple[str, ...] = ()
+    validation: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def fatal(self) -> bool:
+        """True if a training on this dataset would fail."""
+        return any(problem.severity == "error" for problem in self.problems)
+
+
+def explain_task(mapping: LabelMapping, facts: Sequence[ImageFacts]) -> str:
+    """Explain why labels suit their task: by the number of objects per image, else by the meaning of the values.
+
+    Parameters
+    ----------
+    mapping
+        Meaning of the label values.
+    facts
+        Facts of the labelled images.
+
+    Returns
+    -------
+    str
+        Printable text such as ``6 to 10 objects per image``.
+    """
+    counts = [item.objects for item in facts if item.objects is not None]
+    if mapping.task == "semantic" or not counts:
+        return mapping.describe()
+    low, high = min(counts), max(counts)
+    return f"{plural(high, 'object') if low == high else f'{low} to {high} objects'} per image"

@@ -1,0 +1,136 @@
+"""Images paired with their labels, and the error for files that cannot be paired."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from septa.errors import InputError, list_names
+from septa.images import MAX_PIXELS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """One image and its labels.
+
+    Attributes
+    ----------
+    name
+        Unique key: the stem of the image file's name, for pages of a stack ``stem#page``.
+    image
+        Image file.
+    labels
+        Label file, or one mask file for each object; None if there are no labels.
+    group
+        Key of the pair's group. Pairs of one group are never split between training and validation.
+    page
+        Page in the image file, from 0, and in the label file if that has several.
+    pages
+        Number of pages of the image file.
+    max_pixels
+        Largest size that is decoded; see `septa.images.read.read_info`.
+    classes
+        File with the classes of the objects, if they have any.
+    """
+
+    name: str
+    image: Path
+    labels: Path | tuple[Path, ...] | None
+    group: str
+    page: int = 0
+    pages: int = 1
+    max_pixels: int = MAX_PIXELS
+    classes: Path | None = None
+
+    @property
+    def label_files(self) -> tuple[Path, ...]:
+        """All label files; empty if there are no labels."""
+        if self.labels is None:
+            return ()
+        return self.labels if isinstance(self.labels, tuple) else (self.labels,)
+
+    @property
+    def image_location(self) -> str:
+        """Text that names the image in messages: its path, and its page if the file has several."""
+        return self._at_page(self.image)
+
+    @property
+    def labels_location(self) -> str:
+        """Text that names the labels in messages: their path and page, or the folder of the mask files.
+
+        Without labels it names the image.
+        """
+        if isinstance(self.labels, tuple):
+            return str(self.labels[0].parent)
+        return self._at_page(self.labels or self.image)
+
+    def _at_page(self, path: Path) -> str:
+        return f"{path} page {self.page}" if self.pages > 1 else str(path)
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """All pairs of a folder.
+
+    Attributes
+    ----------
+    root
+        Folder that was searched.
+    layout
+        Name of the layout that was recognised, printable.
+    pairs
+        Pairs in the order of their files.
+    notes
+        Printable lines about what was inferred.
+    """
+
+    root: Path
+    layout: str
+    pairs: tuple[Pair, ...]
+    notes: tuple[str, ...]
+
+
+class PairingError(InputError):
+    """Images and labels that cannot be paired.
+
+    The message names the first files, each with its reason.
+
+    Parameters
+    ----------
+    where
+        Folder that was searched.
+    problem
+        Clause without a closing full stop; the message lists the first files after it.
+    remedy
+        Imperative sentence without a closing full stop.
+    reasons
+        Why each file concerned cannot be paired: a clause for each path.
+    pairing
+        Pairing of the remaining files; None if there are none.
+
+    Examples
+    --------
+    >>> reasons = {Path("cells/images/a.png"): "the image has no labels"}
+    >>> error = PairingError("cells", "1 file cannot be paired", "Move it away", reasons)
+    >>> print(error)
+    cells: 1 file cannot be paired: images/a.png (the image has no labels). Move it away.
+    """
+
+    def __init__(
+        self,
+        where: str | Path,
+        problem: str,
+        remedy: str,
+        reasons: Mapping[Path, str],
+        pairing: Pairing | None = None,
+    ) -> None:
+        self.reasons = dict(reasons)
+        self.pairing = pairing
+        files = list_names(f"{_shorten(path, Path(where))} ({reason})" for path, reason in reasons.items())
+        super().__init__(where, f"{problem}: {files}", remedy)
+
+
+def _shorten(path: Path, folder: Path) -> str:
+    inside = path != folder and path.is_relative_to(folder)
+    return path.relative_to(folder).as_posix() if inside else str(path)
