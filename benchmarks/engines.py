@@ -18,7 +18,7 @@ from rich.table import Table
 from septa import runtime
 
 if TYPE_CHECKING:
-    from septa.inference.engines import Engine
+    from septa.inference import Engine
     from septa.model import Model
 
 

@@ -24,6 +24,7 @@ from septa.errors import InputError, ResourceError
 from septa.images.normalize import Normalization
 from septa.images.read import read_image
 from septa.images.write import write_image, write_labels
+from septa.inference.protocol import SingleImageEngine
 from septa.labels.mapping import LabelMapping
 from septa.model import Model, build_net
 from septa.objects.files import ObjectOptions
@@ -86,7 +87,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
 @pytest.fixture
 def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., Any]], None]:
     """Gives every model this engine."""
-    return lambda engine: monkeypatch.setattr(Model, "engine", lambda *_: engine)
+    return lambda compute: monkeypatch.setattr(Model, "engine", lambda *_: SingleImageEngine(compute))
 
 
 @pytest.fixture
@@ -387,7 +388,7 @@ def test_want_of_memory_holds_no_array_while_the_file_is_done_again(
         raise MemoryError
 
     monkeypatch.setattr(segment._Work, "_label", label)
-    work: Any = segment._Work(make_model(), Options(tmp_path / "out"), None, bright)  # type: ignore[arg-type]
+    work: Any = segment._Work(make_model(), Options(tmp_path / "out"), None, SingleImageEngine(bright))  # type: ignore[arg-type]
     page = next(work.read(paths[:1]))
     image = weakref.ref(page.image_cyx)
     gc.disable()

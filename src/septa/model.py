@@ -331,7 +331,7 @@ class Model:
 
     def engine(self, device: str = "auto", engine: str | Engine | None = None) -> Engine:
         """What executes the net; an engine that is made already is given back. Errors as for `make_engine`."""
-        if callable(engine):
+        if engine is not None and not isinstance(engine, str):
             return engine
         engine = engine or self.own_engine(device)
         key = (

@@ -256,7 +256,7 @@ class _Work:
         try:
             self._score(page)
         except (SeptaError, MemoryError) as error:
-            if isinstance(error, SeptaError) and error.where in ("--engine", "model"):
+            if isinstance(error, SeptaError) and error.where.startswith(("--engine", "model")):
                 raise  # it would be the same with every file
             return _Broken(page.file, error)
         return page

@@ -18,12 +18,13 @@ from septa.errors import InputError, ResourceError
 from septa.images.normalize import Normalization
 from septa.images.window import cut_mirrored
 from septa.images.write import write_image
-from septa.inference import _cache, _onnxruntime, engines
+from septa.inference import _cache, engines
 from septa.inference import graph as _graph
-from septa.inference import openvino_engine as _openvino
-from septa.inference.engines import ENGINES, Engine, make_engine, torch_engine
+from septa.inference.engines import ENGINES, make_engine, torch_engine
 from septa.inference.fold import folded
+from septa.inference.openvino_engine import OpenVINOEngine
 from septa.inference.predict import predict_tiles
+from septa.inference.protocol import Engine, SingleImageEngine
 from septa.inference.tiling import largest_difference, least_for, plan_for
 from septa.labels.mapping import LabelMapping
 from septa.model import Model, build_net
@@ -107,6 +108,18 @@ def test_logits_are_the_modules_at_every_size(family: dict[str, Any], name: str)
         before = logits.copy()
         engine(noise(2, *size, seed=1))
         np.testing.assert_array_equal(logits, before)  # its own memory, not that of the next pass
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_every_engine_runs_many_images_as_each_alone(name: str) -> None:
+    if name in OTHERS:
+        needs(name)
+    net, images = net_of(), [noise(2, 40, width, seed=width) for width in (32, 48, 32)]
+    engine: Engine = make_engine(net, "cpu", name, tell=lambda line: None)
+    found = list(engine.run_many(iter(images)))
+    assert len(found) == 3
+    for image, logits in zip(images, found, strict=True):
+        np.testing.assert_array_equal(logits, engine(image))  # exact: one engine, one size
 
 
 @pytest.mark.parametrize("name", OTHERS)
@@ -218,7 +231,7 @@ def fakes(monkeypatch: pytest.MonkeyPatch, net: UNet, made: dict[str, tuple[floa
     own = torch_engine(net)
 
     def off(by: float) -> Engine:
-        return lambda image: own(image) + np.float32(by)
+        return SingleImageEngine(lambda image: own(image) + np.float32(by))
 
     known = {name: off(by) for name, (by, _) in made.items()}
     monkeypatch.setattr(engines, "_lacking", lambda name: None if name in known else name)
@@ -275,12 +288,12 @@ def test_auto_does_without_an_engine_that_cannot_run_the_net(
     monkeypatch.setattr(engines, "_lacking", lambda name: None if name == "openvino" else name)
 
     def fails(net: UNet, key: str) -> bytes:
-        raise InputError("--engine", "this net cannot be written as a graph", "give --engine torch")
+        raise InputError("--engine", "PyTorch cannot export this net to ONNX", "Give --engine torch")
 
     monkeypatch.setattr(engines, "graph_of", fails)
     image = noise(2, 40, 33)
     np.testing.assert_array_equal(make_engine(net, "cpu", "auto")(image), torch_engine(net)(image))
-    assert "openvino cannot run this net (--engine: this net cannot be written" in capsys.readouterr().err
+    assert capsys.readouterr().err.endswith("clearly beats; PyTorch cannot export this net to ONNX\n")
 
 
 # --- what is refused ------------------------------------------------------------------------------------------------
@@ -314,25 +327,45 @@ def test_a_net_that_cannot_be_written_is_told() -> None:
         def forward(self, image_bcyx: torch.Tensor) -> torch.Tensor:
             return torch.linalg.lstsq(image_bcyx, image_bcyx).solution
 
-    with pytest.raises(InputError, match=r"this net cannot be written as a graph .*give --engine torch"):
+    with pytest.raises(InputError, match=r"^--engine: PyTorch cannot export this net to ONNX\. Give --engine torch\.$"):
         _graph.graph_of(Odd(1, 2, depth=1, width=1).eval())
 
 
-@pytest.mark.parametrize("module", [_openvino, _onnxruntime])
+CLASSES = {"openvino": "OpenVINOEngine", "onnxruntime": "OnnxRuntimeEngine"}
+
+
+@pytest.mark.parametrize("name", OTHERS)
 @pytest.mark.parametrize("text", ["std::bad_alloc", "Could not allocate memory", "bad allocation"])
-def test_want_of_memory_is_told_whatever_the_engine_calls_it(
-    module: Any, text: str, monkeypatch: pytest.MonkeyPatch
+def test_out_of_memory_is_a_resource_error_whatever_the_engine_calls_it(
+    name: str, text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def load(graph: bytes, threads: int) -> Engine:
-        def run(image: NDArray[np.float32]) -> NDArray[np.float32]:
-            raise RuntimeError(text)
+    def fail(image: NDArray[np.float32]) -> NDArray[np.float32]:
+        raise RuntimeError(text)
 
-        return run
-
-    monkeypatch.setattr(module, "load", load)
-    engine = engines.graph_engine(net_of(), "openvino" if module is _openvino else "onnxruntime", b"")
+    monkeypatch.setattr(engines, CLASSES[name], lambda graph, threads: SingleImageEngine(fail))
+    engine = engines.graph_engine(net_of(), name, b"")
     with pytest.raises(ResourceError, match=r"memory: does not suffice for a tile of 5 x 6 pixels\. give a smaller"):
         engine(noise(2, 5, 6))
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_failures_of_an_engine_are_reported_in_the_words_of_septa(name: str) -> None:
+    needs(name)
+    net = net_of()
+    with pytest.raises(InputError) as caught:  # ONNX Runtime reads the graph at once, OpenVINO with the first image
+        engines.graph_engine(net, name, b"not a graph")(noise(2, 5, 6))
+    assert str(caught.value) == f"--engine {name}: {name} cannot run this net. Give --engine torch."
+
+
+@pytest.mark.parametrize(("text", "expected"), [("std::bad_alloc", MemoryError), ("a bug", InputError)])
+def test_errors_of_a_package_become_errors_of_python_or_septa(text: str, expected: type[Exception]) -> None:
+    with pytest.raises(expected) as caught, _graph.translate_engine_errors("openvino"):
+        raise RuntimeError(text)
+    assert text not in str(caught.value)
+    own = InputError("x.tif", "the memory card is damaged", "Copy it again")
+    with pytest.raises(InputError) as caught, _graph.translate_engine_errors("openvino"):
+        raise own
+    assert caught.value is own
 
 
 # --- threads --------------------------------------------------------------------------------------------------------
@@ -342,9 +375,8 @@ def test_want_of_memory_is_told_whatever_the_engine_calls_it(
 def test_an_engine_has_as_many_threads_as_torch_or_as_are_given(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     needs(name)
     asked: list[int] = []
-    module = _openvino if name == "openvino" else _onnxruntime
-    load = module.load
-    monkeypatch.setattr(module, "load", lambda graph, threads: (asked.append(threads), load(graph, threads))[1])
+    make = getattr(engines, CLASSES[name])
+    monkeypatch.setattr(engines, CLASSES[name], lambda graph, threads: (asked.append(threads), make(graph, threads))[1])
     net = net_of()
     image, graph = noise(2, 40, 40), _graph.graph_of(net)
     results = [engines.graph_engine(net, name, graph, threads)(image) for threads in (None, 2)]
@@ -364,7 +396,7 @@ def test_openvino_computes_in_float32_with_the_threads_given(monkeypatch: pytest
             return made[-1]
 
     monkeypatch.setattr(openvino, "Core", Core)
-    run = _openvino.load(_graph.graph_of(net_of()), 1)
+    run = OpenVINOEngine(_graph.graph_of(net_of()), 1)
     for side in (32, 48, 32):
         run(noise(2, side, 32))
     compiled, _ = made  # once for each size
@@ -385,31 +417,31 @@ def test_what_openvino_compiles_is_kept_for_the_next_process(monkeypatch: pytest
 
     monkeypatch.setattr(openvino, "Core", Core)
     graph, image = _graph.graph_of(net_of()), noise(2, 32, 48)
-    first = _openvino.load(graph, 1)(image)
+    first = OpenVINOEngine(graph, 1)(image)
     (file,) = own_cache.iterdir()
-    np.testing.assert_array_equal(_openvino.load(graph, 1)(image), first)
+    np.testing.assert_array_equal(OpenVINOEngine(graph, 1)(image), first)
     assert len(compiled) == 1
     # Another size, other weights and another number of threads are others.
-    _openvino.load(graph, 1)(noise(2, 48, 32))
-    _openvino.load(_graph.graph_of(net_of(1)), 1)(image)
-    _openvino.load(graph, 2)(image)
+    OpenVINOEngine(graph, 1)(noise(2, 48, 32))
+    OpenVINOEngine(_graph.graph_of(net_of(1)), 1)(image)
+    OpenVINOEngine(graph, 2)(image)
     assert len(compiled) == 4
     assert len(list(own_cache.iterdir())) == 4
     # What is damaged is noticed, and what OpenVINO itself does not read is compiled again.
     data = file.read_bytes()
     damaged = data[:2000] + bytes([data[2000] ^ 1]) + data[2001:]
     file.write_bytes(damaged)
-    np.testing.assert_array_equal(_openvino.load(graph, 1)(image), first)
+    np.testing.assert_array_equal(OpenVINOEngine(graph, 1)(image), first)
     assert len(compiled) == 5
     assert file.read_bytes() != damaged
     monkeypatch.setattr(_cache, "find", lambda key: b"of another version")
-    np.testing.assert_array_equal(_openvino.load(graph, 1)(image), first)
+    np.testing.assert_array_equal(OpenVINOEngine(graph, 1)(image), first)
     assert len(compiled) == 6
 
 
 def test_who_has_images_of_all_sizes_does_not_fill_the_cache(own_cache: Path) -> None:
     needs("openvino")
-    run = _openvino.load(_graph.graph_of(net_of(depth=1, width=2)), 1)
+    run = OpenVINOEngine(_graph.graph_of(net_of(depth=1, width=2)), 1)
     for side in range(2, 24, 2):
         run(noise(2, 8, side))
     assert len(list(own_cache.iterdir())) == 8
@@ -455,7 +487,7 @@ def test_without_a_home_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None
 def test_openvino_is_used_without_telling_its_makers() -> None:
     needs("openvino")
     code = (
-        "import sys, septa.inference.openvino_engine as o; o.library(); "
+        "import sys, septa.inference.openvino_engine as o; o.import_openvino(); "
         "assert sys.modules['openvino_telemetry'] is None"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -13,8 +13,9 @@ from torch.nn import functional
 from septa.errors import ResourceError
 from septa.images.normalize import Normalization
 from septa.images.window import cut_mirrored
-from septa.inference.engines import Engine, torch_engine
+from septa.inference.engines import torch_engine
 from septa.inference.predict import predict_tiles
+from septa.inference.protocol import Engine, SingleImageEngine
 from septa.inference.tiling import Span, Tile, largest_difference, least_for, least_tile, plan, plan_for
 from septa.nets import UNet
 from septa.synthetic.dataset import draw_cells
@@ -112,7 +113,7 @@ def test_each_window_is_normalised_and_run_and_each_core_kept_in_the_plans_order
     windows: list[NDArray[np.float32]] = []
     cores: list[tuple[slice, slice]] = []
 
-    def engine(window: NDArray[np.float32]) -> NDArray[np.float32]:
+    def compute(window: NDArray[np.float32]) -> NDArray[np.float32]:
         windows.append(window)
         return np.concatenate([window, -window])
 
@@ -121,6 +122,7 @@ def test_each_window_is_normalised_and_run_and_each_core_kept_in_the_plans_order
         expected = (image[0][core].astype(np.float64) - 10) / 4
         np.testing.assert_allclose(logits, [expected, -expected], rtol=1e-6)
 
+    engine = SingleImageEngine(compute)
     predict_tiles(engine, partial(cut_mirrored, image), Normalization("dataset", (10.0,), (4.0,)), tiles, keep)
     assert cores == [tile.core for tile in tiles]
     sizes = [tuple(end - begin for begin, end in zip(tile.begin, tile.end)) for tile in tiles]

@@ -20,8 +20,9 @@ from septa.images.normalize import Normalization
 from septa.images.window import cut_mirrored
 from septa.inference import _torch
 from septa.inference._torch import MODES, Stream, torch_engine
-from septa.inference.engines import Engine, make_engine, modes_of
+from septa.inference.engines import make_engine, modes_of
 from septa.inference.predict import predict_tiles
+from septa.inference.protocol import Engine
 from septa.inference.tiling import least_for, plan_for
 from septa.nets import UNet
 
@@ -85,7 +86,7 @@ def test_every_image_gets_its_own_logits_in_order(
     sizes: list[tuple[int, int]], pixels: int, room: int, even: bool
 ) -> None:
     images = numbered(sizes)
-    found = list(Stream(Forward(room), CPU, even=even, pixels=pixels).many(iter(images)))
+    found = list(Stream(Forward(room), CPU, even=even, pixels=pixels).run_many(iter(images)))
     assert len(found) == len(images)
     for image, logits in zip(images, found, strict=True):
         np.testing.assert_array_equal(logits, image**2)
@@ -93,27 +94,27 @@ def test_every_image_gets_its_own_logits_in_order(
 
 def test_tiles_of_one_size_go_together_up_to_the_limit() -> None:
     forward = Forward()
-    list(Stream(forward, CPU, pixels=3 * 16).many(numbered([(4, 4)] * 7 + [(4, 2)] * 2 + [(40, 40)] * 2)))
+    list(Stream(forward, CPU, pixels=3 * 16).run_many(numbered([(4, 4)] * 7 + [(4, 2)] * 2 + [(40, 40)] * 2)))
     assert forward.batches == [3, 3, 1, 2, 1, 1]
 
 
 def test_a_last_batch_is_filled_up_only_behind_a_larger_one() -> None:
     forward = Forward()
-    list(Stream(forward, CPU, even=True, pixels=3 * 16).many(numbered([(4, 4)] * 2)))
-    list(Stream(forward, CPU, even=True, pixels=3 * 16).many(numbered([(4, 4)] * 4 + [(4, 2)])))
+    list(Stream(forward, CPU, even=True, pixels=3 * 16).run_many(numbered([(4, 4)] * 2)))
+    list(Stream(forward, CPU, even=True, pixels=3 * 16).run_many(numbered([(4, 4)] * 4 + [(4, 2)])))
     assert forward.batches == [2, 3, 3, 1]
 
 
 def test_even_batches_are_all_of_one_size() -> None:
     forward = Forward()
-    found = list(Stream(forward, CPU, even=True, pixels=3 * 16).many(numbered([(4, 4)] * 4)))
+    found = list(Stream(forward, CPU, even=True, pixels=3 * 16).run_many(numbered([(4, 4)] * 4)))
     assert forward.batches == [3, 3]
     assert [float(logits[0, 0, 0]) for logits in found] == [0, 1, 4, 9]
 
 
 def test_a_batch_that_does_not_fit_is_halved_for_good() -> None:
     forward = Forward(room=2)
-    found = list(Stream(forward, CPU, pixels=8 * 16).many(numbered([(4, 4)] * 12)))
+    found = list(Stream(forward, CPU, pixels=8 * 16).run_many(numbered([(4, 4)] * 12)))
     assert [float(logits[0, 0, 0]) for logits in found] == [number**2 for number in range(12)]
     assert forward.batches == [2] * 6
 
@@ -126,7 +127,7 @@ def test_want_of_memory_for_copies_halves_a_batch_too() -> None:
             return super().__call__(image_bcyx)
 
     forward = Other(room=2)
-    assert len(list(Stream(forward, CPU, pixels=8 * 16).many(numbered([(4, 4)] * 5)))) == 5
+    assert len(list(Stream(forward, CPU, pixels=8 * 16).run_many(numbered([(4, 4)] * 5)))) == 5
     assert forward.batches == [2, 2, 1]
 
 
@@ -136,8 +137,8 @@ def test_values_that_float16_does_not_hold_are_told() -> None:
     def forward(image_bcyx: Tensor) -> Tensor:
         return (image_bcyx.half() ** 2).float()
 
-    assert np.isinf(list(Stream(forward, CPU).many(images))[1]).all()
-    found = Stream(forward, CPU, half=True, pixels=1).many(images)
+    assert np.isinf(list(Stream(forward, CPU).run_many(images))[1]).all()
+    found = Stream(forward, CPU, half=True, pixels=1).run_many(images)
     assert not next(found).any()
     with pytest.raises(InputError, match=r"larger than float16 holds.*give torch\+bf16"):
         next(found)
@@ -171,7 +172,7 @@ def test_the_next_batch_is_read_and_begun_before_the_last_is_given() -> None:
         told.append(f"net {[int(image[0, 0, 0]) for image in image_bcyx]}")
         return image_bcyx
 
-    found = Stream(forward, CPU, pixels=2 * 16).many(images())
+    found = Stream(forward, CPU, pixels=2 * 16).run_many(images())
     told.extend(f"given {int(logits[0, 0, 0])}" for logits in found)
     assert told == [
         *("read 0", "read 1", "net [0, 1]", "read 2", "read 3", "net [2, 3]", "given 0", "given 1"),
@@ -233,7 +234,7 @@ def test_each_stream_waits_for_what_it_needs(monkeypatch: pytest.MonkeyPatch) ->
         device.told.append(f"net on {device.now}")
         return image_bcyx
 
-    for _ in Stream(forward, CPU, pixels=16).many(numbered([(4, 4)] * 2)):
+    for _ in Stream(forward, CPU, pixels=16).run_many(numbered([(4, 4)] * 2)):
         device.told.append("given")
 
     def flight(n: int) -> list[str]:
@@ -325,9 +326,12 @@ def test_a_net_that_cannot_be_compiled_is_told(monkeypatch: pytest.MonkeyPatch) 
         return fail
 
     monkeypatch.setattr(torch, "compile", compiled)
-    with pytest.raises(InputError, match="no C\\+\\+ compiler found") as told:
+    with pytest.raises(InputError) as caught:
         make_engine(net_of(), "cpu", "torch+compile")(noise(1, 16, 16))
-    assert "\n" not in str(told.value)
+    assert str(caught.value) == (
+        "--engine: torch.compile cannot compile this net on this machine. "
+        "Install a C++ compiler, or remove +compile from the engine."
+    )
 
 
 # --- a GPU -----------------------------------------------------------------------------------------------------------
@@ -349,5 +353,5 @@ def test_tiles_stream_through_a_gpu() -> None:
     engine = torch_engine(net_of(), "cuda")
     assert isinstance(engine, Stream)
     images = [noise(1, 64, 64, seed=seed) for seed in range(300)]
-    for image, logits in zip(images, engine.many(iter(images)), strict=True):
+    for image, logits in zip(images, engine.run_many(iter(images)), strict=True):
         np.testing.assert_allclose(logits, engine(image), atol=1e-2)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from septa.inference.fold import folded
-from septa.inference.graph import graph_of, on_grid, probe_for
+from septa.inference.graph import graph_of, pad_to_grid, probe_for
 from septa.nets import UNet
 from septa.quantization.equalize import equalized
 
@@ -25,14 +25,14 @@ def _needs() -> None:
 
 
 def made_of(net: nn.Module, images: list[Image]) -> nn.Module:
-    from septa.inference.openvino_engine import library
+    from septa.inference.openvino_engine import import_openvino
 
-    return equalized(net, library().Core().read_model(graph_of(net)), images)
+    return equalized(net, import_openvino().Core().read_model(graph_of(net)), images)
 
 
 def samples(net: UNet, side: int = 64, count: int = 3) -> list[Image]:
     rng, side = np.random.default_rng(0), net.valid_size(side) if net.margin else side
-    return [on_grid(net, rng.normal(size=(2, side, side)).astype(np.float32))[None] for _ in range(count)]
+    return [pad_to_grid(net, rng.normal(size=(2, side, side)).astype(np.float32))[None] for _ in range(count)]
 
 
 def logits(net: nn.Module, image_bcyx: Image) -> Image:

@@ -21,9 +21,9 @@ def _needs() -> None:
 
 
 def graph_for(net: UNet) -> object:
-    from septa.inference.openvino_engine import library
+    from septa.inference.openvino_engine import import_openvino
 
-    return library().Core().read_model(graph_of(net))
+    return import_openvino().Core().read_model(graph_of(net))
 
 
 def bare(net: UNet) -> UNet:

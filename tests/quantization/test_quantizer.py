@@ -69,8 +69,20 @@ def test_logits_are_near_the_nets_but_rounded(made: Made, size: tuple[int, int])
 def test_integers_that_openvino_does_not_read_are_told(made: Made) -> None:
     net, _, quantized = made
     broken = replace(quantized, graph=quantized.graph[:-200])
-    with pytest.raises(ModelError, match=r"does not read its integers .*run 'septa quantize' again"):
+    problem, remedy = (
+        r"OpenVINO \S+ cannot read its 8-bit integers",
+        "Run 'septa quantize' again, or give --engine torch",
+    )
+    with pytest.raises(ModelError, match=rf"^model: {problem}\. {remedy}\.$"):
         broken.engine(net)(noise(2, 32, 32))
+
+
+def test_integers_run_many_images_as_each_alone(made: Made) -> None:
+    net, _, quantized = made
+    images = [noise(2, 40, 32, seed=seed) for seed in range(3)]
+    engine = quantized.engine(net)
+    for image, logits in zip(images, engine.run_many(iter(images)), strict=True):
+        np.testing.assert_array_equal(logits, engine(image))  # exact: one engine, one size
 
 
 def test_weights_are_kept_in_eight_bits(made: Made) -> None:

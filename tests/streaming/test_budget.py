@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from septa.errors import ResourceError
-from septa.inference.engines import Engine
+from septa.inference.protocol import Engine, SingleImageEngine
 from septa.inference.tiling import least_for
 from septa.model import Model
 from septa.streaming import StreamInput, StreamRequest, StreamStarted, budget, run, stream
@@ -131,7 +131,7 @@ def test_tiles_that_do_not_fit_are_halved(
                 raise failure
             return inner(image_cyx)
 
-        return outer
+        return SingleImageEngine(outer)
 
     workers: list[BlockWorker] = []
     with monkeypatch.context() as patch:
@@ -156,7 +156,7 @@ def test_smallest_tiles_that_do_not_fit_are_told(
     def fail(image_cyx: Any) -> Any:
         raise ResourceError("memory", "does not suffice for a tile", "give a smaller --tile")
 
-    monkeypatch.setattr(Model, "engine", lambda self, *given: fail)
+    monkeypatch.setattr(Model, "engine", lambda self, *given: SingleImageEngine(fail))
     code, _, err = septa("predict", tmp_path / "m.septa", image, "-o", tmp_path / "o.ome.zarr")
     assert (code, err.count("\n")) == (4, 1)
     assert err.startswith("memory: does not suffice")

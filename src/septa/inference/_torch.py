@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from septa.errors import InputError, ResourceError
 from septa.inference.fold import Stamp, folded, stamp_of
-from septa.inference.graph import Run, memory_told, probe_for
+from septa.inference.graph import is_out_of_memory, probe_for, translate_out_of_memory
+from septa.inference.protocol import Engine, SingleImageEngine
 
 Image = NDArray[np.float32]
 Forward = Callable[[Tensor], Tensor]
@@ -33,12 +34,12 @@ _BATCH = 4 * 2**20
 """Pixels that go through a GPU at once where tiles are smaller."""
 
 
-def torch_engine(net: nn.Module, device: torch.device | str = "cpu", modes: Iterable[str] = ()) -> Run:
+def torch_engine(net: nn.Module, device: torch.device | str = "cpu", modes: Iterable[str] = ()) -> Engine:
     """Execute ``net`` with PyTorch on ``device``, in evaluation.
 
     On the CPU the net itself runs, or where it has batch norms a copy with these folded into its convolutions; on other
     devices always a copy. On a GPU, convolutions use TF32 where PyTorch does by default, and the engine has a method
-    ``many``: see `Stream`.
+    ``run_many``: see `Stream`.
     A net tells by ``steady_pixels`` below which size PyTorch's CPU kernels for a single image depend on the size; such
     windows run as a batch of two, which takes the kernels of large ones, so that small tiles are exact as well.
 
@@ -93,30 +94,27 @@ def _forward(net: nn.Module, device: torch.device, modes: tuple[str, ...]) -> Fo
         with torch.inference_mode(), torch.autocast(device.type, kind, enabled=kind is not None):
             try:
                 logits: Tensor = execute(image_bcyx.contiguous(memory_format=torch.channels_last))
-            except torch.OutOfMemoryError:
-                raise
             except Exception as error:
-                if COMPILE not in modes or "memory" in str(error):
+                if COMPILE not in modes or is_out_of_memory(error):
                     raise
-                why = " ".join(str(error).split())[:160]
-                raise InputError(
-                    "--engine", f"PyTorch cannot compile this net here ({why})", "leave +compile out"
-                ) from error
+                problem = "torch.compile cannot compile this net on this machine"
+                remedy = "Install a C++ compiler, or remove +compile from the engine"
+                raise InputError("--engine", problem, remedy) from error
         return logits.float()
 
     return forward
 
 
-def _single(forward: Forward, device: torch.device, steady_pixels: int = 0, *, half: bool = False) -> Run:
-    def run(image_cyx: Image) -> Image:
+def _single(forward: Forward, device: torch.device, steady_pixels: int = 0, *, half: bool = False) -> Engine:
+    def compute(image_cyx: Image) -> Image:
         image_bcyx = torch.from_numpy(np.ascontiguousarray(image_cyx))[None].to(device)
-        with memory_told(image_cyx.shape), torch.inference_mode():
+        with translate_out_of_memory(image_cyx.shape), torch.inference_mode():
             if image_bcyx[0, 0].numel() < steady_pixels:
                 image_bcyx = image_bcyx.expand(2, -1, -1, -1)
             out: Image = forward(image_bcyx)[0].contiguous().cpu().numpy()
         return _in_range(out) if half else out
 
-    return run
+    return SingleImageEngine(compute)
 
 
 def _in_range(logits_kyx: Image) -> Image:
@@ -166,9 +164,9 @@ class Stream:
 
     def __call__(self, image_cyx: Image) -> Image:
         """Logits of one image, as of any engine."""
-        return next(self.many([image_cyx]))
+        return next(self.run_many([image_cyx]))
 
-    def many(self, images: Iterable[Image]) -> Iterator[Image]:
+    def run_many(self, images: Iterable[Image]) -> Iterator[Image]:
         """Logits of images, in their order. Of the images a batch more is taken than logits are given."""
         flights: deque[_Flight] = deque()
         before: tuple[int, tuple[int, ...]] = 0, ()
@@ -200,7 +198,7 @@ class Stream:
         """Set a batch off, filled up to a size; where memory does not suffice for that, parts of half the size."""
         shape = batch[0].shape
         try:
-            with memory_told(shape):
+            with translate_out_of_memory(shape):
                 return [self._flight(batch, size)]
         except ResourceError:
             if size == 1:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from importlib.util import find_spec
 from time import perf_counter
 from typing import Any
@@ -13,15 +13,14 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from septa.errors import InputError
+from septa.errors import InputError, SeptaError
+from septa.inference._onnxruntime import OnnxRuntimeEngine
 from septa.inference._torch import MODES, TYPES, torch_engine
 from septa.inference.fold import PARITY
-from septa.inference.graph import framed, graph_of
+from septa.inference.graph import GridNet, accept_any_size, graph_of
 from septa.inference.int8 import Int8
-
-Engine = Callable[[NDArray[np.float32]], NDArray[np.float32]]
-"""Takes a normalised image ``CYX`` float32, returns logits ``KYX`` float32: of the same size, or less a valid net's
-margin on each side. Not for two threads at once."""
+from septa.inference.openvino_engine import OpenVINOEngine
+from septa.inference.protocol import Engine, SingleImageEngine
 
 ENGINES = ("auto", "torch", "openvino", "onnxruntime")
 _EXTRAS = {"openvino": "openvino", "onnxruntime": "onnx"}
@@ -37,7 +36,7 @@ _GAIN = 1.1
 
 
 def make_engine(
-    net: nn.Module,
+    net: Any,
     device: torch.device | str = "cpu",
     name: str = "torch",
     *,
@@ -93,29 +92,27 @@ def make_engine(
     return graph_engine(net, name, graph_of(net, key))
 
 
-def graph_engine(net: Any, name: str, graph: bytes, threads: int | None = None) -> Engine:
-    """Execute a graph of a net with ``openvino`` or ``onnxruntime`` on so many threads, torch's when not given.
+def graph_engine(net: GridNet, name: str, graph: bytes, threads: int | None = None) -> Engine:
+    """Return an engine that runs a graph of a net with OpenVINO or ONNX Runtime.
 
     Parameters
     ----------
     net
-        Only asked for its sizes.
+        The net, of which only the sizes are used.
+    name
+        ``openvino`` or ``onnxruntime``.
     graph
-        ONNX bytes: the net's own, or those of one that was made smaller.
+        ONNX bytes of the net, from `graph_of`.
+    threads
+        Number of threads; PyTorch's if None.
+
+    Raises
+    ------
+    InputError
+        The package cannot run this net; raised by the engine where it shows only then.
     """
-    from septa.inference import _onnxruntime
-    from septa.inference import openvino_engine as _openvino
-
-    load = _openvino.load if name == "openvino" else _onnxruntime.load
-    return framed(net, load(graph, threads or torch.get_num_threads()))
-
-
-def logits_of(engine: Engine, images: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
-    """Logits of images, in their order, with as many at once as the engine takes."""
-    many: Callable[[Iterable[NDArray[np.float32]]], Iterator[NDArray[np.float32]]] | None = getattr(
-        engine, "many", None
-    )
-    return map(engine, images) if many is None else many(images)
+    make = OpenVINOEngine if name == "openvino" else OnnxRuntimeEngine
+    return accept_any_size(net, make(graph, threads or torch.get_num_threads()))
 
 
 def modes_of(name: str) -> tuple[str, ...] | None:
@@ -139,17 +136,17 @@ def modes_of(name: str) -> tuple[str, ...] | None:
 def _first_tile_decides(net: nn.Module, key: str, tell: Callable[[str], None]) -> Engine:
     chosen: Engine | None = None
 
-    def run(image_cyx: NDArray[np.float32]) -> NDArray[np.float32]:
+    def compute(image_cyx: NDArray[np.float32]) -> NDArray[np.float32]:
         nonlocal chosen
         if chosen is None:
             chosen, why = _choose(net, key, image_cyx)
             tell(f"engine: {why}")
         return chosen(image_cyx)
 
-    return run
+    return SingleImageEngine(compute)
 
 
-def _choose(net: nn.Module, key: str, image_cyx: NDArray[np.float32]) -> tuple[Engine, str]:
+def _choose(net: Any, key: str, image_cyx: NDArray[np.float32]) -> tuple[Engine, str]:
     """The fastest engine that agrees with torch on a part of an image, and why it is."""
     own = torch_engine(net)
     names = [name for name in _EXTRAS if not _lacking(name)]
@@ -164,8 +161,9 @@ def _choose(net: nn.Module, key: str, image_cyx: NDArray[np.float32]) -> tuple[E
         try:
             engine = graph_engine(net, name, graph_of(net, key))
             logits, seconds = _timed(engine, part_cyx)
-        except Exception as error:  # whatever it cannot do, torch can
-            refused.append(f"{name} cannot run this net ({' '.join(str(error).split())[:80]})")
+        except Exception as error:  # torch can run every net
+            why = error.problem if isinstance(error, SeptaError) else f"{name} cannot run this net"
+            refused.append(why)
             continue
         differs = float(np.abs(logits - expected).max()) / scale
         if not differs <= PARITY:

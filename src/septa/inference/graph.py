@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -15,15 +15,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from septa import __version__
-from septa.errors import InputError, ResourceError
+from septa.errors import InputError, ResourceError, SeptaError
 from septa.inference import _cache
+from septa.inference.protocol import Engine, SingleImageEngine
 
 _OPERATORS = 18
 """ONNX's version of its operators; every engine of the last years knows it."""
 
 
-class Net(Protocol):
-    """What must be known of a net to run its graph; `septa.nets.UNet` says what each is."""
+class GridNet(Protocol):
+    """The sizes of a net that are needed to run its graph; `septa.nets.UNet` documents each of them."""
 
     @property
     def in_channels(self) -> int: ...
@@ -36,52 +37,93 @@ class Net(Protocol):
     def padded_size(self, height: int, width: int) -> tuple[int, int]: ...
 
 
-Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
-
-
 # Around an engine ----------------------------------------------------------------------------------------------------
 
 
-def framed(net: Net, run: Run) -> Run:
-    """Pads images as the net does for itself, so that ``run`` gets sizes of its grid; crops logits, tells of memory."""
+def accept_any_size(net: GridNet, engine: Engine) -> Engine:
+    """Return an engine for images of any size, from one for images on the net's grid.
 
-    def inner(image_cyx: NDArray[np.float32]) -> NDArray[np.float32]:
+    It pads images as the net does itself, crops the logits, and raises ResourceError if the memory does not hold an
+    image.
+    """
+
+    def compute(image_cyx: NDArray[np.float32]) -> NDArray[np.float32]:
         height, width = (net.output_size(side) for side in image_cyx.shape[1:])
-        with memory_told(image_cyx.shape):
-            return np.ascontiguousarray(run(on_grid(net, image_cyx))[:, :height, :width])
+        with translate_out_of_memory(image_cyx.shape):
+            return np.ascontiguousarray(engine(pad_to_grid(net, image_cyx))[:, :height, :width])
 
-    return inner
+    return SingleImageEngine(compute)
 
 
-def on_grid(net: Net, image_cyx: NDArray[np.float32]) -> NDArray[np.float32]:
-    """An image as the net pads it for itself, its edge repeated below and to the right."""
+def pad_to_grid(net: GridNet, image_cyx: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Pad an image ``CYX`` as the net does itself: its edge is repeated below and to the right.
+
+    An image for a valid net is returned unchanged.
+    """
     if net.margin:
         return image_cyx
     size = image_cyx.shape[1:]
-    behind = [(0, full - side) for side, full in zip(size, net.padded_size(*size), strict=True)]
-    return np.pad(image_cyx, ((0, 0), *behind), "edge")
+    padding = [(0, full - side) for side, full in zip(size, net.padded_size(*size), strict=True)]
+    return np.pad(image_cyx, ((0, 0), *padding), "edge")
 
 
 @contextmanager
-def memory_told(shape: tuple[int, ...], what: str = "a tile", remedy: str = "give a smaller --tile") -> Iterator[None]:
-    """Want of memory for so many pixels ``CYX``, however an engine says it, as ResourceError."""
-    size = f"{shape[-2]} x {shape[-1]}"
-    told = ResourceError("memory", f"does not suffice for {what} of {size} pixels", remedy)
+def translate_out_of_memory(
+    shape: tuple[int, ...], what: str = "a tile", remedy: str = "give a smaller --tile"
+) -> Iterator[None]:
+    """Convert a backend's out-of-memory error to ResourceError.
+
+    Parameters
+    ----------
+    shape
+        Shape of the array that is computed; its last two axes are Y and X.
+    what
+        Noun that the error gives this size, such as ``a tile``.
+    remedy
+        What the user can do.
+    """
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise told from error
-    except Exception as error:  # the engines and torch's CPU allocator have no exception of their own
-        words = str(error).replace("illegal memory access", "")
-        if any(word in words for word in ("memory", "bad_alloc", "bad allocation", "Failed to allocate")):
-            raise told from error
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        problem = f"does not suffice for {what} of {shape[-2]} x {shape[-1]} pixels"
+        raise ResourceError("memory", problem, remedy) from error
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Return True if an error of PyTorch, OpenVINO or ONNX Runtime says that memory is exhausted.
+
+    Only PyTorch has an exception for it, and only on a GPU; the others are recognised by their text.
+    """
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    if isinstance(error, SeptaError):
+        return False
+    text = str(error).replace("illegal memory access", "")
+    return any(words in text for words in ("memory", "bad_alloc", "bad allocation", "Failed to allocate"))
+
+
+@contextmanager
+def translate_engine_errors(name: str) -> Iterator[None]:
+    """Convert an error of the package behind an engine: to MemoryError if memory is exhausted, else to InputError.
+
+    Errors of septa are raised unchanged.
+    """
+    try:
+        yield
+    except SeptaError:
         raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise MemoryError from error
+        raise InputError(f"--engine {name}", f"{name} cannot run this net", "Give --engine torch") from error
 
 
 # The graph -----------------------------------------------------------------------------------------------------------
 
 
-def probe_for(net: Net) -> Tensor:
+def probe_for(net: GridNet) -> Tensor:
     """A small image ``(1, C, Y, X)`` of noise on the net's grid, always the same."""
     side = net.valid_size(max(2, 128 // net.multiple) * net.multiple)
     return torch.randn(1, net.in_channels, side, side, generator=torch.Generator().manual_seed(0))
@@ -122,8 +164,7 @@ def _export(net: nn.Module) -> bytes:
                 dynamic_axes={"image": axes, "logits": axes}, opset_version=_OPERATORS,
             )  # fmt: skip
     except Exception as error:
-        problem = f"this net cannot be written as a graph ({' '.join(str(error).split())[:200]})"
-        raise InputError("--engine", problem, "give --engine torch") from error
+        raise InputError("--engine", "PyTorch cannot export this net to ONNX", "Give --engine torch") from error
     return data.getvalue()
 
 

@@ -10,15 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from septa.inference.graph import Run, framed
-from septa.inference.openvino_engine import load
+from septa.inference.graph import GridNet, accept_any_size
+from septa.inference.openvino_engine import OpenVINOEngine
+from septa.inference.protocol import Engine
 
-Image = NDArray[np.float32]
 _PARTS = ("int8.graph", "int8.weights")
 
 
@@ -44,12 +42,19 @@ class Int8:
     layers: int
     tuned: bool = False
 
-    def engine(self, net: Any, threads: int | None = None) -> Run:
-        """Execute it on so many threads, torch's when not given; ``net`` is only asked for its sizes.
+    def engine(self, net: GridNet, threads: int | None = None) -> Engine:
+        """Return an engine that runs it with OpenVINO.
 
-        The result does not depend on how an image is cut into tiles: sums of integers have no order.
+        Its logits do not depend on how an image is cut into tiles: a sum of integers is the same in any order.
+
+        Parameters
+        ----------
+        net
+            The float net, of which only the sizes are used.
+        threads
+            Number of threads; PyTorch's if None.
         """
-        return framed(net, load(self.graph, threads or torch.get_num_threads(), self.weights))
+        return accept_any_size(net, OpenVINOEngine(self.graph, threads or torch.get_num_threads(), self.weights))
 
     def to_json(self) -> dict[str, Any]:
         """What of it goes into the header of a model file; the rest are `tensors`."""

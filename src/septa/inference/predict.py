@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septa.images import Normalization
-from septa.inference.engines import Engine, logits_of
+from septa.inference.protocol import Engine
 from septa.inference.tiling import Tile
 
 Reader = Callable[[tuple[int, int], tuple[int, int]], NDArray[Any]]
@@ -43,5 +43,5 @@ def predict_tiles(
         Receives each core.
     """
     windows = (normalization.apply(read(tile.begin, tile.end)) for tile in tiles)
-    for tile, logits_kyx in zip(tiles, logits_of(engine, windows), strict=True):
+    for tile, logits_kyx in zip(tiles, engine.run_many(windows), strict=True):
         consume(tile.core, logits_kyx[(slice(None), *tile.core_in_output)])

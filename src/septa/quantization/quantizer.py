@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from septa.errors import InputError
-from septa.inference import Int8, folded, graph_of, library, load, on_grid, probe_for
+from septa.inference import Int8, OpenVINOEngine, folded, graph_of, import_openvino, pad_to_grid, probe_for
 from septa.quantization.equalize import equalized
 from septa.quantization.tune import Distillation, Simulation
 
@@ -51,7 +51,7 @@ class Quantizer:
     def __init__(self, net: Any, images: Sequence[Image]) -> None:
         if lacking := next((name for name in _NEEDS if find_spec(name) is None), None):
             raise InputError("quantize", f"{lacking} is not installed", "pip install 'septa[openvino]'")
-        self._images = [on_grid(net, image_cyx)[None] for image_cyx in images]
+        self._images = [pad_to_grid(net, image_cyx)[None] for image_cyx in images]
         self._net = folded(net, probe_for(net))
         self._net = equalized(self._net, _read(graph_of(self._net)), self._images)
         self._model = _read(graph_of(self._net))
@@ -108,7 +108,7 @@ class Quantizer:
     def _packed(self, model: Any, floats: Sequence[str]) -> Int8:
         with TemporaryDirectory() as folder:
             graph, weights = Path(folder, "net.xml"), Path(folder, "net.bin")
-            library().serialize(model, graph, weights)
+            import_openvino().serialize(model, graph, weights)
             return Int8(graph.read_bytes(), weights.read_bytes(), tuple(floats), len(self._names))
 
     def ranked(self, floats: Sequence[str] = ()) -> list[str]:
@@ -123,9 +123,10 @@ class Quantizer:
 
     def _error(self, made: Int8, loss: Distillation) -> float:
         """A loss of logits against the float net's, summed over some of the images."""
-        run, total = load(made.graph, torch.get_num_threads(), made.weights), 0.0
+        engine = OpenVINOEngine(made.graph, torch.get_num_threads(), made.weights)
+        total = 0.0
         for image_bcyx, expected in zip(self._images[:: self._every], self._expected, strict=True):
-            total += loss(torch.from_numpy(run(image_bcyx[0]))[None], expected).item()
+            total += loss(torch.from_numpy(engine(image_bcyx[0]))[None], expected).item()
         return total
 
     @cached_property
@@ -157,7 +158,7 @@ class Quantizer:
 
 
 def _read(graph: bytes) -> Any:
-    return library().Core().read_model(graph)
+    return import_openvino().Core().read_model(graph)
 
 
 def _readable(op: Any, number: int) -> str:

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from septa.inference import memory_told
+from septa.inference import translate_out_of_memory
 from septa.quantization.graph_layers import above, bias, convolutions, crops, give
 
 Distillation = Callable[[Tensor, Tensor], Tensor]
@@ -200,7 +200,7 @@ class Simulation:
             for group, (_, rate) in zip(optimizer.param_groups, parts, strict=True):
                 group["lr"] = rate * _share(done)
             chosen = np.concatenate([images[n] for n in rng.integers(len(images), size=_BATCH)])
-            with memory_told(chosen.shape, "tuning on patches", "give --minutes 0"):
+            with translate_out_of_memory(chosen.shape, "tuning on patches", "give --minutes 0"):
                 self._step(optimizer, torch.from_numpy(chosen), distillation)
             progress(round(_STEPS * done) + 1, _STEPS)
         progress(_STEPS, _STEPS)

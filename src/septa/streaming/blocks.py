@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from septa.errors import ResourceError
 from septa.images import Source, read_mirrored, store
 from septa.images.store import BlockIndex, StoreSpec
-from septa.inference import Engine, Region, Tile, aligned, least_for, logits_of, plan_for, predict_tiles
+from septa.inference import Engine, Region, Tile, aligned, least_for, plan_for, predict_tiles
 from septa.model import Model
 from septa.streaming.block_file import load_block, save_block
 from septa.streaming.budget import fit_tile, megabytes, pixel_bytes, region_bytes, trim_heap
@@ -140,9 +140,9 @@ class _Timed:
         self._worker = worker
 
     def __call__(self, image_cyx: Array) -> Array:
-        return next(self.many([image_cyx]))
+        return next(self.run_many([image_cyx]))
 
-    def many(self, images: Iterable[Array]) -> Iterator[Array]:
+    def run_many(self, images: Iterable[Array]) -> Iterator[Array]:
         worker, elsewhere = self._worker, 0.0
 
         def read() -> Iterator[Array]:
@@ -155,7 +155,7 @@ class _Timed:
                 began = perf_counter()
 
         began = perf_counter()
-        for logits_kyx in logits_of(worker.engine, read()):
+        for logits_kyx in worker.engine.run_many(read()):
             worker.net_seconds += perf_counter() - began - elsewhere
             yield logits_kyx
             began, elsewhere = perf_counter(), 0.0
