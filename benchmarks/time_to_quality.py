@@ -131,7 +131,7 @@ def septa_points(folder: Path, steps: int, limit: float, overrides: Sequence[str
     steps = every * math.ceil(steps / every)
     asked = (*overrides, f"training.steps={steps}", f"training.validations={steps // every}")
     with tempfile.TemporaryDirectory() as temporary:
-        events = train_steps(TrainingRequest(folder, Path(temporary) / "model.septa", overrides=asked))
+        events = train_steps(TrainingRequest(data=folder, output=Path(temporary) / "model.septa", overrides=asked))
         next(events)  # the plan
         watch = Watch()
         mark, (seconds, wall) = watch.mark(), watch.read()
@@ -155,7 +155,7 @@ def plain_points(folder: Path, optimizer: str, scale: float, limit: float, overr
     from septa.training.plan import TrainingRequest, plan_recipe
 
     torch.set_num_threads(1)
-    check, choice = plan_recipe(TrainingRequest(folder, Path("model.septa"), overrides=tuple(overrides)))
+    check, choice = plan_recipe(TrainingRequest(data=folder, output=Path("model.septa"), overrides=tuple(overrides)))
     assert check.pairing is not None
     assert check.mapping is not None
     pairs, channels = {pair.name: pair for pair in check.pairing.pairs}, choice.recipe.data.channels or 1

@@ -149,7 +149,7 @@ def septa_steps(row: dict[str, Any]) -> Iterator[float]:
         "training.validations=1", "training.steps=100000", "loss.dice=0", "loss.cross_entropy=1", "task=semantic",
     )  # fmt: skip
     data = Path(row["data"])
-    for event in train_steps(TrainingRequest(data, data / "x.septa", overrides=settings, overwrite=True)):
+    for event in train_steps(TrainingRequest(data=data, output=data / "x.septa", overrides=settings, overwrite=True)):
         if isinstance(event, dict):
             yield event["data_wait"]
 

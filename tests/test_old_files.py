@@ -74,7 +74,7 @@ def test_an_old_checkpoint_is_read_to_the_bit() -> None:
 
 def test_a_training_of_the_old_version_is_resumed_to_its_end(tmp_path: Path) -> None:
     shutil.copytree(OLD / "interrupted-run", tmp_path / "interrupted-run")
-    events = list(train_steps(TrainingRequest(OLD / "data", tmp_path / "interrupted.septa", resume=True)))
+    events = list(train_steps(TrainingRequest(data=OLD / "data", output=tmp_path / "interrupted.septa", resume=True)))
     assert isinstance(events[-1], TrainingDone)
     steps = [event["step"] for event in events if isinstance(event, dict)]
     assert min(steps) > 12

@@ -45,7 +45,7 @@ def test_a_preset_is_shown_on_drawings(tmp_path: Path, monkeypatch: pytest.Monke
     assert "drawing 8 images (shapes, 48 x 48), 2 held out" in told
     result = written(output)
     mean, iou = result["rows"]
-    assert (mean["metric"], mean["published"], mean["source"]) == ("dice", "> 0.95", "target of septa's own")
+    assert (mean["metric"], mean["published"], mean["source"]) == ("dice", "> 0.95", "septa's own target")
     assert 0 <= iou["measured"] <= mean["measured"] <= 1
     assert mean["measured"] == result["scores"]["dice"]
     assert result["differences"][0].endswith("; 2 other images are scored.")
@@ -58,7 +58,7 @@ def test_a_preset_is_shown_on_drawings(tmp_path: Path, monkeypatch: pytest.Monke
     assert result["report"] in told.replace("\n", "")
     assert f"{mean['measured']:.4f}" in told
     page = (output / "reproduce.md").read_text(encoding="utf-8")
-    assert f"| mean Dice | > 0.95 | {mean['measured']:.4f} |  | target of septa's own |" in page
+    assert f"| mean Dice | > 0.95 | {mean['measured']:.4f} |  | septa's own target |" in page
 
     with pytest.raises(InputError, match="is not empty"):
         run("shapes", None, output)
@@ -140,7 +140,7 @@ def test_objects_are_told_where_there_are_some() -> None:
 
 def test_refused(tmp_path: Path) -> None:
     output = tmp_path / "out"
-    with pytest.raises(RecipeError, match="did you mean 'glas'"):
+    with pytest.raises(RecipeError, match="Did you mean 'glas'"):
         run("glass", None, output)
     with pytest.raises(InputError, match=r"preset glas: needs your data\. give with --data the folder of the GlaS"):
         run("glas", None, output)

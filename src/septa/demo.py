@@ -43,8 +43,8 @@ def run_demo(console: Console, folder: Path, *, minutes: float, overwrite: bool)
         f"2. training, at most {minutes:g} minutes: septa train {data} -o {model_path}", highlight=False, markup=False
     )
     request = TrainingRequest(
-        data,
-        model_path,
+        data=data,
+        output=model_path,
         overrides=(f"training.minutes={minutes}", f"training.steps={STEPS}"),
         overwrite=overwrite,
         command=f"septa demo {folder}",

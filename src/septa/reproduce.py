@@ -100,7 +100,7 @@ def reproduce(
     console
         Where everything is told.
     preset
-        Name of a preset; see `septa.presets.names`.
+        Name of a preset; see `septa.presets.list_names`.
     data
         Folder of images and labels. None draws synthetic images, for the presets that can be shown on such.
     minutes
@@ -121,7 +121,7 @@ def reproduce(
     InputError
         The data cannot be trained on or are missing, or the folder is not empty and ``overwrite`` is not set.
     """
-    presets.load(preset).with_overrides((f"training.minutes={minutes}", *overrides))
+    presets.load_recipe(preset).with_overrides((f"training.minutes={minutes}", *overrides))
     published, output = PUBLISHED[preset], Path(output)
     drawing = published.drawing if data is None else None
     if data is None and drawing is None:
@@ -172,7 +172,9 @@ def compare(
         Further scores by their metric.
     """
     scores = evaluation.summary | dict(more or {})
-    objects = (Figure(metric, OBJECT_METRICS[metric]) for metric in _OBJECTS if metric in evaluation.objects)
+    objects = (
+        Figure(metric=metric, label=OBJECT_METRICS[metric]) for metric in _OBJECTS if metric in evaluation.objects
+    )
     rows = tuple(
         ComparisonRow(
             figure.metric,
@@ -225,9 +227,9 @@ def _train(
     console: Console, preset: str, data: Path, output: Path, overrides: tuple[str, ...], device: str, overwrite: bool
 ) -> TrainingDone:
     request = TrainingRequest(
-        data,
-        output / f"{preset}.septa",
-        recipe=presets.load(preset),
+        data=data,
+        output=output / f"{preset}.septa",
+        recipe=presets.load_recipe(preset),
         overrides=overrides,
         overwrite=overwrite,
         device=device,

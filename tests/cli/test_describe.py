@@ -57,7 +57,7 @@ def test_names_and_settings_that_are_wrong(fault, tmp_path):
         (["nowhere.yaml"], "nowhere.yaml: the file cannot be read (no such file or directory). "),
         (["nowhere.septa"], "nowhere.septa: cannot be read"),
         (["other.yaml"], "other.yaml: net.wdith is not a setting (did you mean net.width?). "),
-        (["octt"], "preset 'octt': there is none of that name. did you mean 'oct'? "),
+        (["octt"], "preset 'octt': there is no preset with this name. Did you mean 'oct'? Choose one of "),
         (["oct", "--size", "0x64"], "--size 0x64: is not HEIGHTxWIDTH. "),
         (["oct", "--channels", "0"], "septa describe: "),
     ):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from io import StringIO
 from typing import Any
 
@@ -9,7 +10,7 @@ from rich.console import Console
 
 from septa import presets
 from septa.errors import RecipeError
-from septa.presets.published import PUBLISHED, Figure, f1_of_iou, iou_of_f1
+from septa.presets.published import PUBLISHED, Figure, f1_to_iou, iou_to_f1
 from septa.recipe import Recipe, differences
 
 NAMES = ("carvana", "glas", "isbi", "oct", "paper", "shapes")
@@ -22,30 +23,31 @@ def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def test_names() -> None:
-    assert presets.names() == NAMES
+def test_names_of_the_presets() -> None:
+    assert presets.list_names() == NAMES
     assert set(PUBLISHED) == set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_preset_holds_exactly_what_differs_from_the_defaults(name: str) -> None:
-    written = flat(yaml.safe_load(presets.text(name)))
-    differing = {line.partition(":")[0] for line in differences(Recipe(), presets.load(name))}
+    written = flat(yaml.safe_load(presets.read_text(name)))
+    differing = {line.partition(":")[0] for line in differences(Recipe(), presets.load_recipe(name))}
     assert set(written) == differing
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_preset_tells_what_it_is_and_why(name: str) -> None:
-    lines = presets.text(name).splitlines()
+def test_a_preset_gives_its_source_and_a_reason_for_every_setting(name: str) -> None:
+    lines = presets.read_text(name).splitlines()
     head = "\n".join(line for line in lines if line.startswith("#"))
     assert "# Source: " in head
-    assert "# Shown on: " in head
+    assert "# Net: " in head
+    assert "# Data: " in head
     assert max(map(len, lines)) <= 120
     section_has_reason = False
     for line in lines:
         if not line.startswith((" ", "#")):
             section_has_reason = "#" in line
-        assert "#" in line or section_has_reason or line.endswith(":"), f"no reason beside: {line}"
+        assert "#" in line or section_has_reason or line.endswith(":"), f"no reason for: {line}"
 
 
 @pytest.mark.parametrize(
@@ -164,31 +166,33 @@ def test_a_preset_tells_what_it_is_and_why(name: str) -> None:
         ),
     ],
 )
-def test_what_a_variant_is_known_for(name: str, settings: dict[str, Any]) -> None:
-    """Also what its file leaves to a default, which may not change under it."""
-    values = flat(presets.load(name).model_dump(mode="json"))
+def test_settings_that_characterise_a_variant(name: str, settings: dict[str, Any]) -> None:
+    """Settings that the file leaves to a default are checked too: the default may not change for them."""
+    values = flat(presets.load_recipe(name).model_dump(mode="json"))
     assert {key: values[key] for key in settings} == settings
 
 
 @pytest.mark.parametrize("name", ["carvana", "glas", "isbi", "oct", "paper"])
-def test_variants_without_an_average_of_the_weights_have_none(name: str) -> None:
-    assert presets.load(name).training.ema == 0
+def test_variants_have_no_moving_average_of_the_weights(name: str) -> None:
+    assert presets.load_recipe(name).training.ema == 0
 
 
 def test_an_unknown_preset_names_the_nearest_and_all_others() -> None:
-    with pytest.raises(RecipeError, match=r"preset 'papper': .*did you mean 'paper'\? choose carvana, .*, shapes"):
-        presets.load("papper")
-    with pytest.raises(RecipeError, match=r"none of that name\. choose carvana"):
-        presets.text("../recipe")
+    names = ", ".join(NAMES)
+    message = f"preset 'papper': there is no preset with this name. Did you mean 'paper'? Choose one of {names}."
+    with pytest.raises(RecipeError, match=f"^{re.escape(message)}$"):
+        presets.load_recipe("papper")
+    with pytest.raises(RecipeError, match=r"no preset with this name\. Choose one of carvana"):
+        presets.read_text("../recipe")
 
 
-def test_table() -> None:
+def test_table_lists_all_presets_with_their_titles() -> None:
     stream = StringIO()
-    Console(file=stream, width=200).print(presets.table())
+    Console(file=stream, width=200).print(presets.make_table())
     for name in NAMES:
         assert f"{name} " in stream.getvalue()
-        assert presets.title(name) in stream.getvalue()
-        assert presets.text(name).startswith(f"# {presets.title(name)}\n")
+        assert presets.read_title(name) in stream.getvalue()
+        assert presets.read_text(name).startswith(f"# {presets.read_title(name)}\n")
 
 
 def test_the_published_figures_of_glas_contradict_each_other() -> None:
@@ -197,16 +201,16 @@ def test_the_published_figures_of_glas_contradict_each_other() -> None:
     # For any counts of true positives, false positives and false negatives F1 = 2 IoU / (1 + IoU).
     for tp, fp, fn in ((13, 20, 7), (325, 600, 75), (1, 0, 0)):
         true_iou, true_f1 = tp / (tp + fp + fn), 2 * tp / (2 * tp + fp + fn)
-        assert f1_of_iou(true_iou) == pytest.approx(true_f1)
-        assert iou_of_f1(true_f1) == pytest.approx(true_iou)
+        assert iou_to_f1(true_iou) == pytest.approx(true_f1)
+        assert f1_to_iou(true_f1) == pytest.approx(true_iou)
     note = " ".join(PUBLISHED["glas"].notes)
     assert "IoU of 0.325 belongs to an F1 of 0.491, and an F1 of 0.789 to an IoU of 0.652" in note
 
 
-def test_published_figures() -> None:
+def test_published_figures_and_their_sources() -> None:
     values = {(name, figure.metric): figure.published for name in NAMES for figure in PUBLISHED[name].figures}
-    told = {key: value for key, value in values.items() if value != "none"}
-    assert told == {
+    published = {key: value for key, value in values.items() if value != "none"}
+    assert published == {
         ("isbi", "dice"): "> 0.9",
         ("glas", "iou"): "0.325",
         ("glas", "dice"): "0.789",
@@ -219,12 +223,12 @@ def test_published_figures() -> None:
     for name in NAMES:
         for figure in PUBLISHED[name].figures:
             assert bool(figure.source) == (figure.value is not None)
-    assert Figure("dice", "Dice").published == "none"
+    assert Figure(metric="dice", label="Dice").published == "none"
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_drawings_fit_their_presets(name: str) -> None:
+def test_synthetic_data_fit_their_presets(name: str) -> None:
     drawing = PUBLISHED[name].drawing
     assert (drawing is None) == (name in ("isbi", "glas", "paper"))
     if drawing is not None:
-        presets.load(name).with_overrides(drawing.overrides)
+        presets.load_recipe(name).with_overrides(drawing.overrides)

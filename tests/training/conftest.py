@@ -118,16 +118,16 @@ class Bench:
         if dies_before is not None:
             object.__setattr__(sampler, "limit", dies_before * self.take)
         return TrainingJob(
-            self.recipe,
-            self.task,
-            sampler,
-            validation,
-            None,
-            torch.device("cpu"),
-            self.recipe.training.workers or 1,
-            Checkpoints(folder),
-            "digest",
-            time.monotonic() if started is None else started,
+            recipe=self.recipe,
+            task=self.task,
+            sampler=sampler,
+            validation=validation,
+            class_weights_k=None,
+            device=torch.device("cpu"),
+            workers=self.recipe.training.workers or 1,
+            checkpoints=Checkpoints(folder),
+            data_digest="digest",
+            started=time.monotonic() if started is None else started,
         )
 
     @property

@@ -193,7 +193,7 @@ def test_a_given_precision_stays(amp: str) -> None:
 
 def test_overrides_win_and_carry_no_reason(data: Path, tmp_path: Path) -> None:
     overrides = ("net.depth=1", "training.lr=0.5")
-    _, choice = plan_recipe(TrainingRequest(data, tmp_path / "m.septa", overrides=overrides))
+    _, choice = plan_recipe(TrainingRequest(data=data, output=tmp_path / "m.septa", overrides=overrides))
     assert choice.recipe.net.depth == 1
     assert choice.recipe.training.lr == 0.5
     assert "net.depth" not in choice.reasons
@@ -202,11 +202,11 @@ def test_overrides_win_and_carry_no_reason(data: Path, tmp_path: Path) -> None:
 
 def test_a_given_recipe_is_used_as_it_is(data: Path, tmp_path: Path) -> None:
     given = Recipe().with_overrides(["task=semantic", "net.depth=3", "training.amp='off'", "training.workers=2"])
-    _, choice = plan_recipe(TrainingRequest(data, tmp_path / "m.septa", recipe=given))
+    _, choice = plan_recipe(TrainingRequest(data=data, output=tmp_path / "m.septa", recipe=given))
     assert choice.recipe == given
     for amp in ("auto", "bf16"):
         _, choice = plan_recipe(
-            TrainingRequest(data, tmp_path / "m.septa", recipe=given, overrides=(f"training.amp={amp}",))
+            TrainingRequest(data=data, output=tmp_path / "m.septa", recipe=given, overrides=(f"training.amp={amp}",))
         )
         assert choice.recipe.training.amp in ("off", "bf16")
 

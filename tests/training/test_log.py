@@ -31,7 +31,7 @@ def rows_of(request: TrainingRequest) -> list[dict[str, Any]]:
 
 
 def test_every_row_is_written_as_it_comes(data: Path, tiny: tuple[str, ...], tmp_path: Path) -> None:
-    request = TrainingRequest(data, tmp_path / "m.septa", overrides=tiny)
+    request = TrainingRequest(data=data, output=tmp_path / "m.septa", overrides=tiny)
     history: list[dict[str, Any]] = []
     for event in train_steps(request):
         if isinstance(event, dict):
@@ -43,15 +43,15 @@ def test_every_row_is_written_as_it_comes(data: Path, tiny: tuple[str, ...], tmp
 def test_a_resumed_log_has_neither_gaps_nor_doubles(
     data: Path, tiny: tuple[str, ...], tmp_path: Path, without_times: Any
 ) -> None:
-    undisturbed = rows_of(TrainingRequest(data, tmp_path / "one.septa", overrides=tiny))
-    request = TrainingRequest(data, tmp_path / "two.septa", overrides=tiny)
+    undisturbed = rows_of(TrainingRequest(data=data, output=tmp_path / "one.septa", overrides=tiny))
+    request = TrainingRequest(data=data, output=tmp_path / "two.septa", overrides=tiny)
     events = train_steps(request)
     for event in events:
         if isinstance(event, dict) and event["step"] == 10 and "score" in event:
             break
     events.close()  # the newest checkpoint is that of step 8, the log tells of step 10
     assert [row["step"] for row in read(request.folder / "log.csv")] == ["5", "10", "10"]
-    resumed = TrainingRequest(data, request.output, resume=True)
+    resumed = TrainingRequest(data=data, output=request.output, resume=True)
     later = rows_of(resumed)
     assert [row["step"] for row in later] == [10, 10, 15, 20, 20]
     rows = read(request.folder / "log.csv")
@@ -64,7 +64,7 @@ def test_a_resumed_log_has_neither_gaps_nor_doubles(
 
 def test_tensorboard_gets_every_value(tmp_path: Path, bench: Any) -> None:
     pytest.importorskip("tensorboard")
-    request = TrainingRequest(tmp_path, tmp_path / "m.septa", tensorboard=True)
+    request = TrainingRequest(data=tmp_path, output=tmp_path / "m.septa", tensorboard=True)
     state: State = bench().state()
     with history_log(request, state) as write:
         write({"step": 10, "loss": 0.5, "lr": 0.1})

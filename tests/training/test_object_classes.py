@@ -53,7 +53,7 @@ def done(cells: Path, tmp_path_factory: pytest.TempPathFactory, tiny: tuple[str,
         "training.validations=2",
     )
     names = f"data.class_names=[{', '.join(NAMES)}]"
-    *_, last = train_steps(TrainingRequest(cells, path, overrides=(*tiny, *more, names), device="cpu"))
+    *_, last = train_steps(TrainingRequest(data=cells, output=path, overrides=(*tiny, *more, names), device="cpu"))
     assert isinstance(last, TrainingDone)
     return last
 

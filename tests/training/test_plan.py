@@ -52,7 +52,9 @@ def planned(data: Path, *overrides: str, given: bool = True) -> Choice:
     """The choice for a recipe that is given, or for none."""
     recipe = Recipe().with_overrides([*QUICK, *overrides]) if given else None
     asked = () if given else (*QUICK, *overrides)
-    _, choice = plan_recipe(TrainingRequest(data, Path("m.septa"), recipe=recipe, overrides=asked, device="cpu"))
+    _, choice = plan_recipe(
+        TrainingRequest(data=data, output=Path("m.septa"), recipe=recipe, overrides=asked, device="cpu")
+    )
     return choice
 
 
@@ -98,14 +100,16 @@ def test_what_is_learned_without_being_asked_for_is_told_once(cells: Path, data:
         (cells, ("task=semantic",), []),
         (data, (), []),
     ):
-        check, choice = plan_recipe(TrainingRequest(folder, Path("m.septa"), overrides=overrides, device="cpu"))
+        check, choice = plan_recipe(
+            TrainingRequest(data=folder, output=Path("m.septa"), overrides=overrides, device="cpu")
+        )
         assert [note for note in (*check.notes, *choice.notes) if note.startswith("task: ")] == lines
 
 
 def test_the_resolved_recipe_is_used_as_it_is(cells: Path) -> None:
     chosen = planned(cells, given=False).recipe
     again = plan_recipe(
-        TrainingRequest(cells, Path("m.septa"), recipe=Recipe.from_yaml(chosen.to_yaml()), device="cpu")
+        TrainingRequest(data=cells, output=Path("m.septa"), recipe=Recipe.from_yaml(chosen.to_yaml()), device="cpu")
     )[1]
     assert again == Choice(chosen, {})
 

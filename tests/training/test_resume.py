@@ -39,7 +39,7 @@ def stopped(data: Path, tiny: tuple[str, ...], tmp_path_factory: pytest.TempPath
     folder = tmp_path_factory.mktemp("stopped")
 
     def stop_after_ten() -> None:
-        for event in train_steps(TrainingRequest(data, folder / "m.septa", overrides=tiny)):
+        for event in train_steps(TrainingRequest(data=data, output=folder / "m.septa", overrides=tiny)):
             if isinstance(event, dict) and event["step"] == 10:
                 signal.raise_signal(signal.SIGTERM)
 

@@ -74,7 +74,7 @@ def test_normalizations_by_the_range_of_the_dtype(
 def test_objects_from_labels_to_report(tmp_path: Path, tiny: tuple[str, ...]) -> None:
     write_dataset(tmp_path / "data", "cells", 5, (64, 64), 0)
     overrides = (*tiny, "training.lr=0.01", "training.steps=40", "loss.border_weight=5")
-    *_, done = train_steps(TrainingRequest(tmp_path / "data", tmp_path / "m.septa", overrides=overrides))
+    *_, done = train_steps(TrainingRequest(data=tmp_path / "data", output=tmp_path / "m.septa", overrides=overrides))
     assert isinstance(done, TrainingDone)
     assert isinstance(done.model.task, Instances)
     ((name, _),) = done.model.provenance["validation"]
@@ -129,7 +129,7 @@ def test_a_compiled_net_is_trained_as_the_net_itself(
 
 def test_resized_images_are_trained_and_scored(data: Path, tmp_path: Path, tiny: tuple[str, ...]) -> None:
     settings = (*tiny, "data.resize=[32, 40]", "training.steps=90", "training.lr=0.01", "training.ema=0.9")
-    *_, done = train_steps(TrainingRequest(data, tmp_path / "m.septa", overrides=settings))
+    *_, done = train_steps(TrainingRequest(data=data, output=tmp_path / "m.septa", overrides=settings))
     assert done.model.recipe.data.resize == (32, 40)
     (name, _), *_ = done.model.provenance["validation"]
     assert done.model.segment(data / "images" / f"{name}.png").shape == (64, 64)

@@ -246,7 +246,9 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(finish, "tune", noted)
         patch.setattr(Model, "logits", counted)
-        asked = TrainingRequest(data, folder / "m.septa", overrides=(*tiny, "training.steps=40", *more), device="cpu")
+        asked = TrainingRequest(
+            data=data, output=folder / "m.septa", overrides=(*tiny, "training.steps=40", *more), device="cpu"
+        )
         *_, done = train_steps(asked)
     assert isinstance(done, TrainingDone)
     (one,) = told

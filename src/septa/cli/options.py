@@ -113,7 +113,7 @@ def given_recipe(path: Path | None, preset: str | None, overrides: tuple[str, ..
 
     if path is not None and preset is not None:
         raise errors.InputError("--preset", "and --recipe both give a recipe", "give one of them")
-    given = presets.load(preset) if preset is not None else None if path is None else Recipe.load(path)
+    given = presets.load_recipe(preset) if preset is not None else None if path is None else Recipe.load(path)
     (given or Recipe()).with_overrides(overrides)
     return given
 

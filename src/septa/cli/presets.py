@@ -18,6 +18,6 @@ def presets(
     from septa import presets as shipped
 
     if name is None:
-        make_console().print(shipped.table())
+        make_console().print(shipped.make_table())
     else:
-        print(shipped.text(name), end="")
+        print(shipped.read_text(name), end="")

@@ -45,7 +45,14 @@ def recipe(
     from septa.training import TrainingRequest, plan_recipe
 
     request = TrainingRequest(
-        data, Path("x.septa"), images, labels, given, overrides, device=device, max_pixels=max_pixels
+        data=data,
+        output=Path("x.septa"),
+        images=images,
+        labels=labels,
+        recipe=given,
+        overrides=overrides,
+        device=device,
+        max_pixels=max_pixels,
     )
     with progress_bar(make_console(stderr=True), "checking the data") as progress:
         _, choice = plan_recipe(request, progress)

@@ -70,9 +70,19 @@ def train(
 
     output = output or Path(f"{data.resolve().name}.septa")
     request = TrainingRequest(
-        data, output, images, labels, given, overrides, resume, overwrite, device, tensorboard, _command_line(),
-        max_pixels,
-    )  # fmt: skip
+        data=data,
+        output=output,
+        images=images,
+        labels=labels,
+        recipe=given,
+        overrides=overrides,
+        resume=resume,
+        overwrite=overwrite,
+        device=device,
+        tensorboard=tensorboard,
+        command=_command_line(),
+        max_pixels=max_pixels,
+    )
     with progress_bar(console, "checking the data") as progress:
         events = train_steps(request, progress, tell if profile else None)
         first = next(events, None)

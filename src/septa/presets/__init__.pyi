@@ -2,8 +2,8 @@ from .published import PUBLISHED as PUBLISHED
 from .published import Drawing as Drawing
 from .published import Figure as Figure
 from .published import Published as Published
-from .shipped import load as load
-from .shipped import names as names
-from .shipped import table as table
-from .shipped import text as text
-from .shipped import title as title
+from .shipped import list_names as list_names
+from .shipped import load_recipe as load_recipe
+from .shipped import make_table as make_table
+from .shipped import read_text as read_text
+from .shipped import read_title as read_title

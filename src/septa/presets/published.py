@@ -1,4 +1,4 @@
-"""Figures that were published for the presets, and how far septa's measurement differs from theirs."""
+"""Figures published for the presets, and the ways in which septa's measurements differ from them."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ from dataclasses import dataclass
 from typing import Literal
 
 _SHIFTED = (
-    "A training patch of the image's size is shifted by up to a quarter of its side, mirrored beyond its edge; "
-    "the original trains on the image as it lies."
+    "Training patches have the image's size, but septa shifts each by up to a quarter of its side, mirroring the image "
+    "at its edge; the original trains on the unshifted image."
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Figure:
-    """One metric of a preset.
+    """A published figure: one metric of a preset.
 
     Attributes
     ----------
     metric
         Key in `septa.metrics.scores.Evaluation.summary`, or field of `septa.metrics.neurites.NeuriteScores`.
     label
-        What tables call it.
+        Name in tables.
     value
-        What was published; None where nothing comparable was.
+        Published value; None if nothing comparable was published.
     relation
-        ``=``, or ``>`` where only a lower bound was published.
+        ``=``, or ``>`` if only a lower bound was published.
     source
-        Who published it, on which images.
+        Publication and its images; empty without a value.
     """
 
     metric: str
@@ -37,11 +37,11 @@ class Figure:
 
     @property
     def published(self) -> str:
-        """The published figure as text.
+        """The published value as text.
 
         Examples
         --------
-        >>> Figure("dice", "Dice", 0.9, ">").published
+        >>> Figure(metric="dice", label="Dice", value=0.9, relation=">").published
         '> 0.9'
         """
         if self.value is None:
@@ -49,10 +49,19 @@ class Figure:
         return f"{'> ' if self.relation == '>' else ''}{self.value:.10g}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Drawing:
-    """Synthetic images that a preset is shown on; parameters of `septa.synthetic.dataset.write_dataset`, and settings
-    of the preset that fit another size of image."""
+    """A synthetic data set for a preset whose own data the user lacks.
+
+    Attributes
+    ----------
+    kind, count, held_out, size_hw
+        Parameters of `septa.synthetic.dataset.write_dataset`.
+    overrides
+        Settings of the preset that have to change for images of this size, ``section.key=value``.
+    note
+        Sentence about the meaning of scores on these images; empty if there is nothing to say.
+    """
 
     kind: Literal["cells", "shapes", "oct"]
     count: int
@@ -62,11 +71,22 @@ class Drawing:
     note: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Published:
-    """The figures of a preset, the ways in which the protocols differ, and the drawings it can be shown on.
+    """The published figures of a preset.
 
-    ``data`` names the images that the figures are about, ``differences`` and ``notes`` are sentences.
+    Attributes
+    ----------
+    data
+        Images and labels that the figures are about.
+    figures
+        Metrics to report, with the published values.
+    differences
+        Sentences: differences between the published protocol and septa's.
+    notes
+        Sentences: how to read the figures.
+    drawing
+        Synthetic data that can stand in for the original; None if there are none.
     """
 
     data: str
@@ -76,132 +96,150 @@ class Published:
     drawing: Drawing | None = None
 
 
-def f1_of_iou(iou: float) -> float:
-    """F1 (Dice) that belongs to an IoU when both come from one confusion matrix: ``2 IoU / (1 + IoU)``.
+def iou_to_f1(iou: float) -> float:
+    """Convert an IoU to the F1 (Dice) of the same confusion matrix: ``2 IoU / (1 + IoU)``.
 
     Examples
     --------
-    >>> round(f1_of_iou(0.325), 3)
+    >>> round(iou_to_f1(0.325), 3)
     0.491
     """
     return 2 * iou / (1 + iou)
 
 
-def iou_of_f1(f1: float) -> float:
-    """IoU that belongs to an F1 (Dice) when both come from one confusion matrix: ``F1 / (2 - F1)``.
+def f1_to_iou(f1: float) -> float:
+    """Convert an F1 (Dice) to the IoU of the same confusion matrix: ``F1 / (2 - F1)``.
 
     Examples
     --------
-    >>> round(iou_of_f1(0.789), 3)
+    >>> round(f1_to_iou(0.789), 3)
     0.652
     """
     return f1 / (2 - f1)
 
 
-def _contradiction(iou: float, f1: float) -> str:
+def _describe_contradiction(iou: float, f1: float) -> str:
     return (
-        f"The published IoU of {iou:g} and F1 of {f1:g} contradict each other: F1 = 2 IoU / (1 + IoU), so that an IoU "
-        f"of {iou:g} belongs to an F1 of {f1_of_iou(iou):.3f}, and an F1 of {f1:g} to an IoU of {iou_of_f1(f1):.3f}. "
+        f"The published IoU of {iou:g} and F1 of {f1:g} contradict each other. By F1 = 2 IoU / (1 + IoU), an IoU of "
+        f"{iou:g} belongs to an F1 of {iou_to_f1(iou):.3f}, and an F1 of {f1:g} to an IoU of {f1_to_iou(f1):.3f}. "
         "They cannot come from one confusion matrix."
     )
 
 
 _ISBI = "the usual report for this variant"
-_GLAS, _GLAS_IOU, _GLAS_F1 = "published for this variant", 0.325, 0.789
+_GLAS = "published for this variant"
+_GLAS_IOU = 0.325
+_GLAS_F1 = 0.789
+_CARVANA = "README of milesial/Pytorch-UNet: 100k test images of the challenge"
 _PAPER = "Ronneberger, Fischer, Brox 2015, table 1: test set of the ISBI 2012 challenge"
 
 PUBLISHED: dict[str, Published] = {
     "isbi": Published(
-        "the ISBI 2012 EM challenge's training slices and their labels",
-        (Figure("dice", "Dice", 0.9, ">", _ISBI), Figure("iou", "IoU"), Figure("pixel_error", "pixel error")),
-        ("The published figure names no split; the measured one is of slices that this training held out.", _SHIFTED),
-        (
+        data="the ISBI 2012 EM challenge's training slices and their labels",
+        figures=(
+            Figure(metric="dice", label="Dice", value=0.9, relation=">", source=_ISBI),
+            Figure(metric="iou", label="IoU"),
+            Figure(metric="pixel_error", label="pixel error"),
+        ),
+        differences=(
+            "The published figure names no split; the measured one is of slices that this training held out.",
+            _SHIFTED,
+        ),
+        notes=(
             (
-                "About 77 % of the pixels of these slices are cell interior, so that calling every pixel interior "
-                "already has a Dice of 0.87; the pixel error tells more."
+                "About 77 % of the pixels of these slices are cell interior, so a prediction of interior everywhere "
+                "already has a Dice of 0.87; the pixel error says more."
             ),
         ),
     ),
     "glas": Published(
-        "the GlaS challenge's images and labels",
-        (
-            Figure("iou", "IoU", _GLAS_IOU, "=", _GLAS),
-            Figure("dice", "F1 = Dice", _GLAS_F1, "=", _GLAS),
-            Figure("precision", "precision"),
-            Figure("recall", "recall"),
+        data="the GlaS challenge's images and labels",
+        figures=(
+            Figure(metric="iou", label="IoU", value=_GLAS_IOU, source=_GLAS),
+            Figure(metric="dice", label="F1 = Dice", value=_GLAS_F1, source=_GLAS),
+            Figure(metric="precision", label="precision"),
+            Figure(metric="recall", label="recall"),
         ),
-        (
+        differences=(
             (
-                "septa scores at each image's own size, after the labels were enlarged from 128 x 128; the variant "
-                "works at 128 x 128 throughout."
+                "septa enlarges the predicted labels from 128 x 128 and scores them at each image's own size; the "
+                "variant works at 128 x 128 throughout."
             ),
             (
-                "Figures are of glands against background, pixel by pixel, as the mean over images; they are not the "
+                "The figures compare glands with background, pixel by pixel, as the mean over images; they are not the "
                 "challenge's object scores."
             ),
             _SHIFTED,
         ),
-        (_contradiction(_GLAS_IOU, _GLAS_F1),),
+        notes=(_describe_contradiction(_GLAS_IOU, _GLAS_F1),),
     ),
     "oct": Published(
-        "OCT B-scans and labels of fluid",
-        (
-            Figure("dice", "Dice of fluid"),
-            Figure("iou", "IoU"),
-            Figure("precision", "precision"),
-            Figure("recall", "recall"),
+        data="OCT B-scans and labels of fluid",
+        figures=(
+            Figure(metric="dice", label="Dice of fluid"),
+            Figure(metric="iou", label="IoU"),
+            Figure(metric="precision", label="precision"),
+            Figure(metric="recall", label="recall"),
         ),
-        ("Nothing was published for this variant that could be compared: only the measured figures stand here.",),
+        differences=("Nothing comparable was published for this variant, so only measured figures are given.",),
         drawing=Drawing(
-            "oct", 60, 12, (320, 480), note="Drawn B-scans are no recordings: the figures say that the preset learns."
+            kind="oct",
+            count=60,
+            held_out=12,
+            size_hw=(320, 480),
+            note="Synthetic B-scans are not recordings: the figures only show that the preset learns.",
         ),
     ),
     "carvana": Published(
-        "the Carvana challenge's images and masks",
-        (
-            Figure("dice", "Dice", 0.988423, "=", "README of milesial/Pytorch-UNet: 100k test images of the challenge"),
-            Figure("iou", "IoU"),
+        data="the Carvana challenge's images and masks",
+        figures=(
+            Figure(metric="dice", label="Dice", value=0.988423, source=_CARVANA),
+            Figure(metric="iou", label="IoU"),
         ),
-        (
+        differences=(
             (
-                "The published Dice was computed by the challenge on its test images, whose masks are not public; the "
+                "The challenge computed the published Dice on its test images, whose masks are not public; the "
                 "measured one is of held-out images."
             ),
             (
-                "septa halves the channels before each bilinear up-sampling by a 1x1 convolution, and interpolates "
+                "septa halves the channels by a 1x1 convolution before each bilinear upsampling, and interpolates "
                 "without aligned corners; the repository halves them in the block after it."
             ),
             _SHIFTED,
         ),
         drawing=Drawing(
-            "cells",
-            60,
-            12,
-            (320, 480),
-            ("sampling.patch=[320, 480]",),
-            "Drawn cells are no photographs of cars: the published Dice says nothing about them.",
+            kind="cells",
+            count=60,
+            held_out=12,
+            size_hw=(320, 480),
+            overrides=("sampling.patch=[320, 480]",),
+            note="Synthetic cells are not photographs of cars: the published Dice does not apply to them.",
         ),
     ),
     "shapes": Published(
-        "drawings of 'septa synth --kind shapes'",
-        (Figure("dice", "mean Dice", 0.95, ">", "target of septa's own"), Figure("iou", "mean IoU")),
-        drawing=Drawing("shapes", 400, 40, (192, 192)),
+        data="drawings of 'septa synth --kind shapes'",
+        figures=(
+            Figure(metric="dice", label="mean Dice", value=0.95, relation=">", source="septa's own target"),
+            Figure(metric="iou", label="mean IoU"),
+        ),
+        drawing=Drawing(kind="shapes", count=400, held_out=40, size_hw=(192, 192)),
     ),
     "paper": Published(
-        "the ISBI 2012 EM challenge's training slices and their labels",
-        (
-            Figure("warping_error", "warping error", 0.000353, "=", _PAPER),
-            Figure("rand_error", "Rand error", 0.0382, "=", _PAPER),
-            Figure("pixel_f_error", "pixel error", 0.0611, "=", _PAPER),
-            Figure("dice", "Dice"),
+        data="the ISBI 2012 EM challenge's training slices and their labels",
+        figures=(
+            Figure(metric="warping_error", label="warping error", value=0.000353, source=_PAPER),
+            Figure(metric="rand_error", label="Rand error", value=0.0382, source=_PAPER),
+            Figure(metric="pixel_f_error", label="pixel error", value=0.0611, source=_PAPER),
+            Figure(metric="dice", label="Dice"),
         ),
-        (
+        differences=(
             (
-                "The published errors are of the challenge's test slices, whose labels are not public, computed by the "
-                "challenge; the measured ones are of held-out training slices, each the best over thresholds on the "
-                "probability. They are not comparable one to one."
+                "The challenge computed the published errors on its test slices, whose labels are not public. The "
+                "measured ones are of held-out training slices, each the best over thresholds on the probability. They "
+                "cannot be compared one to one."
             ),
-            "The authors trained on all 30 slices and for ten hours on a GPU.",
+            "The authors trained on all 30 slices, for ten hours on a GPU.",
         ),
     ),
 }
+"""Published figures by the name of the preset."""

@@ -11,55 +11,56 @@ from septa.errors import RecipeError
 from septa.recipe import Recipe
 
 
-def names() -> tuple[str, ...]:
-    """Names of the presets, sorted.
+def list_names() -> tuple[str, ...]:
+    """List the names of the presets, sorted.
 
     Examples
     --------
-    >>> names()
+    >>> list_names()
     ('carvana', 'glas', 'isbi', 'oct', 'paper', 'shapes')
     """
     files = (item.name for item in resources.files("septa.presets").iterdir())
     return tuple(sorted(name.removesuffix(".yaml") for name in files if name.endswith(".yaml")))
 
 
-def text(name: str) -> str:
-    """The file of a preset: the settings that differ from the defaults, and why.
+def read_text(name: str) -> str:
+    """Read the file of a preset: the settings that differ from the defaults, with the reason of each.
 
     Raises
     ------
     RecipeError
-        There is no preset of that name; the message tells the nearest name and all others.
+        There is no such preset. The message suggests the nearest name and lists all names.
     """
-    known = names()
+    known = list_names()
     if name not in known:
         near = difflib.get_close_matches(name.lower(), known, n=1)
-        guess = f"did you mean '{near[0]}'? " if near else ""
-        raise RecipeError(f"preset '{name}'", "there is none of that name", f"{guess}choose {', '.join(known)}")
+        guess = f"Did you mean '{near[0]}'? " if near else ""
+        remedy = f"{guess}Choose one of {', '.join(known)}"
+        raise RecipeError(f"preset '{name}'", "there is no preset with this name", remedy)
     return resources.files("septa.presets").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
 
 
-def load(name: str) -> Recipe:
-    """The recipe of a preset; errors as for `text`.
+def load_recipe(name: str) -> Recipe:
+    """Load the recipe of a preset; errors as for `read_text`.
 
     Examples
     --------
-    >>> load("paper").net.padding
+    >>> load_recipe("paper").net.padding
     'valid'
     """
-    return Recipe.from_yaml(text(name), f"preset '{name}'")
+    return Recipe.from_yaml(read_text(name), f"preset '{name}'")
 
 
-def title(name: str) -> str:
-    """What a preset is, in one line: the first of its file; errors as for `text`."""
-    return text(name).partition("\n")[0].removeprefix("#").strip()
+def read_title(name: str) -> str:
+    """Read the title of a preset, the first line of its file; errors as for `read_text`."""
+    return read_text(name).partition("\n")[0].removeprefix("#").strip()
 
 
-def table() -> Table:
-    """Every preset with its title."""
-    shown = Table()
-    shown.add_column("Preset", no_wrap=True)
-    shown.add_column("What it is")
-    for name in names():
-        shown.add_row(name, title(name))
-    return shown
+def make_table() -> Table:
+    """Make a table of all presets with their titles."""
+    table = Table()
+    table.add_column("Preset", no_wrap=True)
+    table.add_column("Title")
+    for name in list_names():
+        table.add_row(name, read_title(name))
+    return table

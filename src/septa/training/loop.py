@@ -34,7 +34,7 @@ LOG_EVERY = 10
 _VALIDATION_SHARE = 0.1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainingJob:
     """What `run_loop` works on; nothing in it changes while it trains.
 

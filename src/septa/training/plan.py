@@ -19,7 +19,7 @@ from septa.tasks import make_task
 from septa.training.automatic import Choice, choose, choose_workers, resolve_amp
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainingRequest:
     """What a user asks of a training.
 

@@ -43,7 +43,7 @@ _CURVE = 20.0
 """Of data.normalization=asinh: what is 5 % as bright as the brightest objects is seen at a quarter of their value."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainingPlan:
     """What is about to be trained: the first event of a training."""
 
@@ -56,7 +56,7 @@ class TrainingPlan:
     notes: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainingDone:
     """What was trained: the last event."""
 
@@ -131,7 +131,16 @@ def train(
     extra = () if minutes is None else (f"training.minutes={minutes}",)
     asked = (*overrides, *extra)
     request = TrainingRequest(
-        Path(data), output, images, labels, given, asked, resume, overwrite, device, max_pixels=max_pixels
+        data=Path(data),
+        output=output,
+        images=images,
+        labels=labels,
+        recipe=given,
+        overrides=asked,
+        resume=resume,
+        overwrite=overwrite,
+        device=device,
+        max_pixels=max_pixels,
     )
     model = None
     for event in train_steps(request):
@@ -174,13 +183,13 @@ def train_steps(
             discard(request)
             write_text(request.folder / "recipe.yaml", choice.recipe.to_yaml(choice.reasons))
             yield TrainingPlan(
-                check,
-                choice,
-                request.folder,
-                str(device),
-                tuple(job.sampler.examples.pairs),
-                tuple(job.validation.pairs),
-                notes,
+                check=check,
+                choice=choice,
+                folder=request.folder,
+                device=str(device),
+                train=tuple(job.sampler.examples.pairs),
+                validation=tuple(job.validation.pairs),
+                notes=notes,
             )
         rows = run_loop(job, state)
         if rank:
@@ -199,7 +208,7 @@ def train_steps(
         model, report, evaluation = finish_training(request, job, state, check, choice)
         if world > 1:
             dist.barrier()
-        yield TrainingDone(model, request.output, report, evaluation)
+        yield TrainingDone(model=model, path=request.output, report=report, evaluation=evaluation)
 
 
 # Setting up ----------------------------------------------------------------------------------------------------------
@@ -244,9 +253,20 @@ def _prepare(
     sampler = Sampler(train, normalization, recipe, encode, net.margin)
     tensor_k = None if weights_k is None else torch.from_numpy(weights_k).to(device)
     job = TrainingJob(
-        recipe, task, sampler, validation, tensor_k, device, recipe.training.workers or 1,
-        checkpoints, check.fingerprint.digest, started, rank, world, choice.reasons,
-    )  # fmt: skip
+        recipe=recipe,
+        task=task,
+        sampler=sampler,
+        validation=validation,
+        class_weights_k=tensor_k,
+        device=device,
+        workers=recipe.training.workers or 1,
+        checkpoints=checkpoints,
+        data_digest=check.fingerprint.digest,
+        started=started,
+        rank=rank,
+        world=world,
+        reasons=choice.reasons,
+    )
     return job, State.fresh(net, recipe, device)
 
 
