@@ -8,6 +8,7 @@
      │    └── ModelError          a file that is no septa model, is damaged or does not fit the input
      ├── PartialFailure    3      some files failed, the rest was done
      ├── ResourceError     4      disk full, out of memory
+     │    └── OutOfMemory         an engine ran out of memory for a tile; a smaller tile may fit
      └── Interrupted     130/143  SIGINT or SIGTERM, after the state was saved
 """
 
@@ -100,6 +101,10 @@ class ResourceError(SeptaError):
     """The disk is full or memory does not suffice."""
 
     exit_code = 4
+
+
+class OutOfMemory(ResourceError):
+    """An engine ran out of memory for a tile; a smaller tile may fit."""
 
 
 class Interrupted(SeptaError):

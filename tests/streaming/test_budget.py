@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from septa.errors import ResourceError
+from septa.errors import OutOfMemory, ResourceError
 from septa.inference.protocol import Engine, SingleImageEngine
 from septa.inference.tiling import least_for
 from septa.model import Model
@@ -111,7 +111,7 @@ def test_a_tile_that_is_asked_for_stays_within_the_budget(kit: SimpleNamespace, 
     assert made == [least_for(model.net)]
 
 
-@pytest.mark.parametrize("failure", [ResourceError("memory", "does not suffice"), MemoryError()])
+@pytest.mark.parametrize("failure", [OutOfMemory("memory", "does not suffice"), MemoryError()])
 def test_tiles_that_do_not_fit_are_halved(
     kit: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: Exception
 ) -> None:
@@ -154,7 +154,7 @@ def test_smallest_tiles_that_do_not_fit_are_told(
     image = kit.write_image(tmp_path / "a.ome.zarr", kit.texture((100, 90)), "YX")
 
     def fail(image_cyx: Any) -> Any:
-        raise ResourceError("memory", "does not suffice for a tile", "give a smaller --tile")
+        raise OutOfMemory("memory", "does not suffice for a tile", "give a smaller --tile")
 
     monkeypatch.setattr(Model, "engine", lambda self, *given: SingleImageEngine(fail))
     code, _, err = septa("predict", tmp_path / "m.septa", image, "-o", tmp_path / "o.ome.zarr")

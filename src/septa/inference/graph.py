@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from septa import __version__
-from septa.errors import InputError, ResourceError, SeptaError
+from septa.errors import InputError, OutOfMemory, SeptaError
 from septa.inference import _cache
 from septa.inference.protocol import Engine, SingleImageEngine
 
@@ -71,7 +71,7 @@ def pad_to_grid(net: GridNet, image_cyx: NDArray[np.float32]) -> NDArray[np.floa
 def translate_out_of_memory(
     shape: tuple[int, ...], what: str = "a tile", remedy: str = "give a smaller --tile"
 ) -> Iterator[None]:
-    """Convert a backend's out-of-memory error to ResourceError.
+    """Convert a backend's out-of-memory error to OutOfMemory.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ def translate_out_of_memory(
         if not is_out_of_memory(error):
             raise
         problem = f"does not suffice for {what} of {shape[-2]} x {shape[-1]} pixels"
-        raise ResourceError("memory", problem, remedy) from error
+        raise OutOfMemory("memory", problem, remedy) from error
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from septa.errors import ResourceError
+from septa.errors import OutOfMemory, ResourceError
 from septa.images import Source, read_mirrored, store
 from septa.images.store import BlockIndex, StoreSpec
 from septa.inference import Engine, Region, Tile, aligned, least_for, plan_for, predict_tiles
@@ -255,9 +255,7 @@ def score_block(worker: BlockWorker, index: BlockIndex, margin: int, window: Blo
         try:
             window = window or worker.window(index, margin)
             return ScoredBlock(index, margin, window.region, worker.logits(index, window))
-        except (ResourceError, MemoryError) as error:
-            if isinstance(error, ResourceError) and error.where != "memory":
-                raise
+        except (OutOfMemory, MemoryError):
             # A window that was read ahead may be planned for larger tiles than those that are known to fit.
             tried, window = worker.tile if window is None else window.tile, None
             if tried <= worker.tile and not worker.shrink():
