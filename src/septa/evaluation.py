@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from septa.data import digest_array, find_pairs, read_pair_image, read_pair_labels
+from septa.data import Pair, digest_array, find_pairs, read_pair_image, read_pair_labels
 from septa.errors import InputError, list_names
 from septa.images import IMAGE_SUFFIXES, MAX_PIXELS, RawLabels, read_info, read_labels
 from septa.labels import LabelMapping, find_mapping
-from septa.metrics import NEURITES, PER_IMAGE, Evaluation, evaluate_labels, score_stack
+from septa.metrics import NEURITES, PER_IMAGE, Evaluation, LabelPair, evaluate_labels, score_stack
 from septa.model import Model, PredictionOptions
 from septa.objects import OUTLINES, Judged, calibrate, judge
 from septa.prediction import CLASSES, OVERLAYS, PROBABILITIES
@@ -23,8 +23,6 @@ from septa.recipe import DataSettings
 _LABEL_SUFFIXES = ("_mask", "_label", "_labels", "_seg", "_anno")
 _NO_LABELS = (OVERLAYS, PROBABILITIES, OUTLINES, CLASSES)
 _SHOWN = 20
-
-Scored = tuple[str, NDArray[np.int32], NDArray[np.int32]]
 
 
 def evaluate(
@@ -79,24 +77,24 @@ def evaluate(
     instances = model.task.finds_objects
     _check_extra(extra, model.labels, instances)
     options = PredictionOptions(tile=tile, tta=tta, engine=model.engine(device, engine))
-    encode = model.labels.objects if instances else model.labels.encode
 
-    def scored() -> Iterator[Scored]:
+    def scored() -> Iterator[LabelPair]:
         nonlocal skipped
         for number, pair in enumerate(pairs):
             image_cyx = read_pair_image(pair)
             if not every and digest_array(image_cyx) in trained:
                 skipped += 1
             else:
-                truth_yx = encode(read_pair_labels(pair), pair.labels_location)
+                truth_yx, class_of_id = _read_truth(model.labels, pair, instances)
                 _same_size(pair.name, truth_yx, image_cyx.shape[1:], pair.image)
                 fitted_cyx = model.as_model_input(image_cyx, pair.image)
-                predicted_yx, sure_yx = _segment(model, fitted_cyx, instances or NEURITES in extra, options)
+                sure = instances or NEURITES in extra
+                predicted_yx, predicted_class_of_id, sure_yx = _segment(model, fitted_cyx, sure, options)
                 if sure_yx is not None and instances:
                     judged.append(judge(truth_yx, predicted_yx, sure_yx))
                 elif sure_yx is not None:
                     stack.append((truth_yx, sure_yx))
-                yield pair.name, truth_yx, predicted_yx
+                yield LabelPair(pair.name, truth_yx, predicted_yx, class_of_id, predicted_class_of_id)
             if progress is not None:
                 progress(number + 1, len(pairs))
 
@@ -117,14 +115,26 @@ def evaluate(
     return replace(evaluation, notes=tuple(notes))
 
 
+def _read_truth(
+    mapping: LabelMapping, pair: Pair, instances: bool
+) -> tuple[NDArray[np.int32], NDArray[np.int32] | None]:
+    """Read the true labels of an image, and the class of each object where objects have classes."""
+    raw, where = read_pair_labels(pair), pair.labels_location
+    if not instances:
+        return mapping.encode(raw, where), None
+    objects = mapping.objects(raw, where)
+    return objects.ids_yx, objects.class_of_id
+
+
 def _segment(
     model: Model, image_cyx: NDArray[Any], sure: bool, options: PredictionOptions
-) -> tuple[NDArray[np.int32], NDArray[np.float32] | None]:
-    """Labels, and where it is asked for the probability of class 1, or of foreground."""
+) -> tuple[NDArray[np.int32], NDArray[np.int32] | None, NDArray[np.float32] | None]:
+    """Labels, the class of each object, and where it is asked for the probability of class 1, or of foreground."""
     if not sure:
-        return model.compute_labels(image_cyx, options), None
-    logits_kyx = model.compute_logits(image_cyx, options)
-    return model.task.predicted(logits_kyx), model.task.probabilities(logits_kyx)[1]
+        return model.compute_labels(image_cyx, options), None, None
+    task, logits_kyx = model.task, model.compute_logits(image_cyx, options)
+    labels_yx = task.decode(logits_kyx)
+    return labels_yx, task.classify(labels_yx, logits_kyx), task.probabilities(logits_kyx)[1]
 
 
 def evaluate_files(
@@ -177,17 +187,18 @@ def evaluate_files(
     stack: list[tuple[NDArray[np.int32], NDArray[np.float32]]] = []
     _check_extra(extra, mapping, instances)
 
-    def scored() -> Iterator[Scored]:
+    def scored() -> Iterator[LabelPair]:
         for name, left, right, page in pages:
             if instances:
-                truth_yx, prediction_yx = mapping.objects(read(right, page), right), _objects(read(left, page), left)
+                truth_yx = mapping.objects(read(right, page), right).ids_yx
+                prediction_yx = _objects(read(left, page), left)
             else:
                 truth_yx = mapping.encode(read(right, page), right)
                 prediction_yx = _encode_prediction(mapping, read(left, page), left)
             _same_size(name, truth_yx, prediction_yx.shape, left)
             if NEURITES in extra:
                 stack.append((truth_yx, (prediction_yx == 1).astype(np.float32)))
-            yield name, truth_yx, prediction_yx
+            yield LabelPair(name, truth_yx, prediction_yx)
 
     names = mapping.pixel_names(instances)
     evaluation = evaluate_labels(
@@ -242,7 +253,7 @@ def _encode_prediction(mapping: LabelMapping, raw: RawLabels, path: Path) -> NDA
 
 
 def _objects(raw: RawLabels, path: Path) -> NDArray[np.int32]:
-    return LabelMapping("instances", ("background", "object"), (0,)).objects(raw, path)
+    return LabelMapping("instances", ("background", "object"), (0,)).objects(raw, path).ids_yx
 
 
 def _numbers(raw: RawLabels) -> bool:
@@ -263,7 +274,7 @@ def _same_size(name: str, truth_yx: NDArray[Any], size: tuple[int, ...], path: P
         raise InputError(path, sizes, "give both at one size")
 
 
-def _at_least_one(items: Iterator[Scored], data: str | Path) -> Iterator[Scored]:
+def _at_least_one(items: Iterator[LabelPair], data: str | Path) -> Iterator[LabelPair]:
     empty = True
     for item in items:
         empty = False

@@ -299,15 +299,14 @@ class _Work:
         if labels_yx is None:
             assert logits_kyx is not None
             labels_yx = task.decode(logits_kyx)
-        class_yx: NDArray[np.int32] | None = None
-        if logits_kyx is not None and task.object_classes > 1:
-            class_yx = task.classify(labels_yx, logits_kyx)
+        class_of_id = None if logits_kyx is None else task.classify(labels_yx, logits_kyx)
         if logits_kyx is not None and options.objects.wanted:
             foreground_yx, name = task.probabilities(logits_kyx)[1], _page_name(info, page.number)
+            class_yx = None if class_of_id is None else class_of_id[labels_yx]
             labels_yx = self.files.add(name, labels_yx, image_cyx, foreground_yx, info.pixel_size_um, class_yx)
         file.pages.append(model.as_written(labels_yx))
-        if class_yx is not None:
-            file.classes.append(_class_values(model)[np.where(labels_yx, class_yx, 0)])
+        if class_of_id is not None:
+            file.classes.append(_class_values(model)[class_of_id[labels_yx]])
         _write_extras(model, image_cyx, labels_yx, logits_kyx, info, page.number, options)
         if page.number + 1 < info.pages:
             return None

@@ -278,7 +278,7 @@ def watched(sampler: Sampler) -> tuple[Sampler, list[Any]]:
     """The sampler without encoding, and the labels of each whole patch as they come."""
     seen: list[Any] = []
 
-    def keep(labels_yx: Any) -> tuple[Any, None]:
+    def keep(labels_yx: Any, *, class_of_id: Any) -> tuple[Any, None]:
         seen.append(labels_yx)
         return labels_yx, None
 

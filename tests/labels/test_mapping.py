@@ -443,7 +443,7 @@ def same_partition(first_yx: np.ndarray, second_yx: np.ndarray) -> bool:
 def test_stored_ids_are_kept_whatever_their_gaps_and_parts(dtype: Any, ignore: int | None) -> None:
     array = np.array([[0, 3, 3, 0], [9, 0, 200, 3], [200, 0, 0, 1]], dtype)
     before = array.copy()
-    objects_yx = LabelMapping("instances", ("background", "object"), (0,), ignore).objects(index(array), "x")
+    objects_yx = LabelMapping("instances", ("background", "object"), (0,), ignore).objects(index(array), "x").ids_yx
     assert objects_yx.dtype == np.int32
     expected = np.where(array == 9, IGNORE, array.astype(np.int64)) if ignore else array
     assert objects_yx.tolist() == expected.tolist()
@@ -461,7 +461,7 @@ def test_ids_beyond_int32_are_numbered_anew(dtype: Any, ids: list[int], ignore: 
     array = np.random.default_rng(seed).choice(np.array([0, *ids], dtype), (6, 7))
     left_out = ids[0] if ignore and ids[0] else None
     mapping = LabelMapping("instances", ("background", "object"), (0,), left_out)
-    objects_yx = mapping.objects(index(array), "x")
+    objects_yx = mapping.objects(index(array), "x").ids_yx
     assert objects_yx.dtype == np.int32
     assert same_partition(objects_yx, array)
     assert np.array_equal(objects_yx == 0, array == 0)
@@ -473,8 +473,8 @@ def test_ids_beyond_int32_are_numbered_anew(dtype: Any, ids: list[int], ignore: 
 
 def test_the_largest_id_of_int32_is_kept_and_the_next_is_not() -> None:
     top = 2**31 - 1
-    assert INSTANCES.objects(index(np.array([[0, top, 5]])), "x").tolist() == [[0, top, 5]]
-    high, low, other = INSTANCES.objects(index(np.array([[top + 1, 0, 5]])), "x")[0].tolist()
+    assert INSTANCES.objects(index(np.array([[0, top, 5]])), "x").ids_yx.tolist() == [[0, top, 5]]
+    high, low, other = INSTANCES.objects(index(np.array([[top + 1, 0, 5]])), "x").ids_yx[0].tolist()
     assert low == 0
     assert high != other
     assert min(high, other) > 0
@@ -486,7 +486,7 @@ def test_the_largest_id_of_int32_is_kept_and_the_next_is_not() -> None:
 def test_of_binary_labels_regions_are_the_objects(array: np.ndarray) -> None:
     mapping = LabelMapping("binary", ("background", "foreground"), (7, 50), 9)
     before = array.copy()
-    objects_yx = mapping.objects(index(array), "x")
+    objects_yx = mapping.objects(index(array), "x").ids_yx
     expected_yx, count = ndimage.label(array == 50)
     assert objects_yx.dtype == np.int32
     assert np.array_equal(objects_yx == IGNORE, array == 9)
@@ -498,10 +498,10 @@ def test_of_binary_labels_regions_are_the_objects(array: np.ndarray) -> None:
 def test_regions_of_different_classes_are_different_objects() -> None:
     array = np.array([[0, 1, 2, 2], [1, 0, 2, 0]])
     mapping = LabelMapping("index", ("background", "a", "b"), (0, 1, 2))
-    assert same_partition(mapping.objects(index(array), "x"), np.array([[0, 1, 3, 3], [2, 0, 3, 0]]))
+    assert same_partition(mapping.objects(index(array), "x").ids_yx, np.array([[0, 1, 3, 3], [2, 0, 3, 0]]))
     colors = np.array([[0, 0, 0], [255, 0, 0], [0, 255, 0]], np.uint8)
     painted = LabelMapping("color", ("background", "a", "b"), ((0, 0, 0), (255, 0, 0), (0, 255, 0)))
-    assert np.array_equal(painted.objects(rgb(colors[array]), "x"), mapping.objects(index(array), "x"))
+    assert np.array_equal(painted.objects(rgb(colors[array]), "x").ids_yx, mapping.objects(index(array), "x").ids_yx)
 
 
 def test_what_holds_no_objects_is_refused() -> None:
@@ -515,7 +515,7 @@ def test_what_holds_no_objects_is_refused() -> None:
     with pytest.raises(InputError, match=r"late\.png: holds 3"):
         LabelMapping("binary", ("a", "b"), (0, 1)).objects(index(np.array([[0, 3]])), "late.png")
     below = LabelMapping("instances", ("background", "object"), (0,), -7)
-    assert below.objects(index(np.array([[0, -7, 4]])), "x").tolist() == [[0, IGNORE, 4]]
+    assert below.objects(index(np.array([[0, -7, 4]])), "x").ids_yx.tolist() == [[0, IGNORE, 4]]
 
 
 # --- counting ------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import pytest
 
 from septa.metrics.object_classes import class_f1, class_matches, object_class_spreads
 from septa.metrics.overlaps import contingency
-from septa.metrics.scores import evaluate_labels
+from septa.metrics.scores import LabelPair, evaluate_labels
 
 NAMES = ("background", "round", "long")
 
@@ -28,6 +28,10 @@ def drawn(seed: int) -> tuple[np.ndarray, np.ndarray]:
     return truth_yx, prediction_yx
 
 
+CLASS_OF_ID = np.arange(1000) % 3
+"""The ids of `drawn` leave the class of the object when divided by 3."""
+
+
 def counted(truth_yx: np.ndarray, prediction_yx: np.ndarray) -> np.ndarray:
     counted_yx = truth_yx >= 0
     ids = [np.unique(array[counted_yx & (array > 0)]) for array in (truth_yx, prediction_yx)]
@@ -44,7 +48,7 @@ def counted(truth_yx: np.ndarray, prediction_yx: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("seed", range(5))
 def test_matches_count_where_classes_agree(seed: int) -> None:
     truth_yx, prediction_yx = drawn(seed)
-    counts = class_matches(contingency(truth_yx, prediction_yx), 3)
+    counts = class_matches(contingency(truth_yx, prediction_yx), CLASS_OF_ID, CLASS_OF_ID, 3)
     np.testing.assert_array_equal(counts, counted(truth_yx, prediction_yx))
     assert 0 < counts[1:, 0].sum() < counts[1:, 2].sum()
     for k, score in enumerate(class_f1(counts)):
@@ -53,9 +57,9 @@ def test_matches_count_where_classes_agree(seed: int) -> None:
 
 
 def test_an_evaluation_tells_the_classes() -> None:
-    items = [(str(seed), *drawn(seed)) for seed in range(4)]
+    items = [LabelPair(str(seed), *drawn(seed), CLASS_OF_ID, CLASS_OF_ID) for seed in range(4)]
     found = evaluate_labels(items, ["background", "object"], instances=True, object_classes=NAMES)
-    counts = [counted(truth_yx, prediction_yx) for _, truth_yx, prediction_yx in items]
+    counts = [counted(truth_yx, prediction_yx) for _, truth_yx, prediction_yx, *_ in items]
     assert list(found.object_classes) == ["round", "long"]
     for k, spread in enumerate(found.object_classes.values(), 1):
         assert spread["mean"] == pytest.approx(np.mean([class_f1(one)[k] for one in counts]))
@@ -67,3 +71,10 @@ def test_an_evaluation_tells_the_classes() -> None:
     assert plain.object_classes == {}
     assert plain.objects == found.objects
     assert object_class_spreads([None], NAMES) == {}
+
+
+@pytest.mark.parametrize("tables", [(), (CLASS_OF_ID,)])
+def test_classes_need_both_tables(tables: tuple[np.ndarray, ...]) -> None:
+    item = LabelPair("cell 7", *drawn(0), *tables)
+    with pytest.raises(ValueError, match="objects of cell 7 have no classes"):
+        evaluate_labels([item], ["background", "object"], instances=True, object_classes=NAMES)

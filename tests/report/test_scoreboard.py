@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 
-from septa.metrics.scores import evaluate_labels
+from septa.metrics.scores import LabelPair, evaluate_labels
 from septa.objects.calibration import calibrate
 from septa.report.scoreboard import calibration_html, scores_html
 
@@ -33,7 +33,8 @@ def test_without_objects_there_is_nothing_to_calibrate() -> None:
 
 def test_classes_of_objects_have_a_row_each() -> None:
     truth_yx, prediction_yx = np.array([[4, 0, 8, 0, 10]]), np.array([[4, 0, 7, 0, 0]])
-    items = [("a", truth_yx, prediction_yx)]
+    class_of_id = np.array([0, 0, 0, 0, 1, 0, 0, 1, 2, 0, 1])
+    items = [LabelPair("a", truth_yx, prediction_yx, class_of_id, class_of_id)]
     names = ("background", "<round>", "long")
     markup = scores_html(evaluate_labels(items, ["background", "object"], instances=True, object_classes=names))
     assert "F1 at IoU 0.5, &lt;round&gt;" in markup

@@ -173,7 +173,7 @@ def test_border_weights_reach_the_loss(
         job = replace(job, sampler=replace(job.sampler, encode=encode), class_weights_k=torch.from_numpy(weights_k))
     whole: list[np.ndarray] = []
 
-    def keep(labels_yx: np.ndarray) -> tuple[np.ndarray, None]:
+    def keep(labels_yx: np.ndarray, *, class_of_id: None) -> tuple[np.ndarray, None]:
         whole.append(labels_yx)
         return labels_yx, None
 

@@ -17,7 +17,7 @@ from septa.data.layouts import LAYOUTS, Layout, find_classes_folder, pair_classe
 from septa.data.pairs import Pair, Pairing, PairingError
 from septa.errors import InputError, escape_controls
 from septa.images import MAX_PIXELS, RawLabels, read_image, read_info, read_labels
-from septa.labels import read_object_labels
+from septa.labels import read_object_classes
 from septa.report import plural
 
 _RUNS = 10
@@ -130,7 +130,7 @@ def read_pair_labels(pair: Pair) -> RawLabels:
         raise InputError(pair.image, "the image has no labels", "Give a label image for it")
     if isinstance(pair.labels, Path):
         raw = read_labels(pair.labels, pair.page, max_pixels=pair.max_pixels)
-        return raw if pair.classes is None else read_object_labels(raw, pair.classes, pair.page, pair.max_pixels)
+        return raw if pair.classes is None else read_object_classes(raw, pair.classes, pair.page, pair.max_pixels)
     ids_yx: npt.NDArray[np.int32] | None = None
     objects = 0
     for path in pair.labels:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import count
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ from septa.data.folder import read_pair_image, read_pair_labels
 from septa.data.pairs import Pair
 from septa.errors import InputError
 from septa.images import Normalization, fit_channels, resize_image, resize_labels
-from septa.labels import LabelMapping, classes_of
+from septa.labels import LabelMapping, ObjectLabels
 from septa.recipe import IGNORE, Recipe, SamplingSettings
 
 _SPOTS = 4096
@@ -37,12 +37,14 @@ class Example:
     """One image with its labels, decoded: raw ``CYX`` with the net's channels, and encoded labels or object ids, int32
     ``YX``.
 
-    ``spots`` holds for each class that occurs some flat indices of its pixels, evenly drawn.
+    ``spots`` holds for each class that occurs some flat indices of its pixels, evenly drawn. ``class_of_id`` is the
+    class of each object, as in `septa.labels.ObjectLabels`; None if labels are no objects, or objects have no classes.
     """
 
     image_cyx: NDArray[Any]
     labels_yx: NDArray[np.int32]
     spots: tuple[NDArray[np.int64], ...]
+    class_of_id: NDArray[np.int32] | None = None
     constants: tuple[Normalization, Normalization] | None = None
     """A rule of normalisation, and its constants for this image, once they were needed."""
     encoded: tuple[object, NDArray[Any], NDArray[np.float32] | None] | None = None
@@ -51,7 +53,8 @@ class Example:
     @property
     def nbytes(self) -> int:
         """Memory that the arrays take."""
-        return self.image_cyx.nbytes + self.labels_yx.nbytes + sum(spots.nbytes for spots in self.spots)
+        table = 0 if self.class_of_id is None else self.class_of_id.nbytes
+        return self.image_cyx.nbytes + self.labels_yx.nbytes + table + sum(spots.nbytes for spots in self.spots)
 
 
 @dataclass
@@ -91,8 +94,7 @@ class Examples:
 
     def _read(self, pair: Pair) -> Example:
         image_cyx = read_pair_image(pair)
-        encode = self.labels.objects if self.objects else self.labels.encode
-        labels_yx = encode(read_pair_labels(pair), pair.name)
+        labels_yx, class_of_id = self._read_labels(pair)
         if image_cyx.shape[1:] != labels_yx.shape:
             sizes = "{} x {} pixels, its labels {} x {}".format(*image_cyx.shape[1:], *labels_yx.shape)
             raise InputError(pair.image, f"has {sizes}", "label the image at its own size")
@@ -103,12 +105,16 @@ class Examples:
             raise InputError(pair.image, has, "give images of one kind") from None
         if self.resize is not None:
             image_cyx, labels_yx = resize_image(image_cyx, self.resize), resize_labels(labels_yx, self.resize)
-        classes_yx, classes = labels_yx, self.labels.classes
-        if self.objects:
-            classed = self.labels.object_classes > 1
-            classes_yx = classes_of(labels_yx, classes) if classed else np.minimum(labels_yx, 1)
-            classes = classes if classed else 2
-        return Example(image_cyx, labels_yx, _spots(classes_yx, classes, self.labels.kind == "multilabel"))
+        class_yx = ObjectLabels(labels_yx, class_of_id).class_yx if self.objects else labels_yx
+        spots = _spots(class_yx, self.labels.classes, self.labels.kind == "multilabel")
+        return Example(image_cyx, labels_yx, spots, class_of_id)
+
+    def _read_labels(self, pair: Pair) -> tuple[NDArray[np.int32], NDArray[np.int32] | None]:
+        raw = read_pair_labels(pair)
+        if not self.objects:
+            return self.labels.encode(raw, pair.name), None
+        objects = self.labels.objects(raw, pair.name)
+        return objects.ids_yx, objects.class_of_id
 
 
 def _spots(labels_yx: NDArray[np.int32], classes: int, multilabel: bool) -> tuple[NDArray[np.int64], ...]:
@@ -145,12 +151,19 @@ class Batch:
     names: tuple[str, ...]
 
 
-Encode = Callable[[NDArray[np.int32]], tuple[NDArray[Any], NDArray[np.float32] | None]]
-"""Labels of a patch to target and weight map, as a task does."""
+class Encode(Protocol):
+    """A function from the labels of a patch to its target and weight map, as `septa.tasks.Task.encode` is."""
+
+    def __call__(
+        self, labels_yx: NDArray[np.int32], *, class_of_id: NDArray[np.int32] | None
+    ) -> tuple[NDArray[Any], NDArray[np.float32] | None]:
+        """Compute both; ``class_of_id`` is that of the `Example`."""
 
 
-def use_labels_as_target(labels_yx: NDArray[np.int32]) -> tuple[NDArray[np.int32], None]:
-    """The target is the labels; there is no weight map."""
+def use_labels_as_target(
+    labels_yx: NDArray[np.int32], *, class_of_id: NDArray[np.int32] | None = None
+) -> tuple[NDArray[np.int32], None]:
+    """Return the labels as target, and no weight map."""
     return labels_yx, None
 
 
@@ -188,7 +201,7 @@ class Sampler:
         if example.constants is None or example.constants[0] != self.normalization:
             example.constants = self.normalization, self.normalization.resolve(example.image_cyx)
         patch = jitter_patch(example.constants[1].apply(patch), augment, rng)
-        target_yx, weights_yx = self.encode(labels_yx)
+        target_yx, weights_yx = self.encode(labels_yx, class_of_id=example.class_of_id)
         rows, columns = (slice(self.margin, size - self.margin) for size in labels_yx.shape)
         weights_yx = None if weights_yx is None else weights_yx[rows, columns]
         return Sample(patch, target_yx[..., rows, columns], weights_yx, self.examples.pairs[index].name)

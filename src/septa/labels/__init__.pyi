@@ -4,6 +4,5 @@ from .components import label_components as label_components
 from .mapping import IGNORE as IGNORE
 from .mapping import LabelMapping as LabelMapping
 from .mapping import find_mapping as find_mapping
-from .object_classes import classes_of as classes_of
-from .object_classes import with_classes as with_classes
-from .object_labels import read_object_labels as read_object_labels
+from .object_labels import ObjectLabels as ObjectLabels
+from .raw_classes import read_object_classes as read_object_classes

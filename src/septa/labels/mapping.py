@@ -33,8 +33,8 @@ from septa.labels.codes import (
     smallest,
 )
 from septa.labels.components import label_components
-from septa.labels.object_classes import with_classes
-from septa.labels.object_labels import encode_classes, known_classes, refuse_classes
+from septa.labels.object_labels import ObjectLabels
+from septa.labels.raw_classes import encode_classes, known_classes, refuse_classes
 from septa.labels.survey import (
     Survey,
     ValueCount,
@@ -147,14 +147,14 @@ class LabelMapping:
         numbers = [number_of(value) for value in self.values]
         return look_up(array, numbers, self.ignore, str(where), self.kind)
 
-    def objects(self, raw: RawLabels, where: object) -> npt.NDArray[np.int32]:
-        """Turn a label image as stored into object ids: those stored, or of class labels their 4-connected regions.
+    def objects(self, raw: RawLabels, where: object) -> ObjectLabels:
+        """Turn a label image as stored into objects: those of its ids, or the 4-connected regions of its classes.
 
         Returns
         -------
-        ndarray
-            int32 YX: 0 is background, every other value one object, `IGNORE` where the raw value is the ignore value.
-            Where objects have classes, as `septa.labels.object_classes.with_classes` gives them.
+        ObjectLabels
+            Ids as stored, with `IGNORE` where the raw value is the ignore value. Where objects have classes, ids are
+            numbered anew, and the table holds the index of each class in ``class_names``.
 
         Raises
         ------
@@ -167,8 +167,8 @@ class LabelMapping:
         classes_yx = self.encode(raw, where)
         if self.kind == "instances":
             ids_yx = object_ids(as_numbers(raw, self.kind, str(where)), np.minimum(classes_yx, 1))
-            return ids_yx if self.object_classes == 1 else with_classes(ids_yx, classes_yx, self.classes)
-        return np.where(classes_yx == IGNORE, IGNORE, label_components(classes_yx)).astype(np.int32)
+            return ObjectLabels(ids_yx) if self.object_classes == 1 else ObjectLabels.from_class_map(ids_yx, classes_yx)
+        return ObjectLabels(np.where(classes_yx == IGNORE, IGNORE, label_components(classes_yx)).astype(np.int32))
 
     def decode(self, labels_yx: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Turn encoded labels into the array to write to disk.

@@ -1,89 +1,65 @@
-"""Labels of objects with a class each: an image of ids, and beside it one of classes."""
+"""The objects of an image and their classes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
-from septa.errors import InputError
-from septa.images import RawLabels, read_labels
-from septa.labels.codes import look_up
-from septa.labels.object_classes import majority_classes
-
-_LARGEST = 255
+Int32 = NDArray[np.int32]
 
 
-@dataclass(frozen=True)
-class ObjectLabels(RawLabels):
-    """Labels as stored that come with classes.
+@dataclass(frozen=True, eq=False)
+class ObjectLabels:
+    """The objects of an image: an id for each pixel, and a class for each id.
+
+    A class belongs to an object as a whole. Whatever moves pixels, such as cropping, resizing or augmentation, changes
+    ``ids_yx`` alone; the table stays valid as long as ids are not renumbered.
 
     Attributes
     ----------
-    classes_yx
-        Integers: at all pixels of an object the class that most of them have in the file, 0 where none has any.
+    ids_yx
+        int32 ``YX``: 0 is background, other positive values are one object each, `IGNORE` marks ignored pixels.
+    class_of_id
+        int32, indexed by id: class of each object from 1, and 0 at index 0 and at ids without an object. None if
+        objects have no classes.
+
+    Examples
+    --------
+    >>> labels = ObjectLabels.from_class_map(np.array([[7, 7, 0, 9]]), np.array([[2, 2, 0, 1]]))
+    >>> labels.ids_yx, labels.class_of_id
+    (array([[1, 1, 0, 2]], dtype=int32), array([0, 2, 1], dtype=int32))
+    >>> labels.class_yx
+    array([[2, 2, 0, 1]], dtype=int32)
     """
 
-    classes_yx: npt.NDArray[Any]
+    ids_yx: Int32
+    class_of_id: Int32 | None = None
 
+    @classmethod
+    def from_class_map(cls, ids_yx: NDArray[Any], class_yx: NDArray[Any]) -> ObjectLabels:
+        """Number objects 1 to n by ascending id, and read the class of each from a map.
 
-def read_object_labels(raw: RawLabels, path: Path, page: int, max_pixels: int) -> ObjectLabels:
-    """Read the classes of object ids that are read already; other parameters as for `septa.images.read.read_labels`.
+        New numbers keep the table short, whatever the ids are.
 
-    Raises
-    ------
-    InputError
-        The file cannot be read, is no image of classes, or differs from the ids in size.
-    """
-    classes = read_labels(path, page, max_pixels=max_pixels)
-    if raw.kind != "index" or classes.kind != "index":
-        raise InputError(path, "goes with one object id and one class for each pixel", "save both as grey images")
-    if classes.array.shape != raw.array.shape:
-        sizes = "{} x {} pixels, the labels {} x {}".format(*classes.array.shape, *raw.array.shape)
-        raise InputError(path, f"has {sizes}", "give both at one size")
-    values = np.unique(classes.array)
-    if values.size and not 0 <= values[0] <= values[-1] <= _LARGEST:
-        problem = f"holds values from {values[0]} to {values[-1]}, and classes are 1 to {_LARGEST}"
-        raise InputError(path, problem, "give at each pixel of an object the number of its class")
-    return ObjectLabels(raw.array, raw.kind, raw.palette, majority_classes(raw.array, classes.array))
+        Parameters
+        ----------
+        ids_yx
+            Object ids, integers ``YX``; values of 0 and below stay as they are.
+        class_yx
+            Class of each pixel, integers ``YX``, at least 1 and constant inside an object.
+        """
+        ids, first = np.unique(ids_yx, return_index=True)
+        objects = ids > 0
+        class_of_id = np.concatenate([[0], class_yx.reshape(-1)[first[objects]]]).astype(np.int32)
+        numbers_yx = np.searchsorted(ids[objects], ids_yx) + 1
+        return cls(np.where(ids_yx > 0, numbers_yx, ids_yx).astype(np.int32), class_of_id)
 
-
-def encode_classes(
-    raw: RawLabels, labels_yx: npt.NDArray[np.int32], values: Sequence[int], where: str
-) -> npt.NDArray[np.int32]:
-    """Put the place of its class among ``values`` on each object, which is 1 in ``labels_yx``.
-
-    Raises
-    ------
-    InputError
-        There are no classes, an object has none, or one that is unknown.
-    """
-    if not isinstance(raw, ObjectLabels):
-        remedy = "put an image of classes with the same name into classes/ beside labels/"
-        raise InputError(where, "has no classes of its objects", remedy)
-    inside_yx = labels_yx == 1
-    without = np.unique(raw.array[inside_yx & (raw.classes_yx == 0)])
-    if without.size:
-        shown = ", ".join(map(str, without[:5].tolist())) + (", ..." if without.size > 5 else "")
-        problem = (
-            f"{without.size} objects have no class ({shown})" if without.size > 1 else f"object {shown} has no class"
-        )
-        raise InputError(where, problem, "give it a class in classes/, or take it out of the labels")
-    classes_yx = look_up(np.where(inside_yx, raw.classes_yx, 0), values, None, where, "index")
-    return np.where(inside_yx, classes_yx, labels_yx)
-
-
-def known_classes(raw: RawLabels) -> set[int]:
-    """The classes that objects have."""
-    return set(np.unique(raw.classes_yx).tolist()) - {0} if isinstance(raw, ObjectLabels) else set()
-
-
-def refuse_classes(classes: set[int], kind: str) -> None:
-    """Refuse classes of objects where labels are no objects."""
-    if classes and kind != "instances":
-        problem = f"hold {kind} labels, and the classes beside them are those of objects"
-        raise InputError("labels", problem, "leave data.encoding and data.values out, or move the classes away")
+    @property
+    def class_yx(self) -> Int32:
+        """Class of each pixel, int32 ``YX``: 1 in every object if they have no classes; values up to 0 stay."""
+        if self.class_of_id is None:
+            return np.minimum(self.ids_yx, 1)
+        return np.where(self.ids_yx > 0, self.class_of_id[np.maximum(self.ids_yx, 0)], self.ids_yx)

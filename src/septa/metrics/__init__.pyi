@@ -17,5 +17,6 @@ from .scores import HEADERS as HEADERS
 from .scores import OBJECT_METRICS as OBJECT_METRICS
 from .scores import OBJECTS_POLICY as OBJECTS_POLICY
 from .scores import Evaluation as Evaluation
+from .scores import LabelPair as LabelPair
 from .scores import evaluate_labels as evaluate_labels
 from .spread import LEVEL as LEVEL

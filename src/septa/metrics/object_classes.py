@@ -1,12 +1,9 @@
-"""Scores of objects that have a class each: a match counts where the classes agree.
-
-Ids are numbers that leave the class of the object when divided by the number of classes, as
-`septa.labels.object_classes.with_classes` gives them.
-"""
+"""Scores of objects that have a class each: a match counts where the classes agree."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,15 +12,21 @@ from septa.metrics.overlaps import Contingency, Integers, match
 from septa.metrics.spread import spread
 
 Reals = npt.NDArray[np.float64]
+ClassOfId = npt.NDArray[np.integer[Any]]
+"""Class of each object, indexed by its id."""
 
 
-def class_matches(table: Contingency, classes: int) -> Integers:
+def class_matches(
+    table: Contingency, truth_class_of_id: ClassOfId, prediction_class_of_id: ClassOfId, classes: int
+) -> Integers:
     """Count the objects of each class, and those of them that are found with their class.
 
     Parameters
     ----------
     table
         Overlaps of true and predicted objects. They are matched at an IoU of 0.5, whatever their classes.
+    truth_class_of_id, prediction_class_of_id
+        Class of each object from 1, integers indexed by object id; see `septa.labels.ObjectLabels`.
     classes
         Number of classes, background included.
 
@@ -31,9 +34,9 @@ def class_matches(table: Contingency, classes: int) -> Integers:
     -------
     int64 ``(classes, 3)``: matched pairs in which both have the class, true objects, predicted objects.
     """
-    pairs = match(table, 0.5).pairs % classes
-    agreeing = pairs[pairs[:, 0] == pairs[:, 1], 0]
-    each = (agreeing, table.truth_ids % classes, table.prediction_ids % classes)
+    pairs = match(table, 0.5).pairs
+    true, predicted = truth_class_of_id[pairs[:, 0]], prediction_class_of_id[pairs[:, 1]]
+    each = (true[true == predicted], truth_class_of_id[table.truth_ids], prediction_class_of_id[table.prediction_ids])
     return np.stack([np.bincount(found, minlength=classes) for found in each], axis=1).astype(np.int64)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from septa.errors import InputError
 from septa.metrics import pixels
 from septa.metrics.extra import extra_metrics
 from septa.metrics.neurites import NeuriteScores
-from septa.metrics.object_classes import class_matches, object_class_spreads
+from septa.metrics.object_classes import ClassOfId, class_matches, object_class_spreads
 from septa.metrics.objects import ObjectScores, contingency, pool, score_table
 from septa.metrics.overlaps import Integers
 from septa.metrics.pixels import Counts, Labels
@@ -46,6 +46,27 @@ OBJECTS_POLICY = "Without true and predicted objects an image scores 1.0, with o
 POLICY = (
     "A class absent from both labels and prediction of an image scores 1.0 there; absent from only one of them, 0.0."
 )
+
+
+class LabelPair(NamedTuple):
+    """True and predicted labels of one image, as `evaluate_labels` takes them.
+
+    Attributes
+    ----------
+    name
+        Name of the image.
+    truth_yx, prediction_yx
+        Labels, integers YX: class indices, bit fields of overlapping classes, or object ids.
+    truth_class_of_id, prediction_class_of_id
+        Class of each object, integers indexed by object id, as in `septa.labels.ObjectLabels`. None if objects have
+        no classes.
+    """
+
+    name: str
+    truth_yx: Labels
+    prediction_yx: Labels
+    truth_class_of_id: ClassOfId | None = None
+    prediction_class_of_id: ClassOfId | None = None
 
 
 @dataclass(frozen=True)
@@ -159,7 +180,7 @@ class Evaluation:
 
 
 def evaluate_labels(
-    items: Iterable[tuple[str, Labels, Labels]],
+    items: Iterable[LabelPair | tuple[str, Labels, Labels]],
     class_names: Sequence[str],
     *,
     multilabel: bool = False,
@@ -172,8 +193,8 @@ def evaluate_labels(
     Parameters
     ----------
     items
-        Name, truth YX and prediction YX of each image: encoded labels, that is class indices, or bit fields if
-        ``multilabel``. Truth pixels of -1 are ignored. Read once, and no array is kept.
+        A `LabelPair` of each image, or its first three parts. Labels are encoded, that is class indices, or bit fields
+        if ``multilabel``. Truth pixels of -1 are ignored. Read once, and no array is kept.
     class_names
         Name of each class, class 0 (background) first; ``multilabel``: of each bit, no background.
     multilabel
@@ -181,7 +202,7 @@ def evaluate_labels(
     instances
         Whether labels are object ids. Objects are scored then, and pixels as background and foreground.
     object_classes
-        Where ids are numbers with classes (`septa.metrics.object_classes`), the names of these, background first.
+        Names of the classes of objects, background first; each `LabelPair` then needs both of its tables.
     extra
         Families of `septa.metrics.extra.PER_IMAGE` to be added.
 
@@ -190,6 +211,8 @@ def evaluate_labels(
     InputError
         Naming the image, for arrays that do not fit each other or hold values that are no class; for class names
         that are too few or not unique; if there is no image, or every pixel is ignored.
+    ValueError
+        A table of classes is missing.
 
     Examples
     --------
@@ -203,10 +226,12 @@ def evaluate_labels(
     images: list[ImageScores] = []
     scored: list[ImageScores] = []
     unscored: list[str] = []
-    for name, truth_yx, prediction_yx in items:
+    for item in items:
+        pair = LabelPair(*item)
+        name, truth_yx, prediction_yx = pair[:3]
         of_classes = _as_classes(truth_yx, prediction_yx) if instances else (truth_yx, prediction_yx)
         confusion = _confusion(name, *of_classes, names, multilabel)
-        of_objects = _score_objects(truth_yx, prediction_yx, len(object_classes)) if instances else (None, None)
+        of_objects = _score_objects(pair, len(object_classes)) if instances else (None, None)
         more = _more(extra, truth_yx, prediction_yx, names, multilabel, instances)
         images.append(_score(name, confusion, names, of_objects, more))
         if not confusion.any():
@@ -287,9 +312,14 @@ def _as_classes(truth_yx: Labels, prediction_yx: Labels) -> tuple[Labels, Labels
     return np.clip(truth_yx.astype(np.int64), IGNORE, 1), np.clip(prediction_yx.astype(np.int64), IGNORE, 1)
 
 
-def _score_objects(truth_yx: Labels, prediction_yx: Labels, classes: int) -> tuple[ObjectScores, Integers | None]:
-    table = contingency(truth_yx, prediction_yx)
-    return score_table(table), class_matches(table, classes) if classes else None
+def _score_objects(pair: LabelPair, classes: int) -> tuple[ObjectScores, Integers | None]:
+    table = contingency(pair.truth_yx, pair.prediction_yx)
+    if not classes:
+        return score_table(table), None
+    if pair.truth_class_of_id is None or pair.prediction_class_of_id is None:
+        raise ValueError(f"the objects of {pair.name} have no classes, true or predicted")
+    matches = class_matches(table, pair.truth_class_of_id, pair.prediction_class_of_id, classes)
+    return score_table(table), matches
 
 
 def _object_spreads(scores: Sequence[ObjectScores]) -> dict[str, dict[str, float]]:

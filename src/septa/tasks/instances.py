@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from septa import recipe
-from septa.labels import LabelMapping, classes_of, with_classes
+from septa.labels import LabelMapping, ObjectLabels
 from septa.recipe import IGNORE
 from septa.tasks import losses
 from septa.tasks.block_objects import Block, cut_block
@@ -47,9 +47,9 @@ class Instances:
     decoding
         Thresholds by which objects are found.
     object_classes
-        Number of classes K that objects are told apart by. Above 1, labels are as `with_classes` gives them, the net
-        has K outputs more, the logits of a softmax that is learned inside objects only, and an object has the class
-        of the largest sum of probabilities over its pixels.
+        Number of classes K that objects are told apart by. Above 1, the net has K outputs more, the logits of a softmax
+        that is learned inside objects only, and an object has the class of the largest sum of probabilities over its
+        pixels.
 
     Raises
     ------
@@ -119,7 +119,12 @@ class Instances:
         return Semantic(self.object_classes)
 
     def encode(
-        self, labels_yx: Int32, terms: recipe.LossSettings, class_weights_k: Float32 | None = None
+        self,
+        labels_yx: Int32,
+        terms: recipe.LossSettings,
+        class_weights_k: Float32 | None = None,
+        *,
+        class_of_id: Int32 | None = None,
     ) -> tuple[NDArray[Any], Float32 | None]:
         """Object ids of a patch to what the net is trained on.
 
@@ -131,6 +136,8 @@ class Instances:
             Its border weight map is used.
         class_weights_k
             Weights of background and foreground.
+        class_of_id
+            Class of each object from 1, as in `ObjectLabels`; needed where objects have classes.
 
         Returns
         -------
@@ -140,12 +147,20 @@ class Instances:
             have classes, ``2YX``: then comes the class of each object from 0, `IGNORE` outside.
         weights_yx
             Weight map, float32 YX, with the class weights in it; None where these say it all.
+
+        Raises
+        ------
+        ValueError
+            Objects have classes, and there is no table of them.
         """
         target_yx, weights_yx = self._encode(labels_yx, terms, class_weights_k)
         if not self._more:
             return target_yx, weights_yx
-        class_yx = np.maximum(classes_of(labels_yx, self.object_classes + 1), 0) - 1
-        return np.stack([target_yx, np.where(class_yx < 0, IGNORE, class_yx).astype(target_yx.dtype)]), weights_yx
+        if class_of_id is None:
+            raise ValueError(f"the objects have no classes, and the task tells {self.object_classes} apart")
+        class_yx = ObjectLabels(labels_yx, class_of_id).class_yx
+        classes_yx = np.where(class_yx > 0, class_yx - 1, IGNORE)
+        return np.stack([target_yx, classes_yx.astype(target_yx.dtype)]), weights_yx
 
     def _encode(
         self, labels_yx: Int32, terms: recipe.LossSettings, class_weights_k: Float32 | None
@@ -249,8 +264,8 @@ class Instances:
         """Object ids ``(Y, X)`` int32, 1..n, of the logits of a whole image."""
         return find_objects(*self.maps(logits_kyx), self.decoding)
 
-    def classify(self, labels_yx: Int32, logits_kyx: Float32) -> Int32:
-        """Class of each object at its pixels, ``(Y, X)`` int32, 1..K; 0 outside of objects.
+    def classify(self, labels_yx: Int32, logits_kyx: Float32) -> Int32 | None:
+        """Class of each object, int32, 1..K indexed by object id, 0 at index 0; None where objects have no classes.
 
         Parameters
         ----------
@@ -258,26 +273,14 @@ class Instances:
             What `decode` gives.
         logits_kyx
             The logits that it was given.
-
-        Raises
-        ------
-        ValueError
-            Objects have no classes.
         """
         if not self._more:
-            raise ValueError("the objects of this task have no classes")
+            return None
         parts_kyx = self._kinds.probabilities(logits_kyx[-self._more :])
         sums = [np.bincount(labels_yx.ravel(), part_yx.ravel()) for part_yx in parts_kyx]
-        classes = np.argmax(sums, axis=0) + 1
-        classes[0] = 0
-        return np.asarray(classes[labels_yx], np.int32)
-
-    def predicted(self, logits_kyx: Float32) -> Int32:
-        """What is scored: object ids; where objects have classes, as `with_classes` gives them, as labels are."""
-        labels_yx = self.decode(logits_kyx)
-        if not self._more:
-            return labels_yx
-        return with_classes(labels_yx, self.classify(labels_yx, logits_kyx), self.object_classes + 1)
+        class_of_id: Int32 = np.argmax(sums, axis=0).astype(np.int32) + 1
+        class_of_id[0] = 0
+        return class_of_id
 
     def class_labels(self, labels_yx: Int32) -> Int32:
         """Object ids as classes: 1 for every object, `IGNORE` where ignored."""

@@ -85,6 +85,8 @@ class Semantic:
         labels_yx: NDArray[np.int32],
         terms: recipe.LossSettings,
         class_weights_k: NDArray[np.float32] | None = None,
+        *,
+        class_of_id: NDArray[np.int32] | None = None,
     ) -> tuple[NDArray[np.int32], NDArray[np.float32] | None]:
         """Labels of a patch to what the net is trained on.
 
@@ -96,6 +98,8 @@ class Semantic:
             Its border weight map is used.
         class_weights_k
             Weight of each class.
+        class_of_id
+            Not used: labels are no objects.
 
         Returns
         -------
@@ -231,13 +235,8 @@ class Semantic:
             return np.asarray(logits_kyx[0] > 0, np.int32)
         return np.asarray(logits_kyx.argmax(axis=0), np.int32)
 
-    def predicted(self, logits_kyx: NDArray[np.float32]) -> NDArray[np.int32]:
-        """What is scored: the labels."""
-        return self.decode(logits_kyx)
-
-    def classify(self, labels_yx: NDArray[np.int32], logits_kyx: NDArray[np.float32]) -> NDArray[np.int32]:
-        """Raise ValueError: this task finds no objects that could have classes."""
-        raise ValueError("this task finds no objects, and so no classes of them")
+    def classify(self, labels_yx: NDArray[np.int32], logits_kyx: NDArray[np.float32]) -> None:
+        """Return None: this task finds no objects that could have classes."""
 
     def pixel_shares(self, shares: Sequence[float]) -> tuple[float, ...]:
         """Return the shares as they are: the classes of labels are those of pixels."""

@@ -79,7 +79,12 @@ class Task(Protocol):
         """Raise ValueError if the loss terms do not fit the outputs of the net."""
 
     def encode(
-        self, labels_yx: Int32, terms: recipe.LossSettings, class_weights_k: Float32 | None = None
+        self,
+        labels_yx: Int32,
+        terms: recipe.LossSettings,
+        class_weights_k: Float32 | None = None,
+        *,
+        class_of_id: Int32 | None = None,
     ) -> tuple[NDArray[Any], Float32 | None]:
         """Compute the target of a patch and its weight map.
 
@@ -91,6 +96,8 @@ class Task(Protocol):
             Settings of the loss; its border weight map is used here.
         class_weights_k
             Weight of each of `classes`, float32.
+        class_of_id
+            Class of each object, as in `ObjectLabels`; needed if `object_classes` is above 1.
 
         Returns
         -------
@@ -163,22 +170,15 @@ class Task(Protocol):
     def decode(self, logits_kyx: Float32) -> Int32:
         """Find the labels of an image, or of a tile if the task is `tilewise`, in its logits ``KYX``."""
 
-    def classify(self, labels_yx: Int32, logits_kyx: Float32) -> Int32:
+    def classify(self, labels_yx: Int32, logits_kyx: Float32) -> Int32 | None:
         """Find the class of each object that `decode` found in the same logits.
 
         Returns
         -------
-        ndarray
-            int32 ``YX``: the class of the object from 1 at its pixels, 0 outside of objects.
-
-        Raises
-        ------
-        ValueError
+        ndarray or None
+            int32, indexed by object id: the class from 1, and 0 at index 0; see `ObjectLabels`. None if
             `object_classes` is 1.
         """
-
-    def predicted(self, logits_kyx: Float32) -> Int32:
-        """Return labels as they are scored."""
 
     def align(self, truth_yx: Int32, prediction_yx: Int32) -> NDArray[Any]:
         """Return predicted labels that show the same value as the true labels where they agree, to be looked at."""

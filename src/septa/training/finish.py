@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from septa import runtime
 from septa.data import DatasetCheck
-from septa.metrics import Evaluation, evaluate_labels
+from septa.metrics import Evaluation, LabelPair, evaluate_labels
 from septa.model import Model
 from septa.objects import Judged, calibrate, judge
 from septa.recipe import Recipe
@@ -82,12 +82,13 @@ def _evaluate(
     worst: list[_Scored] = []
     judged: list[Judged] = []
 
-    def segmented() -> Iterator[tuple[str, NDArray[np.int32], NDArray[np.int32]]]:
+    def segmented() -> Iterator[LabelPair]:
         for index, pair in enumerate(examples.pairs):
-            example = examples[index]
+            example, class_of_id = examples[index], None
             if instances:
                 logits_kyx = known[index] if index in known else model.logits(example.image_cyx, engine=engine)
-                predicted_yx = task.predicted(logits_kyx)
+                predicted_yx = task.decode(logits_kyx)
+                class_of_id = task.classify(predicted_yx, logits_kyx)
                 judged.append(judge(example.labels_yx, predicted_yx, task.probabilities(logits_kyx)[1]))
             else:
                 predicted_yx = model.segment(example.image_cyx, engine=engine)
@@ -95,7 +96,7 @@ def _evaluate(
             heapq.heappush(worst, (-score, index, predicted_yx))
             if len(worst) > MAX_PANELS:
                 heapq.heappop(worst)
-            yield pair.name, example.labels_yx, predicted_yx
+            yield LabelPair(pair.name, example.labels_yx, predicted_yx, example.class_of_id, class_of_id)
 
     labels = examples.labels
     evaluation = evaluate_labels(

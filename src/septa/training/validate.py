@@ -60,7 +60,8 @@ def _segment(
     weights_k = None if class_weights_k is None else class_weights_k.cpu()
     origin = (task, terms, None if weights_k is None else tuple(weights_k.tolist()))
     if example.encoded is None or example.encoded[0] != origin:
-        encoded = task.encode(example.labels_yx, terms, None if weights_k is None else weights_k.numpy())
+        weights = None if weights_k is None else weights_k.numpy()
+        encoded = task.encode(example.labels_yx, terms, weights, class_of_id=example.class_of_id)
         example.encoded = origin, *encoded
     _, target_yx, weights_yx = example.encoded
     weighting = {"class_weights_k": weights_k if weights_yx is None else None}
