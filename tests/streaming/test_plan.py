@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,7 +20,7 @@ from septa.images.sources.open import open_source
 from septa.streaming import StreamInput, StreamRequest
 from septa.streaming import prescan as prescan
 from septa.streaming.plan import RunIdentity, StreamPlan
-from septa.streaming.prescan import resolve_normalizations
+from septa.streaming.prescan import empty_blocks, resolve_normalizations
 
 LENGTH = st.floats(1e-3, 1e3)
 SMALL = st.integers(0, 99)
@@ -141,6 +142,23 @@ def test_blocks_do_not_parse_the_normalisation(
     monkeypatch.setattr(Normalization, "from_json", lambda values: parsed.append(values) or parse(values))
     kit.run(StreamRequest(model=tmp_path / "m.septa", input=StreamInput(str(path)), output=tmp_path / "o.ome.zarr"))
     assert len(parsed) == 1
+
+
+def test_empty_blocks_are_those_of_the_chosen_image(tmp_path: Path) -> None:
+    """The thumbnail is a level of the same image of the file, not of its first image."""
+    images_yx = [np.zeros((128, 128), np.uint8), np.zeros((128, 128), np.uint8)]
+    images_yx[0][8:56, 8:56] = 200
+    images_yx[1][72:120, 72:120] = 200
+    with tifffile.TiffWriter(tmp_path / "a.ome.tif", ome=True) as writer:
+        for image_yx in images_yx:
+            writer.write(image_yx, subifds=1, tile=(16, 16))
+            writer.write(image_yx[::2, ::2], subfiletype=1, tile=(16, 16))
+    corners = [(0, 0, 0, 0), (0, 0, 0, 1), (0, 0, 1, 0), (0, 0, 1, 1)]
+    for number, busy in ((0, corners[0]), (1, corners[3])):
+        with StreamInput(str(tmp_path / "a.ome.tif"), image=number).open() as source:
+            assert len(source.levels) == 2
+            skipped, _ = empty_blocks(source, 64)
+        assert set(skipped) == {*corners} - {busy}
 
 
 def test_each_file_of_a_block_is_read_once_for_the_merge_and_once_for_the_store(

@@ -20,6 +20,7 @@ from .read import read_info as read_info
 from .read import read_labels as read_labels
 from .resize import resize_image as resize_image
 from .resize import resize_labels as resize_labels
+from .sources.open import Selection as Selection
 from .sources.open import Source as Source
 from .sources.open import open_source as open_source
 from .window import cut_mirrored as cut_mirrored

@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import KW_ONLY, asdict, dataclass, fields, replace
+from dataclasses import KW_ONLY, asdict, dataclass, fields
 from functools import cached_property
 from itertools import product
 from pathlib import Path
@@ -16,8 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from septa.errors import InputError
-from septa.images import Normalization, Source, open_source
+from septa.images import Normalization, Selection, Source, open_source
 from septa.images.store import BlockIndex, StoreKind, StoreSpec
 from septa.inference import Region
 from septa.model import Model
@@ -64,12 +63,8 @@ class StreamInput:
         InputError
             It cannot be read, or has no such part.
         """
-        source = open_source(self.path, level=self.level, channels=self.channels, image=self.image)
-        try:
-            return source if self.region is None else _crop(source, self.region)
-        except InputError:
-            source.close()
-            raise
+        selection = Selection(level=self.level, channels=self.channels, image=self.image, region=self.region)
+        return open_source(self.path, selection)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -296,36 +291,3 @@ def _digest(values: Mapping[str, Any]) -> str:
 def margin_for(model: Model) -> int:
     """Pixels around a block within which its objects are nearly always certain; 0 where pixels stand alone."""
     return model.task.block_margin
-
-
-class _CroppedReader:
-    """A reader of a part of another one."""
-
-    def __init__(self, source: Source, top: int, left: int) -> None:
-        self._source, self._top, self._left = source, top, left
-
-    def read(self, t: int, z: int, channels: tuple[int, ...], y: tuple[int, int], x: tuple[int, int]) -> Any:
-        rows, columns = (y[0] + self._top, y[1] + self._top), (x[0] + self._left, x[1] + self._left)
-        return self._source.reader.read(t, z, channels, rows, columns)
-
-    def close(self) -> None:
-        self._source.close()
-
-
-def _crop(source: Source, region: tuple[int, int, int, int]) -> Source:
-    top, left, bottom, right = region
-    height, width = source.shape[3:]
-    if not (0 <= top < bottom <= height and 0 <= left < right <= width):
-        where = f"--region {top},{left},{bottom},{right}"
-        raise InputError(where, "does not lie in the image", f"it has {height} rows and {width} columns")
-    origin = source.origin_um
-    if source.pixel_size_um is not None:
-        origin = origin[0] + top * source.pixel_size_um[0], origin[1] + left * source.pixel_size_um[1]
-    return replace(
-        source,
-        shape=(*source.shape[:3], bottom - top, right - left),
-        levels=((bottom - top, right - left),),
-        level=0,
-        origin_um=origin,
-        reader=_CroppedReader(source, top, left),
-    )

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from septa.images import Normalization, Source, choose_sampling_steps, find_robust_range, open_source
+from septa.images import Normalization, Selection, Source, choose_sampling_steps, find_robust_range, open_source
 from septa.images.store import BlockIndex
 from septa.model import Model
 
@@ -95,7 +95,9 @@ def _thumbnail(source: Source, t: int, z: int) -> tuple[NDArray[np.float64], flo
     height, width = source.shape[3:]
     for level, (rows, columns) in enumerate(source.levels):
         if level > source.level and rows * columns <= _THUMBNAIL:
-            with open_source(source.path, level=level, channels=source.channels) as small:
+            with open_source(
+                source.path, Selection(level=level, channels=source.channels, image=source.image)
+            ) as small:
                 whole = small.read((0, rows), (0, columns), t=t, z=z).astype(np.float64)
             return whole, height / rows, width / columns
     step = max(1, int(np.ceil(np.sqrt(height * width / _THUMBNAIL))))

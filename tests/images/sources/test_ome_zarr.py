@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import json
+import re
 import shutil
 import tracemalloc
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 
 from septa.errors import InputError
 from septa.images.sources import zarr_array as _zarr_array
-from septa.images.sources.open import open_source
+from septa.images.sources.open import Selection, open_source
 
 RNG = np.random.default_rng(11)
 IMAGE = RNG.integers(0, 60000, (2, 3, 4, 90, 110), dtype=np.uint16)  # T C Z Y X
@@ -75,7 +76,7 @@ def copy(stored: Path, tmp_path: Path) -> Path:
 
 def test_levels_and_places(stored: Path) -> None:
     for level in range(3):
-        with open_source(stored, level=level) as source:
+        with open_source(stored, Selection(level=level)) as source:
             values = IMAGE[..., :: 2**level, :: 2**level]
             assert (source.axes, source.level, source.chunk) == (
                 "TCZYX",
@@ -90,7 +91,7 @@ def test_levels_and_places(stored: Path) -> None:
             assert source.channel_names == ("DAPI", "1", "GFP")
             np.testing.assert_array_equal(source.read((3, 20), (5, 28), t=1, z=2), values[1, :, 2, 3:20, 5:28])
     with pytest.raises(InputError, match=r"there is no level 3\. the image has levels 0 to 2"):
-        open_source(stored, level=3)
+        open_source(stored, Selection(level=3))
 
 
 @settings(max_examples=80, deadline=None)
@@ -99,7 +100,7 @@ def test_random_windows(stored: Path, data: st.DataObject) -> None:
     y, x = (sorted(data.draw(st.lists(st.integers(0, n), min_size=2, max_size=2, unique=True))) for n in (90, 110))
     t, z = data.draw(st.integers(0, 1)), data.draw(st.integers(0, 3))
     channels = data.draw(st.lists(st.integers(0, 2), min_size=1, max_size=3, unique=True))
-    window = open_source(stored, channels=channels).read(slice(*y), slice(*x), t=t, z=z)
+    window = open_source(stored, Selection(channels=tuple(channels))).read(slice(*y), slice(*x), t=t, z=z)
     np.testing.assert_array_equal(window, IMAGE[t, channels, z, y[0] : y[1], x[0] : x[1]])
 
 
@@ -123,7 +124,7 @@ def test_only_touched_chunks_are_decoded(stored: Path, monkeypatch: pytest.Monke
     count: list[int] = []
     original = _zarr_array.decompress
     monkeypatch.setattr(_zarr_array, "decompress", lambda *args: count.append(1) or original(*args))
-    source = open_source(stored, channels=[1])
+    source = open_source(stored, Selection(channels=(1,)))
     assert not count
     source.read((31, 33), (64, 96))
     assert len(count) == 2
@@ -437,11 +438,20 @@ def test_bioformats2raw(listed: bool, tmp_path: Path) -> None:
     for name in ("0", "1"):
         write_ome(tmp_path / "a" / name, 3)
     edit(tmp_path / "a" / "1", lambda ome: ome["omero"]["channels"][0].update(label="second"))
-    source = open_source(tmp_path / "a", image=1)
+    source = open_source(tmp_path / "a", Selection(image=1))
     assert (source.images, source.channel_names[0]) == (2, "second")
     np.testing.assert_array_equal(source.read((3, 9), (5, 7), t=1, z=2), IMAGE[1, :, 2, 3:9, 5:7])
     with pytest.raises(InputError, match=r"there is no image 2\. the file has images 0 to 1"):
-        open_source(tmp_path / "a", image=2)
+        open_source(tmp_path / "a", Selection(image=2))
+
+
+@pytest.mark.parametrize("series", [["."], ["./."], ["../a"], ["/"], [3], "0"])
+def test_a_list_of_images_that_lies(series: Any, tmp_path: Path) -> None:
+    root = zarr.create_group(tmp_path / "a", zarr_format=3)
+    root.attrs["ome"] = {"version": "0.5", "bioformats2raw.layout": 3}
+    root.create_group("OME").attrs["ome"] = {"version": "0.5", "series": series}
+    with pytest.raises(InputError, match=re.escape(str(tmp_path / "a"))):
+        open_source(tmp_path / "a")
 
 
 def test_a_plate_names_a_field(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from septa.errors import InputError
 from septa.images.read import read_image
 from septa.images.sources import tiff as _tiff_source
-from septa.images.sources.open import open_source
+from septa.images.sources.open import Selection, open_source
 
 RNG = np.random.default_rng(5)
 GREY = RNG.integers(0, 60000, (150, 203), dtype=np.uint16)
@@ -96,7 +96,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, NDArray[Any]]:
 
 def test_ome_planes(many: tuple[Path, NDArray[Any]]) -> None:
     path, array = many
-    with open_source(path, channels=[3, 1]) as source:
+    with open_source(path, Selection(channels=(3, 1))) as source:
         assert (source.axes, source.shape, source.chunk) == ("TCZYX", (2, 2, 3, 70, 90), (32, 16))
         assert source.pixel_size_um == (0.25, 0.5)
         assert source.channel_names[0] == "GFP"
@@ -116,7 +116,7 @@ def test_random_windows(many: tuple[Path, NDArray[Any]], data: st.DataObject) ->
     path, array = many
     y, x = (sorted(data.draw(st.lists(st.integers(0, n), min_size=2, max_size=2, unique=True))) for n in (70, 90))
     t, z, channel = data.draw(st.tuples(st.integers(0, 1), st.integers(0, 2), st.integers(0, 3)))
-    with open_source(path, channels=[channel]) as source:
+    with open_source(path, Selection(channels=(channel,))) as source:
         window = source.read(slice(*y), slice(*x), t=t, z=z)
     np.testing.assert_array_equal(window, array[t, z, [channel], y[0] : y[1], x[0] : x[1]])
 
@@ -158,7 +158,7 @@ def test_palette_stack_is_read_whole_by_page(tmp_path: Path) -> None:
     stack = RNG.integers(0, 255, (3, 40, 30), dtype=np.uint8)
     table = RNG.integers(0, 65535, (3, 256), dtype=np.uint16)
     tifffile.imwrite(tmp_path / "a.tif", stack, photometric="palette", colormap=table)
-    with open_source(tmp_path / "a.tif", channels=[2, 0]) as source:
+    with open_source(tmp_path / "a.tif", Selection(channels=(2, 0))) as source:
         assert source.shape == (1, 2, 3, 40, 30)
         for z in (2, 0):
             expected = np.moveaxis(table.T[stack[z]] >> 8, 2, 0)[[2, 0]]
@@ -178,7 +178,7 @@ def test_only_touched_tiles_are_decoded(tmp_path: Path, decoded: list[int]) -> N
 
 def test_a_single_channel_leaves_the_other_planes(tmp_path: Path, decoded: list[int]) -> None:
     tifffile.imwrite(tmp_path / "a.tif", np.moveaxis(RGB, 2, 0), photometric="rgb", planarconfig=2, tile=(160, 208))
-    with open_source(tmp_path / "a.tif", channels=[2]) as source:
+    with open_source(tmp_path / "a.tif", Selection(channels=(2,))) as source:
         np.testing.assert_array_equal(source.read((0, 150), (0, 203))[0], RGB[..., 2])
     assert decoded == [2]
 
@@ -244,7 +244,7 @@ def test_pyramids(kind: str, tmp_path: Path) -> None:
     levels = write_pyramid(path, kind)
     size = {"ome": 0.5, "svs": 0.252}.get(kind)
     for number, level in enumerate(levels):
-        with open_source(path, level=number) as source:
+        with open_source(path, Selection(level=number)) as source:
             assert source.levels == ((1000, 700), (500, 350), (250, 175))
             assert (source.level, source.images, source.shape) == (number, 1, (1, 3, 1, *level.shape[:2]))
             assert source.channel_names == ("red", "green", "blue")
@@ -253,7 +253,7 @@ def test_pyramids(kind: str, tmp_path: Path) -> None:
             window = source.read((100, 170), (60, 130))
             np.testing.assert_array_equal(window, np.moveaxis(level[100:170, 60:130], 2, 0))
     with pytest.raises(InputError, match=r"there is no level 3\. the image has levels 0 to 2"):
-        open_source(path, level=3)
+        open_source(path, Selection(level=3))
 
 
 def test_svs_of_jpeg_tiles_with_common_tables(tmp_path: Path) -> None:
@@ -286,12 +286,12 @@ def test_several_images(tmp_path: Path) -> None:
         for i, array in enumerate(images):
             writer.write(array, metadata={"axes": "YX", "PhysicalSizeX": i + 1.0, "PhysicalSizeY": i + 1.0})
     for i, array in enumerate(images):
-        with open_source(tmp_path / "a.ome.tif", image=i) as source:
+        with open_source(tmp_path / "a.ome.tif", Selection(image=i)) as source:
             np.testing.assert_array_equal(source.read(slice(None), slice(None))[0], array)
             assert source.pixel_size_um == (i + 1, i + 1)
             assert source.images > 1
     with pytest.raises(InputError, match="there is no image 3"):
-        open_source(tmp_path / "a.ome.tif", image=3)
+        open_source(tmp_path / "a.ome.tif", Selection(image=3))
 
 
 def test_huge_files_open_in_little_memory(tmp_path: Path, decoded: list[int]) -> None:

@@ -1,62 +1,45 @@
 """Images of any size as sources of windows: OME-Zarr, plain zarr arrays, and every file that `read_image` reads.
 
-Of OME-Zarr and TIFF only the chunks that a window touches are decoded, so an image may be larger than the memory;
-other files are decoded whole, one plane at a time.
+Of OME-Zarr and TIFF only the chunks that a window touches are decoded, so an image may be larger than the memory.
+Other files are decoded whole, one plane at a time.
 """
 
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from septa.errors import InputError
-from septa.images._info import MAX_PIXELS, Array
-from septa.images.read import read_image, read_info
-from septa.images.sources.ome_zarr import open_zarr
-from septa.images.sources.source import (
-    RGB_NAMES,
-    PixelRange,
-    Source,
-    check_image,
-    check_level,
-    choose_channels,
-    name_channels,
-)
-from septa.images.sources.tiff import open_tiff
+from septa.images._info import MAX_PIXELS, Array, choose_dtype
+from septa.images.sources.ome_zarr import ZarrFolder
+from septa.images.sources.source import ImageFile, ImageLevel, PixelRange, Selection, Source, WindowReader
+from septa.images.sources.tiff import TiffImages
+from septa.images.sources.whole import WholePlanes
 
-__all__ = ["Source", "open_source"]
+__all__ = ["Selection", "Source", "open_source"]
 
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_MOST_CHANNELS = 10_000
 
 
 def open_source(
-    path: str | os.PathLike[str],
-    *,
-    level: int = 0,
-    channels: Sequence[int] | None = None,
-    image: int = 0,
-    max_pixels: int | None = None,
+    path: str | os.PathLike[str], selection: Selection | None = None, *, max_pixels: int | None = None
 ) -> Source:
     """Open an image of any size; nothing is decoded yet.
 
     Parameters
     ----------
     path
-        A folder that is an OME-Zarr image (version 0.4 or 0.5, or what bioformats2raw writes) or a zarr array, or a
-        file: TIFF, OME-TIFF, BigTIFF, SVS, or another one that `read_image` reads. Arrays without named axes are
-        read by their number of axes as YX, CYX, CZYX or TCZYX; unnamed pages of a TIFF file are Z.
-    level
-        Which level of the pyramid; 0 is the full size.
-    channels
-        Which channels, in which order; all when not given.
-    image
-        Which image of a file that holds several: number of an OME-TIFF image or TIFF series, or of a bioformats2raw
-        folder.
+        A folder that is an OME-Zarr image (version 0.4 or 0.5, or the output of bioformats2raw) or a zarr array, or a
+        file: TIFF, OME-TIFF, BigTIFF, SVS, or another one that `septa.images.read.read_image` reads. Arrays without
+        named axes are read by their number of axes as YX, CYX, CZYX or TCZYX; unnamed pages of a TIFF file are Z.
+    selection
+        Level, channels, image and region to open; by default, all channels of the whole first image.
     max_pixels
         Most samples that may be decoded at once: of a chunk, or of the plane of a file that is decoded whole
-        (`septa.images.read.MAX_PIXELS` when not given). The size of the image itself is not limited.
+        (`septa.images.read.MAX_PIXELS` by default). The size of the image itself is not limited.
 
     Returns
     -------
@@ -66,8 +49,8 @@ def open_source(
     Raises
     ------
     InputError
-        The path is missing, damaged, no image, of an unsupported kind or not written completely; or it has no such
-        level, channel or image.
+        If the path is missing, damaged, not an image, of an unsupported kind or not written completely; or if it has
+        no such level, channel, image or region.
 
     Examples
     --------
@@ -76,22 +59,43 @@ def open_source(
     >>> from septa.images.write import write_probabilities
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     write_probabilities(Path(folder) / "a.tif", np.eye(6, dtype=np.float32)[None])
-    ...     with open_source(Path(folder) / "a.tif") as source:
+    ...     with open_source(Path(folder) / "a.tif", Selection(region=(0, 0, 6, 5))) as source:
     ...         print(source.shape, source.read((2, 4), (1, 4)).tolist())
-    (1, 1, 1, 6, 6) [[[0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]]
+    (1, 1, 1, 6, 5) [[[0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]]
     """
     path = Path(path)
+    selection = Selection() if selection is None else selection
     limit = MAX_PIXELS if max_pixels is None else max_pixels
-    if path.is_dir():
-        source = open_zarr(path, level, image, limit)
-    else:
-        tiff = open_tiff(path, level, image, limit) if _is_tiff(path) else None
-        source = tiff or _open_held(path, level, image, limit)
+    level = _open_level(path, selection, limit)
     try:
-        return choose_channels(source, channels)
-    except InputError:
-        source.close()
+        _check_level(level, limit)
+        source = _crop(_choose_channels(_build_source(level), selection.channels), selection.region)
+    except BaseException:
+        level.reader.close()
         raise
+    return source
+
+
+def _open_level(path: Path, selection: Selection, max_pixels: int) -> ImageLevel:
+    """Open the chosen level of the chosen image with the reader of the file's format."""
+    if path.is_dir():
+        folder = ZarrFolder(path)
+        _check_numbers(path, folder, selection)
+        return folder.open_level(selection.image, selection.level)
+    if _is_tiff(path):
+        tiff = TiffImages(path)
+        try:
+            _check_numbers(path, tiff, selection)
+            level = tiff.open_level(selection.image, selection.level)
+        except BaseException:
+            tiff.close()
+            raise
+        if level is not None:
+            return level
+        tiff.close()
+    whole = WholePlanes(path, max_pixels)
+    _check_numbers(path, whole, selection)
+    return whole.open_level()
 
 
 def _is_tiff(path: Path) -> bool:
@@ -99,47 +103,115 @@ def _is_tiff(path: Path) -> bool:
         with path.open("rb") as stream:
             return stream.read(4) in _TIFF_MAGIC
     except (OSError, ValueError):
-        return False  # read_info says what is wrong
+        # `read_info` reports the reason.
+        return False
 
 
-class _WholePlaneReader:
-    """Reads a plane whole and remembers the last one."""
+def _check_numbers(path: Path, file: ImageFile, selection: Selection) -> None:
+    """Refuse an image or a level that the file does not have."""
+    if not 0 <= selection.image < file.images:
+        remedy = f"the file has images 0 to {file.images - 1}"
+        raise InputError(path, f"there is no image {selection.image}", remedy)
+    levels = file.count_levels(selection.image)
+    if not 0 <= selection.level < levels:
+        raise InputError(path, f"there is no level {selection.level}", f"the image has levels 0 to {levels - 1}")
 
-    def __init__(self, path: Path, max_pixels: int) -> None:
-        self._path, self._max_pixels = path, max_pixels
-        self._lock = threading.Lock()
-        self._last: tuple[int, Array] | None = None
+
+def _check_level(level: ImageLevel, max_pixels: int) -> None:
+    """Refuse images that are empty, and those whose header states absurd sizes or types that are not numbers."""
+    if 0 in level.shape:
+        sizes = " x ".join(map(str, level.shape))
+        raise InputError(level.path, f"the image is empty (its T, C, Z, Y and X are {sizes})", "export it again")
+    channels = level.shape[1]
+    if channels > _MOST_CHANNELS:
+        problem = f"has {channels} channels, more than the limit of {_MOST_CHANNELS}"
+        raise InputError(level.path, problem, "check that its axes are named rightly")
+    if level.chunk_samples > max_pixels:
+        problem = f"its chunks of {level.chunk_samples} samples are more than the limit of {max_pixels} pixels"
+        remedy = "save the image again in tiles or chunks of some hundred pixels a side"
+        raise InputError(level.data_path, problem, remedy)
+    if level.stored.kind not in "biuf" or level.stored.itemsize > 8:
+        raise InputError(level.data_path, f"has samples of type {level.stored}", "convert it to integers or floats")
+
+
+def _build_source(level: ImageLevel) -> Source:
+    channels = level.shape[1]
+    return Source(
+        path=level.path,
+        axes=level.axes,
+        shape=level.shape,
+        dtype=choose_dtype(level.stored),
+        image=level.image,
+        images=level.images,
+        level=level.level,
+        levels=level.levels,
+        chunk=(min(level.chunk[0], level.shape[3]), min(level.chunk[1], level.shape[4])),
+        pixel_size_um=level.pixel_size_um,
+        origin_um=level.origin_um,
+        channels=tuple(range(channels)),
+        channel_names=_name_channels(level.channel_names, channels),
+        reader=level.reader,
+    )
+
+
+def _name_channels(names: Sequence[object], count: int) -> tuple[str, ...]:
+    """Return the names of all channels; the number of a channel where the file gives no usable name."""
+    found = [name.strip() if isinstance(name, str) else "" for name in names]
+    return tuple(found[i] if i < len(found) and found[i] else str(i) for i in range(count))
+
+
+def _choose_channels(source: Source, channels: Sequence[int] | None) -> Source:
+    """Return the same source with some of its channels, in the given order."""
+    if channels is None:
+        return source
+    count = source.shape[1]
+    wrong = [channel for channel in channels if not 0 <= channel < count]
+    if wrong or len(set(channels)) != len(channels) or not channels:
+        problem = f"has no channel {wrong[0]}" if wrong else "channels must be given, each once"
+        raise InputError(source.path, problem, f"the image has channels 0 to {count - 1}")
+    return replace(
+        source,
+        shape=(source.shape[0], len(channels), *source.shape[2:]),
+        channels=tuple(int(source.channels[channel]) for channel in channels),
+        channel_names=tuple(source.channel_names[channel] for channel in channels),
+    )
+
+
+def _crop(source: Source, region: tuple[int, int, int, int] | None) -> Source:
+    """Return a source that ends where the region does."""
+    if region is None:
+        return source
+    top, left, bottom, right = region
+    height, width = source.shape[3:]
+    if not (0 <= top < bottom <= height and 0 <= left < right <= width):
+        problem = f"the region {top},{left},{bottom},{right} does not lie inside the image of {height} x {width} pixels"
+        raise InputError(source.path, problem, "give another region as TOP,LEFT,BOTTOM,RIGHT")
+    origin = source.origin_um
+    if source.pixel_size_um is not None:
+        origin = origin[0] + top * source.pixel_size_um[0], origin[1] + left * source.pixel_size_um[1]
+    size = bottom - top, right - left
+    return replace(
+        source,
+        shape=(*source.shape[:3], *size),
+        level=0,
+        levels=(size,),
+        origin_um=origin,
+        reader=_RegionReader(source.reader, top, left),
+    )
+
+
+class _RegionReader:
+    """A reader of a region, through the reader of the whole image."""
+
+    def __init__(self, reader: WindowReader, top: int, left: int) -> None:
+        self._reader = reader
+        self._top = top
+        self._left = left
 
     def read(self, t: int, z: int, channels: tuple[int, ...], y: PixelRange, x: PixelRange) -> Array:
-        with self._lock:
-            last = self._last
-            if last is None or last[0] != z:
-                last = self._last = (z, read_image(self._path, z, max_pixels=self._max_pixels))
-        return last[1][list(channels), y[0] : y[1], x[0] : x[1]]
+        rows = y[0] + self._top, y[1] + self._top
+        columns = x[0] + self._left, x[1] + self._left
+        return self._reader.read(t, z, channels, rows, columns)
 
     def close(self) -> None:
-        self._last = None
-
-
-def _open_held(path: Path, level: int, image: int, max_pixels: int) -> Source:
-    """A file of which whole planes are decoded; its pages are Z."""
-    info = read_info(path, max_pixels=max_pixels)
-    check_level(path, level, 1)
-    check_image(path, image, 1)
-    sizes = (1, info.channels, info.pages, info.height, info.width)
-    colors = RGB_NAMES if info.channels == 3 and (info.palette or info.format != "tiff") else ()
-    return Source(
-        path=path,
-        axes="".join(axis for axis, size in zip("CZ", sizes[1:3]) if size > 1) + "YX",
-        shape=sizes,
-        dtype=info.dtype.newbyteorder("="),
-        levels=((info.height, info.width),),
-        level=0,
-        chunk=(info.height, info.width),
-        pixel_size_um=info.pixel_size_um,
-        origin_um=(0.0, 0.0),
-        channels=tuple(range(info.channels)),
-        channel_names=name_channels(colors, info.channels),
-        images=1,
-        reader=_WholePlaneReader(path, max_pixels),
-    )
+        self._reader.close()

@@ -1,115 +1,206 @@
-"""What every source of images has in common: its description, and the checks around reading a window."""
+"""Sources: images that are read window by window, and what a file format provides for them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from septa.errors import InputError
-from septa.images._info import Array, choose_dtype
-
-_MOST_CHANNELS = 10_000
-RGB_NAMES = ("red", "green", "blue")
+from septa.images._info import Array
 
 PixelRange = tuple[int, int]
-"""First row or column, and the one after the last."""
+"""First row or column of a window, and the one after its last."""
+
+RGB_NAMES = ("red", "green", "blue")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """The part of a file that `septa.images.sources.open.open_source` opens.
+
+    Attributes
+    ----------
+    level
+        Level of the pyramid; 0 is the full size.
+    channels
+        Numbers of the channels, in the order in which they are returned; None for all.
+    image
+        Number of the image in a file that holds several: of the OME-TIFF image or TIFF series, or of the image in a
+        bioformats2raw folder.
+    region
+        (top, left, bottom, right) in pixels of the level; bottom and right are not included. The source ends there,
+        as if the image did. None for the whole image.
+    """
+
+    level: int = 0
+    channels: tuple[int, ...] | None = None
+    image: int = 0
+    region: tuple[int, int, int, int] | None = None
 
 
 class WindowReader(Protocol):
-    """What a format brings: stored values of one window of one plane."""
+    """The part of a source that depends on the file format: it reads stored values of a window of one plane."""
 
     def read(self, t: int, z: int, channels: tuple[int, ...], y: PixelRange, x: PixelRange) -> Array:
-        """Values as stored, axes ``CYX``; the window lies inside the plane. Called from several threads at once."""
+        """Return values as stored, axes ``CYX``.
+
+        The window lies inside the plane. Several threads may call this at once.
+        """
         ...
 
     def close(self) -> None:
-        """Free the file."""
+        """Close the file."""
         ...
 
 
-@dataclass(frozen=True)
-class Source:
-    """An image of any size of which windows are read; made by `septa.images.sources.open.open_source`.
+class ImageFile(Protocol):
+    """An open file or folder, before one of its images and a level of that are chosen."""
+
+    images: int
+    """Number of images."""
+
+    def count_levels(self, image: int) -> int:
+        """Return the number of levels of an image that exists."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageLevel:
+    """One level of an image, with all its channels, as a file format describes it.
 
     Attributes
     ----------
     path
-        The file or folder.
+        File or folder of the image.
+    data_path
+        File or folder of its samples, which errors name.
     axes
-        Axes that the image has, in this order, of ``TCZYX``.
+        Axes of the image, some of ``TCZYX`` in any order.
     shape
-        T, C, Z, Y, X of the opened level; 1 for axes that the image lacks; C counts the chosen channels.
+        Sizes of T, C, Z, Y, X; 1 for axes that the image lacks.
+    stored
+        Type of the samples in the file.
+    image, images
+        Number of the image in ``path``, and number of images of its kind that the opened file holds.
+    level, levels
+        Number of the level, and (Y, X) of every level of the pyramid.
+    chunk
+        (Y, X) of the pixels that are decoded at once.
+    chunk_samples
+        Number of the samples that are decoded at once.
+    pixel_size_um, origin_um
+        As in `Source`.
+    channel_names
+        Names in the file, which may be too few, too many, or not even text.
+    reader
+        Reader of this level.
+    """
+
+    path: Path
+    data_path: Path
+    axes: str
+    shape: tuple[int, int, int, int, int]
+    stored: np.dtype[Any]
+    image: int
+    images: int
+    level: int
+    levels: tuple[tuple[int, int], ...]
+    chunk: tuple[int, int]
+    chunk_samples: int
+    pixel_size_um: tuple[float, float] | None
+    origin_um: tuple[float, float]
+    channel_names: Sequence[object]
+    reader: WindowReader
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """An image of any size that is read window by window; made by `septa.images.sources.open.open_source`.
+
+    Attributes
+    ----------
+    path
+        File or folder of the image; of one image of a bioformats2raw folder, its own folder.
+    axes
+        Axes of the image, some of ``TCZYX`` in any order.
+    shape
+        Sizes of T, C, Z, Y, X at the opened level; 1 for axes that the image lacks. C counts the chosen channels.
     dtype
         Type of the arrays that `read` returns.
-    levels
-        (Y, X) of every level of the pyramid; 0 is the full size.
+    image
+        Number of the image in ``path``.
+    images
+        Number of images of this kind in the opened file; see `Selection`.
     level
-        The opened one.
+        Number of the opened level; 0 for a region.
+    levels
+        (Y, X) of every level of the pyramid, the full size first; of a region, its own size only.
     chunk
-        (Y, X) that are decoded at once.
+        (Y, X) of the pixels that are decoded at once.
     pixel_size_um
         (y, x) micrometres per pixel of the opened level, if the file states them.
     origin_um
-        (y, x) micrometres at which the centre of the first pixel lies; 0 where the file says nothing.
+        (y, x) position of the centre of the first pixel in micrometres; 0 if the file states none.
     channels
         Numbers in the file of the chosen channels.
     channel_names
-        One for each chosen channel: as in the file, else its number.
-    images
-        How many images of this kind the file holds; see ``image`` of `open_source`.
+        Name of each chosen channel as in the file, or its number.
     reader
-        What decodes.
+        Reader of the stored values.
     """
 
     path: Path
     axes: str
     shape: tuple[int, int, int, int, int]
     dtype: np.dtype[Any]
-    levels: tuple[tuple[int, int], ...]
+    image: int
+    images: int
     level: int
+    levels: tuple[tuple[int, int], ...]
     chunk: tuple[int, int]
     pixel_size_um: tuple[float, float] | None
     origin_um: tuple[float, float]
     channels: tuple[int, ...]
     channel_names: tuple[str, ...]
-    images: int
     reader: WindowReader = field(repr=False, compare=False)
 
     def read(self, y: slice | PixelRange, x: slice | PixelRange, *, t: int = 0, z: int = 0) -> Array:
-        """Read one window of one plane; only the chunks that it touches are decoded. Safe to call from many threads.
+        """Read one window of one plane.
+
+        Only the chunks that it touches are decoded. Many threads may read at once.
 
         Parameters
         ----------
         y, x
             Rows and columns inside the image, as slices of step 1 or as (first, end); pixels of the opened level.
         t, z
-            Which plane.
+            Number of the plane along T and Z.
 
         Returns
         -------
         ndarray
-            Axes ``CYX``, contiguous, of `dtype`: the values that `read_image` gives.
+            Axes ``CYX``, contiguous, of `dtype`: the values that `septa.images.read.read_image` returns.
 
         Raises
         ------
         InputError
-            There is no such plane, or a touched part of the file is damaged or cut short.
+            If there is no such plane, or a touched part of the file is damaged or cut short.
         ValueError
-            The window is empty or reaches beyond the image.
+            If the window is empty or reaches beyond the image.
         """
         for name, index, size in (("t", t, self.shape[0]), ("z", z, self.shape[2])):
             if not 0 <= index < size:
                 raise InputError(self.path, f"there is no {name} {index}", f"the image has {name} 0 to {size - 1}")
-        spans = _check_range(y, self.shape[3], "y"), _check_range(x, self.shape[4], "x")
-        stored = self.reader.read(t, z, self.channels, *spans)
+        ranges = _check_range(y, self.shape[3], "y"), _check_range(x, self.shape[4], "x")
+        stored = self.reader.read(t, z, self.channels, *ranges)
         return np.ascontiguousarray(stored, dtype=self.dtype)
 
     def close(self) -> None:
-        """Free the file; reading afterwards is an error."""
+        """Close the file; reading afterwards is an error."""
         self.reader.close()
 
     def __enter__(self) -> Source:
@@ -126,59 +217,3 @@ def _check_range(window: slice | PixelRange, size: int, axis: str) -> PixelRange
     if step not in (None, 1) or not 0 <= begin < end <= size:
         raise ValueError(f"window {axis} {begin}:{end} does not lie inside 0:{size}")
     return begin, end
-
-
-def choose_channels(source: Source, channels: Sequence[int] | None) -> Source:
-    """The same source with fewer channels, in the given order."""
-    if channels is None:
-        return source
-    count = source.shape[1]
-    wrong = [channel for channel in channels if not 0 <= channel < count]
-    if wrong or len(set(channels)) != len(channels) or not channels:
-        problem = f"has no channel {wrong[0]}" if wrong else "channels must be given, each once"
-        raise InputError(source.path, problem, f"the image has channels 0 to {count - 1}")
-    return replace(
-        source,
-        shape=(source.shape[0], len(channels), *source.shape[2:]),
-        channels=tuple(int(source.channels[channel]) for channel in channels),
-        channel_names=tuple(source.channel_names[channel] for channel in channels),
-    )
-
-
-def name_channels(names: Sequence[object], count: int) -> tuple[str, ...]:
-    """Names of all channels; the number of a channel where the file gives no usable name."""
-    found = [name.strip() if isinstance(name, str) else "" for name in names]
-    return tuple(found[i] if i < len(found) and found[i] else str(i) for i in range(count))
-
-
-def check_level(path: Path, level: int, count: int) -> None:
-    """Refuse a level that the pyramid does not have."""
-    if not 0 <= level < count:
-        raise InputError(path, f"there is no level {level}", f"the image has levels 0 to {count - 1}")
-
-
-def check_image(path: Path, image: int, count: int) -> None:
-    """Refuse an image that the file does not have."""
-    if not 0 <= image < count:
-        raise InputError(path, f"there is no image {image}", f"the file has images 0 to {count - 1}")
-
-
-def check_channels(path: Path, count: int) -> None:
-    """Refuse a number of channels that no image has."""
-    if count > _MOST_CHANNELS:
-        problem = f"has {count} channels, more than the limit of {_MOST_CHANNELS}"
-        raise InputError(path, problem, "check that its axes are named rightly")
-
-
-def check_chunk(path: Path, samples: int, max_pixels: int) -> None:
-    """Refuse parts that are decoded at once and larger than ``max_pixels``."""
-    if samples > max_pixels:
-        problem = f"its chunks of {samples} samples are more than the limit of {max_pixels} pixels"
-        raise InputError(path, problem, "save the image again in tiles or chunks of some hundred pixels a side")
-
-
-def as_read(path: Path, stored: np.dtype[Any]) -> np.dtype[Any]:
-    """Type that a source returns for a stored type; refuses what is no number."""
-    if stored.kind not in "biuf" or stored.itemsize > 8:
-        raise InputError(path, f"has samples of type {stored}", "convert it to integers or floats")
-    return choose_dtype(stored)

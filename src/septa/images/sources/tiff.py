@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septa.errors import InputError
-from septa.images._info import Array, check_size, make_damage_error
+from septa.images._info import Array, make_damage_error
 from septa.images._tiff import (
     CHANNEL_AXES,
     JPEG_COMPRESSIONS,
@@ -30,19 +30,26 @@ from septa.images._tiff import (
     read_pixel_size,
     watch_tiff_errors,
 )
-from septa.images.sources.source import (
-    RGB_NAMES,
-    PixelRange,
-    Source,
-    as_read,
-    check_channels,
-    check_chunk,
-    check_image,
-    check_level,
-    name_channels,
-)
+from septa.images.sources.source import RGB_NAMES, ImageLevel, PixelRange
 
 _PLANES_REMEMBERED = 64
+
+
+@dataclass(frozen=True)
+class _Pyramid:
+    """An image: its own series, the layouts of its levels, and the number of images of its kind in the file."""
+
+    base: Any
+    layouts: tuple[Layout, ...]
+    images: int
+
+
+@dataclass(frozen=True)
+class _Axes:
+    """Sizes of T, Z and C, and the positions of T and Z among the axes over directories."""
+
+    sizes: tuple[int, int, int]
+    roles: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -146,7 +153,7 @@ class _TiffReader:
         """Tiles or compressed strips: decode each that the window touches."""
         keyframe = plane.keyframe
         planar, _, height, width, _ = keyframe.shaped
-        high, wide = _segment(keyframe)
+        high, wide = _segment_size(keyframe)
         across, down = -(-width // wide), -(-height // high)
         for sample in sorted({sample for _, sample in wanted}) if planar > 1 else [0]:
             positions = [(p, 0 if planar > 1 else s) for p, s in wanted if planar == 1 or s == sample]
@@ -172,66 +179,95 @@ class _TiffReader:
         return part
 
 
-def open_tiff(path: Path, level: int, image: int, max_pixels: int) -> Source | None:
-    """Open a TIFF file; None for a kind of which only whole planes can be read.
+class TiffImages:
+    """An open TIFF file; see `septa.images.sources.source.ImageFile`.
 
-    See `septa.images.sources.open.open_source`.
+    Raises
+    ------
+    InputError
+        If the file is missing, damaged, or holds no image.
     """
-    with watch_tiff_errors(path):
-        file = open_tiff_file(path)
-        try:
-            source = _open(path, file, level, image, max_pixels)
-        except BaseException:
-            file.close()
-            raise
-        if source is None:
-            file.close()
-        return source
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._pyramid = lru_cache(1)(self._find_pyramid)
+        with watch_tiff_errors(path):
+            self._file = open_tiff_file(path)
+            try:
+                check_series(path, self._file)
+            except BaseException:
+                self.close()
+                raise
+            self.images = len(self._file.series)
+
+    def close(self) -> None:
+        self._file.close()
+
+    def count_levels(self, image: int) -> int:
+        with watch_tiff_errors(self._path):
+            return len(self._pyramid(image).layouts)
+
+    def open_level(self, image: int, level: int) -> ImageLevel | None:
+        """Open one level of one image, both of which exist.
+
+        Returns
+        -------
+        ImageLevel or None
+            None for a kind of TIFF of which only whole planes can be decoded. Otherwise the file is closed through
+            the reader.
+
+        Raises
+        ------
+        InputError
+            If the file is damaged, or has other axes than septa reads.
+        """
+        with watch_tiff_errors(self._path):
+            pyramid = self._pyramid(image)
+            if any(_needs_whole_planes(self._file, layout) for layout in (pyramid.layouts[0], pyramid.layouts[level])):
+                return None
+            return self._describe(pyramid, image, level)
+
+    def _find_pyramid(self, image: int) -> _Pyramid:
+        base, series, images = _find_levels(self._path, self._file, image)
+        return _Pyramid(base, tuple(find_layout(self._path, (one,)) for one in series), images)
+
+    def _describe(self, pyramid: _Pyramid, image: int, level: int) -> ImageLevel:
+        path, file = self._path, self._file
+        axes_of_levels = [_find_axes(path, layout) for layout in pyramid.layouts]
+        axes, full, layout = axes_of_levels[level], pyramid.layouts[0], pyramid.layouts[level]
+        if any(one.sizes != axes_of_levels[0].sizes for one in axes_of_levels):
+            raise InputError(path, "the levels of its pyramid have other axes than the image", "export it again")
+        keyframe = layout.series.keyframe
+        frames, slices, channels = axes.sizes
+        chunk = (1, layout.width) if _is_plain(keyframe) else _segment_size(keyframe)
+        samples = keyframe.shaped[4]
+        pixel_size = read_pixel_size(file, pyramid.base.keyframe, image)
+        scale = full.height / layout.height, full.width / layout.width
+        names: tuple[str, ...] = _read_channel_names(file.ome_metadata or "", image) if file.is_ome else ()
+        if len(names) != channels or not any(names):
+            names = RGB_NAMES if channels == samples == 3 else ()
+        return ImageLevel(
+            path=path,
+            data_path=path,
+            axes="".join(axis for axis, size in zip("TCZ", (frames, channels, slices)) if size > 1) + "YX",
+            shape=(frames, channels, slices, layout.height, layout.width),
+            stored=keyframe.dtype or np.dtype("V"),
+            image=image,
+            images=pyramid.images,
+            level=level,
+            levels=tuple((one.height, one.width) for one in pyramid.layouts),
+            chunk=chunk,
+            chunk_samples=math.prod(chunk) * samples,
+            pixel_size_um=pixel_size and (pixel_size[0] * scale[0], pixel_size[1] * scale[1]),
+            origin_um=(0.0, 0.0),
+            channel_names=names,
+            reader=_TiffReader(path, file, layout, _number_directories(layout, axes)),
+        )
 
 
-def _open(path: Path, file: Any, level: int, image: int, max_pixels: int) -> Source | None:
-    check_series(path, file)
-    base, levels, count = _pyramid(path, file, image)
-    layouts = [find_layout(path, (series,)) for series in levels]
-    check_level(path, level, len(layouts))
-    full, layout = layouts[0], layouts[level]
-    if any(_is_odd(file, one) for one in (full, layout)):
-        return None
-    sizes = [_sizes(path, one) for one in layouts]
-    if any(size[:3] != sizes[0][:3] for size in sizes):
-        raise InputError(path, "the levels of its pyramid have other axes than the image", "export it again")
-    keyframe, (frames, slices, channels) = layout.series.keyframe, sizes[level][:3]
-    check_size(path, layout.height, layout.width, layout.height * layout.width, layout.height * layout.width)
-    check_channels(path, channels)
-    chunk = (1, layout.width) if _is_plain(keyframe) else _segment(keyframe)
-    samples = keyframe.shaped[4]
-    check_chunk(path, math.prod(chunk) * samples, max_pixels)
-    pixel_size = read_pixel_size(file, base.keyframe, image)
-    scale = full.height / layout.height, full.width / layout.width
-    names: tuple[str, ...] = _ome_channel_names(file.ome_metadata or "", image) if file.is_ome else ()
-    if len(names) != channels or not any(names):
-        names = RGB_NAMES if channels == samples == 3 else ()
-    return Source(
-        path=path,
-        axes="".join(axis for axis, size in zip("TCZ", (frames, channels, slices)) if size > 1) + "YX",
-        shape=(frames, channels, slices, layout.height, layout.width),
-        dtype=as_read(path, keyframe.dtype or np.dtype("V")),
-        levels=tuple((one.height, one.width) for one in layouts),
-        level=level,
-        chunk=(min(chunk[0], layout.height), min(chunk[1], layout.width)),
-        pixel_size_um=pixel_size and (pixel_size[0] * scale[0], pixel_size[1] * scale[1]),
-        origin_um=(0.0, 0.0),
-        channels=tuple(range(channels)),
-        channel_names=name_channels(names, channels),
-        images=count,
-        reader=_TiffReader(path, file, layout, _directories(layout, sizes[level])),
-    )
-
-
-def _pyramid(path: Path, file: Any, image: int) -> tuple[Any, list[Any], int]:
-    """The series of an image, its levels, and how many images of its kind there are."""
+def _find_levels(path: Path, file: Any, image: int) -> tuple[Any, list[Any], int]:
+    """Return the series of an image, the series of its levels, and the number of images of its kind."""
     every = list(file.series)
-    check_image(path, image, len(every))
     base = every[image]
     if len(base.levels) > 1:
         copies = list(base.levels)[1:]
@@ -272,7 +308,7 @@ def _is_copy(base: Any, series: Any) -> bool:
     return bool(width * (low - 1) / height - 1 <= narrow <= width * (low + 1) / height + 1)
 
 
-def _is_odd(file: Any, layout: Layout) -> bool:
+def _needs_whole_planes(file: Any, layout: Layout) -> bool:
     """Whether planes must be decoded whole: palettes, turned images, and volumes within one directory."""
     keyframe = layout.series.keyframe
     turned = keyframe.tags.valueof(ORIENTATION_TAG, 1) in range(2, 9)
@@ -287,7 +323,7 @@ def _is_plain(keyframe: Any) -> bool:
     return not (keyframe.is_tiled or packed or altered or keyframe.is_subsampled)
 
 
-def _segment(keyframe: Any) -> tuple[int, int]:
+def _segment_size(keyframe: Any) -> tuple[int, int]:
     if keyframe.is_tiled:
         return int(keyframe.tilelength), int(keyframe.tilewidth)
     return _rows_of_strip(keyframe), int(keyframe.imagewidth)
@@ -314,24 +350,23 @@ def _roles(path: Path, layout: Layout) -> dict[str, int]:
     return roles
 
 
-def _sizes(path: Path, layout: Layout) -> tuple[int, int, int, dict[str, int]]:
-    """T, Z and C of a layout, and the axes of its directories that are T and Z."""
+def _find_axes(path: Path, layout: Layout) -> _Axes:
     roles = _roles(path, layout)
-    frames, slices = (layout.shape[roles[axis]] if axis in roles else 1 for axis in "TZ")
-    return int(frames), int(slices), layout.channels, roles
+    frames, slices = (int(layout.shape[roles[axis]]) if axis in roles else 1 for axis in "TZ")
+    return _Axes((frames, slices, layout.channels), roles)
 
 
-def _directories(layout: Layout, sizes: tuple[int, int, int, dict[str, int]]) -> NDArray[np.int64]:
-    """Numbers of the directories, axes (T, Z, channel)."""
-    frames, slices, _, roles = sizes
+def _number_directories(layout: Layout, axes: _Axes) -> NDArray[np.int64]:
+    """Return the numbers of the directories, axes (T, Z, channel)."""
+    frames, slices, _ = axes.sizes
     shape = layout.shape[: layout.split]
     numbers = np.arange(math.prod(shape), dtype=np.int64).reshape(shape)
-    outer = [roles[axis] for axis in "TZ" if axis in roles]
+    outer = [axes.roles[axis] for axis in "TZ" if axis in axes.roles]
     rest = [axis for axis in range(len(shape)) if axis not in outer]
     return numbers.transpose(outer + rest).reshape(frames, slices, -1)
 
 
-def _ome_channel_names(xml: str, image: int) -> tuple[str, ...]:
+def _read_channel_names(xml: str, image: int) -> tuple[str, ...]:
     pixels = re.split(r"<(?:\w+:)?Pixels\b", xml)[1:]
     if image >= len(pixels):
         return ()
