@@ -20,7 +20,7 @@ from septa.images.sources.open import open_source
 from septa.streaming import StreamInput, StreamRequest
 from septa.streaming import prescan as prescan
 from septa.streaming.plan import RunIdentity, StreamPlan
-from septa.streaming.prescan import empty_blocks, resolve_normalizations
+from septa.streaming.prescan import find_empty_blocks, resolve_normalizations
 
 LENGTH = st.floats(1e-3, 1e3)
 SMALL = st.integers(0, 99)
@@ -157,7 +157,7 @@ def test_empty_blocks_are_those_of_the_chosen_image(tmp_path: Path) -> None:
     for number, busy in ((0, corners[0]), (1, corners[3])):
         with StreamInput(str(tmp_path / "a.ome.tif"), image=number).open() as source:
             assert len(source.levels) == 2
-            skipped, _ = empty_blocks(source, 64)
+            skipped, _ = find_empty_blocks(source, 64)
         assert set(skipped) == {*corners} - {busy}
 
 

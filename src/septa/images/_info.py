@@ -21,7 +21,7 @@ MAX_PIXELS = 2_000_000_000
 _SAMPLES_PER_PIXEL = 4
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ImageInfo:
     """What the header of an image file says.
 

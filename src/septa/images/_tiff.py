@@ -64,7 +64,7 @@ UM_PER_UNIT = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Layout:
     """How a series of TIFF directories, or several that are alike, makes pages and channels.
 
@@ -198,7 +198,8 @@ def find_layout(path: Path, alike: tuple[Any, ...]) -> Layout:
         raise InputError(path, f"axes {axes} of size {shape} are not understood", "export it as plain TIFF or OME-TIFF")
     split = splits[-1]
     inner_channels = _inner_channels(axes[split:], shape[split:])
-    return Layout(alike, axes, shape, split, _kept_samples(keyframe, inner_channels))
+    kept_samples = _kept_samples(keyframe, inner_channels)
+    return Layout(alike=alike, axes=axes, shape=shape, split=split, kept_samples=kept_samples)
 
 
 def find_alike_series(path: Path, all_series: list[Any]) -> tuple[Any, ...]:

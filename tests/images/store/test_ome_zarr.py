@@ -48,12 +48,31 @@ ALL_AXES = (2, 2, 70, 40)
 
 
 def labels_spec(**changes: Any) -> StoreSpec:
-    spec = StoreSpec("labels", "cells", "YX", (150, 90), np.dtype("uint32"), 64, 32, (0.5, 0.25), (10.0, 20.0))
+    spec = StoreSpec(
+        kind="labels",
+        name="cells",
+        axes="YX",
+        shape=(150, 90),
+        dtype=np.dtype("uint32"),
+        block=64,
+        chunk=32,
+        pixel_size_um=(0.5, 0.25),
+        translation_um=(10.0, 20.0),
+    )
     return replace(spec, **changes)
 
 
 def probabilities_spec(**changes: Any) -> StoreSpec:
-    spec = StoreSpec("probabilities", "classes", "CYX", (3, 150, 90), np.dtype("float16"), 64, 32, (0.5, 0.25))
+    spec = StoreSpec(
+        kind="probabilities",
+        name="classes",
+        axes="CYX",
+        shape=(3, 150, 90),
+        dtype=np.dtype("float16"),
+        block=64,
+        chunk=32,
+        pixel_size_um=(0.5, 0.25),
+    )
     return replace(spec, **changes)
 
 

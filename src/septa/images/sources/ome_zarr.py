@@ -43,7 +43,7 @@ class _Place:
     origin_um: tuple[float, float] = (0.0, 0.0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Multiscale:
     """The first multiscale image of a group: its axes, and for each level its folder and transform."""
 
@@ -211,7 +211,13 @@ def _read_multiscale(path: Path) -> _Multiscale:
     omero = ome.get("omero")
     channels = _as_list(omero.get("channels")) if isinstance(omero, dict) else []
     labels = [channel.get("label") if isinstance(channel, dict) else None for channel in channels]
-    return _Multiscale(path, axes, [str(name) for name in paths], transforms, labels)
+    return _Multiscale(
+        path=path,
+        axes=axes,
+        names=[str(name) for name in paths],
+        transforms=transforms,
+        channel_names=labels,
+    )
 
 
 def _are_axes(letters: str) -> bool:

@@ -50,7 +50,7 @@ class _Shard:
     at_end: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ZarrArray:
     """What the metadata of an array says, checked."""
 

@@ -21,7 +21,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,199}")
 _FIELDS = {"kind", "name", "axes", "shape", "dtype", "block", "chunk", "pixel_size_um", "translation_um", "attributes"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StoreSpec:
     """One image of a store: labels, or probabilities with a channel axis.
 
@@ -58,7 +58,15 @@ class StoreSpec:
 
     Examples
     --------
-    >>> spec = StoreSpec("labels", "cells", "YX", (1000, 700), np.dtype("uint32"), block=512, chunk=256)
+    >>> spec = StoreSpec(
+    ...     kind="labels",
+    ...     name="cells",
+    ...     axes="YX",
+    ...     shape=(1000, 700),
+    ...     dtype=np.dtype("uint32"),
+    ...     block=512,
+    ...     chunk=256,
+    ... )
     >>> spec.levels
     ((1000, 700), (500, 350), (250, 175))
     >>> list(spec.blocks(1))
