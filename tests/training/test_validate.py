@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from septa.images.normalize import Normalization
 from septa.images.write import write_image, write_labels
 from septa.inference import tiling
 from septa.labels.mapping import LabelMapping
+from septa.labels.object_labels import ObjectLabels
 from septa.model import Model, build_net
 from septa.recipe import Recipe
 from septa.tasks.instances import Instances
@@ -217,6 +219,35 @@ def test_the_loss_of_instances_is_that_of_the_seamed_target(threshold: Any, squa
     )
     assert weighted.score == plain.score
     assert weighted.loss != pytest.approx(plain.loss, rel=0.02)
+
+
+@pytest.mark.parametrize("tile", [None, 24])
+def test_the_loss_of_objects_with_classes_is_summed_over_tiles(
+    squares: Examples, tile: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Targets then have two planes, of objects and of their classes."""
+    if tile is not None:
+        monkeypatch.setattr(tiling, "auto_tile", lambda **_: tile)
+    torch.manual_seed(1)
+    settings = ("net.norm=none", "task=instances", "net.width=4", "net.depth=1")
+    net = build_net(Recipe().with_overrides(settings), 1, 2 + 2)
+    labels = LabelMapping("instances", ("background", "a", "b"), (0, 1, 2), 65_000)
+    one = squares[0]
+    objects = ObjectLabels.from_class_map(one.labels_yx, np.where(one.labels_yx > 0, 1 + one.labels_yx % 2, 0))
+    examples = [replace(one, labels_yx=objects.ids_yx, class_of_id=objects.class_of_id)]
+    model = replace(model_of(net, squares, *settings), labels=labels)
+    task, terms = model.task, model.recipe.loss
+    target_yx, _ = task.encode(objects.ids_yx, terms, class_of_id=objects.class_of_id)
+    assert target_yx.shape == (2, 50, 70)
+    logits_bkyx = whole_logits(net, one.image_cyx)
+    expected = 0.0
+    tiles = model.plan(50, 70)
+    assert (len(tiles) > 1) == (tile is not None)
+    for part in tiles:
+        y, x = part.core
+        loss = task.loss(logits_bkyx[..., y, x], torch.from_numpy(target_yx[:, y, x])[None], terms).item()
+        expected += loss * (y.stop - y.start) * (x.stop - x.start) / (50 * 70)
+    assert validate(model, examples, CPU).loss == pytest.approx(expected, rel=1e-5)  # type: ignore[arg-type]
 
 
 def test_score_of_an_image_by_its_task() -> None:

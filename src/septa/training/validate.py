@@ -76,10 +76,10 @@ def _segment(
             predicted_yx[core] = task.decode(part_kyx)
         else:
             logits_kyx[(slice(None), *core)] = part_kyx
-        target_byx = torch.from_numpy(np.ascontiguousarray(target_yx[core]))[None]
+        target_byx = torch.from_numpy(np.ascontiguousarray(target_yx[(..., *core)]))[None]  # may have planes before YX
         weighting["weights_byx"] = _batched(weights_yx, core)
         part = task.loss(torch.from_numpy(part_kyx)[None], target_byx, terms, **weighting)
-        loss += part.item() * target_byx.numel() / predicted_yx.size
+        loss += part.item() * predicted_yx[core].size / predicted_yx.size
 
     with torch.inference_mode():
         model.run(example.image_cyx, consume, PredictionOptions(device=str(device)))
