@@ -1,8 +1,8 @@
-"""Random changes of a training patch: geometry for image and labels together, intensity for the image alone.
+"""Augmentation of training patches: geometry of image and labels together, intensities of the image alone.
 
-Every geometric change (flip, turn, rotation, magnification, elastic deformation) is composed into one displacement
-field that is applied once, from the full image to the patch: pixels are interpolated a single time, and no corner is
-ever filled with anything but mirrored image.
+All geometric changes (flip, turn, rotation, magnification, elastic deformation) are composed into one displacement
+field. It is applied once, from the full image to the patch. Pixels are therefore interpolated a single time, and
+corners are filled with mirrored image only.
 """
 
 from __future__ import annotations
@@ -25,18 +25,21 @@ Int32 = npt.NDArray[np.int32]
 def crop_patch(
     image_cyx: npt.NDArray[Any], labels_yx: npt.NDArray[Any], center_yx: tuple[int, int], patch_hw: tuple[int, int]
 ) -> tuple[Float32, Int32]:
-    """Cut a patch without changing any pixel; outside the image it is mirrored (edge pixels are not repeated).
+    """Cut a patch without changing any pixel.
+
+    Outside the image the patch is mirrored; edge pixels are not repeated.
 
     Parameters
     ----------
     image_cyx
-        Image of any number of channels, any real dtype, any size.
+        Image ``CYX`` with any number of channels, any real dtype, any size.
     labels_yx
-        Encoded labels, integer, of the same height and width.
+        Encoded labels ``YX``, integer, of the same height and width.
     center_yx
-        Pixel of the image that becomes pixel ``(patch_height // 2, patch_width // 2)`` of the patch; may lie outside.
+        Pixel of the image that becomes pixel ``(patch_height // 2, patch_width // 2)`` of the patch. It may lie
+        outside the image.
     patch_hw
-        Height and width of the patch, pixels, each at least 1.
+        Height and width of the patch in pixels, each at least 1.
 
     Returns
     -------
@@ -46,7 +49,7 @@ def crop_patch(
     Raises
     ------
     ValueError
-        If image and labels differ in size or have the wrong number of axes.
+        If image and labels differ in size or have the wrong number of axes, or a side of the patch is below 1.
 
     Examples
     --------
@@ -73,24 +76,25 @@ def warp_patch(
     augment: AugmentSettings,
     rng: np.random.Generator,
 ) -> tuple[Float32, Int32]:
-    """Cut a patch with random geometry: flip, turn, rotate, scale and elastic deformation as one field, applied once.
+    """Cut a patch with random geometry: flip, turn, rotation, magnification and elastic deformation.
 
-    Image pixels are interpolated linearly, labels are taken from the nearest pixel, so no label value arises that was
-    not there. Flips of each axis and the four turns are equally likely. The rotation is uniform in
-    ``[-rotate, rotate]``, the logarithm of the magnification uniform between the logarithms of ``scale``. The elastic
-    deformation follows Ronneberger, Fischer and Brox, "U-Net" (2015), section 3.1: random displacements on a coarse
-    grid, here in pixels of the image, interpolated bicubically. Without rotation, magnification and deformation the
-    result is exact: the flipped and turned `crop_patch`. A quarter turn of a patch that is not square reads a window of
-    exchanged height and width.
+    Image pixels are interpolated linearly. Labels are taken from the nearest pixel, so no new label value arises.
+    Flips of each axis and the four turns are equally likely. The rotation is uniform in ``[-rotate, rotate]``, and the
+    logarithm of the magnification is uniform between the logarithms of ``scale``. Without rotation, magnification and
+    deformation the result is exact: the flipped and turned `crop_patch`. A quarter turn of a patch that is not square
+    reads a window with height and width exchanged.
+
+    The elastic deformation follows Ronneberger, Fischer and Brox, "U-Net" (2015), section 3.1: random displacements
+    on a coarse grid, here in pixels of the image, are interpolated bicubically.
 
     Parameters
     ----------
     image_cyx, labels_yx, center_yx, patch_hw
-        As for `crop_patch`. All changes are about the centre of the window that `crop_patch` would cut.
+        As for `crop_patch`. All changes act about the centre of the window that `crop_patch` would cut.
     augment
         Settings; those of `jitter_patch` are not used here.
     rng
-        Source of all randomness: its state decides the result.
+        Source of all randomness; its state determines the result.
 
     Returns
     -------
@@ -100,20 +104,20 @@ def warp_patch(
     Raises
     ------
     ValueError
-        If image and labels differ in size or have the wrong number of axes.
+        If image and labels differ in size or have the wrong number of axes, or a side of the patch is below 1.
     """
     _check(image_cyx, labels_yx, patch_hw)
-    geometry = _draw(augment, rng)
-    map_y, map_x = _field(geometry, patch_hw)
+    geometry = _draw_geometry(augment, rng)
+    map_y, map_x = _compute_positions(geometry, patch_hw)
     source_hw = patch_hw[::-1] if geometry.turned_sideways else patch_hw
     begin_yx, end_yx = [], []
     for position, center, size in zip((map_y, map_x), center_yx, source_hw):
         middle = center - size // 2 + (size - 1) / 2
         first = math.floor(middle + float(position.min()))
-        # Two beyond the last pixel reached: linear interpolation reads a right-hand neighbour even at weight 0.
         begin_yx.append(first)
+        # Two pixels beyond the last position: linear interpolation reads a right-hand neighbour even at weight 0.
         end_yx.append(math.floor(middle + float(position.max())) + 2)
-        # The window's own origin keeps float32 coordinates small, hence exact, however large the image is.
+        # Positions relative to the window are small, hence exact in float32, however large the image is.
         position += np.float32(middle - first)
     begin, end = (begin_yx[0], begin_yx[1]), (end_yx[0], end_yx[1])
     window_cyx = cut_mirrored(image_cyx, begin, end, np.float32)
@@ -130,18 +134,18 @@ def warp_patch(
 def jitter_patch(patch_cyx: Float32, augment: AugmentSettings, rng: np.random.Generator) -> Float32:
     """Change the intensities of a normalised patch: contrast, brightness, gamma, blur and noise, in this order.
 
-    Contrast and brightness change in every patch; gamma, blur and noise each with chance ``augment.probability``.
-    Contrast, brightness and gamma are drawn for each channel, blur and the strength of the noise for all together.
-    Gamma acts on the patch rescaled to 0..1 and keeps its smallest and largest value.
+    Contrast and brightness change in every patch; gamma, blur and noise each with probability
+    ``augment.probability``. Contrast, brightness and gamma are drawn for each channel, blur and the strength of the
+    noise for all channels together. Gamma acts on the patch rescaled to 0..1 and keeps its smallest and largest value.
 
     Parameters
     ----------
     patch_cyx
-        Normalised image, float32; left untouched.
+        Normalised image ``CYX``, float32; left untouched.
     augment
         Settings; those of `warp_patch` are not used here.
     rng
-        Source of all randomness: its state decides the result.
+        Source of all randomness; its state determines the result.
 
     Returns
     -------
@@ -172,12 +176,24 @@ def jitter_patch(patch_cyx: Float32, augment: AugmentSettings, rng: np.random.Ge
 
 @dataclass(frozen=True)
 class _Geometry:
-    matrix: npt.NDArray[np.float64]  # patch offset (y, x) from its middle -> image offset (y, x)
+    """Random geometry of one patch.
+
+    Attributes
+    ----------
+    matrix
+        Map from offsets (y, x) from the middle of the patch to offsets (y, x) in the image.
+    turned_sideways
+        True if the window has the patch's height and width exchanged.
+    nodes_yxd
+        Displacement (d = y, x) at each node of the coarse grid, pixels of the image; None without deformation.
+    """
+
+    matrix: npt.NDArray[np.float64]
     turned_sideways: bool
-    nodes_yxd: Float32 | None  # displacement (d = y, x) at each node of the coarse grid, image pixels
+    nodes_yxd: Float32 | None
 
 
-def _draw(augment: AugmentSettings, rng: np.random.Generator) -> _Geometry:
+def _draw_geometry(augment: AugmentSettings, rng: np.random.Generator) -> _Geometry:
     turns = int(rng.integers(4)) if augment.turn else 0
     flips = 1 - 2 * rng.integers(2, size=2) if augment.flip else np.ones(2, np.int64)
     angle = math.radians(rng.uniform(-augment.rotate, augment.rotate))
@@ -192,8 +208,8 @@ def _draw(augment: AugmentSettings, rng: np.random.Generator) -> _Geometry:
     return _Geometry(matrix, turns % 2 == 1, nodes_yxd)
 
 
-def _field(geometry: _Geometry, patch_hw: tuple[int, int]) -> tuple[Float32, Float32]:
-    """For each pixel of the patch the position it is read from, y and x, relative to the middle of the window."""
+def _compute_positions(geometry: _Geometry, patch_hw: tuple[int, int]) -> tuple[Float32, Float32]:
+    """Compute where each pixel of the patch is read from: y and x relative to the middle of the window."""
     height, width = patch_hw
     offset_y = np.arange(height)[:, None] - (height - 1) / 2
     offset_x = np.arange(width)[None, :] - (width - 1) / 2
@@ -223,4 +239,4 @@ def _check(image_cyx: npt.NDArray[Any], labels_yx: npt.NDArray[Any], patch_hw: t
             f"got {image_cyx.shape} and {labels_yx.shape}"
         )
     if min(patch_hw) < 1:
-        raise ValueError(f"a patch has at least one pixel a side, got {patch_hw}")
+        raise ValueError(f"a patch must have at least one pixel per side, got {patch_hw}")
