@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis.extra import numpy as hnp
 
-from septa.kernels import Kernel
+from septa.kernels import Kernel, label_mask
 
 
 def add_up(values: np.ndarray, sums: np.ndarray) -> None:
@@ -84,3 +86,36 @@ assert "numba.np.arraymath" in sys.modules  # among the last of what numba loads
 def test_numba_can_be_made_ready_before_the_first_kernel() -> None:
     done = subprocess.run([sys.executable, "-c", LOADED], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def flood_fill(mask_yx: np.ndarray) -> list[list[tuple[int, int]]]:
+    """Oracle: the pixels of each 4-connected region."""
+    left = set(map(tuple, np.argwhere(mask_yx).tolist()))
+    regions = []
+    while left:
+        region = [left.pop()]
+        for y, x in region:  # it grows while it is read
+            for near in ((y - 1, x), (y, x - 1), (y, x + 1), (y + 1, x)):
+                if near in left:
+                    left.remove(near)
+                    region.append(near)
+        regions.append(sorted(region))
+    return sorted(regions)
+
+
+@given(hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=2, min_side=0, max_side=9)))
+def test_regions_equal_flood_fill(mask_yx: np.ndarray) -> None:
+    before_yx = mask_yx.copy()
+    regions_yx = label_mask(mask_yx)
+    np.testing.assert_array_equal(mask_yx, before_yx)
+    assert regions_yx.dtype == np.int32
+    numbers = range(1, int(regions_yx.max(initial=0)) + 1)
+    parts = [sorted(map(tuple, np.argwhere(regions_yx == number).tolist())) for number in numbers]
+    assert sorted(parts) == flood_fill(mask_yx)
+    np.testing.assert_array_equal(regions_yx > 0, mask_yx)
+
+
+def test_regions_of_strided_masks() -> None:
+    mask_yx = np.random.default_rng(0).random((40, 30)) < 0.5
+    strided_yx = mask_yx.T[::2, ::-1]
+    np.testing.assert_array_equal(label_mask(strided_yx), label_mask(strided_yx.copy()))

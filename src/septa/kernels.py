@@ -1,4 +1,4 @@
-"""Loops over pixels as machine code, compiled by numba when they are first run."""
+"""Loops over pixels as machine code: those that numba compiles when they are first run, and connected regions."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import threading
 from collections.abc import Callable
 from functools import update_wrapper
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 
 class Kernel:
@@ -53,6 +56,36 @@ class Kernel:
             result = compiled(*arguments)
         self._compiled = compiled
         return result
+
+
+def label_mask(mask_yx: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """Number the 4-connected regions of a mask.
+
+    Every room that needs such regions takes them from here: seeds and holes of objects, classes as objects, and the
+    segments between membranes.
+
+    Parameters
+    ----------
+    mask_yx
+        bool ``YX``; left untouched.
+
+    Returns
+    -------
+    ndarray
+        int32 ``YX``: 0 outside the mask, regions are 1 to n.
+
+    Examples
+    --------
+    >>> label_mask(np.eye(2, dtype=bool))
+    array([[1, 0],
+           [0, 2]], dtype=int32)
+    """
+    import cv2  # takes a tenth of a second, which a command that only prints its help need not spend
+
+    if not mask_yx.size:
+        return np.zeros(mask_yx.shape, np.int32)
+    _, regions_yx = cv2.connectedComponents(np.ascontiguousarray(mask_yx).view(np.uint8), connectivity=4)
+    return np.asarray(regions_yx, np.int32)
 
 
 def load() -> None:

@@ -15,9 +15,10 @@ from hypothesis.extra import numpy as hnp
 from scipy.ndimage import gaussian_filter
 from skimage.metrics import adapted_rand_error, variation_of_information
 
+from septa.kernels import label_mask
 from septa.metrics import neurites
 from septa.metrics.neurites import information_scores, rand_scores, score_neurites, score_stack
-from septa.metrics.topology import components, thin_borders, warp
+from septa.metrics.topology import thin_borders, warp
 
 SHAPES = hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=6)
 ISBI = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "isbi2012" / "labels"
@@ -159,12 +160,12 @@ def cells(seed=0, size=48):
 def scores_at(truth, probability, threshold):
     """The measures of one image at one threshold, from the parts."""
     predicted = probability > threshold
-    grown, segments = thin_borders(components(predicted)), components(predicted)
-    both, true, found = neurites._pairs(neurites._foreground(components(truth), segments))
+    grown, segments = thin_borders(label_mask(predicted)), label_mask(predicted)
+    both, true, found = neurites._pairs(neurites._foreground(label_mask(truth), segments))
     warped = warp(truth, predicted, abs(probability - np.float32(threshold)))
     return {
-        "rand": rand_scores(components(truth), grown),
-        "info": information_scores(components(truth), grown),
+        "rand": rand_scores(label_mask(truth), grown),
+        "info": information_scores(label_mask(truth), grown),
         "pairs": (2 * both, true + found),
         "warping": np.mean(warped != predicted),
         "pixel": np.mean(truth != predicted),

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from septa.kernels import label_mask
 from septa.metrics import topology
-from septa.metrics.topology import components, thin_borders, warp
+from septa.metrics.topology import thin_borders, warp
 
 SHAPES = hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=9)
 MASKS = hnp.arrays(bool, SHAPES)
@@ -74,22 +75,8 @@ def dict_thin_borders(segments):
 
 
 @given(MASKS)
-def test_components_equal_flood_fill(mask):
-    segments = components(mask)
-    assert segments.dtype == np.int32
-    parts = [set(map(tuple, np.argwhere(segments == k).tolist())) for k in range(1, segments.max() + 1)]
-    assert sorted(map(sorted, parts)) == sorted(map(sorted, flood_fill(mask, SIDES)))
-    assert np.array_equal(segments > 0, mask)
-
-
-def test_components_of_strided_masks():
-    mask = np.random.default_rng(0).random((40, 30)) < 0.5
-    assert np.array_equal(components(mask.T[::2, ::-1]), components(mask.T[::2, ::-1].copy()))
-
-
-@given(MASKS)
 def test_thin_borders_equal_flooding_of_dictionaries(mask):
-    segments = components(mask)
+    segments = label_mask(mask)
     before = segments.copy()
     assert np.array_equal(thin_borders(segments), dict_thin_borders(segments))
     assert np.array_equal(segments, before)
@@ -97,7 +84,7 @@ def test_thin_borders_equal_flooding_of_dictionaries(mask):
 
 @given(MASKS)
 def test_thin_borders_keep_and_separate_segments(mask):
-    segments = components(mask)
+    segments = label_mask(mask)
     grown = thin_borders(segments)
     assert np.array_equal(grown[mask], segments[mask])
     for axis in (0, 1):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from septa.kernels import label_mask
 
 
 def label_components(labels_yx: NDArray[Any]) -> NDArray[np.int32]:
@@ -32,7 +33,7 @@ def label_components(labels_yx: NDArray[Any]) -> NDArray[np.int32]:
     found = 0
     for value in np.unique(labels_yx):
         if value > 0:
-            count, regions_yx = cv2.connectedComponents((labels_yx == value).astype(np.uint8), connectivity=4)
+            regions_yx = label_mask(labels_yx == value)
             np.add(regions_yx, found, out=ids_yx, where=regions_yx > 0, casting="unsafe")
-            found += count - 1
+            found += int(regions_yx.max())
     return ids_yx

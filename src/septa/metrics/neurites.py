@@ -25,8 +25,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from septa.kernels import label_mask
 from septa.metrics.overlaps import Contingency, Labels, contingency
-from septa.metrics.topology import Mask, Segments, components, thin_borders, warp
+from septa.metrics.topology import Mask, Segments, thin_borders, warp
 from septa.recipe import IGNORE
 
 THRESHOLDS = tuple(k / 10 for k in range(1, 10))
@@ -236,7 +237,7 @@ class _Cut(NamedTuple):
 
 def _score_cuts(truth_yx: npt.NDArray[Any], probability_yx: npt.NDArray[Any], cuts: Sequence[float]) -> list[_Cut]:
     truth, probability = _checked(truth_yx, probability_yx)
-    true_segments = components(truth)
+    true_segments = label_mask(truth)
     if probability.dtype == bool:
         return [_score_cut(truth, true_segments, probability, 0.5)] * len(cuts)
     return [_score_cut(truth, true_segments, probability, threshold) for threshold in cuts]
@@ -244,7 +245,7 @@ def _score_cuts(truth_yx: npt.NDArray[Any], probability_yx: npt.NDArray[Any], cu
 
 def _score_cut(truth: Mask, true_segments: Segments, probability: npt.NDArray[Any], threshold: float) -> _Cut:
     predicted = probability > threshold
-    segments = components(predicted)
+    segments = label_mask(predicted)
     thinned = _foreground(true_segments, thin_borders(segments))
     sureness = np.abs(probability.astype(np.float32) - np.float32(threshold))
     return _Cut(

@@ -13,7 +13,6 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -23,23 +22,6 @@ Mask = npt.NDArray[np.bool_]
 Segments = npt.NDArray[np.int32]
 
 _QUEUED, _DAM, _OUTSIDE = -1, -2, -3
-
-
-def components(interior_yx: Mask) -> Segments:
-    """Number the 4-connected components of a mask.
-
-    Returns
-    -------
-    int32 YX: 0 outside the mask, 1 to n in it.
-
-    Examples
-    --------
-    >>> components(np.eye(2, dtype=bool))
-    array([[1, 0],
-           [0, 2]], dtype=int32)
-    """
-    _, segments_yx = cv2.connectedComponents(interior_yx.astype(np.uint8, order="C"), connectivity=4)
-    return segments_yx.astype(np.int32, copy=False)
 
 
 def thin_borders(segments_yx: npt.NDArray[Any]) -> Segments:

@@ -26,8 +26,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from septa.kernels import Kernel
-from septa.tasks.decoding import Decoding, Float32, Int32, grow_objects, owners, regions
+from septa.kernels import Kernel, label_mask
+from septa.tasks.decoding import Decoding, Float32, Int32, grow_objects, owners
 from septa.tasks.watershed import UNCERTAIN, Sides, outermost
 
 Int64 = npt.NDArray[np.int64]
@@ -235,7 +235,7 @@ def _judge_holes(
     none. Nor is any other one with an owner inside the core: were that its only owner it would be shut in by it, and
     in the core.
     """
-    regions_yx = regions(labels_yx == 0)
+    regions_yx = label_mask(labels_yx == 0)
     low, high = owners(labels_yx, regions_yx)
     _, inside = owners(np.where(at_border[labels_yx], 0, labels_yx), regions_yx)
     at_edge, at_line = np.zeros(low.size, bool), np.zeros(low.size, bool)

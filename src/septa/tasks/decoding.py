@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from septa.kernels import Kernel
+from septa.kernels import Kernel, label_mask
 from septa.tasks.watershed import Sides, watershed
 
 Int32 = npt.NDArray[np.int32]
@@ -114,13 +114,13 @@ def grow_objects(
         connected beyond the window.
     """
     mask_yx = foreground_yx > decoding.foreground
-    seeds_yx = regions(mask_yx & (inner_yx > decoding.seed))
+    seeds_yx = label_mask(mask_yx & (inner_yx > decoding.seed))
     height_yx = np.asarray(cv2.convertScaleAbs(inner_yx, alpha=-255.0, beta=255.0), np.uint8)
     near_yx, unsure_yx = _within_reach(seeds_yx, decoding.reach, open_sides)
     labels_yx = watershed(height_yx, seeds_yx, mask_yx & near_yx, open_sides, unsure_yx)
     np.logical_and(mask_yx, labels_yx == 0, out=mask_yx)
     if mask_yx.any():
-        alone_yx = regions(mask_yx)
+        alone_yx = label_mask(mask_yx)
         np.add(alone_yx, seeds_yx.max(initial=0), out=labels_yx, where=mask_yx)
     return labels_yx
 
@@ -161,7 +161,7 @@ def fill_holes(labels_yx: Int32) -> Int32:
     """
     if not labels_yx.size:
         return labels_yx
-    regions_yx = regions(labels_yx == 0)
+    regions_yx = label_mask(labels_yx == 0)
     low, high = owners(labels_yx, regions_yx)
     owner = np.where(low == high, high, 0)
     for edge in (regions_yx[0], regions_yx[-1], regions_yx[:, 0], regions_yx[:, -1]):
@@ -225,8 +225,3 @@ def keep_large(labels_yx: Int32, least_pixels: int) -> Int32:
     sizes[0] = 0
     kept = sizes >= least_pixels
     return np.where(kept, np.cumsum(kept), 0).astype(np.int32)[labels_yx]
-
-
-def regions(mask_yx: npt.NDArray[np.bool_]) -> Int32:
-    """The 4-connected regions of a mask, int32 YX, numbered from 1."""
-    return np.asarray(cv2.connectedComponents(mask_yx.view(np.uint8), connectivity=4)[1], np.int32)
