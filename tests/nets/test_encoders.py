@@ -1,3 +1,5 @@
+"""Encoders: the ResNets against their paper, and networks of timm, by a stand-in and by the package itself."""
+
 from __future__ import annotations
 
 import math
@@ -19,7 +21,7 @@ from septa.nets import timm_encoder
 from septa.nets.encoders import make_encoder
 from septa.nets.pretrained import IMAGENET_MEAN, IMAGENET_STD
 from septa.nets.resnet import ResNetEncoder
-from septa.nets.timm_encoder import REACH_OF_A_NET_THAT_POOLS, TimmEncoder
+from septa.nets.timm_encoder import GLOBAL_CONTEXT, TimmEncoder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -42,8 +44,8 @@ TABLE = {
 PARAMETERS = {"resnet18": 11_176_512, "resnet34": 21_284_672, "resnet50": 23_508_032}
 
 
-def published(name: str, channels: int = 3) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the published weights without classifier, from the paper's table: (kernel, channels)."""
+def list_published_shapes(name: str, channels: int = 3) -> dict[str, tuple[int, ...]]:
+    """Return names and shapes of the published weights without classifier, from the paper's table."""
 
     def norm(prefix: str, count: int) -> dict[str, tuple[int, ...]]:
         parts = ("weight", "bias", "running_mean", "running_var")
@@ -68,7 +70,7 @@ def published(name: str, channels: int = 3) -> dict[str, tuple[int, ...]]:
 def test_the_body_has_the_published_names_and_shapes(name: str) -> None:
     with torch.device("meta"):
         encoder = make_encoder(name, 3, 8, "batch")
-    assert {key: tuple(value.shape) for key, value in encoder.body.state_dict().items()} == published(name)
+    assert {key: tuple(value.shape) for key, value in encoder.body.state_dict().items()} == list_published_shapes(name)
     assert sum(parameter.numel() for parameter in encoder.body.parameters()) == PARAMETERS[name]
     assert {key.split(".")[0] for key in encoder.state_dict()} == {"stem", "body"}
 
@@ -76,8 +78,8 @@ def test_the_body_has_the_published_names_and_shapes(name: str) -> None:
 # --- the same nets, computed from their state dict with functional torch alone --------------------------------------
 
 
-def by_hand(name: str, w: dict[str, Tensor], x: Tensor) -> list[Tensor]:
-    """The five features in evaluation, from the paper's figure 5 and table 1."""
+def compute_by_hand(name: str, w: dict[str, Tensor], x: Tensor) -> list[Tensor]:
+    """Compute the five features in evaluation mode, after the paper's figure 5 and table 1."""
 
     def conv(x: Tensor, path: str, stride: int) -> Tensor:
         kernel = w[f"{path}.weight"]
@@ -93,7 +95,9 @@ def by_hand(name: str, w: dict[str, Tensor], x: Tensor) -> list[Tensor]:
     x = torch.max_pool2d(features[0], 3, 2, 1)
     for layer, blocks in enumerate(TABLE[name], start=1):
         for at, block in enumerate(blocks):
-            path, stride, out = f"layer{layer}.{at}", 2 if layer > 1 and at == 0 else 1, x
+            path = f"layer{layer}.{at}"
+            stride = 2 if layer > 1 and at == 0 else 1
+            out = x
             strided = next(which for which, (kernel, _) in enumerate(block, start=1) if kernel == 3)
             for which in range(1, len(block) + 1):
                 out = norm(conv(out, f"{path}.conv{which}", stride if which == strided else 1), f"{path}.bn{which}")
@@ -106,7 +110,7 @@ def by_hand(name: str, w: dict[str, Tensor], x: Tensor) -> list[Tensor]:
 
 
 def calm(encoder: nn.Module) -> None:
-    """Random norms whose residual branches stay small, so that activations remain of the order of 1."""
+    """Set random norms whose residual branches stay small, so that activations remain of the order of 1."""
     for name, module in encoder.named_modules():
         if isinstance(module, nn.BatchNorm2d):
             last = name.endswith(("bn2", "bn3"))
@@ -124,7 +128,7 @@ def test_features_equal_the_net_written_with_functional_torch(name: str) -> None
     x = torch.randn(2, 2, 64, 96, dtype=torch.float64)
     with torch.inference_mode():
         features = encoder(x)
-        expected = by_hand(name, encoder.body.state_dict(), x)
+        expected = compute_by_hand(name, encoder.body.state_dict(), x)
         torch.testing.assert_close(features[0], encoder.stem(x))
     assert len(features) == 1 + len(expected) == len(encoder.channels)
     for level, (feature, like) in enumerate(zip(features[1:], expected, strict=True), start=1):
@@ -139,8 +143,8 @@ def test_training_reaches_every_parameter() -> None:
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in encoder.parameters())
 
 
-def test_a_new_encoder_keeps_the_size_of_what_passes_its_convolutions() -> None:
-    """He's rule: a convolution followed by ReLU keeps the second moment."""
+def test_a_new_encoder_has_weights_by_hes_rule() -> None:
+    """A convolution followed by a ReLU keeps the second moment."""
     torch.manual_seed(2)
     for name, module in ResNetEncoder("resnet34", 3, 4, "batch").named_modules():
         if isinstance(module, nn.Conv2d):
@@ -158,13 +162,16 @@ def test_other_names_are_refused(name: str) -> None:
 # --- needs, against a net in which nothing cancels ------------------------------------------------------------------
 
 
-def one(level: int, span: tuple[int, int], levels: int = 6) -> list[tuple[int, int] | None]:
+def at_level(level: int, span: tuple[int, int], levels: int = 6) -> list[tuple[int, int] | None]:
+    """Return the spans of all levels: the given one at its level, and None elsewhere."""
     return [span if at == level else None for at in range(levels)]
 
 
-def positive(module: nn.Module) -> None:
-    """One channel everywhere, weights positive, no norms, and the mean in place of max pooling: an output grows with
-    every input that it depends on, and with no other."""
+def make_positive(module: nn.Module) -> None:
+    """Change a net so that an output grows with every input that it depends on, and with no other.
+
+    It then has one channel everywhere, positive weights, no norms, and mean pooling in place of max pooling.
+    """
     for name, child in module.named_children():
         if isinstance(child, nn.Conv2d):
             conv = nn.Conv2d(1, 1, child.kernel_size, child.stride, child.padding, bias=False)  # type: ignore[arg-type]
@@ -175,17 +182,17 @@ def positive(module: nn.Module) -> None:
         elif isinstance(child, nn.MaxPool2d):
             setattr(module, name, nn.AvgPool2d(child.kernel_size, child.stride, child.padding))
         else:
-            positive(child)
+            make_positive(child)
 
 
 @pytest.fixture(scope="module")
 def spans() -> dict[tuple[str, int], tuple[int, int, int]]:
-    """For each net and level: a pixel in the middle of the feature and the input pixels it depends on, by gradients."""
+    """Find for each net and level, by gradients, the input pixels that a pixel in the middle depends on."""
     found = {}
     for name in NAMES:
         with torch.device("meta"):
             encoder = make_encoder(name, 1, 1, "none")
-        positive(encoder)
+        make_positive(encoder)
         encoder.double()
         image = torch.ones(1, 1, 64, SIZE, dtype=torch.float64, requires_grad=True)
         for level, feature in enumerate(encoder(image)):
@@ -203,15 +210,17 @@ def test_needs_is_exactly_the_support_of_the_gradient(name: str, level: int, spa
         encoder = make_encoder(name, 1, 1, "none")
     at, low, high = spans[name, level]
     assert 0 < low < high < SIZE
-    assert encoder.needs(one(level, (at, at + 1))) == (low, high)
-    assert encoder.needs(one(level, (at - 3, at + 6))) == (low - (3 << level), high + (5 << level))
+    assert encoder.needs(at_level(level, (at, at + 1))) == (low, high)
+    assert encoder.needs(at_level(level, (at - 3, at + 6))) == (low - (3 << level), high + (5 << level))
 
 
 def test_the_receptive_fields_are_the_known_ones() -> None:
-    """Araujo, Norris, Sim 2019, "Computing receptive fields of convolutional neural networks": ResNet-50 has 483 with
-    the stride in the first 1x1 convolution; in the 3x3 it is 427, as measured above."""
+    """Compare with Araujo, Norris, Sim 2019, "Computing receptive fields of convolutional neural networks".
+
+    ResNet-50 has 483 there, with the stride in the first 1x1 convolution. In the 3x3 it is 427, as measured above.
+    """
     with torch.device("meta"):
-        fields = [make_encoder(name, 1, 1, "none").needs(one(5, (0, 1))) for name in NAMES]
+        fields = [make_encoder(name, 1, 1, "none").needs(at_level(5, (0, 1))) for name in NAMES]
     assert [high - low for low, high in fields] == [435, 899, 427]
 
 
@@ -224,9 +233,9 @@ SPAN = st.tuples(st.integers(-50, 50), st.integers(1, 40)).map(lambda pair: (pai
 @given(st.lists(st.none() | SPAN, min_size=6, max_size=6))
 def test_needs_of_many_levels_is_the_union(levels: list[tuple[int, int] | None]) -> None:
     encoder = RESNET18
-    each = [encoder.needs(one(level, span)) for level, span in enumerate(levels) if span is not None]
+    each = [encoder.needs(at_level(level, span)) for level, span in enumerate(levels) if span is not None]
     if not each:
-        with pytest.raises(ValueError, match="no level"):
+        with pytest.raises(ValueError, match="the spans of all levels are None"):
             encoder.needs(levels)
     else:
         assert encoder.needs(levels) == (min(low for low, _ in each), max(high for _, high in each))
@@ -236,7 +245,7 @@ def test_needs_of_many_levels_is_the_union(levels: list[tuple[int, int] | None])
 
 
 def worst_difference(encoder: Any, size: int, cores: Sequence[tuple[int, int]]) -> float:
-    """Largest difference of any feature between tiles, cut with the halo that `needs` tells, and the whole image."""
+    """Return the largest difference of any feature between tiles, cut with the halo from `needs`, and the image."""
     torch.manual_seed(3)
     layout = torch.channels_last
     encoder = encoder.to(memory_format=layout)
@@ -260,8 +269,11 @@ def worst_difference(encoder: Any, size: int, cores: Sequence[tuple[int, int]]) 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
 def test_tiles_equal_the_whole_bit_for_bit(name: str) -> None:
-    """At the image's edges and inside. Tiles are at least 480 pixels wide: a strided convolution of ResNet-50 rounds
-    otherwise where its rows have at most 14 outputs (oneDNN)."""
+    """Tiles lie at the image's edges and inside; equality is exact, as the design promises.
+
+    They are at least 480 pixels wide, since a strided convolution of ResNet-50 rounds differently where its rows have
+    at most 14 outputs (oneDNN).
+    """
     torch.manual_seed(4)
     encoder = make_encoder(name, 2, 4, "batch").eval()
     calm(encoder)
@@ -270,13 +282,13 @@ def test_tiles_equal_the_whole_bit_for_bit(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_pixel_beyond_needs_changes_nothing_and_the_last_within_does(name: str, spans: dict[Any, Any]) -> None:
+def test_a_pixel_outside_needs_changes_nothing_and_the_last_inside_does(name: str, spans: dict[Any, Any]) -> None:
     with torch.device("meta"):
         encoder = make_encoder(name, 1, 1, "none")
-    positive(encoder)
+    make_positive(encoder)
     encoder.double()
     at = spans[name, 5][0]
-    low, high = encoder.needs(one(5, (at, at + 1)))
+    low, high = encoder.needs(at_level(5, (at, at + 1)))
     image = torch.ones(1, 1, 32, SIZE, dtype=torch.float64)
     for column, changes in ((low - 1, False), (low, True), (high - 1, True), (high, False)):
         other = image.clone()
@@ -297,7 +309,7 @@ class Attention(nn.Identity):
 
 
 class Small(nn.Module):
-    """A pyramid of strided 3x3 convolutions with ReLU6, one a level."""
+    """A pyramid of strided 3x3 convolutions with ReLU6, one for each level."""
 
     def __init__(self, in_chans: int, strides: Sequence[int], extra: nn.Module) -> None:
         super().__init__()
@@ -327,7 +339,7 @@ class Fixed(nn.Module):
 
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A package timm with a few nets."""
+    """Install a stand-in for timm with a few networks."""
     nets: dict[str, tuple[Sequence[int], type[nn.Module]]] = {
         "small": ((2, 4, 8, 16, 32), nn.Identity),
         "shallow": ((2, 4, 8), nn.Identity),
@@ -363,16 +375,16 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def forget() -> None:
-    timm_encoder._measure.cache_clear()
-    timm_encoder._whole_names.cache_clear()
+    timm_encoder._measure_fields.cache_clear()
+    timm_encoder._list_tensors.cache_clear()
 
 
 @pytest.mark.usefixtures("stand_in")
 def test_a_timm_net_is_measured() -> None:
-    """Level l of the stand-in is l convolutions of stride 2: its pixel needs 2**(l + 1) - 1 input pixels."""
+    """Level l of the stand-in has l convolutions with stride 2, so its pixel needs 2**(l + 1) - 1 input pixels."""
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    timm_encoder._measure("small")
+    timm_encoder._measure_fields("small")
     assert torch.equal(torch.get_rng_state(), before)
     encoder = make_encoder("timm:small", 2, 6, "batch").eval()
     assert encoder.local
@@ -381,14 +393,14 @@ def test_a_timm_net_is_measured() -> None:
     assert [tuple(feature.shape[1:]) for feature in encoder(torch.zeros(1, 2, 64, 32))] == [
         (channels, 64 >> level, 32 >> level) for level, channels in enumerate(encoder.channels)
     ]
-    assert encoder.needs(one(0, (3, 9))) == (1, 11)
+    assert encoder.needs(at_level(0, (3, 9))) == (1, 11)
     for level in range(1, 6):
         reach = 2**level - 1
         for at in (-3, 0, 1, 6):
-            assert encoder.needs(one(level, (at, at + 1))) == (at * 2**level - reach, at * 2**level + reach + 1)
-        assert encoder.needs(one(level, (-2, 70))) == (-2 * 2**level - reach, 69 * 2**level + reach + 1)
+            assert encoder.needs(at_level(level, (at, at + 1))) == (at * 2**level - reach, at * 2**level + reach + 1)
+        assert encoder.needs(at_level(level, (-2, 70))) == (-2 * 2**level - reach, 69 * 2**level + reach + 1)
     assert encoder.needs([(0, 32), (0, 16), None, None, None, (0, 1)]) == (-31, 34)
-    with pytest.raises(ValueError, match="no level"):
+    with pytest.raises(ValueError, match="the spans of all levels are None"):
         encoder.needs([None] * 6)
 
 
@@ -400,7 +412,7 @@ def test_tiles_of_a_timm_net_equal_the_whole() -> None:
 
 
 @pytest.mark.usefixtures("stand_in")
-def test_a_timm_net_tells_what_its_weights_expect() -> None:
+def test_a_timm_net_has_the_statistics_that_its_weights_expect() -> None:
     assert make_encoder("timm:shallow", 1, 4, "none").statistics == ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
     assert make_encoder("timm:small", 1, 4, "none").statistics is None
 
@@ -418,50 +430,75 @@ def test_a_shallower_timm_net_has_fewer_levels() -> None:
 def test_a_timm_net_that_sees_the_whole_image_is_not_local(name: str) -> None:
     encoder = make_encoder(f"timm:{name}", 1, 4, "none")
     assert not encoder.local
-    reach = REACH_OF_A_NET_THAT_POOLS
-    assert encoder.needs([None, None, None, (-1, 2)]) == (-8 - reach, 16 + reach)
+    assert encoder.needs([None, None, None, (-1, 2)]) == (-8 - GLOBAL_CONTEXT, 16 + GLOBAL_CONTEXT)
 
 
 @pytest.mark.usefixtures("stand_in")
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("smal", r"net.encoder timm:smal: timm 1.0.0 has no such net. similar names: small"),
-        ("xyzzy", "no such net"),
-        ("patches", "its features have strides 4, 8, 16, 32. choose a convolutional net"),
-        ("headless", r"\(features_only not implemented for headless models.\)"),
-        ("fixed", "the net cannot be run .input size must be 224"),
+        ("smal", "timm 1.0.0 has no network of this name. Choose a similar name: small."),
+        ("xyzzy", "timm 1.0.0 has no network of this name. List the names with timm.list_models()."),
+        ("patches", "its features have strides 4, 8, 16, 32. Choose a convolutional network with features at strides"),
+        ("headless", "timm cannot build an encoder from this network. Choose a convolutional network with features"),
+        ("fixed", "this network does not accept images of any size. Choose a network that does, such as"),
     ],
 )
 def test_a_timm_net_that_does_not_fit_is_refused(name: str, expected: str) -> None:
-    with pytest.raises(InputError, match=expected) as caught:
+    with pytest.raises(InputError) as caught:
         make_encoder(f"timm:{name}", 1, 4, "none")
+    assert str(caught.value).startswith(f"net.encoder timm:{name}: {expected}")
     assert "\n" not in str(caught.value)
 
 
-def test_without_timm_the_error_tells_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("stand_in")
+@pytest.mark.parametrize(
+    ("name", "cause"),
+    [
+        ("headless", "features_only not implemented\nfor headless models."),
+        ("fixed", "input size must be 224"),
+    ],
+)
+def test_the_cause_of_a_refused_timm_net_is_kept(name: str, cause: str) -> None:
+    with pytest.raises(InputError) as caught:
+        make_encoder(f"timm:{name}", 1, 4, "none")
+    assert str(caught.value.__cause__).startswith(cause)
+    assert cause not in str(caught.value)
+
+
+def test_without_timm_the_error_gives_the_installation(monkeypatch: pytest.MonkeyPatch) -> None:
     def absent(name: str) -> ModuleType:
         raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
     monkeypatch.setattr(timm_encoder, "import_module", absent)
-    with pytest.raises(InputError, match=r"timm is not installed. pip install 'septa\[encoders\]'"):
+    with pytest.raises(InputError, match=r"timm is not installed\. Run pip install 'septa\[encoders\]'\."):
         make_encoder("timm:resnet18", 1, 4, "none")
 
 
 @pytest.mark.parametrize(
-    "error",
+    ("error", "problem"),
     [
-        RuntimeError("operator torchvision::nms does not exist"),
-        ModuleNotFoundError("No module named 'torchvision'", name="torchvision"),
+        (
+            RuntimeError("operator torchvision::nms does not exist"),
+            "the package timm is installed but cannot be imported",
+        ),
+        (
+            ModuleNotFoundError("No module named 'torchvision'", name="torchvision"),
+            "the package timm needs the package torchvision, which is not installed",
+        ),
     ],
 )
-def test_a_broken_timm_is_told_apart_from_a_missing_one(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+def test_a_broken_timm_is_distinguished_from_a_missing_one(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, problem: str
+) -> None:
     def broken(name: str) -> ModuleType:
         raise error
 
     monkeypatch.setattr(timm_encoder, "import_module", broken)
-    with pytest.raises(InputError, match=r"cannot be imported \(.*torchvision.*\). install the torchvision"):
+    with pytest.raises(InputError) as caught:
         make_encoder("timm:resnet18", 1, 4, "none")
+    assert str(caught.value).startswith(f"net.encoder: {problem}. Install the torchvision that belongs to your torch")
+    assert caught.value.__cause__ is error
 
 
 # --- timm itself ----------------------------------------------------------------------------------------------------
@@ -469,8 +506,11 @@ def test_a_broken_timm_is_told_apart_from_a_missing_one(monkeypatch: pytest.Monk
 
 @pytest.fixture(scope="module")
 def real_timm() -> Iterator[None]:
-    """The package itself. torchvision registers shapes for two operators of its own at import; a torch for which its
-    library is not built lacks these, so they are declared, without being usable."""
+    """Import the package itself.
+
+    At import torchvision registers shapes for two operators of its own library. If the library is not built for the
+    installed torch, these operators are missing, so they are declared here; they cannot be used.
+    """
     try:
         import timm
     except ModuleNotFoundError as error:
@@ -507,7 +547,7 @@ def test_timms_resnet18_is_ours() -> None:
             torch.testing.assert_close(mine, other)
     for level in range(6):
         for span in ((0, 1), (-5, 9), (3, 4)):
-            assert theirs.needs(one(level, span)) == ours.needs(one(level, span))
+            assert theirs.needs(at_level(level, span)) == ours.needs(at_level(level, span))
     assert theirs.is_spare("fc.weight")
     assert not theirs.is_spare("head.weight")
 

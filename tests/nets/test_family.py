@@ -1,4 +1,4 @@
-"""What holds for every member of the family, whatever its settings."""
+"""Properties that hold for every member of the family, whatever its settings."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ POOLING: dict[str, dict[str, Any]] = {
 
 
 def make(member: str, depth: int, width: int, seed: int = 0, channels: int = 1) -> UNet:
-    """A net with random weights and statistics."""
+    """Build a net with random weights and statistics."""
     torch.manual_seed(seed)
     net = UNet(channels, 2, depth=depth, width=width, **{**MEMBERS, **POOLING}[member])
     for module in net.modules():
@@ -66,7 +66,7 @@ def picture(height: int, width: int, channels: int = 1) -> NDArray[np.float32]:
 
 @settings(max_examples=40, deadline=None)
 @given(st.sampled_from([*MEMBERS, *POOLING]), st.integers(1, 3), st.integers(1, 70), st.integers(1, 70))
-def test_any_size_gives_logits_of_the_size_told(member: str, depth: int, height: int, width: int) -> None:
+def test_any_size_gives_logits_of_the_computed_size(member: str, depth: int, height: int, width: int) -> None:
     net = make(member, depth, 2)
     height, width = net.valid_size(height), net.valid_size(width)
     with torch.inference_mode():
@@ -84,7 +84,7 @@ def test_any_size_gives_logits_of_the_size_told(member: str, depth: int, height:
 
 @st.composite
 def axes(draw: st.DrawFn) -> tuple[int, int, float]:
-    """Cells before a core, cells in it, and how much of the halo follows it."""
+    """Draw the number of cells before a core, of cells in it, and the share of the halo that follows it."""
     return draw(st.integers(0, 9)), draw(st.integers(1, 3)), draw(st.sampled_from([0.0, 0.3, 1.2]))
 
 
@@ -108,16 +108,18 @@ def test_a_tile_equals_the_whole(
     image, engine = picture(*sizes, channels), torch_engine(net)
     whole, tile = engine(image), engine(image[:, windows[0], windows[1]])
     inside = [slice(c.start - w.start, c.stop - w.start) for c, w in zip(cores, windows, strict=True)]
+    # Exact: a tiled prediction equals the whole-image prediction by design.
     np.testing.assert_array_equal(tile[:, inside[0], inside[1]], whole[:, cores[0], cores[1]])
 
 
-def mirrored(image: NDArray[np.float32], net: UNet, y: tuple[int, int], x: tuple[int, int]) -> NDArray[np.float32]:
-    """The window that a valid net reads for the core from y[0] to y[1] and x[0] to x[1], as the contract has it."""
+def mirror(image: NDArray[np.float32], net: UNet, y: tuple[int, int], x: tuple[int, int]) -> NDArray[np.float32]:
+    """Return the window that a valid net reads for the core from y[0] to y[1] and x[0] to x[1]."""
     indices = []
     for (start, end), size in zip((y, x), image.shape[1:], strict=True):
         length = net.input_size(end - start)
         line = np.pad(np.arange(size), net.margin + length, mode="reflect")
-        first = start + length  # the line begins margin + length before the image, the window margin before the core
+        # The line begins margin + length pixels before the image, and the window margin pixels before the core.
+        first = start + length
         indices.append(line[first : first + length])
     return image[:, indices[0]][:, :, indices[1]]
 
@@ -134,10 +136,11 @@ def test_a_tile_of_a_valid_net_equals_the_whole(
     ends = [start + (1 + at) * net.multiple for start, at in zip(starts, cells[2:], strict=True)]
     height, wide = (end + data.draw(st.integers(0, 40)) for end in ends)
     image, engine = picture(height, wide), torch_engine(net)
-    whole = engine(mirrored(image, net, (0, height), (0, wide)))
+    whole = engine(mirror(image, net, (0, height), (0, wide)))
     y, x = zip(starts, ends, strict=True)
-    tile = engine(mirrored(image, net, y, x))
+    tile = engine(mirror(image, net, y, x))
     core = tile[:, : ends[0] - starts[0], : ends[1] - starts[1]]
+    # Exact: a tiled prediction equals the whole-image prediction by design.
     np.testing.assert_array_equal(core, whole[:, starts[0] : ends[0], starts[1] : ends[1]])
 
 
@@ -146,6 +149,7 @@ def test_a_tile_equals_the_whole_with_another_encoder() -> None:
     image, engine, m = picture(32, 2 * net.halo + 128), torch_engine(net), net.multiple
     whole, start = engine(image), net.halo + m
     window = image[:, :, m : start + m + net.halo]
+    # Exact: a tiled prediction equals the whole-image prediction by design.
     np.testing.assert_array_equal(engine(window)[:, :, net.halo : net.halo + m], whole[:, :, start : start + m])
 
 
@@ -164,10 +168,11 @@ def test_where_tiles_are_not_exact_far_pixels_matter(member: str) -> None:
 # --- receptive field and halo, against nets in which nothing cancels ------------------------------------------------
 
 
-def positive(member: str, depth: int) -> UNet:
-    """Every output pixel grows with every pixel that it depends on; sums of weights of 1 keep the gates from closing.
+def make_positive(member: str, depth: int) -> UNet:
+    """Build a net in which every output pixel grows with every input pixel that it depends on.
 
-    Max pooling would hide all but the largest pixel of a cell, so it is replaced by the mean.
+    Weights are positive, and sum up to 1 so that the gates stay open. Max pooling would hide all but the largest pixel
+    of a cell, so it is replaced by the mean.
     """
     net = UNet(1, 1, depth=depth, width=1, **{**MEMBERS[member], "norm": "none"}).double().eval()
     for module in net.modules():
@@ -178,11 +183,13 @@ def positive(member: str, depth: int) -> UNet:
     return net
 
 
-def told(member: str, depth: int) -> UNet:
+def make_plain(member: str, depth: int) -> UNet:
+    """Build the net whose computed spans are compared with the gradients of `make_positive`."""
     return UNet(1, 1, depth=depth, width=1, **{**MEMBERS[member], "norm": "none"})
 
 
-def hull(gradient: Tensor) -> tuple[int, int]:
+def find_hull(gradient: Tensor) -> tuple[int, int]:
+    """Return the smallest span of columns that contains all positive gradients."""
     hit = np.flatnonzero((gradient[0, 0] > 0).any(0).numpy())
     return int(hit[0]), int(hit[-1]) + 1
 
@@ -190,7 +197,7 @@ def hull(gradient: Tensor) -> tuple[int, int]:
 @pytest.mark.parametrize("depth", [1, 2])
 @pytest.mark.parametrize("member", MEMBERS)
 def test_needs_are_what_gradients_reach(member: str, depth: int) -> None:
-    net, like = positive(member, depth), told(member, depth)
+    net, like = make_positive(member, depth), make_plain(member, depth)
     m = like.multiple
     first = 0 if like.margin else like.halo + m
     wide = like.input_size(m) if like.margin else 2 * first + m
@@ -200,7 +207,7 @@ def test_needs_are_what_gradients_reach(member: str, depth: int) -> None:
     spans = []
     for at in range(first, first + m):
         (gradient,) = torch.autograd.grad(logits[0, 0, :, at].sum(), image, retain_graph=True)
-        spans.append(hull(gradient))
+        spans.append(find_hull(gradient))
         assert like.needs((at, at + 1)) == spans[-1]
     low, top = min(span[0] for span in spans), max(span[1] for span in spans)
     assert like.needs((first, first + m)) == (low, top)
@@ -213,9 +220,9 @@ def test_needs_are_what_gradients_reach(member: str, depth: int) -> None:
 
 
 @pytest.mark.parametrize("member", MEMBERS)
-def test_less_halo_is_too_little(member: str) -> None:
-    """Nets in which nothing cancels tell a window with one cell less of context from the whole."""
-    net, like = positive(member, 2), told(member, 2)
+def test_a_smaller_halo_is_too_small(member: str) -> None:
+    """With one cell less of context the result differs, in nets in which nothing cancels."""
+    net, like = make_positive(member, 2), make_plain(member, 2)
     m, halo = like.multiple, like.halo
     high = like.valid_size(1) if like.margin else 2 * m
     equal = {}
@@ -236,7 +243,8 @@ def test_less_halo_is_too_little(member: str) -> None:
 
 @pytest.mark.parametrize("member", MEMBERS)
 def test_a_nodes_needs_are_what_gradients_reach(member: str) -> None:
-    net, like, depth = positive(member, 2), told(member, 2), 2
+    depth = 2
+    net, like = make_positive(member, depth), make_plain(member, depth)
     nodes = {(level, 0): f"encoder.{level}" for level in range(depth + 1)}
     for key in net.decoder:
         level, _, column = key.partition("_")
@@ -254,7 +262,7 @@ def test_a_nodes_needs_are_what_gradients_reach(member: str) -> None:
         out = seen[name]
         at = out.shape[-1] // 2
         (gradient,) = torch.autograd.grad(out[0, 0, :, at].sum(), image, retain_graph=True)
-        assert like.node_needs(level, column, (at, at + 1)) == hull(gradient), name
+        assert like.node_needs(level, column, (at, at + 1)) == find_hull(gradient), name
     with pytest.raises(ValueError, match=r"no node \(0, 3\)"):
         like.node_needs(0, 3, (0, 1))
 
@@ -284,13 +292,17 @@ def test_from_steady_pixels_on_every_convolution_reads_enough_values(
     wide = low + max(0, math.ceil((net.steady_pixels / low - low) / net.multiple)) * net.multiple
     for height, at in [*shapes, (low, wide)]:
         assert (height * at < net.steady_pixels) or fewest(height, at) > 20_480
-    assert wide == low or fewest(low, wide - net.multiple) <= 20_480  # and no pixel more is asked for than need be
+    # The number is also the smallest possible.
+    assert wide == low or fewest(low, wide - net.multiple) <= 20_480
 
 
 @pytest.mark.parametrize("width", [4, 16])
 def test_bytes_at_the_peak(width: int) -> None:
-    """At full resolution the concatenation lives beside what it is made of: the skip connection, the enlarged coarser
-    node and that node itself, a quarter of the pixels with twice the channels."""
+    """The peak is at the concatenation at full resolution, which exists together with its parts.
+
+    These are the skip connection, the upsampled coarser node, and that node itself, which has a quarter of the pixels
+    and twice the channels.
+    """
     values = width + width + width / 2 + 2 * width
     net = UNet(3, 2, depth=3, width=width)
     assert net.bytes_per_pixel == 4 * (values + 3) + 100
@@ -323,7 +335,7 @@ def test_deep_supervision(nested: bool, padding: str, reduction: int) -> None:
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in net.parameters() if p.ndim > 1)
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
-            module.eval()  # the same statistics for both
+            module.eval()  # so that both passes use the same statistics
     with torch.no_grad():
         outputs = net(image)
         logits = net.eval()(image)
@@ -334,7 +346,7 @@ def test_deep_supervision(nested: bool, padding: str, reduction: int) -> None:
 
 @pytest.mark.parametrize("padding", ["same", "valid"])
 def test_coarser_logits_lie_where_the_finest_do(padding: str) -> None:
-    """A bright pixel in the middle of a symmetric image shows in the middle of every output."""
+    """A bright spot in the middle of a symmetric image appears in the middle of every output."""
     net = UNet(1, 1, depth=3, width=1, padding=padding, norm="none", deep_supervision=True).double()
     for module in net.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
@@ -377,7 +389,7 @@ def test_a_pruned_net_is_the_full_nets_head(changes: dict[str, Any]) -> None:
                 assert sum(p.numel() for p in small.parameters()) == sum(p.numel() for p in like.parameters())
 
 
-def test_what_cannot_be_pruned() -> None:
+def test_nets_that_cannot_be_pruned_are_refused() -> None:
     for changes in ({"nested": True}, {"deep_supervision": True}):
         with pytest.raises(ValueError, match="nested=true, deep_supervision=true"):
             UNet(1, 1, depth=2, width=1, **changes).prune(1)
@@ -397,12 +409,13 @@ def test_a_state_dict_restores_the_net(member: str) -> None:
     with torch.inference_mode():
         assert not torch.equal(net(image), other(image))
         other.load_state_dict(net.state_dict(), strict=True)
+        # Exact: the same weights give the same values.
         assert torch.equal(net(image), other(image))
 
 
 @pytest.mark.parametrize("member", [*MEMBERS, *POOLING])
 def test_layout_stays_channels_last(member: str) -> None:
-    """A layout that is lost on the way costs copies in every convolution after it."""
+    """If the layout is lost in one layer, every later convolution has to copy."""
     net = make(member, 2, 4).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     lost = []
     for name, module in net.named_modules():
@@ -416,7 +429,8 @@ def test_layout_stays_channels_last(member: str) -> None:
     side = net.valid_size(80)
     with torch.inference_mode():
         net(torch.randn(1, 1, side, side).contiguous(memory_format=torch.channels_last))
-    cut = ("gate", "shortcut") if net.margin else ("nothing",)  # these read views, cut to size
+    # In valid nets these read cropped views.
+    cut = ("gate", "shortcut") if net.margin else ("nothing",)
     assert [name for name in lost if not any(part in name for part in cut)] == []
 
 
@@ -443,7 +457,7 @@ def test_an_attention_gate_is_the_papers() -> None:
 
 
 def test_a_residual_block_adds_its_input() -> None:
-    """With weights of 0 in the second convolution, the shortcut alone remains."""
+    """With weights of 0 in the second norm, only the shortcut remains."""
     net = make("residual", 2, 4)
     block = net.encoder.get_submodule("1")  # type: ignore[attr-defined]
     nn.init.zeros_(block.norm2.weight)  # type: ignore[arg-type]
@@ -457,7 +471,10 @@ def test_a_residual_block_adds_its_input() -> None:
 
 
 def test_a_pointwise_convolution_rounds_alike_at_every_size() -> None:
-    """Where PyTorch's own does not: ten channels to ten, on one thread."""
+    """Ten channels to ten on one thread are a case in which PyTorch's own convolution rounds differently.
+
+    The values are equal to the bit, which exact tiles rely on.
+    """
     torch.manual_seed(0)
     conv = Pointwise(10, 10)
     x = torch.randn(2, 10, 60, 60)

@@ -1,4 +1,4 @@
-"""The net of Ronneberger, Fischer, Brox 2015, against figure 1 written out layer by layer."""
+"""The net of Ronneberger, Fischer, Brox 2015 against figure 1 of the paper, written out layer by layer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Paper(nn.Module):
-    """Figure 1, from left to right; w is 64 there."""
+    """Net of figure 1, from left to right; w is 64 there."""
 
     def __init__(self, channels: int, classes: int, w: int) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class Paper(nn.Module):
         c = self.relu(self.conv6(self.relu(self.conv5(self.pool(b)))))
         d = self.relu(self.conv8(self.relu(self.conv7(self.pool(c)))))
         e = self.drop(self.relu(self.conv10(self.relu(self.conv9(self.pool(d))))))
-        # From 64 to 56 pixels, 136 to 104, 280 to 200, 568 to 392, whatever the image's size.
+        # Crops from 64 to 56 pixels, 136 to 104, 280 to 200, and 568 to 392, and by as much at any other image size.
         y = torch.cat([d[:, :, 4:-4, 4:-4], self.up1(e)], 1)
         y = self.relu(self.conv12(self.relu(self.conv11(y))))
         y = torch.cat([c[:, :, 16:-16, 16:-16], self.up2(y)], 1)
@@ -72,8 +72,11 @@ def copy_weights(paper: Paper, net: UNet) -> None:
     net.load_state_dict(state, strict=True)
 
 
-def weighty_paper() -> Paper:
-    """With PyTorch's own initialisation little of the deep levels would be seen in the output."""
+def make_paper() -> Paper:
+    """Build the net with He's initialisation.
+
+    With PyTorch's own initialisation the deep levels would hardly influence the output.
+    """
     paper = Paper(1, 2, 4)
     for layer in paper.modules():
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
@@ -82,14 +85,15 @@ def weighty_paper() -> Paper:
     return paper
 
 
-def paper_net(width: int, dropout: float = 0.0) -> UNet:
+def make_net(width: int, dropout: float = 0.0) -> UNet:
+    """Build the same net by septa."""
     return UNet(1, 2, depth=4, width=width, padding="valid", norm="none", dropout=dropout)
 
 
 @pytest.mark.parametrize("size", [(572, 572), (188, 204)])
 def test_equals_figure_1(size: tuple[int, int]) -> None:
     torch.manual_seed(0)
-    paper, net = weighty_paper().eval(), paper_net(4).eval()
+    paper, net = make_paper().eval(), make_net(4).eval()
     copy_weights(paper, net)
     image = torch.randn(1, 1, *size)
     with torch.inference_mode():
@@ -100,7 +104,7 @@ def test_equals_figure_1(size: tuple[int, int]) -> None:
 
 
 def test_dropout_is_where_the_contracting_path_ends() -> None:
-    paper, net = weighty_paper().train(), paper_net(4, dropout=0.5).train()
+    paper, net = make_paper().train(), make_net(4, dropout=0.5).train()
     copy_weights(paper, net)
     image = torch.randn(1, 1, 188, 188)
     torch.manual_seed(1)
@@ -113,7 +117,7 @@ def test_dropout_is_where_the_contracting_path_ends() -> None:
 
 def test_size_and_number_of_parameters() -> None:
     with torch.device("meta"):
-        net = paper_net(64)
+        net = make_net(64)
         logits = net(torch.zeros(1, 1, 572, 572))
     assert sum(p.numel() for p in net.parameters()) == 31_030_658
     assert logits.shape == (1, 2, 388, 388)
@@ -123,7 +127,7 @@ def test_size_and_number_of_parameters() -> None:
 
 def test_weights_are_he_normal_in_every_layer() -> None:
     torch.manual_seed(3)
-    net, seen = paper_net(8), 0
+    net, seen = make_net(8), 0
     for name, layer in net.named_modules():
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
             weight = layer.weight.detach().double().flatten()
@@ -137,8 +141,8 @@ def test_weights_are_he_normal_in_every_layer() -> None:
     assert seen == 23
 
 
-def by_hand(size: int, depth: int) -> int | None:
-    """Side of the output; None where a pooling meets an odd side or nothing remains."""
+def compute_side(size: int, depth: int) -> int | None:
+    """Compute the side of the output; None if a pooling reads an odd side or no pixel remains."""
     for _ in range(depth):
         size -= 4
         if size < 2 or size % 2:
@@ -155,7 +159,7 @@ def by_hand(size: int, depth: int) -> int | None:
 @pytest.mark.parametrize("depth", [1, 2, 3, 4])
 def test_valid_sizes_against_every_size(depth: int) -> None:
     net = UNet(1, 1, depth=depth, width=1, padding="valid", norm="none")
-    outputs = {size: out for size in range(1, 420) if (out := by_hand(size, depth)) is not None}
+    outputs = {size: out for size in range(1, 420) if (out := compute_side(size, depth)) is not None}
     assert net.margin == 6 * 2**depth - 4
     for size in range(1, 400):
         nearest = min(outputs, key=lambda valid: (abs(valid - size), -valid))
@@ -172,7 +176,7 @@ def test_valid_sizes_against_every_size(depth: int) -> None:
 
 
 def test_other_sizes_are_refused() -> None:
-    net = paper_net(1)
+    net = make_net(1)
     problem = "with padding=valid a side of 570 pixels is not a valid size; the nearest valid sizes are 556 and 572"
     with pytest.raises(ValueError, match=re.escape(problem)):
         net(torch.zeros(1, 1, 572, 570))

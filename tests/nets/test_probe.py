@@ -1,6 +1,6 @@
-from __future__ import annotations
+"""Shapes of layers without values against those of a pass with values."""
 
-from typing import Any
+from __future__ import annotations
 
 import pytest
 import torch
@@ -42,10 +42,9 @@ LAYERS: list[nn.Module] = [
 @pytest.mark.parametrize("layer", LAYERS, ids=str)
 def test_a_dry_run_gives_the_shapes_of_a_pass_with_values(layer: nn.Module) -> None:
     expected = layer.eval()(torch.zeros(X))
-    told: dict[Any, Tensor] = {}
-    with torch.no_grad(), probe._Memory() as memory:
-        told["out"] = layer.to("meta")(torch.empty(X, device="meta"))
-    assert told["out"].is_meta
-    assert told["out"].shape == expected.shape
-    assert told["out"].dtype == expected.dtype
+    with torch.no_grad(), probe._MemoryCounter() as memory:
+        out = layer.to("meta")(torch.empty(X, device="meta"))
+    assert out.is_meta
+    assert out.shape == expected.shape
+    assert out.dtype == expected.dtype
     assert memory.alive >= expected.nbytes

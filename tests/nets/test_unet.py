@@ -1,3 +1,5 @@
+"""The padded U-Net against a well-known implementation, and its sizes, halo and receptive field."""
+
 from __future__ import annotations
 
 import math
@@ -16,7 +18,7 @@ from septa.nets.blocks import UpConvolution, make_norm
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-# --- the well-known padded U-Net, written out on its own ----------------------------------------------------------
+# --- the well-known padded U-Net, written out independently ---------------------------------------------------------
 
 
 class DoubleConv(nn.Module):
@@ -37,7 +39,7 @@ class DoubleConv(nn.Module):
 
 
 class KnownUNet(nn.Module):
-    """Four poolings, w .. 16 w channels, every step by name."""
+    """U-Net with four poolings and w to 16 w channels, every step by name."""
 
     def __init__(self, channels: int, classes: int, w: int) -> None:
         super().__init__()
@@ -68,8 +70,8 @@ class KnownUNet(nn.Module):
         }
 
 
-def parts(known: KnownUNet) -> dict[str, nn.Module]:
-    """Which part of `KnownUNet` answers to which part of septa's net."""
+def list_parts(known: KnownUNet) -> dict[str, nn.Module]:
+    """Return the parts of `KnownUNet` by the names of the corresponding parts of septa's net."""
     encoders = [known.inc, known.down1, known.down2, known.down3, known.down4]
     decoders = [known.conv4, known.conv3, known.conv2, known.conv1]
     ups = [known.up4, known.up3, known.up2, known.up1]
@@ -82,9 +84,9 @@ def parts(known: KnownUNet) -> dict[str, nn.Module]:
 
 
 def copy_weights(known: KnownUNet, net: UNet) -> None:
-    """Tensor by tensor, in the order of the layers; septa's blocks list their layers in that order."""
+    """Copy tensor by tensor, in the order of the layers, which is the same in septa's blocks."""
     copied = 0
-    for name, part in parts(known).items():
+    for name, part in list_parts(known).items():
         ours, theirs = net.get_submodule(name).state_dict(), part.state_dict()
         assert len(ours) == len(theirs)
         for mine, other in zip(ours.values(), theirs.values(), strict=True):
@@ -109,7 +111,7 @@ def test_equals_the_well_known_unet_layer_by_layer(mode: str) -> None:
     net.train(mode == "train")
     seen: dict[str, Tensor] = {}
     for name, module in net.named_modules():
-        if name in {"", *parts(known)}:
+        if name in {"", *list_parts(known)}:
             module.register_forward_hook(lambda _m, _i, out, name=name: seen.update({name: out.detach().clone()}))
     x = torch.randn(2, 3, 64, 96)
     with torch.no_grad():
@@ -122,7 +124,7 @@ def test_equals_the_well_known_unet_layer_by_layer(mode: str) -> None:
         torch.testing.assert_close(seen[name], value, rtol=1e-5, atol=1e-5, msg=name)
 
 
-def test_has_as_many_parameters_as_the_well_known_unet() -> None:
+def test_the_number_of_parameters_is_that_of_the_well_known_unet() -> None:
     with torch.device("meta"):
         known, net = KnownUNet(3, 2, 64), UNet(3, 2, depth=4, width=64)
     counts = [sum(p.numel() for p in x.parameters()) for x in (known, net)]
@@ -186,7 +188,8 @@ def test_weights_are_he_normal() -> None:
             assert abs(weight.std().item() / std - 1) < 5 / math.sqrt(2 * n), name
             if n > 1000:
                 kurtosis = ((weight / std) ** 4).mean().item()
-                assert abs(kurtosis - 3) < 5 * math.sqrt(96 / n), name  # a uniform one has 1.8
+                # A normal distribution has kurtosis 3, a uniform one 1.8.
+                assert abs(kurtosis - 3) < 5 * math.sqrt(96 / n), name
             assert module.bias is not None
             assert not module.bias.any()
             tested += 1
@@ -218,12 +221,14 @@ def test_any_size_gives_logits_of_that_size(height: int, width: int, which: tupl
     assert full_height % net.multiple == full_width % net.multiple == 0
     assert 0 <= full_height - height < 2 * net.multiple
     assert 0 <= full_width - width < 2 * net.multiple
+    # Exact: the net pads to the same array, and then computes the same.
     torch.testing.assert_close(logits, padded[..., :height, :width], rtol=0, atol=0)
 
 
 def test_one_pixel_can_be_trained_on() -> None:
     net = UNet(1, 2, depth=3, width=2).train()
-    net(torch.randn(1, 1, 1, 1)).sum().backward()  # batch norm refuses a single value per channel
+    # Batch norm refuses a single value per channel, so this needs the padding.
+    net(torch.randn(1, 1, 1, 1)).sum().backward()
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in net.parameters())
 
 
@@ -251,7 +256,7 @@ def test_settings_out_of_range_are_refused(settings: dict[str, object]) -> None:
 
 
 @pytest.mark.parametrize("reduction", [2, 4, 8])
-def test_a_reducing_net_is_the_net_between_mean_and_bilinear_enlargement(reduction: int) -> None:
+def test_a_reducing_net_is_the_net_between_mean_pooling_and_bilinear_upsampling(reduction: int) -> None:
     torch.manual_seed(6)
     plain = UNet(2, 3, depth=1, width=4).eval()
     net = UNet(2, 3, depth=1, width=4, reduction=reduction).eval()
@@ -268,16 +273,17 @@ def test_dropout_acts_in_training_only() -> None:
     net = UNet(1, 2, depth=1, width=8, norm="none", dropout=0.5)
     x = torch.randn(1, 1, 16, 16)
     assert not torch.equal(net.train()(x), net(x))
-    assert torch.equal(net.eval()(x), net(x))
+    assert torch.equal(net.eval()(x), net(x))  # exact: the same computation twice
 
 
 # --- receptive field and halo, against a net in which nothing cancels -------------------------------------------------
 
 
-def positive_net(depth: int, up: str, reduction: int = 1) -> UNet:
-    """Every weight positive: an output pixel grows with every input pixel that it depends on, and with no other.
+def make_positive(depth: int, up: str, reduction: int = 1) -> UNet:
+    """Build a net in which an output pixel grows with every input pixel that it depends on, and with no other.
 
-    Max pooling would hide all but the largest pixel of a cell, and which one is chance, so it is replaced by the mean.
+    Every weight is positive. Max pooling would hide all but the largest pixel of a cell, which may be any of them, so
+    it is replaced by the mean.
     """
     net = UNet(1, 1, depth=depth, width=1, norm="none", up=up, reduction=reduction).double()
     for parameter in net.parameters():
@@ -286,8 +292,8 @@ def positive_net(depth: int, up: str, reduction: int = 1) -> UNet:
     return net
 
 
-def dependencies(net: UNet, size: int) -> np.ndarray:
-    """Boolean ``(output, input)``: whether an output pixel depends on an input pixel, along one axis, by gradients."""
+def find_dependencies(net: UNet, size: int) -> np.ndarray:
+    """Return a boolean array ``(output, input)``, True where the output pixel has a gradient at the input pixel."""
     row = size // 2
     image = torch.ones(1, 1, size, size, dtype=torch.float64, requires_grad=True)
     logits = net(image)
@@ -301,11 +307,11 @@ def dependencies(net: UNet, size: int) -> np.ndarray:
 @pytest.mark.parametrize("up", ["transpose", "bilinear"])
 @pytest.mark.parametrize(("depth", "reduction"), [(1, 1), (2, 1), (3, 1), (1, 2), (2, 2), (1, 4)])
 def test_needs_halo_and_receptive_field_against_gradients(depth: int, reduction: int, up: str) -> None:
-    net = positive_net(depth, up, reduction)
+    net = make_positive(depth, up, reduction)
     like = UNet(1, 1, depth=depth, width=1, norm="none", up=up, reduction=reduction)
     multiple = like.multiple
     size = 2 * like.halo + 3 * multiple
-    depends = dependencies(net, size)
+    depends = find_dependencies(net, size)
     first = like.halo + multiple
     spans = []
     for at in range(first, first + multiple):
@@ -323,7 +329,7 @@ def test_needs_halo_and_receptive_field_against_gradients(depth: int, reduction:
 
 @pytest.mark.parametrize("up", ["transpose", "bilinear"])
 def test_one_changed_pixel_changes_exactly_the_outputs_that_need_it(up: str) -> None:
-    net, like = positive_net(2, up), UNet(1, 1, depth=2, width=1, norm="none", up=up)
+    net, like = make_positive(2, up), UNet(1, 1, depth=2, width=1, norm="none", up=up)
     size, at = 96, 47
     image = torch.ones(1, 1, size, size, dtype=torch.float64)
     other = image.clone()

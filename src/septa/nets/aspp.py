@@ -1,4 +1,4 @@
-"""Atrous spatial pyramid pooling: one place seen at several scales at once."""
+"""Atrous spatial pyramid pooling: convolutions with several dilations side by side."""
 
 from __future__ import annotations
 
@@ -10,10 +10,17 @@ DILATIONS = (6, 12, 18)
 
 
 class AtrousPyramid(nn.Module):
-    """3x3 convolutions dilated by 6, 12 and 18 and a 1x1 convolution, each with norm, are summed; a ReLU and a 1x1
-    convolution follow.
+    """Atrous spatial pyramid pooling.
 
-    There is no branch that pools over the image, so that tiles remain exact.
+    Three 3x3 convolutions with dilations 6, 12 and 18 and a 1x1 convolution, each followed by a norm, are summed. A
+    ReLU and a 1x1 convolution follow. No branch pools over the image, so that tiles remain exact.
+
+    Parameters
+    ----------
+    channels
+        Number of channels of the input and of the output.
+    norm
+        One of `septa.nets.blocks.NORMS`.
 
     References
     ----------
@@ -26,14 +33,14 @@ class AtrousPyramid(nn.Module):
         bias = norm == "none"
         self.near = Pointwise(channels, channels, bias)
         self.far = nn.ModuleList(
-            nn.Conv2d(channels, channels, 3, padding=rate, dilation=rate, bias=bias) for rate in DILATIONS
+            nn.Conv2d(channels, channels, 3, padding=dilation, dilation=dilation, bias=bias) for dilation in DILATIONS
         )
         self.norms = nn.ModuleList(make_norm(norm, channels) for _ in range(1 + len(DILATIONS)))
         self.relu = nn.ReLU(inplace=True)
         self.merge = Pointwise(channels, channels)
 
     def forward(self, x_bcyx: Tensor) -> Tensor:
-        """``(B, channels, Y, X)`` to the same shape."""
+        """Process ``(B, channels, Y, X)``; the shape stays the same."""
         total: Tensor = self.norms[0](self.near(x_bcyx))
         for conv, norm in zip(self.far, list(self.norms)[1:]):
             total = total + norm(conv(x_bcyx))
@@ -41,5 +48,5 @@ class AtrousPyramid(nn.Module):
         return out
 
     def needs(self, span: PixelSpan) -> PixelSpan:
-        """Input span that the output ``span`` depends on: that of the widest branch."""
+        """Return the input span that the output ``span`` depends on, which is that of the largest dilation."""
         return span[0] - max(DILATIONS), span[1] + max(DILATIONS)

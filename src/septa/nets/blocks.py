@@ -1,8 +1,9 @@
-"""Building blocks of the nets. Each knows which input pixels its output pixels need.
+"""Building blocks of the nets. Each block can compute which input pixels its output pixels depend on.
 
-``needs(span)`` answers, along one axis, which half-open span of input pixels the output pixels of ``span`` depend on.
-Both are indices into the arrays: output 0 of a convolution without padding needs inputs 0, 1 and 2, with padding -1, 0
-and 1. Composing these answers gives a net's receptive field and halo from its layers themselves.
+``needs(span)`` returns, along one axis, the half-open span of input pixels that the output pixels of ``span`` depend
+on. Both spans are indices into the arrays: output pixel 0 of a 3x3 convolution depends on the input pixels 0, 1 and 2
+without padding, and on -1, 0 and 1 with padding. Composing these spans gives the receptive field and the halo of a
+net from its layers.
 """
 
 from __future__ import annotations
@@ -16,20 +17,29 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 PixelSpan = tuple[int, int]
+"""Half-open range of pixel indices along one axis: the first pixel, and the one after the last."""
 NORMS = ("batch", "group", "instance", "none")
 LOCAL_NORMS = ("batch", "none")
-"""Those that do not pool over the image."""
+"""Norms that do not pool over the image."""
 UPS = ("transpose", "bilinear")
 
 
 def make_norm(kind: str, channels: int) -> nn.Module:
-    """A normalisation layer. ``instance`` is group norm with a group for each channel, learned scale and shift
-    included.
+    """Build a normalisation layer.
+
+    ``instance`` is group norm with one group for each channel, and has a learned scale and shift.
+
+    Parameters
+    ----------
+    kind
+        One of `NORMS`.
+    channels
+        Number of channels.
 
     Raises
     ------
     ValueError
-        ``kind`` is none of `NORMS`.
+        ``kind`` is not one of `NORMS`.
     """
     if kind == "batch":
         return nn.BatchNorm2d(channels)
@@ -43,23 +53,26 @@ def make_norm(kind: str, channels: int) -> nn.Module:
 
 
 class Pointwise(nn.Conv2d):
-    """A 1x1 convolution that rounds alike at every size.
+    """1x1 convolution whose rounding does not depend on the image's size.
 
-    On one CPU thread PyTorch leaves 1x1 convolutions to a matrix product that rounds otherwise for few pixels, unless
-    they are dilated, which a kernel of one pixel does not notice.
+    On one CPU thread PyTorch computes 1x1 convolutions by a matrix product, whose rounding differs for few pixels. It
+    does not do so for dilated convolutions, and dilation does not change a kernel of one pixel.
     """
 
     def __init__(self, in_channels: int, out_channels: int, bias: bool = True) -> None:
         super().__init__(in_channels, out_channels, 1, bias=bias)
 
     def forward(self, input: Tensor) -> Tensor:
-        """``(B, in_channels, Y, X)`` to ``(B, out_channels, Y, X)``."""
+        """Convolve ``(B, in_channels, Y, X)`` to ``(B, out_channels, Y, X)``."""
         dilate = input.device.type == "cpu" and not torch.compiler.is_compiling() and torch.get_num_threads() == 1
         return functional.conv2d(input, self.weight, self.bias, dilation=2 if dilate else 1)
 
 
 def conv_needs(conv: nn.Conv2d, span: PixelSpan) -> PixelSpan:
-    """Input span that the outputs ``span`` of a convolution depend on, whatever its kernel, stride and padding."""
+    """Return the input span that the output ``span`` of a convolution depends on.
+
+    Kernel, stride, dilation and padding may have any values; those of the first axis are used.
+    """
     stride, kernel, dilation, padding = (
         int(value[0]) for value in (conv.stride, conv.kernel_size, conv.dilation, conv.padding)
     )
@@ -67,15 +80,19 @@ def conv_needs(conv: nn.Conv2d, span: PixelSpan) -> PixelSpan:
 
 
 def crop_centre(x_bcyx: Tensor, height: int, width: int) -> Tensor:
-    """The centre of ``height`` x ``width`` pixels, as a view."""
+    """Return the centre of ``height`` x ``width`` pixels as a view."""
+    # Graphs of padded nets then contain no slices, which would take a tenth of the time of 8-bit integer engines.
     if tuple(x_bcyx.shape[2:]) == (height, width):
-        return x_bcyx  # graphs of padded nets then hold no slices, a tenth of the time of engines of 8-bit integers
-    top, left = (x_bcyx.shape[2] - height) // 2, (x_bcyx.shape[3] - width) // 2
+        return x_bcyx
+    top = (x_bcyx.shape[2] - height) // 2
+    left = (x_bcyx.shape[3] - width) // 2
     return x_bcyx[:, :, top : top + height, left : left + width]
 
 
 class SqueezeExcitation(nn.Module):
-    """Squeeze and excitation: each channel is scaled by a factor told from the means of all channels over the image.
+    """Squeeze-and-excitation layer.
+
+    Each channel is scaled by a factor that is computed from the means of all channels over the image.
 
     References
     ----------
@@ -89,33 +106,39 @@ class SqueezeExcitation(nn.Module):
         self.widen = nn.Conv2d(hidden, channels, 1)
 
     def forward(self, x_bcyx: Tensor) -> Tensor:
-        """``(B, C, Y, X)`` to the same shape."""
+        """Scale the channels of ``(B, C, Y, X)``; the shape stays the same."""
         means = x_bcyx.mean((2, 3), keepdim=True)
         return x_bcyx * torch.sigmoid(self.widen(functional.relu(self.narrow(means))))
 
 
 class ConvBlock(nn.Module):
-    """Two 3x3 convolutions, each followed by norm and ReLU.
+    """Two 3x3 convolutions, each followed by a norm and a ReLU.
 
-    Convolutions have a bias only where no norm follows, which would cancel it.
+    The convolutions have a bias only if there is no norm, since a norm cancels it.
 
     Parameters
     ----------
     in_channels, out_channels
-        Channels before and after.
+        Number of channels of the input and of the output.
     norm
         One of `NORMS`.
     valid
-        Convolutions without padding: the output is 2 pixels a side smaller. Else the size stays.
+        True for convolutions without padding: the output is 2 pixels smaller on each side. Otherwise it has the
+        input's size.
     residual
-        The input is added before the last ReLU, through a 1x1 convolution where the channels differ.
+        True to add the input before the last ReLU, through a 1x1 convolution if the numbers of channels differ.
     squeeze
-        `SqueezeExcitation` after the second norm.
+        True for a `SqueezeExcitation` after the second norm.
+
+    Attributes
+    ----------
+    shrink : int
+        Number of pixels along one axis by which the output is smaller than the input.
 
     References
     ----------
-    Zhang, Liu, Wang 2018, "Road extraction by deep residual U-Net" (arXiv 1711.10684); ReLU and norm stand where He et
-    al. 2015 have them (arXiv 1512.03385).
+    Zhang, Liu, Wang 2018, "Road extraction by deep residual U-Net" (arXiv 1711.10684). ReLU and norm are placed as in
+    He et al. 2015 (arXiv 1512.03385).
     """
 
     def __init__(
@@ -137,7 +160,6 @@ class ConvBlock(nn.Module):
         self.relu = nn.ReLU(inplace=True)
         self.squeeze = SqueezeExcitation(out_channels) if squeeze else None
         self.shrink = 4 if valid else 0
-        """Pixels by which the output is smaller, both sides together."""
         self.shortcut: nn.Module | None = None
         if residual and in_channels == out_channels:
             self.shortcut = nn.Identity()
@@ -155,38 +177,41 @@ class ConvBlock(nn.Module):
         return out
 
     def needs(self, span: PixelSpan) -> PixelSpan:
-        """Input span that the output ``span`` depends on (but for `SqueezeExcitation`, which depends on all)."""
+        """Return the input span that the output ``span`` depends on.
+
+        A `SqueezeExcitation`, which depends on all pixels, is not counted.
+        """
         return conv_needs(self.conv1, conv_needs(self.conv2, span))
 
 
 class MaxPool(nn.MaxPool2d):
-    """2x2 max pooling."""
+    """2x2 max pooling with stride 2."""
 
     def __init__(self) -> None:
         super().__init__(kernel_size=2, stride=2)
 
     def needs(self, span: PixelSpan) -> PixelSpan:
-        """Input span that the output ``span`` depends on."""
+        """Return the input span that the output ``span`` depends on."""
         return 2 * span[0], 2 * span[1]
 
 
 class MeanPool(nn.AvgPool2d):
-    """Mean of each ``factor`` x ``factor`` pixels."""
+    """Downsampling to the mean of each ``factor`` x ``factor`` pixels."""
 
     def __init__(self, factor: int) -> None:
         super().__init__(kernel_size=factor, stride=factor)
         self.factor = factor
 
     def needs(self, span: PixelSpan) -> PixelSpan:
-        """Input span that the output ``span`` depends on."""
+        """Return the input span that the output ``span`` depends on."""
         return self.factor * span[0], self.factor * span[1]
 
 
 class BilinearUpsample(nn.Module):
-    """Bilinear interpolation to ``factor`` times the size, edges repeated, corners not aligned.
+    """Bilinear upsampling to ``factor`` times the size, with repeated edges and without aligned corners.
 
-    As `torch.nn.Upsample`, but of sums and products of whole arrays: PyTorch's own kernel for small images rounds
-    otherwise than that for large ones, and a small tile would differ from the whole.
+    It computes what `torch.nn.Upsample` computes, but by sums and products of whole arrays. PyTorch's kernels for small
+    and for large images round differently, so that a small tile would differ from the whole image.
     """
 
     def __init__(self, factor: int) -> None:
@@ -194,13 +219,14 @@ class BilinearUpsample(nn.Module):
         self.factor = factor
 
     def forward(self, x_bcyx: Tensor) -> Tensor:
-        """``(B, C, Y, X)`` to ``(B, C, factor * Y, factor * X)``."""
-        out = self._along(self._along(x_bcyx, 2), 3)
+        """Upsample ``(B, C, Y, X)`` to ``(B, C, factor * Y, factor * X)``."""
+        out = self._upsample_axis(self._upsample_axis(x_bcyx, 2), 3)
         return out.contiguous(memory_format=torch.channels_last)
 
-    def _along(self, x_bcyx: Tensor, axis: int) -> Tensor:
+    def _upsample_axis(self, x_bcyx: Tensor, axis: int) -> Tensor:
         size = x_bcyx.shape[axis]
-        first, last = x_bcyx.narrow(axis, 0, 1), x_bcyx.narrow(axis, size - 1, 1)
+        first = x_bcyx.narrow(axis, 0, 1)
+        last = x_bcyx.narrow(axis, size - 1, 1)
         before = torch.cat([first, x_bcyx.narrow(axis, 0, size - 1)], dim=axis)
         after = torch.cat([x_bcyx.narrow(axis, 1, size - 1), last], dim=axis)
         phases = []
@@ -210,21 +236,35 @@ class BilinearUpsample(nn.Module):
         return torch.stack(phases, dim=axis + 1).flatten(axis, axis + 1)
 
     def needs(self, span: PixelSpan) -> PixelSpan:
-        """Input span that the output ``span`` depends on."""
-        first, last = (self._before(at) for at in (span[0], span[1] - 1))
-        return first, last + 2
+        """Return the input span that the output ``span`` depends on."""
+        return self._lower_neighbour(span[0]), self._lower_neighbour(span[1] - 1) + 2
 
-    def _before(self, at: int) -> int:
-        """The input pixel at or before the place (at + 1/2) / factor - 1/2."""
-        return (2 * at + 1 - self.factor) // (2 * self.factor)
+    def _lower_neighbour(self, pixel: int) -> int:
+        """Return the index of the lower of the two input pixels that an output pixel is interpolated from.
+
+        Output pixel i lies at the input coordinate (i + 1/2) / factor - 1/2.
+        """
+        return (2 * pixel + 1 - self.factor) // (2 * self.factor)
 
 
 class UpConvolution(nn.Module):
-    """Doubles the size and halves the channels.
+    """Upsampling by 2 with a change of the number of channels.
 
-    ``transpose`` is the paper's 2x2 up-convolution. ``bilinear`` interpolates without aligned corners, so that weights
-    depend on a pixel's place in its 2x2 cell only and tiles come out as the whole; its 1x1 convolution commutes with
-    the interpolation and therefore runs first, on a quarter of the pixels.
+    ``transpose`` is the 2x2 up-convolution of the U-Net paper. ``bilinear`` interpolates without aligned corners, so
+    that the weights depend only on a pixel's position in its 2x2 cell and tiles equal the whole image. Its 1x1
+    convolution commutes with the interpolation, and therefore runs first, on a quarter of the pixels.
+
+    Parameters
+    ----------
+    in_channels, out_channels
+        Number of channels of the input and of the output.
+    kind
+        One of `UPS`.
+
+    Raises
+    ------
+    ValueError
+        ``kind`` is not one of `UPS`.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kind: str) -> None:
@@ -241,41 +281,44 @@ class UpConvolution(nn.Module):
             raise ValueError(f"up must be one of {', '.join(UPS)}, got {kind!r}")
 
     def forward(self, x_bcyx: Tensor) -> Tensor:
-        """``(B, in_channels, Y, X)`` to ``(B, out_channels, 2 Y, 2 X)``."""
+        """Upsample ``(B, in_channels, Y, X)`` to ``(B, out_channels, 2 Y, 2 X)``."""
         out: Tensor = self.resize(self.conv(x_bcyx))
         return out
 
     def needs(self, span: PixelSpan) -> PixelSpan:
-        """Input span that the output ``span`` depends on."""
+        """Return the input span that the output ``span`` depends on."""
         if isinstance(self.resize, BilinearUpsample):
             return self.resize.needs(span)
         return span[0] // 2, (span[1] - 1) // 2 + 1
 
 
 class Encoder(Protocol):
-    """A contracting path: what `UNet` asks of it."""
+    """Interface of a contracting path to `septa.nets.UNet`."""
 
     channels: tuple[int, ...]
-    """Channels of its features, level 0 (full resolution) first; each level has half the size of the one before."""
+    """Number of channels of each level's feature, level 0 (full resolution) first; each level halves the size."""
     local: bool
-    """False where it pools over the whole image."""
+    """False if a layer pools over the whole image."""
 
     def __call__(self, x_bcyx: Tensor) -> list[Tensor]:
-        """Features of all levels, level 0 first."""
+        """Compute the features of all levels, level 0 first."""
 
     def needs(self, spans: Sequence[PixelSpan | None]) -> PixelSpan:
-        """Input span that the spans of its features (None: not needed) depend on together."""
+        """Return the input span that the given spans of the features depend on together.
+
+        ``spans`` has one entry for each level; None if nothing of that level is needed.
+        """
 
 
 class PlainEncoder(nn.Module):
-    """The U-Net's own contracting path: a `ConvBlock` on each level, 2x2 max pooling between.
+    """Contracting path of the U-Net: a `ConvBlock` on each level, with 2x2 max pooling between the levels.
 
     Parameters
     ----------
     in_channels
-        Channels of the image.
+        Number of channels of the image.
     channels
-        Channels of each level, full resolution first.
+        Number of channels of each level, full resolution first.
     norm, valid, residual, squeeze
         As for `ConvBlock`.
     """
@@ -291,39 +334,55 @@ class PlainEncoder(nn.Module):
         squeeze: bool = False,
     ) -> None:
         super().__init__()
-        self.channels, self.local = tuple(channels), not squeeze and norm in LOCAL_NORMS
+        self.channels = tuple(channels)
+        self.local = not squeeze and norm in LOCAL_NORMS
         for level, (before, after) in enumerate(zip([in_channels, *channels], channels)):
             block = ConvBlock(before, after, norm, valid=valid, residual=residual, squeeze=squeeze)
             self.add_module(str(level), block)
         self.down = MaxPool()
 
     def __iter__(self) -> Iterator[ConvBlock]:
-        """The blocks, full resolution first."""
+        """Yield the blocks, full resolution first."""
         for level in range(len(self.channels)):
             block = self.get_submodule(str(level))
             assert isinstance(block, ConvBlock)
             yield block
 
     def forward(self, x_bcyx: Tensor) -> list[Tensor]:
-        """Features of all levels, ``(B, channels[level], Y, X)``, level 0 first."""
+        """Compute the features of all levels, level 0 first.
+
+        The feature of a level has the shape ``(B, channels[level], Y, X)`` with Y and X of that level.
+        """
         features: list[Tensor] = []
         for block in self:
             features.append(block(self.down(features[-1]) if features else x_bcyx))
         return features
 
     def needs(self, spans: Sequence[PixelSpan | None]) -> PixelSpan:
-        """Input span that the spans of its features (None: not needed) depend on together."""
-        wanted: PixelSpan | None = None
-        for block, span in reversed(list(zip(self, spans, strict=True))):
-            wanted = union_spans(span, None if wanted is None else self.down.needs(wanted))
-            wanted = None if wanted is None else block.needs(wanted)
-        if wanted is None:
-            raise ValueError("no level is needed")
-        return wanted
+        """Return the input span that the given spans of the features depend on together.
 
-    def sides(self, bottom: int) -> tuple[int, list[int], int]:
-        """Side of the image, that of each level's feature, and what each block takes off, if the bottom's block reads
-        an array of side ``bottom``."""
+        ``spans`` has one entry for each level; None if nothing of that level is needed.
+        """
+        needed: PixelSpan | None = None
+        for block, span in reversed(list(zip(self, spans, strict=True))):
+            needed = union_spans(span, None if needed is None else self.down.needs(needed))
+            needed = None if needed is None else block.needs(needed)
+        if needed is None:
+            raise ValueError("the spans of all levels are None")
+        return needed
+
+    def compute_sides(self, bottom: int) -> tuple[int, list[int], int]:
+        """Compute the sides of all arrays, pixels, if the block of the lowest level reads an array of side ``bottom``.
+
+        Returns
+        -------
+        int
+            Side of the image.
+        list
+            Side of the feature of each level, level 0 first.
+        int
+            Number of pixels along one axis by which each block makes its input smaller.
+        """
         shrink = next(iter(self)).shrink
         sides = [bottom - shrink]
         for _ in self.channels[1:]:
@@ -333,7 +392,7 @@ class PlainEncoder(nn.Module):
 
 
 def union_spans(a: PixelSpan | None, b: PixelSpan | None) -> PixelSpan | None:
-    """The least span that holds both.
+    """Return the smallest span that contains both; None stands for an empty span.
 
     Examples
     --------
@@ -346,11 +405,14 @@ def union_spans(a: PixelSpan | None, b: PixelSpan | None) -> PixelSpan | None:
 
 
 def initialize_weights(net: nn.Module) -> None:
-    """He initialisation: weights are normal with standard deviation sqrt(2 / N), N the incoming nodes; biases are 0.
+    """Initialise the convolutions of a net by the rule of He et al.
 
-    On the meta device there are no values; to draw none, PyTorch would load its compiler, which takes over a second.
+    Weights are normally distributed with standard deviation sqrt(2 / N), where N is the number of incoming nodes of one
+    neuron. Biases are 0. A 2x2 up-convolution with stride 2 reaches each output pixel once, so its N is the number of
+    input channels.
 
-    A 2x2 up-convolution of stride 2 reaches each output pixel once, so there N is the number of input channels.
+    Weights on the meta device have no values and are skipped. PyTorch would load its compiler for them, which takes
+    more than a second.
 
     References
     ----------

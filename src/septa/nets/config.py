@@ -87,6 +87,7 @@ class UNetConfig:
     encoder: str = "plain"
 
     def __post_init__(self) -> None:
+        """Check the settings."""
         counts = (self.in_channels, self.out_channels, self.depth, self.width)
         if min(counts) < 1:
             numbers = ", ".join(map(str, counts))

@@ -1,4 +1,4 @@
-"""Attention gates: which parts of a skip connection the finer level gets to see."""
+"""Attention gates, which scale the skip connections by coefficients computed from the coarser level."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ from septa.nets.blocks import BilinearUpsample, PixelSpan, Pointwise, conv_needs
 
 
 class AttentionGate(nn.Module):
-    """Additive attention gate: a skip connection times coefficients in (0, 1) that the coarser node decides on.
+    """Additive attention gate: a skip connection times coefficients in (0, 1).
 
-    The skip connection comes to the coarser node's resolution by a 2x2 convolution of stride 2, meets the coarser
-    node's features there, and the coefficients are enlarged bilinearly. All of it looks at near pixels only.
+    A 2x2 convolution with stride 2 downsamples the skip connection to the coarser node's resolution. There it is added
+    to the coarser node's features. The coefficients computed from the sum are upsampled bilinearly. All operations are
+    local.
 
     Parameters
     ----------
     skip_channels, coarse_channels
-        Channels of the skip connection and of the coarser node.
+        Number of channels of the skip connection and of the coarser node.
     inner
-        Channels in which the two are added.
+        Number of channels in which the two are added.
     trim
-        Pixels a side that the result is smaller than twice the coarser node: 1 where the image goes on beyond the
-        edge, as enlarging repeats the edge.
+        Number of pixels on each side by which the result is smaller than twice the coarser node. It is 1 for valid
+        nets, since their images continue beyond the edge of the arrays, whereas upsampling repeats the edge.
 
     References
     ----------
@@ -39,16 +40,28 @@ class AttentionGate(nn.Module):
         self.trim = trim
 
     def forward(self, skip_bcyx: Tensor, coarse_bcyx: Tensor) -> Tensor:
-        """``(B, skip_channels, 2 Y, 2 X)`` and ``(B, coarse_channels, Y, X)`` to ``(B, skip_channels, 2 Y - 2 trim,
-        2 X - 2 trim)``."""
+        """Scale a skip connection.
+
+        Parameters
+        ----------
+        skip_bcyx
+            Skip connection ``(B, skip_channels, 2 Y, 2 X)``.
+        coarse_bcyx
+            Features of the coarser node ``(B, coarse_channels, Y, X)``.
+
+        Returns
+        -------
+        Tensor
+            Scaled skip connection ``(B, skip_channels, 2 Y - 2 trim, 2 X - 2 trim)``.
+        """
         score = self.score(functional.relu(self.skip(skip_bcyx) + self.signal(coarse_bcyx)))
-        # The logistic function; PyTorch's own rounds otherwise at the end of an array, so a tile would differ.
+        # This is the logistic function. PyTorch's own rounds differently at the end of an array, so tiles would differ.
         shares = self.enlarge(0.5 + 0.5 * torch.tanh(0.5 * score))
         height, width = (2 * side - 2 * self.trim for side in coarse_bcyx.shape[2:])
         return crop_centre(skip_bcyx, height, width) * crop_centre(shares, height, width)
 
     def needs(self, span: PixelSpan) -> tuple[PixelSpan, PixelSpan]:
-        """Spans of the skip connection and of the coarser node that the output ``span`` depends on."""
+        """Return the spans of the skip connection and of the coarser node that the output ``span`` depends on."""
         span = span[0] + self.trim, span[1] + self.trim
         coarse = self.enlarge.needs(span)
         low, high = conv_needs(self.skip, coarse)

@@ -1,4 +1,4 @@
-"""How a node of the grid puts together what it reads."""
+"""The layers of one node of the grid, and the arrays that they join."""
 
 from __future__ import annotations
 
@@ -14,7 +14,19 @@ from septa.nets.gates import AttentionGate
 
 @dataclass(frozen=True, eq=False)
 class Join:
-    """One node's layers, and the pixels a side that are cut from the enlarged coarser node."""
+    """Layers of one node.
+
+    Attributes
+    ----------
+    up
+        The `UpConvolution` of the coarser node.
+    gate
+        The `AttentionGate` of the skip connections, or None.
+    block
+        The `ConvBlock` that computes the node from the joined arrays.
+    trim
+        Number of pixels that are cropped from each side of the upsampled coarser node.
+    """
 
     up: nn.Module
     gate: nn.Module | None
@@ -22,7 +34,7 @@ class Join:
     trim: int
 
     def __call__(self, skips: Sequence[Tensor], coarse_bcyx: Tensor) -> Tensor:
-        """What the block reads: the skip connections, cut to the size of the enlarged coarser node, and that node."""
+        """Concatenate the skip connections and the upsampled coarser node, all cropped to the same size."""
         height, width = (2 * side for side in coarse_bcyx.shape[2:])
         if self.gate is not None:
             skips = [crop_centre(skip, height, width) for skip in skips]
@@ -31,16 +43,16 @@ class Join:
         return torch.cat([crop_centre(part, height, width) for part in (*skips, self.up(coarse_bcyx))], 1)
 
     def needs(self, span: PixelSpan) -> tuple[PixelSpan, PixelSpan]:
-        """Spans of the skip connections and of the coarser node that the node's pixels ``span`` depend on.
+        """Return the spans of the skip connections and of the coarser node that the node's ``span`` depends on.
 
-        The former counts from the first pixel of the enlarged coarser node, before any is cut.
+        The first is counted from the first pixel of the upsampled coarser node before cropping.
         """
         assert isinstance(self.up, UpConvolution)
         assert isinstance(self.block, ConvBlock)
         span = self.block.needs(span)
-        doubled = span[0] + self.trim, span[1] + self.trim
-        coarse = self.up.needs(doubled)
+        skip = span[0] + self.trim, span[1] + self.trim
+        coarse = self.up.needs(skip)
         if isinstance(self.gate, AttentionGate):
-            doubled, gating = self.gate.needs(span)
+            skip, gating = self.gate.needs(span)
             coarse = min(coarse[0], gating[0]), max(coarse[1], gating[1])
-        return doubled, coarse
+        return skip, coarse

@@ -1,4 +1,4 @@
-"""Published weights for an encoder to begin with. Only safetensors files are read, so nothing is unpickled."""
+"""Published weights as the initial weights of an encoder. Only safetensors files are read: nothing is unpickled."""
 
 from __future__ import annotations
 
@@ -19,23 +19,31 @@ from septa.nets.timm_encoder import TimmEncoder
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 """Mean of red, green and blue over ImageNet, in units in which the range of the dtype is 0..1."""
 IMAGENET_STD = (0.229, 0.224, 0.225)
-"""Standard deviation, in the same units."""
-
-_PICKLED = (".pth", ".pt", ".bin", ".ckpt", ".pkl", ".tar")
-_CONVERT = (
-    'convert it where you trust it, with: python -c "import torch, safetensors.torch as s; '
-    "s.save_file(torch.load('IN.pth', weights_only=True), 'OUT.safetensors')\""
-)
-
+"""Standard deviation of red, green and blue over ImageNet, in the same units."""
 
 ChannelStatistics = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and standard deviation, one of each per channel."""
+
+_PICKLE_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".pkl", ".tar")
+_CONVERT = (
+    'If you trust the file, convert it with: python -c "import torch, safetensors.torch as s; '
+    "s.save_file(torch.load('IN.pth', weights_only=True), 'OUT.safetensors')\""
+)
+_OTHER_NETWORK = "Give the weights of the network that net.encoder names, under their published names"
+_DAMAGED = "Copy or download the file again"
 
 
 def imagenet_statistics(channels: int, expected: ChannelStatistics | None = None) -> ChannelStatistics:
-    """Mean and standard deviation, one of each per channel, with which published encoders were trained.
+    """Return the mean and standard deviation of each channel with which published encoders were trained.
 
-    ``expected`` are those of red, green and blue that an encoder names itself; else ImageNet's are taken. Any other
-    number of channels has no such meaning, so each channel gets the mean of the three values.
+    For any number of channels other than three, each channel gets the mean of the values of red, green and blue.
+
+    Parameters
+    ----------
+    channels
+        Number of channels of the images.
+    expected
+        Mean and standard deviation of red, green and blue that the encoder states itself. ImageNet's if None.
 
     Examples
     --------
@@ -52,23 +60,23 @@ def imagenet_statistics(channels: int, expected: ChannelStatistics | None = None
 
 
 def adapt_channels(weight_oikk: Tensor, channels: int) -> Tensor:
-    """Weight of a first convolution on red, green and blue, for another number of channels.
+    """Adapt the weight of a first convolution on red, green and blue to another number of channels.
 
-    Channel ``i`` takes the weights of colour ``i % 3``, shared among the channels that take the same colour; one or
-    two channels take the mean over the colours, times 3 / ``channels``. A grey image, repeated over all channels,
-    so gives the response that it gives as a grey RGB image.
+    Channel ``i`` gets the weights of colour ``i % 3``, divided by the number of channels with the same colour. One or
+    two channels get the mean over the colours, times 3 / ``channels``. A grey image that is repeated over all channels
+    therefore gives the same response as a grey RGB image.
 
     Parameters
     ----------
     weight_oikk
         Float, ``(O, 3, K, K)``.
     channels
-        Channels of the images, at least 1.
+        Number of channels of the images, at least 1.
 
     Returns
     -------
     Tensor
-        ``(O, channels, K, K)``.
+        Adapted weight, ``(O, channels, K, K)``.
 
     Examples
     --------
@@ -77,22 +85,22 @@ def adapt_channels(weight_oikk: Tensor, channels: int) -> Tensor:
     """
     if channels < 3:
         return weight_oikk.sum(1, keepdim=True).expand(-1, channels, -1, -1) / channels
-    colours = [at % 3 for at in range(channels)]
+    colours = [channel % 3 for channel in range(channels)]
     shares = torch.tensor([1 / colours.count(colour) for colour in colours], dtype=weight_oikk.dtype)
     return weight_oikk[:, colours] * shares[:, None, None]
 
 
 def load_pretrained(encoder: ResNetEncoder | TimmEncoder, source: str) -> None:
-    """Copy published weights into the ``body`` of an encoder; all or, after an error, none.
+    """Copy published weights into the ``body`` of an encoder; after an error the encoder is unchanged.
 
-    Names and shapes must be those of the body. Only the classifier (``fc.*`` of a ResNet) is dropped, counters of
+    Names and shapes must be those of the body. Only the classifier (``fc.*`` of a ResNet) is left out, counters of
     batch norms (``num_batches_tracked``) may be missing, and the first convolution is adapted to the encoder's number
-    of channels, see `adapt_channels`. No prefix is guessed.
+    of channels, see `adapt_channels`. No prefix of names is guessed.
 
     Parameters
     ----------
     encoder
-        As `septa.nets.encoders.make_encoder` makes it.
+        Encoder as `septa.nets.encoders.make_encoder` builds it. Its body is changed.
     source
         Path of a safetensors file, or ``hub:OWNER/NAME`` for ``model.safetensors`` of a model on the Hugging Face hub,
         such as ``hub:timm/resnet18.a1_in1k``.
@@ -100,21 +108,21 @@ def load_pretrained(encoder: ResNetEncoder | TimmEncoder, source: str) -> None:
     Raises
     ------
     InputError
-        The file cannot be had or read, is no safetensors file, holds other tensors, or NaN or Inf.
+        The file cannot be downloaded or read, is not a safetensors file, contains other tensors, or NaN or Inf.
     """
-    path = _from_hub(source) if source.startswith("hub:") else Path(source)
-    _refuse_others(path, source)
+    path = _download(source) if source.startswith("hub:") else Path(source)
+    _check_format(path, source)
     targets = encoder.body.state_dict()
     try:
         with safe_open(path, framework="pt") as file:
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-            wanted = {name: shape for name, shape in shapes.items() if name in targets or not encoder.is_spare(name)}
-            _check_names(wanted, targets, source)
-            _check_shapes(wanted, targets, encoder.first_convolution, source)
-            found = {name: file.get_tensor(name) for name in wanted}
-    except (SafetensorError, OSError, ValueError, KeyError) as error:  # KeyError: a dtype that torch lacks
-        problem = f"is no safetensors file, or a damaged one ({' '.join(str(error).split())})"
-        raise InputError(source, problem, "copy or download it again") from None
+            used = {name: shape for name, shape in shapes.items() if name in targets or not encoder.is_spare(name)}
+            _check_names(used, targets, source)
+            _check_shapes(used, targets, encoder.first_convolution, source)
+            found = {name: file.get_tensor(name) for name in used}
+    # A KeyError comes from a dtype that torch does not have.
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        raise InputError(source, "the file is not a safetensors file, or is damaged", _DAMAGED) from error
     for name, tensor in found.items():
         _check_values(name, tensor, targets[name], source)
     with torch.no_grad():
@@ -124,68 +132,87 @@ def load_pretrained(encoder: ResNetEncoder | TimmEncoder, source: str) -> None:
             targets[name].copy_(tensor)
 
 
-def _from_hub(source: str) -> Path:
+def _download(source: str) -> Path:
+    """Return the path of ``model.safetensors`` of a model on the Hugging Face hub, downloaded if it is not cached."""
     name = source.removeprefix("hub:")
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
-        raise InputError(source, "is no name of the form hub:OWNER/NAME", "write for example hub:timm/resnet18.a1_in1k")
+        problem = "the name of a model on the hub must have the form hub:OWNER/NAME"
+        raise InputError(source, problem, "Write for example hub:timm/resnet18.a1_in1k")
     try:
-        hub, kinds = import_module("huggingface_hub"), import_module("huggingface_hub.errors")
+        hub = import_module("huggingface_hub")
+        kinds = import_module("huggingface_hub.utils")
     except ImportError:
-        remedy = "pip install 'septa[hub]', or give the path of a .safetensors file"
+        remedy = "Run pip install 'septa[hub]', or give the path of a .safetensors file"
         raise InputError(source, "the package huggingface_hub is not installed", remedy) from None
-    remedy = "check the name and the connection, or give the path of a .safetensors file"
     errors = (OSError, ValueError, kinds.EntryNotFoundError, kinds.HfHubHTTPError)
     try:
-        # What was downloaded before is taken as it is: no wait where there is no network.
+        # A file in the cache is used unchanged, so that there is no delay without a network.
         return Path(hub.hf_hub_download(name, "model.safetensors", local_files_only=True))
     except errors:
         pass
     try:
         return Path(hub.hf_hub_download(name, "model.safetensors"))
     except errors as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(source, f"model.safetensors cannot be downloaded ({reason})", remedy) from None
+        # LocalEntryNotFoundError is a subclass of EntryNotFoundError.
+        if isinstance(error, kinds.LocalEntryNotFoundError):
+            problem = "the Hugging Face hub cannot be reached"
+        elif isinstance(error, kinds.EntryNotFoundError):
+            problem = "this model has no file model.safetensors"
+        elif isinstance(error, kinds.RepositoryNotFoundError):
+            problem = "the Hugging Face hub has no public model of this name"
+        else:
+            problem = "model.safetensors cannot be downloaded"
+        remedy = "Check the name and the connection, or give the path of a .safetensors file"
+        raise InputError(source, problem, remedy) from error
 
 
-def _refuse_others(path: Path, source: str) -> None:
+def _check_format(path: Path, source: str) -> None:
     try:
         with path.open("rb") as file:
             head = file.read(9)
     except OSError as error:
-        problem = f"cannot be read ({error.strerror})"
-        raise InputError(source, problem, "give the path of a .safetensors file, or hub:OWNER/NAME") from None
-    pickled = head.startswith(b"PK\x03\x04") or (head[:1] == b"\x80" and head[8:9] != b"{")
-    if pickled or path.suffix.lower() in _PICKLED:
-        raise InputError(source, "is a pickle, which can execute what it holds and so is never read", _CONVERT)
+        problem = f"the file cannot be read ({error.strerror})"
+        raise InputError(source, problem, "Give the path of a .safetensors file, or hub:OWNER/NAME") from None
+    is_pickle = head.startswith(b"PK\x03\x04") or (head[:1] == b"\x80" and head[8:9] != b"{")
+    if is_pickle or path.suffix.lower() in _PICKLE_SUFFIXES:
+        problem = "the file is a pickle, which can execute code when it is opened, so septa does not read it"
+        raise InputError(source, problem, _CONVERT)
 
 
 def _check_names(found: Iterable[str], targets: Iterable[str], source: str) -> None:
     missing = [name for name in targets if name not in found and not name.endswith("num_batches_tracked")]
     unexpected = sorted(set(found) - set(targets))
-    problems = [
-        f"{word} {len(names)} tensors ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
-        for word, names in (("lacks", missing), ("has unexpectedly", unexpected))
-        if names
-    ]
+    problems = []
+    if missing:
+        problems.append(f"lacks {_list_names(missing, 'tensor')}")
+    if unexpected:
+        problems.append(f"has {_list_names(unexpected, 'unexpected tensor')}")
     if problems:
-        remedy = "give the weights of the very net that net.encoder names, under its own names"
-        raise InputError(source, " and ".join(problems), remedy)
+        raise InputError(source, f"the file {' and '.join(problems)}", _OTHER_NETWORK)
+
+
+def _list_names(names: list[str], noun: str) -> str:
+    """Return the number of names and the first three of them, such as ``4 tensors (a, b, c, ...)``."""
+    plural = "" if len(names) == 1 else "s"
+    more = ", ..." if len(names) > 3 else ""
+    return f"{len(names)} {noun}{plural} ({', '.join(names[:3])}{more})"
 
 
 def _check_shapes(found: Mapping[str, tuple[int, ...]], targets: Mapping[str, Tensor], first: str, source: str) -> None:
     for name, shape in found.items():
         expected = tuple(targets[name].shape)
-        adaptable = name == first and len(shape) == 4 and shape == (expected[0], 3, *expected[2:])
-        if shape != expected and not adaptable:
-            problem = f"'{name}' has the shape {shape}, expected {expected}"
-            raise InputError(source, problem, "give the weights of the net that net.encoder names")
+        is_adaptable = name == first and len(shape) == 4 and shape == (expected[0], 3, *expected[2:])
+        if shape != expected and not is_adaptable:
+            problem = f"the tensor '{name}' has the shape {shape}, expected {expected}"
+            raise InputError(source, problem, _OTHER_NETWORK)
 
 
 def _check_values(name: str, tensor: Tensor, target: Tensor, source: str) -> None:
     if tensor.is_floating_point() != target.is_floating_point() or tensor.is_complex():
-        problem = f"'{name}' has the type {str(tensor.dtype).removeprefix('torch.')}"
-        raise InputError(source, problem, f"it must be as {str(target.dtype).removeprefix('torch.')}")
+        kind = "a floating-point" if target.is_floating_point() else "an integer"
+        problem = f"the tensor '{name}' has the type {str(tensor.dtype).removeprefix('torch.')}, expected {kind} type"
+        raise InputError(source, problem, _OTHER_NETWORK)
     if not torch.isfinite(tensor.to(target.dtype)).all():
-        raise InputError(source, f"'{name}' holds NaN or Inf", "copy or download the file again")
+        raise InputError(source, f"the tensor '{name}' contains NaN or Inf", _DAMAGED)
     if name.endswith("running_var") and bool((tensor < 0).any()):
-        raise InputError(source, f"'{name}' holds negative variances", "copy or download the file again")
+        raise InputError(source, f"the tensor '{name}' contains negative variances", _DAMAGED)

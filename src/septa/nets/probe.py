@@ -1,4 +1,4 @@
-"""Facts of a net's pass told from the pass itself, run without values (on PyTorch's ``meta`` device)."""
+"""Memory and sizes of a net's forward pass, found by a pass without values (on PyTorch's ``meta`` device)."""
 
 from __future__ import annotations
 
@@ -17,30 +17,32 @@ from torch.utils._pytree import tree_leaves
 _Sides = Sequence[int]
 
 _STEADY_VALUES = 20_480
-"""PyTorch on a CPU convolves a single input of more values with oneDNN, others with a kernel that rounds otherwise
-(``use_mkldnn`` in ATen's Convolution.cpp)."""
+"""Number of values of a single input above which PyTorch convolves it with oneDNN on a CPU. Smaller inputs go to a
+kernel that rounds differently (``use_mkldnn`` in ATen's Convolution.cpp)."""
 
+_MANY_CHANNELS = 1024
+"""Number of channels times stride from which oneDNN sums in another order for short rows of output pixels."""
+_STEADY_ROW = 16
+"""Number of pixels from which a row is not short. The limit was measured as 12 pixels for 1024 and 2048 channels, and
+as 14 for 512 channels with stride 2."""
 
-_MANY_CHANNELS, _STEADY_ROW = 1024, 16
-"""oneDNN convolves so many channels (times the stride) into rows of fewer pixels in another order: measured were 12 for
-1024 and 2048 channels, and 14 for 512 with stride 2."""
-
-_BESIDE = 100
-"""Bytes per pixel of kernels' copies and of the allocator beside the activations: measured were 20 to 110."""
+_OVERHEAD = 100
+"""Bytes per pixel that kernels and the allocator need in addition to the activations; 20 to 110 were measured."""
 
 
 @dataclass(frozen=True)
 class DryRun:
-    """What a pass over one image does.
+    """Sizes in a forward pass over one square image.
 
     Attributes
     ----------
     side
-        Side of the image.
+        Side of the image, pixels.
     reads
-        Channels and side (the square root of the pixels) of what each convolution reads, in order, and its stride.
+        For each convolution in order: number of channels of its input, side of its input (the square root of the
+        number of pixels), and its stride.
     peak
-        Largest number of bytes of image and activations alive at one time.
+        Largest number of bytes of the image and the activations that exist at one time.
     """
 
     side: int
@@ -49,21 +51,32 @@ class DryRun:
 
     @property
     def bytes_per_pixel(self) -> int:
-        """Memory at the peak for each pixel of the image, with what is taken beside the activations."""
-        return math.ceil(self.peak / self.side**2) + _BESIDE
+        """Peak memory for each pixel of the image, bytes, including the overhead of kernels and allocator."""
+        return math.ceil(self.peak / self.side**2) + _OVERHEAD
 
 
 def dry_run(net: nn.Module, channels: int, side: int) -> DryRun:
-    """Run ``net``, whose weights are on the ``meta`` device, on an image ``(1, channels, side, side)`` of float32."""
+    """Run a net without values on a float32 image ``(1, channels, side, side)``.
+
+    Parameters
+    ----------
+    net
+        Net in evaluation mode whose weights are on the ``meta`` device.
+    channels
+        Number of channels of the image.
+    side
+        Side of the image, pixels; the net must accept it.
+    """
     reads: list[tuple[int, float, int]] = []
 
-    def note(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    def record(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         stride = module.stride[0] if isinstance(module, nn.Conv2d) else 1
         reads.append((inputs[0].shape[1], math.sqrt(inputs[0][0, 0].numel()), stride))
 
     convolutions = [module for module in net.modules() if isinstance(module, nn.Conv2d | nn.ConvTranspose2d)]
-    hooks = [module.register_forward_pre_hook(note) for module in convolutions]
-    with torch.inference_mode(False), torch.no_grad(), _Memory() as memory:  # where operators are other ones
+    hooks = [module.register_forward_pre_hook(record) for module in convolutions]
+    # Inference mode replaces some operators by others, whose shapes would not be intercepted.
+    with torch.inference_mode(False), torch.no_grad(), _MemoryCounter() as memory:
         net(torch.empty(1, channels, side, side, device="meta"))
     for hook in hooks:
         hook.remove()
@@ -71,43 +84,66 @@ def dry_run(net: nn.Module, channels: int, side: int) -> DryRun:
 
 
 def find_steady_size(small: DryRun, large: DryRun) -> tuple[int, int]:
-    """Pixels of an image, and its side, from which on PyTorch's CPU kernels for one image no longer depend on its size.
+    """Find the image size from which PyTorch's choice of CPU kernels does not depend on the size.
 
-    A single image of fewer pixels may run as a batch of two; nothing helps where the side is less.
+    It holds for a single image. An image of fewer pixels can be run as a batch of two instead; for a smaller side there
+    is no remedy.
 
     Parameters
     ----------
     small, large
-        Passes over the smallest image and over a larger one. The side that a convolution reads is affine in the
-        image's, ``slope * (side - lost)``; where something is lost, long narrow images leave it the fewest values, so
-        the width has to make up for the smallest height.
+        Passes over the smallest image that the net accepts and over a larger one.
+
+    Returns
+    -------
+    int
+        Smallest number of pixels of the image.
+    int
+        Smallest side of the image, pixels.
+
+    Notes
+    -----
+    The side that a convolution reads is an affine function of the image's side, ``slope * (side - lost)``. If ``lost``
+    is above 0, an image of the smallest height leaves the fewest values, so its width must compensate.
     """
     pixels, row = 0.0, 0.0
     for (channels, side, stride), (_, larger, _) in zip(small.reads, large.reads, strict=True):
         slope = (larger - side) / (large.side - small.side)
-        if slope > 0:  # a layer behind a mean over the image reads the same at every size
+        # A layer after a mean over the image reads the same size for every image; its slope is 0.
+        if slope > 0:
             lost = small.side - side / slope
             narrow = small.side * (_STEADY_VALUES / (channels * side * slope) + lost)
             pixels = max(pixels, narrow if lost > 0 else _STEADY_VALUES / (channels * slope**2))
             if channels * stride >= _MANY_CHANNELS:
-                row = max(row, lost + (_STEADY_ROW * stride + 2) / slope)  # 2: what a 3x3 convolution takes off
+                # 2 pixels are lost in a 3x3 convolution without padding.
+                row = max(row, lost + (_STEADY_ROW * stride + 2) / slope)
     return math.floor(pixels) + 1, math.ceil(row)
 
 
-class _Memory(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the bytes of all arrays that are made and not yet freed."""
+class _MemoryCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Mode of PyTorch that counts the bytes of all arrays that exist, and their maximum.
+
+    Attributes
+    ----------
+    views
+        For each storage, the number of tensors that use it.
+    alive, peak
+        Number of bytes that exist now, and the largest number so far.
+    """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.views: Counter[int] = Counter()
-        self.alive = self.peak = 0
+        self.alive = 0
+        self.peak = 0
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        return False  # else PyTorch loads its compiler, which takes longer than all of septa
+        # Otherwise PyTorch loads its compiler, which takes longer than loading all of septa.
+        return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = _SHAPED.get(func, func)(*args, **(kwargs or {}))
+        out = _SHAPE_RULES.get(func, func)(*args, **(kwargs or {}))
         for leaf in tree_leaves(out):
             if isinstance(leaf, Tensor):
                 self._add(leaf)
@@ -116,7 +152,8 @@ class _Memory(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _add(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
-        key, size = storage._cdata, storage.nbytes()
+        key = storage._cdata
+        size = storage.nbytes()
         self.alive += 0 if self.views[key] else size
         self.views[key] += 1
         weakref.finalize(tensor, self._drop, key, size)
@@ -127,50 +164,63 @@ class _Memory(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 # Shapes ---------------------------------------------------------------------------------------------------------------
-# PyTorch tells the shapes of these operations by Python code that loads its compiler, which takes a second and more.
+# PyTorch computes the shapes of these operations by Python code that loads its compiler, which takes over a second.
 
 
-def _cat(parts: list[Tensor], axis: int = 0) -> Tensor:
+def _infer_cat(parts: list[Tensor], axis: int = 0) -> Tensor:
     size = list(parts[0].shape)
     size[axis] = sum(part.shape[axis] for part in parts)
     return parts[0].new_empty(size)
 
 
-def _convolution(
-    x: Tensor, weight: Tensor, bias: Any, stride: _Sides, padding: _Sides, dilation: _Sides, transposed: bool,
-    beyond: _Sides, groups: int,
-) -> Tensor:  # fmt: skip
+def _infer_convolution(
+    x: Tensor,
+    weight: Tensor,
+    bias: Any,
+    stride: _Sides,
+    padding: _Sides,
+    dilation: _Sides,
+    transposed: bool,
+    output_padding: _Sides,
+    groups: int,
+) -> Tensor:
     if not transposed:
-        return x.new_empty((x.shape[0], weight.shape[0], *_slid(x, weight.shape[2:], stride, padding, dilation)))
-    axes = zip(x.shape[2:], weight.shape[2:], stride, padding, dilation, beyond, strict=True)
-    sides = [(n - 1) * s - 2 * p + d * (k - 1) + b + 1 for n, k, s, p, d, b in axes]
+        sides = _count_windows(x, weight.shape[2:], stride, padding, dilation)
+        return x.new_empty((x.shape[0], weight.shape[0], *sides))
+    axes = zip(x.shape[2:], weight.shape[2:], stride, padding, dilation, output_padding, strict=True)
+    sides = [(n - 1) * s - 2 * p + d * (k - 1) + extra + 1 for n, k, s, p, d, extra in axes]
     return x.new_empty((x.shape[0], weight.shape[1] * groups, *sides))
 
 
-def _pool(
-    x: Tensor, kernel: _Sides, stride: _Sides = (), padding: _Sides = (0, 0), dilation: _Sides = (1, 1),
+def _infer_pool(
+    x: Tensor,
+    kernel: _Sides,
+    stride: _Sides = (),
+    padding: _Sides = (0, 0),
+    dilation: _Sides = (1, 1),
     ceil_mode: bool = False,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+) -> tuple[Tensor, Tensor]:
     if ceil_mode:
-        return torch.ops.aten.max_pool2d_with_indices.default(x, kernel, stride, padding, dilation, ceil_mode)  # type: ignore[no-any-return]
-    size = (*x.shape[:2], *_slid(x, kernel, stride or kernel, padding, dilation))
+        pool = torch.ops.aten.max_pool2d_with_indices.default
+        return pool(x, kernel, stride, padding, dilation, ceil_mode)  # type: ignore[no-any-return]
+    size = (*x.shape[:2], *_count_windows(x, kernel, stride or kernel, padding, dilation))
     return x.new_empty(size), x.new_empty(size, dtype=torch.int64)
 
 
-def _norm(x: Tensor, *others: Any) -> tuple[Tensor, Tensor, Tensor]:
+def _infer_norm(x: Tensor, *others: Any) -> tuple[Tensor, Tensor, Tensor]:
     return x.new_empty(x.shape), x.new_empty(0), x.new_empty(0)
 
 
-def _slid(x: Tensor, kernel: _Sides, stride: _Sides, padding: _Sides, dilation: _Sides) -> list[int]:
-    """How often a kernel fits along each axis."""
+def _count_windows(x: Tensor, kernel: _Sides, stride: _Sides, padding: _Sides, dilation: _Sides) -> list[int]:
+    """Return the number of positions of a sliding kernel along each axis."""
     axes = zip(x.shape[2:], kernel, stride, padding, dilation, strict=True)
     return [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in axes]
 
 
-_SHAPED: dict[Any, Callable[..., Any]] = {
-    torch.ops.aten.cat.default: _cat,
-    torch.ops.aten.convolution.default: _convolution,
-    torch.ops.aten.max_pool2d_with_indices.default: _pool,
-    torch.ops.aten.native_batch_norm.default: _norm,
-    torch.ops.aten.native_group_norm.default: _norm,
+_SHAPE_RULES: dict[Any, Callable[..., Any]] = {
+    torch.ops.aten.cat.default: _infer_cat,
+    torch.ops.aten.convolution.default: _infer_convolution,
+    torch.ops.aten.max_pool2d_with_indices.default: _infer_pool,
+    torch.ops.aten.native_batch_norm.default: _infer_norm,
+    torch.ops.aten.native_group_norm.default: _infer_norm,
 }

@@ -1,4 +1,4 @@
-"""The residual networks of He et al. as encoders, their parameters named as in published ImageNet weights."""
+"""The residual networks of He et al. as encoders, with the parameter names of the published ImageNet weights."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from septa.nets.blocks import ConvBlock, PixelSpan, conv_needs, initialize_weigh
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut; the first has the stride."""
+    """Residual block of two 3x3 convolutions, of which the first has the stride."""
 
     expansion = 1
 
@@ -24,21 +24,21 @@ class BasicBlock(nn.Module):
         self.downsample = _shortcut(in_channels, channels * self.expansion, stride)
 
     def forward(self, x_bcyx: Tensor) -> Tensor:
-        """``(B, in_channels, Y, X)`` to ``(B, channels, Y / stride, X / stride)``."""
+        """Process ``(B, in_channels, Y, X)`` to ``(B, channels, Y / stride, X / stride)``."""
         out = functional.relu(self.bn1(self.conv1(x_bcyx)))
         out = self.bn2(self.conv2(out))
         return functional.relu(out + (x_bcyx if self.downsample is None else self.downsample(x_bcyx)))
 
     def needs(self, span: PixelSpan) -> PixelSpan:
-        """Input span that the output ``span`` depends on; the shortcut's lies inside."""
+        """Return the input span that the output ``span`` depends on; it contains that of the shortcut."""
         return conv_needs(self.conv1, conv_needs(self.conv2, span))
 
 
 class Bottleneck(nn.Module):
-    """Convolutions of 1x1, 3x3 and 1x1 beside a shortcut, four times the channels out.
+    """Residual block of a 1x1, a 3x3 and a 1x1 convolution; the last has four times the channels.
 
-    The 3x3 convolution has the stride: the variant ("v1.5") that the published weights belong to, while the paper has
-    it in the first 1x1.
+    The 3x3 convolution has the stride. This is the variant ("v1.5") that the published weights belong to, whereas in
+    the paper the first 1x1 convolution has the stride.
     """
 
     expansion = 4
@@ -54,14 +54,14 @@ class Bottleneck(nn.Module):
         self.downsample = _shortcut(in_channels, channels * self.expansion, stride)
 
     def forward(self, x_bcyx: Tensor) -> Tensor:
-        """``(B, in_channels, Y, X)`` to ``(B, 4 channels, Y / stride, X / stride)``."""
+        """Process ``(B, in_channels, Y, X)`` to ``(B, 4 channels, Y / stride, X / stride)``."""
         out = functional.relu(self.bn1(self.conv1(x_bcyx)))
         out = functional.relu(self.bn2(self.conv2(out)))
         out = self.bn3(self.conv3(out))
         return functional.relu(out + (x_bcyx if self.downsample is None else self.downsample(x_bcyx)))
 
     def needs(self, span: PixelSpan) -> PixelSpan:
-        """Input span that the output ``span`` depends on; the shortcut's lies inside."""
+        """Return the input span that the output ``span`` depends on; it contains that of the shortcut."""
         return conv_needs(self.conv2, span)
 
 
@@ -70,11 +70,21 @@ RESNET_LAYERS: dict[str, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, i
     "resnet34": (BasicBlock, (3, 4, 6, 3)),
     "resnet50": (Bottleneck, (3, 4, 6, 3)),
 }
-"""Block and number of blocks in each of the four layers (table 1 of the paper)."""
+"""Block and number of blocks in each of the four layers (table 1 of the paper), by name of the network."""
 
 
 class ResNetBody(nn.Module):
-    """A residual network without its classifier; its state dict has the names and shapes of the published weights."""
+    """Residual network without its classifier.
+
+    Its state dict has the names and shapes of the published weights.
+
+    Parameters
+    ----------
+    name
+        A key of `RESNET_LAYERS`.
+    in_channels
+        Number of channels of the image.
+    """
 
     def __init__(self, name: str, in_channels: int) -> None:
         super().__init__()
@@ -94,12 +104,12 @@ class ResNetBody(nn.Module):
 
     @property
     def layers(self) -> list[nn.Sequential]:
-        """The four layers of blocks."""
+        """Layers 1 to 4, each a sequence of blocks."""
         found = [self.get_submodule(f"layer{at}") for at in range(1, 5)]
         return [layer for layer in found if isinstance(layer, nn.Sequential)]
 
     def forward(self, x_bcyx: Tensor) -> list[Tensor]:
-        """Features at strides 2, 4, 8, 16 and 32."""
+        """Compute the features at strides 2, 4, 8, 16 and 32 of images ``(B, in_channels, Y, X)``."""
         features = [functional.relu(self.bn1(self.conv1(x_bcyx)))]
         x = self.maxpool(features[0])
         for layer in self.layers:
@@ -108,7 +118,7 @@ class ResNetBody(nn.Module):
         return features
 
     def needs(self, spans: Sequence[PixelSpan | None]) -> PixelSpan | None:
-        """Input span that the spans of the five features depend on; None where none is needed."""
+        """Return the input span that the spans of the five features depend on; None if all of them are None."""
         needed = None
         for at, layer in reversed(list(enumerate(self.layers, start=1))):
             needed = union_spans(needed, spans[at])
@@ -124,30 +134,35 @@ class ResNetBody(nn.Module):
 
 
 class ResNetEncoder(nn.Module):
-    """ResNet-18, -34 or -50 as the contracting path of a U-Net: six levels at strides 1, 2, 4, 8, 16 and 32.
+    """ResNet-18, -34 or -50 as the contracting path of a U-Net, with six levels at strides 1, 2, 4, 8, 16 and 32.
 
-    Level 0 is a block of its own (``stem``) on the image, since the ResNet has no features at full resolution; the
-    others are the ReLU after ``conv1`` and the outputs of ``layer1`` to ``layer4``.
+    Level 0 is an additional block on the image (``stem``), since the ResNet has no features at full resolution. The
+    other levels are the ReLU after ``conv1`` and the outputs of ``layer1`` to ``layer4``.
 
     Parameters
     ----------
     name
         ``resnet18``, ``resnet34`` or ``resnet50``.
     in_channels
-        Channels of the image.
+        Number of channels of the image.
     width
-        Channels of level 0.
+        Number of channels of level 0.
     norm
         Norm of level 0; the ResNet itself always has batch norm.
 
     Attributes
     ----------
     channels : tuple of int
-        Channels of the features, level 0 first.
+        Number of channels of the features, level 0 first.
     local : bool
-        True: no layer pools over the image.
+        True, because no layer pools over the image.
     first_convolution : str
-        Name inside ``body`` of the convolution that reads the image.
+        Name inside ``body`` of the weight of the convolution that reads the image.
+
+    Raises
+    ------
+    ValueError
+        ``name`` is not a key of `RESNET_LAYERS`.
 
     References
     ----------
@@ -176,22 +191,22 @@ class ResNetEncoder(nn.Module):
         initialize_weights(self)
 
     def forward(self, x_bcyx: Tensor) -> list[Tensor]:
-        """Features of images ``(B, in_channels, Y, X)``, Y and X multiples of 32; level 0 first."""
+        """Compute the features of images ``(B, in_channels, Y, X)``, level 0 first; Y and X are multiples of 32."""
         return [self.stem(x_bcyx), *self.body(x_bcyx)]
 
     def needs(self, spans: Sequence[PixelSpan | None]) -> PixelSpan:
-        """Span of input pixels that the given span of each level's feature depends on, along one axis.
+        """Return the input span that the given spans of the features depend on together, along one axis.
 
-        ``spans`` has an entry for each level, None where nothing of it is needed.
+        ``spans`` has one entry for each level; None if nothing of that level is needed.
         """
         stem = None if spans[0] is None else self.stem.needs(spans[0])
         needed = union_spans(stem, self.body.needs(spans[1:]))
         if needed is None:
-            raise ValueError("no level's span is given")
+            raise ValueError("the spans of all levels are None")
         return needed
 
     def is_spare(self, name: str) -> bool:
-        """Whether published weights may hold this tensor though the encoder has no place for it: the classifier."""
+        """Return True for a tensor of published weights that the encoder does not use: those of the classifier."""
         return name.startswith("fc.")
 
 
