@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from septa.inference.engines import torch_engine
 from septa.nets import UNet
-from septa.nets.blocks import PlainEncoder, Pointwise
+from septa.nets.blocks import Pointwise
+from septa.nets.encoders import PlainEncoder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -2,10 +2,10 @@ from .aspp import AtrousPyramid as AtrousPyramid
 from .blocks import BilinearUpsample as BilinearUpsample
 from .blocks import ConvBlock as ConvBlock
 from .blocks import PixelSpan as PixelSpan
-from .blocks import PlainEncoder as PlainEncoder
 from .blocks import SqueezeExcitation as SqueezeExcitation
 from .blocks import UpConvolution as UpConvolution
 from .config import UNetConfig as UNetConfig
+from .encoders import PlainEncoder as PlainEncoder
 from .gates import AttentionGate as AttentionGate
 from .pretrained import ChannelStatistics as ChannelStatistics
 from .pretrained import imagenet_statistics as imagenet_statistics

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import count
 
-from septa.nets.blocks import Encoder, PixelSpan, PlainEncoder, union_spans
+from septa.nets.blocks import PixelSpan, union_spans
+from septa.nets.encoders import Encoder, PlainEncoder
 
 Node = tuple[int, int]
 """Level and column of a node."""

@@ -18,14 +18,13 @@ from septa.nets.blocks import (
     ConvBlock,
     MeanPool,
     PixelSpan,
-    PlainEncoder,
     Pointwise,
     UpConvolution,
     crop_centre,
     initialize_weights,
 )
 from septa.nets.config import UNetConfig
-from septa.nets.encoders import build_encoder
+from septa.nets.encoders import PlainEncoder, build_encoder
 from septa.nets.gates import AttentionGate
 from septa.nets.grid import Node, NodeGrid, coarser_node
 from septa.nets.join import Join
