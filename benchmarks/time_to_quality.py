@@ -160,7 +160,7 @@ def plain_points(folder: Path, optimizer: str, scale: float, limit: float, overr
     assert check.mapping is not None
     pairs, channels = {pair.name: pair for pair in check.pairing.pairs}, choice.recipe.data.channels or 1
     train, validation = (
-        Examples([pairs[name] for name in names], check.mapping, channels, memory=2**31)
+        Examples([pairs[name] for name in names], check.mapping, channels=channels, memory=2**31)
         for names in (check.train, check.validation)
     )
     net = choice.recipe.net

@@ -215,7 +215,13 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> tuple[Pair, ...]:
 def cell_sampler(pairs: tuple[Pair, ...], margin: int = 0, *, task: Any = None, overrides: Any = LIVELY) -> Sampler:
     recipe = Recipe().with_overrides(("loss.border_weight=10", *overrides))
     encode = samples.use_labels_as_target if task is None else partial(task.encode, terms=recipe.loss)
-    return Sampler(Examples(pairs, IDS, 1, 2**24, objects=task is not None), PLAIN, recipe, encode, margin)
+    return Sampler(
+        Examples(pairs, IDS, channels=1, memory=2**24, objects=task is not None),
+        PLAIN,
+        recipe,
+        encode=encode,
+        margin=margin,
+    )
 
 
 @pytest.mark.parametrize("margin", [0, 1, 8])
@@ -247,7 +253,7 @@ def test_a_valid_net_s_targets_reach_the_edges_and_rare_pixels(tmp_path: Path) -
     write_labels(tmp_path / "labels" / "0.png", labels_yx)
     settings = ("sampling.patch=[96, 96]", "sampling.rare_share=1", *STILL)
     recipe = Recipe().with_overrides(settings)
-    sampler = Sampler(Examples(find_pairs(tmp_path).pairs, INDEX, 1, 2**24), PLAIN, recipe, margin=36)
+    sampler = Sampler(Examples(find_pairs(tmp_path).pairs, INDEX, channels=1, memory=2**24), PLAIN, recipe, margin=36)
     hits, seen = 0, set()
     for number in range(200):
         image_cyx, target_yx, *_ = sampler.sample(number)
@@ -310,7 +316,7 @@ def test_weight_maps_are_derived_after_augmentation_from_the_whole_patch(cells: 
 @pytest.mark.parametrize("task", [None, Instances(), Semantic(2)])
 def test_batches_hold_targets_and_weight_maps(cells: tuple[Pair, ...], task: Any) -> None:
     sampler = cell_sampler(cells, 6, task=task)
-    (batch,) = take(Loader(sampler, 2, 3, 3, 2), 1)
+    (batch,) = take(Loader(sampler, first=2, size=3, stride=3, workers=2), 1)
     expected = [sampler.sample(number) for number in (2, 3, 4)]
     assert batch.image_bcyx.shape == (3, 1, 40, 36)
     np.testing.assert_array_equal(batch.target_byx, [one.target_yx for one in expected])
@@ -327,7 +333,7 @@ def test_batches_hold_targets_and_weight_maps(cells: tuple[Pair, ...], task: Any
 @pytest.mark.parametrize("workers", [1, 3])
 def test_loader_keeps_the_sampler_s_order(pairs: tuple[Pair, ...], workers: int) -> None:
     sampler = sampler_of(pairs)
-    taken = take(Loader(sampler_of(pairs, memory=0), 7, 3, 3, workers), 6)
+    taken = take(Loader(sampler_of(pairs, memory=0), first=7, size=3, stride=3, workers=workers), 6)
     for place, batch in enumerate(taken):
         expected = [sampler.sample(7 + 3 * place + k) for k in range(3)]
         np.testing.assert_array_equal(batch.image_bcyx, [image_cyx for image_cyx, *_ in expected])
@@ -336,8 +342,8 @@ def test_loader_keeps_the_sampler_s_order(pairs: tuple[Pair, ...], workers: int)
 
 
 def test_two_ranks_partition_the_sequence(pairs: tuple[Pair, ...]) -> None:
-    one = take(Loader(sampler_of(pairs), 8, 4, 4, 2), 5)
-    ranks = [take(Loader(sampler_of(pairs), 8 + 2 * rank, 2, 4, 2), 5) for rank in range(2)]
+    one = take(Loader(sampler_of(pairs), first=8, size=4, stride=4, workers=2), 5)
+    ranks = [take(Loader(sampler_of(pairs), first=8 + 2 * rank, size=2, stride=4, workers=2), 5) for rank in range(2)]
     for whole, first, second in zip(one, *ranks):
         np.testing.assert_array_equal(whole.image_bcyx, np.concatenate([first.image_bcyx, second.image_bcyx]))
         assert whole.names == first.names + second.names
@@ -348,7 +354,7 @@ def loader_threads() -> list[str]:
 
 
 def test_closing_the_batches_ends_the_threads(pairs: tuple[Pair, ...]) -> None:
-    loader = Loader(sampler_of(pairs), 0, 2, 2, 2)
+    loader = Loader(sampler_of(pairs), first=0, size=2, stride=2, workers=2)
     batches = loader.batches()
     next(batches)
     assert loader_threads()
@@ -361,7 +367,7 @@ def test_errors_of_the_threads_surface(tmp_path: Path) -> None:
     pairs = write_pairs(tmp_path)
     pairs[2].image.write_bytes(b"no image")
     with pytest.raises(InputError, match=r"2\.png"):
-        take(Loader(sampler_of(pairs), 0, 1, 1, 2), 5)
+        take(Loader(sampler_of(pairs), first=0, size=1, stride=1, workers=2), 5)
     assert not loader_threads()
 
 
@@ -383,7 +389,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_images_are_decoded_once_where_memory_allows(pairs: tuple[Pair, ...], decoded: list[str]) -> None:
-    examples = Examples(pairs, INDEX, 1, 2**24)
+    examples = Examples(pairs, INDEX, channels=1, memory=2**24)
     for _ in range(3):
         for index in range(len(examples)):
             assert examples[index].image_cyx[0, 0, 0] == 4000 * index
@@ -391,10 +397,10 @@ def test_images_are_decoded_once_where_memory_allows(pairs: tuple[Pair, ...], de
 
 
 def test_least_recently_used_image_is_dropped(pairs: tuple[Pair, ...], decoded: list[str]) -> None:
-    one = Examples(pairs, INDEX, 1, 2**24)[0].nbytes
+    one = Examples(pairs, INDEX, channels=1, memory=2**24)[0].nbytes
     assert one >= 40 * 50 * (2 + 4)
     decoded.clear()
-    examples = Examples(pairs, INDEX, 1, 2 * one + 64)
+    examples = Examples(pairs, INDEX, channels=1, memory=2 * one + 64)
     for index in (0, 1, 0, 2, 0, 1, 2):
         assert examples[index].image_cyx[0, 0, 0] == 4000 * index
     assert decoded == ["0", "1", "2", "1", "2"]
@@ -404,9 +410,9 @@ def test_least_recently_used_image_is_dropped(pairs: tuple[Pair, ...], decoded: 
 def test_memory_is_never_exceeded_and_decoding_again_changes_nothing(
     pairs: tuple[Pair, ...], decoded: list[str], images: int
 ) -> None:
-    all_kept = Examples(pairs, INDEX, 1, 2**24)
+    all_kept = Examples(pairs, INDEX, channels=1, memory=2**24)
     memory = images * all_kept[0].nbytes
-    examples = Examples(pairs, INDEX, 1, memory)
+    examples = Examples(pairs, INDEX, channels=1, memory=memory)
     for number in range(30):
         index = (7 * number) % 5
         example, expected = examples[index], all_kept[index]
@@ -419,7 +425,7 @@ def test_memory_is_never_exceeded_and_decoding_again_changes_nothing(
 
 
 def test_spots_lie_on_their_class(pairs: tuple[Pair, ...]) -> None:
-    example = Examples(pairs, INDEX, 1, 0)[0]
+    example = Examples(pairs, INDEX, channels=1, memory=0)[0]
     assert len(example.spots) == 2
     for index, spots in enumerate(example.spots):
         assert (example.labels_yx.ravel()[spots] == index).all()
@@ -429,22 +435,22 @@ def test_spots_lie_on_their_class(pairs: tuple[Pair, ...]) -> None:
 def test_labels_of_another_size_are_refused(tmp_path: Path) -> None:
     pairs = write_pairs(tmp_path)
     write_labels(tmp_path / "labels" / "1.png", np.zeros((40, 49), np.uint8))
-    with pytest.raises(InputError, match=r"1\.png: has 40 x 50 pixels, its labels 40 x 49"):
-        Examples(pairs, INDEX, 1, 0)[1]
+    with pytest.raises(InputError, match=r"1\.png: the image has 40 x 50 pixels and its labels have 40 x 49\. "):
+        Examples(pairs, INDEX, channels=1, memory=0)[1]
 
 
 def test_channels_are_fitted_or_refused(tmp_path: Path) -> None:
     write_pairs(tmp_path)
     write_image(tmp_path / "images" / "1.tif", np.arange(2 * 40 * 50, dtype=np.uint16).reshape(2, 40, 50))
     (tmp_path / "images" / "1.png").unlink()
-    examples = Examples(find_pairs(tmp_path).pairs, INDEX, 3, 2**24)
+    examples = Examples(find_pairs(tmp_path).pairs, INDEX, channels=3, memory=2**24)
     assert examples[0].image_cyx.shape == (3, 40, 50)
-    with pytest.raises(InputError, match=r"1\.tif: has 2 channels, the others 3"):
+    with pytest.raises(InputError, match=r"1\.tif: the image has 2 channels and the net takes 3\. "):
         examples[1]
 
 
 def test_examples_of_objects_keep_ids_and_find_spots_on_cells(cells: tuple[Pair, ...]) -> None:
-    objects, classes = (Examples(cells, IDS, 1, 2**24, objects=choice) for choice in (True, False))
+    objects, classes = (Examples(cells, IDS, channels=1, memory=2**24, objects=choice) for choice in (True, False))
     for number in range(3):
         one, other = objects[number], classes[number]
         values_yx = one.image_cyx[0].astype(int)
@@ -462,10 +468,10 @@ def test_regions_of_class_labels_are_the_objects(pairs: tuple[Pair, ...], tmp_pa
     labels_yx[2:5, 3:9] = labels_yx[20:30, 40:] = 1
     write_image(tmp_path / "images" / "i.png", np.zeros((1, 40, 50), np.uint8))
     write_labels(tmp_path / "labels" / "i.png", labels_yx)
-    found_yx = Examples(find_pairs(tmp_path).pairs, INDEX, 1, 0, objects=True)[0].labels_yx
+    found_yx = Examples(find_pairs(tmp_path).pairs, INDEX, channels=1, memory=0, objects=True)[0].labels_yx
     assert np.unique(found_yx).tolist() == [0, 1, 2]
     np.testing.assert_array_equal(found_yx > 0, labels_yx == 1)
-    assert Examples(pairs, INDEX, 1, 0, objects=True)[0].labels_yx.max() == 1
+    assert Examples(pairs, INDEX, channels=1, memory=0, objects=True)[0].labels_yx.max() == 1
 
 
 def test_overlapping_classes_have_no_objects(tmp_path: Path) -> None:
@@ -473,13 +479,15 @@ def test_overlapping_classes_have_no_objects(tmp_path: Path) -> None:
     write_image(tmp_path / "labels" / "i.tif", np.ones((2, 8, 8), np.uint8))
     pairs = find_pairs(tmp_path).pairs
     with pytest.raises(InputError, match="one plane for each class"):
-        Examples(pairs, LabelMapping("multilabel", ("a", "b"), ()), 1, 0, objects=True)[0]
+        Examples(pairs, LabelMapping("multilabel", ("a", "b"), ()), channels=1, memory=0, objects=True)[0]
 
 
 @pytest.mark.parametrize("size", [(30, 35), (122, 150), (61, 73)])
 @pytest.mark.parametrize("objects", [False, True])
 def test_examples_are_resized_image_and_labels_alike(cells: tuple[Pair, ...], size: Any, objects: bool) -> None:
-    examples, plain = (Examples(cells, IDS, 1, 2**24, objects=objects, resize=to) for to in (size, None))
+    examples, plain = (
+        Examples(cells, IDS, channels=1, memory=2**24, objects=objects, resize=to) for to in (size, None)
+    )
     for number in range(3):
         one, own = examples[number], plain[number]
         assert one.image_cyx.shape == (1, *size)
@@ -495,7 +503,7 @@ def test_examples_are_resized_image_and_labels_alike(cells: tuple[Pair, ...], si
 
 def test_resized_examples_give_patches_of_the_resized_image(cells: tuple[Pair, ...]) -> None:
     sampler = cell_sampler(cells, 4, overrides=(*STILL, "sampling.patch=[40, 36]", "sampling.rare_share=0"))
-    examples = Examples(cells, IDS, 1, 2**24, resize=(122, 146))
+    examples = Examples(cells, IDS, channels=1, memory=2**24, resize=(122, 146))
     large = Sampler(examples, PLAIN, sampler.recipe, margin=4)
     for number in range(6):
         image_cyx, target_yx, _, name = large.sample(number)
@@ -513,7 +521,7 @@ def test_images_of_different_sizes_meet_in_one(tmp_path: Path) -> None:
     for number, size in enumerate([(20, 30), (41, 17), (64, 64)]):
         write_image(tmp_path / "images" / f"{number}.png", np.full((1, *size), 7 * number, np.uint8))
         write_labels(tmp_path / "labels" / f"{number}.png", np.full(size, number % 2, np.uint8))
-    examples = Examples(find_pairs(tmp_path).pairs, INDEX, 3, 2**24, resize=(33, 31))
+    examples = Examples(find_pairs(tmp_path).pairs, INDEX, channels=3, memory=2**24, resize=(33, 31))
     for number in range(3):
         assert examples[number].image_cyx.shape == (3, 33, 31)
         assert (examples[number].image_cyx == 7 * number).all()

@@ -104,7 +104,7 @@ def test_one_class_is_none(data: Path) -> None:
 def test_patches_are_drawn_around_every_class(data: Path) -> None:
     pairing = find_pairs(data)
     mapping = mapped(pairing)
-    example = Examples(pairing.pairs, mapping, 1, 2**20, objects=True)[0]
+    example = Examples(pairing.pairs, mapping, channels=1, memory=2**20, objects=True)[0]
     assert len(example.spots) == 4
     assert example.class_of_id is not None
     for k, spots in enumerate(example.spots):

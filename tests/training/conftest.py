@@ -108,13 +108,14 @@ class Bench:
     def job(self, folder: Path, *, dies_before: int | None = None, started: float | None = None) -> TrainingJob:
         objects, resize = self.recipe.task == "instances", self.recipe.data.resize
         train, validation = (
-            Examples(pairs, self.mapping, 1, 2**30, objects, resize) for pairs in (self.pairs[2:], self.pairs[:2])
+            Examples(pairs, self.mapping, channels=1, memory=2**30, objects=objects, resize=resize)
+            for pairs in (self.pairs[2:], self.pairs[:2])
         )
         with torch.device("meta"):
             margin = build_net(self.recipe, 1, self.task.outputs).margin
         kind = Sampler if dies_before is None else DyingSampler
         encode = partial(self.task.encode, terms=self.recipe.loss)
-        sampler = kind(train, self.normalization, self.recipe, encode, margin)
+        sampler = kind(train, self.normalization, self.recipe, encode=encode, margin=margin)
         if dies_before is not None:
             object.__setattr__(sampler, "limit", dies_before * self.take)
         return TrainingJob(

@@ -45,7 +45,7 @@ def examples(tmp_path: Path) -> Examples:
         labels_yx = rng.choice([0, 1, 2, 255] if index < 2 else [0, 1, 255], size)
         write_labels(tmp_path / "labels" / f"{index}.png", labels_yx)
     mapping = LabelMapping("index", ("background", "a", "b"), (0, 1, 2), 255)
-    return Examples(find_pairs(tmp_path).pairs, mapping, 1, 2**20)
+    return Examples(find_pairs(tmp_path).pairs, mapping, channels=1, memory=2**20)
 
 
 def model_of(net: Any, examples: Examples, *settings: str) -> Model:
@@ -96,7 +96,7 @@ def test_all_classes_count_where_they_overlap(tmp_path: Path, net: Any) -> None:
     write_image(tmp_path / "images" / "0.png", rng.integers(0, 255, (1, 16, 16)).astype(np.uint8))
     write_image(tmp_path / "labels" / "0.tif", masks_kyx)
     mapping = LabelMapping("multilabel", ("a", "b", "c"), (), None)
-    examples = Examples(find_pairs(tmp_path).pairs, mapping, 1, 2**20)
+    examples = Examples(find_pairs(tmp_path).pairs, mapping, channels=1, memory=2**20)
     predicted_kyx = (whole_logits(net, examples[0].image_cyx)[0] > 0).numpy()
     expected = [2 * (p & (m == 1)).sum() / (p.sum() + m.sum()) for p, m in zip(predicted_kyx, masks_kyx)]
     result = validate(model_of(net, examples, "loss.cross_entropy=0", "loss.bce=1"), examples, CPU)
@@ -149,7 +149,7 @@ def squares(tmp_path: Path) -> Examples:
         write_image(tmp_path / "images" / f"{index}.png", image_yx.clip(0, 255).astype(np.uint8)[None])
         write_labels(tmp_path / "labels" / f"{index}.png", ids_yx)
     mapping = LabelMapping("instances", ("background", "object"), (0,), 65_000)
-    return Examples(find_pairs(tmp_path).pairs, mapping, 1, 2**20, objects=True)
+    return Examples(find_pairs(tmp_path).pairs, mapping, channels=1, memory=2**20, objects=True)
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ _COMPONENT_PIXELS = 2**26
 _DIAMETERS = 200
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class ImageFacts:
     """What one image and its labels hold.
 
@@ -75,7 +75,7 @@ class ImageFacts:
     objects: int | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Fingerprint:
     """What the images of a dataset hold together.
 

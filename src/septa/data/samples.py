@@ -1,7 +1,7 @@
-"""Training samples: which image and which patch comes when, cut, normalised and augmented, prepared ahead of the net.
+"""Training samples: patches in random order, cut, augmented, normalised and prepared ahead of their use.
 
 All randomness is a function of (seed, epoch, place in the epoch). The state of the whole loader is therefore the
-number of the next sample, and a training that goes on from there sees what it would have seen.
+number of the next sample, and a training that resumes from there sees the same samples as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from functools import lru_cache
 from itertools import count
 from typing import Any, NamedTuple, Protocol
@@ -28,17 +28,33 @@ from septa.labels import LabelMapping, ObjectLabels
 from septa.recipe import IGNORE, Recipe, SamplingSettings
 
 _SPOTS = 4096
-_SHUFFLE, _PATCH, _SPOT = 0, 1, 2
-"""Name spaces of the random streams, so that none is used twice."""
+"""Largest number of spots that are kept for one class."""
+
+# Each use of random numbers has its own stream, so that no numbers are used twice.
+_SHUFFLE = 0
+_PATCH = 1
+_SPOT = 2
 
 
 @dataclass
 class Example:
-    """One image with its labels, decoded: raw ``CYX`` with the net's channels, and encoded labels or object ids, int32
-    ``YX``.
+    """One decoded image with its labels.
 
-    ``spots`` holds for each class that occurs some flat indices of its pixels, evenly drawn. ``class_of_id`` is the
-    class of each object, as in `septa.labels.ObjectLabels`; None if labels are no objects, or objects have no classes.
+    Attributes
+    ----------
+    image_cyx
+        Image ``CYX`` with the net's channels, in raw units.
+    labels_yx
+        Encoded labels or object ids, int32 ``YX``.
+    spots
+        For each class that occurs, flat indices of some of its pixels, evenly drawn.
+    class_of_id
+        Class of each object, as in `septa.labels.ObjectLabels`; None if labels are not objects, or objects have no
+        classes.
+    constants
+        Normalisation rule and its constants for this image; None until they are needed.
+    encoded
+        Key that target and weight map of the whole image follow from, and both; None until a validation needs them.
     """
 
     image_cyx: NDArray[Any]
@@ -46,27 +62,40 @@ class Example:
     spots: tuple[NDArray[np.int64], ...]
     class_of_id: NDArray[np.int32] | None = None
     constants: tuple[Normalization, Normalization] | None = None
-    """A rule of normalisation, and its constants for this image, once they were needed."""
     encoded: tuple[object, NDArray[Any], NDArray[np.float32] | None] | None = None
-    """What a target and its weight map follow from, and both for the whole image, once a validation needed them."""
 
     @property
     def nbytes(self) -> int:
-        """Memory that the arrays take."""
+        """Size of the arrays in bytes."""
         table = 0 if self.class_of_id is None else self.class_of_id.nbytes
         return self.image_cyx.nbytes + self.labels_yx.nbytes + table + sum(spots.nbytes for spots in self.spots)
 
 
 @dataclass
 class Examples:
-    """The examples of a dataset by index, decoded at first use and kept as long as ``memory`` bytes allow.
+    """Examples of a dataset by index, decoded at first use and kept in memory as far as there is room.
 
-    Threads may share it. An image that is dropped for lack of room is decoded again when its turn comes. With
-    ``objects``, labels are object ids instead of classes. ``resize`` is the height and width that all are brought to.
+    Threads may share it. The least recently used example is dropped first and decoded again when it is needed.
+
+    Attributes
+    ----------
+    pairs
+        Pairs of the dataset.
+    labels
+        Meaning of the label values.
+    channels
+        Number of channels of the net's input.
+    memory
+        Largest size of the kept examples together, bytes.
+    objects
+        True if labels become object ids instead of classes.
+    resize
+        Height and width in pixels that all examples are resized to; None keeps their own size.
     """
 
     pairs: Sequence[Pair]
     labels: LabelMapping
+    _: KW_ONLY
     channels: int
     memory: int
     objects: bool = False
@@ -76,9 +105,17 @@ class Examples:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __len__(self) -> int:
+        """Return the number of pairs."""
         return len(self.pairs)
 
     def __getitem__(self, index: int) -> Example:
+        """Return an example, decoded if it is not in memory.
+
+        Raises
+        ------
+        InputError
+            If a file cannot be read, or image and labels do not fit each other or the net.
+        """
         with self._lock:
             if index in self._kept:
                 self._kept.move_to_end(index)
@@ -96,28 +133,29 @@ class Examples:
         image_cyx = read_pair_image(pair)
         labels_yx, class_of_id = self._read_labels(pair)
         if image_cyx.shape[1:] != labels_yx.shape:
-            sizes = "{} x {} pixels, its labels {} x {}".format(*image_cyx.shape[1:], *labels_yx.shape)
-            raise InputError(pair.image, f"has {sizes}", "label the image at its own size")
+            sizes = "{} x {} pixels and its labels have {} x {}".format(*image_cyx.shape[1:], *labels_yx.shape)
+            raise InputError(pair.image_location, f"the image has {sizes}", "Label the image at its own size")
         try:
             image_cyx = fit_channels(image_cyx, self.channels)
         except ValueError:
-            has = f"has {image_cyx.shape[0]} channels, the others {self.channels}"
-            raise InputError(pair.image, has, "give images of one kind") from None
+            problem = f"the image has {image_cyx.shape[0]} channels and the net takes {self.channels}"
+            raise InputError(pair.image_location, problem, "Give images of the same channels") from None
         if self.resize is not None:
             image_cyx, labels_yx = resize_image(image_cyx, self.resize), resize_labels(labels_yx, self.resize)
         class_yx = ObjectLabels(labels_yx, class_of_id).class_yx if self.objects else labels_yx
-        spots = _spots(class_yx, self.labels.classes, self.labels.kind == "multilabel")
+        spots = _draw_spots(class_yx, self.labels.classes, self.labels.kind == "multilabel")
         return Example(image_cyx, labels_yx, spots, class_of_id)
 
     def _read_labels(self, pair: Pair) -> tuple[NDArray[np.int32], NDArray[np.int32] | None]:
         raw = read_pair_labels(pair)
         if not self.objects:
-            return self.labels.encode(raw, pair.name), None
-        objects = self.labels.objects(raw, pair.name)
+            return self.labels.encode(raw, pair.labels_location), None
+        objects = self.labels.objects(raw, pair.labels_location)
         return objects.ids_yx, objects.class_of_id
 
 
-def _spots(labels_yx: NDArray[np.int32], classes: int, multilabel: bool) -> tuple[NDArray[np.int64], ...]:
+def _draw_spots(labels_yx: NDArray[np.int32], classes: int, multilabel: bool) -> tuple[NDArray[np.int64], ...]:
+    """Return flat indices of at most `_SPOTS` pixels for each class that occurs."""
     rng = np.random.default_rng([_SPOT, labels_yx.size])
     flat = labels_yx.ravel()
     found = []
@@ -129,8 +167,18 @@ def _spots(labels_yx: NDArray[np.int32], classes: int, multilabel: bool) -> tupl
 
 
 class Sample(NamedTuple):
-    """Normalised, augmented patch ``CYX`` float32, its target ``YX`` (int32 or float32; ``2YX`` where objects have
-    classes), its weight map ``YX`` float32 if it has one, and the name of its image.
+    """One training sample.
+
+    Attributes
+    ----------
+    image_cyx
+        Augmented, normalised patch ``CYX``, float32.
+    target_yx
+        Target ``YX``, int32 or float32; ``2YX`` if objects have classes.
+    weights_yx
+        Weight map ``YX``, float32; None if there is none.
+    name
+        Name of the image.
     """
 
     image_cyx: NDArray[np.float32]
@@ -141,8 +189,18 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples in the order drawn: images ``BCYX`` float32, targets ``BYX`` (int32 or float32), weight maps ``BYX``
-    float32 if there are any, and the names of their images.
+    """Samples in the order in which they were drawn.
+
+    Attributes
+    ----------
+    image_bcyx
+        Images ``BCYX``, float32.
+    target_byx
+        Targets ``BYX``, int32 or float32; ``B2YX`` if objects have classes.
+    weights_byx
+        Weight maps ``BYX``, float32; None if there are none.
+    names
+        Names of the images.
     """
 
     image_bcyx: NDArray[np.float32]
@@ -152,39 +210,53 @@ class Batch:
 
 
 class Encode(Protocol):
-    """A function from the labels of a patch to its target and weight map, as `septa.tasks.Task.encode` is."""
+    """Function from the labels of a patch to its target and weight map, as `septa.tasks.Task.encode` is."""
 
     def __call__(
         self, labels_yx: NDArray[np.int32], *, class_of_id: NDArray[np.int32] | None
     ) -> tuple[NDArray[Any], NDArray[np.float32] | None]:
-        """Compute both; ``class_of_id`` is that of the `Example`."""
+        """Compute target and weight map; ``class_of_id`` is that of the `Example`."""
 
 
 def use_labels_as_target(
     labels_yx: NDArray[np.int32], *, class_of_id: NDArray[np.int32] | None = None
 ) -> tuple[NDArray[np.int32], None]:
-    """Return the labels as target, and no weight map."""
+    """Return the labels as target, without a weight map."""
     return labels_yx, None
 
 
 @dataclass(frozen=True)
 class Sampler:
-    """Draws sample number n = 0, 1, 2, ... of a training; every image comes once in each epoch of ``len(examples)``.
+    """Source of the samples n = 0, 1, 2, ... of a training.
 
-    Targets and weight maps are derived from labels after augmentation, and lack ``margin`` pixels on each side, as the
-    output of a valid net does.
+    Every image occurs once in each epoch of ``len(examples)`` samples. Targets and weight maps are derived from the
+    labels after augmentation.
+
+    Attributes
+    ----------
+    examples
+        Decoded images with their labels.
+    normalization
+        Rule that patches are normalised by.
+    recipe
+        Settings of patches, augmentation and the seed.
+    encode
+        Function from the labels of a patch to its target and weight map.
+    margin
+        Pixels that are cut from each side of targets and weight maps, as the output of a valid net lacks them.
     """
 
     examples: Examples
     normalization: Normalization
     recipe: Recipe
+    _: KW_ONLY
     encode: Encode = use_labels_as_target
     margin: int = 0
 
     def image_index(self, number: int) -> int:
-        """Which image sample ``number`` is cut from."""
+        """Return the index of the image that sample ``number`` is cut from."""
         epoch, place = divmod(number, len(self.examples))
-        return int(_order(self.recipe.seed, epoch, len(self.examples))[place])
+        return int(_draw_order(self.recipe.seed, epoch, len(self.examples))[place])
 
     def sample(self, number: int) -> Sample:
         """Cut, augment and encode sample ``number``."""
@@ -193,7 +265,7 @@ class Sampler:
         example = self.examples[index]
         rng = np.random.default_rng([self.recipe.seed, _PATCH, epoch, place])
         output = [side - 2 * self.margin for side in self.recipe.sampling.patch]
-        center = _center(example, (output[0], output[1]), self.recipe.sampling, rng)
+        center = _draw_center(example, (output[0], output[1]), self.recipe.sampling, rng)
         augment = self.recipe.augment
         patch, labels_yx = warp_patch(
             example.image_cyx, example.labels_yx, center, self.recipe.sampling.patch, augment, rng
@@ -207,24 +279,25 @@ class Sampler:
         return Sample(patch, target_yx[..., rows, columns], weights_yx, self.examples.pairs[index].name)
 
     def batch(self, number: int, size: int) -> Batch:
-        """Samples ``number`` to ``number + size - 1``."""
+        """Stack samples ``number`` to ``number + size - 1``."""
         images, targets, weights, names = zip(*(self.sample(n) for n in range(number, number + size)))
         stacked = None if weights[0] is None else np.stack(weights)
         return Batch(np.stack(images), np.stack(targets), stacked, names)
 
 
 @lru_cache(maxsize=4)
-def _order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
+def _draw_order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
     return np.random.default_rng([seed, _SHUFFLE, epoch]).permutation(count)
 
 
-def _center(
+def _draw_center(
     example: Example, target: tuple[int, int], sampling: SamplingSettings, rng: np.random.Generator
 ) -> tuple[int, int]:
-    """Centre of a patch: anywhere in the image, or, with chance ``rare_share``, on a pixel of a class drawn uniformly.
+    """Draw the centre of a patch: anywhere in the image, or near a pixel of a class that is drawn uniformly.
 
-    ``target`` is the height and width of what is learned of the patch. It may reach ``overhang`` of its size beyond
-    the image, so that pixels near the edge are seen nearly as often as others.
+    ``sampling.rare_share`` is the probability of the latter. ``target`` is the height and width of the patch's target.
+    It may reach beyond the image by ``overhang`` of its size, so that pixels near the edge are seen nearly as often as
+    others.
     """
     size = example.labels_yx.shape
     anywhere = []
@@ -243,14 +316,27 @@ def _center(
 
 @dataclass
 class Loader:
-    """Batches in order, prepared ahead by ``workers`` threads (the array work releases the interpreter lock).
+    """Loader that prepares batches ahead in threads: the work on arrays releases the interpreter lock.
 
-    ``first`` is the number of the first sample; each batch takes ``size`` samples, and ``stride`` samples lie between
-    the starts of two batches (more than ``size`` where several processes share one sequence). ``waited`` sums the
-    seconds for which the reader of the batches had to wait.
+    Attributes
+    ----------
+    sampler
+        Source of the samples.
+    first
+        Number of the first sample.
+    size
+        Number of samples in a batch.
+    stride
+        Number of samples between the starts of two batches; more than ``size`` if several processes share one
+        sequence.
+    workers
+        Number of threads.
+    waited
+        Seconds that the consumer of the batches has waited so far.
     """
 
     sampler: Sampler
+    _: KW_ONLY
     first: int
     size: int
     stride: int
@@ -258,7 +344,7 @@ class Loader:
     waited: float = 0.0
 
     def batches(self) -> Generator[Batch, None, None]:
-        """Endless; closing the generator ends the threads."""
+        """Yield batches in order without end; closing the generator ends the threads."""
         numbers = count(self.first, self.stride)
         pool = ThreadPoolExecutor(self.workers, thread_name_prefix="septa-loader")
         try:

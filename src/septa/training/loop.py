@@ -95,7 +95,13 @@ def run_loop(job: TrainingJob, state: State) -> Iterator[HistoryRow | Profiled]:
     net = _wrapped(job, state.net)
     take = training.batch * training.accumulate
     local = training.batch // job.world
-    loader = Loader(job.sampler, state.step * take + job.rank * local, local, training.batch, job.workers)
+    loader = Loader(
+        job.sampler,
+        first=state.step * take + job.rank * local,
+        size=local,
+        stride=training.batch,
+        workers=job.workers,
+    )
     profile = Profile(job.profile, job.device, math.ceil(len(job.sampler.examples) / take))
     with Signals() as signals, closing(loader.batches()) as batches, closing(profile):
         if not state.step:

@@ -238,10 +238,11 @@ def _prepare(
     names = set(check.train)
     facts = [item for item in check.facts if item.name in names]
     task = make_task(recipe, mapping, _first_decoding(recipe, combine_facts(facts, channels=channels)))
-    train, validation = (
-        Examples([pairs[name] for name in names], mapping, channels, room, task.finds_objects, recipe.data.resize)
-        for names, room in ((check.train, memory), (check.validation, memory // 4))
+    make_examples = partial(
+        Examples, labels=mapping, channels=channels, objects=task.finds_objects, resize=recipe.data.resize
     )
+    train = make_examples([pairs[name] for name in check.train], memory=memory)
+    validation = make_examples([pairs[name] for name in check.validation], memory=memory // 4)
     torch.manual_seed(recipe.seed)
     net = build_net(recipe, channels, task.outputs)
     expected = getattr(net.encoder, "statistics", None)
@@ -250,7 +251,7 @@ def _prepare(
         load_pretrained(net.encoder, recipe.net.pretrained)
     weights_k = _class_weights(recipe, task.pixel_shares(combine_facts(facts, channels=channels).class_shares))
     encode = partial(task.encode, terms=recipe.loss, class_weights_k=weights_k)
-    sampler = Sampler(train, normalization, recipe, encode, net.margin)
+    sampler = Sampler(train, normalization, recipe, encode=encode, margin=net.margin)
     tensor_k = None if weights_k is None else torch.from_numpy(weights_k).to(device)
     job = TrainingJob(
         recipe=recipe,
