@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from septa.tasks.block_merge import Merged, merge
-from septa.tasks.block_objects import Block, BlockFacts, _finish_inside, cut_block, finish_objects
+from septa.tasks.block_merge import MergedObjects, merge_blocks
+from septa.tasks.block_objects import BlockLabels, MergeFacts, _finish_inside, find_block_objects, renumber_block
 from septa.tasks.decoding import Decoding, fill_holes, find_objects, keep_large
 
 Maps = tuple[np.ndarray, np.ndarray]
-Blocks = dict[tuple[int, int], Block]
+Blocks = dict[tuple[int, int], BlockLabels]
 
 
 def smooth(rng: np.random.Generator, size: tuple[int, int], sigma: float) -> np.ndarray:
@@ -66,7 +66,7 @@ decodings = st.builds(
 
 def cut_with(
     images: Maps, decoding: Decoding, core: tuple[int, int, int, int], margin: int
-) -> tuple[Block | None, bool]:
+) -> tuple[BlockLabels | None, bool]:
     """The block of a core (top, bottom, left, right) with a margin, and whether the window is the whole image."""
     rows, columns = images[0].shape
     top, bottom, left, right = core
@@ -76,10 +76,10 @@ def cut_with(
         max(0, left - margin),
         min(columns, right + margin),
     )
-    outside = (window[0] == 0, window[1] == rows, window[2] == 0, window[3] == columns)
+    image_ends = (window[0] == 0, window[1] == rows, window[2] == 0, window[3] == columns)
     inside = (slice(top - window[0], bottom - window[0]), slice(left - window[2], right - window[2]))
     parts = (image[window[0] : window[1], window[2] : window[3]] for image in images)
-    return cut_block(*parts, decoding, inside, outside), all(outside)
+    return find_block_objects(*parts, decoding, inside, image_ends), all(image_ends)
 
 
 def cut(images: Maps, decoding: Decoding, side: tuple[int, int], margin: int) -> tuple[tuple[int, int], Blocks]:
@@ -97,10 +97,10 @@ def cut(images: Maps, decoding: Decoding, side: tuple[int, int], margin: int) ->
     return grid, blocks
 
 
-def put_together(grid: tuple[int, int], blocks: Blocks) -> tuple[np.ndarray, Merged]:
-    merged = merge(grid, lambda row, column: blocks[row, column].facts)
+def put_together(grid: tuple[int, int], blocks: Blocks) -> tuple[np.ndarray, MergedObjects]:
+    merged = merge_blocks(grid, lambda row, column: blocks[row, column].facts)
     rows = [
-        [finish_objects(blocks[row, column].labels_yx, merged.numbers(row, column)) for column in range(grid[1])]
+        [renumber_block(blocks[row, column].labels_yx, merged.look_up_ids(row, column)) for column in range(grid[1])]
         for row in range(grid[0])
     ]
     return np.block(rows), merged
@@ -169,7 +169,7 @@ def test_with_a_reach_a_narrow_margin_suffices_however_far_the_foreground_goes()
 # --- single cases -------------------------------------------------------------------------------------------------
 
 
-def cut_shape(shape_yx: np.ndarray, side: int, least: int = 1) -> tuple[np.ndarray, Merged]:
+def cut_shape(shape_yx: np.ndarray, side: int, least: int = 1) -> tuple[np.ndarray, MergedObjects]:
     """Objects of a mask that is its own seeds."""
     mask_yx = shape_yx.astype(np.float32)
     return put_together(*cut((mask_yx, mask_yx), Decoding(least_pixels=least), (side, side), 1))
@@ -232,20 +232,20 @@ def test_ids_follow_the_blocks() -> None:
 def test_a_window_that_is_too_small_is_refused() -> None:
     maps = np.ones((6, 6), np.float32), np.zeros((6, 6), np.float32)  # foreground without a seed
     core = slice(1, 4), slice(1, 4)
-    assert cut_block(*maps, Decoding(), core, (False, True, True, True)) is None
-    assert cut_block(*maps, Decoding(), core, (True, True, True, True)) is not None
+    assert find_block_objects(*maps, Decoding(), core, (False, True, True, True)) is None
+    assert find_block_objects(*maps, Decoding(), core, (True, True, True, True)) is not None
     nothing = np.zeros((6, 6), np.float32)
-    assert cut_block(nothing, nothing, Decoding(), core, (False,) * 4) is not None
+    assert find_block_objects(nothing, nothing, Decoding(), core, (False,) * 4) is not None
     for part in ((slice(1, 6), slice(1, 4)), (slice(1, 4), slice(1, 6))):  # the next line is not in the window
-        assert cut_block(nothing, nothing, Decoding(), part, (False,) * 4) is None
-        assert cut_block(nothing, nothing, Decoding(), part, (True,) * 4) is not None
+        assert find_block_objects(nothing, nothing, Decoding(), part, (False,) * 4) is None
+        assert find_block_objects(nothing, nothing, Decoding(), part, (True,) * 4) is not None
 
 
 @pytest.mark.parametrize("core", [(0, 7, 0, 3), (2, 2, 0, 3), (-1, 3, 0, 3), (0, 3, 3, 2)])
 def test_a_core_outside_the_window_is_refused(core: tuple[int, int, int, int]) -> None:
     empty = np.zeros((6, 6), np.float32)
     with pytest.raises(ValueError, match="must lie in the window"):
-        cut_block(empty, empty, Decoding(), (slice(*core[:2]), slice(*core[2:])), (True,) * 4)
+        find_block_objects(empty, empty, Decoding(), (slice(*core[:2]), slice(*core[2:])), (True,) * 4)
 
 
 def test_more_objects_than_sixteen_bits_hold() -> None:
@@ -275,8 +275,8 @@ def blocks_of(labels_yx: np.ndarray, side: tuple[int, int], least: int) -> tuple
         core_yx = own_yx[: bottom - top, : right - left]
         below = own_yx[bottom - top :, : right - left].reshape(-1)
         beside = own_yx[: bottom - top, right - left :].reshape(-1)
-        goes_on = (top > 0, bottom < rows, left > 0, right < columns)
-        blocks[row, column] = _finish_inside(core_yx.copy(), (below, beside), least, goes_on)
+        continues = (top > 0, bottom < rows, left > 0, right < columns)
+        blocks[row, column] = _finish_inside(core_yx.copy(), (below, beside), least, continues)
     return grid, blocks
 
 
@@ -306,14 +306,14 @@ def test_merging_known_objects(
 def test_ids_beyond_32_bits() -> None:
     many = 3_000_000_000
     empty, line = np.zeros(0, np.int32), np.zeros(1, np.int32)
-    facts = BlockFacts(
+    facts = MergeFacts(
         *(np.array([many, 0, 1]), empty, np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 2), np.int32)),
         *(line,) * 6,
     )
     last = replace(facts, counts=np.array([1, 0, 1]))
-    merged = merge((1, 2), lambda row, column: last if column else facts)
+    merged = merge_blocks((1, 2), lambda row, column: last if column else facts)
     assert merged.count == many + 1
-    assert merged.numbers(0, 1).tolist() == [0, many + 1]
+    assert merged.look_up_ids(0, 1).tolist() == [0, many + 1]
 
 
 def test_pixels_that_neighbours_see_differently_are_counted_and_join_nothing() -> None:
@@ -322,8 +322,8 @@ def test_pixels_that_neighbours_see_differently_are_counted_and_join_nothing() -
     grid, blocks = cut((shape_yx.astype(np.float32),) * 2, Decoding(), (4, 4), 1)
     _, others = cut((np.zeros((4, 8), np.float32),) * 2, Decoding(), (4, 4), 1)
 
-    def conflicts(right: Block) -> tuple[int, int]:
-        merged = merge(grid, lambda row, column: (right if column else blocks[0, 0]).facts)
+    def conflicts(right: BlockLabels) -> tuple[int, int]:
+        merged = merge_blocks(grid, lambda row, column: (right if column else blocks[0, 0]).facts)
         return merged.conflicts, merged.count
 
     assert conflicts(blocks[0, 1]) == (0, 1)
@@ -349,16 +349,16 @@ def test_blocks_as_arrays() -> None:
     _, blocks = cut(draw(5, (30, 31), "rings", 255), Decoding(), (12, 13), 4)
     for block in blocks.values():
         arrays = block.to_arrays()
-        again = Block.from_arrays({**arrays, "further": np.zeros(1)})
+        again = BlockLabels.from_arrays({**arrays, "further": np.zeros(1)})
         for name, values in again.to_arrays().items():
             assert values is arrays[name]
         for name in arrays:
             with pytest.raises(ValueError, match=f"'{name}' is missing"):
-                Block.from_arrays({key: value for key, value in arrays.items() if key != name})
+                BlockLabels.from_arrays({key: value for key, value in arrays.items() if key != name})
 
 
 def test_ids_of_a_chosen_width() -> None:
     numbers = np.array([0, 70_000, 3, 9], np.int64)  # one object, then open holes -2 and -1
-    found_yx = finish_objects(np.array([[1, 0], [-1, -2]], np.int32), numbers, np.uint32)
+    found_yx = renumber_block(np.array([[1, 0], [-1, -2]], np.int32), numbers, np.uint32)
     assert found_yx.dtype == np.uint32
     assert found_yx.tolist() == [[70_000, 0], [9, 3]]

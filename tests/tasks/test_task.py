@@ -7,7 +7,7 @@ import pytest
 
 from septa.labels.mapping import LabelMapping
 from septa.recipe import IGNORE
-from septa.tasks.block_objects import cut_block
+from septa.tasks.block_objects import find_block_objects
 from septa.tasks.decoding import Decoding
 from septa.tasks.instances import Instances
 from septa.tasks.make import TASKS
@@ -132,7 +132,7 @@ def test_blank_parts_hold_no_object(encoding: str) -> None:
     found = task.label_block(logits_kyx, core, WHOLE, blank)
     foreground_yx, inner_yx = task.maps(logits_kyx)
     foreground_yx[:, 16:] = 0
-    expected = cut_block(foreground_yx, inner_yx, task.decoding, core, WHOLE)
+    expected = find_block_objects(foreground_yx, inner_yx, task.decoding, core, WHOLE)
     assert found is not None
     assert expected is not None
     for name, array in expected.to_arrays().items():
@@ -146,16 +146,16 @@ def test_blank_parts_hold_no_object(encoding: str) -> None:
 
 
 @every_task
-@pytest.mark.parametrize("outside", [WHOLE, (True, False, False, True)])
-def test_a_blank_block_is_that_of_background(task: Task, outside: tuple[bool, bool, bool, bool]) -> None:
+@pytest.mark.parametrize("image_ends", [WHOLE, (True, False, False, True)])
+def test_a_blank_block_is_that_of_background(task: Task, image_ends: tuple[bool, bool, bool, bool]) -> None:
     size, core = (12, 17), (slice(1, 11), slice(1, 16))
-    block = task.blank_block(size, core, outside)
+    block = task.blank_block(size, core, image_ends)
     assert block.labels_yx.shape == (10, 15)
     assert block.labels_yx.max() <= 0  # below 0 are regions of background that other blocks may make holes
     logits_kyx = np.full((task.outputs, *size), -9, np.float32)
     if not (task.multilabel or task.outputs == 1 or getattr(task, "encoding", "") == "distance"):
         logits_kyx[0] = 9
-    expected = task.label_block(logits_kyx, core, outside)
+    expected = task.label_block(logits_kyx, core, image_ends)
     assert expected is not None
     for name, array in expected.to_arrays().items():
         np.testing.assert_array_equal(block.to_arrays()[name], array)

@@ -17,7 +17,7 @@ from septa.errors import InputError, ModelError
 from septa.images import write_bytes
 from septa.images.store import BlockIndex
 from septa.streaming.plan import KIND, StreamPlan
-from septa.tasks import BlockFacts
+from septa.tasks import MergeFacts
 
 Array = NDArray[Any]
 
@@ -65,9 +65,9 @@ def load_block(folder: Path, plan: StreamPlan, index: BlockIndex, names: Collect
     raise InputError(path, "was damaged or removed while the store was written", "run the same command again")
 
 
-def load_facts(folder: Path, plan: StreamPlan, index: BlockIndex) -> BlockFacts:
+def load_facts(folder: Path, plan: StreamPlan, index: BlockIndex) -> MergeFacts:
     """What the merge must know of a block that is done. Errors as for `load_block`."""
-    return BlockFacts.from_arrays(load_block(folder, plan, index, [field.name for field in fields(BlockFacts)]))
+    return MergeFacts.from_arrays(load_block(folder, plan, index, [field.name for field in fields(MergeFacts)]))
 
 
 def _open(folder: Path, plan: StreamPlan, index: BlockIndex) -> tuple[dict[str, Any], dict[str, torch.Tensor]] | None:

@@ -25,7 +25,7 @@ from septa.model import Model
 from septa.streaming.block_file import load_block, save_block
 from septa.streaming.budget import fit_tile, megabytes, pixel_bytes, region_bytes, trim_heap
 from septa.streaming.plan import StreamPlan
-from septa.tasks import Block, finish_objects
+from septa.tasks import BlockLabels, renumber_block
 
 Array = NDArray[Any]
 
@@ -313,7 +313,7 @@ def _ends(region: Region, size: tuple[int, int]) -> tuple[bool, bool, bool, bool
     return top == 0, bottom == size[0], left == 0, right == size[1]
 
 
-def _to_arrays(block: Block, model: Model) -> dict[str, Array]:
+def _to_arrays(block: BlockLabels, model: Model) -> dict[str, Array]:
     """Arrays of a block's file. Ids are those of the block until the merge; classes become raw values at once."""
     return {"labels_yx": model.as_written(block.labels_yx)} if block.facts is None else block.to_arrays()
 
@@ -331,7 +331,7 @@ def write_output_block(folder: Path, plan: StreamPlan, block: OutputBlock) -> li
     soft = ["probabilities"] if plan.identity.probabilities else []
     labels, *more = load_block(folder, plan, block.index, ["labels_yx", *soft]).values()
     if block.numbers is not None:
-        labels = finish_objects(labels, block.numbers, block.specs[0].dtype)
+        labels = renumber_block(labels, block.numbers, block.specs[0].dtype)
     planes = labels if labels.ndim == 3 else labels[None]
     return [
         store.write_store_block(block.store, spec, 0, block.index, np.ascontiguousarray(part, spec.dtype))

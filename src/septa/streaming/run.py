@@ -33,7 +33,7 @@ from septa.streaming.executor import Executor, LocalExecutor, MakeExecutor
 from septa.streaming.plan import RunIdentity, StreamPlan, margin_for
 from septa.streaming.prescan import find_empty_blocks, resolve_normalizations
 from septa.streaming.written_blocks import WrittenBlocks
-from septa.tasks import Merged, merge
+from septa.tasks import MergedObjects, merge_blocks
 
 _TIFF = (".tif", ".tiff")
 _LONGEST = 150
@@ -289,7 +289,7 @@ def _label_type(model: Model, objects: int | None) -> np.dtype[Any]:
     return np.dtype(np.uint32 if objects < 2**32 else np.uint64)
 
 
-Planes = dict[tuple[int, int], Merged]
+Planes = dict[tuple[int, int], MergedObjects]
 """For each plane (t, z) the final ids of its objects."""
 
 
@@ -298,9 +298,9 @@ def _merge(plan: StreamPlan, model: Model, folder: Path) -> Planes | None:
         return None
     times, depths, rows, columns = plan.grid
 
-    def plane(t: int, z: int) -> Merged:
+    def plane(t: int, z: int) -> MergedObjects:
         try:
-            return merge((rows, columns), lambda row, column: load_facts(folder, plan, (t, z, row, column)))
+            return merge_blocks((rows, columns), lambda row, column: load_facts(folder, plan, (t, z, row, column)))
         except ValueError as error:
             remedy = "give --overwrite to begin again, if the image or the machine has changed since"
             raise InputError(folder, str(error), remedy) from None
@@ -326,7 +326,7 @@ def _write(
 
     def finishes() -> Iterator[OutputBlock]:
         for index in sorted(base):
-            numbers = None if merged is None else merged[index[0], index[1]].numbers(index[2], index[3])
+            numbers = None if merged is None else merged[index[0], index[1]].look_up_ids(index[2], index[3])
             yield OutputBlock(target, tuple(specs), index, numbers)
 
     for block, digests in executor.finish(finishes()):

@@ -1,9 +1,9 @@
-from .block_merge import Merged as Merged
-from .block_merge import merge as merge
-from .block_objects import Block as Block
-from .block_objects import BlockFacts as BlockFacts
-from .block_objects import cut_block as cut_block
-from .block_objects import finish_objects as finish_objects
+from .block_merge import MergedObjects as MergedObjects
+from .block_merge import merge_blocks as merge_blocks
+from .block_objects import BlockLabels as BlockLabels
+from .block_objects import MergeFacts as MergeFacts
+from .block_objects import find_block_objects as find_block_objects
+from .block_objects import renumber_block as renumber_block
 from .decoding import Decoding as Decoding
 from .decoding import find_objects as find_objects
 from .instances import Instances as Instances

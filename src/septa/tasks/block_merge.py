@@ -1,4 +1,6 @@
-"""The objects of all blocks of an image as those of the whole: the step between `cut_block` and `finish_block`.
+"""The objects of all blocks of an image as those of the whole.
+
+This is the step between `find_block_objects` and `renumber_block`.
 
 Only what lies on lines between blocks is held, less than 100 bytes for each border object and each open hole, and the
 lines of two rows of blocks. Objects inside a block are counted, and numbered when the block is finished.
@@ -14,7 +16,7 @@ import numpy.typing as npt
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from septa.tasks.block_objects import BlockFacts
+from septa.tasks.block_objects import MergeFacts
 
 Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
@@ -22,7 +24,7 @@ Flags = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Merged:
+class MergedObjects:
     """How the ids of each block translate to ids of the whole image.
 
     Attributes
@@ -48,7 +50,7 @@ class Merged:
     """Pixels between blocks that one of them gives to an object and the other, whose pixel it is, to none. None
     where the net gives the same values in every tile; an engine that rounds differently by tile may leave a few."""
 
-    def numbers(self, row: int, column: int) -> Int64:
+    def look_up_ids(self, row: int, column: int) -> Int64:
         """The ids in the whole image of a block's objects and open holes; 0 for what is dropped or not filled.
 
         Returns
@@ -68,7 +70,7 @@ class Merged:
         return np.concatenate([table, self._hole_numbers[holes][::-1]])
 
 
-def merge(grid_yx: tuple[int, int], load: Callable[[int, int], BlockFacts]) -> Merged:
+def merge_blocks(grid_yx: tuple[int, int], load: Callable[[int, int], MergeFacts]) -> MergedObjects:
     """Join the pieces of objects that lie in several blocks, fill holes across blocks, drop small objects, number all.
 
     Parameters
@@ -80,7 +82,7 @@ def merge(grid_yx: tuple[int, int], load: Callable[[int, int], BlockFacts]) -> M
 
     Returns
     -------
-    Merged
+    MergedObjects
         The same whatever the order in which the blocks were cut.
 
     Raises
@@ -88,10 +90,10 @@ def merge(grid_yx: tuple[int, int], load: Callable[[int, int], BlockFacts]) -> M
     ValueError
         Neighbouring blocks do not fit together, so they are not of one image.
     """
-    gathered = _Gathered()
-    above: list[_Lines] = []
+    gathered = _BlockUnion()
+    above: list[_NodeLines] = []
     for row in range(grid_yx[0]):
-        here: list[_Lines] = []
+        here: list[_NodeLines] = []
         for column in range(grid_yx[1]):
             lines = gathered.add(load(row, column))
             if row:
@@ -100,11 +102,11 @@ def merge(grid_yx: tuple[int, int], load: Callable[[int, int], BlockFacts]) -> M
                 gathered.join(here[-1].right, here[-1].beside, lines.left)
             here.append(lines)
         above = here
-    return gathered.merge(grid_yx)
+    return gathered.finish(grid_yx)
 
 
 @dataclass(frozen=True)
-class _Lines:
+class _NodeLines:
     """Lines of a block by nodes: border object i of all blocks is i + 1, open hole i of all blocks is -(i + 1)."""
 
     top: Int64
@@ -116,7 +118,7 @@ class _Lines:
 
 
 @dataclass
-class _Gathered:
+class _BlockUnion:
     """Facts of the blocks so far. Pairs are (2, n), of nodes counted from 0."""
 
     counts: list[Int64] = field(default_factory=list)
@@ -131,7 +133,7 @@ class _Gathered:
     no_holes: list[Int64] = field(default_factory=list)
     conflicts: int = 0
 
-    def add(self, facts: BlockFacts) -> _Lines:
+    def add(self, facts: MergeFacts) -> _NodeLines:
         border, pairs = np.append(facts.border, 0), facts.owners.astype(np.int64)
 
         def nodes(ids: Int32) -> Int64:
@@ -139,7 +141,7 @@ class _Gathered:
             return np.where((ids > 0) & (border[places] == ids), places + self.objects + 1, 0)
 
         self.owners.append(np.stack([pairs[:, 0] - 1 + self.holes, nodes(facts.owners[:, 1]) - 1]))
-        lines = _Lines(
+        lines = _NodeLines(
             *(
                 np.where(line < 0, line.astype(np.int64) - self.holes, nodes(line))
                 for line in (facts.top, facts.bottom, facts.left, facts.right, facts.below, facts.beside)
@@ -167,31 +169,31 @@ class _Gathered:
             self.owners.append(np.stack([-hole[owned], other[owned]]) - 1)
             self.no_holes.append(-hole[(hole < 0) & (other == 0)] - 1)
 
-    def merge(self, grid_yx: tuple[int, int]) -> Merged:
+    def finish(self, grid_yx: tuple[int, int]) -> MergedObjects:
         counts = np.stack(self.counts)
         if (counts[:, 2] != counts[0, 2]).any():
             raise ValueError("blocks were cut with different thresholds for the size of objects")
-        roots = _roots(self.objects, self.same_object)
-        hole_roots = _roots(self.holes, self.same_hole)
+        roots = _find_roots(self.objects, self.same_object)
+        hole_roots = _find_roots(self.holes, self.same_hole)
         owner = self._owners(roots, hole_roots)  # of each hole root, else -1
         sizes, hole_sizes = np.zeros(self.objects, np.int64), np.zeros(self.holes, np.int64)
         np.add.at(sizes, roots, np.concatenate(self.sizes))
         np.add.at(hole_sizes, hole_roots, np.concatenate(self.hole_sizes))
         np.add.at(sizes, owner[owner >= 0], hole_sizes[owner >= 0])
         begins = (roots == np.arange(self.objects)) & (sizes >= counts[0, 2])
-        starts = _ends([part.size for part in self.local])
-        hole_starts = _ends([part.size for part in self.hole_sizes])
+        starts = _sum_up([part.size for part in self.local])
+        hole_starts = _sum_up([part.size for part in self.hole_sizes])
         local = np.concatenate(self.local)
         begun = np.concatenate([[0], np.cumsum(begins)])
         inside = counts[:, 0] - np.diff(starts)
-        before = _ends(inside + np.diff(begun[starts]))
+        before = _sum_up(inside + np.diff(begun[starts]))
         # The objects of a block up to and with a border object: those inside it, and border objects that begin there.
         block = np.repeat(np.arange(len(self.counts)), np.diff(starts))
         inside_before = local - (np.arange(self.objects) - starts[block] + 1)
         own = before[block] + inside_before + begun[1:] - begun[starts[block]]
         numbers = np.where(begins, own, 0)[roots]
         hole_numbers = np.append(numbers, 0)[owner[hole_roots]]  # -1 is the appended 0
-        return Merged(
+        return MergedObjects(
             grid_yx,
             int(before[-1]),
             counts[:, 0],
@@ -216,7 +218,7 @@ class _Gathered:
         return np.where(low == high, high, -1)
 
 
-def _roots(count: int, pairs: list[Int64]) -> Int64:
+def _find_roots(count: int, pairs: list[Int64]) -> Int64:
     """The first of all nodes that pairs join, for each node."""
     joined = np.concatenate(pairs, axis=1) if pairs else np.zeros((2, 0), np.int64)
     if not count:
@@ -228,6 +230,6 @@ def _roots(count: int, pairs: list[Int64]) -> Int64:
     return np.asarray(first[part], np.int64)
 
 
-def _ends(sizes: npt.ArrayLike) -> Int64:
+def _sum_up(sizes: npt.ArrayLike) -> Int64:
     """Where consecutive parts of these sizes begin, and where the last ends."""
     return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)

@@ -1,4 +1,4 @@
-"""The objects of an image too large to be held, block by block: `cut_block`, `merge`, `finish_objects`.
+"""The objects of an image too large to be held, block by block: `find_block_objects`, `merge`, `renumber_block`.
 
 A block is cut from a window, its core with a margin around it, in which `grow_objects` proves what holds for the
 whole image. The cores cover the image. What goes into the final result is exactly `find_objects` of the whole, but
@@ -27,14 +27,14 @@ import numpy as np
 import numpy.typing as npt
 
 from septa.kernels import Kernel, label_mask
-from septa.tasks.decoding import Decoding, Float32, Int32, grow_objects, owners
-from septa.tasks.watershed import UNCERTAIN, Sides, outermost
+from septa.tasks.decoding import Decoding, Float32, Int32, find_owners, grow_objects
+from septa.tasks.watershed import UNCERTAIN, Sides, get_outer_lines
 
 Int64 = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class BlockFacts:
+class MergeFacts:
     """What the merge must know of a block. Ids are those of the block: objects from 1 up, its open holes from -1 down.
 
     Attributes
@@ -73,7 +73,7 @@ class BlockFacts:
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> BlockFacts:
+    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> MergeFacts:
         """What `to_arrays` gave; ValueError where something is missing, others are passed over."""
         try:
             return cls(**{field.name: arrays[field.name] for field in fields(cls)})
@@ -82,8 +82,8 @@ class BlockFacts:
 
 
 @dataclass(frozen=True)
-class Block:
-    """One block's part of the image: ids of the block, exchanged for those of the whole image by `finish_objects`.
+class BlockLabels:
+    """One block's part of the image: ids of the block, exchanged for those of the whole image by `renumber_block`.
 
     Attributes
     ----------
@@ -94,23 +94,23 @@ class Block:
     """
 
     labels_yx: Int32
-    facts: BlockFacts | None
+    facts: MergeFacts | None
 
     def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Return labels and facts by their names, for a file."""
         return {"labels_yx": self.labels_yx, **({} if self.facts is None else self.facts.to_arrays())}
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Block:
+    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> BlockLabels:
         """What `to_arrays` gave; ValueError where something is missing."""
         if "labels_yx" not in arrays:
             raise ValueError("block: 'labels_yx' is missing")
-        return cls(arrays["labels_yx"], BlockFacts.from_arrays(arrays))
+        return cls(arrays["labels_yx"], MergeFacts.from_arrays(arrays))
 
 
-def cut_block(
-    foreground_yx: Float32, inner_yx: Float32, decoding: Decoding, core: tuple[slice, slice], outside: Sides
-) -> Block | None:
+def find_block_objects(
+    foreground_yx: Float32, inner_yx: Float32, decoding: Decoding, core: tuple[slice, slice], image_ends: Sides
+) -> BlockLabels | None:
     """Find the objects of a block from a window around it.
 
     Parameters
@@ -119,12 +119,12 @@ def cut_block(
         As for `find_objects`, of the window.
     core
         Where in the window the block lies, rows and columns, each ``slice(start, stop)``.
-    outside
+    image_ends
         Whether the image ends at the top, bottom, left and right side of the window.
 
     Returns
     -------
-    Block or None
+    BlockLabels or None
         None where the window is too small to tell: some pixel of the core, or of the line beyond its bottom or right,
         is uncertain or not in the window. Try again with a wider margin; with the whole image it is never None.
 
@@ -138,34 +138,34 @@ def cut_block(
     >>> foreground_yx = np.array([[0, 1, 1, 1, 1, 1, 0]], np.float32)
     >>> inner_yx = np.array([[0, 0.2, 0.9, 0.1, 0.9, 0.2, 0]], np.float32)
     >>> core, decoding = (slice(0, 1), slice(0, 3)), Decoding()
-    >>> block = cut_block(foreground_yx[:, :6], inner_yx[:, :6], decoding, core, (True, True, True, False))
+    >>> block = find_block_objects(foreground_yx[:, :6], inner_yx[:, :6], decoding, core, (True, True, True, False))
     >>> block.labels_yx, block.facts.beside
     (array([[0, 1, 1]], dtype=int32), array([1], dtype=int32))
-    >>> cut_block(foreground_yx[:, :4], inner_yx[:, :4], decoding, core, (True, True, True, False)) is None
+    >>> find_block_objects(foreground_yx[:, :4], inner_yx[:, :4], decoding, core, (True, True, True, False)) is None
     True
     """
     top, bottom, left, right = _bounds(core, foreground_yx.shape)
     rows, columns = foreground_yx.shape
-    goes_on = (
-        not outside[0] or top > 0,
-        not outside[1] or bottom < rows,
-        not outside[2] or left > 0,
-        not outside[3] or right < columns,
+    continues = (
+        not image_ends[0] or top > 0,
+        not image_ends[1] or bottom < rows,
+        not image_ends[2] or left > 0,
+        not image_ends[3] or right < columns,
     )
-    if (goes_on[1] and bottom == rows) or (goes_on[3] and right == columns):
+    if (continues[1] and bottom == rows) or (continues[3] and right == columns):
         return None
     window_yx = grow_objects(
-        foreground_yx, inner_yx, decoding, (not outside[0], not outside[1], not outside[2], not outside[3])
+        foreground_yx, inner_yx, decoding, (not image_ends[0], not image_ends[1], not image_ends[2], not image_ends[3])
     )
     labels_yx = np.array(window_yx[top:bottom, left:right])
-    below = window_yx[bottom, left:right] if goes_on[1] else window_yx[0, :0]
-    beside = window_yx[top:bottom, right] if goes_on[3] else window_yx[0, :0]
+    below = window_yx[bottom, left:right] if continues[1] else window_yx[0, :0]
+    beside = window_yx[top:bottom, right] if continues[3] else window_yx[0, :0]
     if any((part == UNCERTAIN).any() for part in (labels_yx, below, beside)):
         return None
-    return _finish_inside(labels_yx, (below, beside), decoding.least_pixels, goes_on)
+    return _finish_inside(labels_yx, (below, beside), decoding.least_pixels, continues)
 
 
-def finish_objects(labels_yx: Int32, numbers: Int64, dtype: npt.DTypeLike = np.int64) -> npt.NDArray[Any]:
+def renumber_block(labels_yx: Int32, numbers: Int64, dtype: npt.DTypeLike = np.int64) -> npt.NDArray[Any]:
     """The labels of a block in ids of the whole image.
 
     Parameters
@@ -194,14 +194,14 @@ def _bounds(core: tuple[slice, slice], shape: tuple[int, ...]) -> tuple[int, int
     return top, bottom, left, right
 
 
-def _finish_inside(labels_yx: Int32, beyond: tuple[Int32, Int32], least_pixels: int, goes_on: Sides) -> Block:
+def _finish_inside(labels_yx: Int32, beyond: tuple[Int32, Int32], least_pixels: int, continues: Sides) -> BlockLabels:
     """Fill holes and drop objects where the core alone decides; number the others and note what the merge needs."""
     highest = max(int(part.max(initial=0)) for part in (labels_yx, *beyond))
     at_border = np.zeros(highest + 1, bool)
-    for line, on in zip(outermost(labels_yx), goes_on):
+    for line, on in zip(get_outer_lines(labels_yx), continues):
         at_border[line] |= on
     at_border[0] = False
-    regions_yx, owner, waits = _judge_holes(labels_yx, at_border, goes_on)
+    regions_yx, owner, waits = _judge_holes(labels_yx, at_border, continues)
     np.add(labels_yx, owner[regions_yx], out=labels_yx)  # regions are where labels are 0, and 0 elsewhere
     sizes = np.bincount(labels_yx.reshape(-1), minlength=highest + 1)
     kept = at_border | (sizes >= least_pixels)
@@ -214,20 +214,20 @@ def _finish_inside(labels_yx: Int32, beyond: tuple[Int32, Int32], least_pixels: 
     sizes_here = np.bincount(labels_yx[labels_yx > 0], minlength=count + 1)[border]
     hole_sizes = np.zeros(open_count, np.int64)
     hole_sizes[holes[waits] - 1] = np.bincount(regions_yx.reshape(-1), minlength=waits.size)[waits]
-    facts = BlockFacts(
+    facts = MergeFacts(
         np.array([count, open_count, least_pixels], np.int64),
         border,
         sizes_here.astype(np.int64),
         hole_sizes,
         _contacts(labels_yx) if open_count else np.zeros((0, 2), np.int32),
-        *(line.copy() for line in outermost(labels_yx)),
+        *(line.copy() for line in get_outer_lines(labels_yx)),
         *(numbers[line] for line in beyond),
     )
-    return Block(labels_yx, facts)
+    return BlockLabels(labels_yx, facts)
 
 
 def _judge_holes(
-    labels_yx: Int32, at_border: npt.NDArray[np.bool_], goes_on: Sides
+    labels_yx: Int32, at_border: npt.NDArray[np.bool_], continues: Sides
 ) -> tuple[Int32, Int32, npt.NDArray[np.bool_]]:
     """Regions of background, the object that fills each (0: none), and which of them wait for the merge.
 
@@ -236,10 +236,10 @@ def _judge_holes(
     in the core.
     """
     regions_yx = label_mask(labels_yx == 0)
-    low, high = owners(labels_yx, regions_yx)
-    _, inside = owners(np.where(at_border[labels_yx], 0, labels_yx), regions_yx)
+    low, high = find_owners(labels_yx, regions_yx)
+    _, inside = find_owners(np.where(at_border[labels_yx], 0, labels_yx), regions_yx)
     at_edge, at_line = np.zeros(low.size, bool), np.zeros(low.size, bool)
-    for line, on in zip(outermost(regions_yx), goes_on):
+    for line, on in zip(get_outer_lines(regions_yx), continues):
         (at_line if on else at_edge)[line] = True
     filled = (low == high) & ~at_edge & ~at_line
     waits = ~filled & ~at_edge & (inside == 0)

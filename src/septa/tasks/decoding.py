@@ -116,7 +116,7 @@ def grow_objects(
     mask_yx = foreground_yx > decoding.foreground
     seeds_yx = label_mask(mask_yx & (inner_yx > decoding.seed))
     height_yx = np.asarray(cv2.convertScaleAbs(inner_yx, alpha=-255.0, beta=255.0), np.uint8)
-    near_yx, unsure_yx = _within_reach(seeds_yx, decoding.reach, open_sides)
+    near_yx, unsure_yx = _find_reachable(seeds_yx, decoding.reach, open_sides)
     labels_yx = watershed(height_yx, seeds_yx, mask_yx & near_yx, open_sides, unsure_yx)
     np.logical_and(mask_yx, labels_yx == 0, out=mask_yx)
     if mask_yx.any():
@@ -125,11 +125,11 @@ def grow_objects(
     return labels_yx
 
 
-def _within_reach(seeds_yx: Int32, reach: int, open_sides: Sides) -> tuple[Mask, Mask | None]:
+def _find_reachable(seeds_yx: Int32, reach: int, open_sides: Sides) -> tuple[Mask, Mask | None]:
     """Pixels that a seed may reach, and those among them of which that depends on seeds beyond the open sides."""
     if not reach or not seeds_yx.size:
         return np.ones(seeds_yx.shape, bool), None
-    near_yx = _grown(seeds_yx > 0, reach)
+    near_yx = _dilate(seeds_yx > 0, reach)
     if not any(open_sides):
         return near_yx, None
     rows, columns = seeds_yx.shape
@@ -142,7 +142,7 @@ def _within_reach(seeds_yx: Int32, reach: int, open_sides: Sides) -> tuple[Mask,
     return near_yx | unsure_yx, unsure_yx
 
 
-def _grown(mask_yx: Mask, reach: int) -> Mask:
+def _dilate(mask_yx: Mask, reach: int) -> Mask:
     """Pixels at most so many rows and so many columns from one of the mask."""
     side = 2 * reach + 1
     grown = mask_yx.view(np.uint8)
@@ -162,14 +162,14 @@ def fill_holes(labels_yx: Int32) -> Int32:
     if not labels_yx.size:
         return labels_yx
     regions_yx = label_mask(labels_yx == 0)
-    low, high = owners(labels_yx, regions_yx)
+    low, high = find_owners(labels_yx, regions_yx)
     owner = np.where(low == high, high, 0)
     for edge in (regions_yx[0], regions_yx[-1], regions_yx[:, 0], regions_yx[:, -1]):
         owner[edge] = 0
     return np.where(labels_yx == 0, owner[regions_yx], labels_yx)
 
 
-def owners(labels_yx: Int32, regions_yx: Int32) -> tuple[Int32, Int32]:
+def find_owners(labels_yx: Int32, regions_yx: Int32) -> tuple[Int32, Int32]:
     """The lowest and the highest id among the objects that each region of background touches.
 
     Parameters
@@ -187,18 +187,18 @@ def owners(labels_yx: Int32, regions_yx: Int32) -> tuple[Int32, Int32]:
 
     Examples
     --------
-    >>> low, high = owners(np.array([[4, 0, 7, 0]], np.int32), np.array([[0, 1, 0, 2]], np.int32))
+    >>> low, high = find_owners(np.array([[4, 0, 7, 0]], np.int32), np.array([[0, 1, 0, 2]], np.int32))
     >>> low[1:], high[1:]
     (array([4, 7], dtype=int32), array([7, 7], dtype=int32))
     """
     count = int(regions_yx.max(initial=0)) + 1
     low, high = np.full(count, np.iinfo(np.int32).max, np.int32), np.zeros(count, np.int32)
-    _find_owners(np.ascontiguousarray(labels_yx), np.ascontiguousarray(regions_yx), low, high)
+    _scan_owners(np.ascontiguousarray(labels_yx), np.ascontiguousarray(regions_yx), low, high)
     return low, high
 
 
 @Kernel
-def _find_owners(labels_yx: Int32, regions_yx: Int32, low: Int32, high: Int32) -> None:
+def _scan_owners(labels_yx: Int32, regions_yx: Int32, low: Int32, high: Int32) -> None:
     rows, columns = labels_yx.shape
     for y in range(rows):
         for x in range(columns):

@@ -16,7 +16,7 @@ from septa import recipe
 from septa.labels import LabelMapping, ObjectLabels
 from septa.recipe import IGNORE
 from septa.tasks import losses
-from septa.tasks.block_objects import Block, cut_block
+from septa.tasks.block_objects import BlockLabels, find_block_objects
 from septa.tasks.border_weights import cut_seams
 from septa.tasks.decoding import Decoding, find_objects
 from septa.tasks.semantic import Semantic
@@ -316,18 +316,22 @@ class Instances:
         return labels_yx.astype(np.min_scalar_type(int(labels_yx.max(initial=0))))
 
     def label_block(
-        self, logits_kyx: Float32, core: tuple[slice, slice], outside: Sides, blank: Sequence[tuple[slice, slice]] = ()
-    ) -> Block | None:
-        """Find the objects of a block; see `Task.label_block` and `cut_block`."""
+        self,
+        logits_kyx: Float32,
+        core: tuple[slice, slice],
+        image_ends: Sides,
+        blank: Sequence[tuple[slice, slice]] = (),
+    ) -> BlockLabels | None:
+        """Find the objects of a block; see `Task.label_block` and `find_block_objects`."""
         foreground_yx, inner_yx = self.maps(logits_kyx)
         for part in blank:
             foreground_yx[part] = 0
-        return cut_block(foreground_yx, inner_yx, self.decoding, core, outside)
+        return find_block_objects(foreground_yx, inner_yx, self.decoding, core, image_ends)
 
-    def blank_block(self, size_yx: tuple[int, int], core: tuple[slice, slice], outside: Sides) -> Block:
+    def blank_block(self, size_yx: tuple[int, int], core: tuple[slice, slice], image_ends: Sides) -> BlockLabels:
         """Return a block without objects; see `Task.blank_block`."""
         nothing_yx = np.zeros(size_yx, np.float32)
-        block = cut_block(nothing_yx, nothing_yx, self.decoding, core, outside)
+        block = find_block_objects(nothing_yx, nothing_yx, self.decoding, core, image_ends)
         assert block is not None
         return block
 

@@ -16,7 +16,7 @@ from septa import recipe
 from septa.labels import LabelMapping, label_components
 from septa.recipe import IGNORE
 from septa.tasks import losses
-from septa.tasks.block_objects import Block
+from septa.tasks.block_objects import BlockLabels
 from septa.tasks.border_weights import border_weights
 from septa.tasks.decoding import Decoding
 from septa.tasks.tuning import Curve
@@ -268,16 +268,16 @@ class Semantic:
         self,
         logits_kyx: NDArray[np.float32],
         core: tuple[slice, slice],
-        outside: Sides,
+        image_ends: Sides,
         blank: Sequence[tuple[slice, slice]] = (),
-    ) -> Block:
+    ) -> BlockLabels:
         """Decode the core, on which nothing around it has an influence; see `Task.label_block`."""
-        return Block(self.decode(logits_kyx[(slice(None), *core)]), None)
+        return BlockLabels(self.decode(logits_kyx[(slice(None), *core)]), None)
 
-    def blank_block(self, size_yx: tuple[int, int], core: tuple[slice, slice], outside: Sides) -> Block:
+    def blank_block(self, size_yx: tuple[int, int], core: tuple[slice, slice], image_ends: Sides) -> BlockLabels:
         """Return a block of class 0; see `Task.blank_block`."""
         rows, columns = core
-        return Block(np.zeros((rows.stop - rows.start, columns.stop - columns.start), np.int32), None)
+        return BlockLabels(np.zeros((rows.stop - rows.start, columns.stop - columns.start), np.int32), None)
 
     def check(self, terms: recipe.LossSettings) -> None:
         """Refuse loss terms that do not fit.

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from septa import recipe
 from septa.labels import LabelMapping
-from septa.tasks.block_objects import Block
+from septa.tasks.block_objects import BlockLabels
 from septa.tasks.decoding import Decoding
 from septa.tasks.tuning import Curve
 from septa.tasks.watershed import Sides
@@ -189,8 +189,12 @@ class Task(Protocol):
     # --- images too large for memory ----------------------------------------------------------------------------------
 
     def label_block(
-        self, logits_kyx: Float32, core: tuple[slice, slice], outside: Sides, blank: Sequence[tuple[slice, slice]] = ()
-    ) -> Block | None:
+        self,
+        logits_kyx: Float32,
+        core: tuple[slice, slice],
+        image_ends: Sides,
+        blank: Sequence[tuple[slice, slice]] = (),
+    ) -> BlockLabels | None:
         """Find the labels of a block from the logits of a window around it.
 
         Parameters
@@ -199,16 +203,16 @@ class Task(Protocol):
             Logits of the window.
         core
             Rows and columns of the window that are the block, each ``slice(start, stop)``.
-        outside
+        image_ends
             True where the image ends at the top, bottom, left and right side of the window.
         blank
             Parts of the window beyond the core that are background, whatever the logits say.
 
         Returns
         -------
-        Block or None
+        BlockLabels or None
             Labels of the core. None if they depend on what lies beyond the window; a larger window is needed then.
         """
 
-    def blank_block(self, size_yx: tuple[int, int], core: tuple[slice, slice], outside: Sides) -> Block:
+    def blank_block(self, size_yx: tuple[int, int], core: tuple[slice, slice], image_ends: Sides) -> BlockLabels:
         """Return the block of a window of this size that is all background; see `label_block`."""

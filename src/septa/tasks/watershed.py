@@ -99,7 +99,7 @@ def watershed(
     labels_yx = labels[1:-1, 1:-1]
     np.copyto(labels_yx, seeds_yx, where=mask_yx, casting="unsafe")
     if height_yx.size:
-        for lines, masks, opened in zip(outermost(labels_yx), outermost(mask_yx), open_sides):
+        for lines, masks, opened in zip(get_outer_lines(labels_yx), get_outer_lines(mask_yx), open_sides):
             lines[masks & (lines == 0) & opened] = UNCERTAIN
     if unsure_yx is not None:
         labels_yx[unsure_yx & mask_yx & (labels_yx == 0)] = UNCERTAIN
@@ -113,7 +113,7 @@ def watershed(
     return labels_yx
 
 
-def outermost(values_yx: npt.NDArray[Scalar]) -> tuple[npt.NDArray[Scalar], ...]:
+def get_outer_lines(values_yx: npt.NDArray[Scalar]) -> tuple[npt.NDArray[Scalar], ...]:
     """Views of the top, bottom, left and right line."""
     return values_yx[0], values_yx[-1], values_yx[:, 0], values_yx[:, -1]
 
