@@ -27,6 +27,11 @@ Encoding = Literal["seam", "border", "distance"]
 Float32 = NDArray[np.float32]
 Int32 = NDArray[np.int32]
 
+_NO_EDGE = np.float32(1e12)
+"""Distance to the edge of an object that fills the image, pixels: longer than any. OpenCV gives a larger number there
+that differs in its last bit from pixel to pixel.
+"""
+
 
 @dataclass(frozen=True)
 class Instances:
@@ -143,8 +148,9 @@ class Instances:
         -------
         target_yx
             ``seam``: 0 and 1; ``border``: 0, 1 inside, 2 on rims, int32 YX. ``distance``: float32 YX, 0 outside, in
-            objects the distance to what is not the object, as a share of its largest. `IGNORE` stays. Where objects
-            have classes, ``2YX``: then comes the class of each object from 0, `IGNORE` outside.
+            objects the distance to what is not the object, as a share of its largest. That is exactly 1 at the
+            innermost pixels of an object, and everywhere in an object that fills the image. `IGNORE` stays. Where
+            objects have classes, ``2YX``: then comes the class of each object from 0, `IGNORE` outside.
         weights_yx
             Weight map, float32 YX, with the class weights in it; None where these say it all.
 
@@ -174,6 +180,7 @@ class Instances:
         weights_yx = Semantic(2, sigmoid=True).weight_map(classes_yx, ids_yx, terms, class_weights_k)
         objects_yx = (ids_yx > 0).astype(np.uint8)
         inside_yx = np.asarray(cv2.distanceTransform(objects_yx, cv2.DIST_L2, cv2.DIST_MASK_PRECISE), np.float32)
+        np.minimum(inside_yx, _NO_EDGE, out=inside_yx)
         if self.encoding == "border":
             rim_yx = (labels_yx > 0) & (inside_yx <= self.rim)
             return np.where(rim_yx, np.int32(2), np.minimum(labels_yx, 1)), weights_yx
