@@ -42,11 +42,11 @@ def exactness(model: Model, height: int, width: int, console: Console) -> tuple[
     """Largest differences of tiled logits from the whole image's by the same engine; whether torch's are all 0."""
     import numpy as np
 
-    from septa.inference.tiling import largest_difference, least_for
+    from septa.inference.tiling import largest_difference, smallest_tile_for
     from septa.synthetic.dataset import draw_cells
 
     image_cyx = np.repeat(draw_cells(height, width, 1).image_cyx, model.channels, 0)
-    least = least_for(model.net)
+    least = smallest_tile_for(model.net)
     tiles = sorted({max(least, tile) for tile in (288, 320, 384, 448, 512, 640)})
     columns = [f"tile {tile}" for tile in tiles]
     table = Table("engine", "whole, beside torch", *columns, title=f"{height} x {width} pixels, halo {model.net.halo}")

@@ -680,13 +680,13 @@ def test_a_pruned_model_is_a_head_of_the_whole(more: tuple[str, ...], tmp_path: 
     assert len(heads) == 3
     np.testing.assert_allclose(model.logits(image_yx), np.mean(heads, axis=0), atol=1e-4)
     for depth, expected_kyx in enumerate(heads, 1):
-        small = model.pruned(depth)
+        small = model.prune(depth)
         assert small.net.depth == small.recipe.net.depth == depth
         np.testing.assert_allclose(small.logits(image_yx), expected_kyx, atol=1e-4)
         small.save(tmp_path / "small.septa")
         loaded = Model.load(tmp_path / "small.septa")
         np.testing.assert_array_equal(loaded.logits(image_yx), small.logits(image_yx))
-    assert model.pruned(1).net.halo < model.net.halo
+    assert model.prune(1).net.halo < model.net.halo
     assert model.recipe.net.depth == 3
     np.testing.assert_allclose(model.logits(image_yx), np.mean(heads, axis=0), atol=1e-4)
 
@@ -697,14 +697,14 @@ def test_a_pruned_model_is_a_head_of_the_whole(more: tuple[str, ...], tmp_path: 
 )  # fmt: skip
 def test_other_nets_cannot_be_pruned(settings: tuple[str, ...]) -> None:
     with pytest.raises(InputError, match=r"^--prune 1: only a net with nested=true, deep_supervision=true") as caught:
-        member(INDEX, *settings).pruned(1)
+        member(INDEX, *settings).prune(1)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("depth", [0, 4])
 def test_depths_that_are_not_there_are_no_pruning(depth: int) -> None:
     with pytest.raises(InputError, match=rf"^--prune {depth}: depth must be 1 to 3, got {depth}"):
-        member(INDEX, *SUPERVISED).pruned(depth)
+        member(INDEX, *SUPERVISED).prune(depth)
 
 
 # --- settings that exclude each other -------------------------------------------------------------------------------

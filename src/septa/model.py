@@ -18,17 +18,17 @@ from septa.errors import InputError, ModelError, RecipeError
 from septa.images import Normalization, as_cyx, cut_mirrored, fit_channels, read_image, resize_image, write_bytes
 from septa.inference import (
     SYMMETRIES,
-    Consumer,
+    CoreConsumer,
     Engine,
+    ImageTile,
     Int8,
-    Tile,
-    least_for,
+    apply_symmetry,
     make_engine,
-    modes_of,
-    plan_for,
+    parse_modes,
+    plan_tiles_for,
     predict_tiles,
-    restore,
-    transform,
+    smallest_tile_for,
+    undo_symmetry,
 )
 from septa.labels import LabelMapping
 from septa.nets import UNet
@@ -224,8 +224,8 @@ class Model:
             return resize_image(self._assemble_logits(inner_cyx, options), size)
         sum_kyx: NDArray[np.float32] | None = None
         for index in range(versions):
-            logits_kyx = self._assemble_logits(transform(inner_cyx, index), options)
-            part_kyx = restore(self.task.activations(logits_kyx), index)
+            logits_kyx = self._assemble_logits(apply_symmetry(inner_cyx, index), options)
+            part_kyx = undo_symmetry(self.task.activations(logits_kyx), index)
             sum_kyx = part_kyx if sum_kyx is None else sum_kyx + part_kyx
         assert sum_kyx is not None
         return resize_image(self.task.as_logits(sum_kyx * np.float32(1 / versions)), size)
@@ -245,7 +245,7 @@ class Model:
         self.run(image_cyx, keep, options)
         return out_kyx
 
-    def run(self, image_cyx: NDArray[Any], consume: Consumer, options: PredictionOptions) -> None:
+    def run(self, image_cyx: NDArray[Any], consume: CoreConsumer, options: PredictionOptions) -> None:
         """Pass the logits of each core of an image ``CYX`` to ``consume``, at the size that the net reads."""
         _, height, width = image_cyx.shape
         tiles = self._tiles(height, width, options.tile)
@@ -253,7 +253,7 @@ class Model:
         read = partial(cut_mirrored, image_cyx)
         predict_tiles(self.engine(options.device, options.engine), read, normalization, tiles, consume)
 
-    def plan(self, height: int, width: int, tile: int | None = None) -> list[Tile]:
+    def plan(self, height: int, width: int, tile: int | None = None) -> list[ImageTile]:
         """Tiles for an image of this size.
 
         Raises
@@ -263,18 +263,18 @@ class Model:
         """
         return self._tiles(*(self.recipe.data.resize or (height, width)), tile)
 
-    def _tiles(self, height: int, width: int, tile: int | None) -> list[Tile]:
-        net, least = self.net, least_for(self.net)
+    def _tiles(self, height: int, width: int, tile: int | None) -> list[ImageTile]:
+        net, least = self.net, smallest_tile_for(self.net)
         if tile is not None and tile < least:
             problem = f"is less than this net's halo needs ({net.halo} pixels a side)"
             raise InputError(f"--tile {tile}", problem, f"give at least {least}")
-        return plan_for(net, height, width, tile)
+        return plan_tiles_for(net, height, width, tile)
 
     def as_written(self, labels_yx: NDArray[np.int32]) -> NDArray[Any]:
         """Labels as they are written to disk: object ids, or the raw values that the training labels had."""
         return self.task.to_raw(labels_yx, self.labels)
 
-    def pruned(self, depth: int) -> Model:
+    def prune(self, depth: int) -> Model:
         """The smaller model of the first ``depth`` levels of a U-Net++ with deep supervision; weights are shared.
 
         Raises
@@ -336,7 +336,7 @@ class Model:
         engine = engine or self.own_engine(device)
         key = (
             ""
-            if modes_of(engine) is not None
+            if parse_modes(engine) is not None
             else f"{self.weights_sha256} {self.recipe.net.model_dump_json()} {self.channels}"
         )
         return make_engine(self.net, pick_device(device), engine, key=key, int8=self.int8)
@@ -414,7 +414,7 @@ class Model:
         channels = int(header["channels"])
         with torch.device("meta"):  # sizes are checked against the tensors before any memory is taken
             net = build_net(recipe, channels, make_task(recipe, labels).outputs)
-        int8 = Int8.taken(header["int8"], tensors) if "int8" in header else None
+        int8 = Int8.from_tensors(header["int8"], tensors) if "int8" in header else None
         wanted = {name: tensor.dtype for name, tensor in net.state_dict().items()}
         net.load_state_dict(tensors, strict=True, assign=True)
         if wrong := [name for name, tensor in tensors.items() if tensor.dtype != wanted[name]]:

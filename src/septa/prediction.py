@@ -28,7 +28,7 @@ from septa.images import (
     write_labels,
     write_probabilities,
 )
-from septa.inference import Engine, largest_difference, least_for, overhead
+from septa.inference import Engine, compute_overhead, largest_difference, smallest_tile_for
 from septa.labels import number_of, smallest
 from septa.model import Model, PredictionOptions
 from septa.objects import ObjectFiles, ObjectOptions
@@ -322,7 +322,9 @@ class _Work:
         self.files.written(target)
         tiles, megapixels = model.plan(*size, options.tile), info.pages * info.height * info.width / 1e6
         padding, exact = _padding(model, *(model.recipe.data.resize or size)), model.net.exact_tiles
-        return Segmented(file.path, target, megapixels, len(tiles), overhead(tiles), exact, padding, file.difference)
+        return Segmented(
+            file.path, target, megapixels, len(tiles), compute_overhead(tiles), exact, padding, file.difference
+        )
 
 
 def _class_values(model: Model) -> NDArray[Any]:
@@ -368,7 +370,7 @@ def _stacked(pages: list[NDArray[Any]]) -> NDArray[Any]:
 def _difference(
     model: Model, image_cyx: NDArray[Any], logits_kyx: NDArray[np.float32], options: PredictionOptions
 ) -> float:
-    side = max(model.recipe.data.resize or image_cyx.shape[1:]) + least_for(model.net)
+    side = max(model.recipe.data.resize or image_cyx.shape[1:]) + smallest_tile_for(model.net)
     return largest_difference(model.compute_logits(image_cyx, replace(options, tile=side)), logits_kyx)
 
 

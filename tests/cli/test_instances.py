@@ -28,7 +28,7 @@ def test_objects_of_binary_labels(septa, data, tiny, tmp_path):
     for name in "abcdef":
         ids = np.asarray(Image.open(output / f"{name}.png"))
         image = np.asarray(Image.open(data / "images" / f"{name}.png"))
-        np.testing.assert_array_equal(ids, loaded.pruned(1).segment(image, tta=3))
+        np.testing.assert_array_equal(ids, loaded.prune(1).segment(image, tta=3))
         counts[name] = ids.max(), scipy.ndimage.label(Image.open(data / "labels" / f"{name}.png"))[1]
         assert len(np.unique(ids)) == ids.max() + 1
         assert (output / "overlays" / f"{name}.png").is_file()

@@ -21,11 +21,11 @@ from septa.images.write import write_image
 from septa.inference import _cache, engines
 from septa.inference import graph as _graph
 from septa.inference.engines import ENGINES, make_engine, torch_engine
-from septa.inference.fold import folded
+from septa.inference.fold import fold_norms
 from septa.inference.openvino_engine import OpenVINOEngine
 from septa.inference.predict import predict_tiles
 from septa.inference.protocol import Engine, SingleImageEngine
-from septa.inference.tiling import largest_difference, least_for, plan_for
+from septa.inference.tiling import largest_difference, plan_tiles_for, smallest_tile_for
 from septa.labels.mapping import LabelMapping
 from septa.model import Model, build_net
 from septa.nets import UNet
@@ -86,7 +86,7 @@ def sizes_for(net: UNet) -> list[tuple[int, int]]:
 
 @cache
 def graph_for(family: tuple[tuple[str, Any], ...]) -> bytes:
-    return _graph.graph_of(net_of(**dict(family)))
+    return _graph.export_graph(net_of(**dict(family)))
 
 
 @pytest.mark.parametrize("name", ENGINES[1:])
@@ -115,7 +115,7 @@ def test_every_engine_runs_many_images_as_each_alone(name: str) -> None:
     if name in OTHERS:
         needs(name)
     net, images = net_of(), [noise(2, 40, width, seed=width) for width in (32, 48, 32)]
-    engine: Engine = make_engine(net, "cpu", name, tell=lambda line: None)
+    engine: Engine = make_engine(net, "cpu", name, notify=lambda line: None)
     found = list(engine.run_many(iter(images)))
     assert len(found) == 3
     for image, logits in zip(images, found, strict=True):
@@ -138,13 +138,13 @@ def test_tiles_pass_the_limit_of_certify(name: str) -> None:
     image = draw_cells(301, 283, 2).image_cyx.repeat(2, 0)
     unit = Normalization("dataset", (float(image.mean()),) * 2, (float(image.std()),) * 2)
     parts = []
-    for tile in (1000, least_for(net) + 40):
+    for tile in (1000, smallest_tile_for(net) + 40):
         out = np.full((3, 301, 283), np.nan, np.float32)
 
         def keep(core: tuple[slice, slice], logits: NDArray[np.float32], out: NDArray[np.float32] = out) -> None:
             out[(slice(None), *core)] = logits
 
-        predict_tiles(engine, partial(cut_mirrored, image), unit, plan_for(net, 301, 283, tile), keep)
+        predict_tiles(engine, partial(cut_mirrored, image), unit, plan_tiles_for(net, 301, 283, tile), keep)
         parts.append(out)
     assert parts[0].std() > 0.1
     assert largest_difference(*parts) <= 1e-5
@@ -163,7 +163,7 @@ def norms(net: nn.Module) -> int:
 def test_every_batch_norm_is_folded_and_the_net_is_left_as_it_was(family: dict[str, Any]) -> None:
     net = net_of(**family)
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
-    made = folded(net, _graph.probe_for(net))
+    made = fold_norms(net, _graph.make_probe(net))
     assert norms(net) > 0 == norms(made)
     image = noise(2, *sizes_for(net)[-1])
     expected = by_module(net, image)
@@ -174,12 +174,12 @@ def test_every_batch_norm_is_folded_and_the_net_is_left_as_it_was(family: dict[s
 
 def test_a_fold_is_made_once_and_again_when_a_weight_changes() -> None:
     net = net_of()
-    probe = _graph.probe_for(net)
-    first = folded(net, probe)
-    assert folded(net, probe) is first
+    probe = _graph.make_probe(net)
+    first = fold_norms(net, probe)
+    assert fold_norms(net, probe) is first
     with torch.no_grad():
         net.head.bias += 1
-    assert folded(net, probe) is not first
+    assert fold_norms(net, probe) is not first
     image = noise(2, 20, 20)
     np.testing.assert_allclose(torch_engine(net)(image), by_module(net, image), atol=1e-5)
 
@@ -193,7 +193,7 @@ def test_norms_that_do_more_are_left_alone() -> None:
 
     net = net_of()
     net.get_submodule("encoder.0").norm1 = Active(4).eval()
-    made = folded(net, _graph.probe_for(net))
+    made = fold_norms(net, _graph.make_probe(net))
     assert norms(made) == 1
     image = noise(2, 20, 20)
     np.testing.assert_allclose(by_module(made, image), by_module(net, image), atol=1e-5)
@@ -214,7 +214,7 @@ def test_a_fold_that_would_change_the_logits_is_not_taken() -> None:
             return out
 
     net = Twice().eval()
-    assert folded(net, torch.randn(1, 1, 8, 8)) is net
+    assert fold_norms(net, torch.randn(1, 1, 8, 8)) is net
     assert norms(net) == 1
 
 
@@ -223,7 +223,7 @@ def test_a_fold_that_would_change_the_logits_is_not_taken() -> None:
 
 def timed(monkeypatch: pytest.MonkeyPatch, seconds: dict[Engine, float]) -> None:
     """Passes take what is said here, and torch's a second."""
-    monkeypatch.setattr(engines, "_timed", lambda engine, image: (engine(image), seconds.get(engine, 1.0)))
+    monkeypatch.setattr(engines, "_time_passes", lambda engine, image: (engine(image), seconds.get(engine, 1.0)))
 
 
 def fakes(monkeypatch: pytest.MonkeyPatch, net: UNet, made: dict[str, tuple[float, float]]) -> dict[str, Engine]:
@@ -234,8 +234,8 @@ def fakes(monkeypatch: pytest.MonkeyPatch, net: UNet, made: dict[str, tuple[floa
         return SingleImageEngine(lambda image: own(image) + np.float32(by))
 
     known = {name: off(by) for name, (by, _) in made.items()}
-    monkeypatch.setattr(engines, "_lacking", lambda name: None if name in known else name)
-    monkeypatch.setattr(engines, "graph_of", lambda net, key: b"")
+    monkeypatch.setattr(engines, "_find_missing", lambda name: None if name in known else name)
+    monkeypatch.setattr(engines, "export_graph", lambda net, key: b"")
     monkeypatch.setattr(engines, "graph_engine", lambda net, name, graph: known[name])
     timed(monkeypatch, {known[name]: seconds for name, (_, seconds) in made.items()})
     return known
@@ -259,7 +259,7 @@ def test_auto_takes_the_fastest_that_agrees_and_says_why(
     net = net_of()
     known = fakes(monkeypatch, net, made)
     lines: list[str] = []
-    engine = make_engine(net, "cpu", "auto", tell=lines.append)
+    engine = make_engine(net, "cpu", "auto", notify=lines.append)
     assert lines == []
     image = noise(2, 40, 33)
     expected = torch_engine(net)(image) if chosen == "torch" else known[chosen](image)
@@ -274,9 +274,9 @@ def test_auto_tries_on_a_part_of_the_first_tile(monkeypatch: pytest.MonkeyPatch)
     net = net_of(depth=1, width=1)
     fakes(monkeypatch, net, {"openvino": (0, 0.5)})
     seen: list[NDArray[np.float32]] = []
-    monkeypatch.setattr(engines, "_timed", lambda engine, image: (seen.append(image), (engine(image), 1.0))[1])
+    monkeypatch.setattr(engines, "_time_passes", lambda engine, image: (seen.append(image), (engine(image), 1.0))[1])
     image = noise(2, 600, 40)
-    make_engine(net, "cpu", "auto", tell=lambda line: None)(image)
+    make_engine(net, "cpu", "auto", notify=lambda line: None)(image)
     assert len(seen) == 2
     assert all(np.array_equal(one, image[:, :256]) for one in seen)
 
@@ -285,12 +285,12 @@ def test_auto_does_without_an_engine_that_cannot_run_the_net(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     net = net_of()
-    monkeypatch.setattr(engines, "_lacking", lambda name: None if name == "openvino" else name)
+    monkeypatch.setattr(engines, "_find_missing", lambda name: None if name == "openvino" else name)
 
     def fails(net: UNet, key: str) -> bytes:
         raise InputError("--engine", "PyTorch cannot export this net to ONNX", "Give --engine torch")
 
-    monkeypatch.setattr(engines, "graph_of", fails)
+    monkeypatch.setattr(engines, "export_graph", fails)
     image = noise(2, 40, 33)
     np.testing.assert_array_equal(make_engine(net, "cpu", "auto")(image), torch_engine(net)(image))
     assert capsys.readouterr().err.endswith("clearly beats; PyTorch cannot export this net to ONNX\n")
@@ -328,7 +328,7 @@ def test_a_net_that_cannot_be_written_is_told() -> None:
             return torch.linalg.lstsq(image_bcyx, image_bcyx).solution
 
     with pytest.raises(InputError, match=r"^--engine: PyTorch cannot export this net to ONNX\. Give --engine torch\.$"):
-        _graph.graph_of(Odd(1, 2, depth=1, width=1).eval())
+        _graph.export_graph(Odd(1, 2, depth=1, width=1).eval())
 
 
 CLASSES = {"openvino": "OpenVINOEngine", "onnxruntime": "OnnxRuntimeEngine"}
@@ -378,7 +378,7 @@ def test_an_engine_has_as_many_threads_as_torch_or_as_are_given(name: str, monke
     make = getattr(engines, CLASSES[name])
     monkeypatch.setattr(engines, CLASSES[name], lambda graph, threads: (asked.append(threads), make(graph, threads))[1])
     net = net_of()
-    image, graph = noise(2, 40, 40), _graph.graph_of(net)
+    image, graph = noise(2, 40, 40), _graph.export_graph(net)
     results = [engines.graph_engine(net, name, graph, threads)(image) for threads in (None, 2)]
     assert asked == [1, 2]
     np.testing.assert_allclose(*results, atol=1e-5)
@@ -396,7 +396,7 @@ def test_openvino_computes_in_float32_with_the_threads_given(monkeypatch: pytest
             return made[-1]
 
     monkeypatch.setattr(openvino, "Core", Core)
-    run = OpenVINOEngine(_graph.graph_of(net_of()), 1)
+    run = OpenVINOEngine(_graph.export_graph(net_of()), 1)
     for side in (32, 48, 32):
         run(noise(2, side, 32))
     compiled, _ = made  # once for each size
@@ -416,14 +416,14 @@ def test_what_openvino_compiles_is_kept_for_the_next_process(monkeypatch: pytest
             return super().compile_model(*args)
 
     monkeypatch.setattr(openvino, "Core", Core)
-    graph, image = _graph.graph_of(net_of()), noise(2, 32, 48)
+    graph, image = _graph.export_graph(net_of()), noise(2, 32, 48)
     first = OpenVINOEngine(graph, 1)(image)
     (file,) = own_cache.iterdir()
     np.testing.assert_array_equal(OpenVINOEngine(graph, 1)(image), first)
     assert len(compiled) == 1
     # Another size, other weights and another number of threads are others.
     OpenVINOEngine(graph, 1)(noise(2, 48, 32))
-    OpenVINOEngine(_graph.graph_of(net_of(1)), 1)(image)
+    OpenVINOEngine(_graph.export_graph(net_of(1)), 1)(image)
     OpenVINOEngine(graph, 2)(image)
     assert len(compiled) == 4
     assert len(list(own_cache.iterdir())) == 4
@@ -441,7 +441,7 @@ def test_what_openvino_compiles_is_kept_for_the_next_process(monkeypatch: pytest
 
 def test_who_has_images_of_all_sizes_does_not_fill_the_cache(own_cache: Path) -> None:
     needs("openvino")
-    run = OpenVINOEngine(_graph.graph_of(net_of(depth=1, width=2)), 1)
+    run = OpenVINOEngine(_graph.export_graph(net_of(depth=1, width=2)), 1)
     for side in range(2, 24, 2):
         run(noise(2, 8, side))
     assert len(list(own_cache.iterdir())) == 8
@@ -501,20 +501,20 @@ def exports(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """One entry for each time that a net was written as a graph."""
     pytest.importorskip("onnx", reason="onnx is not installed")
     made: list[int] = []
-    export = _graph._export
-    monkeypatch.setattr(_graph, "_export", lambda net: (made.append(1), export(net))[1])
+    export = _graph._write_onnx
+    monkeypatch.setattr(_graph, "_write_onnx", lambda net: (made.append(1), export(net))[1])
     return made
 
 
 def test_a_graph_is_made_once_for_each_key(exports: list[int], own_cache: Path) -> None:
     net = net_of()
-    first = _graph.graph_of(net, "a")
-    assert _graph.graph_of(net, "a") == first
+    first = _graph.export_graph(net, "a")
+    assert _graph.export_graph(net, "a") == first
     assert len(exports) == 1
-    _graph.graph_of(net, "b")
+    _graph.export_graph(net, "b")
     assert len(exports) == 2
     assert len(list(own_cache.iterdir())) == 2
-    _graph.graph_of(net)
+    _graph.export_graph(net)
     assert len(exports) == 3
     assert len(list(own_cache.iterdir())) == 2
 
@@ -522,22 +522,22 @@ def test_a_graph_is_made_once_for_each_key(exports: list[int], own_cache: Path) 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "removed"])
 def test_a_damaged_graph_is_made_again(exports: list[int], own_cache: Path, damage: str) -> None:
     net = net_of()
-    graph = _graph.graph_of(net, "a")
+    graph = _graph.export_graph(net, "a")
     (file,) = own_cache.iterdir()
     data = bytearray(file.read_bytes())
     data[-100] ^= 1
     new = {"cut": bytes(data[:-10]), "flipped": bytes(data), "empty": b""}
     file.unlink() if damage == "removed" else file.write_bytes(new[damage])
-    assert _graph.graph_of(net, "a") == graph
+    assert _graph.export_graph(net, "a") == graph
     assert len(exports) == 2
-    assert _graph.graph_of(net, "a") == graph
+    assert _graph.export_graph(net, "a") == graph
     assert len(exports) == 2
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(exports: list[int], own_cache: Path) -> None:
     own_cache.write_text("a file where the folder should be")
     net = net_of()
-    assert _graph.graph_of(net, "a") == _graph.graph_of(net, "a")
+    assert _graph.export_graph(net, "a") == _graph.export_graph(net, "a")
     assert len(exports) == 2
 
 

@@ -16,7 +16,15 @@ from septa.images.window import cut_mirrored
 from septa.inference.engines import torch_engine
 from septa.inference.predict import predict_tiles
 from septa.inference.protocol import Engine, SingleImageEngine
-from septa.inference.tiling import Span, Tile, largest_difference, least_for, least_tile, plan, plan_for
+from septa.inference.tiling import (
+    ImageTile,
+    TileSpan,
+    largest_difference,
+    plan_tiles,
+    plan_tiles_for,
+    smallest_tile,
+    smallest_tile_for,
+)
 from septa.nets import UNet
 from septa.synthetic.dataset import draw_cells
 
@@ -66,7 +74,7 @@ def tiled(engine: Engine, net: UNet, *, halo: int, tile: int) -> NDArray[np.floa
         assert np.isnan(out[(slice(None), *core)]).all()
         out[(slice(None), *core)] = logits
 
-    tiles = plan(HEIGHT, WIDTH, halo=halo, multiple=net.multiple, tile=tile)
+    tiles = plan_tiles(HEIGHT, WIDTH, halo=halo, multiple=net.multiple, tile=tile)
     assert len(tiles) > 1
     predict_tiles(engine, partial(cut_mirrored, image), constants, tiles, keep)
     return out
@@ -81,7 +89,7 @@ def test_tiles_equal_the_whole_image_bit_for_bit(depth: int, reduction: int, up:
     image, _, constants = cells()
     whole = engine(constants.apply(image[:, :HEIGHT, :WIDTH]))
     assert whole.std() > 0.1
-    tile = least_tile(net.halo, net.multiple) + extra
+    tile = smallest_tile(net.halo, net.multiple) + extra
     assert largest_difference(whole, tiled(engine, net, halo=net.halo, tile=tile)) == 0
 
 
@@ -92,7 +100,7 @@ def test_a_halo_one_cell_smaller_is_not_enough(depth: int, reduction: int, up: s
     engine = torch_engine(net)
     image, _, constants = cells()
     whole = engine(constants.apply(image[:, :HEIGHT, :WIDTH]))
-    tile = least_tile(net.halo, net.multiple) + 32
+    tile = smallest_tile(net.halo, net.multiple) + 32
     assert largest_difference(whole, tiled(engine, net, halo=net.halo - net.multiple, tile=tile)) > 1e-5
 
 
@@ -109,7 +117,7 @@ def test_cores_off_the_grid_are_not_enough() -> None:
 def test_each_window_is_normalised_and_run_and_each_core_kept_in_the_plans_order() -> None:
     image = np.arange(40 * 50, dtype=np.uint16).reshape(1, 40, 50)
     before = image.copy()
-    tiles = plan(40, 50, halo=8, multiple=4, tile=28)
+    tiles = plan_tiles(40, 50, halo=8, multiple=4, tile=28)
     windows: list[NDArray[np.float32]] = []
     cores: list[tuple[slice, slice]] = []
 
@@ -145,7 +153,7 @@ def whole_by_mirroring(net: UNet, image_cyx: NDArray[np.uint16]) -> NDArray[np.f
     return logits_kyx[:, : image_cyx.shape[1], : image_cyx.shape[2]]
 
 
-def in_tiles(net: UNet, image_cyx: NDArray[np.uint16], tiles: Sequence[Tile]) -> NDArray[np.float32]:
+def in_tiles(net: UNet, image_cyx: NDArray[np.uint16], tiles: Sequence[ImageTile]) -> NDArray[np.float32]:
     _, _, constants = cells()
     out = np.full((2, *image_cyx.shape[1:]), np.nan, np.float32)
 
@@ -176,7 +184,7 @@ def test_tiles_of_a_valid_net_equal_the_mirrored_whole_bit_for_bit(depth: int, u
     whole = whole_by_mirroring(net, image)
     assert whole.std() > 0.1
     for extra in (24, 61, 1000):
-        tiles = plan_for(net, *image.shape[1:], least_for(net) + extra)
+        tiles = plan_tiles_for(net, *image.shape[1:], smallest_tile_for(net) + extra)
         assert (len(tiles) == 1) == (extra == 1000)
         assert largest_difference(whole, in_tiles(net, image, tiles)) == 0
 
@@ -191,7 +199,7 @@ def test_images_smaller_than_the_margin_are_mirrored_again_and_again(
     assert min(size) <= net.margin
     whole = whole_by_mirroring(net, image)
     for extra in (0, 40):
-        tiles = plan_for(net, *size, least_for(net) + extra)
+        tiles = plan_tiles_for(net, *size, smallest_tile_for(net) + extra)
         assert len(tiles) > 1 or max(size) <= 40 + net.multiple
         assert largest_difference(whole, in_tiles(net, image, tiles)) == 0
 
@@ -201,8 +209,8 @@ def test_the_inside_of_a_valid_net_s_logits_needs_no_mirroring() -> None:
     net = valid_net(2, "transpose")
     image = cells()[0]
     step, margin = 8 * net.multiple, net.margin
-    large = in_tiles(net, image, plan_for(net, 256, 256, 2000))
-    cut = in_tiles(net, image[:, step:], plan_for(net, 256 - step, 256, least_for(net) + 50))
+    large = in_tiles(net, image, plan_tiles_for(net, 256, 256, 2000))
+    cut = in_tiles(net, image[:, step:], plan_tiles_for(net, 256 - step, 256, smallest_tile_for(net) + 50))
     assert largest_difference(large[:, step + margin :], cut[:, margin:]) == 0
     assert largest_difference(large[:, step : step + margin], cut[:, :margin]) > 1e-3
 
@@ -212,19 +220,19 @@ def test_a_margin_one_step_smaller_gives_no_or_wrong_logits(depth: int, up: str)
     net = valid_net(depth, up)
     image = cells()[0][SOME]
     surplus = net.output_size(net.input_size(1)) % net.multiple
-    known = {"halo": 0, "multiple": net.multiple, "surplus": surplus, "tile": least_for(net) + 40}
+    known = {"halo": 0, "multiple": net.multiple, "surplus": surplus, "tile": smallest_tile_for(net) + 40}
     with pytest.raises(ValueError, match="a core of"):
-        in_tiles(net, image, plan(*image.shape[1:], margin=net.margin - net.multiple, **known))
-    right = plan(*image.shape[1:], margin=net.margin, **known)
+        in_tiles(net, image, plan_tiles(*image.shape[1:], margin=net.margin - net.multiple, **known))
+    right = plan_tiles(*image.shape[1:], margin=net.margin, **known)
     whole = whole_by_mirroring(net, image)
     assert largest_difference(whole, in_tiles(net, image, right)) == 0
 
-    def nearer(span: Span) -> Span:
+    def nearer(span: TileSpan) -> TileSpan:
         """As long as before, so that logits come out, but begun a step later."""
         begin, end = span.window
-        return Span(span.core, (begin + net.multiple, end + net.multiple), net.margin - net.multiple)
+        return TileSpan(span.core, (begin + net.multiple, end + net.multiple), net.margin - net.multiple)
 
-    wrong = [Tile(nearer(tile.y), nearer(tile.x)) for tile in right]
+    wrong = [ImageTile(nearer(tile.y), nearer(tile.x)) for tile in right]
     assert largest_difference(whole, in_tiles(net, image, wrong)) > 1e-2
 
 

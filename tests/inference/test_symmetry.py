@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis.extra import numpy as npst
 
-from septa.inference.symmetry import SYMMETRIES, restore, transform
+from septa.inference.symmetry import SYMMETRIES, apply_symmetry, undo_symmetry
 
 ALL = range(SYMMETRIES)
 
@@ -26,33 +26,33 @@ def slow(array_yx: np.ndarray, index: int) -> np.ndarray:
 def compose(first: int, second: int) -> int:
     """The version that equals one version of another."""
     array_yx = np.arange(9).reshape(3, 3)
-    both = transform(transform(array_yx, first), second)
-    (index,) = (k for k in ALL if np.array_equal(transform(array_yx, k), both))
+    both = apply_symmetry(apply_symmetry(array_yx, first), second)
+    (index,) = (k for k in ALL if np.array_equal(apply_symmetry(array_yx, k), both))
     return index
 
 
 def test_there_are_eight_distinct_versions() -> None:
     assert SYMMETRIES == 8
     square_yx = np.arange(9).reshape(3, 3)
-    assert len({transform(square_yx, index).tobytes() for index in ALL}) == 8
-    np.testing.assert_array_equal(transform(square_yx, 0), square_yx)
+    assert len({apply_symmetry(square_yx, index).tobytes() for index in ALL}) == 8
+    np.testing.assert_array_equal(apply_symmetry(square_yx, 0), square_yx)
 
 
 @pytest.mark.parametrize("index", ALL)
 @pytest.mark.parametrize("shape", [(3, 3), (2, 5), (1, 4), (1, 1)])
 def test_versions_by_loops(shape: tuple[int, int], index: int) -> None:
     array_yx = np.arange(np.prod(shape)).reshape(shape)
-    np.testing.assert_array_equal(transform(array_yx, index), slow(array_yx, index))
+    np.testing.assert_array_equal(apply_symmetry(array_yx, index), slow(array_yx, index))
 
 
 @pytest.mark.parametrize("index", ALL)
 @given(npst.arrays(np.int16, npst.array_shapes(min_dims=2, max_dims=4, min_side=1, max_side=5)))
 def test_restore_inverts(index: int, array: np.ndarray) -> None:
-    version = transform(array, index)
+    version = apply_symmetry(array, index)
     sides = array.shape[-2:] if index % 2 == 0 else array.shape[:-3:-1]
     assert version.shape == (*array.shape[:-2], *sides)
-    np.testing.assert_array_equal(restore(version, index), array)
-    np.testing.assert_array_equal(transform(restore(array, index), index), array)
+    np.testing.assert_array_equal(undo_symmetry(version, index), array)
+    np.testing.assert_array_equal(apply_symmetry(undo_symmetry(array, index), index), array)
 
 
 def test_versions_are_a_group() -> None:
@@ -70,7 +70,7 @@ def test_versions_are_a_group() -> None:
 @pytest.mark.parametrize("index", ALL)
 def test_leading_axes_stay_and_nothing_is_copied(index: int) -> None:
     array = np.arange(2 * 3 * 4 * 5).reshape(2, 3, 4, 5)
-    version, back = transform(array, index), restore(array, index)
+    version, back = apply_symmetry(array, index), undo_symmetry(array, index)
     assert np.shares_memory(version, array)
     assert np.shares_memory(back, array)
     for a, b in np.ndindex(2, 3):

@@ -19,11 +19,11 @@ from septa.errors import InputError, ResourceError
 from septa.images.normalize import Normalization
 from septa.images.window import cut_mirrored
 from septa.inference import _torch
-from septa.inference._torch import MODES, Stream, torch_engine
-from septa.inference.engines import make_engine, modes_of
+from septa.inference._torch import MODES, GpuEngine, torch_engine
+from septa.inference.engines import make_engine, parse_modes
 from septa.inference.predict import predict_tiles
 from septa.inference.protocol import Engine
-from septa.inference.tiling import least_for, plan_for
+from septa.inference.tiling import plan_tiles_for, smallest_tile_for
 from septa.nets import UNet
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -50,7 +50,7 @@ def in_tiles(net: UNet, engine: Engine, image: Image, tile: int) -> Image:
     def keep(core: tuple[slice, slice], logits: Image) -> None:
         out[(slice(None), *core)] = logits
 
-    predict_tiles(engine, partial(cut_mirrored, image), unit, plan_for(net, height, width, tile), keep)
+    predict_tiles(engine, partial(cut_mirrored, image), unit, plan_tiles_for(net, height, width, tile), keep)
     return out
 
 
@@ -86,7 +86,7 @@ def test_every_image_gets_its_own_logits_in_order(
     sizes: list[tuple[int, int]], pixels: int, room: int, even: bool
 ) -> None:
     images = numbered(sizes)
-    found = list(Stream(Forward(room), CPU, even=even, pixels=pixels).run_many(iter(images)))
+    found = list(GpuEngine(Forward(room), CPU, even=even, pixels=pixels).run_many(iter(images)))
     assert len(found) == len(images)
     for image, logits in zip(images, found, strict=True):
         np.testing.assert_array_equal(logits, image**2)
@@ -94,27 +94,27 @@ def test_every_image_gets_its_own_logits_in_order(
 
 def test_tiles_of_one_size_go_together_up_to_the_limit() -> None:
     forward = Forward()
-    list(Stream(forward, CPU, pixels=3 * 16).run_many(numbered([(4, 4)] * 7 + [(4, 2)] * 2 + [(40, 40)] * 2)))
+    list(GpuEngine(forward, CPU, pixels=3 * 16).run_many(numbered([(4, 4)] * 7 + [(4, 2)] * 2 + [(40, 40)] * 2)))
     assert forward.batches == [3, 3, 1, 2, 1, 1]
 
 
 def test_a_last_batch_is_filled_up_only_behind_a_larger_one() -> None:
     forward = Forward()
-    list(Stream(forward, CPU, even=True, pixels=3 * 16).run_many(numbered([(4, 4)] * 2)))
-    list(Stream(forward, CPU, even=True, pixels=3 * 16).run_many(numbered([(4, 4)] * 4 + [(4, 2)])))
+    list(GpuEngine(forward, CPU, even=True, pixels=3 * 16).run_many(numbered([(4, 4)] * 2)))
+    list(GpuEngine(forward, CPU, even=True, pixels=3 * 16).run_many(numbered([(4, 4)] * 4 + [(4, 2)])))
     assert forward.batches == [2, 3, 3, 1]
 
 
 def test_even_batches_are_all_of_one_size() -> None:
     forward = Forward()
-    found = list(Stream(forward, CPU, even=True, pixels=3 * 16).run_many(numbered([(4, 4)] * 4)))
+    found = list(GpuEngine(forward, CPU, even=True, pixels=3 * 16).run_many(numbered([(4, 4)] * 4)))
     assert forward.batches == [3, 3]
     assert [float(logits[0, 0, 0]) for logits in found] == [0, 1, 4, 9]
 
 
 def test_a_batch_that_does_not_fit_is_halved_for_good() -> None:
     forward = Forward(room=2)
-    found = list(Stream(forward, CPU, pixels=8 * 16).run_many(numbered([(4, 4)] * 12)))
+    found = list(GpuEngine(forward, CPU, pixels=8 * 16).run_many(numbered([(4, 4)] * 12)))
     assert [float(logits[0, 0, 0]) for logits in found] == [number**2 for number in range(12)]
     assert forward.batches == [2] * 6
 
@@ -127,7 +127,7 @@ def test_want_of_memory_for_copies_halves_a_batch_too() -> None:
             return super().__call__(image_bcyx)
 
     forward = Other(room=2)
-    assert len(list(Stream(forward, CPU, pixels=8 * 16).run_many(numbered([(4, 4)] * 5)))) == 5
+    assert len(list(GpuEngine(forward, CPU, pixels=8 * 16).run_many(numbered([(4, 4)] * 5)))) == 5
     assert forward.batches == [2, 2, 1]
 
 
@@ -137,8 +137,8 @@ def test_values_that_float16_does_not_hold_are_told() -> None:
     def forward(image_bcyx: Tensor) -> Tensor:
         return (image_bcyx.half() ** 2).float()
 
-    assert np.isinf(list(Stream(forward, CPU).run_many(images))[1]).all()
-    found = Stream(forward, CPU, half=True, pixels=1).run_many(images)
+    assert np.isinf(list(GpuEngine(forward, CPU).run_many(images))[1]).all()
+    found = GpuEngine(forward, CPU, half=True, pixels=1).run_many(images)
     assert not next(found).any()
     with pytest.raises(InputError, match=r"larger than float16 holds.*give torch\+bf16"):
         next(found)
@@ -146,18 +146,18 @@ def test_values_that_float16_does_not_hold_are_told() -> None:
 
 def test_a_net_is_copied_once_to_another_device() -> None:
     net, there = net_of(), torch.device("meta")
-    first = _torch._placed(net, there)
+    first = _torch._place(net, there)
     assert next(first.parameters()).device == there
     assert next(net.parameters()).device == CPU
-    assert _torch._placed(net, there) is first
+    assert _torch._place(net, there) is first
     with torch.no_grad():
         next(net.parameters()).mul_(2)
-    assert _torch._placed(net, there) is not first
+    assert _torch._place(net, there) is not first
 
 
 def test_one_image_that_does_not_fit_is_told() -> None:
     with pytest.raises(ResourceError, match="4 x 6 pixels"):
-        Stream(Forward(room=0), CPU)(np.zeros((1, 4, 6), np.float32))
+        GpuEngine(Forward(room=0), CPU)(np.zeros((1, 4, 6), np.float32))
 
 
 def test_the_next_batch_is_read_and_begun_before_the_last_is_given() -> None:
@@ -172,7 +172,7 @@ def test_the_next_batch_is_read_and_begun_before_the_last_is_given() -> None:
         told.append(f"net {[int(image[0, 0, 0]) for image in image_bcyx]}")
         return image_bcyx
 
-    found = Stream(forward, CPU, pixels=2 * 16).run_many(images())
+    found = GpuEngine(forward, CPU, pixels=2 * 16).run_many(images())
     told.extend(f"given {int(logits[0, 0, 0])}" for logits in found)
     assert told == [
         *("read 0", "read 1", "net [0, 1]", "read 2", "read 3", "net [2, 3]", "given 0", "given 1"),
@@ -234,7 +234,7 @@ def test_each_stream_waits_for_what_it_needs(monkeypatch: pytest.MonkeyPatch) ->
         device.told.append(f"net on {device.now}")
         return image_bcyx
 
-    for _ in Stream(forward, CPU, pixels=16).run_many(numbered([(4, 4)] * 2)):
+    for _ in GpuEngine(forward, CPU, pixels=16).run_many(numbered([(4, 4)] * 2)):
         device.told.append("given")
 
     def flight(n: int) -> list[str]:
@@ -261,7 +261,10 @@ def test_tiles_of_an_image_through_a_stream(padding: str) -> None:
             out: Tensor = net(image_bcyx)
         return out
 
-    found = [in_tiles(net, engine, image, least_for(net) + 16) for engine in (torch_engine(net), Stream(forward, CPU))]
+    found = [
+        in_tiles(net, engine, image, smallest_tile_for(net) + 16)
+        for engine in (torch_engine(net), GpuEngine(forward, CPU))
+    ]
     assert max(sizes) > 1
     np.testing.assert_allclose(found[1], found[0], atol=1e-5)
 
@@ -282,7 +285,7 @@ def test_bf16_is_autocast() -> None:
 def test_tiles_are_exact_in_bf16() -> None:
     net, image = net_of(depth=3, width=8), noise(1, 300, 260)
     engine = torch_engine(net, "cpu", ["bf16"])
-    parts = [in_tiles(net, engine, image, tile) for tile in (1000, least_for(net) + 40)]
+    parts = [in_tiles(net, engine, image, tile) for tile in (1000, smallest_tile_for(net) + 40)]
     assert parts[0].std() > 0.01
     np.testing.assert_array_equal(*parts)
 
@@ -291,7 +294,7 @@ def test_tiles_are_exact_in_bf16() -> None:
     "name", ["torch+", "torch+int8", "torch+bf16+bf16", "torch+bf16+fp16", "openvino+bf16", "+bf16"]
 )
 def test_an_unknown_mode_is_refused(name: str) -> None:
-    assert modes_of(name) is None
+    assert parse_modes(name) is None
     with pytest.raises(InputError, match=r"\+bf16, \+fp16, \+compile") as told:
         make_engine(net_of(), "cpu", name)
     assert f"--engine {name}" in str(told.value)
@@ -343,7 +346,7 @@ def test_logits_of_a_gpu_are_the_cpus(modes: tuple[str, ...]) -> None:
     net, image = net_of(), noise(1, 200, 136)
     expected = torch_engine(net)(image)
     engine = torch_engine(net, "cuda", modes)
-    assert isinstance(engine, Stream)
+    assert isinstance(engine, GpuEngine)
     np.testing.assert_allclose(engine(image), expected, atol=2e-2 * np.abs(expected).max())
     assert all(parameter.device.type == "cpu" for parameter in net.parameters())
 
@@ -351,7 +354,7 @@ def test_logits_of_a_gpu_are_the_cpus(modes: tuple[str, ...]) -> None:
 @needs_gpu
 def test_tiles_stream_through_a_gpu() -> None:
     engine = torch_engine(net_of(), "cuda")
-    assert isinstance(engine, Stream)
+    assert isinstance(engine, GpuEngine)
     images = [noise(1, 64, 64, seed=seed) for seed in range(300)]
     for image, logits in zip(images, engine.run_many(iter(images)), strict=True):
         np.testing.assert_allclose(logits, engine(image), atol=1e-2)

@@ -8,10 +8,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from septa.inference.fold import folded
-from septa.inference.graph import graph_of, pad_to_grid, probe_for
+from septa.inference.fold import fold_norms
+from septa.inference.graph import export_graph, make_probe, pad_to_grid
 from septa.nets import UNet
-from septa.quantization.equalize import equalized
+from septa.quantization.equalize import equalize_channels
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -27,7 +27,7 @@ def _needs() -> None:
 def made_of(net: nn.Module, images: list[Image]) -> nn.Module:
     from septa.inference.openvino_engine import import_openvino
 
-    return equalized(net, import_openvino().Core().read_model(graph_of(net)), images)
+    return equalize_channels(net, import_openvino().Core().read_model(export_graph(net)), images)
 
 
 def samples(net: UNet, side: int = 64, count: int = 3) -> list[Image]:
@@ -71,7 +71,7 @@ def unequal(net: UNet) -> UNet:
 
 def test_every_net_stays_the_function_that_it_was(member: UNet) -> None:
     images = samples(member)
-    net = folded(member, probe_for(member))
+    net = fold_norms(member, make_probe(member))
     kept = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     made = made_of(net, images)
     expected = logits(net, images[0])
@@ -82,7 +82,7 @@ def test_every_net_stays_the_function_that_it_was(member: UNet) -> None:
 @pytest.mark.parametrize("family", ["plain", "valid bilinear", "nested"], indirect=True)
 def test_channels_that_are_read_together_come_nearer(member: UNet) -> None:
     images = samples(member)
-    net = folded(unequal(member), probe_for(member))
+    net = fold_norms(unequal(member), make_probe(member))
     before, after = (spread(one, images[0]) for one in (net, made_of(net, images)))
     inner = [name for name in before if name != "encoder.0.conv1"]
     assert before["encoder.0.conv1"] == after["encoder.0.conv1"]  # the image

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from septa.inference.graph import graph_of, probe_for
+from septa.inference.graph import export_graph, make_probe
 from septa.nets import UNet
 from septa.quantization import graph_layers as _layers
 
@@ -23,7 +23,7 @@ def _needs() -> None:
 def graph_for(net: UNet) -> object:
     from septa.inference.openvino_engine import import_openvino
 
-    return import_openvino().Core().read_model(graph_of(net))
+    return import_openvino().Core().read_model(export_graph(net))
 
 
 def bare(net: UNet) -> UNet:
@@ -47,30 +47,30 @@ def test_every_convolution_that_runs_is_found(member: UNet) -> None:
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d)
     ]
     with torch.inference_mode():
-        net(probe_for(net))
+        net(make_probe(net))
     for hook in hooks:
         hook.remove()
     graph = graph_for(net)  # its operations know each other for as long as it is there
-    found = dict(_layers.convolutions(net, graph))
+    found = dict(_layers.match_convolutions(net, graph))
     assert set(found) == ran
     for conv, op in found.items():
-        np.testing.assert_array_equal(_layers.above(op, 1).data, conv.weight.detach().numpy())
-        added = _layers.bias(op)
+        np.testing.assert_array_equal(_layers.find_producer(op, 1).data, conv.weight.detach().numpy())
+        added = _layers.find_bias(op)
         assert (added is None) == (conv.bias is None)
         if added is not None:
             add, index, values = added
-            assert _layers.above(add, 1 - index).get_friendly_name() == op.get_friendly_name()
+            assert _layers.find_producer(add, 1 - index).get_friendly_name() == op.get_friendly_name()
             np.testing.assert_array_equal(values.ravel(), conv.bias.detach().numpy())
 
 
 def test_convolutions_of_equal_weights_are_left_out() -> None:
     net = UNet(2, 2, depth=1, width=4, norm="none").eval()
     first, twin = net.get_submodule("encoder.0.conv2"), net.get_submodule("decoder.0.conv2")
-    before = set(dict(_layers.convolutions(net, graph_for(net))))
+    before = set(dict(_layers.match_convolutions(net, graph_for(net))))
     assert {first, twin} < before
     with torch.no_grad():
         twin.weight.copy_(first.weight)
-    assert before - set(dict(_layers.convolutions(net, graph_for(net)))) == {first, twin}
+    assert before - set(dict(_layers.match_convolutions(net, graph_for(net)))) == {first, twin}
 
 
 def test_what_cuts_channels_is_no_crop() -> None:
@@ -81,6 +81,6 @@ def test_what_cuts_channels_is_no_crop() -> None:
     rows = operations.slice(image, [1, 1], [7, 7], [1, 1], [2, 3])
     channels = operations.slice(image, [1], [3], [1], [1])
     openvino.Model([rows, channels], [image])
-    assert _layers.crops(rows)
-    assert not _layers.crops(channels)
-    assert not _layers.crops(operations.relu(image))
+    assert _layers.is_crop(rows)
+    assert not _layers.is_crop(channels)
+    assert not _layers.is_crop(operations.relu(image))

@@ -19,7 +19,7 @@ from septa.images.window import cut_mirrored
 from septa.inference.engines import make_engine, torch_engine
 from septa.inference.int8 import Int8
 from septa.inference.predict import predict_tiles
-from septa.inference.tiling import least_for, plan_for
+from septa.inference.tiling import plan_tiles_for, smallest_tile_for
 from septa.nets import UNet
 from septa.quantization import quantizer as int8
 from septa.quantization.quantizer import Quantizer
@@ -102,14 +102,14 @@ def test_weights_are_kept_in_eight_bits(made: Made) -> None:
 def test_tiles_are_the_whole_images(made: Made, height: int, width: int, extra: int) -> None:
     net, _, quantized = made
     engine, image = quantized.engine(net), noise(2, height, width, seed=height)
-    tile = least_for(net) + extra * net.multiple
+    tile = smallest_tile_for(net) + extra * net.multiple
     found = np.empty((3, height, width), np.float32)
 
     def keep(core: tuple[slice, slice], logits_kyx: NDArray[np.float32]) -> None:
         found[(slice(None), *core)] = logits_kyx
 
     unit = Normalization("dataset", (0.0, 0.0), (1.0, 1.0))
-    predict_tiles(engine, partial(cut_mirrored, image), unit, plan_for(net, height, width, tile), keep)
+    predict_tiles(engine, partial(cut_mirrored, image), unit, plan_tiles_for(net, height, width, tile), keep)
     np.testing.assert_array_equal(found, engine(image))
 
 
@@ -119,7 +119,7 @@ def test_the_layer_that_harms_most_is_found(made: Made) -> None:
     with torch.no_grad():
         [module for module in net.modules() if isinstance(module, torch.nn.Conv2d)][3].weight[0] *= 300
     quantizer = Quantizer(net, [noise(2, 64, 64, seed=seed) for seed in range(4)])
-    ranked = quantizer.ranked(quantizer.layers[:1])
+    ranked = quantizer.rank_layers(quantizer.layers[:1])
     assert sorted([*ranked, quantizer.layers[0]]) == sorted(quantizer.layers)
     worst, best = (quantizer.make([quantizer.layers[0], name]) for name in (ranked[0], ranked[-1]))
     image = noise(2, 64, 64, seed=20)
@@ -131,7 +131,7 @@ def test_the_layer_that_harms_most_is_found(made: Made) -> None:
 def test_bytes_and_facts_come_back(made: Made) -> None:
     net, quantizer, quantized = made
     tensors = {"a weight": torch.zeros(1), **quantized.tensors()}
-    again = Int8.taken(quantized.to_json(), tensors)
+    again = Int8.from_tensors(quantized.to_json(), tensors)
     assert again == quantized
     assert list(tensors) == ["a weight"]
     assert again.floats == quantizer.layers[:1]
@@ -145,7 +145,7 @@ def test_an_engine_by_name_is_of_integers_or_floats(made: Made) -> None:
     told: list[str] = []
     integers, floats = quantized.engine(net)(image), torch_engine(net)(image)
     for name, expected in {"openvino": integers, "auto": integers, "torch": floats}.items():
-        found = make_engine(net, "cpu", name, int8=quantized, tell=told.append)(image)
+        found = make_engine(net, "cpu", name, int8=quantized, notify=told.append)(image)
         np.testing.assert_array_equal(found, expected)
     assert told == ["engine: openvino, which executes this model in 8-bit integers"]
 

@@ -97,12 +97,12 @@ class Fake:
     def make(self, floats: Any) -> Int8:
         return Int8(b"x", b"w", tuple(floats), len(self.layers))
 
-    def tuned(self, distillation: Any, minutes: float, floats: Any, progress: Any) -> Int8:
+    def tune(self, distillation: Any, minutes: float, floats: Any, progress: Any) -> Int8:
         assert distillation.__name__ == "distillation"
         progress(1, 2)
         return Int8(b"x", f"tuned for {minutes:g} minutes".encode(), tuple(floats), len(self.layers), tuned=True)
 
-    def ranked(self, floats: Any) -> list[str]:
+    def rank_layers(self, floats: Any) -> list[str]:
         assert floats == ("layer 0", "layer 11")
         return [name for name in reversed(self.layers) if name not in floats]
 
@@ -126,7 +126,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> type[Fake]:
 
 def test_layers_stay_floats_until_the_score_is_saved(fake: type[Fake], model: Path, cells: Path) -> None:
     told: list[str] = []
-    made = quantize(model, cells, tell=told.append)
+    made = quantize(model, cells, notify=told.append)
     assert made.model.int8 is not None
     assert made.model.int8.floats == ("layer 0", "layer 11", "layer 10", "layer 9", "layer 8")
     assert made.drop == pytest.approx(0)
@@ -138,7 +138,7 @@ def test_layers_stay_floats_until_the_score_is_saved(fake: type[Fake], model: Pa
         "5 of 12 layers in float32, tuned: Dice = F1 +0.0000",
     ]
     assert made.model.int8.weights == b"tuned for 3 minutes"
-    made = quantize(model, cells, most_drop=0.021, minutes=0, tell=told.append)
+    made = quantize(model, cells, most_drop=0.021, minutes=0, notify=told.append)
     assert made.model.int8 == Int8(b"x", b"w", ("layer 0", "layer 11"), 12)
 
 
@@ -171,7 +171,7 @@ def test_what_is_lost_for_good_is_refused_with_the_table(
     assert "-0.0186" in printed
     use.quantize(model, cells, output, most_drop=0.019)
     tuned = b"tuned for 3 minutes"
-    assert Model.load(output).int8 == Int8(b"x", tuned, ("layer 0", *reversed(fake.layers[4:])), 12, True)
+    assert Model.load(output).int8 == Int8(b"x", tuned, ("layer 0", *reversed(fake.layers[4:])), 12, tuned=True)
 
 
 def test_ranges_come_from_training_images_alone(model: Path, cells: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from septa.errors import ResourceError
 from septa.inference.engines import torch_engine
 from septa.nets import UNet
 from septa.quantization import tune as _tune
-from septa.quantization.graph_layers import above
+from septa.quantization.graph_layers import find_producer
 from septa.quantization.quantizer import Quantizer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -58,7 +58,7 @@ def divergence(one: Image, other: Image) -> float:
 
 def simulate(quantizer: Quantizer, floats: tuple[str, ...] = ()) -> tuple[_tune.Simulation, Any]:
     """The graph in integers, and what simulates it."""
-    graph = quantizer._quantized(floats)
+    graph = quantizer._quantize(floats)
     return _tune.Simulation(quantizer._net, quantizer._model, graph), graph
 
 
@@ -69,7 +69,7 @@ def run(net: nn.Module, image_cyx: Image) -> Image:
 
 def roundings(graph: Any) -> dict[str, tuple[float, float]]:
     return {
-        op.get_friendly_name(): (above(op, 1).data.item(), above(op, 2).data.item())
+        op.get_friendly_name(): (find_producer(op, 1).data.item(), find_producer(op, 2).data.item())
         for op in graph.get_ordered_ops()
         if op.get_type_name() == "FakeQuantize"
     }
@@ -87,7 +87,7 @@ def test_what_is_trained_is_what_the_engine_computes(settings: dict[str, Any], m
         if tuned:
             simulation.tune(quantizer._images, distillation, 5)
             simulation.write()
-        logits = quantizer._packed(graph, ()).engine(net)(image)
+        logits = quantizer._pack(graph, ()).engine(net)(image)
         errors.append(divergence(logits, expected))
         # Sums in another order are rounded otherwise now and then, and then off by a step.
         assert error(run(simulation.net, image), logits) < 0.2 * error(logits, expected)
@@ -99,7 +99,7 @@ def test_every_net_is_tuned(member: UNet, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(_tune, "_STEPS", 40)
     quantizer, image = quantizer_of(member), noise(2, 96, 64, seed=9)
     expected, ends = torch_engine(member)(image), (quantizer.layers[0], quantizer.layers[-1])
-    untuned, tuned = quantizer.make(ends), quantizer.tuned(distillation, 5, ends)
+    untuned, tuned = quantizer.make(ends), quantizer.tune(distillation, 5, ends)
     assert tuned.floats == untuned.floats == ends
     errors = [divergence(one.engine(member)(image), expected) for one in (untuned, tuned)]
     assert errors[1] < 0.95 * errors[0]
@@ -140,10 +140,10 @@ def test_the_better_of_tuned_and_untuned_is_taken(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(_tune, "_STEPS", 10)
     monkeypatch.setattr(_tune, "_RATE", 50.0)
     quantizer = quantizer_of(net_of())
-    assert quantizer.tuned(distillation, 5).weights == quantizer.make().weights
+    assert quantizer.tune(distillation, 5).weights == quantizer.make().weights
     monkeypatch.setattr(_tune, "_RATE", 0.08)
     monkeypatch.setattr(_tune, "_STEPS", 40)
-    assert quantizer.tuned(distillation, 5).weights != quantizer.make().weights
+    assert quantizer.tune(distillation, 5).weights != quantizer.make().weights
 
 
 def test_want_of_memory_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,7 +151,7 @@ def test_want_of_memory_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
 
     with pytest.raises(ResourceError, match=r"tuning on patches of 64 x 64 pixels. give --minutes 0"):
-        quantizer_of(net_of()).tuned(fail, 5)
+        quantizer_of(net_of()).tune(fail, 5)
 
 
 def test_it_ends_with_its_minutes_or_its_steps(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,13 +160,13 @@ def test_it_ends_with_its_minutes_or_its_steps(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(_tune, "_STEPS", 12)
     quantizer, told = quantizer_of(net_of()), []
     for minutes in (0.1, 5):  # of steps that take a second each
-        quantizer.tuned(distillation, minutes, (), lambda done, total: told.append((done, total)))
+        quantizer.tune(distillation, minutes, (), lambda done, total: told.append((done, total)))
     assert told[:6] == [(3, 12), (5, 12), (7, 12), (9, 12), (11, 12), (12, 12)]
     assert told[6:] == [*((done, 12) for done in range(1, 13)), (12, 12)]
 
 
 def test_rates_rise_and_fall() -> None:
-    shares = [_tune._share(done) for done in np.linspace(0, 1, 101)]
+    shares = [_tune._scale_rate(done) for done in np.linspace(0, 1, 101)]
     assert shares[0] == 0
     assert max(shares) == shares[10] == 1
     assert shares[55] == pytest.approx(0.5)

@@ -17,7 +17,7 @@ import pytest
 
 from septa.errors import OutOfMemory, ResourceError
 from septa.inference.protocol import Engine, SingleImageEngine
-from septa.inference.tiling import least_for
+from septa.inference.tiling import smallest_tile_for
 from septa.model import Model
 from septa.streaming import StreamInput, StreamRequest, StreamStarted, budget, run, stream
 from septa.streaming.blocks import BlockWorker
@@ -43,7 +43,7 @@ def test_more_memory_gives_larger_blocks_and_never_more_than_it_is(
     for memory in np.geomspace(0.5e9, 64e9, 25).astype(int).tolist():
         found = fit_budget(model, 2, memory, margin=32)
         assert found.expected <= memory
-        assert found.tile >= least_for(model.net)
+        assert found.tile >= smallest_tile_for(model.net)
         seen.append(found.block)
         again = fit_budget(model, 2, memory, margin=32, block=256)
         assert again.block == 256
@@ -99,7 +99,9 @@ def test_a_tile_that_is_asked_for_stays_within_the_budget(kit: SimpleNamespace, 
     image = kit.write_image(tmp_path / "a.ome.zarr", kit.texture((100, 90)), "YX")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            run, "fit_budget", lambda *args, **more: replace(fit_budget(*args, **more), tile=least_for(model.net))
+            run,
+            "fit_budget",
+            lambda *args, **more: replace(fit_budget(*args, **more), tile=smallest_tile_for(model.net)),
         )
         made: list[int] = []
         patch.setattr(run, "BlockWorker", lambda **given: made.append(given["tile"]) or BlockWorker(**given))  # type: ignore[func-returns-value]
@@ -108,7 +110,7 @@ def test_a_tile_that_is_asked_for_stays_within_the_budget(kit: SimpleNamespace, 
                 model=tmp_path / "m.septa", input=StreamInput(str(image)), output=tmp_path / "o.ome.zarr", tile=4096
             )
         )
-    assert made == [least_for(model.net)]
+    assert made == [smallest_tile_for(model.net)]
 
 
 @pytest.mark.parametrize("failure", [OutOfMemory("memory", "does not suffice"), MemoryError()])
@@ -141,7 +143,7 @@ def test_tiles_that_do_not_fit_are_halved(
             StreamRequest(model=tmp_path / "m.septa", input=StreamInput(str(image)), output=tmp_path / "o.ome.zarr")
         )
     assert isinstance(started, StreamStarted)
-    assert least_for(model.net) < started.budget.tile // 2 < 112 < started.budget.tile
+    assert smallest_tile_for(model.net) < started.budget.tile // 2 < 112 < started.budget.tile
     assert workers[0].tile == started.budget.tile // 2
     assert 1 <= failed[0] <= 2  # the block itself, and the window that was read ahead
     kit.assert_same_objects(kit.read(tmp_path / "o.ome.zarr", "m"), model.segment(image_yx))
@@ -193,7 +195,7 @@ def test_objects_that_hang_together_further_than_memory_reaches_are_refused(
 def least_bytes(model: Model) -> int:
     """Room for one block with its first margin and the smallest tile, and hardly more."""
     side = budget.BLOCKS[-1]
-    return int(1.3 * block_bytes(model, 1, side, 32)) + least_for(model.net) ** 2 * model.net.bytes_per_pixel
+    return int(1.3 * block_bytes(model, 1, side, 32)) + smallest_tile_for(model.net) ** 2 * model.net.bytes_per_pixel
 
 
 PEAK = (

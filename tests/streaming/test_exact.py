@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from septa.images.sources.open import open_source
-from septa.inference.tiling import least_for
+from septa.inference.tiling import smallest_tile_for
 from septa.nets import UNet
 from septa.streaming import StreamInput, StreamRequest, run
 from septa.tasks.decoding import find_objects
@@ -67,7 +67,7 @@ def check(kit: SimpleNamespace, case: Case, folder: Path) -> None:
         image_cyx = kit.texture((case.channels, *case.size), case.dtype, case.seed)
         model.save(folder / "m.septa")
         kit.write_image(folder / "a.ome.zarr", image_cyx, "CYX")
-        tile = least_for(model.net) + case.extra
+        tile = smallest_tile_for(model.net) + case.extra
         request = StreamRequest(
             model=folder / "m.septa",
             input=StreamInput(str(folder / "a.ome.zarr")),

@@ -70,7 +70,7 @@ def evaluate(
         result = evaluate_files(first, second, given, instances=instances, extra=extra, max_pixels=max_pixels)
     else:
         refuse_options(first, "a model", set=settings, task=task)
-        loaded = Model.load(first) if prune is None else Model.load(first).pruned(prune)
+        loaded = Model.load(first) if prune is None else Model.load(first).prune(prune)
         with progress_bar(console, "segmenting") as progress:
             result = evaluate_model(
                 loaded, second, images=images, labels=labels, every=every, tile=tile, device=device, tta=tta,

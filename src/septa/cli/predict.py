@@ -95,7 +95,7 @@ def predict(
         from septa.objects import ObjectOptions
         from septa.prediction import Options
 
-        loaded = Model.load(model) if prune is None else Model.load(model).pruned(prune)
+        loaded = Model.load(model) if prune is None else Model.load(model).prune(prune)
         if loaded.task.finds_objects:
             kernels.load()
     ending, objects = suffix and f".{suffix}", ObjectOptions(table, geojson, coco, rois, min_confidence)

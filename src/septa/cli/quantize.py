@@ -44,7 +44,7 @@ def quantize(
     with progress_bar(console, "quantising") as progress:
         made = quantize_model(
             model, data, images=images, labels=labels, most_drop=most_drop, minutes=minutes, max_pixels=max_pixels,
-            tell=tell, progress=progress,
+            notify=tell, progress=progress,
         )  # fmt: skip
     tell(f"{len(made.integer.images)} images that the model was not trained on:")
     console.print(made.table())

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from septa.errors import InputError, ResourceError
-from septa.inference.fold import Stamp, folded, stamp_of
-from septa.inference.graph import is_out_of_memory, probe_for, translate_out_of_memory
+from septa.inference.fold import Stamp, compute_stamp, fold_norms
+from septa.inference.graph import is_out_of_memory, make_probe, translate_out_of_memory
 from septa.inference.protocol import Engine, SingleImageEngine
 
 Image = NDArray[np.float32]
@@ -27,8 +27,8 @@ TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 COMPILE = "compile"
 MODES = (*TYPES, COMPILE)
 """What may follow the name ``torch``: ``torch+bf16+compile``."""
-_There = tuple[Stamp | None, torch.device, nn.Module]
-_there: weakref.WeakKeyDictionary[nn.Module, _There] = weakref.WeakKeyDictionary()
+_Copy = tuple[Stamp | None, torch.device, nn.Module]
+_copies: weakref.WeakKeyDictionary[nn.Module, _Copy] = weakref.WeakKeyDictionary()
 """The copy of a net on another device, for as long as the weights stay as they are."""
 _BATCH = 4 * 2**20
 """Pixels that go through a GPU at once where tiles are smaller."""
@@ -39,7 +39,7 @@ def torch_engine(net: nn.Module, device: torch.device | str = "cpu", modes: Iter
 
     On the CPU the net itself runs, or where it has batch norms a copy with these folded into its convolutions; on other
     devices always a copy. On a GPU, convolutions use TF32 where PyTorch does by default, and the engine has a method
-    ``run_many``: see `Stream`.
+    ``run_many``: see `GpuEngine`.
     A net tells by ``steady_pixels`` below which size PyTorch's CPU kernels for a single image depend on the size; such
     windows run as a batch of two, which takes the kernels of large ones, so that small tiles are exact as well.
 
@@ -59,34 +59,34 @@ def torch_engine(net: nn.Module, device: torch.device | str = "cpu", modes: Iter
     device, modes = torch.device(device), tuple(modes)
     if device.type == "cpu" and "fp16" in modes:
         raise InputError("--engine torch+fp16", "runs on a GPU, not on the CPU", "give --engine torch+bf16 or torch")
-    forward = _forward(_placed(net, device), device, modes)
+    forward = _make_forward(_place(net, device), device, modes)
     if device.type == "cuda":
-        return Stream(forward, device, even=COMPILE in modes, half="fp16" in modes)
+        return GpuEngine(forward, device, even=COMPILE in modes, half="fp16" in modes)
     if device.type == "cpu":
-        return _single(forward, device, int(getattr(net, "steady_pixels", 0)))
-    return _single(forward, device, half="fp16" in modes)
+        return _single_image_engine(forward, device, int(getattr(net, "steady_pixels", 0)))
+    return _single_image_engine(forward, device, half="fp16" in modes)
 
 
-def _placed(net: nn.Module, device: torch.device) -> nn.Module:
+def _place(net: nn.Module, device: torch.device) -> nn.Module:
     """What is executed, on the device."""
     own: Any = net.eval()
     if any(parameter.device.type != "cpu" for parameter in net.parameters()):
         own = copy.deepcopy(own).cpu()
     own = own.to(memory_format=torch.channels_last)
     if hasattr(net, "valid_size"):
-        own = folded(own, probe_for(own))
+        own = fold_norms(own, make_probe(own))
     placed: nn.Module = own
     if device.type == "cpu":
         return placed
-    stamp = stamp_of(placed)
-    before, where, there = _there.get(net, (None, device, placed))
+    stamp = compute_stamp(placed)
+    before, where, there = _copies.get(net, (None, device, placed))
     if stamp is None or (before, where) != (stamp, device):
         there = copy.deepcopy(placed).to(device)
-        _there[net] = stamp, device, there
+        _copies[net] = stamp, device, there
     return there
 
 
-def _forward(net: nn.Module, device: torch.device, modes: tuple[str, ...]) -> Forward:
+def _make_forward(net: nn.Module, device: torch.device, modes: tuple[str, ...]) -> Forward:
     kind = next((TYPES[mode] for mode in modes if mode in TYPES), None)
     execute: Any = torch.compile(net, dynamic=False) if COMPILE in modes else net
 
@@ -105,19 +105,21 @@ def _forward(net: nn.Module, device: torch.device, modes: tuple[str, ...]) -> Fo
     return forward
 
 
-def _single(forward: Forward, device: torch.device, steady_pixels: int = 0, *, half: bool = False) -> Engine:
+def _single_image_engine(
+    forward: Forward, device: torch.device, steady_pixels: int = 0, *, half: bool = False
+) -> Engine:
     def compute(image_cyx: Image) -> Image:
         image_bcyx = torch.from_numpy(np.ascontiguousarray(image_cyx))[None].to(device)
         with translate_out_of_memory(image_cyx.shape), torch.inference_mode():
             if image_bcyx[0, 0].numel() < steady_pixels:
                 image_bcyx = image_bcyx.expand(2, -1, -1, -1)
             out: Image = forward(image_bcyx)[0].contiguous().cpu().numpy()
-        return _in_range(out) if half else out
+        return _check_range(out) if half else out
 
     return SingleImageEngine(compute)
 
 
-def _in_range(logits_kyx: Image) -> Image:
+def _check_range(logits_kyx: Image) -> Image:
     """The same logits, if float16 has held all values on the way to them."""
     if not np.isfinite(logits_kyx).all():
         problem = "a value is larger than float16 holds, 65504, and the logits are not finite"
@@ -126,7 +128,7 @@ def _in_range(logits_kyx: Image) -> Image:
 
 
 @dataclass(frozen=True)
-class _Flight:
+class _PendingBatch:
     """A batch on its way: the logits as they will be on this side, and what must live until they are."""
 
     logits_bkyx: Tensor
@@ -135,7 +137,7 @@ class _Flight:
     held: tuple[Tensor, ...]
 
 
-class Stream:
+class GpuEngine:
     """An engine for a GPU. Small tiles of one size go through it together; while it computes a batch, the next one is
     read and copied to it, and the logits of the last are copied back and used.
 
@@ -168,18 +170,18 @@ class Stream:
 
     def run_many(self, images: Iterable[Image]) -> Iterator[Image]:
         """Logits of images, in their order. Of the images a batch more is taken than logits are given."""
-        flights: deque[_Flight] = deque()
+        pending: deque[_PendingBatch] = deque()
         before: tuple[int, tuple[int, ...]] = 0, ()
         for batch in self._batches(images):
             size, shape = len(batch), batch[0].shape
             if self._even and shape == before[1]:
                 size = max(size, before[0])
             before = size, shape
-            flights += self._begun(batch, size)
-            while len(flights) > 1:
-                yield from self._landed(flights.popleft())
-        while flights:
-            yield from self._landed(flights.popleft())
+            pending += self._submit(batch, size)
+            while len(pending) > 1:
+                yield from self._collect(pending.popleft())
+        while pending:
+            yield from self._collect(pending.popleft())
 
     def _batches(self, images: Iterable[Image]) -> Iterator[list[Image]]:
         batch: list[Image] = []
@@ -194,21 +196,21 @@ class Stream:
         if batch:
             yield batch
 
-    def _begun(self, batch: list[Image], size: int) -> list[_Flight]:
+    def _submit(self, batch: list[Image], size: int) -> list[_PendingBatch]:
         """Set a batch off, filled up to a size; where memory does not suffice for that, parts of half the size."""
         shape = batch[0].shape
         try:
             with translate_out_of_memory(shape):
-                return [self._flight(batch, size)]
+                return [self._start(batch, size)]
         except ResourceError:
             if size == 1:
                 raise
             half = size // 2
             self._pixels = half * shape[1] * shape[2]
         parts = [batch[begin : begin + half] for begin in range(0, len(batch), half)]
-        return [flight for part in parts for flight in self._begun(part, half if self._even else len(part))]
+        return [batch for part in parts for batch in self._submit(part, half if self._even else len(part))]
 
-    def _flight(self, batch: list[Image], size: int) -> _Flight:
+    def _start(self, batch: list[Image], size: int) -> _PendingBatch:
         host_bcyx = torch.zeros((size, *batch[0].shape), pin_memory=self._pinned)
         for place_cyx, image_cyx in zip(host_bcyx, batch, strict=False):
             place_cyx.copy_(torch.from_numpy(np.ascontiguousarray(image_cyx)))
@@ -227,9 +229,9 @@ class Stream:
             back_bkyx = torch.empty(logits_bkyx.shape, pin_memory=self._pinned)
             back_bkyx.copy_(logits_bkyx, non_blocking=True)
             done.record(self._back)
-        return _Flight(back_bkyx, len(batch), done, (host_bcyx, image_bcyx, logits_bkyx))
+        return _PendingBatch(back_bkyx, len(batch), done, (host_bcyx, image_bcyx, logits_bkyx))
 
-    def _landed(self, flight: _Flight) -> Iterator[Image]:
-        flight.done.synchronize()
-        for logits_kyx in flight.logits_bkyx[: flight.images]:
-            yield _in_range(logits_kyx.numpy()) if self._half else logits_kyx.numpy()
+    def _collect(self, batch: _PendingBatch) -> Iterator[Image]:
+        batch.done.synchronize()
+        for logits_kyx in batch.logits_bkyx[: batch.images]:
+            yield _check_range(logits_kyx.numpy()) if self._half else logits_kyx.numpy()

@@ -17,7 +17,7 @@ from septa.errors import InputError, SeptaError
 from septa.inference._onnxruntime import OnnxRuntimeEngine
 from septa.inference._torch import MODES, TYPES, torch_engine
 from septa.inference.fold import PARITY
-from septa.inference.graph import GridNet, accept_any_size, graph_of
+from septa.inference.graph import GridNet, accept_any_size, export_graph
 from septa.inference.int8 import Int8
 from septa.inference.openvino_engine import OpenVINOEngine
 from septa.inference.protocol import Engine, SingleImageEngine
@@ -42,7 +42,7 @@ def make_engine(
     *,
     key: str = "",
     int8: Int8 | None = None,
-    tell: Callable[[str], None] | None = None,
+    notify: Callable[[str], None] | None = None,
 ) -> Engine:
     """What executes ``net``.
 
@@ -60,7 +60,7 @@ def make_engine(
         Tells the net's weights and settings from all others; its graph is then kept in the user's cache folder.
     int8
         The net in 8-bit integers, which ``openvino`` and ``auto`` execute on the CPU instead of the net.
-    tell
+    notify
         Is told which engine ``auto`` takes and why, a line; standard error when not given.
 
     Raises
@@ -71,25 +71,25 @@ def make_engine(
         By the engine: memory does not suffice for a tile.
     """
     device = torch.device(device)
-    modes = modes_of(name)
+    modes = parse_modes(name)
     if modes is None and name not in ENGINES:
         known = f"use {', '.join(ENGINES[:-1])} or {ENGINES[-1]}; torch may be followed by +{', +'.join(MODES)}"
         raise InputError(f"--engine {name}", "is not known", known)
     if modes is not None or (name == "auto" and device.type != "cpu"):
         return torch_engine(net, device, modes or ())
-    if name == "auto" and (int8 is None or _lacking(_INTEGERS)):
-        return _first_tile_decides(net, key, tell or _to_stderr)
+    if name == "auto" and (int8 is None or _find_missing(_INTEGERS)):
+        return _choose_on_first_tile(net, key, notify or _print_to_stderr)
     if name == "auto":
-        (tell or _to_stderr)(f"engine: {_INTEGERS}, which executes this model in 8-bit integers")
+        (notify or _print_to_stderr)(f"engine: {_INTEGERS}, which executes this model in 8-bit integers")
         name = _INTEGERS
     if device.type != "cpu":
         raise InputError(f"--engine {name}", f"runs on the CPU, not on {device.type}", "give --engine torch")
-    if lacking := _lacking(name):
+    if missing := _find_missing(name):
         remedy = f"pip install 'septa[{_EXTRAS[name]}]', or give --engine torch"
-        raise InputError(f"--engine {name}", f"{lacking} is not installed", remedy)
+        raise InputError(f"--engine {name}", f"{missing} is not installed", remedy)
     if int8 is not None and name == _INTEGERS:
         return int8.engine(net)
-    return graph_engine(net, name, graph_of(net, key))
+    return graph_engine(net, name, export_graph(net, key))
 
 
 def graph_engine(net: GridNet, name: str, graph: bytes, threads: int | None = None) -> Engine:
@@ -102,7 +102,7 @@ def graph_engine(net: GridNet, name: str, graph: bytes, threads: int | None = No
     name
         ``openvino`` or ``onnxruntime``.
     graph
-        ONNX bytes of the net, from `graph_of`.
+        ONNX bytes of the net, from `export_graph`.
     threads
         Number of threads; PyTorch's if None.
 
@@ -115,12 +115,12 @@ def graph_engine(net: GridNet, name: str, graph: bytes, threads: int | None = No
     return accept_any_size(net, make(graph, threads or torch.get_num_threads()))
 
 
-def modes_of(name: str) -> tuple[str, ...] | None:
+def parse_modes(name: str) -> tuple[str, ...] | None:
     """What follows ``torch`` in the name of an engine, such as ``torch+bf16``; None if that is another's or unknown.
 
     Examples
     --------
-    >>> modes_of("torch+bf16+compile"), modes_of("torch"), modes_of("openvino")
+    >>> parse_modes("torch+bf16+compile"), parse_modes("torch"), parse_modes("openvino")
     (('bf16', 'compile'), (), None)
     """
     first, *modes = name.split("+")
@@ -133,14 +133,14 @@ def modes_of(name: str) -> tuple[str, ...] | None:
 # The choice ----------------------------------------------------------------------------------------------------------
 
 
-def _first_tile_decides(net: nn.Module, key: str, tell: Callable[[str], None]) -> Engine:
+def _choose_on_first_tile(net: nn.Module, key: str, notify: Callable[[str], None]) -> Engine:
     chosen: Engine | None = None
 
     def compute(image_cyx: NDArray[np.float32]) -> NDArray[np.float32]:
         nonlocal chosen
         if chosen is None:
             chosen, why = _choose(net, key, image_cyx)
-            tell(f"engine: {why}")
+            notify(f"engine: {why}")
         return chosen(image_cyx)
 
     return SingleImageEngine(compute)
@@ -149,18 +149,18 @@ def _first_tile_decides(net: nn.Module, key: str, tell: Callable[[str], None]) -
 def _choose(net: Any, key: str, image_cyx: NDArray[np.float32]) -> tuple[Engine, str]:
     """The fastest engine that agrees with torch on a part of an image, and why it is."""
     own = torch_engine(net)
-    names = [name for name in _EXTRAS if not _lacking(name)]
+    names = [name for name in _EXTRAS if not _find_missing(name)]
     if not names:
         return own, f"torch (pip install 'septa[{next(iter(_EXTRAS.values()))}]' may bring a faster one)"
-    part_cyx = _part(net, image_cyx)
-    expected, usual = _timed(own, part_cyx)
+    part_cyx = _cut_part(net, image_cyx)
+    expected, usual = _time_passes(own, part_cyx)
     scale = float(np.abs(expected).max()) or 1.0
     best: tuple[float, Engine, str] = (usual / _GAIN, own, f"torch, which none of {', '.join(names)} clearly beats")
     refused = []
     for name in names:
         try:
-            engine = graph_engine(net, name, graph_of(net, key))
-            logits, seconds = _timed(engine, part_cyx)
+            engine = graph_engine(net, name, export_graph(net, key))
+            logits, seconds = _time_passes(engine, part_cyx)
         except Exception as error:  # torch can run every net
             why = error.problem if isinstance(error, SeptaError) else f"{name} cannot run this net"
             refused.append(why)
@@ -174,13 +174,13 @@ def _choose(net: Any, key: str, image_cyx: NDArray[np.float32]) -> tuple[Engine,
     return best[1], "; ".join([best[2], *refused])
 
 
-def _part(net: Any, image_cyx: NDArray[np.float32]) -> NDArray[np.float32]:
+def _cut_part(net: Any, image_cyx: NDArray[np.float32]) -> NDArray[np.float32]:
     """The first pixels of an image, as many as a trial takes."""
     height, width = (min(side, net.valid_size(max(_TRIAL, 2 * net.multiple))) for side in image_cyx.shape[1:])
     return np.ascontiguousarray(image_cyx[:, :height, :width])
 
 
-def _timed(engine: Engine, image_cyx: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:
+def _time_passes(engine: Engine, image_cyx: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:
     """Logits, and the less of the seconds of two passes behind one that warms up."""
     engine(image_cyx)
     seconds = []
@@ -191,10 +191,10 @@ def _timed(engine: Engine, image_cyx: NDArray[np.float32]) -> tuple[NDArray[np.f
     return logits_kyx, min(seconds)
 
 
-def _lacking(name: str) -> str | None:
+def _find_missing(name: str) -> str | None:
     """What of an engine's packages is not installed."""
     return next((package for package in (name, *_NEEDS) if find_spec(package) is None), None)
 
 
-def _to_stderr(line: str) -> None:
+def _print_to_stderr(line: str) -> None:
     print(line, file=sys.stderr)

@@ -15,10 +15,10 @@ PARITY = 1e-4
 
 Stamp = tuple[tuple[int, int, int], ...]
 """Tells the weights that a net has now from those that it has once they were changed."""
-_known: weakref.WeakKeyDictionary[nn.Module, tuple[Stamp, nn.Module | None]] = weakref.WeakKeyDictionary()
+_folded_copies: weakref.WeakKeyDictionary[nn.Module, tuple[Stamp, nn.Module | None]] = weakref.WeakKeyDictionary()
 
 
-def folded(net: nn.Module, probe_bcyx: Tensor) -> nn.Module:
+def fold_norms(net: nn.Module, probe_bcyx: Tensor) -> nn.Module:
     """A copy of a net, in evaluation on the CPU, with its batch norms folded into convolutions; or the net itself.
 
     Which convolution feeds which norm is seen in a pass over ``probe_bcyx``, and the copy is kept only if its logits
@@ -29,16 +29,16 @@ def folded(net: nn.Module, probe_bcyx: Tensor) -> nn.Module:
     """
     if not any(isinstance(module, nn.BatchNorm2d) for module in net.modules()):
         return net
-    stamp = stamp_of(net)
-    before, made = _known.get(net, (None, None))
+    stamp = compute_stamp(net)
+    before, made = _folded_copies.get(net, (None, None))
     if stamp is None or before != stamp:
-        made = _fold(net, probe_bcyx)
+        made = _copy_without_norms(net, probe_bcyx)
         if stamp is not None:
-            _known[net] = stamp, made
+            _folded_copies[net] = stamp, made
     return net if made is None else made
 
 
-def stamp_of(net: nn.Module) -> Stamp | None:
+def compute_stamp(net: nn.Module) -> Stamp | None:
     """The stamp of a net's weights; None where that cannot be told."""
     try:
         tensors = net.state_dict(keep_vars=True).values()
@@ -47,11 +47,11 @@ def stamp_of(net: nn.Module) -> Stamp | None:
         return None
 
 
-def _fold(net: nn.Module, probe_bcyx: Tensor) -> nn.Module | None:
+def _copy_without_norms(net: nn.Module, probe_bcyx: Tensor) -> nn.Module | None:
     made = copy.deepcopy(net).requires_grad_(False)
     with torch.inference_mode():
         expected = net(probe_bcyx)
-        pairs = _pairs(made, probe_bcyx)
+        pairs = _find_pairs(made, probe_bcyx)
     names = {module: name for name, module in made.named_modules()}
     for conv, norm in pairs:
         _merge(conv, norm)
@@ -62,7 +62,7 @@ def _fold(net: nn.Module, probe_bcyx: Tensor) -> nn.Module | None:
     return made if pairs and differs <= PARITY * expected.abs().max() else None
 
 
-def _pairs(net: nn.Module, probe_bcyx: Tensor) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
+def _find_pairs(net: nn.Module, probe_bcyx: Tensor) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
     """Convolutions with the norm that reads what they make, of those that run once."""
     made: list[tuple[Tensor, nn.Conv2d]] = []
     found: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []

@@ -123,13 +123,13 @@ def translate_engine_errors(name: str) -> Iterator[None]:
 # The graph -----------------------------------------------------------------------------------------------------------
 
 
-def probe_for(net: GridNet) -> Tensor:
+def make_probe(net: GridNet) -> Tensor:
     """A small image ``(1, C, Y, X)`` of noise on the net's grid, always the same."""
     side = net.valid_size(max(2, 128 // net.multiple) * net.multiple)
     return torch.randn(1, net.in_channels, side, side, generator=torch.Generator().manual_seed(0))
 
 
-def graph_of(net: nn.Module, key: str = "") -> bytes:
+def export_graph(net: nn.Module, key: str = "") -> bytes:
     """The net as ONNX bytes, for images of any size of its grid; from the cache where it is there.
 
     Parameters
@@ -145,22 +145,22 @@ def graph_of(net: nn.Module, key: str = "") -> bytes:
         PyTorch cannot write this net as a graph.
     """
     if not key:
-        return _export(net)
+        return _write_onnx(net)
     key = f"graph {__version__} {torch.__version__} {_OPERATORS} {key}"
     if (graph := _cache.find(key)) is None:
-        graph = _export(net)
+        graph = _write_onnx(net)
         _cache.keep(key, graph)
     return graph
 
 
-def _export(net: nn.Module) -> bytes:
-    plain = _plain(net)
+def _write_onnx(net: nn.Module) -> bytes:
+    plain = _use_plain_convolutions(net)
     data, axes = io.BytesIO(), {2: "y", 3: "x"}
     try:
         with warnings.catch_warnings(), torch.inference_mode():
             warnings.simplefilter("ignore")  # that sizes are constants; the frame sees to them
             torch.onnx.export(
-                plain, (probe_for(net),), data, dynamo=False, input_names=["image"], output_names=["logits"],  # type: ignore[arg-type]
+                plain, (make_probe(net),), data, dynamo=False, input_names=["image"], output_names=["logits"],  # type: ignore[arg-type]
                 dynamic_axes={"image": axes, "logits": axes}, opset_version=_OPERATORS,
             )  # fmt: skip
     except Exception as error:
@@ -168,7 +168,7 @@ def _export(net: nn.Module) -> bytes:
     return data.getvalue()
 
 
-def _plain(net: nn.Module) -> nn.Module:
+def _use_plain_convolutions(net: nn.Module) -> nn.Module:
     """A copy on the CPU whose 1x1 convolutions are PyTorch's own: a net's may be written for its CPU kernels."""
     made = copy.deepcopy(net).cpu().float().eval().requires_grad_(False)
     for name, module in list(made.named_modules()):

@@ -66,8 +66,8 @@ class Int8:
         return {name: torch.frombuffer(bytearray(part), dtype=torch.uint8) for name, part in parts}
 
     @classmethod
-    def taken(cls, about: dict[str, Any], tensors: dict[str, Tensor]) -> Int8:
-        """What `to_json` and `tensors` gave; its tensors are taken out of the others.
+    def from_tensors(cls, about: dict[str, Any], tensors: dict[str, Tensor]) -> Int8:
+        """What `to_json` and `tensors` gave; its tensors are from_tensors out of the others.
 
         Raises
         ------

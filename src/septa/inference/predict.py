@@ -10,22 +10,22 @@ from numpy.typing import NDArray
 
 from septa.images import Normalization
 from septa.inference.protocol import Engine
-from septa.inference.tiling import Tile
+from septa.inference.tiling import ImageTile
 
-Reader = Callable[[tuple[int, int], tuple[int, int]], NDArray[Any]]
+WindowReader = Callable[[tuple[int, int], tuple[int, int]], NDArray[Any]]
 """Gives the window of an image from its first row and column to those behind it, raw values ``CYX``. Where it lies
 outside the image, which only valid nets ask for, it is mirrored; see `septa.images.window`."""
 
-Consumer = Callable[[tuple[slice, slice], NDArray[np.float32]], None]
+CoreConsumer = Callable[[tuple[slice, slice], NDArray[np.float32]], None]
 """Receives the index of a core in the image and its logits ``KYX`` float32."""
 
 
 def predict_tiles(
     engine: Engine,
-    read: Reader,
+    read: WindowReader,
     normalization: Normalization,
-    tiles: Sequence[Tile],
-    consume: Consumer,
+    tiles: Sequence[ImageTile],
+    consume: CoreConsumer,
 ) -> None:
     """Run every tile's window through the engine and hand the core of its logits to ``consume``, in the plan's order.
 
@@ -38,7 +38,7 @@ def predict_tiles(
     normalization
         Constants, already resolved for this image.
     tiles
-        From `septa.inference.tiling.plan`.
+        From `septa.inference.tiling.plan_tiles`.
     consume
         Receives each core.
     """

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 SYMMETRIES = 8
 
 
-def transform(array: NDArray[Any], index: int) -> NDArray[Any]:
+def apply_symmetry(array: NDArray[Any], index: int) -> NDArray[Any]:
     """Version ``index`` of an array: 0 to 3 are its quarter turns, 4 to 7 those of its mirror image.
 
     Parameters
@@ -27,18 +27,18 @@ def transform(array: NDArray[Any], index: int) -> NDArray[Any]:
 
     Examples
     --------
-    >>> transform(np.array([[1, 2, 3]]), 1)
+    >>> apply_symmetry(np.array([[1, 2, 3]]), 1)
     array([[3],
            [2],
            [1]])
-    >>> restore(transform(np.array([[1, 2, 3]]), 5), 5)
+    >>> undo_symmetry(apply_symmetry(np.array([[1, 2, 3]]), 5), 5)
     array([[1, 2, 3]])
     """
     mirrored = array[..., ::-1] if index >= 4 else array
     return np.rot90(mirrored, index % 4, axes=(-2, -1))
 
 
-def restore(array: NDArray[Any], index: int) -> NDArray[Any]:
-    """What `transform` made into ``array``; a view."""
+def undo_symmetry(array: NDArray[Any], index: int) -> NDArray[Any]:
+    """What `apply_symmetry` made into ``array``; a view."""
     turned = np.rot90(array, -(index % 4), axes=(-2, -1))
     return turned[..., ::-1] if index >= 4 else turned

@@ -28,12 +28,12 @@ _WHOLE = 1.5
 """Images up to so many times that side are not cut if the memory holds them."""
 
 
-Region = tuple[tuple[int, int], tuple[int, int]]
+ImageRegion = tuple[tuple[int, int], tuple[int, int]]
 """First row and column of a part of an image, and those behind it."""
 
 
 @dataclass(frozen=True)
-class Span:
+class TileSpan:
     """Half-open range of rows or columns: the core that is kept and the window that is read for it.
 
     The output for the window begins ``margin`` pixels after it.
@@ -45,11 +45,11 @@ class Span:
 
 
 @dataclass(frozen=True)
-class Tile:
+class ImageTile:
     """A core and its window in image coordinates; only that of a valid net may reach beyond the image."""
 
-    y: Span
-    x: Span
+    y: TileSpan
+    x: TileSpan
 
     @property
     def core(self) -> tuple[slice, slice]:
@@ -76,7 +76,7 @@ class Tile:
         return y, x
 
 
-def plan(
+def plan_tiles(
     height: int,
     width: int,
     *,
@@ -86,8 +86,8 @@ def plan(
     margin: int = 0,
     surplus: int = 0,
     least: int = 0,
-    region: Region | None = None,
-) -> list[Tile]:
+    region: ImageRegion | None = None,
+) -> list[ImageTile]:
     """Tiles whose cores cover an image of ``height`` x ``width`` pixels, or a region of it, exactly once, row by row.
 
     Parameters
@@ -107,7 +107,7 @@ def plan(
         Smallest side of a window as the net pads it, pixels, a multiple of ``multiple``, where several are needed and
         the image has it.
     region
-        All of the image when not given; else from `aligned`, or of an equal grid.
+        All of the image when not given; else from `align_region`, or of an equal grid.
 
     Raises
     ------
@@ -116,26 +116,26 @@ def plan(
 
     Examples
     --------
-    >>> [t.core for t in plan(100, 20, halo=8, multiple=4, tile=64)]
+    >>> [t.core for t in plan_tiles(100, 20, halo=8, multiple=4, tile=64)]
     [(slice(0, 48, None), slice(0, 20, None)), (slice(48, 100, None), slice(0, 20, None))]
     """
     if min(height, width) < 1:
         raise ValueError(f"an image has at least one pixel, got {height} x {width}")
     parts = zip((height, width), *(region or ((0, 0), (height, width))))
-    axes = [_checked(size, begin, end, multiple) for size, begin, end in parts]
+    axes = [_check_range(size, begin, end, multiple) for size, begin, end in parts]
     if margin:
         rows, columns = (_valid_spans(*axis, margin, multiple, surplus, tile, least) for axis in axes)
     else:
         rows, columns = (_spans(*axis, halo, multiple, tile, least) for axis in axes)
-    return [Tile(y, x) for y in rows for x in columns]
+    return [ImageTile(y, x) for y in rows for x in columns]
 
 
-def aligned(region: Region, size: tuple[int, int], multiple: int) -> Region:
+def align_region(region: ImageRegion, size: tuple[int, int], multiple: int) -> ImageRegion:
     """The smallest region that holds another and begins and ends at multiples, or where the image ends.
 
     Examples
     --------
-    >>> aligned(((5, 0), (30, 33)), (100, 33), 16)
+    >>> align_region(((5, 0), (30, 33)), (100, 33), 16)
     ((0, 0), (32, 33))
     """
     (top, left), (bottom, right) = region
@@ -144,13 +144,13 @@ def aligned(region: Region, size: tuple[int, int], multiple: int) -> Region:
     return begin, (next(ends), next(ends))
 
 
-def _checked(size: int, begin: int, end: int, multiple: int) -> tuple[int, int, int]:
+def _check_range(size: int, begin: int, end: int, multiple: int) -> tuple[int, int, int]:
     if not 0 <= begin < end <= size or begin % multiple or (end % multiple and end != size):
         raise ValueError(f"{begin} to {end} of {size} is no region on a grid of {multiple}")
     return size, begin, end
 
 
-class Net(Protocol):
+class TiledNet(Protocol):
     """What a plan needs to know of a net; `septa.nets.UNet` says what each is."""
 
     @property
@@ -167,53 +167,58 @@ class Net(Protocol):
     def output_size(self, size: int) -> int: ...
 
 
-def plan_for(net: Net, height: int, width: int, tile: int | None = None, region: Region | None = None) -> list[Tile]:
-    """As `plan`, for a net; the tile is chosen from the memory when not given, and no less than `least_for`."""
-    surplus, least = _surplus(net), least_for(net)
+def plan_tiles_for(
+    net: TiledNet, height: int, width: int, tile: int | None = None, region: ImageRegion | None = None
+) -> list[ImageTile]:
+    """Plan the tiles of an image for a net; see `plan_tiles`.
+
+    Without ``tile``, the size is chosen from the memory, and is at least `smallest_tile_for`.
+    """
+    surplus, least = _surplus(net), smallest_tile_for(net)
     if tile is None:
-        tile = auto_tile(halo=net.halo, multiple=net.multiple, bytes_per_pixel=net.bytes_per_pixel, surplus=surplus)
+        tile = choose_tile(halo=net.halo, multiple=net.multiple, bytes_per_pixel=net.bytes_per_pixel, surplus=surplus)
         enough = max(_ENOUGH, _HALOS * net.halo)
         if max(height, width) > _WHOLE * enough:
             tile = min(tile, enough)
         tile = max(tile, least)
-    return plan(
+    return plan_tiles(
         height, width, halo=net.halo, multiple=net.multiple, tile=tile, margin=net.margin, surplus=surplus,
         least=_steady(net), region=region,
     )  # fmt: skip
 
 
-def least_for(net: Net) -> int:
+def smallest_tile_for(net: TiledNet) -> int:
     """Smallest tile for a net, pixels: it has room for a core, and is computed as large ones are."""
-    return max(least_tile(net.halo, net.multiple, _surplus(net)), _steady(net))
+    return max(smallest_tile(net.halo, net.multiple, _surplus(net)), _steady(net))
 
 
-def _surplus(net: Net) -> int:
+def _surplus(net: TiledNet) -> int:
     return net.output_size(net.input_size(1)) % net.multiple if net.margin else 0
 
 
-def _steady(net: Net) -> int:
+def _steady(net: TiledNet) -> int:
     return math.ceil(net.steady_side / net.multiple) * net.multiple
 
 
-def least_tile(halo: int, multiple: int, surplus: int = 0) -> int:
+def smallest_tile(halo: int, multiple: int, surplus: int = 0) -> int:
     """Smallest side of a window, pixels, that has room for a core; of a valid net, whose halo is its margin, too."""
     return 2 * halo + multiple + surplus
 
 
-def auto_tile(*, halo: int, multiple: int, bytes_per_pixel: int, memory: int = MEMORY, surplus: int = 0) -> int:
+def choose_tile(*, halo: int, multiple: int, bytes_per_pixel: int, memory: int = MEMORY, surplus: int = 0) -> int:
     """Largest side of a square window, pixels, whose activations fit in ``memory`` bytes."""
     side = math.isqrt(max(1, memory // max(1, bytes_per_pixel)))
-    return max(least_tile(halo, multiple, surplus), side // multiple * multiple)
+    return max(smallest_tile(halo, multiple, surplus), side // multiple * multiple)
 
 
-def _spans(size: int, begin: int, end: int, halo: int, multiple: int, tile: int, least: int) -> list[Span]:
+def _spans(size: int, begin: int, end: int, halo: int, multiple: int, tile: int, least: int) -> list[TileSpan]:
     low, high = max(0, begin - halo), min(size, end + halo)
-    alone = [Span((begin, end), _window(size, begin, end, halo, multiple, least))]
+    alone = [TileSpan((begin, end), _window(size, begin, end, halo, multiple, least))]
     if high - low <= tile:
         return alone
     room = (tile - 2 * halo) // multiple * multiple
     if room < multiple:
-        needed = least_tile(halo, multiple)
+        needed = smallest_tile(halo, multiple)
         raise ValueError(f"a tile of {tile} pixels has no room for a core: with a halo of {halo} it needs {needed}")
     count = math.ceil((high - low - 2 * halo) / room)
     step = max(math.ceil((high - low - 2 * halo) / count / multiple) * multiple, least - 2 * halo)
@@ -222,7 +227,9 @@ def _spans(size: int, begin: int, end: int, halo: int, multiple: int, tile: int,
         return alone
     starts = [*range(low, high - length, step), math.ceil((high - length) / multiple) * multiple]
     edges = [begin, *(start + halo for start in starts[1:]), end]
-    return [Span(edge, (start, min(start + length, high))) for edge, start in zip(pairwise(edges), starts, strict=True)]
+    return [
+        TileSpan(edge, (start, min(start + length, high))) for edge, start in zip(pairwise(edges), starts, strict=True)
+    ]
 
 
 def _window(size: int, start: int, end: int, halo: int, multiple: int, least: int) -> tuple[int, int]:
@@ -234,11 +241,11 @@ def _window(size: int, start: int, end: int, halo: int, multiple: int, least: in
 
 def _valid_spans(
     size: int, begin: int, end: int, margin: int, multiple: int, surplus: int, tile: int, least: int
-) -> list[Span]:
+) -> list[TileSpan]:
     """As `_spans`; a window is as long as the net's smallest input whose output holds the core."""
     room = (tile - 2 * margin - surplus) // multiple * multiple
     if room < multiple:
-        needed = least_tile(margin, multiple, surplus)
+        needed = smallest_tile(margin, multiple, surplus)
         raise ValueError(f"a tile of {tile} pixels has no room for a core: with a margin of {margin} it needs {needed}")
     length = max(1, end - begin - surplus)
     count = math.ceil(length / room)
@@ -249,11 +256,11 @@ def _valid_spans(
     for start, stop in zip(starts, ends):
         enough = stop - start if stop - start == size else max(stop - start, least - 2 * margin)
         output = max(1, math.ceil((enough - surplus) / multiple)) * multiple + surplus
-        spans.append(Span((start, stop), (start - margin, start + output + margin), margin))
+        spans.append(TileSpan((start, stop), (start - margin, start + output + margin), margin))
     return spans
 
 
-def overhead(tiles: list[Tile]) -> float:
+def compute_overhead(tiles: list[ImageTile]) -> float:
     """Pixels computed for each pixel kept, at least 1."""
     read = sum((t.y.window[1] - t.y.window[0]) * (t.x.window[1] - t.x.window[0]) for t in tiles)
     kept = sum((t.y.core[1] - t.y.core[0]) * (t.x.core[1] - t.x.core[0]) for t in tiles)

@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from septa.quantization.graph_layers import KINDS, below, bias, convolutions, crops
+from septa.quantization.graph_layers import KINDS, find_bias, find_consumers, is_crop, match_convolutions
 
 _POWER = 0.5
 """0 leaves channels as they are, 1 makes their ranges equal at the cost of those of weights."""
@@ -40,7 +40,7 @@ class _Reader:
     start: int
 
 
-def equalized(net: nn.Module, graph: Any, images: Sequence[NDArray[np.float32]]) -> nn.Module:
+def equalize_channels(net: nn.Module, graph: Any, images: Sequence[NDArray[np.float32]]) -> nn.Module:
     """A copy of a net of the same function but for rounding, whose layers read channels of more equal ranges.
 
     Parameters
@@ -53,11 +53,13 @@ def equalized(net: nn.Module, graph: Any, images: Sequence[NDArray[np.float32]])
         Normalised sample images ``1CYX`` of one size, on its grid.
     """
     made = copy.deepcopy(net).requires_grad_(False)
-    pairs = list(convolutions(made, graph))
+    pairs = list(match_convolutions(made, graph))
     convs = {op.get_friendly_name(): conv for conv, op in pairs}
-    readers = {conv: list(_readers(op, convs)) for conv, op in pairs}
-    ranges = _ranges(made, list(readers), images)
-    factors = {conv: _factors(conv, ranges, found) for conv, found in readers.items() if found and None not in found}
+    readers = {conv: list(_find_readers(op, convs)) for conv, op in pairs}
+    ranges = _measure_ranges(made, list(readers), images)
+    factors = {
+        conv: _compute_factors(conv, ranges, found) for conv, found in readers.items() if found and None not in found
+    }
     for conv, factor in factors.items():
         _divide(conv, factor)
         for reader in readers[conv]:
@@ -66,28 +68,28 @@ def equalized(net: nn.Module, graph: Any, images: Sequence[NDArray[np.float32]])
     return made
 
 
-def _readers(op: Any, convs: dict[str, Any]) -> Iterator[_Reader | None]:
+def _find_readers(op: Any, convs: dict[str, Any]) -> Iterator[_Reader | None]:
     """What reads a convolution's output; None for what does not let factors through, or is no layer that is known."""
-    added = bias(op)
-    yield from _onwards(op if added is None else added[0], 0, convs)
+    added = find_bias(op)
+    yield from _follow(op if added is None else added[0], 0, convs)
 
 
-def _onwards(op: Any, start: int, convs: dict[str, Any]) -> Iterator[_Reader | None]:
-    for reader, index in below(op):
+def _follow(op: Any, start: int, convs: dict[str, Any]) -> Iterator[_Reader | None]:
+    for reader, index in find_consumers(op):
         kind = reader.get_type_name()
         if kind in KINDS:
             conv = convs.get(reader.get_friendly_name())
             yield _Reader(conv, start) if conv is not None else None
-        elif kind in ("Relu", "MaxPool") or (index == 0 and crops(reader)):
-            yield from _onwards(reader, start, convs)
+        elif kind in ("Relu", "MaxPool") or (index == 0 and is_crop(reader)):
+            yield from _follow(reader, start, convs)
         elif kind == "Concat" and reader.get_axis() in (1, -3):
             before = sum(reader.get_input_partial_shape(n)[1].get_length() for n in range(index))
-            yield from _onwards(reader, start + before, convs)
+            yield from _follow(reader, start + before, convs)
         else:
             yield None
 
 
-def _ranges(net: nn.Module, convs: list[Any], images: Sequence[NDArray[np.float32]]) -> dict[Any, Tensor]:
+def _measure_ranges(net: nn.Module, convs: list[Any], images: Sequence[NDArray[np.float32]]) -> dict[Any, Tensor]:
     """For each convolution the range of each channel that it reads: the largest value of an image, on average."""
     seen: dict[Any, list[Tensor]] = {conv: [] for conv in convs}
 
@@ -104,7 +106,7 @@ def _ranges(net: nn.Module, convs: list[Any], images: Sequence[NDArray[np.float3
     return {conv: torch.cat(found).mean(0) for conv, found in seen.items() if found}
 
 
-def _factors(conv: Any, ranges: dict[Any, Tensor], readers: list[Any]) -> Tensor:
+def _compute_factors(conv: Any, ranges: dict[Any, Tensor], readers: list[Any]) -> Tensor:
     """By what a convolution's channels are divided: compared with all channels that are read together with them."""
     widest = max(readers, key=lambda reader: len(ranges[reader.conv]))
     together = ranges[widest.conv]
@@ -114,7 +116,7 @@ def _factors(conv: Any, ranges: dict[Any, Tensor], readers: list[Any]) -> Tensor
 
 def _divide(conv: Any, factor: Tensor) -> None:
     axis = 1 if isinstance(conv, nn.ConvTranspose2d) else 0
-    conv.weight /= _along(factor, axis)
+    conv.weight /= _spread(factor, axis)
     if conv.bias is not None:
         conv.bias /= factor
 
@@ -122,8 +124,8 @@ def _divide(conv: Any, factor: Tensor) -> None:
 def _multiply(reader: _Reader, factor: Tensor) -> None:
     axis = 0 if isinstance(reader.conv, nn.ConvTranspose2d) else 1
     read = reader.conv.weight.narrow(axis, reader.start, len(factor))
-    read *= _along(factor, axis)
+    read *= _spread(factor, axis)
 
 
-def _along(values: Tensor, axis: int) -> Tensor:
+def _spread(values: Tensor, axis: int) -> Tensor:
     return values.reshape([-1 if n == axis else 1 for n in range(4)])

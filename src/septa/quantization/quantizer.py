@@ -20,8 +20,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from septa.errors import InputError
-from septa.inference import Int8, OpenVINOEngine, folded, graph_of, import_openvino, pad_to_grid, probe_for
-from septa.quantization.equalize import equalized
+from septa.inference import Int8, OpenVINOEngine, export_graph, fold_norms, import_openvino, make_probe, pad_to_grid
+from septa.quantization.equalize import equalize_channels
 from septa.quantization.tune import Distillation, Simulation
 
 Image = NDArray[np.float32]
@@ -52,11 +52,11 @@ class Quantizer:
         if lacking := next((name for name in _NEEDS if find_spec(name) is None), None):
             raise InputError("quantize", f"{lacking} is not installed", "pip install 'septa[openvino]'")
         self._images = [pad_to_grid(net, image_cyx)[None] for image_cyx in images]
-        self._net = folded(net, probe_for(net))
-        self._net = equalized(self._net, _read(graph_of(self._net)), self._images)
-        self._model = _read(graph_of(self._net))
+        self._net = fold_norms(net, make_probe(net))
+        self._net = equalize_channels(self._net, _read_graph(export_graph(self._net)), self._images)
+        self._model = _read_graph(export_graph(self._net))
         ops = [op for op in self._model.get_ordered_ops() if op.get_type_name() in _TYPES]
-        self._names = {_readable(op, number): op.get_friendly_name() for number, op in enumerate(ops)}
+        self._names = {_name_layer(op, number): op.get_friendly_name() for number, op in enumerate(ops)}
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -65,9 +65,9 @@ class Quantizer:
 
     def make(self, floats: Sequence[str] = ()) -> Int8:
         """The net in integers but for some layers."""
-        return self._packed(self._quantized(floats), floats)
+        return self._pack(self._quantize(floats), floats)
 
-    def tuned(
+    def tune(
         self,
         distillation: Distillation,
         minutes: float,
@@ -96,22 +96,22 @@ class Quantizer:
         ResourceError
             The memory does not suffice.
         """
-        model = self._quantized(floats)
-        before = self._packed(model, floats)
+        model = self._quantize(floats)
+        before = self._pack(model, floats)
         simulation = Simulation(self._net, self._model, model)
-        unseen = [image for number, image in enumerate(self._images) if number % self._every]
+        unseen = [image for number, image in enumerate(self._images) if number % self._stride]
         simulation.tune(unseen or self._images, distillation, minutes, progress)
         simulation.write()
-        after = replace(self._packed(model, floats), tuned=True)
+        after = replace(self._pack(model, floats), tuned=True)
         return min(before, after, key=lambda made: self._error(made, distillation))
 
-    def _packed(self, model: Any, floats: Sequence[str]) -> Int8:
+    def _pack(self, model: Any, floats: Sequence[str]) -> Int8:
         with TemporaryDirectory() as folder:
             graph, weights = Path(folder, "net.xml"), Path(folder, "net.bin")
             import_openvino().serialize(model, graph, weights)
             return Int8(graph.read_bytes(), weights.read_bytes(), tuple(floats), len(self._names))
 
-    def ranked(self, floats: Sequence[str] = ()) -> list[str]:
+    def rank_layers(self, floats: Sequence[str] = ()) -> list[str]:
         """All other layers, that which harms the logits most first.
 
         A layer is judged by what is left of the error (root mean square over logits) when it alone computes in
@@ -125,7 +125,7 @@ class Quantizer:
         """A loss of logits against the float net's, summed over some of the images."""
         engine = OpenVINOEngine(made.graph, torch.get_num_threads(), made.weights)
         total = 0.0
-        for image_bcyx, expected in zip(self._images[:: self._every], self._expected, strict=True):
+        for image_bcyx, expected in zip(self._images[:: self._stride], self._expected, strict=True):
             total += loss(torch.from_numpy(engine(image_bcyx[0]))[None], expected).item()
         return total
 
@@ -133,14 +133,14 @@ class Quantizer:
     def _expected(self) -> list[Tensor]:
         """The float net's logits of some of the images."""
         with torch.inference_mode():
-            return [self._net(torch.from_numpy(image_bcyx)) for image_bcyx in self._images[:: self._every]]
+            return [self._net(torch.from_numpy(image_bcyx)) for image_bcyx in self._images[:: self._stride]]
 
     @property
-    def _every(self) -> int:
+    def _stride(self) -> int:
         """Of so many images one is looked at."""
         return -(-len(self._images) // _LOOKED_AT)
 
-    def _quantized(self, floats: Sequence[str]) -> Any:
+    def _quantize(self, floats: Sequence[str]) -> Any:
         with redirect_stdout(io.StringIO()):  # its progress bars
             import nncf
             from nncf.quantization.advanced_parameters import OverflowFix
@@ -157,11 +157,11 @@ class Quantizer:
             )  # fmt: skip
 
 
-def _read(graph: bytes) -> Any:
+def _read_graph(graph: bytes) -> Any:
     return import_openvino().Core().read_model(graph)
 
 
-def _readable(op: Any, number: int) -> str:
+def _name_layer(op: Any, number: int) -> str:
     """A name that is the same each time: OpenVINO numbers what has none."""
     name = op.get_friendly_name()
     if not name.startswith("/"):

@@ -31,7 +31,7 @@ MINUTES = 3.0
 """That integers may be tuned."""
 _SHOWN = ("f1_50", "mean_accuracy")
 
-Tell = Callable[[str], None]
+Notify = Callable[[str], None]
 Progress = Callable[[int, int], None]
 
 
@@ -78,7 +78,7 @@ def quantize(
     most_drop: float = MOST_DROP,
     minutes: float = MINUTES,
     max_pixels: int = MAX_PIXELS,
-    tell: Tell = lambda line: None,
+    notify: Notify = lambda line: None,
     progress: Progress = lambda done, total: None,
 ) -> Quantized:
     """Quantise a model to 8-bit integers.
@@ -100,7 +100,7 @@ def quantize(
         That the integers of one version may be tuned; not at all when 0. Those of a small net take less.
     max_pixels
         Largest image that is decoded, pixels.
-    tell, progress
+    notify, progress
         Are told what is done, line by line, and how much of a tuning or of the scoring.
 
     Returns
@@ -116,39 +116,39 @@ def quantize(
     samples = _samples(loaded, Path(data), images, labels, max_pixels)
     quantizer = Quantizer(loaded.net, samples)
     tuning = f"; each version is tuned for at most {minutes:g} minutes" if minutes else ""
-    tell(f"ranges from {len(samples)} patches of training images, {len(quantizer.layers)} layers{tuning}")
+    notify(f"ranges from {len(samples)} patches of training images, {len(quantizer.layers)} layers{tuning}")
 
-    def scored(one: Model) -> Evaluation:
+    def score_model(one: Model) -> Evaluation:
         return evaluate(one, data, images=images, labels=labels, device="cpu", max_pixels=max_pixels, progress=progress)
 
-    floating = scored(loaded)
+    floating = score_model(loaded)
     score = "mean_accuracy" if "mean_accuracy" in floating.summary else "dice"
     best: Quantized | None = None
 
-    def tuned(floats: tuple[str, ...]) -> Int8:
-        return quantizer.tuned(loaded.task.distillation, minutes, floats, progress)
+    def make_tuned(floats: tuple[str, ...]) -> Int8:
+        return quantizer.tune(loaded.task.distillation, minutes, floats, progress)
 
-    for made in _versions(quantizer, tuned if minutes else None, tell):
+    for made in _versions(quantizer, make_tuned if minutes else None, notify):
         candidate = replace(loaded, int8=made)
-        found = Quantized(candidate, score, floating, scored(candidate))
+        found = Quantized(candidate, score, floating, score_model(candidate))
         change = found.integer.summary[score] - floating.summary[score]
         how = f"{len(made.floats)} of {made.layers} layers in float32{', tuned' if made.tuned else ''}"
-        tell(f"{how}: {_titles(floating)[score]} {change:+.4f}")
+        notify(f"{how}: {_titles(floating)[score]} {change:+.4f}")
         best = found if best is None or found.drop < best.drop else best
         if best.drop <= most_drop:
             break
     assert best is not None
-    return replace(best, model=_described(best))
+    return replace(best, model=_record_scores(best))
 
 
-def _versions(quantizer: Quantizer, tuned: Callable[[tuple[str, ...]], Int8] | None, tell: Tell) -> Iterator[Int8]:
+def _versions(quantizer: Quantizer, tuned: Callable[[tuple[str, ...]], Int8] | None, notify: Notify) -> Iterator[Int8]:
     """Nets in integers, one after the other more of it in float32; each tuned, and the first also as it was before."""
     ends = quantizer.layers[0], quantizer.layers[-1]
     ranked: list[str] = []
     for kept in _KEPT:
         if kept and not ranked:
-            tell("too much is lost; looking for the layers that lose it")
-            ranked = quantizer.ranked(ends)
+            notify("too much is lost; looking for the layers that lose it")
+            ranked = quantizer.rank_layers(ends)
         if kept <= len(ranked):
             floats = (*ends, *ranked[:kept])
             made = quantizer.make(floats) if tuned is None else tuned(floats)
@@ -167,7 +167,7 @@ def _samples(
     for pair in pairs:
         image_cyx = read_pair_image(pair)
         if digest_array(image_cyx) in trained:
-            found.append(_normalised(model, pair, image_cyx))
+            found.append(_normalise(model, pair, image_cyx))
         if len(found) == _IMAGES:
             break
     if not found:
@@ -176,7 +176,7 @@ def _samples(
     return _patches(model, found)
 
 
-def _normalised(model: Model, pair: Pair, image_cyx: NDArray[Any]) -> NDArray[np.float32]:
+def _normalise(model: Model, pair: Pair, image_cyx: NDArray[Any]) -> NDArray[np.float32]:
     fitted_cyx = model.as_model_input(image_cyx, pair.image)
     return model.normalization.resolve(fitted_cyx).apply(fitted_cyx)
 
@@ -202,7 +202,7 @@ def _titles(evaluation: Evaluation) -> dict[str, str]:
     return dict(HEADERS)
 
 
-def _described(found: Quantized) -> Model:
+def _record_scores(found: Quantized) -> Model:
     """The model with its scores in its provenance."""
     scores = {
         name: {"float": found.floating.summary[name], "int8": found.integer.summary[name]}

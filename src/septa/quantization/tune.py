@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from septa.inference import translate_out_of_memory
-from septa.quantization.graph_layers import above, bias, convolutions, crops, give
+from septa.quantization.graph_layers import find_bias, find_producer, is_crop, match_convolutions, set_constant
 
 Distillation = Callable[[Tensor, Tensor], Tensor]
 """From logits ``BKYX`` and those that they should be to a scalar that is least where they agree."""
@@ -156,10 +156,10 @@ class Simulation:
     def __init__(self, net: nn.Module, floats: Any, integers: Any) -> None:
         self._teacher, self._graph = net, integers
         self.net: nn.Module = copy.deepcopy(net).requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._layers = list(_layers(self.net, floats, integers))
+        self._layers = list(_match_layers(self.net, floats, integers))
         self._ranges: _Ranges = {}
         for layer in self._layers:
-            _let_round(layer, self._ranges)
+            _simulate_layer(layer, self._ranges)
 
     def tune(
         self,
@@ -198,7 +198,7 @@ class Simulation:
             if done >= 1:
                 break
             for group, (_, rate) in zip(optimizer.param_groups, parts, strict=True):
-                group["lr"] = rate * _share(done)
+                group["lr"] = rate * _scale_rate(done)
             chosen = np.concatenate([images[n] for n in rng.integers(len(images), size=_BATCH)])
             with translate_out_of_memory(chosen.shape, "tuning on patches", "give --minutes 0"):
                 self._step(optimizer, torch.from_numpy(chosen), distillation)
@@ -218,16 +218,16 @@ class Simulation:
         for layer in self._layers:
             learned = layer.conv.parametrizations
             levels = learned.weight[0].integers(learned.weight.original).to(torch.int8)
-            give(above(above(layer.op, 1), 0), 0, levels.contiguous().numpy(force=True))
-            if "bias" in learned and (added := bias(layer.op)) is not None:
-                give(*added[:2], layer.conv.bias.reshape(1, -1, 1, 1).numpy(force=True))
+            set_constant(find_producer(find_producer(layer.op, 1), 0), 0, levels.contiguous().numpy(force=True))
+            if "bias" in learned and (added := find_bias(layer.op)) is not None:
+                set_constant(*added[:2], layer.conv.bias.reshape(1, -1, 1, 1).numpy(force=True))
         for op in self._graph.get_ordered_ops():
-            if op.get_type_name() == "FakeQuantize" and (found := self._ranges.get(_ends(op) or ())) is not None:
+            if op.get_type_name() == "FakeQuantize" and (found := self._ranges.get(_find_range(op) or ())) is not None:
                 for index, end in enumerate(found.ends() * 2, 1):
-                    give(op, index, np.float32(end))
+                    set_constant(op, index, np.float32(end))
 
 
-def _share(done: float) -> float:
+def _scale_rate(done: float) -> float:
     """Of the learning rate, after this share of the tuning."""
     return min(done / _WARMUP, 0.5 + 0.5 * math.cos(math.pi * (done - _WARMUP) / (1 - _WARMUP)))
 
@@ -235,27 +235,27 @@ def _share(done: float) -> float:
 # Between net and graph -----------------------------------------------------------------------------------------------
 
 
-def _layers(net: nn.Module, floats: Any, integers: Any) -> Iterator[_Layer]:
+def _match_layers(net: nn.Module, floats: Any, integers: Any) -> Iterator[_Layer]:
     """The layers in integers."""
     quantized = {op.get_friendly_name(): op for op in integers.get_ordered_ops()}
-    for conv, op in convolutions(net, floats):
+    for conv, op in match_convolutions(net, floats):
         found = quantized[op.get_friendly_name()]
-        if above(found, 1).get_type_name() == "Multiply":
-            roundings = list(_roundings(above(found, 0)))
-            agree = None not in roundings and len({_ends(one) for one in roundings}) == 1
+        if find_producer(found, 1).get_type_name() == "Multiply":
+            roundings = list(_find_roundings(find_producer(found, 0)))
+            agree = None not in roundings and len({_find_range(one) for one in roundings}) == 1
             yield _Layer(conv, found, tuple(roundings) if agree else ())
 
 
-def _let_round(layer: _Layer, ranges: _Ranges) -> None:
+def _simulate_layer(layer: _Layer, ranges: _Ranges) -> None:
     """Let a layer compute as the engine does, and its parameters be learned. Ranges that are one stay one."""
     conv = layer.conv
-    scale = torch.from_numpy(above(above(layer.op, 1), 1).data.copy())
+    scale = torch.from_numpy(find_producer(find_producer(layer.op, 1), 1).data.copy())
     parametrize.register_parametrization(conv, "weight", _Grid(scale))
     conv.parametrizations.weight.original.requires_grad_(True)
-    added = None if conv.bias is None else bias(layer.op)
+    added = None if conv.bias is None else find_bias(layer.op)
     if added is not None:
         conv.bias.data = torch.from_numpy(added[2].ravel().copy())  # that of integers may differ
-    if not layer.roundings or (ends := _ends(layer.roundings[0])) is None:
+    if not layer.roundings or (ends := _find_range(layer.roundings[0])) is None:
         return
     chosen = ranges.setdefault(ends, _Range(*ends))
     conv.rounding = chosen  # a module within, so that its step is one of the net's parameters
@@ -265,19 +265,19 @@ def _let_round(layer: _Layer, ranges: _Ranges) -> None:
         conv.parametrizations.bias.original.requires_grad_(True)
 
 
-def _roundings(node: Any) -> Iterator[Any]:
+def _find_roundings(node: Any) -> Iterator[Any]:
     """The operations that round what a node gives; None where it is not rounded, or changed afterwards."""
     kind = node.get_type_name()
     if kind == "FakeQuantize":
-        yield node if _ends(node) else None
-    elif kind in _PASSED or crops(node):
+        yield node if _find_range(node) else None
+    elif kind in _PASSED or is_crop(node):
         for index in range(node.get_input_size() if kind == "Concat" else 1):
-            yield from _roundings(above(node, index))
+            yield from _find_roundings(find_producer(node, index))
     else:
         yield None
 
 
-def _ends(rounding: Any) -> tuple[float, float] | None:
+def _find_range(rounding: Any) -> tuple[float, float] | None:
     """The lowest and the highest value that it lets through; None where channels differ in that."""
-    lows, highs = (above(rounding, index).data for index in (1, 2))
+    lows, highs = (find_producer(rounding, index).data for index in (1, 2))
     return (lows.item(), highs.item()) if lows.size == highs.size == 1 else None

@@ -20,7 +20,15 @@ from numpy.typing import NDArray
 from septa.errors import OutOfMemory, ResourceError
 from septa.images import Source, read_mirrored, store
 from septa.images.store import BlockIndex, StoreSpec
-from septa.inference import Engine, Region, Tile, aligned, least_for, plan_for, predict_tiles
+from septa.inference import (
+    Engine,
+    ImageRegion,
+    ImageTile,
+    align_region,
+    plan_tiles_for,
+    predict_tiles,
+    smallest_tile_for,
+)
 from septa.model import Model
 from septa.streaming.block_file import load_block, save_block
 from septa.streaming.budget import fit_tile, megabytes, pixel_bytes, region_bytes, trim_heap
@@ -52,8 +60,8 @@ class BlockWorker:
     def window(self, index: BlockIndex, margin: int) -> BlockWindow:
         """Read what the net needs for a block."""
         net, size, tile = self.model.net, self.plan.size, self.tile
-        region = aligned(_add_margin(self.plan.core(index), margin, size), size, net.multiple)
-        tiles = plan_for(net, *size, tile, region)
+        region = align_region(_add_margin(self.plan.core(index), margin, size), size, net.multiple)
+        tiles = plan_tiles_for(net, *size, tile, region)
         begin = min(tile.begin[0] for tile in tiles), min(tile.begin[1] for tile in tiles)
         end = max(tile.end[0] for tile in tiles), max(tile.end[1] for tile in tiles)
 
@@ -89,7 +97,7 @@ class BlockWorker:
 
     def shrink(self) -> bool:
         """Halve the tile; False where it is the smallest already."""
-        smaller = max(least_for(self.model.net), self.tile // 2)
+        smaller = max(smallest_tile_for(self.model.net), self.tile // 2)
         shrunk, self.tile = smaller < self.tile, smaller
         return shrunk
 
@@ -109,12 +117,12 @@ class BlockWorker:
         tile = fit_tile(self.model, itemsize, height, width, self.free, engine)
         if not tile:
             what = f"the objects at rows {top} to {bottom}, columns {left} to {right}, hang together"
-            least = least_for(self.model.net) ** 2 * pixel_bytes(self.model, engine)
+            least = smallest_tile_for(self.model.net) ** 2 * pixel_bytes(self.model, engine)
             more = megabytes(region_bytes(self.model, itemsize, height, width) + least - self.free)
             raise ResourceError(self.source.path, f"{what}, and the memory does not hold them", f"give {more}MB more")
         self.tile = min(self.tile, tile)
 
-    def blank(self, index: BlockIndex, region: Region) -> list[tuple[slice, slice]]:
+    def blank(self, index: BlockIndex, region: ImageRegion) -> list[tuple[slice, slice]]:
         """Where a region lies in blocks that are skipped, in its own coordinates."""
         if not self.plan.skipped:
             return []
@@ -165,10 +173,10 @@ class _Timed:
 class BlockWindow:
     """A region of the image with its halo, in memory; ``tile`` is the largest side that its tiles were planned for."""
 
-    region: Region
+    region: ImageRegion
     margin: int
     tile: int
-    tiles: list[Tile]
+    tiles: list[ImageTile]
     begin: tuple[int, int]
     image_cyx: Array
 
@@ -184,7 +192,7 @@ class ScoredBlock:
 
     index: BlockIndex
     margin: int
-    region: Region
+    region: ImageRegion
     logits_kyx: Array
 
 
@@ -299,7 +307,7 @@ def write_empty_block(folder: Path, plan: StreamPlan, model: Model, index: Block
 
 
 def _find_labels(
-    worker: BlockWorker, index: BlockIndex, region: Region, core: tuple[slice, slice], logits_kyx: Array
+    worker: BlockWorker, index: BlockIndex, region: ImageRegion, core: tuple[slice, slice], logits_kyx: Array
 ) -> dict[str, Array] | None:
     """Labels of the core and what the merge needs; None where the region is too small to tell."""
     ends, blank = _ends(region, worker.plan.size), worker.blank(index, region)
@@ -307,7 +315,7 @@ def _find_labels(
     return None if block is None else _to_arrays(block, worker.model)
 
 
-def _ends(region: Region, size: tuple[int, int]) -> tuple[bool, bool, bool, bool]:
+def _ends(region: ImageRegion, size: tuple[int, int]) -> tuple[bool, bool, bool, bool]:
     """Tell where the image ends: at the top, bottom, left and right side of a region."""
     (top, left), (bottom, right) = region
     return top == 0, bottom == size[0], left == 0, right == size[1]
@@ -344,13 +352,13 @@ def write_pyramid_block(block: PyramidBlock) -> str:
     return store.build_pyramid_block(block.store, block.spec, block.level, block.index)
 
 
-def _add_margin(core: Region, margin: int, size: tuple[int, int]) -> Region:
+def _add_margin(core: ImageRegion, margin: int, size: tuple[int, int]) -> ImageRegion:
     """A block with its margin, and the line beyond that its neighbours begin with."""
     wide = margin + 1 if margin else 0
     (top, left), (bottom, right) = core
     return (max(0, top - wide), max(0, left - wide)), (min(size[0], bottom + wide), min(size[1], right + wide))
 
 
-def _to_local(core: Region, begin: tuple[int, int]) -> tuple[slice, slice]:
+def _to_local(core: ImageRegion, begin: tuple[int, int]) -> tuple[slice, slice]:
     (top, left), (bottom, right) = core
     return slice(top - begin[0], bottom - begin[0]), slice(left - begin[1], right - begin[1])

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from septa.errors import ResourceError
-from septa.inference import auto_tile, least_for, least_tile
+from septa.inference import choose_tile, smallest_tile, smallest_tile_for
 from septa.model import Model
 from septa.runtime import usable_memory
 
@@ -103,7 +103,7 @@ def fit_budget(
     """
     _load_kernels(model)
     free = memory - resident_bytes() - _SLACK
-    least, pixel = least_for(model.net), pixel_bytes(model, engine)
+    least, pixel = smallest_tile_for(model.net), pixel_bytes(model, engine)
     for side in BLOCKS if block is None else (block,):
         arrays = block_bytes(model, itemsize, side, margin)
         room = free - arrays
@@ -152,7 +152,7 @@ def store_bytes(model: Model, side: int) -> int:
 def fit_tile(model: Model, itemsize: int, height: int, width: int, free: int, engine: str) -> int:
     """The largest tile for a region, given the bytes that are free; 0 where none fits."""
     room, pixel = free - region_bytes(model, itemsize, height, width), pixel_bytes(model, engine)
-    return 0 if room < least_for(model.net) ** 2 * pixel else _tile(model, room, max(height, width), pixel)
+    return 0 if room < smallest_tile_for(model.net) ** 2 * pixel else _tile(model, room, max(height, width), pixel)
 
 
 def megabytes(size: int) -> int:
@@ -163,7 +163,7 @@ def megabytes(size: int) -> int:
 def _tile(model: Model, room: int, side: int, pixel: int) -> int:
     """The largest tile of the room, and no larger than what a block asks for."""
     net = model.net
-    tile = auto_tile(halo=net.halo, multiple=net.multiple, bytes_per_pixel=pixel, memory=room)
-    context = least_tile(net.halo or net.margin, net.multiple)
+    tile = choose_tile(halo=net.halo, multiple=net.multiple, bytes_per_pixel=pixel, memory=room)
+    context = smallest_tile(net.halo or net.margin, net.multiple)
     whole = -(-(side + 2 * net.multiple) // net.multiple) * net.multiple + context
-    return max(least_for(net), min(tile, whole))
+    return max(smallest_tile_for(net), min(tile, whole))

@@ -18,7 +18,7 @@ import numpy as np
 
 from septa.images import Normalization, Selection, Source, open_source
 from septa.images.store import BlockIndex, StoreKind, StoreSpec
-from septa.inference import Region
+from septa.inference import ImageRegion
 from septa.model import Model
 from septa.streaming.budget import CHUNK
 
@@ -196,7 +196,7 @@ class StreamPlan:
         cores = (self.core(index) for index in indices)
         return sum((bottom - top) * (right - left) for (top, left), (bottom, right) in cores) / 1e6
 
-    def core(self, index: BlockIndex) -> Region:
+    def core(self, index: BlockIndex) -> ImageRegion:
         """Where a block lies."""
         begin = index[2] * self.block, index[3] * self.block
         return begin, (min(begin[0] + self.block, self.size[0]), min(begin[1] + self.block, self.size[1]))

@@ -23,7 +23,7 @@ import numpy as np
 from septa.errors import InputError, Interrupted
 from septa.images import Source, store, write_text
 from septa.images.store import StoreSpec
-from septa.inference import least_for
+from septa.inference import smallest_tile_for
 from septa.model import Model
 from septa.streaming.block_file import is_done, load_facts
 from septa.streaming.blocks import BlockWorker, OutputBlock, PyramidBlock, write_empty_block
@@ -173,9 +173,9 @@ def _check_request(model: Model, request: StreamRequest) -> None:
     if not model.task.finds_objects and _label_type(model, None).kind != "u":
         problem = "has a class whose value in label images is below 0, which a store cannot hold"
         raise InputError(where, problem, "train with values from 0 up")
-    if request.tile is not None and request.tile < least_for(model.net):
+    if request.tile is not None and request.tile < smallest_tile_for(model.net):
         problem = f"is less than this net's halo needs ({model.net.halo} pixels a side)"
-        raise InputError(f"--tile {request.tile}", problem, f"give at least {least_for(model.net)}")
+        raise InputError(f"--tile {request.tile}", problem, f"give at least {smallest_tile_for(model.net)}")
     if request.output.suffix.lower() in _TIFF and (model.task.multilabel or request.probabilities):
         problem = "holds one image; labels of overlapping classes, or probabilities beside labels, are several"
         raise InputError(request.output, problem, "give -o a name that ends in .ome.zarr")
