@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from septa.data import fingerprint
 from septa.data.fingerprint import ImageFacts, combine_facts, scan_image
-from septa.labels.mapping import IGNORE
+from septa.recipe import IGNORE
 
 
 def texture(seed: int, shape: tuple[int, int] = (96, 128)) -> np.ndarray:

@@ -18,7 +18,8 @@ from septa.data.pairs import Pairing, PairingError
 from septa.data.samples import Examples
 from septa.errors import InputError
 from septa.images.write import write_image, write_labels
-from septa.labels.mapping import LabelMapping, find_mapping
+from septa.labels.detect import find_mapping
+from septa.labels.mapping import LabelMapping
 from septa.labels.raw_classes import majority_classes
 from septa.recipe import IGNORE, DataSettings
 

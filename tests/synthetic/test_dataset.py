@@ -246,7 +246,7 @@ def test_a_written_shape_dataset_is_read_as_one_plane_for_each_class(tmp_path: P
 
 def test_a_written_oct_dataset_is_read_as_two_classes(tmp_path: Path) -> None:
     from septa.images.read import read_image, read_labels
-    from septa.labels.mapping import find_mapping
+    from septa.labels.detect import find_mapping
     from septa.recipe import DataSettings
 
     images = write_dataset(tmp_path, "oct", 6, (48, 64), 7)

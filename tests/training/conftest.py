@@ -20,7 +20,7 @@ from septa.data.folder import find_pairs, read_pair_labels
 from septa.data.samples import Examples, Sampler
 from septa.images.normalize import Normalization
 from septa.images.write import write_image, write_labels
-from septa.labels.mapping import find_mapping
+from septa.labels.detect import find_mapping
 from septa.model import build_net
 from septa.recipe import DataSettings, Recipe
 from septa.tasks.make import make_task

@@ -16,8 +16,8 @@ from septa.data.folder import find_pairs, read_pair_image, read_pair_labels, spl
 from septa.data.pairs import Pair, Pairing, PairingError
 from septa.errors import InputError, SeptaError, escape_controls, list_names
 from septa.images import MAX_PIXELS, RawLabels
-from septa.labels import IGNORE, LabelMapping, find_mapping
-from septa.recipe import DataSettings
+from septa.labels import LabelMapping, find_mapping
+from septa.recipe import IGNORE, DataSettings
 from septa.report import plural
 from septa.runtime import Progress
 

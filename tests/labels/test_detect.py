@@ -1,0 +1,406 @@
+"""Label mappings that are found in synthetic and real labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from septa.data.folder import find_pairs, read_pair_labels
+from septa.errors import InputError
+from septa.images.read import RawLabels
+from septa.labels.detect import find_mapping
+from septa.labels.mapping import LabelMapping
+from septa.recipe import IGNORE, DataSettings
+
+SHARED = Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
+needs_data = pytest.mark.skipif(not SHARED.is_dir(), reason="the folder shared/data beside the checkout is absent")
+
+
+def index(array: Any, palette: Any = None) -> RawLabels:
+    palette = None if palette is None else np.array(palette, np.uint8)
+    return RawLabels(np.asarray(array), "index", palette)
+
+
+def rgb(array: Any) -> RawLabels:
+    return RawLabels(np.asarray(array, np.uint8), "rgb", None)
+
+
+def planes(array: Any) -> RawLabels:
+    return RawLabels(np.asarray(array, np.uint8), "channels", None)
+
+
+def mapping_of(*raws: RawLabels, **settings: Any) -> LabelMapping:
+    return find_mapping([(f"{k}.png", raw) for k, raw in enumerate(raws)], DataSettings(**settings))
+
+
+def blocks(values: list[int], side: int = 8, dtype: Any = np.uint8) -> np.ndarray:
+    """Squares of the values, side by side."""
+    return np.repeat(np.repeat(np.array([values], dtype), side, 0), side, 1)
+
+
+def discs(rng: np.random.Generator, values: list[int], each: int, size: int = 200) -> np.ndarray:
+    """``each`` discs of every value at random places."""
+    array = np.zeros((size, size), np.uint8)
+    for value in values:
+        for _ in range(each):
+            y, x = rng.integers(0, size, 2).tolist()
+            cv2.circle(array, (x, y), 9, value, -1)
+    return array
+
+
+def grid_objects(number: int, first: int = 1) -> np.ndarray:
+    """Separate squares with the ids first, first + 1, ..."""
+    array = np.zeros((100, 100), np.int32)
+    for k in range(number):
+        y, x = divmod(k, 10)
+        array[y * 10 : y * 10 + 7, x * 10 : x * 10 + 7] = first + k
+    return array
+
+
+# --- what is found -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pair", [(0, 1), (0, 255), (1, 2), (37, 200), (0, 65535)])
+def test_any_two_values_are_binary(pair: tuple[int, int]) -> None:
+    mapping = mapping_of(index(blocks([*pair], dtype=np.uint16)))
+    assert (mapping.kind, mapping.values, mapping.classes) == ("binary", pair, 2)
+    assert mapping.class_names == ("background", "foreground")
+    assert str(pair[0]) in mapping.describe()
+    assert str(pair[1]) in mapping.describe()
+
+
+def test_class_indices_and_sparse_values() -> None:
+    assert mapping_of(index(blocks([0, 1, 2, 3]))).values == (0, 1, 2, 3)
+    sparse = mapping_of(index(blocks([0, 7])), index(blocks([0, 85, 170])))
+    assert (sparse.kind, sparse.values) == ("index", (0, 7, 85, 170))
+    assert sparse.class_names == ("background", "class 7", "class 85", "class 170")
+
+
+def test_names_of_absent_classes_extend_the_indices() -> None:
+    mapping = mapping_of(index(blocks([0, 1, 3])), class_names=("a", "b", "c", "d", "e"))
+    assert mapping.values == (0, 1, 2, 3, 4)
+
+
+def test_a_palette_with_the_same_meaning_everywhere_is_index() -> None:
+    colors = [[0, 0, 0], [255, 0, 0], [0, 255, 0]]
+    mapping = mapping_of(index(blocks([0, 1, 2]), colors), index(blocks([0, 2]), colors))
+    assert (mapping.kind, mapping.values) == ("index", (0, 1, 2))
+
+
+def test_palettes_that_differ_are_read_by_colour() -> None:
+    one = index(blocks([0, 1]), [[0, 0, 0], [255, 0, 0]])
+    other = index(blocks([0, 1, 2]), [[255, 0, 0], [0, 0, 0], [0, 0, 255]])
+    mapping = mapping_of(one, other)
+    assert (mapping.kind, mapping.values) == ("color", ((0, 0, 0), (0, 0, 255), (255, 0, 0)))
+    assert mapping.encode(one, "x")[0, [0, 8]].tolist() == [0, 2]
+    assert mapping.encode(other, "x")[0, [0, 8, 16]].tolist() == [2, 0, 1]
+
+
+def test_colours_put_black_first_else_the_most_frequent() -> None:
+    red, black, white = [255, 0, 0], [0, 0, 0], [255, 255, 255]
+    tile = np.repeat(np.repeat(np.array([[red, black, white, white]]), 8, 0), 8, 1)
+    assert mapping_of(rgb(tile)).values == ((0, 0, 0), (255, 0, 0), (255, 255, 255))
+    assert mapping_of(rgb(tile[:, :24]), ignore_label=0).values[0] == (255, 0, 0)
+    no_black = np.where(tile == 0, 10, tile)
+    mapping = mapping_of(rgb(no_black))
+    assert mapping.values[0] == (255, 255, 255)
+    assert "#ffffff" in mapping.describe()
+
+
+def test_an_empty_grey_image_among_colours_is_black() -> None:
+    colored = rgb(np.repeat(np.repeat(np.array([[[0, 0, 0], [9, 200, 7]]]), 8, 0), 8, 1))
+    mapping = mapping_of(colored, index(np.zeros((5, 5), np.uint8)))
+    assert mapping.encode(index(np.zeros((5, 5), np.uint8)), "x").max() == 0
+    with pytest.raises(InputError, match=r"1\.png.*grey"):
+        mapping_of(colored, index(blocks([0, 3])))
+
+
+def test_planes_are_multilabel() -> None:
+    stack = np.zeros((3, 4, 4), np.uint8)
+    stack[1, 0] = stack[2, 0, 0] = 255
+    mapping = mapping_of(planes(stack))
+    assert (mapping.kind, mapping.classes, mapping.values) == ("multilabel", 3, ())
+    assert mapping.encode(planes(stack), "x")[0].tolist() == [6, 2, 2, 2]
+    with pytest.raises(InputError, match=r"1\.png: holds 2 planes for 3"):
+        mapping_of(planes(stack), planes(stack[:2]))
+    with pytest.raises(InputError, match="plane 2 holds 128, 255 beside 0"):
+        mapping_of(planes(np.where(np.indices(stack.shape)[2] == 2, stack // 255 * 128, stack)))
+
+
+def test_rgb_as_three_overlapping_classes_when_asked() -> None:
+    array = np.zeros((4, 4, 3))
+    array[0, :, 0] = array[:, 0, 2] = 255
+    empty = index(np.zeros((4, 4), np.uint8))
+    mapping = mapping_of(empty, rgb(array), encoding="multilabel", class_names=("a", "b", "c"))
+    assert mapping.encode(rgb(array), "x")[:2, :2].tolist() == [[5, 1], [4, 0]]
+    assert mapping.encode(empty, "x").shape == (4, 4)
+
+
+# --- instances or classes ------------------------------------------------------------------------
+
+
+def test_numbered_objects_are_instances() -> None:
+    mapping = mapping_of(*(index(grid_objects(n)) for n in (4, 9, 17, 30, 12)))
+    assert (mapping.kind, mapping.values, mapping.class_names) == ("instances", (0,), ("background", "object"))
+    assert np.array_equal(mapping.encode(index(grid_objects(9)), "x"), grid_objects(9) > 0)
+
+
+def test_ids_that_go_on_from_image_to_image_are_instances() -> None:
+    firsts = np.cumsum([1, *[20] * 19]).tolist()
+    assert mapping_of(*(index(grid_objects(20, first)) for first in firsts)).kind == "instances"
+    assert mapping_of(*(index(grid_objects(20, first)) for first in firsts[:4])).kind == "instances"
+
+
+@pytest.mark.parametrize("images", [1, 2, 5, 12])
+@pytest.mark.parametrize("classes", [2, 6, 20])
+def test_scattered_classes_are_no_instances(images: int, classes: int) -> None:
+    rng = np.random.default_rng(images * 100 + classes)
+    arrays = [discs(rng, list(range(1, int(rng.integers(classes // 2, classes + 1)) + 1)), 4) for _ in range(images)]
+    arrays[0] = discs(rng, list(range(1, classes + 1)), 4)
+    assert mapping_of(*map(index, arrays)).kind == "index"
+
+
+@pytest.mark.parametrize("images", [2, 5, 12])
+def test_organs_are_no_instances(images: int) -> None:
+    """Classes of one component each, at their places in every image, some of them absent."""
+    rng = np.random.default_rng(images)
+    full = grid_objects(6)
+    arrays = [np.where(np.isin(full, np.flatnonzero(rng.random(7) < 0.8)), full, 0) for _ in range(images)]
+    assert mapping_of(index(full), *map(index, arrays)).kind == "index"
+
+
+def test_settings_go_before_what_is_found() -> None:
+    arrays = [index(grid_objects(n)) for n in (4, 9, 17, 30, 12)]
+    assert mapping_of(*arrays, encoding="index").classes == 31
+    with pytest.raises(InputError, match="encoding=instances"):
+        mapping_of(*arrays, encoding="binary")
+    assert mapping_of(index(blocks([0, 1, 2])), encoding="instances").kind == "instances"
+    assert mapping_of(index(blocks([0, 255])), values=(255, 0)).encode(index(blocks([0, 255])), "x")[0, 0] == 1
+
+
+def test_more_than_254_scattered_values_are_refused() -> None:
+    rng = np.random.default_rng(0)
+    array = np.kron(rng.permutation(np.repeat(np.arange(300), 3)).reshape(30, 30), np.ones((4, 4), int))
+    with pytest.raises(InputError, match=r"0\.png.*300 label values.*254.*encoding=instances"):
+        mapping_of(index(array))
+
+
+# --- ignore --------------------------------------------------------------------------------------
+
+
+def test_the_ignore_value_is_no_class() -> None:
+    raw = index(blocks([0, 1, 255]))
+    mapping = mapping_of(raw, ignore_label=255)
+    assert (mapping.kind, mapping.values, mapping.ignore) == ("binary", (0, 1), 255)
+    assert mapping.encode(raw, "x")[0, ::8].tolist() == [0, 1, IGNORE]
+    assert "255 is ignored" in mapping.describe()
+
+
+def test_an_undeclared_255_is_refused() -> None:
+    with pytest.raises(InputError, match="ignore_label=255"):
+        mapping_of(index(blocks([0, 1, 2, 255])))
+    assert mapping_of(index(blocks([0, 1, 255])), values=(0, 1, 255)).classes == 3
+
+
+def test_negative_values_are_refused_unless_ignored() -> None:
+    raw = index(blocks([-1, 0, 1], dtype=np.int16))
+    with pytest.raises(InputError, match="ignore_label=-1"):
+        mapping_of(raw)
+    assert mapping_of(raw, ignore_label=-1).encode(raw, "x")[0, ::8].tolist() == [-1, 0, 1]
+
+
+def test_ignored_colours_and_ids() -> None:
+    white = rgb(np.repeat(np.repeat(np.array([[[0, 0, 0], [255, 0, 0], [255, 255, 255]]]), 4, 0), 4, 1))
+    mapping = mapping_of(white, ignore_label=0xFFFFFF)
+    assert mapping.encode(white, "x")[0, ::4].tolist() == [0, 1, IGNORE]
+    ids = np.where(grid_objects(9) == 4, 255, grid_objects(9))
+    assert np.unique(
+        mapping_of(index(ids), encoding="instances", ignore_label=255).encode(index(ids), "x")
+    ).tolist() == [
+        IGNORE,
+        0,
+        1,
+    ]
+
+
+# --- what is refused -----------------------------------------------------------------------------
+
+
+def mask(seed: int = 0) -> np.ndarray:
+    return (discs(np.random.default_rng(seed), [255], 12, 256)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("quality", [30, 75, 90, 98, 100])
+def test_jpeg_marks_are_refused(quality: int) -> None:
+    spoiled = cv2.imdecode(cv2.imencode(".jpg", mask(), [cv2.IMWRITE_JPEG_QUALITY, quality])[1], 0)
+    with pytest.raises(InputError, match=r"1\.png: \d+ rare values .* JPEG"):
+        mapping_of(index(mask()), index(spoiled))
+
+
+@pytest.mark.parametrize("factor", [0.5, 0.77, 1.3, 2])
+@pytest.mark.parametrize("method", [cv2.INTER_LINEAR, cv2.INTER_CUBIC])
+def test_resized_masks_are_refused(factor: float, method: int) -> None:
+    spoiled = cv2.resize(mask(), None, fx=factor, fy=factor, interpolation=method)
+    with pytest.raises(InputError, match=r"rare values.*resizing"):
+        mapping_of(index(spoiled))
+    with pytest.raises(InputError, match=r"rare values.*resizing"):
+        mapping_of(index(spoiled), values=(0, 255))
+
+
+def test_smoothed_colours_are_refused() -> None:
+    colored = np.stack([mask(1), mask(2), np.zeros_like(mask())], 2)
+    assert mapping_of(rgb(colored)).kind == "color"
+    with pytest.raises(InputError, match="rare values"):
+        mapping_of(rgb(cv2.GaussianBlur(colored, (3, 3), 1)))
+
+
+def test_a_photograph_is_refused() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64)).astype(np.uint8)
+    with pytest.raises(InputError, match="rare values"):
+        mapping_of(index(noise))
+    colors = np.random.default_rng(0).integers(0, 256, (99, 99, 3))
+    with pytest.raises(InputError, match="no label image"):
+        mapping_of(rgb(colors))
+
+
+def test_thin_classes_are_no_marks() -> None:
+    outlined = mask()
+    outlined[(outlined == 255) & (cv2.erode(outlined, np.ones((3, 3))) == 0)] = 128
+    assert mapping_of(index(outlined)).values == (0, 128, 255)
+    lines = np.zeros((60, 60), np.uint8)
+    for value in range(1, 6):
+        lines[value * 10] = value
+    assert mapping_of(index(lines)).values == (0, 1, 2, 3, 4, 5)
+
+
+def test_a_slip_of_the_brush_is_named() -> None:
+    slip = mask()
+    slip[3, 4:6] = 200
+    clean = [index(mask(k)) for k in range(1, 4)]
+    with pytest.raises(InputError, match=r"2\.png: label 200 covers 2 of"):
+        mapping_of(*clean[:2], index(slip), clean[2])
+    with pytest.raises(InputError, match=r"2\.png: 2 pixels hold 200"):
+        mapping_of(*clean[:2], index(slip), values=(0, 255))
+
+
+def test_kinds_that_do_not_mix() -> None:
+    stack = planes(np.zeros((2, 4, 4)))
+    with pytest.raises(InputError, match=r"1\.png: holds 1 planes for 2"):
+        mapping_of(stack, index(blocks([0, 1])), encoding="multilabel")
+    with pytest.raises(InputError, match=r"1\.png: holds RGB colours, where index"):
+        mapping_of(index(blocks([0, 1, 2])), rgb(np.zeros((4, 4, 3))), encoding="index")
+    with pytest.raises(InputError, match=r"1\.png: holds several planes, where color"):
+        mapping_of(rgb(np.zeros((4, 4, 3))), stack, encoding="color")
+    with pytest.raises(InputError, match=r"beyond 0\.\.255"):
+        mapping_of(index(blocks([0, 300], dtype=np.uint16)), encoding="color")
+
+
+def test_labels_without_anything_to_learn() -> None:
+    with pytest.raises(InputError, match="no label image"):
+        find_mapping([], DataSettings())
+    with pytest.raises(InputError, match="only the value 0"):
+        mapping_of(index(np.zeros((5, 5), np.uint8)))
+    with pytest.raises(InputError, match="all pixels are ignored"):
+        mapping_of(index(np.zeros((5, 5), np.uint8)), ignore_label=0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"class_names": ("a", "b", "c")}, "3 names for 2"),
+        ({"class_names": ("a", "a")}, "different"),
+        ({"values": (0, (1, 2, 3))}, "does not suit"),
+        ({"values": (0, 255), "ignore_label": 255}, "same value"),
+        ({"values": (0, 255, 7), "encoding": "binary"}, "binary"),
+    ],
+)
+def test_settings_that_do_not_fit(settings: dict[str, Any], told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        mapping_of(index(blocks([0, 255])), **settings)
+
+
+def test_encode_refuses_what_the_mapping_lacks() -> None:
+    mapping = mapping_of(index(blocks([0, 255])))
+    for stray in (blocks([0, 7]), blocks([0, -7], dtype=np.int32), blocks([0, 70000], dtype=np.int32)):
+        with pytest.raises(InputError, match=rf"late\.png: holds {stray[0, 8]}, and the classes are 0, 255"):
+            mapping.encode(index(stray), "late.png")
+    with pytest.raises(InputError, match=r"late\.png: holds RGB"):
+        mapping.encode(rgb(np.zeros((4, 4, 3))), "late.png")
+    with pytest.raises(InputError, match="negative id -7"):
+        mapping_of(index(grid_objects(9))).encode(index(blocks([0, -7], dtype=np.int32)), "late.png")
+
+
+# --- real labels ---------------------------------------------------------------------------------
+
+
+@needs_data
+@pytest.mark.parametrize(
+    ("name", "kind", "values"),
+    [("isbi2012", "binary", (0, 255)), ("glas", "instances", (0,)), ("dsb2018", "instances", (0,))],
+)
+def test_real_labels(name: str, kind: str, values: tuple[int, ...]) -> None:
+    pairs = find_pairs(SHARED / name).pairs
+    mapping = find_mapping(((str(pair.labels), read_pair_labels(pair)) for pair in pairs), DataSettings())
+    assert (mapping.kind, mapping.values, mapping.classes) == (kind, values, 2)
+    raw = read_pair_labels(pairs[0])
+    assert np.array_equal(mapping.encode(raw, "x"), raw.array > 0)
+
+
+@needs_data
+def test_a_few_real_images_are_enough() -> None:
+    pairs = find_pairs(SHARED / "dsb2018").pairs
+    for start in range(0, 60, 6):
+        some = [(pair.name, read_pair_labels(pair)) for pair in pairs[start : start + 6]]
+        assert find_mapping(some, DataSettings()).kind == "instances"
+
+
+# --- good labels that resemble spoiled ones ---------------------------------------------------------------------------
+
+
+def _lines(values: list[int], step: int = 24) -> np.ndarray:
+    """Lines one pixel wide, one value each, on 0."""
+    array = np.zeros((200, 200), np.uint8)
+    for index, value in enumerate(values):
+        array[10 + step * index, 10:190] = value
+    return array
+
+
+def test_thin_classes_beside_255_are_told_of_the_ignore_label() -> None:
+    array = _lines([1, 2])
+    array[150:, 150:] = 255
+    with pytest.raises(InputError, match=r"data\.ignore_label=255"):
+        find_mapping([("a", RawLabels(array, "index", None))], DataSettings())
+    mapping = find_mapping([("a", RawLabels(array, "index", None))], DataSettings(ignore_label=255))
+    assert mapping.values == (0, 1, 2)
+
+
+def test_thin_classes_with_a_missing_index_are_classes() -> None:
+    mapping = find_mapping([("a", RawLabels(_lines([1, 2, 5]), "index", None))], DataSettings())
+    assert mapping.values == (0, 1, 2, 5)
+
+
+def test_thin_colours_are_classes_and_mixtures_are_not() -> None:
+    colors = np.array([[0, 0, 0], [255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 0]], np.uint8)
+    picture = colors[_lines([1, 2, 3, 4])]
+    mapping = find_mapping([("a", RawLabels(picture, "rgb", None))], DataSettings())
+    assert len(mapping.values) == 5
+    square = np.zeros((200, 200, 3), np.uint8)
+    square[50:150, 50:150] = (200, 0, 0)
+    for step in range(1, 10):  # the soft rim of a resized mask
+        square[50 - step, 50:150] = (200 - 20 * step, 0, 0)
+    with pytest.raises(InputError, match="resizing, smoothing or JPEG"):
+        find_mapping([("a", RawLabels(square, "rgb", None))], DataSettings())
+
+
+def test_two_crops_of_one_labelled_slide_hold_instances() -> None:
+    array = np.zeros((2, 160, 160), np.int32)
+    for index in range(120):
+        crop, place = divmod(index, 60)
+        y, x = divmod(place, 10)
+        array[crop, 4 + 16 * y : 12 + 16 * y, 4 + 15 * x : 12 + 15 * x] = index + 1
+    mapping = find_mapping([(str(i), RawLabels(plane, "index", None)) for i, plane in enumerate(array)], DataSettings())
+    assert mapping.kind == "instances"
