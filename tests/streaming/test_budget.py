@@ -57,9 +57,9 @@ def test_more_memory_gives_larger_blocks_and_never_more_than_it_is(
 @pytest.mark.parametrize("block", [None, 1024])
 def test_the_least_that_is_named_suffices_and_less_does_not(kit: SimpleNamespace, block: int | None) -> None:
     model = kit.make("distance")
-    with pytest.raises(ResourceError, match="is too little") as caught:
+    with pytest.raises(ResourceError, match="this net needs at least") as caught:
         fit_budget(model, 2, 10**6, margin=32, block=block)
-    named = re.search(r"at least (\d+)MB", str(caught.value))
+    named = re.search(r"Give --memory (\d+)MB or more", str(caught.value))
     assert named is not None
     least = int(named[1]) * 10**6
     assert fit_budget(model, 2, least, margin=32, block=block).expected <= least
@@ -87,7 +87,7 @@ def test_too_little_is_refused_before_anything_is_done(
     assert code == 4
     assert err.count("\n") == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.ome.zarr", "m.septa"]
-    named = re.search(r"give at least (\d+)MB", err)
+    named = re.search(r"Give --memory (\d+)MB or more", err)
     assert named is not None
     assert septa(*given, "--memory", f"{int(named[1]) + 5}MB")[0] == 0
     assert output.exists()
@@ -174,7 +174,9 @@ def test_objects_that_hang_together_further_than_memory_reaches_are_refused(
     monkeypatch.setattr(
         run, "fit_budget", lambda *args, **more: replace(fit_budget(*args, **more), free=least_bytes(model))
     )
-    with pytest.raises(ResourceError, match=r"a.ome.zarr: the objects at rows .* hang together.* give \d+MB more"):
+    with pytest.raises(
+        ResourceError, match=r"a.ome.zarr: connected objects at rows .* do not fit .* Give --memory \d+MB or more"
+    ):
         kit.run(
             StreamRequest(
                 model=tmp_path / "m.septa",
@@ -224,7 +226,7 @@ def test_the_peak_of_the_command_stays_within_the_budget(
 
     code, err, _ = peak("o.ome.zarr", "20MB")
     assert code == 4
-    named = re.search(r"give at least (\d+)MB", err)
+    named = re.search(r"Give --memory (\d+)MB or more", err)
     assert named is not None
     memory = int(named[1]) + 20
     code, err, held = peak("o.ome.zarr", f"{memory}MB")

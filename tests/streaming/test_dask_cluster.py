@@ -22,10 +22,20 @@ import torch
 
 from septa.errors import InputError, ResourceError, SeptaError
 from septa.images.store import ome_zarr as store
-from septa.streaming import StreamFinished, StreamInput, StreamRequest, StreamStarted, StreamStep, dask_worker, stream
-from septa.streaming import dask_cluster as cluster
+from septa.streaming import (
+    StreamFinished,
+    StreamInput,
+    StreamRequest,
+    StreamStarted,
+    StreamStep,
+    dask_cluster,
+    dask_connection,
+    dask_worker,
+    stream,
+)
 from septa.streaming.block_file import is_done
-from septa.streaming.dask_cluster import Cluster, DaskExecutor, Tls, local_cluster, remote_cluster
+from septa.streaming.dask_cluster import Cluster, DaskExecutor
+from septa.streaming.dask_connection import Tls, local_cluster, remote_cluster
 from septa.streaming.plan import StreamPlan
 from septa.streaming.run import work_folder
 
@@ -151,7 +161,7 @@ def test_a_client_that_dies_goes_on(
     if number == signal.SIGINT:
         assert client.returncode == 130
         assert told.count("\n") == 1
-        assert "was interrupted; what is done is kept" in told
+        assert "the run was interrupted, and its finished blocks are kept" in told
     assert not output.exists() or not store.is_store_complete(output)
     plan = StreamPlan.from_json(json.loads((folder / "plan.json").read_text()))
     done = sum(is_done(folder, plan, index) for index in plan.blocks())
@@ -188,7 +198,9 @@ def test_a_plan_that_a_worker_does_not_see(workers: Cluster, data: Path, tmp_pat
         (work_folder(tmp_path / "store.zarr") / "plan.json").unlink()
         return workers.make_executor(*arguments)
 
-    with pytest.raises(InputError, match=r"^worker tcp://.*plan.json: cannot be read.* storage that every worker sees"):
+    with pytest.raises(
+        InputError, match=r"^worker tcp://.*plan.json: the plan cannot be read .* storage that every worker sees"
+    ):
         list(stream(request_of(data, tmp_path / "store.zarr"), make_executor))
 
 
@@ -196,7 +208,9 @@ def test_too_little_memory_on_a_worker(workers: Cluster, data: Path, tmp_path: P
     def make_executor(request: StreamRequest, worker: Any) -> DaskExecutor:
         return workers.make_executor(request_of(data, request.output, memory=2**20), worker)
 
-    with pytest.raises(ResourceError, match=r"^worker tcp://.*--memory.* give at least \d+MB"):
+    with pytest.raises(
+        ResourceError, match=r"^worker tcp://.*--memory: this net needs at least .* Give --memory \d+MB or more"
+    ):
         list(stream(request_of(data, tmp_path / "store.zarr"), make_executor))
 
 
@@ -210,7 +224,7 @@ def test_a_block_that_fails_for_good_is_named(workers: Cluster, data: Path, tmp_
         return found
 
     with pytest.raises(
-        InputError, match=r"^block 0,0,[2-4],[34]: failed 3 times, the last time on worker tcp://\S+: .*image.zarr"
+        InputError, match=r"^block 0,0,[2-4],[34]: 3 attempts failed, the last on worker tcp://\S+: .*image.zarr"
     ):
         list(stream(request_of(data, tmp_path / "store.zarr"), make_executor))
 
@@ -250,17 +264,21 @@ def executor_of(client: Client) -> DaskExecutor:
 
 def test_a_block_that_kills_its_workers_is_named() -> None:
     client = Client(distributed.KilledWorker("task", SimpleNamespace(address="a"), 3))  # type: ignore[arg-type]
-    with pytest.raises(ResourceError, match=r"^block 0,0,3,5: failed 3 times: its workers: died of it, or were killed"):
+    with pytest.raises(
+        ResourceError, match=r"^block 0,0,3,5: 3 attempts failed: the worker processes died or were killed"
+    ):
         list(executor_of(client).segment([(0, 0, 3, 5)]))
     assert client.submitted == [(0, 0, 3, 5)] * 3
 
 
 def test_a_lost_connection_is_told() -> None:
-    with pytest.raises(InputError, match=r"^--cluster x: the connection was lost.* run the same command again"):
+    with pytest.raises(
+        InputError, match=r"^--cluster x: the connection to the scheduler was lost.* Run the same command again"
+    ):
         list(executor_of(Client(RuntimeError())).segment([(0, 0, 0, 0)]))
     client = Client(None)
     client.status = "closed"
-    with pytest.raises(InputError, match=r"^--cluster x: the connection was lost"):
+    with pytest.raises(InputError, match=r"^--cluster x: the connection to the scheduler was lost"):
         list(executor_of(client).segment([(0, 0, 0, 0)]))
 
 
@@ -274,11 +292,11 @@ def test_what_is_queued_is_cancelled() -> None:
 
 
 def test_a_cluster_without_workers_for_long_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster, "_POLL_S", 0.01)
-    monkeypatch.setattr(cluster, "_WAIT_S", 0.05)
+    monkeypatch.setattr(dask_cluster, "_POLL_S", 0.01)
+    monkeypatch.setattr(dask_cluster, "_WAIT_S", 0.05)
     client = Client(None, cores=0)
     client.submit = lambda *arguments, **options: SimpleNamespace(key="", add_done_callback=id)  # type: ignore[method-assign]
-    with pytest.raises(InputError, match="had no worker for 0 minutes"):
+    with pytest.raises(InputError, match="the cluster had no worker for 0 minutes"):
         list(executor_of(client).segment([(0, 0, 0, 0)]))
 
 
@@ -291,32 +309,31 @@ def test_without_distributed_the_error_tells_how_to_install_it(
     monkeypatch.setitem(sys.modules, "distributed", None)
     command = "predict", data / "model.septa", data / "image.zarr", "-o", tmp_path / "store.zarr"
     for option in (("--workers", 2), ("--cluster", "tcp://127.0.0.1:1")):
-        code, _, told = septa(*command, *option)
-        assert (code, told) == (
-            2,
-            "--workers and --cluster: the package distributed is not installed. pip install 'septa[cluster]'.\n",
-        )
+        code, _, err = septa(*command, *option)
+        assert code == 2
+        problem = "--workers and --cluster need the package distributed, which is not installed"
+        assert err == f"{problem}. Run pip install 'septa[cluster]'.\n"
 
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "tls://127.0.0.1:1", "nonsense", "a://b:c"])
 def test_a_wrong_address_is_one_line(
     septa: Septa, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str
 ) -> None:
-    monkeypatch.setattr(cluster, "remote_cluster", partial(remote_cluster, timeout_s=0.5))
+    monkeypatch.setattr(dask_connection, "remote_cluster", partial(remote_cluster, timeout_s=0.5))
     output = tmp_path / "store.zarr"
     code, _, told = septa("predict", data / "model.septa", data / "image.zarr", "-o", output, "--cluster", address)
     assert (code, told.count("\n")) == (2, 1)
-    assert told.startswith(f"--cluster {address}: cannot be reached (")
+    assert told.startswith(f"--cluster {address}: no scheduler can be reached at this address. Give the address")
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (["--workers", "2", "--cluster", "tcp://a:1"], "--workers: and --cluster both say who does the work."),
-        (["--tls-ca", "x"], "--tls-ca x: has no meaning without --cluster."),
-        (["--cluster", "tls://a:1", "--tls-ca", "x"], "--tls-ca x: is no file."),
-        (["--cluster", "tls://a:1", "--tls-ca", __file__], "--tls-ca: and --tls-cert are both needed for TLS."),
+        (["--workers", "2", "--cluster", "tcp://a:1"], "--workers and --cluster cannot be combined. Give one of them."),
+        (["--tls-ca", "x"], "--tls-ca works only with --cluster. Leave --tls-ca out."),
+        (["--cluster", "tls://a:1", "--tls-ca", "x"], "--tls-ca x: the file does not exist."),
+        (["--cluster", "tls://a:1", "--tls-ca", __file__], "TLS needs both --tls-ca and --tls-cert. Give both."),
     ],
 )
 def test_options_that_exclude_each_other(
@@ -367,21 +384,27 @@ def test_a_cluster_elsewhere_with_tls(
         host="127.0.0.1",
     ) as running:
         address = running.scheduler_address
-        with pytest.raises(InputError, match="cannot be reached"), remote_cluster(address, timeout_s=0.5):
+        with (
+            pytest.raises(InputError, match="no scheduler can be reached at this address"),
+            remote_cluster(address, timeout_s=0.5),
+        ):
             pass
         with remote_cluster(address, certificate) as found:
             list(stream(request_of(data, tmp_path / "store.zarr", name="cells"), found.make_executor))
             assert len(dask_worker._models) == 1
         assert not dask_worker._models
-        assert not dask_worker._places
-        assert not dask_worker._workers
+        assert not dask_worker._prepared_runs
+        assert not dask_worker._block_workers
         files_given = [f"--tls-{name}={getattr(certificate, name)}" for name in ("ca", "cert", "key")]
         command = "predict", data / "model.septa", data / "image.zarr", "-o", tmp_path / "store.zarr"
         code, told, error = septa(*command, "--cluster", address, *files_given, "--name", "cells")
         assert (code, error) == (0, "")
         assert "is complete already" in told
         running.scale(0)
-        with pytest.raises(InputError, match="has no workers"), remote_cluster(address, certificate, timeout_s=0.5):
+        with (
+            pytest.raises(InputError, match="the cluster has no workers"),
+            remote_cluster(address, certificate, timeout_s=0.5),
+        ):
             pass
     assert files(tmp_path / "store.zarr") == expected
 
@@ -423,33 +446,33 @@ def test_threads_of_a_worker(
     monkeypatch.setattr(dask_worker, "CPU_COUNT", 8)
     monkeypatch.setattr(dask_worker.runtime, "usable_cores", lambda: 64)
     places = {"nanny": (3, peers)}
-    job: Any = SimpleNamespace(key="key", ours=False, threads=asked, places=places)
+    job: Any = SimpleNamespace(key="key", is_local=False, threads=asked, local_ranks=places)
     for nanny, number in (("nanny", 3), ("another that came later", None)):
         plugin = dask_worker.RunPlugin(job)
         plugin.setup(SimpleNamespace(nanny=nanny, address="a", state=SimpleNamespace(nthreads=given)))
-        place = dask_worker._places["key"]
+        place = dask_worker._prepared_runs["key"]
         assert place.threads == expected
-        assert number in (None, place.number)
+        assert number in (None, place.rank)
         plugin.teardown(None)
-        assert not dask_worker._places
+        assert not dask_worker._prepared_runs
 
 
 def test_each_worker_of_a_machine_takes_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert [dask_worker._device("cpu", number) for number in range(2)] == ["cpu", "cpu"]
+    assert [dask_worker._choose_device("cpu", number) for number in range(2)] == ["cpu", "cpu"]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert [dask_worker._device("auto", number) for number in range(3)] == ["cuda:0", "cuda:1", "cuda:0"]
-    assert dask_worker._device("cuda:1", 0) == "cuda:1"
+    assert [dask_worker._choose_device("auto", number) for number in range(3)] == ["cuda:0", "cuda:1", "cuda:0"]
+    assert dask_worker._choose_device("cuda:1", 0) == "cuda:1"
 
 
 def test_workers_of_a_machine_are_numbered() -> None:
     hosts = {"tcp://b:1": ("b", None), "tcp://a:9": ("a", "tcp://a:2"), "tcp://a:3": ("a", "tcp://a:1")}
     about = {address: {"host": host, "nanny": nanny} for address, (host, nanny) in hosts.items()}
     client = SimpleNamespace(scheduler_info=lambda n_workers: {"workers": about})
-    assert Cluster(client, "x")._places() == {"tcp://a:1": (0, 2), "tcp://a:2": (1, 2), "tcp://b:1": (0, 1)}
+    assert Cluster(client, "x")._rank_workers() == {"tcp://a:1": (0, 2), "tcp://a:2": (1, 2), "tcp://b:1": (0, 1)}
 
 
 def test_a_worker_with_another_septa_is_refused(data: Path, tmp_path: Path) -> None:
-    place: Any = SimpleNamespace(job=SimpleNamespace(version="0.0.1"))
-    with pytest.raises(SeptaError, match=r"is version \S+ here and 0.0.1 where it was called"):
-        dask_worker._make(place)
+    place: Any = SimpleNamespace(run=SimpleNamespace(version="0.0.1"))
+    with pytest.raises(SeptaError, match=r"has version \S+ of septa, but the client has version 0.0.1"):
+        dask_worker._make_worker(place)

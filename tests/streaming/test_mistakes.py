@@ -58,9 +58,9 @@ WRONG = {
     "region text": ("m.septa a.ome.zarr -o {o} --region 1,2,3", "is not TOP,LEFT,BOTTOM,RIGHT"),
     "memory text": ("m.septa a.ome.zarr -o {o} --memory much", "--memory much: is no amount of memory"),
     "no memory": ("m.septa a.ome.zarr -o {o} --memory 0GB", "is no amount of memory"),
-    "tile": ("m.septa a.ome.zarr -o {o} --tile 8", "--tile 8: is less than this net's halo needs"),
-    "name": ("m.septa a.ome.zarr -o {o} --name a/b", "--name a/b: is no name"),
-    "name of dots": ("m.septa a.ome.zarr -o {o} --name ..", "--name ..: is no name"),
+    "tile": ("m.septa a.ome.zarr -o {o} --tile 8", "--tile: a tile of this net must be at least "),
+    "name": ("m.septa a.ome.zarr -o {o} --name a/b", "--name: a name must have 1 to 150 letters, "),
+    "name of dots": ("m.septa a.ome.zarr -o {o} --name ..", "--name: a name must have 1 to 150 letters, "),
     "option of files": ("m.septa a.ome.zarr -o {o} --overlay", "--overlay: has no meaning for a store"),
     "table": ("m.septa a.ome.zarr -o {o} --table t.csv", "--table: has no meaning for a store"),
     "symmetries": ("m.septa a.ome.zarr -o {o} --tta 2", "--tta: has no meaning for a store"),
@@ -72,17 +72,26 @@ WRONG = {
     "missing model": ("none.septa a.ome.zarr -o {o}", "none.septa: cannot be read"),
     "no image": ("m.septa text.tif -o {o}", "text.tif"),
     "not a number": ("m.septa nan.tif -o {o}", "nan.tif: holds NaN or Inf"),
-    "output there": ("m.septa a.ome.zarr -o there.ome.zarr", "there.ome.zarr: exists. give --overwrite"),
-    "file there": ("m.septa a.ome.zarr -o there.ome.tif", "there.ome.tif: exists. give --overwrite"),
-    "foreign folder": ("m.septa a.ome.zarr -o there.ome.zarr --overwrite", "holds something that is no store of septa"),
-    "itself": ("m.septa a.ome.zarr -o a.ome.zarr --overwrite", "a.ome.zarr: is the image itself"),
-    "several in a TIFF": ("many.septa a.ome.zarr -o o.ome.tif", "o.ome.tif: holds one image"),
-    "soft TIFF": ("m.septa a.ome.zarr -o o.ome.tif --probabilities", "o.ome.tif: holds one image"),
-    "labels below 0": ("signed.septa a.ome.zarr -o {o}", "whose value in label images is below 0"),
-    "pooling": ("pooled.septa a.ome.zarr -o {o}", "pools over the image"),
-    "turned versions": ("tta.septa a.ome.zarr -o {o}", "cannot be done in blocks"),
-    "resized": ("resize.septa a.ome.zarr -o {o}", "cannot segment one in blocks"),
-}  # fmt: skip
+    "output there": ("m.septa a.ome.zarr -o there.ome.zarr", "there.ome.zarr: the output exists. Give --overwrite"),
+    "file there": ("m.septa a.ome.zarr -o there.ome.tif", "there.ome.tif: the output exists. Give --overwrite"),
+    "foreign folder": (
+        "m.septa a.ome.zarr -o there.ome.zarr --overwrite",
+        "the folder was not written by septa, so it is not replaced",
+    ),
+    "itself": (
+        "m.septa a.ome.zarr -o a.ome.zarr --overwrite",
+        "a.ome.zarr: the output is the input image, or a folder that holds it",
+    ),
+    "several in a TIFF": ("many.septa a.ome.zarr -o o.ome.tif", "o.ome.tif: an OME-TIFF file holds one image"),
+    "soft TIFF": ("m.septa a.ome.zarr -o o.ome.tif --probabilities", "o.ome.tif: an OME-TIFF file holds one image"),
+    "labels below 0": ("signed.septa a.ome.zarr -o {o}", "a class of this model has a label value below 0"),
+    "pooling": ("pooled.septa a.ome.zarr -o {o}", "this net pools over the whole image"),
+    "turned versions": (
+        "tta.septa a.ome.zarr -o {o}",
+        "flipped and rotated copies of the whole image (inference.tta), not of blocks",
+    ),
+    "resized": ("resize.septa a.ome.zarr -o {o}", "cannot segment an image in blocks"),
+}
 
 
 @pytest.mark.parametrize("name", WRONG)

@@ -178,7 +178,7 @@ def test_damaged_blocks_and_shards_are_done_again(
     for event in stream(request_):
         if isinstance(event, StreamStarted):
             assert (event.done, event.blocks) == (3, 4)
-            assert event.notes == ("going on with an earlier run",)
+            assert event.notes == ("an interrupted run is resumed",)
         if isinstance(event, StreamStep) and event.stage == "writing":
             changed = {name for name, then in blocks(request_).items() if then != before.get(name)}
             assert changed == {block.name}
@@ -233,7 +233,7 @@ def test_other_settings_are_refused_and_named(
         ),
     }
     for named, changed in changes.items():
-        with pytest.raises(InputError, match="unfinished run with other settings") as caught:
+        with pytest.raises(InputError, match="the folder holds an unfinished run with other settings") as caught:
             list(stream(changed))
         assert named in caught.value.problem
     moved.rename(image)
@@ -242,7 +242,7 @@ def test_other_settings_are_refused_and_named(
     assert code == 0
     assert "is complete already, nothing was done" in out
     for changed in (replace(request_, probabilities=False), replace(request_, name="nuclei")):
-        with pytest.raises(InputError, match=r"exists\. give --overwrite"):
+        with pytest.raises(InputError, match=r"the output exists\. Give --overwrite"):
             list(stream(changed))
 
 
@@ -251,7 +251,7 @@ def test_another_image_under_the_same_name_is_noticed(kit: SimpleNamespace, requ
     path = Path(request_.input.path)
     kit.write_image(path, kit.texture((100, 90), seed=8), "YX")
     os.utime(path / "zarr.json", (1, 1))
-    with pytest.raises(InputError, match=r"exists\. give --overwrite"):
+    with pytest.raises(InputError, match=r"the output exists\. Give --overwrite"):
         list(stream(request_))
 
 
@@ -280,10 +280,10 @@ def test_overwrite_keeps_what_is_there_until_the_run_can_begin(
 def test_overwrite_removes_nothing_but_stores(kit: SimpleNamespace, request_: StreamRequest) -> None:
     again = replace(request_, overwrite=True)
     image = kit.write_image(request_.output, kit.texture((20, 20)), "YX")
-    with pytest.raises(InputError, match="no store of septa"):
+    with pytest.raises(InputError, match="was not written by septa"):
         list(stream(again))
     for output in (Path(request_.input.path), Path(request_.input.path).parent):
-        with pytest.raises(InputError, match="is the image itself"):
+        with pytest.raises(InputError, match="the output is the input image, or a folder that holds it"):
             list(stream(replace(again, output=output)))
     assert kit.files(image)
     assert kit.files(Path(request_.input.path))
@@ -320,7 +320,10 @@ def test_interrupted_it_says_so_in_one_line(
         code, _, err = septa(*command(request_))
     assert code == 130
     assert err.count("\n") == 1
-    assert f"{request_.output}: was interrupted; what is done is kept in {request_.output}.work. run" in err
+    assert (
+        f"{request_.output}: the run was interrupted, and its finished blocks are kept in {request_.output}.work. Run"
+        in err
+    )
     assert threading.active_count() == threads
     assert len(blocks(request_)) == 2
     code, out, _ = septa(*command(request_))

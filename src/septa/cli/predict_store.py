@@ -167,16 +167,16 @@ def connected(given: StoreOptions) -> AbstractContextManager[Cluster | None]:
     from septa.streaming import Tls, local_cluster, remote_cluster
 
     if given.workers is not None and given.cluster is not None:
-        raise errors.InputError("--workers", "and --cluster both say who does the work", "give one of them")
+        raise errors.InputError("", "--workers and --cluster cannot be combined", "Give one of them")
     files = {"--tls-ca": given.tls_ca, "--tls-cert": given.tls_cert, "--tls-key": given.tls_key}
     for option, file in files.items():
         if file is not None and given.cluster is None:
-            raise errors.InputError(f"{option} {file}", "has no meaning without --cluster", "leave it out")
+            raise errors.InputError("", f"{option} works only with --cluster", f"Leave {option} out")
         if file is not None and not file.is_file():
-            raise errors.InputError(f"{option} {file}", "is no file", "give a file (PEM)")
+            raise errors.InputError(f"{option} {file}", "the file does not exist", "Give a file in PEM format")
     tls = Tls(given.tls_ca, given.tls_cert, given.tls_key) if given.tls_ca and given.tls_cert else None
     if tls is None and any(files.values()):
-        raise errors.InputError("--tls-ca", "and --tls-cert are both needed for TLS", "give both")
+        raise errors.InputError("", "TLS needs both --tls-ca and --tls-cert", "Give both")
     if given.cluster is not None:
         return remote_cluster(given.cluster, tls)
     return nullcontext() if given.workers is None else local_cluster(given.workers)
@@ -217,7 +217,7 @@ def _tell(console: Console, request: StreamRequest, event: StreamStarted, cluste
     asked, plan = event.plan.identity, event.plan
     size = " x ".join(f"{side} {axis}" for axis, side in zip("TCZYX", asked.shape) if side > 1 or axis in "YX")
     pixel = "unknown" if plan.pixel_size_um is None else "{:g} x {:g} um".format(*plan.pixel_size_um)
-    each = "" if cluster is None else f" in each of {cluster.workers()} workers"
+    each = "" if cluster is None else f" in each of {cluster.count_workers()} workers"
     tile = min(request.tile or event.budget.tile, event.budget.tile)
     lines = [
         f"{request.input.path}: {size}, {asked.dtype.lstrip('<>|=')}, pixel size {pixel}",

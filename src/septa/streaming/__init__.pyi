@@ -1,8 +1,8 @@
 from .budget import default_memory as default_memory
 from .dask_cluster import Cluster as Cluster
-from .dask_cluster import Tls as Tls
-from .dask_cluster import local_cluster as local_cluster
-from .dask_cluster import remote_cluster as remote_cluster
+from .dask_connection import Tls as Tls
+from .dask_connection import local_cluster as local_cluster
+from .dask_connection import remote_cluster as remote_cluster
 from .events import StreamFinished as StreamFinished
 from .events import StreamRequest as StreamRequest
 from .events import StreamStarted as StreamStarted

@@ -61,8 +61,8 @@ def load_block(folder: Path, plan: StreamPlan, index: BlockIndex, names: Collect
             return {name: _unpack(about[name], tensors[name].numpy()) for name in names}
     except (KeyError, TypeError, ValueError, zlib.error):
         pass
-    path = block_file(folder, plan, index)
-    raise InputError(path, "was damaged or removed while the store was written", "run the same command again")
+    problem = "the file was damaged or removed while the store was being written"
+    raise InputError(block_file(folder, plan, index), problem, "Run the same command again")
 
 
 def load_facts(folder: Path, plan: StreamPlan, index: BlockIndex) -> MergeFacts:

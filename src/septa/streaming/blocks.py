@@ -116,10 +116,12 @@ class BlockWorker:
         engine = self.plan.identity.engine
         tile = fit_tile(self.model, itemsize, height, width, self.free, engine)
         if not tile:
-            what = f"the objects at rows {top} to {bottom}, columns {left} to {right}, hang together"
+            place = f"rows {top} to {bottom}, columns {left} to {right}"
             least = smallest_tile_for(self.model.net) ** 2 * pixel_bytes(self.model, engine)
-            more = megabytes(region_bytes(self.model, itemsize, height, width) + least - self.free)
-            raise ResourceError(self.source.path, f"{what}, and the memory does not hold them", f"give {more}MB more")
+            missing = region_bytes(self.model, itemsize, height, width) + least - self.free
+            needed = megabytes((self.limit or self.free) + missing)
+            problem = f"connected objects at {place} do not fit into --memory together"
+            raise ResourceError(self.source.path, problem, f"Give --memory {needed}MB or more")
         self.tile = min(self.tile, tile)
 
     def blank(self, index: BlockIndex, region: ImageRegion) -> list[tuple[slice, slice]]:

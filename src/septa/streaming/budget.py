@@ -113,8 +113,8 @@ def fit_budget(
             tile = _tile(model, room, side + 2 * (margin + 1), pixel)
             return Budget(block=side, tile=tile, expected=memory - room + tile**2 * pixel, free=free, limit=memory)
     needed = memory - free + arrays + least**2 * pixel
-    problem = f"is too little: this net needs {megabytes(needed)} MB even in the smallest blocks"
-    raise ResourceError(f"--memory {megabytes(memory)}MB", problem, f"give at least {megabytes(needed)}MB")
+    problem = f"this net needs at least {megabytes(needed)} MB with the smallest blocks, got {megabytes(memory)} MB"
+    raise ResourceError("--memory", problem, f"Give --memory {megabytes(needed)}MB or more")
 
 
 def _load_kernels(model: Model) -> None:

@@ -1,4 +1,4 @@
-"""What runs on the workers of a Dask cluster. Imports distributed, so it is imported only where there is a cluster."""
+"""Code that runs on the workers of a Dask cluster. It imports distributed, so it is imported only with a cluster."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import json
 import signal
 import threading
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,102 +31,131 @@ from septa.streaming.blocks import (
 from septa.streaming.budget import default_memory, fit_budget
 from septa.streaming.plan import RunIdentity, StreamInput, StreamPlan
 
-_SHARE_STORAGE = "put the model's input and output on storage that every worker sees under the same path"
+_SHARE_STORAGE = "Put the input and the output on storage that every worker sees under the same path"
 
 
 @dataclass(frozen=True, kw_only=True)
 class DaskRun:
-    """What a worker must be told of a run; the rest stands in the plan's file.
+    """Description of a run that each worker gets; the worker reads everything else from the plan's file.
 
     Attributes
     ----------
-    key, plan, model
-        Name of the run; digests of its plan and of its model.
-    sent
+    key
+        Name of the run.
+    plan, model
+        SHA-256 (hex) of its plan and of its model file.
+    model_key
         Name under which the model was sent.
     version
-        Of septa.
+        The client's version of septa.
     input, folder
-        Where image and plan lie: absolute paths.
+        The image and the work folder, both with absolute paths.
     memory, tile, device
         As in `StreamRequest`.
-    ours
-        Whether the processes are the client's own: Ctrl-C, which its terminal sends to all of them, is its business.
+    is_local
+        True if the worker processes belong to the client. They then ignore Ctrl-C, which a terminal sends to all
+        processes and which the client handles.
     threads
-        Of torch; when None a worker takes as many as dask gave it, or its share of the cores.
-    places
-        By the address of a worker's nanny: its number among the workers of its machine, and how many they are.
+        Number of torch's threads. If None, a worker uses the number that Dask gave it, or its share of the cores.
+    local_ranks
+        For each worker, by the address of its nanny: its rank among the workers of its machine, from 0, and their
+        number.
     """
 
     key: str
     plan: str
     model: str
-    sent: str
+    model_key: str
     version: str
     input: StreamInput
     folder: Path
     memory: int | None
     tile: int | None
     device: str
-    ours: bool
+    is_local: bool
     threads: int | None
-    places: Mapping[str, tuple[int, int]]
+    local_ranks: Mapping[str, tuple[int, int]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class WorkerFailure:
-    """An error of septa's, told in words: exceptions do not survive being sent with all that they hold."""
+    """An error on a worker, as text: exceptions cannot be sent with everything that they hold.
+
+    Attributes
+    ----------
+    where, problem, remedy
+        As in `SeptaError`.
+    is_resource
+        True if the error is a `ResourceError`.
+    traceback
+        Traceback of an unexpected error, which ``--debug`` shows; else empty.
+    """
 
     where: str
     problem: str
     remedy: str
-    resource: bool
+    is_resource: bool = False
+    traceback: str = ""
 
     @classmethod
-    def of(cls, error: Exception) -> WorkerFailure:
-        """An exception as a fault."""
+    def from_exception(cls, error: Exception) -> WorkerFailure:
+        """Describe an exception."""
         if isinstance(error, SeptaError):
-            return cls(error.where, error.problem, error.remedy, isinstance(error, ResourceError))
-        text = " ".join(f"{type(error).__name__} {error}".split())
-        return cls("septa", f"unexpected {text}", "", isinstance(error, MemoryError))
+            return cls(
+                where=error.where,
+                problem=error.problem,
+                remedy=error.remedy,
+                is_resource=isinstance(error, ResourceError),
+            )
+        if isinstance(error, MemoryError):
+            return cls(
+                where="", problem="the worker ran out of memory", remedy="Give a smaller --tile", is_resource=True
+            )
+        return cls(
+            where="",
+            problem=f"an unexpected {type(error).__name__} occurred",
+            remedy="Run the same command again with --debug after septa, and report it",
+            traceback="".join(traceback.format_exception(error)),
+        )
 
 
 @dataclass(frozen=True)
 class WorkerReply:
-    """What came of a call, and where."""
+    """The result of a call on a worker, and the worker's address; ``failure`` is None if the call succeeded."""
 
     address: str
     value: Any = None
-    fault: WorkerFailure | None = None
+    failure: WorkerFailure | None = None
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class _PreparedRun:
-    """What a worker process knows of a run."""
+    """A run, and the place of this worker process in it."""
 
-    job: DaskRun
+    run: DaskRun
     address: str
-    number: int
+    rank: int
     peers: int
     threads: int
 
 
-# Of this process, for as long as it lives.
+# State of this worker process.
 _models: dict[str, bytes | Model] = {}
-_places: dict[str, _PreparedRun] = {}
-_workers: dict[str, BlockWorker] = {}
-_busy = threading.Lock()
-"""One block at a time: what --memory gives is for one, however many threads dask has."""
+_prepared_runs: dict[str, _PreparedRun] = {}
+_block_workers: dict[str, BlockWorker] = {}
+_one_block = threading.Lock()
+"""Allows one block at a time: --memory is for one block, however many threads Dask has."""
 
 
 class ModelPlugin(WorkerPlugin):
-    """The bytes of a model file: Dask sends them once to each worker process, also to those that come later."""
+    """The bytes of a model file. Dask sends them once to each worker process, also to one that starts later."""
 
     def __init__(self, name: str, data: bytes) -> None:
-        self.name, self.data = name, data
+        self.name = name
+        self.data = data
 
     def setup(self, worker: Any) -> None:
-        """Keep them until the first block asks for the model."""
+        """Keep the bytes until the first block needs the model."""
         runtime.prepare()
         _models[self.name] = self.data
         self.data = b""
@@ -136,100 +166,102 @@ class ModelPlugin(WorkerPlugin):
 
 
 class RunPlugin(WorkerPlugin):
-    """What a run is about."""
+    """The description of a run."""
 
-    def __init__(self, job: DaskRun) -> None:
-        self.name, self.job = job.key, job
+    def __init__(self, run: DaskRun) -> None:
+        self.name = run.key
+        self.run = run
 
     def setup(self, worker: Any) -> None:
-        """Keep it, with what this worker is among the others."""
-        if self.job.ours and threading.current_thread() is threading.main_thread():
+        """Keep the description and find this worker's rank and number of threads."""
+        if self.run.is_local and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, signal.SIG_IGN)
-        places = self.job.places
-        most = max((peers for _, peers in places.values()), default=1)
-        number, peers = places.get(worker.nanny or worker.address, (abs(hash(worker.address)), most))
+        ranks = self.run.local_ranks
+        most = max((peers for _, peers in ranks.values()), default=1)
+        # A worker that starts later has no rank; a hash spreads such workers over the GPUs.
+        rank, peers = ranks.get(worker.nanny or worker.address, (abs(hash(worker.address)), most))
         cores = min(runtime.usable_cores(), CPU_COUNT)
         given = worker.state.nthreads
-        threads = self.job.threads or (min(given, cores) if given > 1 else cores // peers)
-        _places[self.job.key] = _PreparedRun(
-            job=self.job, address=worker.address, number=number, peers=peers, threads=max(1, threads)
+        threads = self.run.threads or (min(given, cores) if given > 1 else cores // peers)
+        _prepared_runs[self.run.key] = _PreparedRun(
+            run=self.run, address=worker.address, rank=rank, peers=peers, threads=max(1, threads)
         )
 
     def teardown(self, worker: Any) -> None:
-        """Forget it."""
-        _places.pop(self.job.key, None)
-        if (gone := _workers.pop(self.job.key, None)) is not None:
-            gone.source.close()
+        """Forget the run and close its image."""
+        _prepared_runs.pop(self.run.key, None)
+        if (block_worker := _block_workers.pop(self.run.key, None)) is not None:
+            block_worker.source.close()
 
 
-async def look(key: str) -> WorkerReply:
-    """Whether this worker can do blocks: it sees the plan and the image, and has the memory."""
-    return await asyncio.to_thread(_answer, key, lambda worker: None)
+async def check_worker(key: str) -> WorkerReply:
+    """Check that this worker sees the plan and the image of a run, and has the memory for its blocks."""
+    return await asyncio.to_thread(_call, key, lambda worker: None)
 
 
 def segment(key: str, index: BlockIndex) -> WorkerReply:
-    """`segment_block` here."""
-    return _answer(key, lambda worker: segment_block(worker, index))
+    """Segment a block by `segment_block` on this worker."""
+    return _call(key, lambda worker: segment_block(worker, index))
 
 
-def finish(key: str, block: OutputBlock) -> WorkerReply:
-    """`write_output_block` here."""
-    return _answer(key, lambda worker: write_output_block(worker.folder, worker.plan, block))
+def write_output(key: str, block: OutputBlock) -> WorkerReply:
+    """Write a block into the store by `write_output_block` on this worker; the value is its digests."""
+    return _call(key, lambda worker: write_output_block(worker.folder, worker.plan, block))
 
 
-def build(key: str, block: PyramidBlock) -> WorkerReply:
-    """`write_pyramid_block` here."""
-    return _answer(key, lambda worker: write_pyramid_block(block))
+def write_pyramid(key: str, block: PyramidBlock) -> WorkerReply:
+    """Write a block of a pyramid level by `write_pyramid_block` on this worker; the value is its digest."""
+    return _call(key, lambda worker: write_pyramid_block(block))
 
 
-def _answer(key: str, work: Callable[[BlockWorker], Any]) -> WorkerReply:
-    place = _places.get(key)
-    if place is None:
-        return WorkerReply(
-            "", fault=WorkerFailure("septa", "was not prepared for this run", "look into the worker's log", False)
-        )
-    with _busy:
+def _call(key: str, work: Callable[[BlockWorker], Any]) -> WorkerReply:
+    """Call a function with the block worker of a run, and return its value or its failure."""
+    prepared = _prepared_runs.get(key)
+    if prepared is None:
+        problem = "this worker was not prepared for the run"
+        return WorkerReply("", failure=WorkerFailure(where="", problem=problem, remedy="Look into the worker's log"))
+    with _one_block:
         try:
-            torch.set_num_threads(place.threads)
-            if key not in _workers:
-                _workers[key] = _make(place)
-            return WorkerReply(place.address, work(_workers[key]))
+            torch.set_num_threads(prepared.threads)
+            if key not in _block_workers:
+                _block_workers[key] = _make_worker(prepared)
+            return WorkerReply(prepared.address, work(_block_workers[key]))
         except Exception as error:
-            return WorkerReply(place.address, fault=WorkerFailure.of(error))
+            return WorkerReply(prepared.address, failure=WorkerFailure.from_exception(error))
 
 
-def _make(place: _PreparedRun) -> BlockWorker:
-    job = place.job
-    if (here := runtime.versions()["septa"]) != job.version:
-        raise InputError("septa", f"is version {here} here and {job.version} where it was called", "install the same")
-    plan, model = _plan(job), _model(job.sent)
-    source = job.input.open()
+def _make_worker(prepared: _PreparedRun) -> BlockWorker:
+    run = prepared.run
+    if (here := runtime.versions()["septa"]) != run.version:
+        problem = f"this worker has version {here} of septa, but the client has version {run.version}"
+        raise InputError("", problem, "Install the same version on all of them")
+    plan = _read_plan(run)
+    model = _load_model(run.model_key)
+    source = run.input.open()
     try:
         identity = plan.identity
-        seen = RunIdentity.of(
+        seen = RunIdentity.from_source(
             source,
-            job.input,
-            model=job.model,
+            run.input,
+            model=run.model,
             engine=identity.engine,
             name=identity.name,
             probabilities=identity.probabilities,
             skip_empty=identity.skip_empty,
         )
         if seen != identity:
-            raise InputError(job.input.path, "is another image than the one that was planned for", _SHARE_STORAGE)
-        memory = job.memory or default_memory(place.peers)
+            raise InputError(run.input.path, "this is not the image that the run was planned for", _SHARE_STORAGE)
+        memory = run.memory or default_memory(prepared.peers)
         budget = fit_budget(
             model, source.dtype.itemsize, memory, margin=plan.margin, block=plan.block, engine=identity.engine
         )
-        tile = min(budget.tile, job.tile or budget.tile)
-        engine = model.engine(_device(job.device, place.number), identity.engine)
         return BlockWorker(
             plan=plan,
             model=model,
             source=source,
-            engine=engine,
-            folder=job.folder,
-            tile=tile,
+            engine=model.engine(_choose_device(run.device, prepared.rank), identity.engine),
+            folder=run.folder,
+            tile=min(budget.tile, run.tile or budget.tile),
             free=budget.free,
             limit=budget.limit,
         )
@@ -238,27 +270,29 @@ def _make(place: _PreparedRun) -> BlockWorker:
         raise
 
 
-def _plan(job: DaskRun) -> StreamPlan:
-    file = job.folder / "plan.json"
+def _read_plan(run: DaskRun) -> StreamPlan:
+    file = run.folder / "plan.json"
     try:
         plan = StreamPlan.from_json(json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise InputError(file, f"cannot be read ({reason})", _SHARE_STORAGE) from None
-    if plan.digest != job.plan:
-        raise InputError(file, "is another plan than the one of this run", _SHARE_STORAGE)
-    return replace(plan, input=job.input)
+    except OSError as error:
+        raise InputError(file, f"the plan cannot be read ({error.strerror})", _SHARE_STORAGE) from error
+    except ValueError as error:
+        raise InputError(file, "the plan is damaged", "Run the same command again with --overwrite") from error
+    if plan.digest != run.plan:
+        raise InputError(file, "this is not the plan of the run", _SHARE_STORAGE)
+    return replace(plan, input=run.input)
 
 
-def _model(sent: str) -> Model:
-    model = _models[sent]
+def _load_model(key: str) -> Model:
+    model = _models[key]
     if not isinstance(model, Model):
-        model = _models[sent] = Model.from_bytes(model, "model")
+        model = Model.from_bytes(model, "model")
+        _models[key] = model
     return model
 
 
-def _device(name: str, number: int) -> str:
-    """One GPU for each worker of a machine, in turn."""
+def _choose_device(name: str, rank: int) -> str:
+    """Return the device for the worker of a rank: the workers of a machine take its GPUs in turn."""
     if name in ("auto", "cuda") and torch.cuda.is_available():
-        return f"cuda:{number % torch.cuda.device_count()}"
+        return f"cuda:{rank % torch.cuda.device_count()}"
     return name

@@ -38,11 +38,11 @@ class Executor(Protocol):
         """Segment blocks, in any order, telling each that is done."""
         ...
 
-    def finish(self, blocks: Iterable[OutputBlock]) -> Iterator[tuple[OutputBlock, list[str]]]:
+    def write_output(self, blocks: Iterable[OutputBlock]) -> Iterator[tuple[OutputBlock, list[str]]]:
         """Write blocks into the store, in any order, telling each with its digests."""
         ...
 
-    def build(self, blocks: Iterable[PyramidBlock]) -> Iterator[tuple[PyramidBlock, str]]:
+    def write_pyramid(self, blocks: Iterable[PyramidBlock]) -> Iterator[tuple[PyramidBlock, str]]:
         """Write blocks of one level of the pyramid, in any order, telling each with its digest."""
         ...
 
@@ -89,12 +89,12 @@ class LocalExecutor:
             segment_block(worker, index, wider)
             yield index
 
-    def finish(self, blocks: Iterable[OutputBlock]) -> Iterator[tuple[OutputBlock, list[str]]]:
+    def write_output(self, blocks: Iterable[OutputBlock]) -> Iterator[tuple[OutputBlock, list[str]]]:
         """As `Executor.finish`."""
         worker = self._worker
         return self._spread(lambda block: write_output_block(worker.folder, worker.plan, block), blocks)
 
-    def build(self, blocks: Iterable[PyramidBlock]) -> Iterator[tuple[PyramidBlock, str]]:
+    def write_pyramid(self, blocks: Iterable[PyramidBlock]) -> Iterator[tuple[PyramidBlock, str]]:
         """As `Executor.build`."""
         return self._spread(write_pyramid_block, blocks)
 

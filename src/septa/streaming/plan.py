@@ -104,7 +104,7 @@ class RunIdentity:
     skip_empty: bool
 
     @classmethod
-    def of(
+    def from_source(
         cls,
         source: Source,
         given: StreamInput,

@@ -72,7 +72,7 @@ def stream(request: StreamRequest, make_executor: MakeExecutor | None = None) ->
         with request.input.open() as source:
             device = "cpu" if make_executor else request.device
             name = request.engine or model.own_engine(device)
-            identity = RunIdentity.of(
+            identity = RunIdentity.from_source(
                 source,
                 request.input,
                 model=digest,
@@ -109,8 +109,8 @@ def stream(request: StreamRequest, make_executor: MakeExecutor | None = None) ->
             executor = make_executor(request, worker) if make_executor else LocalExecutor(worker)
             yield from _stream(request, worker, budget, (*notes, *_explain_limits(model)), executor, began)
     except KeyboardInterrupt:
-        kept = f"was interrupted; what is done is kept in {folder}"
-        raise Interrupted(request.output, kept, "run the same command again to go on", signal.SIGINT) from None
+        problem = f"the run was interrupted, and its finished blocks are kept in {folder}"
+        raise Interrupted(request.output, problem, "Run the same command again to resume", signal.SIGINT) from None
 
 
 def work_folder(output: Path) -> Path:
@@ -162,23 +162,26 @@ def _stream(
 def _check_request(model: Model, request: StreamRequest) -> None:
     where = request.model
     if model.recipe.data.resize is not None:
-        problem = "sees every image at one size (data.resize), so it cannot segment one in blocks"
-        raise InputError(where, problem, "give -o a folder, or train without data.resize")
+        problem = "this model resizes every image to one size (data.resize) and cannot segment an image in blocks"
+        raise InputError(where, problem, "Give -o a folder, or train without data.resize")
     if model.recipe.inference.tta > 1:
-        problem = "averages over turned versions of the whole image (inference.tta), which cannot be done in blocks"
-        raise InputError(where, problem, "give -o a folder, or train with inference.tta=1")
+        problem = (
+            "this model averages over flipped and rotated copies of the whole image (inference.tta), not of blocks"
+        )
+        raise InputError(where, problem, "Give -o a folder, or train with inference.tta=1")
     if model.task.finds_objects and not model.net.exact_tiles:
-        problem = "pools over the image, so its blocks do not agree on objects between them"
-        raise InputError(where, problem, "give -o a folder, or train with net.norm batch or none")
+        problem = "this net pools over the whole image, so neighbouring blocks would disagree about objects"
+        raise InputError(where, problem, "Give -o a folder, or train with net.norm=batch or net.norm=none")
     if not model.task.finds_objects and _label_type(model, None).kind != "u":
-        problem = "has a class whose value in label images is below 0, which a store cannot hold"
-        raise InputError(where, problem, "train with values from 0 up")
+        problem = "a class of this model has a label value below 0, which a store cannot hold"
+        raise InputError(where, problem, "Train with label values of at least 0")
     if request.tile is not None and request.tile < smallest_tile_for(model.net):
-        problem = f"is less than this net's halo needs ({model.net.halo} pixels a side)"
-        raise InputError(f"--tile {request.tile}", problem, f"give at least {smallest_tile_for(model.net)}")
+        least = smallest_tile_for(model.net)
+        problem = f"a tile of this net must be at least {least} pixels, got {request.tile}"
+        raise InputError("--tile", problem, f"Give --tile {least} or more")
     if request.output.suffix.lower() in _TIFF and (model.task.multilabel or request.probabilities):
-        problem = "holds one image; labels of overlapping classes, or probabilities beside labels, are several"
-        raise InputError(request.output, problem, "give -o a name that ends in .ome.zarr")
+        problem = "an OME-TIFF file holds one image, but overlapping classes or probabilities need several"
+        raise InputError(request.output, problem, "Give -o a name that ends in .ome.zarr")
 
 
 def _name(request: StreamRequest) -> str:
@@ -187,15 +190,15 @@ def _name(request: StreamRequest) -> str:
     if name is None:
         return re.sub(r"[^A-Za-z0-9_.-]+", "_", request.model.stem).lstrip("_.-")[:_LONGEST] or "labels"
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name) or len(name) > _LONGEST:
-        problem = f"is no name of at most {_LONGEST} letters, digits, '_', '-' and '.', the first of them no sign"
-        raise InputError(f"--name {name}", problem, "write for example nuclei")
+        rule = f"1 to {_LONGEST} letters, digits, '_', '-' or '.', and start with a letter or digit"
+        raise InputError("--name", f"a name must have {rule}, got {name!r}", "Give for example --name nuclei")
     return name
 
 
 def _explain_limits(model: Model) -> Iterator[str]:
     """What the user is to know of the result."""
     if not model.net.exact_tiles:
-        yield "not exactly the whole image's: this net pools over a tile"
+        yield "the result differs slightly from that of the whole image, because this net pools over each tile"
     if model.task.object_classes > 1:
         yield "objects are written without their classes"
 
@@ -204,14 +207,14 @@ def _is_finished(request: StreamRequest, identity: RunIdentity, folder: Path) ->
     """Whether the output is there already, as it was asked for; another one is replaced only when told so."""
     output, image = request.output, Path(request.input.path).resolve()
     if output.resolve() in (image, *image.parents):
-        raise InputError(output, "is the image itself, or holds it", "give another name")
+        raise InputError(output, "the output is the input image, or a folder that holds it", "Give -o another name")
     if not output.exists():
         return False
     noted = store.read_store_attributes(output) if output.is_dir() else {}
     if request.overwrite:
         if output.is_dir() and not noted:
-            problem = "the folder holds something that is no store of septa"
-            raise InputError(output, problem, "remove it, or give another name")
+            problem = "the folder was not written by septa, so it is not replaced"
+            raise InputError(output, problem, "Remove it, or give -o another name")
         return False
     kept = _load_plan(folder)
     goes_on = kept is not None and kept.identity == identity
@@ -221,7 +224,7 @@ def _is_finished(request: StreamRequest, identity: RunIdentity, folder: Path) ->
         return True
     unfinished = output.is_dir() and bool(noted) and not store.is_store_complete(output)
     if not (unfinished and (same or kept)):
-        raise InputError(output, "exists", "give --overwrite to replace it, or another name")
+        raise InputError(output, "the output exists", "Give --overwrite to replace it, or give -o another name")
     return False
 
 
@@ -233,7 +236,8 @@ def _load_plan(folder: Path) -> StreamPlan | None:
     try:
         return StreamPlan.from_json(json.loads(file.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
-        raise InputError(folder, f"holds an unfinished run that cannot be read ({error})", "remove it") from None
+        problem = "the plan of the unfinished run in this folder cannot be read"
+        raise InputError(folder, problem, "Give --overwrite to start again, or remove the folder") from error
 
 
 def _remove(path: Path) -> None:
@@ -243,7 +247,8 @@ def _remove(path: Path) -> None:
         else:
             path.unlink(missing_ok=True)
     except OSError as error:
-        raise InputError(path, f"cannot be removed ({error.strerror})", "check its permissions") from None
+        problem = f"the old output cannot be removed ({error.strerror})"
+        raise InputError(path, problem, "Check its permissions") from error
 
 
 def _plan(
@@ -256,10 +261,10 @@ def _plan(
     if plan is not None:
         if plan.identity != identity:
             differs = ", ".join(plan.identity.differences(identity))
-            problem = f"holds an unfinished run with other settings ({differs})"
-            raise InputError(folder, problem, "give --overwrite to begin again, or the settings of before")
+            problem = f"the folder holds an unfinished run with other settings ({differs})"
+            raise InputError(folder, problem, "Give the same settings again, or --overwrite to start again")
         budget = fit_budget(model, size, memory, margin=plan.margin, block=plan.block, engine=identity.engine)
-        return plan, budget, ("going on with an earlier run",)
+        return plan, budget, ("an interrupted run is resumed",)
     budget = fit_budget(model, size, memory, margin=margin, engine=identity.engine)
     normalizations = resolve_normalizations(model, source)
     skipped, notes = find_empty_blocks(source, budget.block) if request.skip_empty else ((), ())
@@ -302,8 +307,9 @@ def _merge(plan: StreamPlan, model: Model, folder: Path) -> Planes | None:
         try:
             return merge_blocks((rows, columns), lambda row, column: load_facts(folder, plan, (t, z, row, column)))
         except ValueError as error:
-            remedy = "give --overwrite to begin again, if the image or the machine has changed since"
-            raise InputError(folder, str(error), remedy) from None
+            problem = "neighbouring blocks of this run do not fit together"
+            remedy = "Give --overwrite to start again, as the image or the machine may have changed since"
+            raise InputError(folder, problem, remedy) from error
 
     return {(t, z): plane(t, z) for t, z in product(range(times), range(depths))}
 
@@ -329,14 +335,14 @@ def _write(
             numbers = None if merged is None else merged[index[0], index[1]].look_up_ids(index[2], index[3])
             yield OutputBlock(target, tuple(specs), index, numbers)
 
-    for block, digests in executor.finish(finishes()):
+    for block, digests in executor.write_output(finishes()):
         for spec, digest in zip(specs, digests, strict=True):
             written.add(spec, 0, block.index, digest)
         done += base[block.index]
         yield StreamStep("writing", done, len(every))
     for level in range(1, max(len(spec.levels) for spec in specs)):
         builds = [PyramidBlock(target, spec, at, index) for spec, at, index in missing if at == level]
-        for build, digest in executor.build(builds):
+        for build, digest in executor.write_pyramid(builds):
             written.add(build.spec, level, build.index, digest)
             done += 1
             yield StreamStep("writing", done, len(every))

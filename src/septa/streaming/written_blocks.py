@@ -64,8 +64,9 @@ class WrittenBlocks:
                 os.fsync(lines.fileno())
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise ResourceError(self._file, "the disk or the quota is full", "free some space") from error
-            raise InputError(self._file, f"cannot be written ({error.strerror})", "check its permissions") from error
+                raise ResourceError(self._file, "the disk or the quota is full", "Free some space") from error
+            problem = f"the file cannot be written ({error.strerror})"
+            raise InputError(self._file, problem, "Check its permissions") from error
 
     def _key(self, spec: StoreSpec, level: int, index: BlockIndex) -> tuple[int, ...]:
         return (self._numbers[spec.kind, spec.name], level, *index)
