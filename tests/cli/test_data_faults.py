@@ -1,4 +1,4 @@
-"""Data that cannot be trained on: `septa check` tells everything at once, `septa train` refuses in one line."""
+"""Unusable data: `septa check` reports all problems at once, `septa train` stops with one line."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def truncate(path):
 
 
 def huge_png(path):
-    """A PNG whose header claims 50000 x 50000 pixels."""
+    """Write a PNG whose header claims 50000 x 50000 pixels."""
     header = b"IHDR" + struct.pack(">IIBBBBB", 50_000, 50_000, 8, 0, 0, 0, 0)
     data = b"IDAT" + zlib.compress(b"\0")
     chunks = b"".join(
@@ -33,7 +33,7 @@ def huge_png(path):
 
 
 def smooth(path):
-    """Labels as resizing with interpolation leaves them."""
+    """Reduce and enlarge labels with interpolation."""
     image = Image.open(path)
     half = image.resize((28, 24), Image.Resampling.BILINEAR)
     half.resize(image.size, Image.Resampling.BILINEAR).save(path)
@@ -84,7 +84,7 @@ def test_training_refuses_in_one_line(fault, data, tmp_path, spoilt):
     assert not (tmp_path / "x.septa").exists()
 
 
-def test_check_tells_all_at_once(septa, data, fault, tmp_path):
+def test_check_reports_all_at_once(septa, data, fault, tmp_path):
     names = iter("abcdefghijklmnop")
     for letter in "ghijklmnop":
         for folder in ("images", "labels"):
@@ -106,7 +106,7 @@ def test_check_tells_all_at_once(septa, data, fault, tmp_path):
         assert found[0].count(". ") >= 1
     assert f"{len(lines)} errors, " in done.stdout
     assert str(data / "images" / "lonely.png") in page.read_text(encoding="utf-8")
-    # The same data stop a training at the first error, and it says how to see the others.
+    # The same data stop a training at the first error, and the message says how to see the others.
     line = fault("train", data, "-o", tmp_path / "x.septa")
     assert line.startswith(lines[0].removeprefix("error: ").rstrip("."))
     assert f"({len(lines) - 1} more: 'septa check {data}' lists them all)" in line
@@ -118,7 +118,7 @@ def test_sound_data_pass(septa, data):
     assert "labels: {0, 255} are background and foreground" in done.stdout
 
 
-def test_checking_does_not_wait_for_torch(data):
+def test_checking_does_not_import_torch(data):
     program = (
         "import sys, septa.cli\n"
         f"sys.argv = ['septa', 'check', {str(data)!r}]\n"
@@ -129,7 +129,7 @@ def test_checking_does_not_wait_for_torch(data):
     assert done.returncode == 0, done.stderr
 
 
-def test_check_warns_of_what_spoils_a_training(septa, data):
+def test_check_warns_of_data_that_would_spoil_a_training(septa, data):
     constant = np.full((48, 56), 9, np.uint8)
     Image.fromarray(constant).save(data / "images" / "a.png")
     for folder in ("images", "labels"):
@@ -161,7 +161,7 @@ def test_stray_values(septa, data):
     assert "hold 77, not among the given values" in done.stdout
 
 
-def test_numbers_that_are_none(septa, fault, copied, tmp_path):
+def test_pixels_that_are_not_finite(septa, fault, copied, tmp_path):
     names = sorted(path.name for path in (copied / "images").iterdir())
     for name in names:
         image = tifffile.imread(copied / "images" / name).astype(np.float32)
@@ -194,7 +194,7 @@ def test_folders_that_hold_no_data(fault, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty"]
 
 
-def test_pairing_lists_every_file(septa, fault, data, model, tmp_path):
+def test_the_error_of_a_pairing_lists_files(septa, fault, data, model, tmp_path):
     (data / "labels" / "b.png").unlink()
     shutil.copy(data / "labels" / "d.png", data / "labels" / "d.tif")
     line = fault("train", data, "-o", tmp_path / "x.septa")

@@ -1,3 +1,5 @@
+"""Augmented patches are compared with padded slices, SciPy, and the positions that image ramps encode."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -36,8 +38,8 @@ def random_pair(height: int, width: int, channels: int = 1, seed: int = 0) -> tu
     return image_cyx, rng.permutation(height * width).reshape(height, width).astype(np.int32)
 
 
-def padded_crop(array: np.ndarray, center_yx: tuple[int, int], patch_hw: tuple[int, int]) -> np.ndarray:
-    """Oracle: mirror the whole image far beyond its border, then slice."""
+def crop_padded(array: np.ndarray, center_yx: tuple[int, int], patch_hw: tuple[int, int]) -> np.ndarray:
+    """Return the patch by an independent way: mirror the whole image far beyond its border, then slice."""
     margin = 100
     padded = np.pad(array, [(0, 0)] * (array.ndim - 2) + [(margin, margin)] * 2, mode="reflect")
     top, left = (center + margin - size // 2 for center, size in zip(center_yx, patch_hw))
@@ -45,7 +47,7 @@ def padded_crop(array: np.ndarray, center_yx: tuple[int, int], patch_hw: tuple[i
 
 
 def ramps(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """An image whose two channels state each pixel's own position, and labels that number the pixels."""
+    """Return an image whose two channels hold each pixel's own y and x, and labels that number the pixels."""
     image_cyx = np.stack(np.meshgrid(np.arange(height), np.arange(width), indexing="ij")).astype(np.float32)
     return image_cyx, np.arange(height * width, dtype=np.int32).reshape(height, width)
 
@@ -59,8 +61,9 @@ def test_without_change_is_an_exact_mirrored_cut(identity: Any, center_yx: Any, 
     patch_cyx, patch_labels_yx = identity(image_cyx, labels_yx, center_yx, patch_hw)
     assert patch_cyx.dtype == np.float32
     assert patch_labels_yx.dtype == np.int32
-    np.testing.assert_array_equal(patch_cyx, padded_crop(image_cyx, center_yx, patch_hw))
-    np.testing.assert_array_equal(patch_labels_yx, padded_crop(labels_yx, center_yx, patch_hw))
+    # Exactness is promised: no pixel is interpolated.
+    np.testing.assert_array_equal(patch_cyx, crop_padded(image_cyx, center_yx, patch_hw))
+    np.testing.assert_array_equal(patch_labels_yx, crop_padded(labels_yx, center_yx, patch_hw))
     patch_cyx[...] = 0
     patch_labels_yx[...] = 0
     np.testing.assert_array_equal(image_cyx, before[0])
@@ -75,8 +78,8 @@ def test_flips_and_turns_are_exact_and_equally_likely(center_yx: Any, patch_hw: 
     for turns in range(4):
         read_hw = patch_hw[::-1] if turns % 2 else patch_hw
         for flips in ((), (0,), (1,), (0, 1)):
-            turned_yx = np.rot90(padded_crop(labels_yx, center_yx, read_hw), turns)
-            turned_cyx = np.rot90(padded_crop(image_cyx, center_yx, read_hw), turns, axes=(1, 2))
+            turned_yx = np.rot90(crop_padded(labels_yx, center_yx, read_hw), turns)
+            turned_cyx = np.rot90(crop_padded(image_cyx, center_yx, read_hw), turns, axes=(1, 2))
             flipped_yx = np.flip(turned_yx, flips)
             expected[flipped_yx.tobytes()] = np.flip(turned_cyx, [axis + 1 for axis in flips])
     seen = dict.fromkeys(expected, 0)
@@ -84,6 +87,7 @@ def test_flips_and_turns_are_exact_and_equally_likely(center_yx: Any, patch_hw: 
     repeats = 400
     for _ in range(repeats):
         patch_cyx, patch_yx = warp_patch(image_cyx, labels_yx, center_yx, patch_hw, still(flip=True, turn=True), rng)
+        # Exactness is promised: no pixel is interpolated.
         np.testing.assert_array_equal(patch_cyx, expected[patch_yx.tobytes()])
         seen[patch_yx.tobytes()] += 1
     assert min(seen.values()) > repeats / len(seen) / 2
@@ -110,7 +114,7 @@ def test_rotation_and_magnification_agree_with_scipy(center_yx: tuple[int, int],
     labels_yx = np.kron(labels_yx[::8, ::8], np.ones((8, 8), np.int32))[:120, :140]
     augment, patch_hw = still(flip=True, turn=True, rotate=40, scale=(0.7, 1.4)), (33, 46)
 
-    # The transform is read off position ramps in the same place of a plane large enough never to be mirrored.
+    # The transform is read from position ramps at the same place of a plane that is so large that it is never mirrored.
     ramp_cyx, ramp_labels_yx = ramps(440, 440)
     far_yx = (center_yx[0] + 160, center_yx[1] + 160)
     position_cyx, _ = warp_patch(ramp_cyx, ramp_labels_yx, far_yx, patch_hw, augment, np.random.default_rng(seed))
@@ -150,8 +154,7 @@ def test_rotation_and_magnification_fill_their_ranges() -> None:
 
 
 def test_elastic_displacements_have_the_stated_spread_and_are_smooth() -> None:
-    # With 3 nodes over 63 pixels the nodes fall on the pixels 10, 31 and 52, where bicubic interpolation passes
-    # through the drawn values.
+    # 3 nodes over 63 pixels lie on the pixels 10, 31 and 52. There, bicubic interpolation returns the drawn values.
     image_cyx, labels_yx = ramps(400, 400)
     rng = np.random.default_rng(0)
     size, std = 63, 8.0
@@ -171,7 +174,7 @@ def test_elastic_displacements_have_the_stated_spread_and_are_smooth() -> None:
     np.testing.assert_allclose(np.corrcoef(values.T), np.eye(18), atol=0.25)
 
 
-def test_elastic_is_drawn_with_the_stated_chance() -> None:
+def test_elastic_is_drawn_with_the_stated_probability() -> None:
     image_cyx, labels_yx = ramps(60, 60)
     rng = np.random.default_rng(0)
     plain_cyx, _ = crop_patch(image_cyx, labels_yx, (30, 30), (16, 16))
@@ -213,7 +216,7 @@ def test_image_and_labels_stay_aligned(seed: int) -> None:
     position_cyx, number_yx = warp_patch(
         image_cyx, labels_yx, (150, 150), (64, 80), augment, np.random.default_rng(seed)
     )
-    # Nearest means within half a pixel; older OpenCV releases round positions to 1/32 pixel.
+    # The nearest pixel is within half a pixel; older OpenCV releases round positions to 1/32 pixel.
     assert np.abs(np.stack(np.divmod(number_yx, 300)) - position_cyx).max() <= 0.5 + 1 / 32
 
 
@@ -222,6 +225,7 @@ def test_channels_are_warped_alike() -> None:
     many_cyx = np.concatenate([image_cyx, image_cyx // 2 * 2, image_cyx, image_cyx, image_cyx])
     patch_cyx, _ = warp_patch(many_cyx, labels_yx, (25, 25), (32, 32), AugmentSettings(), np.random.default_rng(3))
     alone_cyx, _ = warp_patch(image_cyx, labels_yx, (25, 25), (32, 32), AugmentSettings(), np.random.default_rng(3))
+    # Equal channels go through the same operations in the same order.
     for channel in (0, 2, 3, 4):
         np.testing.assert_array_equal(patch_cyx[channel], alone_cyx[0])
     assert not np.array_equal(patch_cyx[1], alone_cyx[0])
@@ -239,6 +243,7 @@ def test_images_wider_than_opencv_allows(center_x: int) -> None:
     expected_cyx, expected_yx = warp_patch(
         near_yx[None] % 70_000, near_yx, (20, center_x - begin), (32, 32), augment, np.random.default_rng(0)
     )
+    # Exact: positions are relative to the window that is read, so the size of the image does not enter.
     np.testing.assert_array_equal(patch_cyx, expected_cyx)
     np.testing.assert_array_equal(patch_yx, expected_yx)
 
@@ -260,11 +265,11 @@ def test_every_pixel_type_and_memory_layout(dtype: type) -> None:
     image_cyx = np.random.default_rng(0).integers(0, 2, (20, 24, 2)).astype(dtype).transpose(2, 0, 1)[:, ::-1]
     labels_yx = np.asfortranarray(image_cyx[0].astype(np.uint8))
     patch_cyx, patch_yx = warp_patch(image_cyx, labels_yx, (10, 12), (16, 16), STILL, np.random.default_rng(0))
-    np.testing.assert_array_equal(patch_cyx, padded_crop(image_cyx.astype(np.float32), (10, 12), (16, 16)))
+    np.testing.assert_array_equal(patch_cyx, crop_padded(image_cyx.astype(np.float32), (10, 12), (16, 16)))
     np.testing.assert_array_equal(patch_yx, patch_cyx[0])
 
 
-def test_the_generator_decides_the_result() -> None:
+def test_the_generator_determines_the_result() -> None:
     image_cyx, labels_yx = random_pair(80, 80)
 
     def sample(seed: int) -> bytes:
@@ -281,7 +286,7 @@ def test_the_generator_decides_the_result() -> None:
     [((1, 5, 6), (6, 5), (2, 2)), ((5, 6), (5, 6), (2, 2)), ((1, 0, 6), (0, 6), (2, 2)), ((1, 5, 6), (5, 6), (0, 2))],
 )
 @pytest.mark.parametrize("cut", [crop_patch, lambda *a: warp_patch(*a, STILL, np.random.default_rng(0))])
-def test_wrong_shapes_are_told(cut: Any, image_shape: Any, labels_shape: Any, patch_hw: Any) -> None:
+def test_wrong_shapes_are_refused(cut: Any, image_shape: Any, labels_shape: Any, patch_hw: Any) -> None:
     with pytest.raises(ValueError, match=r"got \("):
         cut(np.zeros(image_shape), np.zeros(labels_shape, np.int32), (1, 1), patch_hw)
 
@@ -313,7 +318,8 @@ def test_contrast_and_brightness_are_within_their_ranges() -> None:
         np.testing.assert_allclose(changed_cyx - changed_cyx.mean((1, 2), keepdims=True), middle_cyx, atol=1e-4)
     assert 0.699 < np.min(factors) < 0.72 < 1.28 < np.max(factors) < 1.301
     assert -0.501 < np.min(shifts) < -0.47 < 0.47 < np.max(shifts) < 0.501
-    assert len(np.unique(np.round(shifts, 6))) > 590  # drawn for each channel
+    # Each channel has its own shift.
+    assert len(np.unique(np.round(shifts, 6))) > 590
 
 
 def test_gamma_is_a_power_of_the_rescaled_patch() -> None:
@@ -357,7 +363,7 @@ def test_noise_has_the_stated_strength() -> None:
     assert max(abs(np.corrcoef(patch[0].ravel(), patch[1].ravel())[0, 1]) for patch in noise) < 0.1
 
 
-def test_gamma_blur_and_noise_are_drawn_with_the_stated_chance() -> None:
+def test_gamma_blur_and_noise_are_drawn_with_the_stated_probability() -> None:
     patch_cyx = np.random.default_rng(0).standard_normal((1, 16, 16), np.float32)
     for changes in ({"gamma": (2, 2)}, {"blur": 2.0}, {"noise": 1.0}):
         rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""Each kind of damage is written to disk and must be told, by path, beside all the others."""
+"""Each kind of damage is written to disk and must be reported with its path, together with all others."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def save(path: Path, array: np.ndarray) -> Path:
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Ten sound pairs."""
+    """Folder of ten sound pairs."""
     for seed in range(10):
         save(tmp_path / "images" / f"{seed}.png", texture(seed))
         save(tmp_path / "labels" / f"{seed}.png", blobs(seed))
@@ -55,7 +55,7 @@ def problems(check: DatasetCheck, path: Path | str, severity: str = "error") -> 
 
 
 def the_problem(check: DatasetCheck, path: Path | str, severity: str, pattern: str) -> Problem:
-    """The only problem of the whole check."""
+    """Return the only problem of the whole check."""
     assert len(check.problems) == 1, list(map(str, check.problems))
     (found,) = problems(check, path, severity)
     assert re.search(pattern, found.description), found.description
@@ -85,7 +85,7 @@ def test_the_split_is_repeated_by_its_seed(data: Path) -> None:
     assert len({check_dataset(data, seed=seed).validation for seed in range(6)}) > 1
 
 
-def test_everything_is_told_at_once(data: Path) -> None:
+def test_everything_is_reported_at_once(data: Path) -> None:
     truncated = data / "images" / "0.png"
     truncated.write_bytes(truncated.read_bytes()[:200])
     empty = data / "labels" / "1.png"
@@ -104,7 +104,7 @@ def test_everything_is_told_at_once(data: Path) -> None:
     save(data / "labels" / "9.png", blobs(9, (20, 70)))
     check = check_dataset(data)
     assert check.fatal
-    told = {
+    expected = {
         (truncated, "error"): "",
         (empty, "error"): "",
         (small, "error"): r"50 x 80 pixels .* 64 x 80",
@@ -115,12 +115,12 @@ def test_everything_is_told_at_once(data: Path) -> None:
         (copied, "warning"): r"identical to 8, but the labels differ",
         (tiny, "warning"): "20 x 70",
     }
-    for (path, severity), pattern in told.items():
+    for (path, severity), pattern in expected.items():
         assert any(re.search(pattern, item.description) for item in problems(check, path, severity)), (path, pattern)
     assert any(
         "has the dtype float32, but 8 other" in item.description for item in problems(check, nan_path, "warning")
     )
-    assert len(check.problems) == len(told) + 1, list(map(str, check.problems))
+    assert len(check.problems) == len(expected) + 1, list(map(str, check.problems))
     assert all(item.description and item.remedy and not item.description.endswith(".") for item in check.problems)
     severities = [item.severity for item in check.problems]
     assert severities == sorted(severities)
@@ -174,7 +174,7 @@ def test_interpolated_labels_are_refused(data: Path) -> None:
     assert len(check.facts) == 10
 
 
-def test_stray_values_are_told(data: Path) -> None:
+def test_stray_values_are_reported(data: Path) -> None:
     labels = blobs(4)
     labels[10:13, 10:13] = 77
     path = save(data / "labels" / "4.png", labels)
@@ -293,7 +293,7 @@ def test_overlapping_classes(data: Path) -> None:
 
 
 class _Tags(HTMLParser):
-    """Checks that all elements close, and collects pictures and text."""
+    """Parser that checks that all elements close, and collects pictures and text."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -321,7 +321,7 @@ def parse(page: str) -> _Tags:
     return tags
 
 
-def test_the_page_shows_problems_first_and_needs_nothing_else(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_page_shows_problems_first_and_stands_alone(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(check_page, "_THUMBNAILS", 3)
     save(data / "images" / "6.png", np.full((64, 80), 9, np.uint8))
     broken = data / "images" / "8.png"
@@ -379,8 +379,8 @@ def test_one_mask_file_for_each_object_means_instances(tmp_path: Path) -> None:
     assert "task: instances (2 objects per image)" in check.notes
 
 
-def numbered(tmp_path: Path, ignore: int) -> list[int]:
-    """Images whose labels number squares, one without any, with an ignored corner each; returns how many."""
+def write_numbered(tmp_path: Path, ignore: int) -> list[int]:
+    """Write labels of numbered squares with an ignored corner each; return the number of squares of each image."""
     counts = [3, 4, 0, 6, 5, 9]
     for index, count in enumerate(counts):
         ids_yx = np.zeros((64, 80), np.uint16)
@@ -393,19 +393,19 @@ def numbered(tmp_path: Path, ignore: int) -> list[int]:
     return counts
 
 
-def test_numbered_objects_make_the_task(tmp_path: Path) -> None:
-    counts = numbered(tmp_path, 500)
+def test_numbered_objects_decide_the_task(tmp_path: Path) -> None:
+    counts = write_numbered(tmp_path, 500)
     check = check_dataset(tmp_path, settings=DataSettings(ignore_label=500))
     assert [item.objects for item in check.facts] == counts
-    told = [note for note in check.notes if note.startswith("task: ")]
-    assert told == ["task: instances (0 to 9 objects per image)"]
-    assert told[0] in render_check(check)
+    notes = [note for note in check.notes if note.startswith("task: ")]
+    assert notes == ["task: instances (0 to 9 objects per image)"]
+    assert notes[0] in render_check(check)
     for task in ("semantic", "instances"):
         given = check_dataset(tmp_path, settings=DataSettings(ignore_label=500), task=task)
         assert not any(note.startswith("task: ") for note in given.notes)
 
 
-def test_classes_number_no_objects(data: Path) -> None:
+def test_class_labels_have_no_number_of_objects(data: Path) -> None:
     check = check_dataset(data)
     assert {item.objects for item in check.facts} == {None}
     assert not any(note.startswith("task: ") for note in check.notes)

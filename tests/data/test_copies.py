@@ -1,4 +1,4 @@
-"""Near-duplicates are looked for among images known to be copies or not."""
+"""Near-duplicates are searched among images that are known to be copies, or not to be."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def texture(seed: int, shape: tuple[int, int] = (96, 128)) -> np.ndarray:
 
 
 def spots(seed: int, count: int = 12) -> np.ndarray:
-    """Mostly black, as fluorescence is."""
+    """Return a mostly black image, such as fluorescence gives."""
     rng = np.random.default_rng(seed)
     image = np.zeros((128, 128))
     image[tuple(rng.integers(0, 128, (2, count)))] = 1
@@ -65,7 +65,7 @@ def test_copies_are_found(kind: str, make) -> None:
     assert find_near_duplicates([*facts[:9], copy, *facts[9:]]) == [["07", "copy"]]
 
 
-def test_sets_join_what_is_linked_whatever_the_order(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sets_connect_linked_images_in_any_order(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(copies, "_CORRELATION_BLOCK", 3)
     images = {f"{seed}{kind}": change(texture(seed)) for seed in range(4) for kind, change in COPIES.items()}
     names = sorted(images, key=lambda name: hash(name[::-1]))
@@ -74,7 +74,7 @@ def test_sets_join_what_is_linked_whatever_the_order(monkeypatch: pytest.MonkeyP
     assert find_near_duplicates(facts) == expected
 
 
-def test_sparse_images_are_no_copies() -> None:
+def test_sparse_images_are_not_copies() -> None:
     assert find_near_duplicates([scan(str(seed), spots(seed, 2 + seed % 5)) for seed in range(60)]) == []
 
 
@@ -98,21 +98,21 @@ def test_a_shared_rim_makes_no_copies_and_copies_are_still_found() -> None:
     assert find_near_duplicates([*facts, again]) == [["04", "again"]]
 
 
-def test_constant_images_and_other_proportions_are_no_copies() -> None:
+def test_constant_images_and_other_proportions_are_not_copies() -> None:
     constant = [scan(f"c{i}", np.full((1, 40, 40), 5, np.uint8)) for i in range(3)]
     square = scan("square", cv2.resize(texture(0)[0], (96, 96))[None])
     assert find_near_duplicates([*constant, scan("wide", texture(0)), square]) == []
     assert find_near_duplicates([]) == []
 
 
-def test_all_alike_stays_quick_and_complete() -> None:
+def test_many_equal_images_are_one_set() -> None:
     one = scan("one", texture(0))
     many = [dataclasses.replace(one, name=f"{i:04}", image_digest=str(i)) for i in range(3000)]
     assert find_near_duplicates(many) == [[item.name for item in many]]
 
 
 @pytest.mark.parametrize("folder", ["isbi2012", "glas", "dsb2018"])
-def test_real_images_are_no_copies(folder: str) -> None:
+def test_real_images_are_not_copies(folder: str) -> None:
     paths = sorted((SHARED / folder / "images").glob("*"))[:60]
     if not paths:
         pytest.skip("the shared data set is not here")

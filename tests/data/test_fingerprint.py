@@ -1,4 +1,4 @@
-"""Facts are compared with plain NumPy."""
+"""Facts of images are compared with plain NumPy."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_statistics_equal_numpy(channels: int, height: int, width: int, dtype: s
     np.testing.assert_array_equal(image_cyx, before)
 
 
-def test_blocks_join_to_the_statistics_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_statistics_of_blocks_combine_to_those_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     image_cyx = np.random.default_rng(0).normal(1e6, 1, (1, 101, 13))
     whole = scan("a", image_cyx)
     monkeypatch.setattr(fingerprint, "_STATISTICS_BLOCK", 40)
@@ -64,7 +64,7 @@ def test_percentiles_of_a_large_image_are_close() -> None:
     )
 
 
-def test_not_finite_pixels_are_seen_and_left_out() -> None:
+def test_pixels_that_are_not_finite_are_reported_and_left_out() -> None:
     image_cyx = np.arange(12, dtype=np.float32).reshape(1, 3, 4)
     image_cyx[0, 0, 0], image_cyx[0, 2, 3] = np.nan, np.inf
     facts = scan("a", image_cyx)
@@ -110,7 +110,7 @@ def test_class_pixels_of_bit_fields() -> None:
     labels_yx = np.array([[0, 1, 2], [3, 7, IGNORE]], np.int32)
     facts = scan_image("a", texture(0, (2, 3)), labels_yx, classes=3, multilabel=True)
     assert facts.class_pixels == {0: 3, 1: 3, 2: 1, IGNORE: 1}
-    assert combine_facts([facts]).class_shares == (3 / 5, 3 / 5, 1 / 5)
+    assert combine_facts([facts]).class_shares == pytest.approx((3 / 5, 3 / 5, 1 / 5))
 
 
 def test_wrong_labels_are_refused() -> None:
@@ -118,7 +118,7 @@ def test_wrong_labels_are_refused() -> None:
     with pytest.raises(ValueError, match=r"\(3, 3\) do not fit"):
         scan_image("a", image_cyx, np.zeros((3, 3), np.int32), classes=2)
     for value in (-2, 2):
-        with pytest.raises(ValueError, match=r"encoded labels lie in -1\.\.1"):
+        with pytest.raises(ValueError, match=r"encoded labels must lie in -1\.\.1"):
             scan_image("a", image_cyx, np.full(image_cyx.shape[1:], value, np.int32), classes=2)
     with pytest.raises(ValueError, match="axes CYX"):
         scan_image("a", image_cyx[0], None, classes=2)
@@ -137,14 +137,14 @@ def test_diameters_of_many_objects_are_thinned_evenly() -> None:
     labels_yx[::3, ::3] = 1
     labels_yx[150:, 1::3] = np.where(labels_yx[150:, ::3] == 1, 1, labels_yx[150:, 1::3])
     found = scan_image("a", texture(0, (300, 300)), labels_yx, classes=2).object_diameters
-    areas = ndimage.sum_labels(labels_yx, *_components(labels_yx))
+    areas = ndimage.sum_labels(labels_yx, *label_objects(labels_yx))
     assert len(found) == 200
     np.testing.assert_allclose(
         np.percentile(found, (5, 45, 95)), np.percentile(2 * np.sqrt(areas / np.pi), (5, 45, 95)), rtol=1e-6
     )
 
 
-def _components(labels_yx: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def label_objects(labels_yx: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     marked, count = ndimage.label(labels_yx, np.ones((3, 3)))
     return marked, np.arange(1, count + 1)
 
@@ -157,7 +157,7 @@ def test_objects_of_overlapping_classes_are_measured_for_each() -> None:
     np.testing.assert_allclose(found, 2 * np.sqrt(np.array([1000, 1500]) / np.pi))
 
 
-def test_digest_tells_pixels_dtype_and_labels_apart() -> None:
+def test_the_digest_depends_on_pixels_dtype_and_labels() -> None:
     image_cyx, labels_yx = texture(0), np.zeros((96, 128), np.int32)
     facts = scan_image("a", image_cyx, labels_yx, classes=2)
     assert scan_image("b", np.asfortranarray(image_cyx), labels_yx, classes=2).digest == facts.digest
@@ -194,13 +194,13 @@ def test_grey_images_count_as_repeated_and_grey_rgb_as_one() -> None:
     assert both.channels == 3
     np.testing.assert_allclose(both.mean, [(grey.mean() + color[0].mean()) / 2] * 3)
     assert combine_facts([scan("a", grey), scan("b", color)], channels=1).mean == pytest.approx(both.mean[:1])
-    with pytest.raises(ValueError, match="b: 3 channels cannot be made 2"):
+    with pytest.raises(ValueError, match="b: 3 channels cannot be converted to 2"):
         combine_facts([scan("a", grey[:1]), scan("b", color)], channels=2)
     with pytest.raises(ValueError, match="at least one"):
         combine_facts([])
 
 
-def test_fingerprint_becomes_json() -> None:
+def test_a_fingerprint_converts_to_json() -> None:
     facts = [scan("a", texture(0))]
     value = combine_facts(facts).to_json()
     assert json.loads(json.dumps(value, allow_nan=False)) == value

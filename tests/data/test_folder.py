@@ -34,7 +34,7 @@ def put(root: Path, *names: str, pages: int = 1) -> None:
             Image.fromarray(np.zeros((4, 5), np.uint8)).save(path)
 
 
-def paired(pairing: Pairing) -> dict[str, tuple[str, str]]:
+def list_pairs(pairing: Pairing) -> dict[str, tuple[str, str]]:
     found = {}
     for pair in pairing.pairs:
         assert isinstance(pair.labels, Path)
@@ -43,7 +43,7 @@ def paired(pairing: Pairing) -> dict[str, tuple[str, str]]:
     return found
 
 
-def refuse(root: Path, *names: str, **patterns: str) -> PairingError:
+def catch_error(root: Path, *names: str, **patterns: str) -> PairingError:
     """Return the error of a folder, which must name exactly these files, all in one line."""
     with pytest.raises(PairingError) as caught:
         find_pairs(root, **patterns)
@@ -66,7 +66,7 @@ def test_two_folders_with_equal_stems(tmp_path: Path, folders: tuple[str, str]) 
     images, labels = folders
     put(tmp_path, f"{images}/b.jpg", f"{images}/a.png", f"{labels}/a.png", f"{labels}/b.bmp")
     pairing = find_pairs(tmp_path)
-    assert paired(pairing) == {
+    assert list_pairs(pairing) == {
         "a": (f"{images}/a.png", f"{labels}/a.png"),
         "b": (f"{images}/b.jpg", f"{labels}/b.bmp"),
     }
@@ -77,12 +77,12 @@ def test_two_folders_with_equal_stems(tmp_path: Path, folders: tuple[str, str]) 
 @pytest.mark.parametrize("suffix", ["_anno", "_mask", "_masks", "_label", "_labels", "_seg", "-mask", "_Label"])
 def test_label_stems_with_a_suffix(tmp_path: Path, suffix: str) -> None:
     put(tmp_path, "images/a.png", "images/b.png", f"labels/a{suffix}.png", f"labels/b{suffix}.png")
-    assert paired(find_pairs(tmp_path))["b"] == ("images/b.png", f"labels/b{suffix}.png")
+    assert list_pairs(find_pairs(tmp_path))["b"] == ("images/b.png", f"labels/b{suffix}.png")
 
 
-def test_an_exact_stem_goes_before_a_suffix(tmp_path: Path) -> None:
+def test_an_exact_stem_takes_precedence_over_a_suffix(tmp_path: Path) -> None:
     put(tmp_path, "images/a.png", "images/a_mask.png", "labels/a.png", "labels/a_mask.png")
-    assert {name: labels for name, (_, labels) in paired(find_pairs(tmp_path)).items()} == {
+    assert {name: labels for name, (_, labels) in list_pairs(find_pairs(tmp_path)).items()} == {
         "a": "labels/a.png",
         "a_mask": "labels/a_mask.png",
     }
@@ -90,16 +90,16 @@ def test_an_exact_stem_goes_before_a_suffix(tmp_path: Path) -> None:
 
 def test_ome_suffixes_belong_to_the_suffix(tmp_path: Path) -> None:
     put(tmp_path, "images/a.b.ome.tif", "labels/a.b.png")
-    assert list(paired(find_pairs(tmp_path))) == ["a.b"]
+    assert list(list_pairs(find_pairs(tmp_path))) == ["a.b"]
 
 
-def test_what_is_no_image_is_ignored_with_a_note(tmp_path: Path) -> None:
+def test_other_files_are_ignored_with_a_note(tmp_path: Path) -> None:
     put(tmp_path, "images/a.png", "images/.a.png", "labels/a.png", "stray.png")
     put(tmp_path, "images/deep/c.png")
     for name in ("images/Thumbs.db", "images/.DS_Store", "labels/notes.txt", "README.md"):
         (tmp_path / name).write_bytes(b"no image")
     pairing = find_pairs(tmp_path)
-    assert list(paired(pairing)) == ["a"]
+    assert list(list_pairs(pairing)) == ["a"]
     notes = "\n".join(pairing.notes)
     for name in (".a.png", "Thumbs.db", ".DS_Store", "notes.txt", "README.md", "stray.png", "deep"):
         assert name in notes
@@ -108,10 +108,10 @@ def test_what_is_no_image_is_ignored_with_a_note(tmp_path: Path) -> None:
 def test_an_image_without_a_known_suffix_is_found_by_its_content(tmp_path: Path) -> None:
     put(tmp_path, "images/a.png", "labels/a.png")
     (tmp_path / "images/a.png").rename(tmp_path / "images/a.dat")
-    assert paired(find_pairs(tmp_path)) == {"a": ("images/a.dat", "labels/a.png")}
+    assert list_pairs(find_pairs(tmp_path)) == {"a": ("images/a.dat", "labels/a.png")}
 
 
-def test_a_damaged_image_is_paired_and_told_when_read(tmp_path: Path) -> None:
+def test_a_damaged_image_is_paired_and_reported_when_read(tmp_path: Path) -> None:
     put(tmp_path, "images/a.png", "labels/a.png", "images/b.tif", "labels/b.tif")
     (tmp_path / "images/a.png").write_bytes(b"\x89PNG damaged")
     (tmp_path / "labels/b.tif").write_bytes(b"II*\0damaged")
@@ -124,7 +124,7 @@ def test_a_damaged_image_is_paired_and_told_when_read(tmp_path: Path) -> None:
 
 def test_incomplete_pairs_name_every_file(tmp_path: Path) -> None:
     put(tmp_path, "images/a.png", "images/b.png", "images/c.png", "labels/a.png", "labels/d_mask.png")
-    error = refuse(tmp_path, "images/b.png", "images/c.png", "labels/d_mask.png")
+    error = catch_error(tmp_path, "images/b.png", "images/c.png", "labels/d_mask.png")
     assert error.problem.startswith("3 files cannot be paired: ")
     assert "images/b.png (the image has no labels)" in str(error)
     assert "labels/d_mask.png (the labels have no image)" in str(error)
@@ -135,7 +135,7 @@ def test_one_side_without_files(tmp_path: Path, missing: str) -> None:
     present = "labels" if missing == "images" else "images"
     put(tmp_path, f"{present}/a.png", f"{present}/b.png")
     (tmp_path / missing).mkdir()
-    refuse(tmp_path, f"{present}/a.png", f"{present}/b.png")
+    catch_error(tmp_path, f"{present}/a.png", f"{present}/b.png")
 
 
 def test_many_files_are_counted_in_one_line(tmp_path: Path) -> None:
@@ -149,11 +149,11 @@ def test_many_files_are_counted_in_one_line(tmp_path: Path) -> None:
 
 def test_the_error_keeps_the_pairs_of_the_other_files(tmp_path: Path) -> None:
     put(tmp_path, "images/a.png", "images/b.png", "labels/a.png")
-    pairing = refuse(tmp_path, "images/b.png").pairing
+    pairing = catch_error(tmp_path, "images/b.png").pairing
     assert pairing is not None
-    assert paired(pairing) == {"a": ("images/a.png", "labels/a.png")}
+    assert list_pairs(pairing) == {"a": ("images/a.png", "labels/a.png")}
     (tmp_path / "labels/a.png").rename(tmp_path / "labels/c.png")
-    assert refuse(tmp_path, "images/a.png", "images/b.png", "labels/c.png").pairing is None
+    assert catch_error(tmp_path, "images/a.png", "images/b.png", "labels/c.png").pairing is None
 
 
 def test_control_characters_in_names_are_escaped(tmp_path: Path) -> None:
@@ -167,32 +167,32 @@ def test_control_characters_in_names_are_escaped(tmp_path: Path) -> None:
 
 def test_ambiguous_pairs_name_every_file(tmp_path: Path) -> None:
     put(tmp_path, "images/a.png", "labels/a.png", "labels/a_mask.png", "images/z.png", "labels/z.png")
-    refuse(tmp_path, "images/a.png", "labels/a.png", "labels/a_mask.png")
+    catch_error(tmp_path, "images/a.png", "labels/a.png", "labels/a_mask.png")
     (tmp_path / "labels/a_mask.png").unlink()
     put(tmp_path, "images/z.tif")
-    refuse(tmp_path, "images/z.png", "images/z.tif", "labels/z.png")
+    catch_error(tmp_path, "images/z.png", "images/z.tif", "labels/z.png")
 
 
 def test_two_label_folders_are_ambiguous(tmp_path: Path) -> None:
     put(tmp_path, "images/a.png", "labels/a.png", "masks/a.png")
-    refuse(tmp_path, "images", "labels", "masks")
+    catch_error(tmp_path, "images", "labels", "masks")
 
 
 def test_numbers_pair_names_that_differ(tmp_path: Path) -> None:
     put(tmp_path, *(f"images/img_{k:02}_raw.png" for k in (1, 10, 11)), *(f"labels/lab{k:02}.png" for k in (1, 10, 11)))
     pairing = find_pairs(tmp_path)
-    assert paired(pairing)["img_10_raw"] == ("images/img_10_raw.png", "labels/lab10.png")
+    assert list_pairs(pairing)["img_10_raw"] == ("images/img_10_raw.png", "labels/lab10.png")
     assert "pairing: by the varying part of the names, such as img_01_raw.png with lab01.png" in pairing.notes
 
 
-def test_other_numbers_are_never_paired(tmp_path: Path) -> None:
+def test_other_numbers_are_never_list_pairs(tmp_path: Path) -> None:
     put(tmp_path, "images/s10.png", "images/s11.png", "labels/s20.png", "labels/s21.png")
-    refuse(tmp_path, "images/s10.png", "images/s11.png", "labels/s20.png", "labels/s21.png")
+    catch_error(tmp_path, "images/s10.png", "images/s11.png", "labels/s20.png", "labels/s21.png")
 
 
 def test_one_image_and_labels_of_another_name(tmp_path: Path) -> None:
     put(tmp_path, "images/a.png", "labels/b.png")
-    refuse(tmp_path, "images/a.png", "labels/b.png")
+    catch_error(tmp_path, "images/a.png", "labels/b.png")
 
 
 # --- one flat folder -----------------------------------------------------------------------------
@@ -202,7 +202,7 @@ def test_one_image_and_labels_of_another_name(tmp_path: Path) -> None:
 def test_a_flat_folder(tmp_path: Path, suffix: str) -> None:
     put(tmp_path, "train_1.bmp", f"train_1{suffix}.bmp", "train_10.bmp", f"train_10{suffix}.bmp")
     pairing = find_pairs(tmp_path)
-    assert paired(pairing) == {
+    assert list_pairs(pairing) == {
         "train_1": ("train_1.bmp", f"train_1{suffix}.bmp"),
         "train_10": ("train_10.bmp", f"train_10{suffix}.bmp"),
     }
@@ -211,19 +211,19 @@ def test_a_flat_folder(tmp_path: Path, suffix: str) -> None:
 
 def test_a_flat_folder_with_suffixes_on_both(tmp_path: Path) -> None:
     put(tmp_path, "a_image.png", "a_mask.png", "b_image.png", "b_mask.png")
-    assert paired(find_pairs(tmp_path))["b_image"] == ("b_image.png", "b_mask.png")
+    assert list_pairs(find_pairs(tmp_path))["b_image"] == ("b_image.png", "b_mask.png")
 
 
 def test_an_incomplete_flat_folder(tmp_path: Path) -> None:
     put(tmp_path, "a.bmp", "a_anno.bmp", "b.bmp", "c_anno.bmp")
-    refuse(tmp_path, "b.bmp", "c_anno.bmp")
+    catch_error(tmp_path, "b.bmp", "c_anno.bmp")
     put(tmp_path, "b_anno.bmp", "c.bmp", "c_mask.bmp")
-    refuse(tmp_path, "c.bmp", "c_anno.bmp", "c_mask.bmp")
+    catch_error(tmp_path, "c.bmp", "c_anno.bmp", "c_mask.bmp")
 
 
 def test_a_flat_folder_of_images_only(tmp_path: Path) -> None:
     put(tmp_path, "a.png", "b.png")
-    error = refuse(tmp_path, "a.png", "b.png")
+    error = catch_error(tmp_path, "a.png", "b.png")
     assert "x_mask.png" in error.remedy
 
 
@@ -261,14 +261,14 @@ def test_stacks_in_two_folders_stay_whole_when_there_are_enough(tmp_path: Path) 
 def test_stacks_of_different_length(tmp_path: Path) -> None:
     put(tmp_path, "images/a.tif", "images/b.tif", "labels/b.tif", pages=3)
     put(tmp_path, "labels/a.tif", pages=4)
-    error = refuse(tmp_path, "images/a.tif", "labels/a.tif")
+    error = catch_error(tmp_path, "images/a.tif", "labels/a.tif")
     assert "images/a.tif (the image file has 3 pages)" in str(error)
     assert "labels/a.tif (the label file has 4 pages)" in str(error)
 
 
 def test_a_third_stack_is_incomplete(tmp_path: Path) -> None:
     put(tmp_path, "train-volume.tif", "train-labels.tif", "test-volume.tif", pages=2)
-    refuse(tmp_path, "test-volume.tif")
+    catch_error(tmp_path, "test-volume.tif")
 
 
 # --- one folder per image ------------------------------------------------------------------------
@@ -303,7 +303,7 @@ def test_folders_per_image_that_are_incomplete(tmp_path: Path) -> None:
     put_objects(tmp_path, "n4", [mask])
     put(tmp_path, "n4/images/other.png")
     names = ("n2/images/n2.png", "n3/masks/00.png", "n3/masks/01.png", "n4/images/n4.png", "n4/images/other.png")
-    assert "it is one of 2 images in one folder" in refuse(tmp_path, *names).reasons.values()
+    assert "it is one of 2 images in one folder" in catch_error(tmp_path, *names).reasons.values()
 
 
 def test_masks_of_one_object_are_checked(tmp_path: Path) -> None:
@@ -317,7 +317,7 @@ def test_masks_of_one_object_are_checked(tmp_path: Path) -> None:
         read_pair_labels(find_pairs(tmp_path).pairs[0])
 
 
-def test_folders_that_are_data_of_their_own(tmp_path: Path) -> None:
+def test_folders_that_hold_several_datasets(tmp_path: Path) -> None:
     put(tmp_path, *("/".join(part) for part in product(["train", "test"], ["images", "labels"], ["a.png", "b.png"])))
     with pytest.raises(InputError, match=r"several datasets \(test, train\)"):
         find_pairs(tmp_path)
@@ -329,26 +329,26 @@ def test_folders_that_are_data_of_their_own(tmp_path: Path) -> None:
 def test_patterns_with_equal_stems(tmp_path: Path) -> None:
     put(tmp_path, "raw/a.png", "raw/b.png", "gt/a_mask.png", "gt/b_mask.png", "gt/c.txt.png")
     pairing = find_pairs(tmp_path, images="raw/*.png", labels=str(tmp_path / "gt/*_mask.png"))
-    assert paired(pairing) == {"a": ("raw/a.png", "gt/a_mask.png"), "b": ("raw/b.png", "gt/b_mask.png")}
+    assert list_pairs(pairing) == {"a": ("raw/a.png", "gt/a_mask.png"), "b": ("raw/b.png", "gt/b_mask.png")}
     assert pairing.layout == "patterns"
 
 
 def test_patterns_may_name_folders_and_overlap(tmp_path: Path) -> None:
     put(tmp_path, "x/a.png", "x/b.png", "y/a.png", "y/b.png", "z/c.png", "z/c_seg.png")
-    assert list(paired(find_pairs(tmp_path, images="x", labels="y"))) == ["a", "b"]
-    assert paired(find_pairs(tmp_path, images="z/*", labels="z/*_seg*")) == {"c": ("z/c.png", "z/c_seg.png")}
+    assert list(list_pairs(find_pairs(tmp_path, images="x", labels="y"))) == ["a", "b"]
+    assert list_pairs(find_pairs(tmp_path, images="z/*", labels="z/*_seg*")) == {"c": ("z/c.png", "z/c_seg.png")}
 
 
-def test_patterns_paired_by_what_varies(tmp_path: Path) -> None:
+def test_patterns_paired_by_the_varying_part(tmp_path: Path) -> None:
     put(tmp_path, *(f"{k}_training.png" for k in (21, 22, 30)), *(f"gold/{k}_manual1.png" for k in (21, 22, 30)))
-    found = paired(find_pairs(tmp_path, images="*.png", labels="gold/*.png"))
+    found = list_pairs(find_pairs(tmp_path, images="*.png", labels="gold/*.png"))
     assert found["22_training"] == ("22_training.png", "gold/22_manual1.png")
     assert len(found) == 3
 
 
 def test_patterns_with_equal_names_in_several_folders(tmp_path: Path) -> None:
     put(tmp_path, *(f"{part}/{side}/x.png" for part in ("one", "two") for side in ("em", "truth")))
-    found = paired(find_pairs(tmp_path, images="*/em/*.png", labels="*/truth/*.png"))
+    found = list_pairs(find_pairs(tmp_path, images="*/em/*.png", labels="*/truth/*.png"))
     assert found == {
         "one_em_x": ("one/em/x.png", "one/truth/x.png"),
         "two_em_x": ("two/em/x.png", "two/truth/x.png"),
@@ -357,7 +357,7 @@ def test_patterns_with_equal_names_in_several_folders(tmp_path: Path) -> None:
 
 def test_patterns_that_fit_no_pairing(tmp_path: Path) -> None:
     put(tmp_path, "a/x.png", "a/y.png", "b/z.png", "b/w.png")
-    refuse(tmp_path, "a/x.png", "a/y.png", "b/z.png", "b/w.png", images="a/*", labels="b/*")
+    catch_error(tmp_path, "a/x.png", "a/y.png", "b/z.png", "b/w.png", images="a/*", labels="b/*")
     with pytest.raises(InputError, match=r"c/\*: the pattern matches no image"):
         find_pairs(tmp_path, images="a/*", labels="c/*")
     with pytest.raises(InputError, match="Give both"):
@@ -366,7 +366,7 @@ def test_patterns_that_fit_no_pairing(tmp_path: Path) -> None:
         find_pairs(tmp_path, images="a/*", labels="a/*")
 
 
-# --- folders that are none -----------------------------------------------------------------------
+# --- folders without a layout -----------------------------------------------------------------------
 
 
 def test_folders_without_a_layout(tmp_path: Path) -> None:
@@ -461,14 +461,14 @@ def test_split_draws_all_images_alike() -> None:
     assert all(30 < count < 95 for count in times.values())
 
 
-def test_split_of_one_group_is_refuse() -> None:
+def test_split_of_one_group_is_refused() -> None:
     with pytest.raises(InputError, match="belong together"):
         split_pairs(make_pairs([1, 1, 1]), 0.2, 0)
     with pytest.raises(InputError, match="belong together"):
         split_pairs(make_pairs([1, 2]), 0.2, 0, [["x0", "x1"]])
 
 
-def test_a_pair_without_labels_tells_so() -> None:
+def test_a_pair_without_labels_is_refused() -> None:
     with pytest.raises(InputError, match=r"x0\.png: the image has no labels"):
         read_pair_labels(make_pairs([1])[0])
 

@@ -1,3 +1,5 @@
+"""Samples depend on seed and number only, and agree with patches that are cut from known pixels."""
+
 from __future__ import annotations
 
 import threading
@@ -40,7 +42,7 @@ STILL = (
 
 
 def write_pairs(folder: Path, count: int = 5, size: tuple[int, int] = (40, 50)) -> tuple[Pair, ...]:
-    """Images whose every pixel is unique within the dataset; labels with a small block of class 1."""
+    """Write images whose pixels are all unique in the dataset, and labels with a small block of class 1."""
     for index in range(count):
         pixels = np.arange(size[0] * size[1], dtype=np.uint16).reshape(size) + 4000 * index
         labels_yx = np.zeros(size, np.uint8)
@@ -76,7 +78,7 @@ def assert_same(first: Any, second: Any) -> None:
 # The sequence --------------------------------------------------------------------------------------------------------
 
 
-def test_every_image_comes_once_in_each_epoch_in_changing_order(pairs: tuple[Pair, ...]) -> None:
+def test_every_image_occurs_once_in_each_epoch_in_changing_order(pairs: tuple[Pair, ...]) -> None:
     sampler = sampler_of(pairs)
     epochs = [[sampler.image_index(5 * epoch + place) for place in range(5)] for epoch in range(12)]
     assert all(sorted(order) == list(range(5)) for order in epochs)
@@ -97,7 +99,7 @@ def test_a_sample_is_a_function_of_seed_and_number_alone(pairs: tuple[Pair, ...]
     assert not any(np.array_equal(a[0], b[0]) for a, b in zip(expected, other))
 
 
-def test_an_image_is_cut_otherwise_in_each_epoch(pairs: tuple[Pair, ...]) -> None:
+def test_patches_of_an_image_differ_between_epochs(pairs: tuple[Pair, ...]) -> None:
     sampler = sampler_of(pairs[:1], *STILL, "sampling.rare_share=0")
     patches = {sampler.sample(number)[0].tobytes() for number in range(20)}
     assert len(patches) > 15
@@ -128,6 +130,7 @@ def test_patches_are_normalised_with_constants_of_the_whole(pairs: tuple[Pair, .
         raw_cyx = plain.sample(number)[0]
         whole_cyx = plain.examples[plain.image_index(number)].image_cyx
         expected_cyx = normalization.resolve(whole_cyx).apply(raw_cyx)
+        # Exact: the same operations on the same values.
         np.testing.assert_array_equal(sampler.sample(number)[0], expected_cyx)
 
 
@@ -147,7 +150,7 @@ def test_edges_are_seen_nearly_as_often_as_the_middle(pairs: tuple[Pair, ...]) -
 
 @pytest.fixture(scope="module")
 def rare(tmp_path_factory: pytest.TempPathFactory) -> tuple[Pair, ...]:
-    """Class 1 covers 0.49 % of the pixels."""
+    """Pairs in which class 1 covers 0.51 % of the pixels."""
     pairs = write_pairs(tmp_path_factory.mktemp("rare"), count=2, size=(196, 196))
     assert INDEX.encode(samples.read_pair_labels(pairs[0]), "x").mean() == pytest.approx(0.0051, abs=2e-4)
     return pairs
@@ -200,7 +203,7 @@ IDS = LabelMapping("instances", ("background", "object"), (0,), 255)
 
 @pytest.fixture(scope="module")
 def cells(tmp_path_factory: pytest.TempPathFactory) -> tuple[Pair, ...]:
-    """Images whose value tells the id of the cell there: ids with gaps, cells that touch, and an ignored corner."""
+    """Pairs with equal image and label values: ids with gaps, cells that touch, and an ignored corner."""
     folder = tmp_path_factory.mktemp("cells")
     for number in range(3):
         y, x = np.indices((61, 73))
@@ -226,7 +229,7 @@ def cell_sampler(pairs: tuple[Pair, ...], margin: int = 0, *, task: Any = None, 
 
 @pytest.mark.parametrize("margin", [0, 1, 8])
 def test_targets_lack_a_valid_net_s_margin_and_images_do_not(cells: tuple[Pair, ...], margin: int) -> None:
-    cut, seen = watched(cell_sampler(cells, margin))
+    cut, seen = record_labels(cell_sampler(cells, margin))
     for number in range(6):
         narrow = cut.sample(number)
         assert narrow.image_cyx.shape == (1, 40, 36)
@@ -235,8 +238,8 @@ def test_targets_lack_a_valid_net_s_margin_and_images_do_not(cells: tuple[Pair, 
         assert narrow.weights_yx is None
 
 
-def test_targets_are_what_the_middle_of_the_image_shows(cells: tuple[Pair, ...]) -> None:
-    """Shifted by a pixel they would not be: values of image and labels are the same."""
+def test_targets_show_the_middle_of_the_image(cells: tuple[Pair, ...]) -> None:
+    """Image and labels hold equal values, so that a shift by one pixel would be seen."""
     still = cell_sampler(cells, 7, overrides=(*STILL, "augment.turn=true", "augment.flip=true"))
     plain = Sampler(still.examples, PLAIN, still.recipe.with_overrides(["sampling.patch=[41, 33]"]), margin=7)
     for number in range(9):
@@ -246,7 +249,7 @@ def test_targets_are_what_the_middle_of_the_image_shows(cells: tuple[Pair, ...])
 
 
 def test_a_valid_net_s_targets_reach_the_edges_and_rare_pixels(tmp_path: Path) -> None:
-    """What is learned of a patch is its middle: that has to lie everywhere, and on rare pixels as often as asked."""
+    """The target is the middle of a patch: it lies anywhere in the image, and on rare pixels as often as requested."""
     labels_yx = np.zeros((120, 120), np.uint8)
     labels_yx[3, 3] = 1
     write_image(tmp_path / "images" / "0.png", np.arange(120 * 120, dtype=np.uint16).reshape(1, 120, 120))
@@ -259,7 +262,8 @@ def test_a_valid_net_s_targets_reach_the_edges_and_rare_pixels(tmp_path: Path) -
         image_cyx, target_yx, *_ = sampler.sample(number)
         hits += bool(target_yx.any())
         seen |= set(np.unique(image_cyx[0, 36:-36, 36:-36].astype(int)).tolist())
-    assert 70 <= hits <= 130  # both classes are drawn alike
+    # Both classes are equally likely.
+    assert 70 <= hits <= 130
     rows = {value // 120 for value in seen}
     assert min(rows) == 0
 
@@ -268,7 +272,7 @@ def test_a_valid_net_s_targets_reach_the_edges_and_rare_pixels(tmp_path: Path) -
 def test_patches_reach_as_far_beyond_the_image_as_they_may(
     pairs: tuple[Pair, ...], overhang: float, allowed: int
 ) -> None:
-    """Values tell the place: a patch that hangs over shows some rows twice."""
+    """Values encode positions: a patch that reaches beyond the image shows some rows twice."""
     sampler = sampler_of(pairs, *STILL, "sampling.rare_share=0", f"sampling.overhang={overhang}")
     beyond, rows = 0, set()
     for number in range(300):
@@ -280,8 +284,8 @@ def test_patches_reach_as_far_beyond_the_image_as_they_may(
     assert rows == set(range(40))
 
 
-def watched(sampler: Sampler) -> tuple[Sampler, list[Any]]:
-    """The sampler without encoding, and the labels of each whole patch as they come."""
+def record_labels(sampler: Sampler) -> tuple[Sampler, list[Any]]:
+    """Return the sampler without encoding, and a list that receives the labels of each whole patch."""
     seen: list[Any] = []
 
     def keep(labels_yx: Any, *, class_of_id: Any) -> tuple[Any, None]:
@@ -294,7 +298,7 @@ def watched(sampler: Sampler) -> tuple[Sampler, list[Any]]:
 @pytest.mark.parametrize("margin", [0, 10])
 def test_weight_maps_are_derived_after_augmentation_from_the_whole_patch(cells: tuple[Pair, ...], margin: int) -> None:
     sampler, task = cell_sampler(cells, margin, task=Instances()), Instances()
-    raw, seen = watched(sampler)
+    raw, seen = record_labels(sampler)
     differs = 0
     for number in range(5):
         raw.sample(number)
@@ -308,7 +312,7 @@ def test_weight_maps_are_derived_after_augmentation_from_the_whole_patch(cells: 
         np.testing.assert_array_equal(found.weights_yx, weights_yx[inside])
         assert found.weights_yx is not None
         assert found.weights_yx.dtype == np.float32
-        # Cells in the margin count; from the cut labels alone the map would be another.
+        # Cells in the margin count: a map from the cut labels alone would differ.
         differs += not np.array_equal(task.encode(ids_yx[inside], sampler.recipe.loss)[1], found.weights_yx)
     assert differs == (0 if margin == 0 else 5)
 
@@ -376,19 +380,19 @@ def test_errors_of_the_threads_surface(tmp_path: Path) -> None:
 
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the images in the order in which they are decoded."""
+    """List that receives the names of the images as they are decoded."""
     names: list[str] = []
     read = samples.read_pair_image
 
-    def counted(pair: Pair) -> Any:
+    def read_and_record(pair: Pair) -> Any:
         names.append(pair.name)
         return read(pair)
 
-    monkeypatch.setattr(samples, "read_pair_image", counted)
+    monkeypatch.setattr(samples, "read_pair_image", read_and_record)
     return names
 
 
-def test_images_are_decoded_once_where_memory_allows(pairs: tuple[Pair, ...], decoded: list[str]) -> None:
+def test_images_are_decoded_once_if_memory_allows(pairs: tuple[Pair, ...], decoded: list[str]) -> None:
     examples = Examples(pairs, INDEX, channels=1, memory=2**24)
     for _ in range(3):
         for index in range(len(examples)):
@@ -495,7 +499,7 @@ def test_examples_are_resized_image_and_labels_alike(cells: tuple[Pair, ...], si
         assert one.labels_yx.shape == size
         np.testing.assert_array_equal(one.image_cyx, resize_image(own.image_cyx, size))
         np.testing.assert_array_equal(one.labels_yx, resize_labels(own.labels_yx, size))
-        # Spots are places in the resized labels.
+        # Spots are pixels of the resized labels.
         for label, spots in enumerate(one.spots):
             assert (np.minimum(one.labels_yx, 1).ravel()[spots] == label).all()
             assert spots.size == min(4096, (np.minimum(one.labels_yx, 1) == label).sum())
@@ -509,7 +513,7 @@ def test_resized_examples_give_patches_of_the_resized_image(cells: tuple[Pair, .
         image_cyx, target_yx, _, name = large.sample(number)
         assert image_cyx.shape == (1, 40, 36)
         whole = examples[int(name)]
-        # The patch lies somewhere in the enlarged image as it is; its labels lie at the same place.
+        # The patch is found unchanged in the enlarged image, and its labels at the same place.
         inside_yx = image_cyx[0, 4:-4, 4:-4].round()
         views = np.lib.stride_tricks.sliding_window_view(np.pad(whole.image_cyx[0], 20, mode="reflect"), (32, 28))
         places = np.argwhere((views == inside_yx).all(axis=(2, 3)))
@@ -517,7 +521,7 @@ def test_resized_examples_give_patches_of_the_resized_image(cells: tuple[Pair, .
         assert any(np.array_equal(labels[y, x], target_yx) for y, x in places)
 
 
-def test_images_of_different_sizes_meet_in_one(tmp_path: Path) -> None:
+def test_images_of_different_sizes_are_resized_to_one(tmp_path: Path) -> None:
     for number, size in enumerate([(20, 30), (41, 17), (64, 64)]):
         write_image(tmp_path / "images" / f"{number}.png", np.full((1, *size), 7 * number, np.uint8))
         write_labels(tmp_path / "labels" / f"{number}.png", np.full(size, number % 2, np.uint8))

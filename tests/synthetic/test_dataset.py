@@ -1,3 +1,5 @@
+"""Drawings are measured: shapes of the figures, sizes and contacts of cells, ranges and noise of images."""
+
 from __future__ import annotations
 
 import hashlib
@@ -28,7 +30,7 @@ def touching_pairs(labels_yx: np.ndarray) -> set[tuple[int, int]]:
 
 
 def alone(name: str, tries: int = 40) -> list[np.ndarray]:
-    """Masks of one class, each cut to its bounding box; drawings of this size hold one figure of each class."""
+    """Return masks of one class, cut to their bounding boxes; drawings of this size hold one figure of each class."""
     plane = SHAPE_NAMES.index(name)
     masks = []
     for index in range(tries):
@@ -42,7 +44,8 @@ def test_drawings_depend_on_size_seed_and_index_alone() -> None:
         keys = [(64, 96, 0, 0), (64, 96, 0, 1), (64, 96, 1, 0), (96, 64, 0, 0), (64, 97, 0, 0)]
         digests = [digest(draw(*key).image_cyx) for key in keys]
         assert len(set(digests)) == len(keys)
-        np.random.random()  # noqa: NPY002 - the global generator must not matter
+        # The global generator must not matter.
+        np.random.random()  # noqa: NPY002
         assert [digest(draw(*key).image_cyx) for key in reversed(keys)] == digests[::-1]
 
 
@@ -98,7 +101,7 @@ def test_cells_use_the_16_bit_range_without_saturation() -> None:
     assert max(brightest) > 30_000
 
 
-def test_cells_shine_but_no_single_threshold_finds_them() -> None:
+def test_cells_are_bright_but_no_single_threshold_finds_them() -> None:
     best = []
     for index in range(12):
         drawing = draw_cells(256, 256, 5, index)
@@ -116,7 +119,7 @@ def test_cells_shine_but_no_single_threshold_finds_them() -> None:
 
 
 def test_cell_images_hold_shot_noise() -> None:
-    # Brighter regions vary more: the variance of neighbour differences grows with the mean.
+    # The variance of differences between neighbours grows with the mean.
     drawing = draw_cells(256, 256, 6)
     counts_yx = drawing.image_cyx[0].astype(float)
     rough_yx = (counts_yx[:, 1:-1] - (counts_yx[:, :-2] + counts_yx[:, 2:]) / 2) ** 2
@@ -285,7 +288,7 @@ def test_a_folder_with_files_is_refused_untouched(tmp_path: Path, occupied: str)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / occupied / "mine.tif"]
 
 
-def test_empty_and_unrelated_folders_are_welcome(tmp_path: Path) -> None:
+def test_empty_and_unrelated_folders_are_accepted(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "notes.txt").write_text("unrelated")
     assert len(write_dataset(tmp_path, "shapes", 1, (32, 32), 0)) == 1
@@ -298,7 +301,7 @@ def test_a_file_in_place_of_a_folder_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "count", "size_hw", "seed", "held_out", "told"),
+    ("kind", "count", "size_hw", "seed", "held_out", "pattern"),
     [
         ("dogs", 1, (32, 32), 0, 0, "dogs"),
         ("dogs", 1, (32, 32), 0, 0, "cells, shapes or oct"),
@@ -308,9 +311,9 @@ def test_a_file_in_place_of_a_folder_is_refused(tmp_path: Path) -> None:
         ("cells", 1, (32, 32), -5, 0, "-5"),
     ],
 )
-def test_bad_settings_are_told(
-    tmp_path: Path, kind: str, count: int, size_hw: tuple[int, int], seed: int, held_out: int, told: str
+def test_settings_out_of_range_are_refused(
+    tmp_path: Path, kind: str, count: int, size_hw: tuple[int, int], seed: int, held_out: int, pattern: str
 ) -> None:
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=pattern):
         write_dataset(tmp_path, kind, count, size_hw, seed, held_out=held_out)  # type: ignore[arg-type]
     assert not list(tmp_path.iterdir())

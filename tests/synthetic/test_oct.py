@@ -1,3 +1,5 @@
+"""Drawn B-scans are measured: share, shape and place of the fluid, and the brightness of the layers."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -60,7 +62,7 @@ def test_fluid_is_darker_than_the_tissue_around_it() -> None:
 
 
 def test_fluid_lies_inside_the_retina() -> None:
-    # Between the first and the last bright row of its column, after speckle is smoothed away along the layers.
+    # Speckle is smoothed along the layers; fluid lies between the first and the last bright row of its column.
     for image_yx, fluid_yx in with_fluid(256, 320):
         smooth_yx = ndimage.gaussian_filter(image_yx, (1, 3))
         bright_yx = smooth_yx > 0.55 * np.percentile(smooth_yx, 99)
@@ -71,7 +73,7 @@ def test_fluid_lies_inside_the_retina() -> None:
         assert np.mean(rows < last[columns]) > 0.97
 
 
-def test_darkness_alone_does_not_tell_fluid() -> None:
+def test_darkness_alone_does_not_identify_fluid() -> None:
     best = []
     for image_yx, fluid_yx in with_fluid(128, 192):
         smooth_yx = ndimage.gaussian_filter(image_yx, 1)
@@ -94,7 +96,7 @@ def test_the_vitreous_is_dark_the_retina_banded_and_light_lost_with_depth() -> N
 
 
 def test_speckle_is_multiplicative() -> None:
-    # The deviation from the smoothed image grows with the image: bright bands are rougher than the vitreous.
+    # The deviation from the smoothed image grows with brightness: bright bands are rougher than the vitreous.
     for image_yx, _ in scans(256, 320, 6):
         values_yx = image_yx.astype(float)
         smooth_yx = ndimage.gaussian_filter(values_yx, 2)

@@ -36,6 +36,7 @@ class Problem:
     remedy: str
 
     def __str__(self) -> str:
+        """Return the line that an error with this text would print."""
         return str(SeptaError(self.where, self.description, self.remedy))
 
     @classmethod
