@@ -35,14 +35,14 @@ def written(output: Path) -> dict[str, Any]:
     return found
 
 
-def test_a_preset_is_shown_on_drawings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_preset_is_demonstrated_on_drawings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawing = PUBLISHED["shapes"].drawing
     assert drawing is not None
     drawing = replace(drawing, count=6, held_out=2, size_hw=(48, 48))
     monkeypatch.setitem(PUBLISHED, "shapes", replace(PUBLISHED["shapes"], drawing=drawing))
     output = tmp_path / "out"
-    told = run("shapes", None, output, "sampling.patch=[48, 48]")
-    assert "drawing 8 images (shapes, 48 x 48), 2 held out" in told
+    output_text = run("shapes", None, output, "sampling.patch=[48, 48]")
+    assert "drawing 8 images (shapes, 48 x 48), 2 held out" in output_text
     result = written(output)
     mean, iou = result["rows"]
     assert (mean["metric"], mean["published"], mean["source"]) == ("dice", "> 0.95", "septa's own target")
@@ -50,13 +50,13 @@ def test_a_preset_is_shown_on_drawings(tmp_path: Path, monkeypatch: pytest.Monke
     assert mean["measured"] == result["scores"]["dice"]
     assert result["differences"][0].endswith("; 2 other images are scored.")
     assert "sampling.patch=[48, 48]" in result["differences"][1]
-    assert not any("chose the best weights" in sentence for sentence in result["differences"])
+    assert not any("weights were chosen on the scored images" in sentence for sentence in result["differences"])
     assert result["recipe"]["net"]["width"] == 4
     assert result["recipe"]["loss"]["bce"] == 0.5
     assert Path(result["model"]).is_file()
     assert Path(result["report"]).is_file()
-    assert result["report"] in told.replace("\n", "")
-    assert f"{mean['measured']:.4f}" in told
+    assert result["report"] in output_text.replace("\n", "")
+    assert f"{mean['measured']:.4f}" in output_text
     page = (output / "reproduce.md").read_text(encoding="utf-8")
     assert f"| mean Dice | > 0.95 | {mean['measured']:.4f} |  | septa's own target |" in page
 
@@ -68,7 +68,7 @@ def test_a_preset_is_shown_on_drawings(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(("preset", "patch"), [("oct", 52), ("carvana", 48)])
-def test_drawings_of_other_kinds(preset: str, patch: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_presets_draw_their_own_kind(preset: str, patch: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawing = PUBLISHED[preset].drawing
     assert drawing is not None
     drawing = replace(drawing, count=4, held_out=1, size_hw=(48, 64))
@@ -80,10 +80,10 @@ def test_drawings_of_other_kinds(preset: str, patch: int, tmp_path: Path, monkey
     assert 0 <= result["rows"][0]["measured"] <= 1
 
 
-def test_figures_that_contradict_each_other_are_told_beside_the_measured_ones(tmp_path: Path) -> None:
+def test_contradictory_figures_are_listed_with_the_measured_ones(tmp_path: Path) -> None:
     data, output = tmp_path / "data", tmp_path / "out"
     write_dataset(data, "cells", 6, (40, 56), seed=0)
-    told = run("glas", data, output, "data.resize=[32, 32]", "sampling.patch=[32, 32]")
+    output_text = run("glas", data, output, "data.resize=[32, 32]", "sampling.patch=[32, 32]")
     result = written(output)
     rows = {row["metric"]: row for row in result["rows"]}
     assert (rows["iou"]["published"], rows["dice"]["published"], rows["recall"]["published"]) == (
@@ -93,12 +93,12 @@ def test_figures_that_contradict_each_other_are_told_beside_the_measured_ones(tm
     )
     low, high = rows["dice"]["interval"]
     assert low <= rows["dice"]["measured"] <= high
-    for text in (" ".join(told.split()), (output / "reproduce.md").read_text(encoding="utf-8")):
+    for text in (" ".join(output_text.split()), (output / "reproduce.md").read_text(encoding="utf-8")):
         assert "IoU of 0.325 belongs to an F1 of 0.491" in text
-        assert "The scored images also chose the best weights" in text
+        assert "The best weights were chosen on the scored images" in text
 
 
-def test_the_paper_is_scored_as_its_challenge_was(tmp_path: Path) -> None:
+def test_the_paper_preset_is_scored_with_the_metrics_of_its_challenge(tmp_path: Path) -> None:
     data, output = tmp_path / "data", tmp_path / "out"
     rng = np.random.default_rng(0)
     for index in range(5):
@@ -116,11 +116,11 @@ def test_the_paper_is_scored_as_its_challenge_was(tmp_path: Path) -> None:
     assert rows["pixel_f_error"]["published"] == "0.0611"
     for metric in ("warping_error", "rand_error", "pixel_f_error", "dice"):
         assert 0 <= rows[metric]["measured"] <= 1
-    # Warping only forgives, and 0.5, where labels are cut, is one of the thresholds.
+    # Warping can only lower the error, and 0.5, at which labels are cut, is one of the thresholds.
     assert result["scores"]["warping_error"] <= result["scores"]["pixel_error"] + 1e-9
 
 
-def test_what_cannot_be_measured_is_said(tmp_path: Path) -> None:
+def test_a_metric_that_cannot_be_measured_is_listed(tmp_path: Path) -> None:
     truth_yx = np.array([[0, 1, 1]])
     evaluation = evaluate_labels([("a", truth_yx, truth_yx)], ["membrane", "interior"])
     comparison = compare("paper", PUBLISHED["paper"], evaluation)
@@ -130,7 +130,7 @@ def test_what_cannot_be_measured_is_said(tmp_path: Path) -> None:
     assert "| warping error | 0.000353 | not measured |" in comparison.to_markdown()
 
 
-def test_objects_are_told_where_there_are_some() -> None:
+def test_metrics_of_objects_are_listed_for_objects() -> None:
     truth_yx = np.array([[0, 1, 1, 0, 2, 2]])
     evaluation = evaluate_labels([("a", truth_yx, truth_yx)], ["background", "cell"], instances=True)
     rows = {row.metric: row for row in compare("paper", PUBLISHED["paper"], evaluation).rows}
@@ -138,11 +138,11 @@ def test_objects_are_told_where_there_are_some() -> None:
     assert rows["f1_50"].interval == (1.0, 1.0)
 
 
-def test_refused(tmp_path: Path) -> None:
+def test_wrong_presets_settings_and_folders_are_refused(tmp_path: Path) -> None:
     output = tmp_path / "out"
     with pytest.raises(RecipeError, match="Did you mean 'glas'"):
         run("glass", None, output)
-    with pytest.raises(InputError, match=r"preset glas: needs your data\. give with --data the folder of the GlaS"):
+    with pytest.raises(InputError, match=r"^preset glas: this preset needs your own data\. Give the folder of the"):
         run("glas", None, output)
     with pytest.raises(RecipeError, match=r"net\.no"):
         run("shapes", None, output, "net.no=1")

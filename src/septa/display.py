@@ -1,4 +1,4 @@
-"""What the command line shows while a training runs."""
+"""Output of the command line: lines, progress bars, a live view of a training, and tables of scores."""
 
 from __future__ import annotations
 
@@ -12,19 +12,54 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from septa.errors import escape_controls
 from septa.recipe import TrainingSettings
 
 if TYPE_CHECKING:  # commands show their progress without waiting for torch or scipy
     from septa.metrics import Evaluation
     from septa.training import HistoryRow, TrainingDone, TrainingEvent, TrainingPlan
 
-_SHOWN = 12
+_ROWS = 12
+"""Validations that the live table of a training shows."""
+_WARNINGS = 5
+"""Warnings about the data that are printed before a training; the others are only counted."""
 _COUNTS = ("truth_count", "prediction_count", "count_difference", "splits", "merges")
+
+
+def say(console: Console, line: str, style: str | None = None) -> None:
+    r"""Print one line as it is: markup has no effect, and control characters are shown escaped.
+
+    Parameters
+    ----------
+    console
+        Console to print on.
+    line
+        Text, which may contain names of files and classes.
+    style
+        Style of the whole line, such as ``"yellow"``.
+
+    Examples
+    --------
+    >>> say(Console(), "[bold]a\nb.png: 3 cells")
+    [bold]a\nb.png: 3 cells
+    """
+    console.print(escape_controls(line), style=style, highlight=False, markup=False, emoji=False)
+
+
+def make_cell(text: str) -> Text:
+    """Return a table cell that shows a text as `say` does."""
+    return Text(escape_controls(text))
 
 
 @contextmanager
 def progress_bar(console: Console, title: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal, nothing elsewhere; give the function it yields the done and the total."""
+    """Show a progress bar on a terminal, and nothing elsewhere.
+
+    Yields
+    ------
+    Callable
+        Function to call with the number of items that are done and their total.
+    """
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(title, total=None)
@@ -32,7 +67,20 @@ def progress_bar(console: Console, title: str) -> Iterator[Callable[[int, int], 
 
 
 def show_training(console: Console, events: Iterator[TrainingEvent]) -> TrainingDone | None:
-    """Print the plan, then a live table (on a terminal) or a line for each validation; returns what was trained."""
+    """Print the plan of a training, then a live table (on a terminal) or a line for each validation.
+
+    Parameters
+    ----------
+    console
+        Console to print on.
+    events
+        Events of `septa.training.train_steps`.
+
+    Returns
+    -------
+    TrainingDone or None
+        Result of the training; None if it was finished before.
+    """
     from septa.training import AlreadyTrained, TrainingDone, TrainingPlan
 
     done, live = None, None
@@ -48,14 +96,13 @@ def show_training(console: Console, events: Iterator[TrainingEvent]) -> Training
             elif isinstance(event, TrainingDone):
                 done = event
             elif isinstance(event, AlreadyTrained):
-                told = f"{event.path}: this training is finished, its model is here"
-                console.print(told, highlight=False, markup=False)
+                say(console, f"{event.path}: this training is finished, its model is here")
             else:
-                screen.take(event)
+                screen.add(event)
                 if live is not None:
                     live.update(screen.table())
                 elif "score" in event:
-                    console.print(screen.line(event), highlight=False)
+                    say(console, screen.line(event))
     finally:
         if live is not None:
             live.stop()
@@ -63,33 +110,35 @@ def show_training(console: Console, events: Iterator[TrainingEvent]) -> Training
 
 
 def print_plan(console: Console, plan: TrainingPlan) -> None:
-    """What was found in the data and what will be trained."""
+    """Print what was found in the data and what will be trained."""
     for note in plan.check.notes:
-        console.print(note, highlight=False, markup=False)
+        say(console, note)
     warnings = [str(problem) for problem in plan.check.problems]
-    for warning in warnings[:5]:
-        console.print(f"warning: {warning}", style="yellow", highlight=False, markup=False)
-    if len(warnings) > 5:
-        more = f"{len(warnings) - 5} more warnings: 'septa check {plan.check.data}' lists them"
-        console.print(more, style="yellow", markup=False)
+    for warning in warnings[:_WARNINGS]:
+        say(console, f"warning: {warning}", style="yellow")
+    if len(warnings) > _WARNINGS:
+        more = len(warnings) - _WARNINGS
+        say(console, f"{more} more warnings: 'septa check {plan.check.data}' lists them", style="yellow")
     for note in (*plan.choice.notes, *plan.notes):
-        console.print(note, style="cyan", highlight=False, markup=False)
+        say(console, note, style="cyan")
     recipe = plan.choice.recipe
-    end = f"{recipe.training.steps} steps"
+    limit = f"{recipe.training.steps} steps"
     if recipe.training.minutes is not None:
-        end = f"{recipe.training.minutes:g} minutes, at most {end}"
+        limit = f"{recipe.training.minutes:g} minutes, at most {limit}"
     net, patch = recipe.net, "{} x {}".format(*recipe.sampling.patch)
-    console.print(
-        f"training U-Net depth {net.depth}, width {net.width} on {plan.device}: {end}, "
+    say(
+        console,
+        f"training U-Net depth {net.depth}, width {net.width} on {plan.device}: {limit}, "
         f"batches of {recipe.training.batch} patches of {patch}, precision {recipe.training.amp}",
-        highlight=False,
     )
-    console.print(f"recipe, log and report: {plan.folder}", highlight=False, markup=False)
+    say(console, f"recipe, log and report: {plan.folder}")
 
 
 def evaluation_table(evaluation: Evaluation) -> RenderableType:
-    """One row for each class: mean over images, its interval, and the value over all pixels; for instances, below
-    it one row for each metric of objects.
+    """Return the scores as tables for a terminal.
+
+    The table of classes has one row for each class: the mean over images, its interval, and the value over all pixels.
+    The tables of objects and of further metrics have one row for each metric.
     """
     tables = [_objects_table(evaluation)] if evaluation.objects else []
     return Group(*tables, _classes_table(evaluation), *([_more_table(evaluation)] if evaluation.more else []))
@@ -103,7 +152,7 @@ def _more_table(evaluation: Evaluation) -> Table:
         table.add_column(header, justify="right", no_wrap=True)
     for title, spread in evaluation.more.items():
         interval = f"{spread['low']:.4f}–{spread['high']:.4f}" if "low" in spread else ""
-        table.add_row(Text(title), f"{spread['mean']:.4f}", interval)
+        table.add_row(make_cell(title), f"{spread['mean']:.4f}", interval)
     return table
 
 
@@ -119,8 +168,8 @@ def _objects_table(evaluation: Evaluation) -> Table:
         whole = f"{spread['pooled']:.0f}" if metric in _COUNTS else pooled
         table.add_row(OBJECT_METRICS[metric], mean, f"{low}–{high}", whole)
     for name, spread in evaluation.object_classes.items():
-        mean, interval, _ = _cell(spread, spread["pooled"]).split("\n")
-        table.add_row(Text(f"{OBJECT_METRICS['f1_50']}, {name}"), mean, interval, f"{spread['pooled']:.4f}")
+        mean, interval, _ = _format_spread(spread, spread["pooled"]).split("\n")
+        table.add_row(make_cell(f"{OBJECT_METRICS['f1_50']}, {name}"), mean, interval, f"{spread['pooled']:.4f}")
     if evaluation.calibration.get("objects"):
         table.add_row(CALIBRATION_ERROR, "", "", f"{evaluation.calibration['expected_calibration_error']:.4f}")
     return table
@@ -134,8 +183,8 @@ def _classes_table(evaluation: Evaluation) -> Table:
     for header in HEADERS.values():
         table.add_column(header, justify="right", no_wrap=True)
     for name in evaluation.class_names:
-        cells = [_cell(evaluation.classes[name][metric], evaluation.pooled[name][metric]) for metric in HEADERS]
-        table.add_row(Text(name), *cells)
+        spreads, pooled = evaluation.classes[name], evaluation.pooled[name]
+        table.add_row(make_cell(name), *(_format_spread(spreads[metric], pooled[metric]) for metric in HEADERS))
     if len(evaluation.class_names) > (1 if evaluation.multilabel else 2):
         table.add_row("foreground\nmean", *(f"{evaluation.summary[metric]:.4f}" for metric in HEADERS))
     return table
@@ -146,40 +195,41 @@ def _caption(evaluation: Evaluation) -> Text:
 
     lines = []
     for metric, spread in evaluation.pixels.items():
-        mean, interval, pooled = _cell(spread, spread["pooled"]).split("\n")
+        mean, interval, pooled = _format_spread(spread, spread["pooled"]).split("\n")
         lines.append(f"{metric.replace('_', ' ').capitalize()}: {mean} ({interval}), {pooled}.")
     scored = len(evaluation.images) - len(evaluation.unscored)
     lines.append(
-        f"Mean over {scored} image{'s' if scored != 1 else ''}, below it its {LEVEL:.0%} bootstrap "
-        "interval over images; pooled: over all pixels."
+        f"Mean over {scored} image{'s' if scored != 1 else ''}, its {LEVEL:.0%} bootstrap interval over images, "
+        "and the pooled value over all pixels."
     )
     empty = ", ".join(f"{name} in {count}" for name, count in evaluation.both_empty.items() if count)
     lines.append(evaluation.policy + (f" Absent from both: {empty} of {scored} images." if empty else ""))
     if evaluation.unscored:
-        lines.append(f"{len(evaluation.unscored)} more without any counted pixel (all ignored) left out of the means.")
-    return Text("\n".join(lines))
+        lines.append(
+            f"{len(evaluation.unscored)} more without any counted pixel (all are ignored) are left out of the means."
+        )
+    return Text("\n".join(map(escape_controls, lines)))
 
 
-def _cell(spread: Mapping[str, float], pooled: float) -> str:
+def _format_spread(spread: Mapping[str, float], pooled: float) -> str:
     return f"{spread['mean']:.4f}\n{spread['low']:.4f}–{spread['high']:.4f}\npooled {pooled:.4f}"
 
 
 class _Screen:
-    """The last rows of the history as a table."""
-
-    training = TrainingSettings()
+    """The live view of a training: the latest rows of its history as a table."""
 
     def __init__(self) -> None:
+        self.training = TrainingSettings()
         self.rows: list[HistoryRow] = []
         self.latest: HistoryRow = {}
 
-    def take(self, row: HistoryRow) -> None:
+    def add(self, row: HistoryRow) -> None:
         if "score" in row:
             self.rows.append(self.latest | row)
         else:
             self.latest = row
 
-    def _left(self, row: HistoryRow) -> str:
+    def _remaining(self, row: HistoryRow) -> str:
         minutes, step = row.get("minutes", 0.0), row.get("step", 0)
         if not step:
             return ""
@@ -191,12 +241,12 @@ class _Screen:
     def line(self, row: HistoryRow) -> str:
         row = self.latest | row
         loss = f"loss {row['loss']:.4f}  " if "loss" in row else ""
-        return f"step {row['step']:.0f}  {loss}validation score {row['score']:.4f}  {self._left(row)}".rstrip()
+        return f"step {row['step']:.0f}  {loss}validation score {row['score']:.4f}  {self._remaining(row)}".rstrip()
 
     def table(self) -> Group:
         table = Table("step", "loss", "validation score", "learning rate", "images/s", "waiting for data", "minutes")
         best = max((row["score"] for row in self.rows), default=0.0)
-        for row in [*self.rows[-_SHOWN:], self.latest]:
+        for row in [*self.rows[-_ROWS:], self.latest]:
             score = f"{row['score']:.4f}" if "score" in row else ""
             table.add_row(
                 f"{row.get('step', 0):.0f}",
@@ -207,4 +257,4 @@ class _Screen:
                 f"{row['data_wait']:.0%}" if "data_wait" in row else "",
                 f"{row.get('minutes', 0):.1f}",
             )
-        return Group(table, self._left(self.latest))
+        return Group(table, self._remaining(self.latest))

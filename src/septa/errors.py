@@ -1,13 +1,13 @@
-"""The few kinds of exception that septa raises on purpose, each with the exit code of the command line.
+"""The exceptions that septa raises on purpose, each with the exit code of the command line.
 
 ::
 
-    SeptaError                    one line: "where: what is wrong. what to do"
+    SeptaError                    one line: "where: what is wrong. What to do."
      ├── InputError        2      data, files, arguments or settings that cannot be used
-     │    ├── RecipeError         a recipe or an override that does not validate
-     │    └── ModelError          a file that is no septa model, is damaged or does not fit the input
-     ├── PartialFailure    3      some files failed, the rest was done
-     ├── ResourceError     4      disk full, out of memory
+     │    ├── RecipeError         a recipe or an override that is not valid
+     │    └── ModelError          a file that is not a septa model, is damaged, or does not fit the input
+     ├── PartialFailure    3      some files failed, the others are done
+     ├── ResourceError     4      the disk is full, or memory is exhausted
      │    └── OutOfMemory         an engine ran out of memory for a tile; a smaller tile may fit
      └── Interrupted     130/143  SIGINT or SIGTERM, after the state was saved
 """
@@ -19,7 +19,9 @@ from os import PathLike
 
 
 def escape_controls(text: str) -> str:
-    r"""Replace control characters, such as line breaks and escape sequences, by backslash escapes.
+    r"""Replace control characters, such as line breaks and terminal sequences, by backslash escapes.
+
+    Lone surrogates, which stand for undecodable bytes in file names, are escaped too.
 
     Examples
     --------
@@ -47,19 +49,20 @@ def list_names(names: Iterable[str], most: int = 5) -> str:
 
 
 class SeptaError(Exception):
-    """An expected failure, as one line of two sentences: ``where: problem. Remedy.``
+    """An expected failure, as one line of two sentences.
 
-    Control characters are shown escaped, so that one line stays one line whatever a file is called.
+    The line is ``where: problem. Remedy.``; the command line adds ``error: `` at the start. Control characters are
+    escaped, so that the message stays one line for any file name.
 
     Parameters
     ----------
     where
-        Path, option or setting that the message is about. Empty where the problem names its subjects itself, such as
-        two options that exclude each other.
+        Path, option or setting that the message is about. Empty if the problem names its subjects itself, such as two
+        options that exclude each other.
     problem
-        What came and what was expected: a clause with a subject and a verb, without a closing full stop.
+        Description of the given and the expected: a clause with a subject and a verb, without a closing full stop.
     remedy
-        What the user can do: an imperative sentence with a capital, without a closing full stop; may be empty.
+        Advice to the user: an imperative sentence with a capital, without a closing full stop. It may be empty.
 
     Examples
     --------
@@ -84,21 +87,21 @@ class InputError(SeptaError):
 
 
 class RecipeError(InputError):
-    """A recipe, or an override of one, that does not validate."""
+    """A recipe, or an override of one setting, that is not valid."""
 
 
 class ModelError(InputError):
-    """A file that is no septa model, a damaged one, or one that does not fit the input."""
+    """A file that is not a septa model, a damaged model, or one that does not fit the input."""
 
 
 class PartialFailure(SeptaError):
-    """Some files failed and were named; the rest was done."""
+    """Some files failed and were named; the others are done."""
 
     exit_code = 3
 
 
 class ResourceError(SeptaError):
-    """The disk is full or memory does not suffice."""
+    """The disk is full, or memory is exhausted."""
 
     exit_code = 4
 

@@ -1,4 +1,4 @@
-"""A preset trained and evaluated on its data, with the published figures beside the measured ones."""
+"""Train and evaluate a preset, and compare the measured figures with the published ones."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from septa import presets
-from septa.display import evaluation_table, progress_bar, show_training
+from septa.display import evaluation_table, make_cell, progress_bar, say, show_training
 from septa.errors import InputError
 from septa.evaluation import evaluate, has_neurites
 from septa.images import write_text
@@ -25,15 +24,29 @@ from septa.synthetic import write_dataset
 from septa.training import TrainingDone, TrainingRequest, train_steps
 
 MARK = "septa-reproduce.txt"
-"""File that tells a folder to be written by `reproduce`."""
+"""File that marks a folder as written by `reproduce`."""
 _SEED = 0
 _OBJECTS = ("f1_50", "mean_accuracy", "panoptic_quality", "symmetric_best_dice")
-"""Metrics of objects that are told where objects are segmented."""
+"""Metrics of objects that are listed if the preset segments objects."""
 
 
 @dataclass(frozen=True)
 class ComparisonRow:
-    """One metric: what was published and what was measured, with its 95 % bootstrap interval over images."""
+    """One metric: the published and the measured figure.
+
+    Attributes
+    ----------
+    metric, label
+        Key of the metric, and its name in tables.
+    published
+        Published figure as text.
+    measured
+        Measured figure; None if it was not measured.
+    interval
+        95 % bootstrap interval of the measured figure over images; None if there is none.
+    source
+        Source of the published figure.
+    """
 
     metric: str
     label: str
@@ -43,7 +56,7 @@ class ComparisonRow:
     source: str
 
     def cells(self) -> tuple[str, str, str, str, str]:
-        """Label, published, measured, interval and source as text."""
+        """Return label, published figure, measured figure, interval and source as text."""
         measured = "not measured" if self.measured is None else f"{self.measured:.4f}"
         interval = "" if self.interval is None else "{:.4f} to {:.4f}".format(*self.interval)
         return self.label, self.published, measured, interval, self.source
@@ -51,7 +64,17 @@ class ComparisonRow:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Published figures beside measured ones; ``differences`` and ``notes`` are sentences."""
+    """The published and the measured figures of a preset.
+
+    Attributes
+    ----------
+    preset
+        Name of the preset.
+    rows
+        One row for each metric.
+    differences, notes
+        Sentences about the differences of the protocols, and further remarks.
+    """
 
     preset: str
     rows: tuple[ComparisonRow, ...]
@@ -59,16 +82,16 @@ class Comparison:
     notes: tuple[str, ...]
 
     def table(self) -> Table:
-        """The rows for a terminal."""
+        """Return the rows as a table for a terminal."""
         table = Table(title=f"preset {self.preset}", title_justify="left")
         for header in _HEADERS:
             table.add_column(header, overflow="fold")
         for row in self.rows:
-            table.add_row(*map(Text, row.cells()))
+            table.add_row(*map(make_cell, row.cells()))
         return table
 
     def to_markdown(self) -> str:
-        """All of it as a page."""
+        """Return the comparison as a Markdown page."""
         lines = [f"# septa reproduce {self.preset}", "", _pipes(_HEADERS), _pipes(["---"] * len(_HEADERS))]
         lines += [_pipes(row.cells()) for row in self.rows]
         for heading, sentences in (("How the protocols differ", self.differences), ("Notes", self.notes)):
@@ -92,46 +115,47 @@ def reproduce(
 ) -> None:
     """Check the data, train a preset on it, evaluate it on held-out images, and compare with what was published.
 
-    Writes the model ``PRESET.septa``, its run with ``report.html``, ``reproduce.json`` and ``reproduce.md`` to the
-    output folder, and the drawings to ``data`` in it where none are given.
+    The output folder gets the model ``PRESET.septa``, its run with ``report.html``, ``reproduce.json`` and
+    ``reproduce.md``. If no data are given, the drawings go to ``data`` in it.
 
     Parameters
     ----------
     console
-        Where everything is told.
+        Console to print on.
     preset
         Name of a preset; see `septa.presets.list_names`.
     data
-        Folder of images and labels. None draws synthetic images, for the presets that can be shown on such.
+        Folder of images and label images. If None, synthetic images are drawn, which not every preset allows.
     minutes
-        Time budget of the training.
+        Time limit of the training.
     output
         Folder to write to.
     overrides
-        ``section.key=value`` assignments on top of the preset.
+        Assignments ``section.key=value`` that change the preset.
     device
-        As for `septa.train`.
+        Name of the device, as for `septa.train`.
     overwrite
-        Replace what an earlier call wrote to the folder.
+        True to replace what an earlier call wrote to the folder.
 
     Raises
     ------
     RecipeError
-        There is no such preset, or an override is wrong.
+        The preset does not exist, or an override is not valid.
     InputError
-        The data cannot be trained on or are missing, or the folder is not empty and ``overwrite`` is not set.
+        The data are missing or cannot be trained on, or the folder is not empty and ``overwrite`` is False.
     """
     presets.load_recipe(preset).with_overrides((f"training.minutes={minutes}", *overrides))
     published, output = PUBLISHED[preset], Path(output)
     drawing = published.drawing if data is None else None
     if data is None and drawing is None:
-        raise InputError(f"preset {preset}", "needs your data", f"give with --data the folder of {published.data}")
-    _begin(output, overwrite)
+        remedy = f"Give the folder of {published.data} with --data"
+        raise InputError(f"preset {preset}", "this preset needs your own data", remedy)
+    _prepare_folder(output, overwrite)
     if drawing is not None:
         data = _draw(console, drawing, output / "data")
     assert data is not None
     changed = (*(drawing.overrides if drawing is not None else ()), *overrides)
-    console.print(f"training {preset} on {data}, at most {minutes:g} minutes", highlight=False, markup=False)
+    say(console, f"training {preset} on {data} for at most {minutes:g} minutes")
     done = _train(console, preset, Path(data), output, (f"training.minutes={minutes}", *changed), device, overwrite)
     held_out = Path(data) / "held_out" if drawing is not None else Path(data)
     with progress_bar(console, "evaluating") as progress:
@@ -141,12 +165,13 @@ def reproduce(
     console.print(evaluation_table(evaluation))
     facts = _differences(evaluation, changed, minutes, done, drawing)
     stack = {} if evaluation.neurites is None else asdict(evaluation.neurites)
-    stack.pop("pixel_error", None)  # that of the evaluation is of the labels as predicted
+    # The pixel error of the evaluation is the one of the predicted labels.
+    stack.pop("pixel_error", None)
     comparison = compare(preset, published, evaluation, facts, stack)
-    _tell(console, comparison)
+    _print(console, comparison)
     _write(output, comparison, evaluation.summary | stack, done, data)
-    console.print(f"written: {output / 'reproduce.json'}, {output / 'reproduce.md'}", highlight=False, markup=False)
-    console.print(f"report: {done.report}", highlight=False, markup=False)
+    say(console, f"written: {output / 'reproduce.json'}, {output / 'reproduce.md'}")
+    say(console, f"report: {done.report}")
 
 
 def compare(
@@ -156,20 +181,25 @@ def compare(
     differences: Sequence[str] = (),
     more: Mapping[str, float] | None = None,
 ) -> Comparison:
-    """Put the scores of an evaluation beside the published figures.
+    """Compare the scores of an evaluation with the published figures.
 
     Parameters
     ----------
     preset
-        Name, for the heading.
+        Name of the preset, for the heading.
     published
-        Its figures, in the order of the rows; metrics of objects, where the evaluation has some, come after them.
+        Published figures, in the order of the rows. Metrics of objects follow if the evaluation has any.
     evaluation
-        Scores on images that were not trained on.
+        Scores on images that the model was not trained on.
     differences
-        Sentences about this measurement, told before those about the protocol.
+        Sentences about this measurement, which precede those about the protocol.
     more
-        Further scores by their metric.
+        Further scores by metric.
+
+    Returns
+    -------
+    Comparison
+        One row for each published figure and metric of objects.
     """
     scores = evaluation.summary | dict(more or {})
     objects = (
@@ -190,7 +220,7 @@ def compare(
 
 
 def _interval(evaluation: Evaluation, metric: str) -> tuple[float, float] | None:
-    """Only of what is one spread over images: pixels, objects, and a single foreground class."""
+    """Return the interval of a metric of pixels, of objects, or of a single foreground class; else None."""
     spread = (evaluation.pixels | evaluation.objects).get(metric)
     foreground = evaluation.class_names[0 if evaluation.multilabel else 1 :]
     if spread is None and len(foreground) == 1:
@@ -203,22 +233,24 @@ def _asks_for_neurites(published: Published) -> bool:
     return any(figure.metric in known for figure in published.figures)
 
 
-def _begin(output: Path, overwrite: bool) -> None:
+def _prepare_folder(output: Path, overwrite: bool) -> None:
     if output.exists() and not output.is_dir():
-        raise InputError(output, "is a file, not a folder", "give another folder")
+        raise InputError(output, "the output is a file, not a folder", "Give another folder")
     if output.is_dir() and any(output.iterdir()):
         if not overwrite:
-            raise InputError(output, "is not empty", "give another folder or --overwrite")
+            raise InputError(output, "the folder is not empty", "Give another folder or --overwrite")
         if not (output / MARK).is_file():
-            raise InputError(output, "was not written by 'septa reproduce'", "give another folder")
+            raise InputError(output, "the folder was not written by 'septa reproduce'", "Give another folder")
         shutil.rmtree(output / "data", ignore_errors=True)
     write_text(output / MARK, "Written by 'septa reproduce', which may replace data/ here.\n")
 
 
 def _draw(console: Console, drawing: Drawing, folder: Path) -> Path:
     total, size = drawing.count + drawing.held_out, "{} x {}".format(*drawing.size_hw)
-    told = f"no data given: drawing {total} images ({drawing.kind}, {size}), {drawing.held_out} held out: {folder}"
-    console.print(told, highlight=False, markup=False)
+    say(
+        console,
+        f"no data given: drawing {total} images ({drawing.kind}, {size}), {drawing.held_out} held out: {folder}",
+    )
     write_dataset(folder, drawing.kind, drawing.count, drawing.size_hw, _SEED, held_out=drawing.held_out)
     return folder
 
@@ -246,20 +278,20 @@ def _differences(
     facts = done.model.provenance
     steps = f"{facts['steps']:.0f} steps in {facts['minutes']:.1f} of at most {minutes:g} minutes"
     count = len(evaluation.images)
-    told = [f"This training had {len(facts['train'])} images and took {steps}; {count} other images are scored."]
+    sentences = [f"This training had {len(facts['train'])} images and took {steps}; {count} other images are scored."]
     if changed:
-        told.append(f"Settings differ from the preset: {', '.join(changed)}.")
+        sentences.append(f"These settings differ from the preset: {', '.join(changed)}.")
     if drawing is None:
-        told.append("The scored images also chose the best weights, which makes their scores a little too good.")
+        sentences.append("The best weights were chosen on the scored images, so their scores are slightly too good.")
     elif drawing.note:
-        told.append(drawing.note)
-    return tuple(told)
+        sentences.append(drawing.note)
+    return tuple(sentences)
 
 
-def _tell(console: Console, comparison: Comparison) -> None:
+def _print(console: Console, comparison: Comparison) -> None:
     console.print(comparison.table())
     for sentence in (*comparison.differences, *comparison.notes):
-        console.print(f"- {sentence}", highlight=False, markup=False)
+        say(console, f"- {sentence}")
 
 
 def _write(
