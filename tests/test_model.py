@@ -410,7 +410,7 @@ def test_without_a_tile_wide_nets_get_smaller_ones() -> None:
 
 
 def test_a_device_that_is_not_there_is_refused() -> None:
-    with pytest.raises(InputError, match="--device gpu: is no device"):
+    with pytest.raises(InputError, match="--device: the device must be auto, cpu, cuda, cuda:N or mps, got gpu"):
         make_model().segment(noise(8, 8), device="gpu")
 
 

@@ -1,4 +1,4 @@
-"""The public names of septa, and how little it takes to import them."""
+"""The public names of septa, and what their import loads."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ HEAVY = {"torch", "numpy", "cv2", "pydantic", "scipy", "skimage", "PIL", "tifffi
 
 
 def modules_after(program: str) -> set[str]:
-    """Top-level modules that a fresh interpreter holds after ``program``; what it prints on stdout is dropped."""
-    tell = "import json, sys; print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))"
-    done = subprocess.run([sys.executable, "-c", f"{program}\n{tell}"], capture_output=True, text=True, check=False)
+    """Return the top-level modules that a fresh interpreter has loaded after a program; its own output is dropped."""
+    report = "import json, sys; print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))"
+    done = subprocess.run([sys.executable, "-c", f"{program}\n{report}"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return set(json.loads(done.stdout.splitlines()[-1]))
 
@@ -92,7 +92,7 @@ def test_version_is_the_same_everywhere() -> None:
 
 
 def test_the_package_under_test_is_this_checkout() -> None:
-    """Tests of a stale installation prove nothing; ``pip install -c constraints.txt '.[dev]'`` renews it."""
+    """A stale installation would be tested instead; ``pip install -c constraints.txt '.[dev]'`` renews it."""
     source, imported = ROOT / "src" / "septa", Path(septa.__file__).parent
     paths = sorted(path.relative_to(source) for path in source.rglob("*") if path.suffix in {".py", ".yaml", ".typed"})
     stale = [

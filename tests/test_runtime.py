@@ -15,7 +15,7 @@ from septa.errors import InputError
 from septa.runtime import Machine, machine, pick_device, prepare, usable_cores, usable_memory, versions
 
 
-def test_importing_runtime_and_preparing_need_no_torch() -> None:
+def test_preparing_does_not_import_torch() -> None:
     code = (
         "import sys, os; from septa import runtime; assert 'THP_MEM_ALLOC_ENABLE' not in os.environ\n"
         "done = runtime.prepare(); assert 'torch' not in sys.modules\n"
@@ -23,14 +23,13 @@ def test_importing_runtime_and_preparing_need_no_torch() -> None:
         "print(done)"
     )
     environment = {name: value for name, value in os.environ.items() if name != "THP_MEM_ALLOC_ENABLE"}
-    found = subprocess.run(  # in a process of its own: what it sets stays for good
-        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True
-    )
+    # In a process of its own, because what it sets stays set.
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
     assert found.stdout.strip() in {"True", "False"}
     assert found.stderr == ""
 
 
-def test_preparing_keeps_a_choice_that_was_made_and_does_nothing_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_preparing_keeps_the_choice_of_the_user_and_does_nothing_without_glibc(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runtime.ctypes, "CDLL", lambda _: object())  # a libc without mallopt
     monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", "0")
     assert prepare() is False
@@ -54,10 +53,11 @@ def test_preparing_asks_glibc_to_keep_large_blocks(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(runtime.ctypes, "CDLL", lambda _: Library())
     monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", "1")
     assert prepare() is True
-    assert calls == [(-4, 0), (-1, -1)]  # M_MMAP_MAX and M_TRIM_THRESHOLD of malloc.h; -1: never trim
+    # The constants are M_MMAP_MAX and M_TRIM_THRESHOLD of malloc.h; a threshold of -1 means: never trim.
+    assert calls == [(-4, 0), (-1, -1)]
 
 
-def test_machine_states_plausible_facts() -> None:
+def test_the_facts_about_the_machine_are_plausible() -> None:
     found = machine("cpu")
     assert found.device == "cpu"
     assert 1 <= found.cores <= (os.cpu_count() or 1)
@@ -66,7 +66,7 @@ def test_machine_states_plausible_facts() -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="cores cannot be set here")
-def test_cores_are_those_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cores_of_the_process_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 3, 5})
     assert usable_cores() == 3
     monkeypatch.delattr(os, "sched_getaffinity")
@@ -84,7 +84,7 @@ def test_cores_are_those_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None
         ({}, None),
     ],
 )
-def test_memory_is_the_least_of_machine_and_control_group(
+def test_the_smaller_limit_of_machine_and_control_group_counts(
     monkeypatch: pytest.MonkeyPatch, files: dict[str, str], limit: int | None
 ) -> None:
     def opened(path: str, **_: str) -> io.StringIO:
@@ -99,7 +99,7 @@ def test_memory_is_the_least_of_machine_and_control_group(
 
 
 @pytest.mark.parametrize(("cuda", "mps", "picked"), [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")])
-def test_auto_takes_the_fastest_device(monkeypatch: pytest.MonkeyPatch, cuda: bool, mps: bool, picked: str) -> None:
+def test_auto_chooses_the_fastest_device(monkeypatch: pytest.MonkeyPatch, cuda: bool, mps: bool, picked: str) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
     assert pick_device() == pick_device("auto") == torch.device(picked)
@@ -107,26 +107,30 @@ def test_auto_takes_the_fastest_device(monkeypatch: pytest.MonkeyPatch, cuda: bo
 
 
 @pytest.mark.parametrize("name", ["gpu", "", "meta", "xla", "cuda:x", "CPU", "0"])
-def test_names_that_are_no_device_are_refused(name: str) -> None:
+def test_invalid_device_names_are_refused(name: str) -> None:
     with pytest.raises(InputError) as caught:
         pick_device(name)
-    assert str(caught.value) == f"--device {name}: is no device. use auto, cpu, cuda, cuda:N or mps."
+    got = name or "an empty name"
+    problem = f"the device must be auto, cpu, cuda, cuda:N or mps, got {got}"
+    assert str(caught.value) == f"--device: {problem}. Give for example --device cpu."
 
 
-def test_devices_that_are_not_there_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_devices_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     for name in ("cuda", "cuda:0", "mps"):
-        with pytest.raises(InputError, match=f"--device {name}: this machine has no such device"):
+        with pytest.raises(
+            InputError, match=f"^--device: this machine does not have the device {name}\\. Give --device auto\\.$"
+        ):
             pick_device(name)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert pick_device("cuda") == torch.device("cuda")
     assert pick_device("cuda:1") == torch.device("cuda:1")
-    with pytest.raises(InputError, match="cuda:2"):
+    with pytest.raises(InputError, match="device cuda:2"):
         pick_device("cuda:2")
 
 
-def test_versions_name_what_a_result_depends_on() -> None:
+def test_versions_lists_what_a_result_depends_on() -> None:
     found = versions()
     assert found["septa"] == septa.__version__
     assert found["torch"] == torch.__version__

@@ -1,4 +1,4 @@
-"""septa: a folder of microscopy images and label images becomes a trained U-Net, which segments images of any size.
+"""Train a U-Net on microscopy images and label images, and segment images of any size with it.
 
 >>> import septa
 >>> model = septa.train("cells", "cells.septa", minutes=10)  # doctest: +SKIP
@@ -20,26 +20,26 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["Model", "Recipe", "__version__", "evaluate", "load", "quantize", "train"]
 
-_PLACES = {
+_MODULES = {
     "Model": "septa.model",
     "Recipe": "septa.recipe",
     "evaluate": "septa.evaluation",
-    "quantize": "septa.quantization.run",
-    "train": "septa.training.run",
+    "quantize": "septa.quantization",
+    "train": "septa.training",
 }
 
 
 def load(path: str) -> Model:
-    """Read a model file; see `septa.Model.load`."""
+    """Read a model file; see `septa.model.Model.load`."""
     from septa.model import Model
 
     return Model.load(path)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _PLACES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'septa' has no attribute {name!r}")
-    return getattr(import_module(_PLACES[name]), name)
+    return getattr(import_module(_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:

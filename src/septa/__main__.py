@@ -1,4 +1,4 @@
-"""``python -m septa``, also for ``torchrun -m septa``."""
+"""The command line as ``python -m septa``, also for ``torchrun -m septa``."""
 
 from septa.cli import main
 

@@ -1,7 +1,6 @@
-"""Process set-up for speed, and facts of the machine.
+"""Process set-up for speed, and facts about the machine.
 
-`prepare` is to be called before torch first allocates; the command line does so. Nothing here is needed for correct
-results.
+Call `prepare` before torch first allocates memory, as the command line does. No result depends on this module.
 """
 
 from __future__ import annotations
@@ -21,16 +20,22 @@ Progress = Callable[[int, int], None]
 """Function that long work calls as ``progress(done, total)`` after each item, so that the caller can show it."""
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
-_NEVER = -1  # an int holds no threshold above 2 GiB, which trainings exceed
+# -1 means "never": a threshold is an int, so it could not exceed 2 GiB, and trainings use more.
+_NEVER = -1
 
 
 def prepare() -> bool:
-    """Ask for huge pages, idle threads that sleep, and freed large blocks to be kept; returns whether glibc keeps them.
+    """Ask for huge pages, for waiting threads to sleep, and for glibc to keep large freed blocks.
 
-    Every network pass allocates and frees the same large blocks. By default glibc gives each one back to the kernel,
-    and the next pass pays a page fault for every 4 KiB of it. Threads that spin while they wait for each other cost
-    nothing on an idle machine, but slow a training down several times as soon as another program wants the same cores.
-    ``septa --no-prepare`` leaves the process as it is.
+    Every network pass allocates and frees the same large blocks. By default glibc returns each block to the kernel, and
+    the next pass pays a page fault for every 4 KiB of it. Threads that spin while they wait cost nothing on an idle
+    machine, but they slow a training down several times when another program needs the same cores. Choices that the
+    user's environment makes are kept. ``septa --no-prepare`` leaves the process unchanged.
+
+    Returns
+    -------
+    bool
+        True if glibc keeps freed blocks; False on other systems.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     if not sys.platform.startswith("linux"):
@@ -38,21 +43,32 @@ def prepare() -> bool:
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     try:
         mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):  # another libc
+    except (OSError, AttributeError):
+        # The C library is not glibc.
         return False
     return bool(mallopt(_M_MMAP_MAX, 0) and mallopt(_M_TRIM_THRESHOLD, _NEVER))
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What a recipe is fitted to: usable cores, memory in bytes, device name."""
+    """The machine that a recipe is fitted to.
+
+    Attributes
+    ----------
+    cores
+        Number of usable cores.
+    memory
+        Usable memory in bytes.
+    device
+        Name of the device, such as ``cpu`` or ``cuda``.
+    """
 
     cores: int
     memory: int
     device: str
 
     def describe(self) -> str:
-        """One line for people."""
+        """Return one line of text."""
         return f"{self.cores} cores, {self.memory / 2**30:.1f} GiB memory, {self.device}"
 
 
@@ -68,14 +84,14 @@ def machine(device: str = "auto") -> Machine:
 
 
 def usable_cores() -> int:
-    """Cores that this process may run on."""
+    """Return the number of cores that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def usable_memory() -> int:
-    """Memory in bytes that this process may use: the machine's or its control group's limit, whichever is less."""
+    """Return the bytes that this process may use: the smaller of the machine's memory and the control group's limit."""
     limits = []
     for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         try:
@@ -91,12 +107,12 @@ def usable_memory() -> int:
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """The `torch.device` for a name; ``auto`` takes CUDA, then MPS, then the CPU.
+    """Return the device of a name; ``auto`` chooses CUDA, then MPS, then the CPU.
 
     Raises
     ------
     InputError
-        The device is not there.
+        The name is not valid, or this machine does not have the device.
     """
     import torch
 
@@ -111,17 +127,18 @@ def pick_device(name: str = "auto") -> torch.device:
     except RuntimeError:
         device = None
     if device is None or device.type not in ("cpu", "cuda", "mps"):
-        raise InputError(f"--device {name}", "is no device", "use auto, cpu, cuda, cuda:N or mps")
+        problem = f"the device must be auto, cpu, cuda, cuda:N or mps, got {name or 'an empty name'}"
+        raise InputError("--device", problem, "Give for example --device cpu")
     missing = (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()) or (
         device.type == "mps" and not torch.backends.mps.is_available()
     )
     if missing:
-        raise InputError(f"--device {name}", "this machine has no such device", "use --device auto")
+        raise InputError("--device", f"this machine does not have the device {name}", "Give --device auto")
     return device
 
 
 def versions() -> dict[str, str]:
-    """Versions of septa, torch, numpy, Python and the platform."""
+    """Return the versions of septa, torch, numpy, Python and the platform."""
     from importlib.metadata import version
 
     packages = {name: version(name) for name in ("septa", "torch", "numpy")}
