@@ -1,4 +1,4 @@
-"""The real command in a process of its own, tiny data, and one tiny model for all tests."""
+"""The real command in a process of its own, tiny data, and tiny models for all tests."""
 
 from __future__ import annotations
 
@@ -23,14 +23,17 @@ TINY = ["net.width=4", "net.depth=2", "training.steps=15", "training.batch=4", "
 
 @pytest.fixture(scope="session")
 def tiny() -> list[str]:
-    """Options of the smallest training worth the name."""
+    """Options of a very small training."""
     settings = [*TINY, "sampling.patch=[64, 64]", "training.amp=off"]
     return [part for setting in settings for part in ("--set", setting)]
 
 
 @pytest.fixture(scope="session")
 def septa() -> Run:
-    """``septa(*arguments, code=0)`` runs the command, checks its exit code and that no traceback is shown."""
+    """Return a function ``septa(*arguments, code=0)`` that runs the command and checks its exit code.
+
+    It also checks that no traceback is printed.
+    """
 
     def run(
         *arguments: object, code: int = 0, cwd: Path | None = None, env: Mapping[str, str] | None = None
@@ -53,7 +56,10 @@ def septa() -> Run:
 
 @pytest.fixture(scope="session")
 def fault(septa: Run) -> Fault:
-    """``fault(*arguments, code=2)`` runs a command that fails and returns its line on stderr without ``error: ``."""
+    """Return a function ``fault(*arguments, code=2)`` that runs a failing command.
+
+    It returns the one line on stderr without ``error: ``.
+    """
 
     def run(*arguments: object, code: int = 2, cwd: Path | None = None) -> str:
         line = septa(*arguments, code=code, cwd=cwd).stderr
@@ -61,9 +67,7 @@ def fault(septa: Run) -> Fault:
         assert line.count("\n") == 1, line
         assert line.startswith("error: "), line
         line = line.removeprefix("error: ")
-        where, _, rest = line.strip().partition(": ")
-        assert where, line
-        problem, _, remedy = rest.partition(". ")
+        problem, _, remedy = line.strip().partition(". ")
         assert problem, line
         assert remedy, f"no remedy in: {line}"
         return line.strip()
@@ -73,7 +77,7 @@ def fault(septa: Run) -> Fault:
 
 @pytest.fixture(scope="session")
 def model(cells: Path, septa: Run, tiny: list[str]) -> Path:
-    """A model trained on `cells` for 15 steps, which keeps objects apart. Not to be changed."""
+    """Train a model on `cells` for 15 steps, which separates objects. Not to be changed."""
     path = cells.parent / "tiny.septa"
     septa("train", cells, "-o", path, *tiny)
     return path
@@ -81,15 +85,45 @@ def model(cells: Path, septa: Run, tiny: list[str]) -> Path:
 
 @pytest.fixture(scope="session")
 def pixel_model(cells: Path, septa: Run, tiny: list[str]) -> Path:
-    """As `model`, of foreground and background. Not to be changed."""
+    """Train a model of foreground and background, otherwise as `model`. Not to be changed."""
     path = cells.parent / "pixels.septa"
     septa("train", cells, "-o", path, "--task", "semantic", *tiny)
     return path
 
 
+@pytest.fixture(scope="session")
+def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write a folder with an image, two folders of label images, and two untrained models.
+
+    The models are ``plain.septa`` and the U-Net++ ``nested.septa``. Not to be changed.
+    """
+    import torch
+
+    from septa.images.normalize import Normalization
+    from septa.labels.mapping import LabelMapping
+    from septa.model import Model, build_net
+    from septa.recipe import Recipe
+
+    folder = tmp_path_factory.mktemp("variants")
+    labels = LabelMapping("binary", ("background", "cell"), (0, 255))
+    for name, settings in (("plain", []), ("nested", ["nested=true", "deep_supervision=true"])):
+        torch.manual_seed(0)
+        recipe = Recipe().with_overrides(["width=2", "depth=2", *settings])
+        net = build_net(recipe, 1, 2).eval()
+        normalization = Normalization("dataset", (100.0,), (50.0,))
+        Model(net, 1, labels, normalization, recipe, {"train": []}).save(folder / f"{name}.septa")
+    write_image(folder / "x.png", np.full((1, 30, 40), 7, np.uint8))
+    for name in ("found", "true"):
+        write_labels(folder / name / "x.png", np.eye(30, 40, dtype=np.uint8))
+    return folder
+
+
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Six 8-bit images with labels {0, 255}, to be spoilt: ``images/a.png`` and ``labels/a.png`` to ``f.png``."""
+    """Write six 8-bit images with labels {0, 255}, which tests may spoil.
+
+    The files are ``images/a.png`` to ``images/f.png``, and the same names in ``labels``.
+    """
     for number, name in enumerate("abcdef"):
         image_yx, labels_yx = blob(number)
         write_image(tmp_path / "data" / "images" / f"{name}.png", image_yx[None])
@@ -98,7 +132,7 @@ def data(tmp_path: Path) -> Path:
 
 
 def blob(number: int) -> tuple[np.ndarray, np.ndarray]:
-    """A noisy image of one ellipse, and its labels."""
+    """Return a noisy image of one ellipse, and its labels."""
     rng = np.random.default_rng(number)
     labels_yx = np.zeros((48, 56), np.uint8)
     labels_yx[skimage.draw.ellipse(*rng.uniform(20, 28, 2), *rng.uniform(8, 15, 2), shape=labels_yx.shape)] = 255
@@ -108,5 +142,5 @@ def blob(number: int) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.fixture
 def copied(cells: Path, tmp_path: Path) -> Path:
-    """A copy of `cells` to be spoilt."""
+    """Copy `cells`; tests may spoil the copy."""
     return Path(shutil.copytree(cells, tmp_path / "cells"))

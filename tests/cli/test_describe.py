@@ -48,7 +48,9 @@ def test_a_model_by_its_own_patch(septa, fault, model, tmp_path):
     net = Model.load(model).net
     assert facts["parameters"] == sum(parameter.numel() for parameter in net.parameters())
     assert (facts["halo"], facts["multiple"]) == (24, 4)
-    assert fault("describe", model, "--set", "width=2").startswith("--set: has no meaning for a model such as ")
+    assert fault("describe", model, "--set", "width=2").startswith(
+        "--set: this option does not apply to a model such as "
+    )
 
 
 def test_names_and_settings_that_are_wrong(fault, tmp_path):
@@ -58,8 +60,8 @@ def test_names_and_settings_that_are_wrong(fault, tmp_path):
         (["nowhere.septa"], "nowhere.septa: cannot be read"),
         (["other.yaml"], "other.yaml: net.wdith is not a setting (did you mean net.width?). "),
         (["octt"], "preset 'octt': there is no preset with this name. Did you mean 'oct'? Choose one of "),
-        (["oct", "--size", "0x64"], "--size 0x64: is not HEIGHTxWIDTH. "),
-        (["oct", "--channels", "0"], "septa describe: "),
+        (["oct", "--size", "0x64"], "--size: the value must be HEIGHTxWIDTH in pixels, got 0x64. "),
+        (["oct", "--channels", "0"], "--channels: the value must be a whole number of at least 1, got 0. "),
     ):
         assert fault("describe", *arguments, "--svg", "a.svg", "--json", "a.json", cwd=tmp_path).startswith(start)
     assert [path.name for path in tmp_path.iterdir()] == ["other.yaml"]

@@ -1,4 +1,4 @@
-"""`--task instances` from binary labels to scores of objects, on a pruned net and averaged over symmetries."""
+"""`--task instances` from binary labels to scores of objects, with a pruned net and test-time augmentation."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def test_objects_of_binary_labels(septa, data, tiny, tmp_path):
     assert loaded.recipe.task == "instances"
     assert loaded.labels.kind == "binary"
 
-    told = septa("predict", path, data / "images", "-o", output, "--tta", 3, "--prune", 1, "--overlay").stdout
-    assert "6 images with" in told
-    assert "task instances" in told
+    printed = septa("predict", path, data / "images", "-o", output, "--tta", 3, "--prune", 1, "--overlay").stdout
+    assert "6 images with" in printed
+    assert "task instances" in printed
     counts = {}
     for name in "abcdef":
         ids = np.asarray(Image.open(output / f"{name}.png"))
@@ -42,6 +42,7 @@ def test_objects_of_binary_labels(septa, data, tiny, tmp_path):
     every = tmp_path / "every.json"
     septa("evaluate", path, data, "--all", "--tta", 3, "--prune", 1, "--json", every)
     more = json.loads(every.read_text(encoding="utf-8"))
-    assert found.pop("calibration") == {}  # label files tell no confidence
+    # Label files hold no confidence.
+    assert found.pop("calibration") == {}
     assert more.pop("calibration")["objects"] == sum(image["objects"]["prediction_count"] for image in more["images"])
     assert more == found

@@ -1,4 +1,4 @@
-"""Objects through the real command: tables, outlines for other programs, and the selection by confidence."""
+"""Objects from the real command: tables, outlines for other programs, and the selection by confidence."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def rows_of(path):
         return list(csv.DictReader(file))
 
 
-def test_tables_and_outlines_tell_of_the_objects_in_the_label_images(septa, cells, model, tmp_path):
+def test_tables_and_outlines_agree_with_the_label_images(septa, cells, model, tmp_path):
     out = tmp_path / "out"
-    septa("predict", model, cells / "images", "-o", out, "--table", out / "o.csv", "--geojson", "--rois",
-          "--coco", out / "coco.json")  # fmt: skip
+    files = ("--table", out / "o.csv", "--geojson", "--rois", "--coco", out / "coco.json")
+    septa("predict", model, cells / "images", "-o", out, *files)
     rows, coco = rows_of(out / "o.csv"), json.loads((out / "coco.json").read_text())
-    files = {image["id"]: image["file_name"] for image in coco["images"]}
+    names = {image["id"]: image["file_name"] for image in coco["images"]}
     assert len(rows) == len(coco["annotations"]) > 0
     for path in sorted(out.glob("*.tif")):
         labels_yx = tifffile.imread(path)
@@ -44,11 +44,11 @@ def test_tables_and_outlines_tell_of_the_objects_in_the_label_images(septa, cell
         assert [int(feature["properties"]["name"]) for feature in features] == ids
         rois = roifile.roiread(out / "outlines" / f"{path.stem}_rois.zip") if ids else []
         assert [int(roi.name) for roi in rois] == ids
-        found = [one for one in coco["annotations"] if files[one["image_id"]] == f"{path.stem}.tif"]
+        found = [one for one in coco["annotations"] if names[one["image_id"]] == f"{path.stem}.tif"]
         assert [one["area"] for one in found] == [int(row["area"]) for row in mine]
 
 
-def test_unsure_objects_are_dropped_everywhere(septa, cells, model, tmp_path):
+def test_objects_with_a_low_confidence_are_dropped_everywhere(septa, cells, model, tmp_path):
     for name, more in (("all", ()), ("sure", ("--min-confidence", 0.6))):
         out = tmp_path / name
         septa("predict", model, cells / "images", "-o", out, "--table", tmp_path / f"{name}.csv", *more)
@@ -62,18 +62,18 @@ def test_unsure_objects_are_dropped_everywhere(septa, cells, model, tmp_path):
         np.testing.assert_array_equal(after, np.where(np.isin(before, sorted(kept)), before, 0))
 
 
-def test_a_file_that_fails_is_in_no_table(septa, cells, model, tmp_path):
+def test_a_failed_file_is_in_none_of_the_tables(septa, cells, model, tmp_path):
     images = tmp_path / "images"
     shutil.copytree(cells / "images", images)
     spoiled = sorted(images.iterdir())[1]
     spoiled.write_bytes(spoiled.read_bytes()[:200])
-    septa("predict", model, images, "-o", tmp_path / "out", "--table", tmp_path / "o.csv",
-          "--coco", tmp_path / "c.json", code=3)  # fmt: skip
+    files = ("--table", tmp_path / "o.csv", "--coco", tmp_path / "c.json")
+    septa("predict", model, images, "-o", tmp_path / "out", *files, code=3)
     assert spoiled.stem not in {row["image"] for row in rows_of(tmp_path / "o.csv")}
     assert len(json.loads((tmp_path / "c.json").read_text())["images"]) == len(list(images.iterdir())) - 1
 
 
-def test_a_model_of_classes_has_no_objects(fault, cells, pixel_model, tmp_path):
+def test_a_semantic_model_has_no_objects(fault, cells, pixel_model, tmp_path):
     line = fault("predict", pixel_model, cells / "images", "-o", tmp_path / "out", "--table", "o.csv")
     assert line.startswith("objects: the model was not trained on objects. leave --table, ")
     assert not (tmp_path / "out").exists()

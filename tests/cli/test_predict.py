@@ -1,4 +1,4 @@
-"""`septa predict` and `septa info`: what is written, what is refused, and how it goes on past a bad file."""
+"""`septa predict` and `septa info`: the files they write, and the inputs they refuse or skip."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from PIL import Image
 from septa.images.read import read_info
 
 HALO, LEAST = 24, 52
-"""Of the tiny model: depth 2, two convolutions a level, rounded up to multiples of 4."""
+"""Halo and smallest tile of the tiny model: depth 2, two convolutions per level, rounded up to multiples of 4."""
 
 
 def test_label_files_keep_stem_size_and_pixel_size(septa, pixel_model, cells, tmp_path):
@@ -52,14 +52,14 @@ def test_label_files_keep_stem_size_and_pixel_size(septa, pixel_model, cells, tm
     clear = np.abs(probabilities[1] - 0.5) > 1e-3
     assert np.array_equal(labels[clear], (probabilities[1] > 0.5)[clear])
     assert np.asarray(Image.open(output / "overlays" / "odd.png")).shape == (50, 41, 3)
-    told = next(line for line in done.stdout.splitlines() if line.startswith(f"{output / 'scaled.tif'}: "))
-    tiles = int(told.split(": ")[1].split(" ")[0])
+    line = next(line for line in done.stdout.splitlines() if line.startswith(f"{output / 'scaled.tif'}: "))
+    tiles = int(line.split(": ")[1].split(" ")[0])
     assert tiles > 1
-    assert "largest difference to the whole image " in told
-    assert f"{output / 'odd.png'}: 1 tile, edge repeated by 2 rows and 3 columns" in done.stdout
+    assert "largest difference to the whole image " in line
+    assert f"{output / 'odd.png'}: 1 tile, padded by 2 rows and 3 columns inside the net" in done.stdout
 
 
-def test_it_goes_on_past_bad_files(septa, model, cells, tmp_path):
+def test_it_continues_after_bad_files(septa, model, cells, tmp_path):
     inputs = tmp_path / "new"
     inputs.mkdir()
     good = cells / "images" / "cells_0001.tif"
@@ -90,10 +90,10 @@ def test_it_goes_on_past_bad_files(septa, model, cells, tmp_path):
     ):
         assert line.startswith(f"error: {inputs / name}: ")
         assert problem in line
-    assert last == f"error: {output}: 5 of 7 images failed, the rest is done. see the lines above."
+    assert last == f"error: {output}: 5 of 7 images failed, the others are done. See the errors above."
 
 
-def test_inputs_that_are_not_there(fault, septa, model, cells, tmp_path):
+def test_missing_inputs(fault, septa, model, cells, tmp_path):
     out = tmp_path / "out"
     assert fault("predict", model, tmp_path / "no.tif", "-o", out).startswith(f"{tmp_path / 'no.tif'}: does not exist")
     (tmp_path / "empty").mkdir()
@@ -105,14 +105,15 @@ def test_inputs_that_are_not_there(fault, septa, model, cells, tmp_path):
     assert not out.exists()
 
 
-def test_options_that_suit_no_image_are_told_once(fault, model, cells, tmp_path):
+def test_options_that_fit_no_image_are_reported_once(fault, model, cells, tmp_path):
     arguments = ["predict", model, cells / "images", "-o", tmp_path / "out"]
     line = fault(*arguments, "--tile", LEAST - 1)
     assert line.startswith(f"--tile {LEAST - 1}: ")
     assert f"{HALO} pixels a side" in line
     assert f"give at least {LEAST}." in line
-    assert fault(*arguments, "--device", "toaster").startswith("--device toaster: is no device. ")
-    assert fault(*arguments, "--format", "jpg").startswith("--format jpg: ")
+    line = fault(*arguments, "--device", "toaster")
+    assert line.startswith("--device: the device must be auto, cpu, cuda, cuda:N or mps, got toaster. ")
+    assert fault(*arguments, "--format", "jpg").startswith("--format: the value must be png or tif, got jpg. ")
     assert not (tmp_path / "out").exists()
 
 
@@ -123,7 +124,7 @@ def test_images_are_not_overwritten_by_their_labels(fault, model, copied):
     assert image.read_bytes() == before
 
 
-def test_a_place_that_cannot_be_written(fault, model, cells, tmp_path):
+def test_an_output_that_cannot_be_written(fault, model, cells, tmp_path):
     (tmp_path / "file").write_text("in the way")
     line = fault("predict", model, cells / "images" / "cells_0000.tif", "-o", tmp_path / "file" / "out")
     assert line.startswith(f"{tmp_path / 'file' / 'out'}")
@@ -132,7 +133,7 @@ def test_a_place_that_cannot_be_written(fault, model, cells, tmp_path):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of 64 KiB."""
+    """Mount a file system of 64 KiB on a folder."""
     folder = tmp_path / "disk"
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
@@ -168,7 +169,7 @@ def test_a_folder_without_permission(fault, model, cells, tmp_path):
 # Models --------------------------------------------------------------------------------------------------------------
 
 
-def test_info_tells_what_a_model_holds(septa, model):
+def test_info_prints_the_contents_of_a_model(septa, model):
     facts = json.loads(septa("info", model).stdout)
     assert facts["channels"] == 1
     assert facts["labels"]["kind"] == "instances"
@@ -188,7 +189,7 @@ class Evil:
 
 
 def other_files(model: Path, folder: Path) -> dict[str, str]:
-    """Files that are no sound model, with what septa says of each."""
+    """Write files that are not valid models; return the start of the error of each."""
     import pickle
 
     data = model.read_bytes()
@@ -211,7 +212,7 @@ def other_files(model: Path, folder: Path) -> dict[str, str]:
     return {name: problem for name, (_, problem) in contents.items()} | {"missing.septa": "cannot be read"}
 
 
-def test_files_that_are_no_sound_model(model, tmp_path):
+def test_files_that_are_not_valid_models(model, tmp_path):
     from septa.errors import ModelError
     from septa.model import Model
 
@@ -223,7 +224,7 @@ def test_files_that_are_no_sound_model(model, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["weight.septa", "pickle.septa", "missing.septa"])
-def test_such_files_are_one_line_on_the_command_line(fault, model, cells, tmp_path, name):
+def test_an_invalid_model_is_one_line_on_the_command_line(fault, model, cells, tmp_path, name):
     problem = other_files(model, tmp_path)[name]
     line = fault("predict", tmp_path / name, cells / "images", "-o", tmp_path / "out")
     assert line.startswith(f"{tmp_path / name}: {problem}")

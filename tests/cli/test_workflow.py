@@ -1,4 +1,4 @@
-"""The whole way on tiny data: train, predict, evaluate both ways; and what must not be overwritten or mixed up."""
+"""The whole workflow on tiny data: train, predict, evaluate both ways; and files that must not be overwritten."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def dice(truth, prediction):
     return 2 * counts[1, 1] / (counts[0, 1] + counts[1, 0] + 2 * counts[1, 1])
 
 
-def test_from_images_to_scores(septa, model, cells, tmp_path):
+def test_images_become_scores(septa, model, cells, tmp_path):
     output, scores = tmp_path / "out", tmp_path / "scores.json"
     septa("predict", model, cells / "images", "-o", output, "--overlay")
     done = septa("evaluate", output, cells / "labels", "--json", scores)
@@ -36,7 +36,8 @@ def test_from_images_to_scores(septa, model, cells, tmp_path):
     septa("evaluate", model, cells, "--all", "--json", every)
     scored = json.loads(every.read_text(encoding="utf-8"))
     assert scored.pop("calibration")["objects"] == found["objects"]["prediction_count"]["pooled"]
-    assert found.pop("calibration") == {}  # label images tell no confidence
+    # Label images hold no confidence.
+    assert found.pop("calibration") == {}
     assert scored == found
 
     left = tmp_path / "left.json"
@@ -47,7 +48,7 @@ def test_from_images_to_scores(septa, model, cells, tmp_path):
 
 
 def test_training_images_are_recognised_by_their_pixels(fault, model, cells, copied):
-    """Under other names and in another compression they are still those that the model was trained on."""
+    """Their names and compression do not matter."""
     pairs = sorted((copied / "images").iterdir())
     for number, path in enumerate(pairs):
         image = tifffile.imread(path)
@@ -100,8 +101,8 @@ def test_stacks_and_16_bit_from_end_to_end(septa, cells, tmp_path, tiny):
     tifffile.imwrite(folder / "train-volume.tif", stack, metadata={"axes": "ZYX"})
     tifffile.imwrite(folder / "train-labels.tif", labels, metadata={"axes": "ZYX"})
     model, output = tmp_path / "em.septa", tmp_path / "out"
-    told = septa("train", folder, "-o", model, *tiny).stdout
-    assert "6 pairs from 1 stack of pages" in told
+    printed = septa("train", folder, "-o", model, *tiny).stdout
+    assert "6 pairs from 1 stack of pages" in printed
     septa("predict", model, folder / "train-volume.tif", "-o", output)
     predicted = tifffile.imread(output / "train-volume.tif")
     assert predicted.shape == stack.shape

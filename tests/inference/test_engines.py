@@ -661,4 +661,4 @@ def test_the_command_refuses_that_each_process_of_a_cluster_chooses(files: Path,
     arguments = ("-o", tmp_path / "s.ome.zarr", "--workers", 2, "--engine", "auto")
     done = septa("predict", files / "m.septa", files / "a.tif", *arguments, cache=tmp_path)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert done.stderr.startswith("error: --engine auto: may choose otherwise in each process")
+    assert done.stderr.startswith("error: --engine: auto may choose a different engine in each process")

@@ -73,7 +73,7 @@ def test_the_training_is_the_same(profiled: tuple[Any, Path], septa: Any, data: 
 def test_a_training_too_short_for_it_says_so(septa: Any, data: Path, tmp_path: Path) -> None:
     ended = septa.run(data, tmp_path / "m.septa", "--profile", "--set", f"training.steps={WARM_UP}")
     assert (ended.code, ended.err) == (0, "")
-    assert "no profile: the training ended while it warmed up\n" in ended.out
+    assert "no profile: the training ended during the warm-up\n" in ended.out
     assert not list((tmp_path / "m-run").glob("profile*"))
 
 

@@ -11,87 +11,117 @@ import typer
 
 from septa import __version__, errors, runtime
 from septa.cli import check, demo, describe, evaluate, info, predict, presets, quantize, recipe, reproduce, synth, train
+from septa.cli.commands import Command, CommandGroup
+from septa.cli.options import option, print_error
+from septa.cli.signature import flatten
 
 app = typer.Typer(
     name="septa",
-    help="A folder of microscopy images and label images becomes a trained U-Net, which segments images of any size.",
+    cls=CommandGroup,
+    help="Train a U-Net on microscopy images and label images, and segment images of any size with it.",
+    epilog="septa demo",
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+MEMORY_REMEDIES = {
+    "train": "Give a smaller batch with --set training.batch=1",
+    "predict": "Give a smaller --tile",
+    "evaluate": "Give a smaller --tile",
+}
+"""What to do when a command runs out of memory."""
+
 
 def main() -> NoReturn:
-    """Run the command line; the exit code is that of the first `septa.errors` kind raised, or 0."""
-    debug = "--debug" in sys.argv
+    """Run the command line and exit with 0 or with the exit code of the error; see `septa.errors`."""
+    arguments = sys.argv[1:] or ["--help"]
+    command = next((word for word in arguments if not word.startswith("-")), "")
+    where, debug = f"septa {command}".strip(), "--debug" in arguments
     try:
-        code = app(sys.argv[1:] or ["--help"], standalone_mode=False)  # the code of a typer.Exit, else None
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reader, such as head, has seen enough
+        sys.exit(_run(arguments))
+    except BrokenPipeError:  # the reader, such as head, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except KeyboardInterrupt:
+        _fail(errors.SeptaError(where, "the command was interrupted", "Run it again to complete the work"), 130)
     except errors.SeptaError as error:
         if debug:
             traceback.print_exc()
-        _fail(str(error), error.exit_code)
-    except (KeyboardInterrupt, typer.Abort):
-        _fail("septa: interrupted", 130)
+        _fail(error, error.exit_code)
     except Exception as error:
         if debug:
             raise
-        _unexpected(error)
-    sys.exit(code or 0)
+        _fail_unexpectedly(error, where, MEMORY_REMEDIES.get(command, "Use a machine with more memory"))
 
 
-def _unexpected(error: Exception) -> NoReturn:
+def _run(arguments: list[str]) -> int:
+    """Run a command and return its exit code."""
+    group = typer.main.get_command(app)
+    try:
+        with group.make_context("septa", arguments) as context:
+            group.invoke(context)
+        code = 0
+    except typer.Exit as end:
+        code = end.exit_code
+    sys.stdout.flush()
+    return code
+
+
+def _fail_unexpectedly(error: Exception, where: str, memory_remedy: str) -> NoReturn:
     if isinstance(error, MemoryError):
-        _fail("memory: does not suffice. give a smaller --tile or fewer images at once.", 4)
-    told = getattr(error, "format_message", None)
-    if told is not None:  # a mistake in the arguments, found by the parser
-        context = getattr(error, "ctx", None)
-        command = "septa" if context is None or context.parent is None else f"septa {context.info_name}"
-        _fail(f"{command}: {told().rstrip('.')}. '{command} --help' lists what it takes.", 2)
-    what = f"unexpected {type(error).__name__} ({' '.join(str(error).split())})"
-    _fail(f"septa: {what}. run again with --debug before the command and report it.", 1)
+        _fail(errors.ResourceError(where, "the process ran out of memory", memory_remedy), 4)
+    text = " ".join(str(error).split())
+    problem = f"an unexpected {type(error).__name__} occurred" + (f" ({text})" if text else "")
+    remedy = f"Run 'septa --debug{where.removeprefix('septa')} ...' and report the output"
+    _fail(errors.SeptaError(where, problem, remedy), 1)
 
 
-def _fail(line: str, code: int) -> NoReturn:
-    print(f"error: {line}", file=sys.stderr)
+def _fail(error: errors.SeptaError, code: int) -> NoReturn:
+    print_error(error)
     sys.exit(code)
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _print_version(given: bool) -> None:
+    if given:
         print(f"septa {__version__}")
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def root(
+    context: typer.Context,
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
-    prepare: Annotated[bool, typer.Option(help="Set the process up for speed (huge pages, allocator).")] = True,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    prepare: Annotated[
+        bool,
+        typer.Option(
+            "--prepare/--no-prepare", help="Tune the process for speed: huge pages and allocator. On by default."
+        ),
+    ] = True,
+    debug: Annotated[bool, option("--debug", help="Print the traceback of an error.")] = False,
 ) -> None:
-    """Options of every command."""
+    """Take the options of every command, which are given before its name."""
+    if context.invoked_subcommand is None:
+        raise errors.InputError("septa", "the command is missing", "Run 'septa --help' for all commands")
     if prepare:
         runtime.prepare()
 
 
-for command in (
-    train.train,
-    predict.predict,
-    evaluate.evaluate,
-    check.check,
-    recipe.recipe,
-    presets.presets,
-    describe.describe,
-    info.info,
-    quantize.quantize,
-    reproduce.reproduce,
-    synth.synth,
-    demo.demo,
+for function, example in (
+    (train.train, train.EXAMPLE),
+    (predict.predict, predict.EXAMPLE),
+    (evaluate.evaluate, evaluate.EXAMPLE),
+    (check.check, check.EXAMPLE),
+    (recipe.recipe, recipe.EXAMPLE),
+    (presets.presets, presets.EXAMPLE),
+    (describe.describe, describe.EXAMPLE),
+    (info.info, info.EXAMPLE),
+    (quantize.quantize, quantize.EXAMPLE),
+    (reproduce.reproduce, reproduce.EXAMPLE),
+    (synth.synth, synth.EXAMPLE),
+    (demo.demo, demo.EXAMPLE),
 ):
-    app.command()(command)
+    app.command(cls=Command, epilog=example)(flatten(function))

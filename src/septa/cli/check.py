@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from septa.cli.commands import OUTPUT
 from septa.cli.options import (
     MAX_PIXELS,
     DataFolder,
@@ -16,30 +17,42 @@ from septa.cli.options import (
     MaxPixels,
     Seed,
     Settings,
-    all_overrides,
     make_console,
+    make_overrides,
+    option,
 )
+from septa.cli.values import path
+
+EXAMPLE = "septa check cells --html cells.html"
 
 
 def check(
     data: DataFolder,
     images: ImagesGlob = None,
     labels: LabelsGlob = None,
+    max_pixels: MaxPixels = MAX_PIXELS,
+    html: Annotated[
+        Path | None,
+        option(
+            "--html", heading=OUTPUT, kind=path(example="cells.html"), help="Also write a page with thumbnails (HTML)."
+        ),
+    ] = None,
     settings: Settings = None,
     group: Group = None,
     seed: Seed = None,
-    html: Annotated[Path | None, typer.Option("--html", help="Also write a page with thumbnails.")] = None,
-    max_pixels: MaxPixels = MAX_PIXELS,
 ) -> None:
-    """List everything that would break or spoil a training; exit code 2 if it would fail."""
+    """Check your data for problems and explain the detected settings.
+
+    The exit code is 2 if a training on the data would fail.
+    """
     from septa.data import check_dataset, render_check
-    from septa.display import progress_bar
+    from septa.display import progress_bar, say
     from septa.images import write_text
     from septa.recipe import Recipe
     from septa.report import plural
 
     console = make_console()
-    base = Recipe().with_overrides(all_overrides(settings, None, group, seed))
+    base = Recipe().with_overrides(make_overrides(settings, group=group, seed=seed))
     with progress_bar(console, "checking") as progress:
         found = check_dataset(
             data,
@@ -52,14 +65,13 @@ def check(
             progress=progress,
         )
     for note in found.notes:
-        console.print(note, highlight=False, markup=False)
+        say(console, note)
     for problem in found.problems:
-        console.print(f"{problem.severity}: {problem}", style="red" if problem.severity == "error" else "yellow",
-                      highlight=False, markup=False)  # fmt: skip
+        say(console, f"{problem.severity}: {problem}", style="red" if problem.severity == "error" else "yellow")
     if html is not None:
         write_text(html, render_check(found))
-        console.print(f"page: {html}", highlight=False, markup=False)
+        say(console, f"page: {html}")
     bad = sum(problem.severity == "error" for problem in found.problems)
-    console.print(f"{plural(bad, 'error')}, {plural(len(found.problems) - bad, 'warning')}", highlight=False)
+    say(console, f"{plural(bad, 'error')}, {plural(len(found.problems) - bad, 'warning')}")
     if found.fatal:
         raise typer.Exit(2)

@@ -1,54 +1,92 @@
-"""``septa describe``: Describe the layers of a net."""
+"""``septa describe``: Describe the layers, size and cost of a net."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from septa.cli.commands import INPUT, OUTPUT
+from septa.cli.options import Settings, argument, load_recipe, make_console, make_overrides, option, refuse_options
+from septa.cli.values import SIZE, path, whole_number, word
 
-from septa import errors
-from septa.cli.options import (
-    Settings,
-    all_overrides,
-    given_recipe,
-    make_console,
-    parse_size,
-)
+EXAMPLE = "septa describe paper --size 572x572 --svg unet.svg"
+
+
+Subject = Annotated[
+    str,
+    argument(
+        "RECIPE|MODEL|PRESET",
+        "Recipe file (.yaml), model file (.septa), or name of a preset.",
+        kind=word("NAME", "a file or the name of a preset"),
+    ),
+]
+Size = Annotated[
+    tuple[int, int] | None,
+    option("--size", heading=INPUT, kind=SIZE, help="Size of the image. The default is the recipe's patch size."),
+]
+ChannelCount = Annotated[
+    int | None,
+    option(
+        "--channels",
+        heading=INPUT,
+        kind=whole_number(least=1, example=3),
+        help="Number of channels of the image, if no model file is given.",
+    ),
+]
+ClassCount = Annotated[
+    int | None,
+    option(
+        "--classes",
+        heading=INPUT,
+        kind=whole_number(least=1, example=2),
+        help="Number of classes, if no model file is given.",
+    ),
+]
+SvgFile = Annotated[
+    Path | None,
+    option("--svg", heading=OUTPUT, kind=path(example="unet.svg"), help="Also write a drawing of the net (SVG)."),
+]
+JsonFile = Annotated[
+    Path | None,
+    option("--json", heading=OUTPUT, kind=path(example="net.json"), help="Also write the table as JSON."),
+]
 
 
 def describe(
-    what: Annotated[str, typer.Argument(metavar="RECIPE|MODEL|PRESET", help="A .yaml file, a .septa file or a name.")],
-    size: Annotated[str | None, typer.Option("--size", help="HEIGHTxWIDTH of the image in pixels.")] = None,
+    subject: Subject,
+    size: Size = None,
+    channels: ChannelCount = None,
+    classes: ClassCount = None,
     settings: Settings = None,
-    channels: Annotated[int | None, typer.Option("--channels", min=1, help="Channels of the image.")] = None,
-    classes: Annotated[int | None, typer.Option("--classes", min=1, help="Classes, where there is no model.")] = None,
-    svg: Annotated[Path | None, typer.Option("--svg", help="Also draw the net.")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the table as JSON.")] = None,
+    svg: SvgFile = None,
+    json_file: JsonFile = None,
 ) -> None:
-    """Layers, sizes, parameters, receptive field, operations and memory of a net."""
-    path, overrides = Path(what), all_overrides(settings)
-    for name, value in {"set": overrides, "channels": channels, "classes": classes}.items():
-        if path.suffix == ".septa" and value:
-            raise errors.InputError(f"--{name}", f"has no meaning for a model such as {what}", "leave it out")
-    is_file = path.suffix in (".yaml", ".yml") or path.is_file()
+    """Describe the layers, size and cost of a net.
+
+    The table lists the shape, parameters, receptive field, operations and memory of each layer.
+    """
+    file, overrides = Path(subject), make_overrides(settings)
+    is_model = file.suffix == ".septa"
+    if is_model:
+        refuse_options({"set": overrides, "channels": channels, "classes": classes}, f"a model such as {subject}")
+    is_file = file.suffix in (".yaml", ".yml") or file.is_file()
     recipe = None
-    if path.suffix != ".septa":
-        recipe = given_recipe(path if is_file else None, None if is_file else what, overrides)
+    if not is_model:
+        recipe = load_recipe(file if is_file else None, None if is_file else subject, overrides)
     from septa.describe import build_meta_net, describe_net, draw_net
     from septa.images import write_text
     from septa.model import Model
 
     if recipe is None:
-        loaded = Model.load(path)
+        loaded = Model.load(file)
         net, patch = loaded.net, loaded.recipe.sampling.patch
     else:
         recipe = recipe.with_overrides(overrides)
         net, patch = build_meta_net(recipe, channels, classes), recipe.sampling.patch
-    height, width = parse_size(size) if size else patch
-    told = describe_net(net, height, width)
-    make_console(wide=True).print(told.table())
+    height, width = size or patch
+    description = describe_net(net, height, width)
+    make_console(wide=True).print(description.table())
     if svg is not None:
         write_text(svg, draw_net(net, height, width))
     if json_file is not None:
-        write_text(json_file, told.to_json())
+        write_text(json_file, description.to_json())

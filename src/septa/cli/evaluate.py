@@ -1,4 +1,4 @@
-"""``septa evaluate``: Score a model or label images against ground truth."""
+"""``septa evaluate``: Score a model, or label images, against ground truth."""
 
 from __future__ import annotations
 
@@ -6,51 +6,70 @@ import json
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
-from septa import errors
+from septa.cli.commands import INPUT, OUTPUT, RECIPE
 from septa.cli.options import (
-    MAX_PIXELS,
-    Device,
-    Engine,
     ImagesGlob,
     LabelsGlob,
-    MaxPixels,
-    Prune,
+    NetOptions,
     Settings,
-    Tile,
-    Tta,
-    all_overrides,
+    argument,
     loading,
     make_console,
+    make_overrides,
+    option,
     refuse_options,
 )
+from septa.cli.values import choice, path, word
+
+EXAMPLE = "septa evaluate cells.septa cells --json scores.json"
+
+
+First = Annotated[Path, argument("MODEL|PREDICTIONS", "Model file, or folder of predicted label images.")]
+Second = Annotated[Path, argument("DATA|LABELS", "Data folder for a model, or folder of true label images.")]
+EveryImage = Annotated[bool, option("--all", heading=INPUT, help="Include the images that the model was trained on.")]
+JsonFile = Annotated[
+    Path | None,
+    option("--json", heading=OUTPUT, kind=path(example="scores.json"), help="Also write all scores as JSON."),
+]
+Metrics = Annotated[
+    list[str] | None,
+    option(
+        "--metrics",
+        heading=OUTPUT,
+        kind=word("NAME", "boundaries"),
+        help="Further metrics: boundaries, glands or neurites. May be repeated.",
+    ),
+]
+LabelsTask = Annotated[
+    str | None,
+    option(
+        "--task",
+        heading=RECIPE,
+        kind=choice("semantic", "instances"),
+        help="Meaning of label images without a model. By default it is inferred from the labels.",
+    ),
+]
 
 
 def evaluate(
-    first: Annotated[Path, typer.Argument(metavar="MODEL|PREDICTIONS", help="A model, or a folder of label images.")],
-    second: Annotated[Path, typer.Argument(metavar="DATA|LABELS", help="Labelled data, or the true label images.")],
+    first: First,
+    second: Second,
+    options: NetOptions,
     images: ImagesGlob = None,
     labels: LabelsGlob = None,
+    every: EveryImage = False,
+    json_file: JsonFile = None,
+    metrics: Metrics = None,
     settings: Settings = None,
-    task: Annotated[
-        str | None, typer.Option("--task", help="Of label images: semantic or instances; told from them when absent.")
-    ] = None,
-    metrics: Annotated[
-        list[str] | None, typer.Option("--metrics", help="Also boundaries, glands or neurites; may be repeated.")
-    ] = None,
-    every: Annotated[bool, typer.Option("--all", help="Score the images too that the model was trained on.")] = False,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Also write all scores as JSON.")] = None,
-    tile: Tile = None,
-    tta: Tta = None,
-    prune: Prune = None,
-    device: Device = "auto",
-    engine: Engine = None,
-    max_pixels: MaxPixels = MAX_PIXELS,
+    task: LabelsTask = None,
 ) -> None:
-    """Score a model on labelled images, or label images against the true ones."""
+    """Score a model, or label images, against ground truth.
+
+    A model is scored on the images of a data folder that it was not trained on. Two folders of label images are
+    compared by equal file names.
+    """
     with loading():
-        from septa.display import evaluation_table, progress_bar
+        from septa.display import evaluation_table, progress_bar, say
         from septa.evaluation import evaluate as evaluate_model
         from septa.evaluation import evaluate_files
         from septa.images import write_text
@@ -59,25 +78,39 @@ def evaluate(
 
     console, extra = make_console(), tuple(metrics or ())
     if first.is_dir():
-        refuse_options(
-            first, "label images", images=images, labels=labels, all=every, tile=tile, tta=tta, prune=prune,
-            engine=engine,
-        )  # fmt: skip
-        if task not in (None, "semantic", "instances"):
-            raise errors.InputError(f"--task {task}", "is neither semantic nor instances", "give one of them")
-        given = Recipe().with_overrides(all_overrides(settings)).data
-        instances = None if task is None else task == "instances"
-        result = evaluate_files(first, second, given, instances=instances, extra=extra, max_pixels=max_pixels)
+        running = {"tile": options.tile, "tta": options.tta, "prune": options.prune, "engine": options.engine}
+        given = {"images": images, "labels": labels, "all": every, **running}
+        refuse_options(given, f"label images such as {first}")
+        result = evaluate_files(
+            first,
+            second,
+            Recipe().with_overrides(make_overrides(settings)).data,
+            instances=None if task is None else task == "instances",
+            extra=extra,
+            max_pixels=options.max_pixels,
+        )
     else:
-        refuse_options(first, "a model", set=settings, task=task)
-        loaded = Model.load(first) if prune is None else Model.load(first).prune(prune)
+        refuse_options({"set": settings, "task": task}, f"a model such as {first}")
+        model = Model.load(first)
+        if options.prune is not None:
+            model = model.prune(options.prune)
         with progress_bar(console, "segmenting") as progress:
             result = evaluate_model(
-                loaded, second, images=images, labels=labels, every=every, tile=tile, device=device, tta=tta,
-                engine=engine, extra=extra, max_pixels=max_pixels, progress=progress,
-            )  # fmt: skip
+                model,
+                second,
+                images=images,
+                labels=labels,
+                every=every,
+                tile=options.tile,
+                device=options.device,
+                tta=options.tta,
+                engine=options.engine,
+                extra=extra,
+                max_pixels=options.max_pixels,
+                progress=progress,
+            )
     for note in result.notes:
-        console.print(note, highlight=False, markup=False)
+        say(console, note)
     console.print(evaluation_table(result))
     if json_file is not None:
         write_text(json_file, json.dumps(result.to_json(), indent=2, allow_nan=False) + "\n")

@@ -1,20 +1,20 @@
-"""``septa info``: Print what a model file holds."""
+"""``septa info``: Print the contents of a model file as JSON."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Annotated
 
-import typer
+from septa.cli.options import ModelFile, loading
 
-from septa.cli.options import (
-    loading,
-)
+EXAMPLE = "septa info cells.septa"
 
 
-def info(model: Annotated[Path, typer.Argument(metavar="MODEL", help="Model, NAME.septa.")]) -> None:
-    """Print what a model holds: recipe, labels, normalisation, provenance."""
+def info(model: ModelFile) -> None:
+    """Print the contents of a model file as JSON.
+
+    These are the recipe, the meaning of the labels, the normalisation, facts of the net, and the provenance: digests of
+    the training images, scores and versions.
+    """
     with loading():
         from septa.model import Model
 

@@ -4,88 +4,266 @@ from __future__ import annotations
 
 import gc
 import json
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from septa import errors
+from septa.cli.commands import INPUT, RECIPE, RUN, SPEED
+from septa.cli.values import Kind, choice, number, path, regex, whole_number, word
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from septa.recipe import Recipe
+    from septa.training import TrainingRequest
 
-DataFolder = Annotated[Path, typer.Argument(metavar="DATA", help="Folder of images and labels.")]
-ImagesGlob = Annotated[str | None, typer.Option("--images", help="Glob of the images, for any other layout.")]
-LabelsGlob = Annotated[str | None, typer.Option("--labels", help="Glob of the label images.")]
-RecipeFile = Annotated[Path | None, typer.Option("--recipe", help="Recipe (YAML); chosen from the data when absent.")]
-Settings = Annotated[list[str] | None, typer.Option("--set", help="Override: section.key=value; may be repeated.")]
-Minutes = Annotated[float | None, typer.Option("--minutes", help="Time budget for all of the training.")]
-Group = Annotated[str | None, typer.Option("--group", help="Regex on file names; equal matches stay together.")]
-Seed = Annotated[int | None, typer.Option("--seed", help="Seed of all randomness.")]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
-Engine = Annotated[
+MAX_PIXELS = 2_000_000_000
+"""Default of ``--max-pixels``; equal to `septa.images.MAX_PIXELS`, whose import takes numpy."""
+
+
+def argument(metavar: str, help: str, kind: Kind | None = None) -> Any:
+    """Define an argument; its value is a path unless ``kind`` is given."""
+    return typer.Argument(metavar=metavar, help=help, parser=_parser(metavar, kind or path(example="a path")))
+
+
+def option(*names: str, help: str, heading: str | None = None, kind: Kind | None = None) -> Any:
+    """Define an option under a heading of `septa.cli.commands`; without a kind of value it is a flag."""
+    if kind is None:
+        return typer.Option(*names, help=help, rich_help_panel=heading)
+    return typer.Option(
+        *names, help=help, rich_help_panel=heading, metavar=kind.metavar, parser=_parser(names[-1], kind)
+    )
+
+
+def _parser(name: str, kind: Kind) -> Callable[[Any], Any]:
+    """Return the function that typer calls with each word, and also with default values, which stay as they are."""
+
+    def parse(value: Any) -> Any:
+        return kind.read(name, value) if isinstance(value, str) else value
+
+    return parse
+
+
+ModelFile = Annotated[Path, argument("MODEL", "Model file (NAME.septa).")]
+DataFolder = Annotated[Path, argument("DATA", "Folder of images and label images.")]
+ImagesGlob = Annotated[
     str | None,
-    typer.Option(
-        "--engine",
-        help="torch (+bf16, +fp16, +compile), openvino, onnxruntime or auto (the fastest); the model's own if absent.",
+    option(
+        "--images",
+        heading=INPUT,
+        kind=word("GLOB", "'raw/*.tif'"),
+        help="Images in any other folder layout, as a quoted glob relative to the data folder.",
     ),
 ]
-Tile = Annotated[int | None, typer.Option("--tile", min=1, help="Largest side of a tile in pixels.")]
-MaxPixels = Annotated[int, typer.Option("--max-pixels", min=1, help="Largest image accepted, in pixels.")]
+LabelsGlob = Annotated[
+    str | None,
+    option("--labels", heading=INPUT, kind=word("GLOB", "'gt/*.tif'"), help="Label images that belong to --images."),
+]
+MaxPixels = Annotated[
+    int,
+    option(
+        "--max-pixels",
+        heading=INPUT,
+        kind=whole_number(least=1, example=MAX_PIXELS),
+        help="Refuse an image with more pixels before it is decoded.",
+    ),
+]
+RecipeFile = Annotated[
+    Path | None,
+    option(
+        "--recipe",
+        heading=RECIPE,
+        kind=path(example="mine.yaml"),
+        help="Recipe file (YAML). By default the recipe is chosen from the data.",
+    ),
+]
+Preset = Annotated[
+    str | None,
+    option(
+        "--preset",
+        heading=RECIPE,
+        kind=word("NAME", "paper"),
+        help="Recipe that ships with septa; 'septa presets' lists them.",
+    ),
+]
+Settings = Annotated[
+    list[str] | None,
+    option(
+        "--set",
+        heading=RECIPE,
+        kind=word("SECTION.KEY=VALUE", "net.width=16"),
+        help="Change one setting of the recipe. May be repeated.",
+    ),
+]
 Task = Annotated[
     str | None,
-    typer.Option("--task", help="semantic, instances or auto (told from the labels); the recipe's, else auto."),
+    option(
+        "--task",
+        heading=RECIPE,
+        kind=choice("semantic", "instances", "auto"),
+        help="Label pixels by class, or separate objects. The default is the recipe's choice, else auto, which infers "
+        "the task from the labels.",
+    ),
 ]
-Preset = Annotated[str | None, typer.Option("--preset", help="A recipe that septa ships: see 'septa presets'.")]
-Tta = Annotated[
-    int | None, typer.Option("--tta", min=1, max=8, help="Average over so many rotated and mirrored versions.")
+Group = Annotated[
+    str | None,
+    option(
+        "--group",
+        heading=RECIPE,
+        kind=regex(example="'^[A-Z]+'"),
+        help="Keep images whose file names match alike, such as those of one patient, on one side of the split.",
+    ),
 ]
-Prune = Annotated[int | None, typer.Option("--prune", min=1, help="Use only so many levels of a U-Net++.")]
-Output = Annotated[
-    Path,
-    typer.Option("-o", "--output", help="Folder for label images; or NAME.ome.zarr or .ome.tif for one of any size."),
+MINUTES = number(above=0, example=10, metavar="MINUTES")
+Minutes = Annotated[
+    float | None,
+    option("--minutes", heading=RUN, kind=MINUTES, help="Time limit of the whole training. The default is none."),
 ]
-Format = Annotated[str | None, typer.Option("--format", help="png or tif; from the input when absent.")]
-MinConfidence = Annotated[
-    float | None, typer.Option("--min-confidence", min=0, max=1, help="Drop objects that are less sure.")
+Seed = Annotated[
+    int | None,
+    option(
+        "--seed",
+        heading=RUN,
+        kind=whole_number(least=0, most=2**32 - 1, example=7),
+        help="Seed of all random numbers. The default is the recipe's.",
+    ),
 ]
-Memory = Annotated[str | None, typer.Option("--memory", help="Most memory for a store, of each worker; such as 4GB.")]
-Level = Annotated[int | None, typer.Option("--level", min=0, help="Level of the image's pyramid.")]
-Channels = Annotated[str | None, typer.Option("--channels", help="Channels to take, such as 0 or 2,0.")]
-Region = Annotated[str | None, typer.Option("--region", help="Only TOP,LEFT,BOTTOM,RIGHT, in pixels.")]
-Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Do it with N processes (septa[cluster]).")]
-ClusterAddress = Annotated[
-    str | None, typer.Option("--cluster", help="Do it on a Dask cluster, such as tcp://host:8786.")
+Device = Annotated[
+    str, option("--device", heading=SPEED, kind=word("NAME", "cpu"), help="One of auto, cpu, cuda, cuda:N and mps.")
 ]
-TlsCa = Annotated[Path | None, typer.Option("--tls-ca", help="Certificate authority of a tls:// cluster.")]
-TlsCert = Annotated[Path | None, typer.Option("--tls-cert", help="Certificate for a tls:// cluster.")]
-TlsKey = Annotated[Path | None, typer.Option("--tls-key", help="Its key, where that is a file of its own.")]
-MAX_PIXELS = 2_000_000_000  # that of septa.images.read, which takes numpy to import
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanOptions:
+    """The options that decide what is trained: all of ``septa recipe``, and part of ``septa train``."""
+
+    data: DataFolder
+    images: ImagesGlob = None
+    labels: LabelsGlob = None
+    max_pixels: MaxPixels = MAX_PIXELS
+    recipe: RecipeFile = None
+    preset: Preset = None
+    settings: Settings = None
+    task: Task = None
+    group: Group = None
+    minutes: Minutes = None
+    seed: Seed = None
+    device: Device = "auto"
+
+    def request(self, output: Path, **more: Any) -> TrainingRequest:
+        """Return the training that the options ask for.
+
+        Parameters
+        ----------
+        output
+            Model file to write.
+        more
+            Further fields of the request.
+
+        Raises
+        ------
+        InputError
+            The recipe or an override is wrong. This is checked before anything slow is imported.
+        """
+        overrides = make_overrides(
+            self.settings, minutes=self.minutes, group=self.group, seed=self.seed, task=self.task
+        )
+        recipe = load_recipe(self.recipe, self.preset, overrides)
+        from septa.training import TrainingRequest
+
+        return TrainingRequest(
+            data=self.data,
+            output=output,
+            images=self.images,
+            labels=self.labels,
+            recipe=recipe,
+            overrides=overrides,
+            device=self.device,
+            max_pixels=self.max_pixels,
+            **more,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetOptions:
+    """The options of running a model, which ``septa predict`` and ``septa evaluate`` share."""
+
+    max_pixels: MaxPixels = MAX_PIXELS
+    tile: Annotated[
+        int | None,
+        option(
+            "--tile",
+            heading=SPEED,
+            kind=whole_number(least=1, example=512),
+            help="Largest side of a tile in pixels. The default fits most machines.",
+        ),
+    ] = None
+    tta: Annotated[
+        int | None,
+        option(
+            "--tta",
+            heading=SPEED,
+            kind=whole_number(least=1, most=8, example=4),
+            help="Average the predictions for N rotated and mirrored versions of the image. The default is the "
+            "recipe's.",
+        ),
+    ] = None
+    prune: Annotated[
+        int | None,
+        option(
+            "--prune",
+            heading=SPEED,
+            kind=whole_number(least=1, example=2),
+            help="Use only the first N levels of a U-Net++.",
+        ),
+    ] = None
+    device: Device = "auto"
+    engine: Annotated[
+        str | None,
+        option(
+            "--engine",
+            heading=SPEED,
+            kind=word("NAME", "torch"),
+            help="One of torch (also torch+bf16, torch+fp16, torch+compile), openvino, onnxruntime and auto (the "
+            "fastest). The default is the model's own.",
+        ),
+    ] = None
 
 
 @contextmanager
 def loading() -> Iterator[None]:
-    """Import packages and read a model without looking for garbage in what they make, neither meanwhile nor later.
+    """Pause garbage collection while packages are imported and a model is read.
 
-    Nearly all of it stays until the end. Python would go through these hundred thousands of objects again and again,
-    which takes as long as it takes to import everything but torch.
+    Nearly all of these objects live until the program ends. Python would search these hundreds of thousands of objects
+    for garbage again and again, which takes as long as importing everything but torch. They are excluded from later
+    collections, too.
     """
-    usual = gc.isenabled()
+    was_enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
         gc.freeze()
-        if usual:
+        if was_enabled:
             gc.enable()
 
 
 def make_console(stderr: bool = False, wide: bool = False) -> Console:
-    """A console that leaves the wrapping of long lines to the terminal; ``wide`` is for wide tables in a file."""
+    """Return a console that leaves wrapping long lines to the terminal.
+
+    Parameters
+    ----------
+    stderr
+        True to print on stderr.
+    wide
+        True to print tables up to 140 columns wide where the output is not a terminal.
+    """
     from rich.console import Console
 
     console = Console(stderr=stderr, soft_wrap=True)
@@ -94,42 +272,59 @@ def make_console(stderr: bool = False, wide: bool = False) -> Console:
     return console
 
 
-def all_overrides(
-    settings: list[str] | None,
-    minutes: float | None = None,
-    group: str | None = None,
-    seed: int | None = None,
-    task: str | None = None,
-) -> tuple[str, ...]:
-    """The assignments of ``--set`` and those that other options stand for."""
-    given = {"training.minutes": minutes, "data.group": group, "seed": seed, "task": task}
-    return (*(settings or ()), *(f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None))
+def print_error(error: errors.SeptaError) -> None:
+    """Print an error as one line on stderr."""
+    print(f"error: {error}", file=sys.stderr)
 
 
-def given_recipe(path: Path | None, preset: str | None, overrides: tuple[str, ...]) -> Recipe | None:
-    """The recipe of ``--recipe`` or ``--preset``; it and the overrides are checked before anything slow is loaded."""
+def make_overrides(settings: list[str] | None, **options: object) -> tuple[str, ...]:
+    """Return the assignments of ``--set``, followed by those that other options stand for.
+
+    Parameters
+    ----------
+    settings
+        Assignments, or None.
+    options
+        Values of the options ``minutes``, ``group``, ``seed`` and ``task``; None where an option is not given.
+    """
+    keys = {"minutes": "training.minutes", "group": "data.group", "seed": "seed", "task": "task"}
+    given = (f"{keys[name]}={json.dumps(value)}" for name, value in options.items() if value is not None)
+    return (*(settings or ()), *given)
+
+
+def load_recipe(file: Path | None, preset: str | None, overrides: tuple[str, ...]) -> Recipe | None:
+    """Return the recipe of ``--recipe`` or ``--preset``, without the overrides, or None if neither is given.
+
+    Raises
+    ------
+    InputError
+        Both are given, there is no such recipe, or an override does not fit. Nothing slow is imported to find out.
+    """
     from septa import presets
     from septa.recipe import Recipe
 
-    if path is not None and preset is not None:
-        raise errors.InputError("--preset", "and --recipe both give a recipe", "give one of them")
-    given = presets.load_recipe(preset) if preset is not None else None if path is None else Recipe.load(path)
-    (given or Recipe()).with_overrides(overrides)
-    return given
+    if file is not None and preset is not None:
+        raise errors.InputError("", "--preset and --recipe cannot be combined", "Give one of them")
+    recipe = None
+    if preset is not None:
+        recipe = presets.load_recipe(preset)
+    elif file is not None:
+        recipe = Recipe.load(file)
+    (recipe or Recipe()).with_overrides(overrides)
+    return recipe
 
 
-def refuse_options(first: Path, what: str, **options: object) -> None:
-    """InputError for the first option that was given and has no meaning here."""
+def refuse_options(options: Mapping[str, object], subject: str) -> None:
+    """Raise InputError for the first option that is given but does not apply.
+
+    Parameters
+    ----------
+    options
+        Values by the name of the option; one that is false counts as not given.
+    subject
+        What the options do not apply to.
+    """
     for name, value in options.items():
         if value:
-            raise errors.InputError(
-                f"--{name.replace('_', '-')}", f"has no meaning for {what} such as {first}", "leave it out"
-            )
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """``HEIGHTxWIDTH`` as two numbers."""
-    height, _, width = text.lower().partition("x")
-    if not (height.isdecimal() and width.isdecimal()) or min(int(height), int(width)) < 1:
-        raise errors.InputError(f"--size {text}", "is not HEIGHTxWIDTH", "write for example 256x256")
-    return int(height), int(width)
+            problem = f"this option does not apply to {subject}"
+            raise errors.InputError(f"--{name.replace('_', '-')}", problem, "Leave it out")

@@ -1,143 +1,194 @@
-"""``septa predict``: image files to label files, or one image of any size to one store."""
+"""``septa predict``: Segment image files to label files, or one image of any size to one store."""
 
 from __future__ import annotations
 
-import sys
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from septa import errors, kernels
-from septa.cli import predict_store as streamed
+from septa.cli.commands import OBJECTS, OUTPUT
 from septa.cli.options import (
-    MAX_PIXELS,
-    Channels,
-    ClusterAddress,
-    Device,
-    Engine,
-    Format,
-    Level,
-    MaxPixels,
-    Memory,
-    MinConfidence,
-    Output,
-    Prune,
-    Region,
-    Tile,
-    TlsCa,
-    TlsCert,
-    TlsKey,
-    Tta,
-    Workers,
+    ModelFile,
+    NetOptions,
+    argument,
     loading,
     make_console,
+    option,
+    print_error,
     refuse_options,
 )
+from septa.cli.predict_store import StoreOptions, is_for_stores, make_requests, segment_to_stores
+from septa.cli.values import choice, number, path, word
 
 if TYPE_CHECKING:
     from septa.model import Model
-    from septa.prediction import Options
+    from septa.prediction import Options, Segmented
+
+EXAMPLE = "septa predict cells.septa new/*.tif -o segmented"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileOptions:
+    """The options of ``septa predict`` that apply only to files in a folder."""
+
+    format: Annotated[
+        str | None,
+        option(
+            "--format",
+            heading=OUTPUT,
+            kind=choice("png", "tif"),
+            help="Format of the label images. By default it follows from the input.",
+        ),
+    ] = None
+    overlay: Annotated[
+        bool,
+        option("--overlay", heading=OUTPUT, help="Also write pictures of the images with their labels on top."),
+    ] = False
+    certify: Annotated[
+        bool,
+        option(
+            "--certify",
+            heading=OUTPUT,
+            help="Compare the tiles with a pass over the whole image, and fail if they differ.",
+        ),
+    ] = False
+    table: Annotated[
+        Path | None,
+        option(
+            "--table",
+            heading=OBJECTS,
+            kind=path(example="objects.csv"),
+            help="Also write one row of measurements for each object (CSV).",
+        ),
+    ] = None
+    geojson: Annotated[
+        bool, option("--geojson", heading=OBJECTS, help="Also write the outlines of objects for QuPath.")
+    ] = False
+    coco: Annotated[
+        Path | None,
+        option(
+            "--coco", heading=OBJECTS, kind=path(example="objects.json"), help="Also write all objects as a COCO file."
+        ),
+    ] = None
+    rois: Annotated[bool, option("--rois", heading=OBJECTS, help="Also write the outlines of objects for ImageJ.")] = (
+        False
+    )
+    min_confidence: Annotated[
+        float | None,
+        option(
+            "--min-confidence",
+            heading=OBJECTS,
+            kind=number(most=1, example=0.5),
+            help="Drop objects with a lower confidence (0 to 1).",
+        ),
+    ] = None
 
 
 def predict(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Model, NAME.septa.")],
-    inputs: Annotated[list[str], typer.Argument(metavar="IMAGES...", help="Image files, folders or quoted globs.")],
-    output: Output,
-    suffix: Format = None,
-    probabilities: Annotated[bool, typer.Option("--probabilities", help="Also write class probabilities.")] = False,
-    overlay: Annotated[bool, typer.Option("--overlay", help="Also write pictures with the labels laid over.")] = False,
-    certify: Annotated[bool, typer.Option("--certify", help="Compare with the whole image, untiled.")] = False,
-    tile: Tile = None,
-    tta: Tta = None,
-    prune: Prune = None,
-    table: Annotated[Path | None, typer.Option("--table", help="Also write a row for each object (CSV).")] = None,
-    geojson: Annotated[bool, typer.Option("--geojson", help="Also write outlines of objects for QuPath.")] = False,
-    coco: Annotated[Path | None, typer.Option("--coco", help="Also write all objects as a COCO file.")] = None,
-    rois: Annotated[bool, typer.Option("--rois", help="Also write outlines of objects for ImageJ.")] = False,
-    min_confidence: MinConfidence = None,
-    memory: Memory = None,
-    level: Level = None,
-    channels: Channels = None,
-    region: Region = None,
-    name: Annotated[str | None, typer.Option("--name", help="Of the label image in the store.")] = None,
-    skip_empty: Annotated[bool, typer.Option("--skip-empty", help="Pass over blocks that show nothing.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a store that is there.")] = False,
-    workers: Workers = None,
-    cluster: ClusterAddress = None,
-    tls_ca: TlsCa = None,
-    tls_cert: TlsCert = None,
-    tls_key: TlsKey = None,
-    device: Device = "auto",
-    engine: Engine = None,
-    max_pixels: MaxPixels = MAX_PIXELS,
+    model: ModelFile,
+    inputs: Annotated[
+        list[str],
+        argument("IMAGES...", "Image files, folders or quoted globs.", kind=word("IMAGES...", "an image file")),
+    ],
+    output: Annotated[
+        Path,
+        option(
+            "-o",
+            "--output",
+            heading=OUTPUT,
+            kind=path(example="segmented"),
+            help="Folder for label images. For one image of any size: a store, NAME.ome.zarr or NAME.ome.tif.",
+        ),
+    ],
+    files: FileOptions,
+    net: NetOptions,
+    store: StoreOptions,
+    probabilities: Annotated[
+        bool, option("--probabilities", heading=OUTPUT, help="Also write the probability of each class.")
+    ] = False,
 ) -> None:
-    """Segment images of any size."""
-    store = streamed.StoreOptions(
-        memory, level, channels, region, name, skip_empty, overwrite, workers, cluster, tls_ca, tls_cert, tls_key
-    )
-    if streamed.is_streamed(inputs, output):
-        refuse_options(
-            output, "a store", format=suffix, overlay=overlay, certify=certify, tta=tta, prune=prune, table=table,
-            geojson=geojson, coco=coco, rois=rois, min_confidence=min_confidence,
-        )  # fmt: skip
-        with loading():
-            wanted = streamed.requests(model, inputs, output, store, tile, device, engine, probabilities)
-        streamed.predict_streamed(make_console(), wanted, store)
-        return
-    refuse_options(output, "a folder of label images", **asdict(store))
-    if suffix not in (None, "png", "tif"):
-        raise errors.InputError(f"--format {suffix}", "is neither png nor tif", "give one of them")
+    """Segment images of any size with a trained model.
 
+    Each image becomes a label image of the same name in the output folder. A store as output takes one image, which is
+    read and written block by block within a memory limit; the same command continues an interrupted run.
+    """
+    if is_for_stores(inputs, output):
+        refuse_options(asdict(files) | {"tta": net.tta, "prune": net.prune}, f"a store such as {output}")
+        with loading():
+            requests = make_requests(model, inputs, output, store, net, probabilities)
+        segment_to_stores(make_console(), requests, store)
+        return
+    refuse_options(asdict(store), f"a folder of label images such as {output}")
     with loading():
         from septa.model import Model
         from septa.objects import ObjectOptions
         from septa.prediction import Options
 
-        loaded = Model.load(model) if prune is None else Model.load(model).prune(prune)
+        loaded = Model.load(model)
+        if net.prune is not None:
+            loaded = loaded.prune(net.prune)
         if loaded.task.finds_objects:
             kernels.load()
-    ending, objects = suffix and f".{suffix}", ObjectOptions(table, geojson, coco, rois, min_confidence)
-    options = Options(output, ending, probabilities, overlay, certify, tile, device, tta, max_pixels, objects, engine)
-    _segment(model, loaded, inputs, options)
+    options = Options(
+        output=output,
+        suffix=files.format and f".{files.format}",
+        probabilities=probabilities,
+        overlay=files.overlay,
+        certify=files.certify,
+        tile=net.tile,
+        device=net.device,
+        tta=net.tta,
+        max_pixels=net.max_pixels,
+        objects=ObjectOptions(
+            table=files.table,
+            geojson=files.geojson,
+            coco=files.coco,
+            rois=files.rois,
+            min_confidence=files.min_confidence,
+        ),
+        engine=net.engine,
+    )
+    _segment_to_folder(model, loaded, inputs, options)
 
 
-def _segment(file: Path, model: Model, inputs: list[str], options: Options) -> None:
-    """Files to files, past those that fail."""
-    from septa.display import progress_bar
+def _segment_to_folder(file: Path, model: Model, inputs: list[str], options: Options) -> None:
+    """Segment the images one after another, continuing after one that fails."""
+    from septa.display import progress_bar, say
     from septa.prediction import Failed, find_images, segment_files
+    from septa.report import plural
 
     console, paths, failed = make_console(), find_images(inputs), []
-    console.print(
-        f"{len(paths)} images with {file} to {options.output}; task {model.recipe.task}, {model.labels.describe()}",
-        highlight=False,
-        markup=False,
-    )
+    task = f"task {model.recipe.task}, {model.labels.describe()}"
+    say(console, f"segmenting {plural(len(paths), 'image')} with {file} to {options.output}; {task}")
     with progress_bar(console, "segmenting") as progress:
-        for number, result in enumerate(segment_files(model, paths, options)):
+        for done, result in enumerate(segment_files(model, paths, options), start=1):
             if isinstance(result, Failed):
                 failed.append(result)
-                print(f"error: {result.error}", file=sys.stderr)
+                print_error(result.error)
             else:
-                console.print(_told(result), highlight=False, markup=False)
-            progress(number + 1, len(paths))
+                say(console, _describe_result(result))
+            progress(done, len(paths))
     if len(failed) == len(paths) == 1:
         raise typer.Exit(failed[0].error.exit_code)
     if failed:
         raise errors.PartialFailure(
-            options.output, f"{len(failed)} of {len(paths)} images failed, the rest is done", "see the lines above"
+            options.output, f"{len(failed)} of {len(paths)} images failed, the others are done", "See the errors above"
         )
 
 
-def _told(result: Any) -> str:
-    parts = [f"{result.labels}: {result.tiles} tile{'s' if result.tiles > 1 else ''}"]
+def _describe_result(result: Segmented) -> str:
+    from septa.report import plural
+
+    parts = [f"{result.labels}: {plural(result.tiles, 'tile')}"]
     if result.tiles > 1:
         parts.append(f"{result.overhead - 1:.0%} computed twice")
     if result.tiles > 1 and not result.exact:
-        parts.append("not exactly the whole image's: this norm pools over a tile")
+        parts.append("not exactly as the whole image, because this norm pools over each tile")
     if any(result.padding):
-        parts.append(f"edge repeated by {result.padding[0]} rows and {result.padding[1]} columns inside the net")
+        parts.append(f"padded by {result.padding[0]} rows and {result.padding[1]} columns inside the net")
     if result.difference is not None:
         parts.append(f"largest difference to the whole image {result.difference:g}")
     return ", ".join(parts)

@@ -2,189 +2,215 @@
 
 from __future__ import annotations
 
-import re
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from septa import errors
+from septa.cli.commands import LARGE
+from septa.cli.options import NetOptions, option
+from septa.cli.values import CHANNELS, MEMORY, REGION, path, whole_number, word
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from septa.streaming import Cluster, StreamRequest, StreamStarted
+    from septa.streaming import Cluster, StreamFinished, StreamRequest, StreamStarted
 
-_UNITS = {
-    "": 1,
-    "b": 1,
-    "k": 10**3,
-    "m": 10**6,
-    "g": 10**9,
-    "t": 10**12,
-    "ki": 2**10,
-    "mi": 2**20,
-    "gi": 2**30,
-    "ti": 2**40,
-}
 _STORES = (".zarr", ".tif", ".tiff")
 _ZARR = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
 
 
-def is_streamed(inputs: list[str], output: Path) -> bool:
-    """Whether one image goes to one store, rather than files to files of a folder."""
-    return output.suffix.lower() in _STORES or any(is_zarr(Path(path)) for path in inputs)
-
-
-def is_zarr(path: Path) -> bool:
-    """Whether a folder is a zarr group or array."""
-    return path.is_dir() and any((path / name).is_file() for name in _ZARR)
-
-
-def parse_memory(text: str | None) -> int | None:
-    """``4GB``, ``512MiB`` or bytes as a number of bytes.
-
-    Examples
-    --------
-    >>> parse_memory("1.5GB"), parse_memory("2GiB"), parse_memory(None)
-    (1500000000, 2147483648, None)
-    """
-    if text is None:
-        return None
-    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?i?)b?", text.strip().lower())
-    if match is None or match[2] not in _UNITS or float(match[1]) <= 0:
-        raise errors.InputError(f"--memory {text}", "is no amount of memory", "write for example 4GB or 512MiB")
-    return int(float(match[1]) * _UNITS[match[2]])
-
-
-def parse_region(text: str | None) -> tuple[int, int, int, int] | None:
-    """``TOP,LEFT,BOTTOM,RIGHT`` as numbers."""
-    if text is None:
-        return None
-    parts = text.split(",")
-    if len(parts) != 4 or not all(part.strip().isdecimal() for part in parts):
-        raise errors.InputError(f"--region {text}", "is not TOP,LEFT,BOTTOM,RIGHT", "write for example 0,0,2048,4096")
-    top, left, bottom, right = (int(part) for part in parts)
-    return top, left, bottom, right
-
-
-def parse_channels(text: str | None) -> tuple[int, ...] | None:
-    """``0,2`` as numbers."""
-    if text is None:
-        return None
-    parts = text.split(",")
-    if not all(part.strip().isdecimal() for part in parts):
-        raise errors.InputError(f"--channels {text}", "is no list of channels", "write for example 0 or 2,0,1")
-    return tuple(int(part) for part in parts)
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StoreOptions:
-    """The options of ``septa predict`` that only stores have, as they were given."""
+    """The options of ``septa predict`` that apply only to stores."""
 
-    memory: str | None = None
-    level: int | None = None
-    channels: str | None = None
-    region: str | None = None
-    name: str | None = None
-    skip_empty: bool = False
-    overwrite: bool = False
-    workers: int | None = None
-    cluster: str | None = None
-    tls_ca: Path | None = None
-    tls_cert: Path | None = None
-    tls_key: Path | None = None
+    memory: Annotated[
+        int | None,
+        option(
+            "--memory",
+            heading=LARGE,
+            kind=MEMORY,
+            help="Memory limit of each process. The default is 4 GiB, or half of the machine's memory if that is less.",
+        ),
+    ] = None
+    level: Annotated[
+        int | None,
+        option(
+            "--level",
+            heading=LARGE,
+            kind=whole_number(least=0, example=1),
+            help="Pyramid level of the image to segment. The default is 0, the full size.",
+        ),
+    ] = None
+    channels: Annotated[
+        tuple[int, ...] | None,
+        option("--channels", heading=LARGE, kind=CHANNELS, help="Channels to use, in this order."),
+    ] = None
+    region: Annotated[
+        tuple[int, int, int, int] | None,
+        option("--region", heading=LARGE, kind=REGION, help="Segment only this part, in pixels of the level."),
+    ] = None
+    name: Annotated[
+        str | None,
+        option(
+            "--name",
+            heading=LARGE,
+            kind=word("NAME", "cells"),
+            help="Name of the label image in the store. The default is the name of the model file.",
+        ),
+    ] = None
+    skip_empty: Annotated[
+        bool, option("--skip-empty", heading=LARGE, help="Skip blocks that show nothing but background.")
+    ] = False
+    overwrite: Annotated[bool, option("--overwrite", heading=LARGE, help="Replace an existing store.")] = False
+    workers: Annotated[
+        int | None,
+        option(
+            "--workers",
+            heading=LARGE,
+            kind=whole_number(least=1, example=2),
+            help="Spread the blocks over N processes (needs septa[cluster]).",
+        ),
+    ] = None
+    cluster: Annotated[
+        str | None,
+        option(
+            "--cluster",
+            heading=LARGE,
+            kind=word("ADDRESS", "tcp://host:8786"),
+            help="Spread the blocks over a Dask cluster, such as tcp://host:8786.",
+        ),
+    ] = None
+    tls_ca: Annotated[
+        Path | None,
+        option(
+            "--tls-ca",
+            heading=LARGE,
+            kind=path(example="ca.pem"),
+            help="Certificate authority of a tls:// cluster (PEM file).",
+        ),
+    ] = None
+    tls_cert: Annotated[
+        Path | None,
+        option(
+            "--tls-cert",
+            heading=LARGE,
+            kind=path(example="cert.pem"),
+            help="Own certificate for a tls:// cluster (PEM file).",
+        ),
+    ] = None
+    tls_key: Annotated[
+        Path | None,
+        option(
+            "--tls-key",
+            heading=LARGE,
+            kind=path(example="key.pem"),
+            help="Private key of the certificate, if it is in a file of its own.",
+        ),
+    ] = None
 
 
-def requests(
-    model: Path,
-    inputs: list[str],
-    output: Path,
-    given: StoreOptions,
-    tile: int | None,
-    device: str,
-    engine: str | None,
-    probabilities: bool,
+def is_for_stores(inputs: list[str], output: Path) -> bool:
+    """Return True if each image goes to a store, and False if files go to files of a folder."""
+    return output.suffix.lower() in _STORES or any(is_zarr(Path(each)) for each in inputs)
+
+
+def is_zarr(folder: Path) -> bool:
+    """Return True if a folder is a zarr group or array."""
+    return folder.is_dir() and any((folder / name).is_file() for name in _ZARR)
+
+
+def make_requests(
+    model: Path, inputs: list[str], output: Path, store: StoreOptions, net: NetOptions, probabilities: bool
 ) -> list[StreamRequest]:
-    """What to do for each input; a store takes one, a folder gets a store for each.
+    """Return one request for each input: a store as output takes one image, a folder gets a store for each.
 
     Raises
     ------
     InputError
-        Several inputs for one store, two stores of one name, or an option that says nothing.
+        Several inputs are given for one store, two stores would have the same name, or an engine does not fit.
     """
     from septa.streaming import StreamInput, StreamRequest, default_memory
 
-    alone = output.suffix.lower() in _STORES
-    if alone and len(inputs) > 1:
-        raise errors.InputError(output, f"is one store, and {len(inputs)} images are given", "give -o a folder")
-    targets = {Path(path): output if alone else output / f"{_stem(Path(path))}.ome.zarr" for path in inputs}
-    if len(set(targets.values())) < len(inputs):
-        raise errors.InputError(output, "would get two stores of one name", "segment these images apart")
-    if engine == "auto" and (given.workers is not None or given.cluster is not None):
-        problem = "may choose otherwise in each process, and their blocks would not fit"
-        raise errors.InputError("--engine auto", problem, "give torch, openvino or onnxruntime")
-    memory, channels, region = parse_memory(given.memory), parse_channels(given.channels), parse_region(given.region)
-    if given.workers is not None and memory is None:
-        memory = default_memory(given.workers)
+    is_store = output.suffix.lower() in _STORES
+    if is_store and len(inputs) > 1:
+        raise errors.InputError(output, f"one store takes one image, got {len(inputs)}", "Give a folder with -o")
+    targets: dict[Path, Path] = {}
+    for image in map(Path, inputs):
+        target = output if is_store else output / f"{_stem(image)}.ome.zarr"
+        if target in targets.values():
+            raise errors.InputError(target, "two images would be written to this store", "Segment them separately")
+        targets[image] = target
+    if net.engine == "auto" and (store.workers is not None or store.cluster is not None):
+        problem = "auto may choose a different engine in each process, and then their blocks do not fit together"
+        raise errors.InputError("--engine", problem, "Give torch, openvino or onnxruntime")
+    memory = store.memory
+    if store.workers is not None and memory is None:
+        memory = default_memory(store.workers)
     return [
         StreamRequest(
             model=model,
-            input=StreamInput(str(path.resolve()), level=given.level or 0, channels=channels, image=0, region=region),
+            input=StreamInput(
+                str(image.resolve()), level=store.level or 0, channels=store.channels, region=store.region
+            ),
             output=target,
             memory=memory,
-            tile=tile,
-            device=device,
-            name=given.name,
+            tile=net.tile,
+            device=net.device,
+            name=store.name,
             probabilities=probabilities,
-            skip_empty=given.skip_empty,
-            overwrite=given.overwrite,
-            engine=engine,
+            skip_empty=store.skip_empty,
+            overwrite=store.overwrite,
+            engine=net.engine,
         )
-        for path, target in targets.items()
+        for image, target in targets.items()
     ]
 
 
-def _stem(path: Path) -> str:
-    return path.name.split(".", maxsplit=1)[0]
+def _stem(image: Path) -> str:
+    return image.name.split(".", maxsplit=1)[0]
 
 
-def predict_streamed(console: Console, requests: list[StreamRequest], given: StoreOptions) -> None:
-    """Segment each image into its store, showing what is done."""
-    with connected(given) as cluster:
+def segment_to_stores(console: Console, requests: list[StreamRequest], store: StoreOptions) -> None:
+    """Segment each image into its store and show the progress."""
+    with connect_cluster(store) as cluster:
         for request in requests:
-            _one(console, request, cluster)
+            _segment_to_store(console, request, cluster)
 
 
-def connected(given: StoreOptions) -> AbstractContextManager[Cluster | None]:
-    """The cluster that was asked for, or None for this process.
+def connect_cluster(store: StoreOptions) -> AbstractContextManager[Cluster | None]:
+    """Return the cluster that the options ask for, or None for this process alone.
 
     Raises
     ------
     InputError
-        The options exclude each other; on entering, also what `local_cluster` and `remote_cluster` raise.
+        The options exclude each other. On entering, also the errors of `local_cluster` and `remote_cluster`.
     """
     from septa.streaming import Tls, local_cluster, remote_cluster
 
-    if given.workers is not None and given.cluster is not None:
+    if store.workers is not None and store.cluster is not None:
         raise errors.InputError("", "--workers and --cluster cannot be combined", "Give one of them")
-    files = {"--tls-ca": given.tls_ca, "--tls-cert": given.tls_cert, "--tls-key": given.tls_key}
-    for option, file in files.items():
-        if file is not None and given.cluster is None:
-            raise errors.InputError("", f"{option} works only with --cluster", f"Leave {option} out")
+    files = {"--tls-ca": store.tls_ca, "--tls-cert": store.tls_cert, "--tls-key": store.tls_key}
+    for name, file in files.items():
+        if file is not None and store.cluster is None:
+            raise errors.InputError("", f"{name} works only with --cluster", f"Leave {name} out")
         if file is not None and not file.is_file():
-            raise errors.InputError(f"{option} {file}", "the file does not exist", "Give a file in PEM format")
-    tls = Tls(given.tls_ca, given.tls_cert, given.tls_key) if given.tls_ca and given.tls_cert else None
-    if tls is None and any(files.values()):
+            raise errors.InputError(f"{name} {file}", "the file does not exist", "Give a file in PEM format")
+    tls = None
+    if store.tls_ca is not None and store.tls_cert is not None:
+        tls = Tls(store.tls_ca, store.tls_cert, store.tls_key)
+    elif any(files.values()):
         raise errors.InputError("", "TLS needs both --tls-ca and --tls-cert", "Give both")
-    if given.cluster is not None:
-        return remote_cluster(given.cluster, tls)
-    return nullcontext() if given.workers is None else local_cluster(given.workers)
+    if store.cluster is not None:
+        return remote_cluster(store.cluster, tls)
+    return nullcontext() if store.workers is None else local_cluster(store.workers)
 
 
-def _one(console: Console, request: StreamRequest, cluster: Cluster | None) -> None:
+def _segment_to_store(console: Console, request: StreamRequest, cluster: Cluster | None) -> None:
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from septa.display import say
     from septa.streaming import StreamFinished, StreamStarted, stream
 
     columns = (
@@ -198,44 +224,41 @@ def _one(console: Console, request: StreamRequest, cluster: Cluster | None) -> N
         shown, stage = None, ""
         for event in stream(request, None if cluster is None else cluster.make_executor):
             if isinstance(event, StreamStarted):
-                _tell(console, request, event, cluster)
+                _print_start(console, request, event, cluster)
             elif isinstance(event, StreamFinished):
-                summary = _summary(event)
+                summary = _summarise(event)
             else:
                 if event.stage != stage:
                     if shown is not None:
                         bar.remove_task(shown)
-                    stage, shown = event.stage, bar.add_task(event.stage, total=event.total, speed="")
+                    stage = event.stage
+                    shown = bar.add_task(event.stage, total=event.total, speed="")
                 assert shown is not None
                 speed = bar.tasks[-1].speed
                 unit = f"{speed:.1f} megapixels/s" if speed and event.stage == "segmenting" else ""
                 bar.update(shown, completed=event.done, total=event.total, speed=unit)
-    console.print(summary, highlight=False, markup=False)
+    say(console, summary)
 
 
-def _tell(console: Console, request: StreamRequest, event: StreamStarted, cluster: Cluster | None) -> None:
+def _print_start(console: Console, request: StreamRequest, event: StreamStarted, cluster: Cluster | None) -> None:
+    from septa.display import say
+
     asked, plan = event.plan.identity, event.plan
     size = " x ".join(f"{side} {axis}" for axis, side in zip("TCZYX", asked.shape) if side > 1 or axis in "YX")
     pixel = "unknown" if plan.pixel_size_um is None else "{:g} x {:g} um".format(*plan.pixel_size_um)
     each = "" if cluster is None else f" in each of {cluster.count_workers()} workers"
     tile = min(request.tile or event.budget.tile, event.budget.tile)
-    lines = [
-        f"{request.input.path}: {size}, {asked.dtype.lstrip('<>|=')}, pixel size {pixel}",
-        f"to {request.output}, task {event.model.recipe.task}, {event.model.labels.describe()}",
-        f"{event.blocks} blocks of {plan.block} pixels, tiles of at most {tile}",
-        f"at most {event.budget.expected / 1e6:.0f} MB of memory expected{each}",
-        *event.notes,
-    ]
+    say(console, f"{request.input.path}: {size}, {asked.dtype.lstrip('<>|=')}, pixel size {pixel}")
+    say(console, f"to {request.output}, task {event.model.recipe.task}, {event.model.labels.describe()}")
+    say(console, f"{event.blocks} blocks of {plan.block} pixels, tiles of at most {tile}")
+    say(console, f"at most {event.budget.expected / 1e6:.0f} MB of memory expected{each}")
+    for note in event.notes:
+        say(console, note)
     if event.done:
-        lines.append(f"{event.done} of {event.blocks} blocks are done already")
-    for line in lines:
-        console.print(line, highlight=False, markup=False)
+        say(console, f"{event.done} of {event.blocks} blocks are done already")
 
 
-def _summary(event: object) -> str:
-    from septa.streaming import StreamFinished
-
-    assert isinstance(event, StreamFinished)
+def _summarise(event: StreamFinished) -> str:
     if event.again:
         return f"{event.output}: is complete already, nothing was done"
     parts = [f"{event.output}: {event.megapixels:.1f} megapixels"]
@@ -247,7 +270,9 @@ def _summary(event: object) -> str:
         speed = event.segmented / event.seconds
         parts.append(f"{event.segmented:.1f} segmented in {event.seconds:.1f} s, {speed:.2f} megapixels/s")
         if event.net_seconds is not None:
-            parts.append(f"the net took {event.net_seconds / event.seconds:.0%} of it")
+            parts.append(f"the net took {event.net_seconds / event.seconds:.0%} of the time")
     if event.conflicts:
-        parts.append(f"{event.conflicts} pixels between blocks differ, as this engine rounds differently by tile")
+        parts.append(
+            f"{event.conflicts} pixels differ between blocks, because this engine's rounding depends on the tile"
+        )
     return ", ".join(parts)

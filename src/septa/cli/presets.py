@@ -1,20 +1,22 @@
-"""``septa presets``: List the recipes that septa ships."""
+"""``septa presets``: List the recipes that ship with septa."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
-import typer
+from septa.cli.options import argument, make_console
+from septa.cli.values import word
 
-from septa.cli.options import (
-    make_console,
-)
+EXAMPLE = "septa presets paper"
 
 
 def presets(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="The preset to print.")] = None,
+    name: Annotated[
+        str | None,
+        argument("NAME", "Preset to print. Without it, all presets are listed.", kind=word("NAME", "paper")),
+    ] = None,
 ) -> None:
-    """List the recipes that septa ships, or print one as YAML."""
+    """List the recipes that ship with septa, or print one as YAML."""
     from septa import presets as shipped
 
     if name is None:

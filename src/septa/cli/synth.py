@@ -1,26 +1,36 @@
-"""``septa synth``: Draw a synthetic dataset."""
+"""``septa synth``: Draw a synthetic dataset with exact labels."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
-import typer
+from septa.cli.options import argument, option
+from septa.cli.values import SIZE, choice, whole_number
+from septa.errors import escape_controls
 
-from septa.cli.options import (
-    parse_size,
-)
+EXAMPLE = "septa synth drawn --kind cells --count 8"
 
 
 def synth(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder to write images/ and labels/ to.")],
-    kind: Annotated[str, typer.Option("--kind", help="cells, shapes or oct.")] = "cells",
-    count: Annotated[int, typer.Option("--count", help="Number of images.")] = 20,
-    size: Annotated[str, typer.Option("--size", help="HEIGHTxWIDTH in pixels.")] = "256x256",
-    seed: Annotated[int, typer.Option("--seed", help="Seed of the drawings.")] = 0,
+    folder: Annotated[Path, argument("FOLDER", "Folder to write images/ and labels/ to.")],
+    kind: Annotated[
+        Literal["cells", "shapes", "oct"],
+        option(
+            "--kind",
+            kind=choice("cells", "shapes", "oct"),
+            help="Fluorescent cells that touch, figures with overlapping masks, or OCT scans with fluid.",
+        ),
+    ] = "cells",
+    count: Annotated[int, option("--count", kind=whole_number(least=1, example=20), help="Number of images.")] = 20,
+    size: Annotated[
+        tuple[int, int], option("--size", kind=SIZE, help="Size of each image. The default is 256x256.")
+    ] = (256, 256),
+    seed: Annotated[int, option("--seed", kind=whole_number(least=0, example=7), help="Seed of the drawings.")] = 0,
 ) -> None:
-    """Draw a synthetic dataset: fluorescent cells, figures with overlapping masks, or OCT scans with fluid."""
+    """Draw a synthetic dataset with exact labels."""
+    from septa.report import plural
     from septa.synthetic import write_dataset
 
-    written = write_dataset(folder, kind, count, parse_size(size), seed)  # type: ignore[arg-type]
-    print(f"{len(written)} images with labels in {folder}")
+    written = write_dataset(folder, kind, count, size, seed)
+    print(escape_controls(f"{plural(len(written), 'image')} with labels in {folder}"))
