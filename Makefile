@@ -1,4 +1,4 @@
-# `make` lists what can be done. Commands use .venv where `make setup` made one, else the active environment.
+# `make` lists the targets. Commands use .venv if `make setup` created one, else the active environment.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -11,12 +11,12 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: setup
-setup: ## Make .venv with septa (editable), the tools and every tested version
+setup: ## Create .venv with septa (editable), the tools and every tested version
 	$(PYTHON) -m venv .venv
 	.venv/bin/pip install -c constraints.txt -e '.[dev]'
 
 .PHONY: demo
-demo: ## Train and predict on made-up images, from nothing to a report
+demo: ## Train and predict on synthetic images, and write a report
 	septa demo
 
 .PHONY: test
@@ -24,12 +24,12 @@ test: ## Run the tests
 	pytest
 
 .PHONY: lint
-lint: ## Check style and formatting, change nothing
+lint: ## Check style and formatting without changing files
 	ruff check
 	ruff format --check
 
 .PHONY: format
-format: ## Mend style and formatting
+format: ## Fix style and formatting
 	ruff check --fix
 	ruff format
 
@@ -37,12 +37,12 @@ format: ## Mend style and formatting
 types: ## Check the types
 	mypy
 
-# The 5 of pytest: there are none.
+# pytest exits with 5 if there are no slow tests.
 .PHONY: bench
-bench: ## Run the slow tests, and all benchmarks into benchmarks/RESULTS.md; ONLY="NAME..." those alone
+bench: ## Run slow tests and all benchmarks, write benchmarks/RESULTS.md; ONLY="NAME..." selects
 	$(if $(ONLY),,pytest -m slow -n 0 || [ $$? -eq 5 ])
 	python benchmarks/run_all.py $(if $(ONLY),--only $(ONLY))
 
 .PHONY: ci
-ci: ## Do what CI does: a fresh environment, then lint, types and tests
+ci: ## Run what CI runs: a fresh environment, then lint, types and tests
 	.ci/run

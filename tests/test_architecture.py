@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import ast
 import importlib
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -358,6 +359,103 @@ def test_a_question_for_the_task_is_found(text: str, expected: str) -> None:
 
 def test_at_most_twelve_modules_stand_at_the_top() -> None:
     assert len([path for path in HOUSE.glob("*.py") if not path.name.startswith("__")]) <= 12
+
+
+def test_contributing_shows_the_floors() -> None:
+    text = (HOUSE.parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    shown = {
+        name: int(floor)
+        for floor, names in re.findall(r"^\| (\d) \| (`[^|]+`) \|", text, re.MULTILINE)
+        for name in re.findall(r"`(\w+)`", names)
+    }
+    assert shown == FLOORS
+
+
+def dataclasses_of(trees: Iterable[ast.Module]) -> set[str]:
+    """Collect the names of all dataclasses."""
+    return {
+        node.name
+        for tree in trees
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef) and any("dataclass" in ast.unparse(item) for item in node.decorator_list)
+    }
+
+
+def positional_violations(files: Mapping[str, str]) -> Iterator[str]:
+    """Yield each call that builds a dataclass with more than four positional arguments."""
+    trees = {path: ast.parse(text, path) for path, text in sorted(files.items())}
+    names = dataclasses_of(trees.values())
+    for path, tree in trees.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in names and len(node.args) > 4:
+                yield f"{path}:{node.lineno}: {ast.unparse(node.func)} has {len(node.args)} positional arguments"
+
+
+def test_dataclasses_are_built_by_keyword() -> None:
+    files = {path.relative_to(HOUSE).as_posix(): path.read_text(encoding="utf-8") for path in HOUSE.rglob("*.py")}
+    assert list(positional_violations(files)) == []
+    text = "@dataclass(frozen=True)\nclass A:\n    pass\nA(1, 2, 3, 4)\nx.A(1, 2, 3, 4, 5)\n"
+    assert list(positional_violations({"a.py": text})) == ["a.py:5: x.A has 5 positional arguments"]
+
+
+VERBS_IN_ED = frozenset({"embed", "feed", "need", "proceed", "read", "seed", "shed", "speed"})
+"""Names that end like a participle and are not one."""
+
+PARTICIPLES = frozenset(
+    {"begun", "built", "drawn", "found", "given", "grown", "known", "made", "shown", "taken", "told"}
+)
+"""Participles that do not end in -ed."""
+
+
+def participle_functions(path: str, tree: ast.Module) -> Iterator[str]:
+    """Yield each function or method whose name is a participle; properties and predicates are adjectives."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        first, *_ = words = node.name.strip("_").split("_")
+        adjective = any("property" in ast.unparse(item) for item in node.decorator_list) or first in ("is", "has")
+        participle = first in PARTICIPLES or (first.endswith("ed") and first not in VERBS_IN_ED)
+        if not adjective and (participle or (len(words) == 1 and words[-1] in PARTICIPLES)):
+            yield f"{path}:{node.lineno}: {node.name}"
+
+
+def test_functions_are_verbs() -> None:
+    found = [
+        fault
+        for path in sorted(HOUSE.rglob("*.py"))
+        for fault in participle_functions(path.relative_to(HOUSE).as_posix(), ast.parse(path.read_text()))
+    ]
+    if found:
+        pytest.fail("\n".join(found), pytrace=False)
+    text = (
+        "def ranked(): ...\ndef is_ranked(): ...\ndef rank(): ...\n@property\ndef fused(self): ...\ndef read_a(): ..."
+    )
+    assert list(participle_functions("a.py", ast.parse(text))) == ["a.py:1: ranked"]
+
+
+def test_nothing_is_packed_to_fit() -> None:
+    """A formatter that is switched off hides squeezed lines."""
+    paths = [*HOUSE.rglob("*.py"), *HOUSE.parents[1].glob("tests/**/*.py"), *HOUSE.parents[1].glob("benchmarks/*.py")]
+    off = re.compile(r"#\s*fmt:\s*(skip|off)")
+    assert [str(path) for path in paths if off.search(path.read_text(encoding="utf-8"))] == []
+
+
+PUBLIC_TWICE: dict[str, str] = {}
+"""A public class or function defined in two files: the reason. Commands are functions of the library under one name."""
+
+
+def test_one_name_is_one_thing() -> None:
+    """A class or function that others may import has a name of its own; a command may be called like its workflow."""
+    places: dict[str, list[str]] = {}
+    for path in sorted(HOUSE.rglob("*.py")):
+        relative = path.relative_to(HOUSE).as_posix()
+        if relative.startswith(("cli/", "__")):
+            continue
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(relative)
+    twice = {name: where for name, where in places.items() if len(where) > 1 and name not in PUBLIC_TWICE}
+    assert twice == {}
 
 
 def test_every_floor_has_what_it_names() -> None:
