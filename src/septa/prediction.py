@@ -319,7 +319,7 @@ class _Work:
         target = _write(file.pages, info, options)
         if classes:
             write_labels(options.output / CLASSES / target.name, _stacked(classes), pixel_size_um=info.pixel_size_um)
-        self.files.written(target)
+        self.files.commit(target)
         tiles, megapixels = model.plan(*size, options.tile), info.pages * info.height * info.width / 1e6
         padding, exact = _padding(model, *(model.recipe.data.resize or size)), model.net.exact_tiles
         return Segmented(

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from septa.objects.calibration import calibrate, expected_calibration_error, judge, reliability
-from septa.objects.measure import measure
+from septa.objects.calibration import calibrate, compute_calibration_error, judge, reliability
+from septa.objects.measure import measure_objects
 
 
 def brute_reliability(sure, right, bins):
@@ -37,7 +37,7 @@ def test_reliability(objects, bins):
         expected = sum(one for one, _ in group) / len(group), sum(correct for _, correct in group) / len(group)
         assert (mean[k], share[k]) == pytest.approx(expected)
         error += abs(expected[0] - expected[1]) * len(group) / len(objects)
-    assert expected_calibration_error(sure, right, bins) == pytest.approx(error)
+    assert compute_calibration_error(sure, right, bins) == pytest.approx(error)
 
 
 def iou(left_yx, right_yx):
@@ -53,7 +53,7 @@ def test_objects_are_judged_one_by_one(seed):
     truth_yx[:4, :20] = truth_yx[8:12] = -1  # one object is cut, others may vanish
     foreground_yx = rng.random(truth_yx.shape)
     sure, right = judge(truth_yx, prediction_yx, foreground_yx)
-    table = measure(prediction_yx, foreground_yx=foreground_yx)
+    table = measure_objects(prediction_yx, foreground_yx=foreground_yx)
     expected = []
     for label, confidence in zip(table.columns["label"], table.columns["confidence"], strict=True):
         counted_yx = truth_yx >= 0
@@ -72,7 +72,7 @@ def test_the_summary_takes_all_images_as_one():
     sure, right = (np.concatenate(values) for values in zip(*parts, strict=True))
     found = json.loads(json.dumps(calibrate(parts), allow_nan=False))
     assert found["objects"] == 42
-    assert found["expected_calibration_error"] == pytest.approx(expected_calibration_error(sure, right))
+    assert found["expected_calibration_error"] == pytest.approx(compute_calibration_error(sure, right))
     edges, mean, share, number = reliability(sure, right)
     for k, entry in enumerate(found["bins"]):
         assert (entry["low"], entry["high"], entry["objects"]) == (edges[k], edges[k + 1], number[k])

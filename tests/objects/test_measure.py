@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 from skimage.measure import regionprops_table
 
-from septa.objects.measure import ObjectTable, confidence, measure
+from septa.objects.measure import ObjectTable, confidence, measure_objects
 
 IDS = [0, 0, -1, 1, 2, 70_000, 2**40]
 SIDES = {"min_dims": 2, "max_dims": 2, "min_side": 1, "max_side": 9}
@@ -56,7 +56,7 @@ def consecutive(labels):
 
 
 def assert_equals_regionprops(labels, image_cyx):
-    table = measure(labels, image_cyx).columns
+    table = measure_objects(labels, image_cyx).columns
     ids, small = consecutive(labels)
     assert table["label"].tolist() == ids.tolist()
     if not ids.size:
@@ -94,8 +94,8 @@ def test_equals_regionprops_on_blobs(seed):
     labels = blobs((90, 120), 40, seed, spacing=9_001)
     image_cyx = np.random.default_rng(seed).normal(size=(1, 90, 120)).astype(np.float32)
     assert_equals_regionprops(labels, image_cyx)
-    turned = measure(labels.T, image_cyx.transpose(0, 2, 1)).columns
-    straight = measure(labels, image_cyx).columns
+    turned = measure_objects(labels.T, image_cyx.transpose(0, 2, 1)).columns
+    straight = measure_objects(labels, image_cyx).columns
     np.testing.assert_allclose(turned["centroid_x"], straight["centroid_y"])
     np.testing.assert_array_equal(turned["max_channel_1"], straight["max_channel_1"])
 
@@ -104,7 +104,7 @@ def test_far_from_the_origin_no_digits_are_lost():
     near, far = np.zeros((2, 20, 300_000), np.uint8)
     patch = blobs((20, 20), 1, 1) > 0
     near[:, :20], far[:, -20:] = patch, patch
-    one, other = (measure(labels).columns for labels in (near, far))
+    one, other = (measure_objects(labels).columns for labels in (near, far))
     assert one["area"][0] == patch.sum() > 20
     assert other["eccentricity"][0] == one["eccentricity"][0]
     assert other["centroid_x"][0] == pytest.approx(one["centroid_x"][0] + 299_980, abs=1e-9)
@@ -112,7 +112,7 @@ def test_far_from_the_origin_no_digits_are_lost():
 
 def test_ten_thousand_objects_above_65535():
     labels = np.kron(np.arange(70_000, 80_000).reshape(100, 100), np.array([[1, 1, 0], [1, 0, 0]]))
-    table = measure(labels)
+    table = measure_objects(labels)
     assert len(table) == 10_000
     assert (table.columns["area"] == 3).all()
     np.testing.assert_array_equal(table.columns["label"], np.arange(70_000, 80_000))
@@ -124,7 +124,7 @@ def test_ten_thousand_objects_above_65535():
 )
 def test_without_objects(labels):
     image = np.zeros((1, *labels.shape), np.uint8)
-    table = measure(labels, image, foreground_yx=image[0] + 0.5, class_yx=image[0], pixel_size_um=(1, 1))
+    table = measure_objects(labels, image, foreground_yx=image[0] + 0.5, class_yx=image[0], pixel_size_um=(1, 1))
     assert len(table) == 0
     assert table.to_csv() == ",".join(table.columns) + "\r\n"
     assert {"class", "confidence", "mean_channel_1", "area_um2"} < set(table.columns)
@@ -134,25 +134,25 @@ def test_without_objects(labels):
 def test_edges_are_touched():
     labels = np.zeros((6, 7), int)
     labels[0, 2], labels[5, 3], labels[3, 0], labels[2, 6], labels[2:4, 2:4], labels[4, 5] = 1, 2, 3, 4, 5, 6
-    assert measure(labels).columns["touches_edge"].tolist() == [True, True, True, True, False, False]
-    assert measure(np.ones((3, 3), bool)).columns["touches_edge"].tolist() == [True]
+    assert measure_objects(labels).columns["touches_edge"].tolist() == [True, True, True, True, False, False]
+    assert measure_objects(np.ones((3, 3), bool)).columns["touches_edge"].tolist() == [True]
 
 
 def test_micrometres():
     labels = blobs((40, 50), 8, 2)
-    table = measure(labels, pixel_size_um=(0.5, 0.25)).columns
+    table = measure_objects(labels, pixel_size_um=(0.5, 0.25)).columns
     np.testing.assert_allclose(table["centroid_y_um"], table["centroid_y"] * 0.5)
     np.testing.assert_allclose(table["centroid_x_um"], table["centroid_x"] * 0.25)
     np.testing.assert_allclose(table["area_um2"], table["area"] * 0.125)
     np.testing.assert_allclose(np.pi / 4 * table["equivalent_diameter_um"] ** 2, table["area_um2"])
-    plain = measure(labels).columns
+    plain = measure_objects(labels).columns
     assert not any("um" in name for name in plain)
     np.testing.assert_array_equal(plain["eccentricity"], table["eccentricity"])
 
 
 def test_intensities_that_are_no_number_stay_in_their_object():
     image = np.array([[[1, np.nan, 3, 4]]], np.float32)
-    table = measure(np.array([[1, 1, 2, 2]]), image)
+    table = measure_objects(np.array([[1, 1, 2, 2]]), image)
     np.testing.assert_array_equal(table.columns["mean_channel_1"], [np.nan, 3.5])
     np.testing.assert_array_equal(table.columns["max_channel_1"], [np.nan, 4])
     assert table.columns["max_channel_1"].dtype == np.float32
@@ -160,7 +160,7 @@ def test_intensities_that_are_no_number_stay_in_their_object():
 
 
 def test_channel_names():
-    table = measure(np.ones((1, 1), int), np.zeros((4, 1, 1)), channel_names=["a", "", "a", "a_2"])
+    table = measure_objects(np.ones((1, 1), int), np.zeros((4, 1, 1)), channel_names=["a", "", "a", "a_2"])
     names = list(table.columns)
     assert names[-12::3] == ["mean_a", "mean_channel_2", "mean_a_2", "mean_a_2_2"]
     assert names[-3:] == ["mean_a_2_2", "min_a_2_2", "max_a_2_2"]
@@ -169,8 +169,8 @@ def test_channel_names():
 @given(LABELS, st.integers(0, 99))
 def test_class_by_majority(labels, seed):
     classes = np.random.default_rng(seed).choice([-1, 0, 1, 2, 300], labels.shape)
-    table = measure(labels, class_yx=classes)
-    plain = measure(labels)
+    table = measure_objects(labels, class_yx=classes)
+    plain = measure_objects(labels)
     for label, winner in zip(table.columns["label"], table.columns["class"], strict=True):
         votes = classes[labels == label].tolist()
         candidates = sorted({vote for vote in votes if vote > 0}, key=lambda one: (-votes.count(one), one))
@@ -182,18 +182,18 @@ def test_class_by_majority(labels, seed):
 def test_class_names():
     labels = np.array([[1, 1, 1, 2, 2, 3]])
     classes = np.array([[2, 2, 1, 0, 0, 1]], np.uint8)
-    table = measure(labels, class_yx=classes, class_names=["background", "live", "dead"])
+    table = measure_objects(labels, class_yx=classes, class_names=["background", "live", "dead"])
     assert table.columns["class"].tolist() == ["dead", "background", "live"]
     assert list(table.columns)[:2] == ["label", "class"]
     with pytest.raises(ValueError, match="class 2, but the last one named is 1"):
-        measure(labels, class_yx=classes, class_names=["background", "live"])
+        measure_objects(labels, class_yx=classes, class_names=["background", "live"])
 
 
 @given(LABELS, st.integers(0, 99))
 def test_confidence_equals_dilated_masks(labels, seed):
     foreground = np.random.default_rng(seed).random(labels.shape).astype(np.float32)
     found = confidence(labels, foreground)
-    np.testing.assert_array_equal(measure(labels, foreground_yx=foreground).columns["confidence"], found)
+    np.testing.assert_array_equal(measure_objects(labels, foreground_yx=foreground).columns["confidence"], found)
     for label, value in zip(np.unique(labels[labels > 0]), found, strict=True):
         inside = labels == label
         rim = ndimage.binary_dilation(inside, DISC) & (labels == 0)
@@ -222,7 +222,7 @@ def test_csv_reads_back_as_the_same_numbers():
     image_cyx = np.random.default_rng(0).normal(size=(2, 60, 60)).astype(np.float32)
     classes = (labels % 3).astype(np.uint8)
     names = ("background", 'a "b", c', "line\nbreak")
-    table = measure(labels, image_cyx, pixel_size_um=(0.3, 0.3), class_yx=classes, class_names=names)
+    table = measure_objects(labels, image_cyx, pixel_size_um=(0.3, 0.3), class_yx=classes, class_names=names)
     text = table.to_csv()
     assert text.count("\r\n") == len(table) + 1
     rows = list(csv.DictReader(io.StringIO(text, newline="")))
@@ -253,7 +253,7 @@ def test_undecodable_names_can_be_written():
 
 def test_selection_keeps_rows_together():
     labels = blobs((40, 50), 9, 5)
-    table = measure(labels)
+    table = measure_objects(labels)
     large = table.select(table.columns["area"] > np.median(table.columns["area"]))
     assert 0 < len(large) < len(table)
     for row in range(len(large)):
@@ -267,14 +267,14 @@ ONES = np.ones((2, 3), int)
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: measure(np.ones(3, int)), r"labels must be YX and hold integers, got \(3,\)"),
-        (lambda: measure(np.ones((2, 3))), "got .* of float64"),
-        (lambda: measure(np.full((1, 1), 2**63, np.uint64)), "id 9223372036854775808"),
-        (lambda: measure(ONES, np.ones((2, 3))), r"CYX and real, of the labels' size \(2, 3\), got \(2, 3\)"),
-        (lambda: measure(ONES, np.ones((1, 2, 3), complex)), "complex128"),
-        (lambda: measure(ONES, np.ones((1, 2, 3)), channel_names=["a", "b"]), "each of 1 channels, got 2"),
-        (lambda: measure(ONES, class_yx=np.ones((3, 2), int)), r"got \(3, 2\)"),
-        (lambda: measure(ONES, pixel_size_um=(0.5, 0)), r"above 0 and finite, got \(0.5, 0\)"),
+        (lambda: measure_objects(np.ones(3, int)), r"labels must be YX and hold integers, got \(3,\)"),
+        (lambda: measure_objects(np.ones((2, 3))), "got .* of float64"),
+        (lambda: measure_objects(np.full((1, 1), 2**63, np.uint64)), "id 9223372036854775808"),
+        (lambda: measure_objects(ONES, np.ones((2, 3))), r"CYX and real, of the labels' size \(2, 3\), got \(2, 3\)"),
+        (lambda: measure_objects(ONES, np.ones((1, 2, 3), complex)), "complex128"),
+        (lambda: measure_objects(ONES, np.ones((1, 2, 3)), channel_names=["a", "b"]), "each of 1 channels, got 2"),
+        (lambda: measure_objects(ONES, class_yx=np.ones((3, 2), int)), r"got \(3, 2\)"),
+        (lambda: measure_objects(ONES, pixel_size_um=(0.5, 0)), r"above 0 and finite, got \(0.5, 0\)"),
         (lambda: confidence(ONES, np.ones((3, 2))), r"\(3, 2\)"),
         (lambda: confidence(ONES, ONES), "floats of the labels' shape"),
         (lambda: confidence(ONES, np.full((2, 3), 255.0)), "0..1, got 255.0 to 255.0"),

@@ -14,8 +14,8 @@ from hypothesis.extra import numpy as hnp
 from roifile import ROI_TYPE, ImagejRoi
 from scipy import ndimage
 
-from septa.objects.measure import measure
-from septa.objects.outlines import outlines, to_coco, to_geojson, to_rois
+from septa.objects.measure import measure_objects
+from septa.objects.outlines import to_coco, to_geojson, to_rois, trace_outlines
 
 IDS = [0, 0, -1, 1, 1, 70_000, 2**40]
 SHAPES = hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=8)
@@ -26,7 +26,7 @@ EMPTY = [np.zeros((0, 0), int), np.zeros((3, 0), int), np.zeros((2, 2), int), -n
 @pytest.fixture(scope="module", autouse=True)
 def compiled():
     """Compile before hypothesis looks at the time."""
-    outlines(np.ones((1, 1), int))
+    trace_outlines(np.ones((1, 1), int))
 
 
 def filled(rings, shape):
@@ -49,7 +49,7 @@ def area(ring):
 @given(LABELS)
 def test_filled_in_again(labels):
     before = labels.copy()
-    found = outlines(labels)
+    found = trace_outlines(labels)
     assert list(found) == np.unique(labels[labels > 0]).tolist()
     for label, polygons in found.items():
         whole = np.zeros(labels.shape, bool)
@@ -66,7 +66,7 @@ def test_filled_in_again(labels):
 
 @given(LABELS)
 def test_rings_are_simple(labels):
-    for polygons in outlines(labels).values():
+    for polygons in trace_outlines(labels).values():
         for outer, *holes in polygons:
             assert area(outer) > 0
             assert all(area(hole) < 0 for hole in holes)
@@ -80,29 +80,29 @@ def test_rings_are_simple(labels):
 
 def test_outlines_by_hand():
     labels = np.array([[5, 5, 5, 5], [5, 0, 3, 5], [5, 5, 0, 5], [0, 5, 5, 5]])
-    ((outer, hole),) = outlines(labels)[5]
+    ((outer, hole),) = trace_outlines(labels)[5]
     assert outer.tolist() == [[0, 0], [4, 0], [4, 4], [1, 4], [1, 3], [0, 3]]
     assert sorted(map(tuple, hole.tolist())) == [(1, 1), (1, 2), (2, 2), (2, 3), (3, 1), (3, 3)]
     labels[1, 2] = 5  # now the gaps on the diagonal are two holes that meet in a corner
-    assert len(outlines(labels)[5][0]) == 3
-    assert [len(part) for part in outlines(np.eye(3, dtype=bool))[1]] == [1, 1, 1]
+    assert len(trace_outlines(labels)[5][0]) == 3
+    assert [len(part) for part in trace_outlines(np.eye(3, dtype=bool))[1]] == [1, 1, 1]
 
 
 def test_long_rings_and_many_rings():
     comb = np.zeros((9, 4001), np.uint8)
     comb[0], comb[:, ::2] = 7, 7
-    ((ring,),) = outlines(comb)[7]
+    ((ring,),) = trace_outlines(comb)[7]
     assert len(ring) == 2 + 4 * 2000 + 2
     np.testing.assert_array_equal(filled([ring], comb.shape), comb == 7)
     dots = np.zeros((80, 80), np.int32)
     dots[::2, ::2] = np.arange(70_000, 71_600).reshape(40, 40)
-    assert len(outlines(dots)) == 1600
+    assert len(trace_outlines(dots)) == 1600
 
 
 @pytest.mark.parametrize("labels", EMPTY)
 def test_without_objects(labels):
-    assert outlines(labels) == {}
-    table = measure(labels)
+    assert trace_outlines(labels) == {}
+    table = measure_objects(labels)
     assert json.loads(to_geojson(labels, table)) == {"type": "FeatureCollection", "features": []}
     coco = json.loads(to_coco([("a.png", labels, table)], ["background", "cell"]))
     assert coco["annotations"] == []
@@ -114,7 +114,7 @@ def test_without_objects(labels):
 @given(LABELS)
 def test_geojson_is_valid_and_exact(labels):
     geometry = pytest.importorskip("shapely.geometry")
-    features = json.loads(to_geojson(labels, measure(labels)))["features"]
+    features = json.loads(to_geojson(labels, measure_objects(labels)))["features"]
     assert [feature["properties"]["name"] for feature in features] == [str(k) for k in np.unique(labels[labels > 0])]
     for feature in features:
         inside = labels == int(feature["properties"]["name"])
@@ -129,7 +129,7 @@ def test_geojson_for_qupath():
     labels = np.array([[1, 1, 0, 2], [0, 0, 0, 0], [0, 3, 0, 2]])
     classes = np.array([[1, 1, 0, 2], [0, 0, 0, 0], [0, 0, 0, 2]])
     image = np.where(labels == 2, np.nan, 2.5)[None]
-    table = measure(labels, image, class_yx=classes, class_names=["background", 'a"b', "c"])
+    table = measure_objects(labels, image, class_yx=classes, class_names=["background", 'a"b', "c"])
     text = to_geojson(labels, table, object_type="annotation", colors={'a"b': (1, 2, 3)})
     first, second, _ = json.loads(text)["features"]
     assert first["type"] == "Feature"
@@ -144,7 +144,7 @@ def test_geojson_for_qupath():
     assert measurements["touches_edge"] == 1
     assert not {"label", "class"} & set(measurements)
     assert "mean_channel_1" not in second["properties"]["measurements"]  # not a number
-    numbered = json.loads(to_geojson(labels, measure(labels, class_yx=classes)))["features"]
+    numbered = json.loads(to_geojson(labels, measure_objects(labels, class_yx=classes)))["features"]
     assert [feature["properties"].get("classification") for feature in numbered] == [{"name": "1"}, {"name": "2"}, None]
     chosen = json.loads(to_geojson(labels, table.select(table.columns["area"] == 1)))["features"]
     assert [feature["properties"]["name"] for feature in chosen] == ["3"]
@@ -166,7 +166,7 @@ def unpacked(text):
 
 @given(LABELS)
 def test_coco_masks(labels):
-    table = measure(labels, foreground_yx=np.full(labels.shape, 0.75))
+    table = measure_objects(labels, foreground_yx=np.full(labels.shape, 0.75))
     coco = json.loads(to_coco([("a.png", labels, table)], ["background", "cell"]))
     ids = np.unique(labels[labels > 0])
     assert len(coco["annotations"]) == ids.size
@@ -195,7 +195,7 @@ def test_coco_as_pycocotools_reads_it(seed, tmp_path):
     for name, shape in (("a.png", (300, 200)), ("b.png", (50, 4000))):
         labels = np.kron(rng.integers(0, 4, np.array(shape) // 10), np.ones((10, 10), int)) * 70_000
         labels[rng.random(shape) < 0.1] = 5
-        images.append((name, labels, measure(labels)))
+        images.append((name, labels, measure_objects(labels)))
     path = tmp_path / "coco.json"
     path.write_text(to_coco(images, ["background", "cell"]), encoding="utf-8")
     coco = peer.COCO(str(path))
@@ -216,9 +216,9 @@ def test_coco_as_pycocotools_reads_it(seed, tmp_path):
 
 def test_coco_classes():
     labels = np.array([[1, 2, 3]])
-    table = measure(labels, class_yx=np.array([[2, 0, 1]]))
+    table = measure_objects(labels, class_yx=np.array([[2, 0, 1]]))
     names = ["background", "live", "dead"]
-    named = measure(labels, class_yx=np.array([[2, 0, 1]]), class_names=names)
+    named = measure_objects(labels, class_yx=np.array([[2, 0, 1]]), class_names=names)
     for one in (table, named):
         coco = json.loads(to_coco([("a.png", labels, one), ("b.png", labels, one)], names))
         assert coco["categories"] == [
@@ -240,7 +240,7 @@ def test_coco_classes():
 def test_json_of_hostile_names():
     labels = np.array([[1]])
     name = 'a\udc80"\\\n</script>'
-    table = measure(labels, np.ones((1, 1, 1)), channel_names=[name], class_yx=labels, class_names=["", name])
+    table = measure_objects(labels, np.ones((1, 1, 1)), channel_names=[name], class_yx=labels, class_names=["", name])
     expected = name.replace("\udc80", "\ufffd")
     text = to_geojson(labels, table)
     properties = json.loads(text.encode("utf-8"))["features"][0]["properties"]
@@ -268,12 +268,12 @@ def rings_of(roi):
 @settings(max_examples=50, deadline=None)
 @given(LABELS)
 def test_rois_filled_in_again(labels):
-    table = measure(labels)
+    table = measure_objects(labels)
     data = to_rois(labels, table)
     assert data == to_rois(labels, table)
     rois = read_rois(data)
     assert list(rois) == [f"{label:05d}.roi" for label in table.columns["label"]]
-    polygons = outlines(labels)
+    polygons = trace_outlines(labels)
     for row, (name, roi) in enumerate(rois.items()):
         label = int(name.removesuffix(".roi"))
         assert roi.name == f"{label:05d}"
@@ -288,13 +288,13 @@ def test_rois_filled_in_again(labels):
 def test_rois_far_out(width):
     labels = np.zeros((4, width), np.uint8)
     labels[1:3, 2:5], labels[1:4, -3:], labels[0] = 1, 2, 3
-    for label, roi in enumerate(read_rois(to_rois(labels, measure(labels))).values(), 1):
+    for label, roi in enumerate(read_rois(to_rois(labels, measure_objects(labels))).values(), 1):
         np.testing.assert_array_equal(filled(rings_of(roi), labels.shape), labels == label)
 
 
 def test_only_the_objects_of_the_table():
     labels = np.array([[1, 0, 2]])
-    table = measure(labels)
+    table = measure_objects(labels)
     second = table.select(table.columns["label"] == 2)
     assert list(read_rois(to_rois(labels, second))) == ["00002.roi"]
     assert len(json.loads(to_coco([("a", labels, second)], ["b", "c"]))["annotations"]) == 1

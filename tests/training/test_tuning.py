@@ -17,7 +17,7 @@ from septa.data.samples import Example
 from septa.images.read import read_image, read_labels
 from septa.metrics.objects import score_objects
 from septa.model import KIND, Model
-from septa.objects.calibration import expected_calibration_error
+from septa.objects.calibration import compute_calibration_error
 from septa.objects.measure import confidence
 from septa.recipe import IGNORE
 from septa.report.training import write_report
@@ -336,7 +336,7 @@ def test_confidence_is_held_against_the_truth(trained: Trained, tmp_path: Path, 
     told = trained.done.evaluation.calibration
     sure, right = [one for one, _ in found], [one for _, one in found]
     assert told["objects"] == len(found) > 0
-    assert told["expected_calibration_error"] == pytest.approx(expected_calibration_error(sure, right), abs=1e-6)
+    assert told["expected_calibration_error"] == pytest.approx(compute_calibration_error(sure, right), abs=1e-6)
     assert [entry["objects"] for entry in told["bins"]] == np.histogram(sure, np.arange(11) / 10)[0].tolist()
     assert Model.load(trained.done.path).provenance["calibration"] == told
     markup = trained.done.report.read_text(encoding="utf-8")

@@ -1,6 +1,15 @@
 from .calibration import Judged as Judged
 from .calibration import calibrate as calibrate
+from .calibration import compute_calibration_error as compute_calibration_error
 from .calibration import judge as judge
+from .calibration import reliability as reliability
 from .files import OUTLINES as OUTLINES
 from .files import ObjectFiles as ObjectFiles
 from .files import ObjectOptions as ObjectOptions
+from .measure import ObjectTable as ObjectTable
+from .measure import confidence as confidence
+from .measure import measure_objects as measure_objects
+from .outlines import to_coco as to_coco
+from .outlines import to_geojson as to_geojson
+from .outlines import to_rois as to_rois
+from .outlines import trace_outlines as trace_outlines

@@ -1,4 +1,4 @@
-"""Whether a net is as sure of objects as it is right about them."""
+"""Calibration of object confidences: confidence compared with the share of correct objects."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from septa.objects.measure import confidence as confidence_of
 Integers = npt.NDArray[np.int64]
 Reals = npt.NDArray[np.float64]
 Judged = tuple[Reals, npt.NDArray[np.bool_]]
-"""Of each object how sure the net is of it, and whether it is right."""
+"""Confidence of each object (float64, 0..1), and whether it matches a ground-truth object (bool)."""
 
 
 def judge(truth_yx: Labels, prediction_yx: Labels, foreground_yx: npt.NDArray[np.floating[Any]]) -> Judged:
-    """Tell of each predicted object how sure the net is of it, and whether it is right.
+    """Return the confidence of each predicted object, and whether it is correct.
 
     Parameters
     ----------
     truth_yx, prediction_yx
-        Object ids, as for `septa.metrics.overlaps.contingency`; objects wholly within ignored pixels do not count.
+        Object ids, as for `septa.metrics.contingency`. Objects that lie entirely in ignored pixels do not count.
     foreground_yx
-        The net's probability of foreground, as for `septa.objects.measure.confidence`.
+        Foreground probability of the net, as for `septa.objects.confidence`.
 
     Returns
     -------
     confidence
-        float64 in 0..1, one for each predicted object that counts, by ascending id.
-    right
-        bool, whether it is matched to a true object at an IoU of 0.5.
+        float64 in 0..1, one value per predicted object that counts, by ascending id.
+    correct
+        bool, True if the object matches a ground-truth object at an IoU of 0.5.
 
     Examples
     --------
@@ -41,24 +41,26 @@ def judge(truth_yx: Labels, prediction_yx: Labels, foreground_yx: npt.NDArray[np
     """
     table = contingency(truth_yx, prediction_yx)
     ids = np.unique(prediction_yx[prediction_yx > 0])
-    sure = confidence_of(prediction_yx, foreground_yx)[np.isin(ids, table.prediction_ids)]
-    return sure, np.isin(table.prediction_ids, match(table, 0.5).pairs[:, 1])
+    confidences = confidence_of(prediction_yx, foreground_yx)[np.isin(ids, table.prediction_ids)]
+    return confidences, np.isin(table.prediction_ids, match(table, 0.5).pairs[:, 1])
 
 
 def calibrate(judged: Iterable[Judged], bins: int = 10) -> dict[str, Any]:
-    """Summarise the objects of all images in plain values for strict JSON.
+    """Summarise the calibration over all images as plain values for strict JSON.
 
     Parameters
     ----------
     judged
-        What `judge` found of each image.
+        Results of `judge`, one per image.
     bins
-        As for `reliability`.
+        Number of bins, as for `reliability`.
 
     Returns
     -------
-    ``objects``, their number; ``expected_calibration_error``; and ``bins``, for each its ends ``low`` and ``high``,
-    ``objects``, the mean ``confidence`` and the share that is ``right``, these two None without objects.
+    dict
+        ``objects`` is the number of objects, ``expected_calibration_error`` the error in 0..1. ``bins`` lists for each
+        bin its limits ``low`` and ``high``, the number of ``objects``, their mean ``confidence``, and the share that is
+        ``right``. The last two are None in an empty bin.
 
     Examples
     --------
@@ -67,8 +69,8 @@ def calibrate(judged: Iterable[Judged], bins: int = 10) -> dict[str, Any]:
     (3, 0.2, {'low': 0.0, 'high': 0.5, 'objects': 1, 'confidence': 0.2, 'right': 0.0})
     """
     parts = [(np.zeros(0), np.zeros(0, bool)), *judged]
-    sure, right = (np.concatenate(values) for values in zip(*parts, strict=True))
-    edges, mean, share, number = (values.tolist() for values in reliability(sure, right, bins))
+    confidences, correct = (np.concatenate(values) for values in zip(*parts, strict=True))
+    edges, mean, share, number = (values.tolist() for values in reliability(confidences, correct, bins))
     rows = [
         {
             "low": edges[k],
@@ -79,53 +81,72 @@ def calibrate(judged: Iterable[Judged], bins: int = 10) -> dict[str, Any]:
         }
         for k in range(bins)
     ]
-    error = expected_calibration_error(sure, right, bins)
-    return {"objects": sure.size, "expected_calibration_error": error, "bins": rows}
+    error = compute_calibration_error(confidences, correct, bins)
+    return {"objects": confidences.size, "expected_calibration_error": error, "bins": rows}
 
 
 def reliability(
     confidence: npt.ArrayLike, correct: npt.ArrayLike, bins: int = 10
 ) -> tuple[Reals, Reals, Reals, Integers]:
-    """Compare how sure a net was of objects with how often it was right.
+    """Compare confidences with the share of correct objects, bin by bin.
 
     Parameters
     ----------
-    confidence, correct
-        One for each object: confidence in 0..1, and whether it is right, as by a match to a true one at an IoU of 0.5.
+    confidence
+        Confidence of each object, in 0..1.
+    correct
+        True for each object that is correct, for example matched to a ground-truth object at an IoU of 0.5.
     bins
-        Number of intervals of equal width that 0..1 is cut into; each holds its lower edge, the last both.
+        Number of bins of equal width in 0..1. A bin contains its lower edge; the last one contains both edges.
 
     Returns
     -------
-    float64 ``bins + 1`` edges; for each bin the mean confidence and the share correct, float64 and NaN where there is
-    no object, and the number of objects, int64. ValueError for other lengths, no bin, or confidences out of 0..1.
+    edges
+        float64, ``bins + 1`` limits of the bins.
+    mean_confidence, share_correct
+        float64, one value per bin; NaN in an empty bin.
+    number
+        int64, number of objects per bin.
+
+    Raises
+    ------
+    ValueError
+        The lengths differ, there is no bin, or a confidence lies outside 0..1.
 
     Examples
     --------
     >>> reliability([0.2, 0.6, 1.0], [False, True, False], bins=2)
     (array([0. , 0.5, 1. ]), array([0.2, 0.8]), array([0. , 0.5]), array([1, 2]))
     """
-    sure, right = np.asarray(confidence, np.float64), np.asarray(correct, bool)
-    if sure.ndim != 1 or sure.shape != right.shape:
-        raise ValueError(f"confidence and correct must be lists of one length, got {sure.shape} and {right.shape}")
-    if bins < 1 or not ((sure >= 0) & (sure <= 1)).all():
-        raise ValueError(f"expected at least one bin and confidences in 0..1, got {bins} and {sure}")
+    confidences = np.asarray(confidence, np.float64)
+    hits = np.asarray(correct, bool)
+    if confidences.ndim != 1 or confidences.shape != hits.shape:
+        shapes = f"{confidences.shape} and {hits.shape}"
+        raise ValueError(f"confidence and correct must be lists of one length, got {shapes}")
+    if bins < 1 or not ((confidences >= 0) & (confidences <= 1)).all():
+        raise ValueError(f"expected at least one bin and confidences in 0..1, got {bins} and {confidences}")
     edges = np.arange(bins + 1) / bins
-    place = np.minimum(np.searchsorted(edges, sure, side="right") - 1, bins - 1)
+    place = np.minimum(np.searchsorted(edges, confidences, side="right") - 1, bins - 1)
     number = np.bincount(place, minlength=bins).astype(np.int64)
-    some = np.where(number, number, np.nan)
-    mean = np.bincount(place, weights=sure, minlength=bins) / some
-    return edges, mean, np.bincount(place, weights=right, minlength=bins) / some, number
+    divisor = np.where(number, number, np.nan)
+    mean = np.bincount(place, weights=confidences, minlength=bins) / divisor
+    return edges, mean, np.bincount(place, weights=hits, minlength=bins) / divisor, number
 
 
-def expected_calibration_error(confidence: npt.ArrayLike, correct: npt.ArrayLike, bins: int = 10) -> float:
-    """Mean distance between confidence and share correct over the bins of `reliability`, weighted by their objects.
+def compute_calibration_error(confidence: npt.ArrayLike, correct: npt.ArrayLike, bins: int = 10) -> float:
+    """Compute the expected calibration error (ECE) of object confidences.
 
-    Parameters and errors as there (Naeini et al. 2015, doi 10.1609/aaai.v29i1.9602). In 0..1; 0.0 without objects.
+    It is the mean distance between confidence and share of correct objects over the bins of `reliability`, weighted by
+    the number of objects. Parameters and errors are those of `reliability`. The result lies in 0..1, and is 0.0
+    without objects.
+
+    References
+    ----------
+    Naeini et al. 2015, "Obtaining well calibrated probabilities using Bayesian binning", doi 10.1609/aaai.v29i1.9602.
 
     Examples
     --------
-    >>> round(expected_calibration_error([0.2, 0.6, 1.0], [False, True, False], bins=2), 6)
+    >>> round(compute_calibration_error([0.2, 0.6, 1.0], [False, True, False], bins=2), 6)
     0.266667
     """
     _, mean, share, number = reliability(confidence, correct, bins)

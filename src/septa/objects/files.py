@@ -1,4 +1,4 @@
-"""What is written of segmented objects beside label images: a table, outlines for other programs, and a selection."""
+"""Files of segmented objects: a table, and outlines for other programs; objects of low confidence are dropped."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septa.images import read_labels, write_bytes, write_text
-from septa.objects.measure import ObjectTable, measure
+from septa.objects.measure import ObjectTable, measure_objects
 from septa.objects.outlines import to_coco, to_geojson, to_rois
 
 OUTLINES = "outlines"
@@ -20,9 +20,16 @@ OUTLINES = "outlines"
 
 @dataclass(frozen=True)
 class ObjectOptions:
-    """``table`` and ``coco`` are files for all images together; ``geojson`` and ``rois`` are written for each image.
+    """Files of objects to write.
 
-    Objects of less than ``min_confidence`` are dropped, from the label images too.
+    Attributes
+    ----------
+    table, coco
+        CSV file and COCO file for all images together.
+    geojson, rois
+        True to write outlines for QuPath, and for ImageJ, for each image.
+    min_confidence
+        Drop objects of lower confidence (0..1), from the label images too.
     """
 
     table: Path | None = None
@@ -33,16 +40,25 @@ class ObjectOptions:
 
     @property
     def wanted(self) -> bool:
-        """Whether anything is to be done."""
+        """True if any file is requested, or objects are to be dropped."""
         return bool(self.table or self.geojson or self.coco or self.rois or self.min_confidence is not None)
 
 
 @dataclass
 class ObjectFiles:
-    """Writes what the options ask for: call `begin` for each file, `add` for each page of it, `written` when its labels
-    are there, and `finish` after the last. Of a file that fails half way nothing gets into the common files.
+    """Writer of the files that `ObjectOptions` requests.
 
-    ``folder`` is where outlines go, ``class_names`` those of the model's labels.
+    Call `begin` for each image file, `add` for each of its pages, `commit` when its labels are written, and `finish`
+    after the last file. If a file fails half way, nothing of it enters the common files.
+
+    Attributes
+    ----------
+    options
+        Files to write.
+    folder
+        Folder for outlines.
+    class_names
+        Class names of the model's labels, background first.
     """
 
     options: ObjectOptions
@@ -54,8 +70,9 @@ class ObjectFiles:
     _file: str = ""
 
     def begin(self, file: str) -> None:
-        """Tell the name of the next image file; what was added of one that failed is forgotten."""
-        self._file, self._pending = file, []
+        """Start the next image file, and forget the pages of one that failed."""
+        self._file = file
+        self._pending = []
 
     def add(
         self,
@@ -66,24 +83,29 @@ class ObjectFiles:
         pixel_size_um: tuple[float, float] | None,
         class_yx: NDArray[np.int32] | None = None,
     ) -> NDArray[np.int32]:
-        """Measure the objects of one image, write its outlines, and return its labels without what is dropped.
+        """Measure the objects of one image, write its outlines, and return its labels without dropped objects.
 
         Parameters
         ----------
         name
-            Of the image, for rows and files.
+            Name of the image, for rows and file names.
         labels_yx
-            Object ids.
+            Object ids, int32.
         image_cyx
-            In raw values, for the intensities.
+            Image in raw values, for the intensities.
         foreground_yx
-            Probability of foreground, for the confidence.
+            Foreground probability, float32 in 0..1, for the confidence.
         pixel_size_um
             (y, x) micrometres per pixel, if known.
         class_yx
-            Class of each object at its pixels, if objects have classes.
+            Class of each object at its pixels, int32, if objects have classes.
+
+        Returns
+        -------
+        ndarray
+            Object ids of the kept objects, int32 ``YX``.
         """
-        table = measure(
+        table = measure_objects(
             labels_yx,
             image_cyx,
             foreground_yx=foreground_yx,
@@ -103,8 +125,8 @@ class ObjectFiles:
             write_bytes(self.folder / OUTLINES / f"{name}_rois.zip", to_rois(labels_yx, table))
         return labels_yx
 
-    def written(self, labels: Path) -> None:
-        """Tell where the labels of the pages added since `begin` were written."""
+    def commit(self, labels: Path) -> None:
+        """Accept the pages added since `begin`, whose labels were written to the file ``labels``."""
         stack = len(self._pending) > 1
         for page in range(len(self._pending)):
             self._written.append((f"{self._file}#{page}" if stack else self._file, labels, page))
@@ -112,9 +134,9 @@ class ObjectFiles:
         self._pending = []
 
     def finish(self) -> None:
-        """Write the files that all images share."""
+        """Write the files that all images share: the table and the COCO file."""
         if self.options.table is not None:
-            write_text(self.options.table, _joined(self._tables).to_csv())
+            write_text(self.options.table, _join_tables(self._tables).to_csv())
         if self.options.coco is not None:
             write_text(self.options.coco, to_coco(self._images(), self.class_names))
 
@@ -123,8 +145,8 @@ class ObjectFiles:
             yield file, read_labels(path, page).array.astype(np.int64), table
 
 
-def _joined(tables: list[tuple[str, ObjectTable]]) -> ObjectTable:
-    """One table with the name of the image in front; what one image has and another has not is empty there."""
+def _join_tables(tables: list[tuple[str, ObjectTable]]) -> ObjectTable:
+    """Join tables into one whose first column is the image name; columns that an image lacks are NaN there."""
     names = list(dict.fromkeys(name for _, table in tables for name in table.columns))
     columns: dict[str, NDArray[Any]] = {
         "image": np.array([image for image, table in tables for _ in range(len(table))], dtype=np.str_)

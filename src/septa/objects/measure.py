@@ -1,7 +1,7 @@
-"""Objects of an instance label image as a table: where they lie, how large and bright they are, how sure the net was.
+"""Measurements of the objects of an instance label image: position, size, shape, intensity and confidence.
 
-An object is the set of all pixels with one id above 0, connected or not. All is computed from runs, stretches of one
-row in which the id stays the same: they are far fewer than pixels, and their moments have a closed form.
+An object is the set of all pixels with one id above 0, connected or not. Everything is computed from runs: stretches
+of a row in which the id stays the same. Runs are far fewer than pixels, and their moments have a closed form.
 """
 
 from __future__ import annotations
@@ -24,17 +24,23 @@ Array = npt.NDArray[Any]
 Integers = npt.NDArray[np.int64]
 Reals = npt.NDArray[np.float64]
 
-_FORMULA = tuple("=+-@\t\r\n＝＋－＠")  # by these first letters spreadsheets take a text for a formula
+# Spreadsheets read a text as a formula if it starts with one of these characters.
+_FORMULA = tuple("=+-@\t\r\n＝＋－＠")
 _UNENCODABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 @dataclass(frozen=True, eq=False)
 class ObjectTable:
-    """One row per object: ``columns`` has the name of each column, in order, and its values, all of one length.
+    """Table with one row per object.
+
+    Attributes
+    ----------
+    columns
+        Name of each column, in order, to its values. All columns have the same length.
 
     Examples
     --------
-    >>> table = measure(np.array([[0, 7, 7, 3]]))
+    >>> table = measure_objects(np.array([[0, 7, 7, 3]]))
     >>> len(table), table.columns["label"], table.select(table.columns["area"] > 1).columns["label"]
     (2, array([3, 7]), array([7]))
     """
@@ -42,18 +48,19 @@ class ObjectTable:
     columns: Mapping[str, Array]
 
     def __len__(self) -> int:
+        """Return the number of objects."""
         return max(map(len, self.columns.values()), default=0)
 
     def select(self, mask: npt.ArrayLike) -> ObjectTable:
-        """The rows where ``mask`` (bool, one for each row) is true, or those of these indices, in their order."""
+        """Return the rows where ``mask`` is True; or, given indices, those rows in that order."""
         return ObjectTable({name: values[np.asarray(mask)] for name, values in self.columns.items()})
 
     def to_csv(self) -> str:
-        r"""Write the table as comma-separated values (RFC 4180), names of the columns first.
+        r"""Write the table as comma-separated values (RFC 4180), column names first.
 
-        Numbers have as many digits as bring back the very same number; NaN is an empty cell, truth is ``true`` or
-        ``false``. A text that begins as a formula of a spreadsheet, as with ``=``, ``+``, ``-`` or ``@``, gets an
-        apostrophe in front. What cannot be encoded becomes the replacement character.
+        Numbers have the fewest digits that read back as the same number. NaN is an empty cell, and booleans are
+        ``true`` or ``false``. A text that a spreadsheet would read as a formula, such as one that starts with ``=``,
+        ``+``, ``-`` or ``@``, gets an apostrophe in front. Characters that cannot be encoded become U+FFFD.
 
         Examples
         --------
@@ -67,7 +74,7 @@ class ObjectTable:
         return sheet.getvalue()
 
 
-def measure(
+def measure_objects(
     labels_yx: Array,
     image_cyx: Array | None = None,
     *,
@@ -82,61 +89,63 @@ def measure(
     Parameters
     ----------
     labels_yx
-        Instance ids, any integer dtype or bool; ids may be large and have gaps. 0 is background; pixels below 0
-        (`septa.recipe.IGNORE`) belong to nothing.
+        Instance ids, any integer dtype or bool; ids may be large and have gaps. 0 is background. Pixels below 0
+        (`septa.recipe.IGNORE`) are neither object nor background.
     image_cyx
         Image of the same size, any real dtype.
     foreground_yx
-        The net's probability of foreground, float in 0..1; see `confidence`.
+        Foreground probability of the net, float in 0..1; see `confidence`.
     pixel_size_um
         (y, x) micrometres per pixel.
     channel_names
-        One for each channel; without, and where a name is empty, ``channel_1``, ``channel_2``, ... A name that
-        comes again gets a number.
+        One name per channel. The default, also for an empty name, is ``channel_1``, ``channel_2`` and so on. A
+        repeated name gets a number.
     class_yx
         Class of each pixel, integer; 0 is background.
     class_names
-        Name of class 0, which is background, 1, ...
+        Names of the classes, background (class 0) first.
 
     Returns
     -------
-    The objects by ascending id, with the columns, in this order,
+    ObjectTable
+        The objects by ascending id, with these columns in this order:
 
-    ``label``
-        int64, the id.
-    ``class``
-        Given ``class_yx``: the class other than background that most of the object's pixels have, the first of
-        equals, and 0 where all are background. int64, or its name where ``class_names`` are given.
-    ``centroid_y``, ``centroid_x``
-        Mean coordinates of the pixels, which are whole numbers: the centre of the first pixel is (0, 0).
-    ``bbox_top``, ``bbox_left``, ``bbox_bottom``, ``bbox_right``
-        int64, the box: first row and column, and one past the last.
-    ``area``
-        int64, number of pixels.
-    ``equivalent_diameter``
-        Diameter in pixels of the disc of this area.
-    ``eccentricity``
-        Of the ellipse with the same second moments, 0 for a disc, 1 for a line. As in scikit-image pixels are
-        points: to give them an extent would add 1/12 to the moments, and a row of pixels would be no line. It is
-        that of the pixels as they are shown, so of the object only if these are square.
-    ``touches_edge``
-        bool, whether the object reaches the first or last row or column, and so may go on beyond.
-    ``confidence``
-        Given ``foreground_yx``.
-    ``mean_NAME``, ``min_NAME``, ``max_NAME``
-        Given ``image_cyx``: intensities of each channel, the extremes in the image's dtype. NaN where a pixel is.
-    ``centroid_y_um``, ``centroid_x_um``, ``area_um2``, ``equivalent_diameter_um``
-        Given ``pixel_size_um``: the same in micrometres; for the diameter, of the disc of the same area.
+        ``label``
+            int64, the id.
+        ``class``
+            With ``class_yx``: the most frequent class of the object's pixels other than background; the lowest such
+            class in a tie, and 0 if all pixels are background. int64, or the name if ``class_names`` are given.
+        ``centroid_y``, ``centroid_x``
+            Mean coordinates of the pixels. The centre of the first pixel is (0, 0).
+        ``bbox_top``, ``bbox_left``, ``bbox_bottom``, ``bbox_right``
+            int64, the bounding box: first row and column, and one past the last.
+        ``area``
+            int64, number of pixels.
+        ``equivalent_diameter``
+            Diameter in pixels of the disc of the same area.
+        ``eccentricity``
+            Eccentricity of the ellipse with the same second moments: 0 for a disc, 1 for a line. As in scikit-image,
+            pixels are points: with an extent, 1/12 would be added to the moments and a row of pixels would not be a
+            line. The value assumes square pixels.
+        ``touches_edge``
+            bool, True if the object reaches the first or last row or column, so it may continue beyond the image.
+        ``confidence``
+            With ``foreground_yx``: see `confidence`.
+        ``mean_NAME``, ``min_NAME``, ``max_NAME``
+            With ``image_cyx``: intensities of each channel, minimum and maximum in the image's dtype. NaN if any pixel
+            of the object is NaN.
+        ``centroid_y_um``, ``centroid_x_um``, ``area_um2``, ``equivalent_diameter_um``
+            With ``pixel_size_um``: the same in micrometres. The diameter is that of the disc of the same area.
 
     Raises
     ------
     ValueError
-        Arrays of other sizes or dtypes, ids above 2**63 - 1, a pixel size that is not above 0, not as many names as
-        channels, classes without a name.
+        The arrays have wrong sizes or dtypes, an id exceeds 2**63 - 1, the pixel size is not above 0, the number of
+        names and channels differ, or a class has no name.
 
     Examples
     --------
-    >>> table = measure(np.array([[0, 7, 7, 7]]), np.array([[[1, 2, 4, 9]]]), pixel_size_um=(0.5, 0.5))
+    >>> table = measure_objects(np.array([[0, 7, 7, 7]]), np.array([[[1, 2, 4, 9]]]), pixel_size_um=(0.5, 0.5))
     >>> print(table.select([0]).to_csv().replace(",", " "))  # doctest: +NORMALIZE_WHITESPACE
     label centroid_y centroid_x bbox_top bbox_left bbox_bottom bbox_right area equivalent_diameter eccentricity
     touches_edge mean_channel_1 min_channel_1 max_channel_1 centroid_y_um centroid_x_um area_um2 equivalent_diameter_um
@@ -164,19 +173,29 @@ def measure(
 
 
 def confidence(labels_yx: Array, foreground_yx: Array) -> Reals:
-    """How much of each object is there, by the net's own probabilities.
+    """Compute the confidence of each object, a soft IoU, from the net's foreground probability p.
 
-    With p the probability of foreground this is the sum of p over the object, divided by the number of its pixels
-    plus the sum of p over the background at most 2 pixels from it: the IoU with the truth that is to be expected if
-    the probabilities are right and the truth does not end further out. So it is near 1 only for an object that is
-    sure inside and ends where the probability does. Pixels of other objects and pixels below 0 are not background;
-    an object without any around it has its mean probability.
+    The confidence is the sum of p over the object, divided by its area plus the sum of p over background pixels within
+    2 pixels of it. This is the expected IoU with the ground truth, if the probabilities are right and the true object
+    does not extend further. It is near 1 only if the net is sure of the inside and p drops at the outline. Pixels of
+    other objects and pixels below 0 are not background. Without background around it, an object has its mean p.
 
-    Parameters, and errors also for probabilities out of 0..1, as for `measure`.
+    Parameters
+    ----------
+    labels_yx
+        Instance ids, as for `measure_objects`.
+    foreground_yx
+        Foreground probability, float in 0..1, of the same size.
 
     Returns
     -------
-    float64 in 0..1, one for each object by ascending id.
+    ndarray
+        float64 in 0..1, one value per object by ascending id.
+
+    Raises
+    ------
+    ValueError
+        As for `measure_objects`; or a probability lies outside 0..1.
 
     Examples
     --------
@@ -189,12 +208,22 @@ def confidence(labels_yx: Array, foreground_yx: Array) -> Reals:
 
 @dataclass(frozen=True, eq=False)
 class _Runs:
-    """Runs of equal pixels within rows, in raster order, background included."""
+    """Runs of equal pixels within rows, in raster order, including background.
 
-    starts: Integers  # flat index of the first pixel
+    Attributes
+    ----------
+    starts, lengths
+        Flat index of the first pixel, and number of pixels, of each run.
+    ids
+        Ids of the objects, ascending.
+    objects
+        Index into ``ids`` for each run; -1 for background, -2 for pixels below 0.
+    """
+
+    starts: Integers
     lengths: Integers
-    ids: Integers  # of the objects, ascending
-    objects: Integers  # index into ids of each run; -1 for background, -2 for pixels below 0
+    ids: Integers
+    objects: Integers
 
     @cached_property
     def inside(self) -> npt.NDArray[np.bool_]:
@@ -205,11 +234,11 @@ class _Runs:
         return self.sums(self.lengths[self.inside])
 
     def sums(self, values: Array) -> Reals:
-        """Sum numbers, one for each run of an object, over each object. Exact for integers below 2**53."""
+        """Sum values, one per run of an object, over each object. Exact for integers below 2**53."""
         return np.bincount(self.objects[self.inside], values, self.ids.size).astype(np.float64)
 
     def totals(self, flat: Array) -> Reals:
-        """Sum numbers, one for each pixel, over each object."""
+        """Sum values, one per pixel, over each object."""
         return self.sums(np.add.reduceat(flat, self.starts, dtype=np.float64)[self.inside])
 
 
@@ -247,7 +276,7 @@ def _shapes(runs: _Runs, height: int, width: int) -> dict[str, Array]:
     np.minimum.at(first, objects, left)
     np.maximum.at(bottom, objects, row + 1)
     np.maximum.at(last, objects, left + length)
-    # Moments are taken from the box's corner, then from the centroid: so no digits cancel, however large the image.
+    # Moments are taken from the box's corner, then from the centroid, so no digits cancel in large images.
     y, x = row - top[objects], left - first[objects] + (length - 1) / 2
     mean_y, mean_x = runs.sums(length * y) / area, runs.sums(length * x) / area
     dy, dx = y - mean_y[objects], x - mean_x[objects]
@@ -276,7 +305,7 @@ def _classes(runs: _Runs, class_yx: Array, names: Sequence[str]) -> Array:
     values, index = np.unique(classes[voting], return_inverse=True)
     if names and values.size and values[-1] >= len(names):
         raise ValueError(f"objects have the class {values[-1]}, but the last one named is {len(names) - 1}")
-    values = np.append(values, 0)  # wins where nothing else has a vote
+    values = np.append(values, 0)  # chosen where no other class has a vote
     votes = np.zeros((runs.ids.size, values.size), np.int64)
     np.add.at(votes, (runs.objects[voting], index), runs.lengths[voting])
     votes[~votes.any(axis=1), -1] = 1
@@ -301,7 +330,7 @@ def _intensities(runs: _Runs, plane_yx: Array, name: str) -> dict[str, Array]:
     for ufunc, extremes in ((np.minimum, lowest), (np.maximum, highest)):
         with np.errstate(invalid="ignore"):  # NaN
             values = ufunc.reduceat(flat, runs.starts)[runs.inside]
-            extremes[objects] = values  # of any run of the object, to start from
+            extremes[objects] = values  # start from any run of the object
             ufunc.at(extremes, objects, values)
     return {f"mean_{name}": runs.totals(flat) / runs.areas, f"min_{name}": lowest, f"max_{name}": highest}
 
@@ -313,7 +342,7 @@ def _confidence(runs: _Runs, labels_yx: Array, foreground_yx: Array) -> Reals:
     if not runs.ids.size:
         return np.zeros(0)
     low, high = float(foreground_yx.min()), float(foreground_yx.max())
-    if not -1e-5 <= low <= high <= 1 + 1e-5:  # means of several passes round
+    if not -1e-5 <= low <= high <= 1 + 1e-5:  # averages over several passes are rounded
         raise ValueError(f"probabilities must be in 0..1, got {low} to {high}")
     objects_yx = np.repeat(runs.objects.astype(np.int32), runs.lengths).reshape(labels_yx.shape)
     rims = np.zeros(runs.ids.size)
@@ -324,7 +353,7 @@ def _confidence(runs: _Runs, labels_yx: Array, foreground_yx: Array) -> Reals:
 @Kernel
 def _add_rims(objects: npt.NDArray[np.int32], foreground: npt.NDArray[np.float32], rims: Reals) -> None:
     """Add the probability of each background pixel to every object at most 2 pixels away, once."""
-    latest = np.full(rims.size, -1, np.int64)  # background pixel last added to each object
+    latest = np.full(rims.size, -1, np.int64)  # last background pixel added to each object
     for y in range(foreground.shape[0]):
         for x in range(foreground.shape[1]):
             if objects[y + 2, x + 2] != -1:
@@ -345,6 +374,6 @@ def _text_cell(text: str) -> str:
 def _cells(values: Array) -> list[str]:
     if values.dtype.kind in "UO":
         return [_text_cell(str(value)) for value in values]
-    # numpy writes the shortest text that reads back as the same number of the same dtype.
+    # numpy writes the shortest text that reads back as the same number.
     texts: list[str] = values.astype(np.str_).tolist()
     return [{"nan": "", "True": "true", "False": "false"}.get(text, text.removesuffix(".0")) for text in texts]

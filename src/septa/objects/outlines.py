@@ -1,7 +1,7 @@
-"""Outlines of the objects of an instance label image, exact to the pixel, and the files in which other tools want them.
+"""Outlines of the objects of an instance label image, exact to the pixel, as GeoJSON, COCO and ImageJ files.
 
-A pixel is a unit square: the one in row y and column x reaches from (x, y) to (x + 1, y + 1), so the first pixel's
-corner is (0, 0), and the area of an outline is the number of pixels. That is how QuPath, COCO and ImageJ count.
+A pixel is a unit square: the pixel in row y and column x extends from (x, y) to (x + 1, y + 1). So the corner of the
+first pixel is (0, 0), and the area of an outline is its number of pixels. QuPath, COCO and ImageJ count the same way.
 """
 
 from __future__ import annotations
@@ -28,30 +28,30 @@ _OLDEST_ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 _INT16_MAX = 32_767
 
 
-def outlines(labels_yx: Array) -> dict[int, tuple[Polygon, ...]]:
+def trace_outlines(labels_yx: Array) -> dict[int, tuple[Polygon, ...]]:
     """Outline every object along the edges of its pixels.
 
     Parameters
     ----------
     labels_yx
-        Instance ids, any integer dtype or bool; ids may be large and have gaps. Pixels at or below 0 are no object.
+        Instance ids, any integer dtype or bool; ids may be large and have gaps. Pixels of 0 or less are background.
 
     Returns
     -------
-    For each id, ascending, its polygons: one for each part whose pixels hang together by their sides, in raster
-    order. A polygon is a tuple of rings, the outer one first, then its holes. A ring is int32 N x 2, its corners as
-    x, y, each once, so the last is joined to the first; outer rings turn as the x axis does to the y axis, holes the
-    other way. No ring meets itself and two rings meet in single points at most, so the polygons are valid by the
-    OGC's rules for simple features.
+    dict
+        For each id, ascending, its polygons: one per 4-connected part, in raster order. A polygon is a tuple of rings,
+        the outer ring first, then its holes. A ring is int32 ``(N, 2)``: its corners as x, y, each once, so the last
+        connects to the first. Outer rings turn from the x axis towards the y axis, holes the other way. No ring touches
+        itself, and two rings share single points at most, so the polygons are valid OGC simple features.
 
     Raises
     ------
     ValueError
-        Labels that are not YX integers.
+        The labels are not YX integers.
 
     Examples
     --------
-    >>> found = outlines(np.array([[4, 4, 4], [4, 0, 4], [4, 4, 4], [0, 0, 9]]))
+    >>> found = trace_outlines(np.array([[4, 4, 4], [4, 0, 4], [4, 4, 4], [0, 0, 9]]))
     >>> [ring.tolist() for ring in found[4][0]]
     [[[0, 0], [3, 0], [3, 3], [0, 3]], [[1, 2], [2, 2], [2, 1], [1, 1]]]
     >>> len(found[9])
@@ -63,7 +63,7 @@ def outlines(labels_yx: Array) -> dict[int, tuple[Polygon, ...]]:
     if not ends.size:
         return {}
     rings = np.split(corners, ends[:-1])
-    # The ring found first of a part is the outer one: it holds the upper side of the part's first pixel.
+    # The first ring found of a part is the outer one: it contains the upper side of the part's first pixel.
     order = np.argsort(owners, kind="stable")
     for polygon in np.split(order, np.flatnonzero(np.diff(owners[order])) + 1):
         x, y = rings[polygon[0]][0]
@@ -78,36 +78,37 @@ def to_geojson(
     object_type: Literal["detection", "annotation"] = "detection",
     colors: Mapping[str, tuple[int, int, int]] | None = None,
 ) -> str:
-    """Write objects as a GeoJSON FeatureCollection as QuPath reads it.
+    """Write objects as a GeoJSON FeatureCollection for QuPath.
 
     Parameters
     ----------
     labels_yx
-        Instance ids as for `outlines`.
+        Instance ids as for `trace_outlines`.
     table
-        The objects to write, from `septa.objects.measure.measure` of these labels. The id becomes the name of the
-        object, the class its classification, unless that is the number 0; all other columns become measurements, true
-        and false as 1 and 0; those that are not finite are left out.
+        Objects to write, from `septa.objects.measure_objects` of these labels. The id becomes the object's name, and
+        the class its classification unless it is the number 0. All other columns become measurements: booleans as 1
+        and 0, and values that are not finite are omitted.
     object_type
-        What the objects become in QuPath; it shows many detections faster than annotations.
+        Type of the objects in QuPath, which draws many detections faster than annotations.
     colors
         RGB (0..255) of classes by name; QuPath chooses the others.
 
     Returns
     -------
-    JSON text. Coordinates are x, y in pixels, see the head of this file; each feature is a Polygon, or a MultiPolygon
-    where an object has several parts.
+    str
+        JSON text. Coordinates are x, y in pixels, as explained at the top of this file. Each feature is a Polygon, or a
+        MultiPolygon if an object has several parts.
 
     Raises
     ------
     ValueError
-        Labels that are not YX integers, or without an object of the table.
+        The labels are not YX integers, or lack an object of the table.
 
     Examples
     --------
-    >>> from septa.objects.measure import measure
+    >>> from septa.objects import measure_objects
     >>> labels_yx = np.array([[0, 7]])
-    >>> feature = json.loads(to_geojson(labels_yx, measure(labels_yx)))["features"][0]
+    >>> feature = json.loads(to_geojson(labels_yx, measure_objects(labels_yx)))["features"][0]
     >>> feature["geometry"]
     {'type': 'Polygon', 'coordinates': [[[1, 0], [2, 0], [2, 1], [1, 1], [1, 0]]]}
     >>> feature["properties"]["name"], feature["properties"]["measurements"]["area"]
@@ -117,7 +118,7 @@ def to_geojson(
     names = [name for name in names if name != "class"]
     rows = zip(*((table.columns[name] + 0).tolist() for name in names)) if names else [()] * len(table)
     features = []
-    for (label, polygons), kind, row in zip(_chosen(labels_yx, table), _class_texts(table), rows, strict=True):
+    for (label, polygons), kind, row in zip(_select_outlines(labels_yx, table), _class_texts(table), rows, strict=True):
         properties: dict[str, Any] = {"objectType": object_type, "name": str(label)}
         if kind is not None:
             color = {"color": list(colors[kind])} if colors and kind in colors else {}
@@ -128,32 +129,35 @@ def to_geojson(
 
 
 def to_coco(images: Iterable[tuple[str, Array, ObjectTable]], class_names: Sequence[str]) -> str:
-    """Write objects of several images as a COCO file of instances, masks run-length encoded as pycocotools does.
+    """Write objects of several images as COCO instances, with masks run-length encoded as pycocotools does.
 
     Parameters
     ----------
     images
-        File name, instance ids and table of each; the table is from `septa.objects.measure.measure` of these labels.
+        File name, instance ids and table of each image. The table is from `septa.objects.measure_objects` of these
+        labels.
     class_names
-        Name of class 0, which is background and no category, 1, ... Objects of class 0 are left out; those of tables
-        without classes are of class 1.
+        Names of the classes, background (class 0) first. Background is not a category: objects of class 0 are omitted.
+        Objects of a table without classes have class 1.
 
     Returns
     -------
-    JSON text. Images and annotations are numbered from 1, categories by their class. ``score`` is the confidence,
-    where the table has it.
+    str
+        JSON text. Images and annotations are numbered from 1, categories by their class. ``score`` is the confidence,
+        if the table has it.
 
     Raises
     ------
     ValueError
-        Labels that are not YX integers or without an object of the table; a class without a name, or names that are
-        not at least two different ones.
+        The labels are not YX integers or lack an object of the table, a class has no name, or there are fewer than two
+        different names.
 
     Examples
     --------
-    >>> from septa.objects.measure import measure
+    >>> from septa.objects import measure_objects
     >>> labels_yx = np.array([[0, 7], [0, 7]])
-    >>> coco = json.loads(to_coco([("a.png", labels_yx, measure(labels_yx))], ["background", "cell"]))
+    >>> table = measure_objects(labels_yx)
+    >>> coco = json.loads(to_coco([("a.png", labels_yx, table)], ["background", "cell"]))
     >>> annotation = coco["annotations"][0]
     >>> annotation["bbox"], annotation["area"], annotation["segmentation"]
     ([1, 0, 1, 2], 2, {'size': [2, 2], 'counts': '22'})
@@ -164,7 +168,7 @@ def to_coco(images: Iterable[tuple[str, Array, ObjectTable]], class_names: Seque
     described: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for number, (file_name, labels_yx, table) in enumerate(images, 1):
-        height, width = _checked(labels_yx).shape
+        height, width = _check_labels(labels_yx).shape
         described.append({"id": number, "file_name": file_name, "height": height, "width": width})
         for row, (category, counts) in enumerate(zip(_categories(table, names), _masks(labels_yx, table), strict=True)):
             value = {name: values[row] for name, values in table.columns.items()}
@@ -181,30 +185,31 @@ def to_coco(images: Iterable[tuple[str, Array, ObjectTable]], class_names: Seque
 
 
 def to_rois(labels_yx: Array, table: ObjectTable) -> bytes:
-    """Write objects as a ``RoiSet.zip`` of ImageJ, one region of interest each, named by its id.
+    """Write objects as an ImageJ ``RoiSet.zip``: one region of interest per object, named by its id.
 
-    Objects in one part and without holes become traced selections, as ImageJ's wand makes them; others, and those
-    beyond the 32,767th row or column, which ImageJ's whole numbers do not reach, become composite ones.
+    Objects of one part without holes become traced selections, as from ImageJ's wand. All others become composite
+    selections, and so do objects beyond row or column 32,767, the limit of ImageJ's integer coordinates.
 
     Parameters
     ----------
     labels_yx
-        Instance ids as for `outlines`.
+        Instance ids as for `trace_outlines`.
     table
-        The objects to write, from `septa.objects.measure.measure` of these labels.
+        Objects to write, from `septa.objects.measure_objects` of these labels.
 
     Returns
     -------
-    A ZIP file; equal objects give equal bytes.
+    bytes
+        A ZIP file. Equal objects give equal bytes.
 
     Raises
     ------
     ValueError
-        Labels that are not YX integers, or without an object of the table.
+        The labels are not YX integers, or lack an object of the table.
     """
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as folder:
-        for label, polygons in _chosen(labels_yx, table):
+        for label, polygons in _select_outlines(labels_yx, table):
             name = f"{label:05d}"
             entry = zipfile.ZipInfo(f"{name}.roi", _OLDEST_ZIP_DATE)
             entry.compress_type = zipfile.ZIP_DEFLATED
@@ -212,25 +217,25 @@ def to_rois(labels_yx: Array, table: ObjectTable) -> bytes:
     return archive.getvalue()
 
 
-def _checked(labels_yx: Array) -> Array:
+def _check_labels(labels_yx: Array) -> Array:
     if labels_yx.ndim != 2 or labels_yx.dtype.kind not in "bui":
         raise ValueError(f"labels must be YX and hold integers, got {labels_yx.shape} of {labels_yx.dtype}")
     return labels_yx
 
 
 def _parts(labels_yx: Array) -> npt.NDArray[np.int32]:
-    """Number the 4-connected parts of equal ids from 1, 0 elsewhere."""
+    """Assign numbers from 1 to the 4-connected parts of equal ids, and 0 elsewhere."""
     from skimage.measure import label
 
-    objects_yx = np.where(_checked(labels_yx) > 0, labels_yx, 0).astype(np.int64)
+    objects_yx = np.where(_check_labels(labels_yx) > 0, labels_yx, 0).astype(np.int64)
     number: Any = label  # untyped
     parts_yx = number(objects_yx, background=0, connectivity=1) if labels_yx.size else objects_yx
     return np.asarray(parts_yx, np.int32)
 
 
-def _chosen(labels_yx: Array, table: ObjectTable) -> list[tuple[int, tuple[Polygon, ...]]]:
-    """Id and polygons of each object of the table."""
-    found = outlines(labels_yx)
+def _select_outlines(labels_yx: Array, table: ObjectTable) -> list[tuple[int, tuple[Polygon, ...]]]:
+    """Return the id and polygons of each object of the table."""
+    found = trace_outlines(labels_yx)
     ids = table.columns["label"].tolist()
     missing = [label for label in ids if label not in found]
     if missing:
@@ -262,22 +267,22 @@ def _geometry(polygons: tuple[Polygon, ...]) -> dict[str, Any]:
 
 
 def _json(value: dict[str, Any]) -> str:
-    # Lone surrogates, from file names that could not be decoded, are no Unicode text and so no JSON.
+    # Lone surrogates, from file names that could not be decoded, are not valid in Unicode text or JSON.
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return re.sub("[\ud800-\udfff]", "\ufffd", text)
 
 
 def _masks(labels_yx: Array, table: ObjectTable) -> Iterator[list[int]]:
-    """Lengths of the stretches outside and inside each object of the table, down the columns, outside first."""
+    """Yield run lengths outside and inside each object of the table, column by column, starting outside."""
     flat = labels_yx.T.reshape(-1)
     starts = np.flatnonzero(np.concatenate([[flat.size > 0], flat[1:] != flat[:-1]])[: flat.size])
     ends = np.append(starts[1:], flat.size)
     ids = flat[starts].astype(np.int64)
     order = np.argsort(ids, kind="stable")
-    wanted = table.columns["label"].astype(np.int64)
-    first, last = (np.searchsorted(ids[order], wanted, side=side) for side in ("left", "right"))
+    labels = table.columns["label"].astype(np.int64)
+    first, last = (np.searchsorted(ids[order], labels, side=side) for side in ("left", "right"))
     if (first == last).any():
-        raise ValueError(f"the labels have no object {wanted[first == last][0]}, which the table lists")
+        raise ValueError(f"the labels have no object {labels[first == last][0]}, which the table lists")
     for a, b in zip(first, last, strict=True):
         runs = order[a:b]
         marks = np.stack([starts[runs], ends[runs]], axis=1).reshape(-1)
@@ -286,7 +291,10 @@ def _masks(labels_yx: Array, table: ObjectTable) -> Iterator[list[int]]:
 
 
 def _rle_text(counts: list[int]) -> str:
-    """Encode as pycocotools' rleToString: differences to the count before last, 5 bits a character, lowest first."""
+    """Encode counts like pycocotools' rleToString.
+
+    Each count is the difference to the count before the last, in characters of 5 bits, lowest bits first.
+    """
     letters = []
     for k, count in enumerate(counts):
         rest = count - counts[k - 2] if k > 2 else count
@@ -316,7 +324,7 @@ def _roi(name: str, rings: list[Ring]) -> bytes:
 
 
 def _path(ring: Ring) -> npt.NDArray[np.float32]:
-    """Segments of a Java path: 0 x y moves, 1 x y draws a line, 4 closes."""
+    """Return the segments of a Java path: 0 x y moves, 1 x y draws a line, 4 closes."""
     segments = np.ones((len(ring), 3), np.float32)
     segments[0, 0] = 0
     segments[:, 1:] = ring
@@ -327,13 +335,13 @@ def _path(ring: Ring) -> npt.NDArray[np.float32]:
 def _trace(
     parts: npt.NDArray[np.int32],
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64], npt.NDArray[np.int32]]:
-    """Walk around each part with the part to the right, from each upper side of a pixel not yet passed.
+    """Walk around each part, with the part to the right, starting at each upper pixel side not yet passed.
 
-    Takes numbered parts with a frame of 0. Returns the corners of all rings, where in them each ring ends, and the
-    number of the part that each ring is of.
+    Takes numbered parts with a border of 0. Returns the corners of all rings, the index in them at which each ring
+    ends, and the part that each ring belongs to.
 
-    Where two pixels of one part meet in a corner the walk goes on to the other one. They also hang together by their
-    sides, elsewhere, so the two gaps beside the corner belong to different rings, and none passes a corner twice.
+    Where two pixels of a part meet at a corner, the walk continues to the other pixel. Both pixels are also connected
+    elsewhere by their sides, so the two gaps at the corner belong to different rings. No ring passes a corner twice.
     """
     height, width = parts.shape
     passed = np.zeros((height, width), np.bool_)
