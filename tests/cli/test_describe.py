@@ -1,4 +1,4 @@
-"""`septa describe`: a preset, a recipe file and a model as table, drawing and JSON."""
+"""``septa describe``: a preset, a recipe file and a model as table, drawing and JSON."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 def test_the_papers_net_in_three_forms(septa, tmp_path):
     svg, path = tmp_path / "deep" / "net.svg", tmp_path / "net.json"
-    told = septa("describe", "paper", "--size", "572x572", "--svg", svg, "--json", path).stdout
-    assert "572x572 -> 388x388" in told
-    assert "parameters: 31,030,658" in told
-    assert "margin: 92 pixels a side" in told
+    output = septa("describe", "paper", "--size", "572x572", "--svg", svg, "--json", path).stdout
+    assert "572x572 -> 388x388" in output
+    assert "parameters: 31,030,658" in output
+    assert "margin: 92 pixels on each side" in output
     facts = json.loads(path.read_text(encoding="utf-8"))
     assert facts["parameters"] == 31_030_658
     assert (facts["input_size"], facts["output_size"], facts["margin"]) == ([572, 572], [388, 388], 92)
@@ -27,11 +27,12 @@ def test_the_papers_net_in_three_forms(septa, tmp_path):
 def test_a_recipe_file_with_settings_on_top(septa, tmp_path):
     (tmp_path / "mine.yaml").write_text("net: {width: 4, depth: 2, norm: none}\nsampling: {patch: [40, 48]}\n")
     options = ["--set", "width=3", "--channels", 3, "--classes", 4, "--json", tmp_path / "a.json"]
-    told = septa("describe", tmp_path / "mine.yaml", *options).stdout
-    assert "U-Net, depth 2, width 3, 40x48 -> 40x48" in told
+    output = septa("describe", tmp_path / "mine.yaml", *options).stdout
+    assert "U-Net, depth 2, width 3, 40x48 -> 40x48" in output
     facts = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
     assert (facts["in_channels"], facts["out_channels"], facts["input_size"]) == (3, 4, [40, 48])
-    w = 3  # weights and biases of two convolutions a level, an up-convolution a level, and the head
+    # Each level has weights and biases of two convolutions in each path and of an up-convolution; then comes the head.
+    w = 3
     block = [(3, w), (w, w), (w, 2 * w), (2 * w, 2 * w), (2 * w, 4 * w), (4 * w, 4 * w)]
     block += [(4 * w, 2 * w), (2 * w, 2 * w), (2 * w, w), (w, w)]
     expected = sum((9 * i + 1) * o for i, o in block)
@@ -42,8 +43,8 @@ def test_a_recipe_file_with_settings_on_top(septa, tmp_path):
 def test_a_model_by_its_own_patch(septa, fault, model, tmp_path):
     from septa.model import Model
 
-    told = septa("describe", model, "--json", tmp_path / "a.json").stdout
-    assert "U-Net, depth 2, width 4, 64x64 -> 64x64" in told
+    output = septa("describe", model, "--json", tmp_path / "a.json").stdout
+    assert "U-Net, depth 2, width 4, 64x64 -> 64x64" in output
     facts = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
     net = Model.load(model).net
     assert facts["parameters"] == sum(parameter.numel() for parameter in net.parameters())

@@ -1,4 +1,4 @@
-"""What a net does, layer by layer, found by sending a tensor without values through it."""
+"""The layers of a net with their sizes and costs, found by a forward pass of a tensor without values."""
 
 from __future__ import annotations
 
@@ -24,29 +24,32 @@ Role = Literal["convolution", "up", "pooling", "norm", "enlarge", "head", "linea
 _FIELD = "_septa_field"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Layer:
-    """One layer at work.
+    """One layer of a forward pass.
 
     Attributes
     ----------
     name
         Path in the net, as in its state dict.
-    role, kind
-        What it does: in one word, and for people.
+    role
+        Class of its operation, in one word.
+    kind
+        Description of its operation for people, such as ``convolution 3x3``.
     in_shape, out_shape
-        ``(C, Y, X)``; of a linear layer ``(C, 1, 1)``.
+        Shapes of input and output, ``(C, Y, X)``; those of a linear layer are ``(C, 1, 1)``.
     kernel
-        Pixels along x, 0 where the layer has none.
+        Size of the kernel along x, pixels; 0 for a layer without kernel.
     level
-        Halvings of the image's resolution so far, rounded.
+        Number of halvings of the image's resolution so far, rounded.
     parameters
-        Learned numbers; 0 for a layer that has run before.
+        Number of learned parameters; 0 for a layer that has already run in the same pass.
     receptive_field
-        Largest number of input pixels along one axis that can change one of its output pixels. What pools over the
-        whole image is left out.
+        Largest number of input pixels along one axis that can change one of its output pixels. Layers that pool over
+        the whole image are not counted.
     flops
-        For one image: 2 for each multiplication with addition of a convolution or linear layer; other layers 0.
+        Floating-point operations for one image: 2 for each multiply-add of a convolution or linear layer. Other layers
+        have 0.
     """
 
     name: str
@@ -62,82 +65,108 @@ class Layer:
 
     @property
     def block(self) -> str:
-        """Path of the module that holds the layer; its own name at the top."""
+        """Path of the module that contains the layer; the layer's own name if it is at the top."""
         return self.name.rpartition(".")[0] or self.name
 
     @property
     def megabytes(self) -> float:
-        """Memory of its float32 output, 10**6 bytes."""
+        """Memory of its float32 output, in units of 10**6 bytes."""
         return 4 * math.prod(self.out_shape) / 1e6
 
 
 @dataclass(frozen=True)
 class LayerTrace:
-    """All layers in the order in which they run, and the shapes ``(C, Y, X)`` that the encoder hands over."""
+    """Result of `trace_layers`.
+
+    Attributes
+    ----------
+    layers
+        All layers in the order in which they run.
+    features
+        Shapes ``(C, Y, X)`` of the encoder's features, level 0 first.
+    """
 
     layers: tuple[Layer, ...]
     features: tuple[Shape, ...]
 
 
 def trace_layers(net: UNet, height: int, width: int) -> LayerTrace:
-    """Follow an image of a valid size through a net in evaluation, without arithmetic: all tensors are empty.
+    """Find the layers of a net, by a forward pass in evaluation mode without arithmetic: all tensors are empty.
 
     Parameters
     ----------
     net
-        Not changed.
+        The net, which is not changed.
     height, width
-        Size of the image, pixels.
+        Size of the image, pixels; the net must accept it.
+
+    Returns
+    -------
+    LayerTrace
+        The layers in order, and the shapes of the encoder's features.
 
     Raises
     ------
     ValueError
-        A size that the net refuses.
+        The net does not accept an image of this size.
     """
-    ghost = _ghost(net).eval()
+    empty_net = _copy_without_values(net).eval()
     layers: list[Layer] = []
     features: list[Shape] = []
     seen: set[int] = set()
 
-    def note(name: str, module: nn.Module, inputs: tuple[Any, ...], out: Any) -> None:
-        field = _after(module, _field(inputs[0]))
+    def record_layer(name: str, module: nn.Module, inputs: tuple[Any, ...], out: Any) -> None:
+        field = _output_field(module, _get_field(inputs[0]))
         setattr(out, _FIELD, field)
-        described = _describe(name, module)
-        if described is not None:
-            own = [parameter for parameter in module.parameters() if id(parameter) not in seen]
-            seen.update(map(id, own))
-            layers.append(
-                Layer(
-                    name,
-                    *described,
-                    in_shape=_shape(inputs[0]),
-                    out_shape=_shape(out),
-                    kernel=_along_x(getattr(module, "kernel_size", 0)),
-                    level=round(math.log2(field.jump)),
-                    parameters=sum(parameter.numel() for parameter in own),
-                    receptive_field=field.width(net.multiple),
-                    flops=_flops(module, inputs[0], out),
-                )
+        classified = _classify_layer(name, module)
+        if classified is None:
+            return
+        role, kind = classified
+        own = [parameter for parameter in module.parameters() if id(parameter) not in seen]
+        seen.update(map(id, own))
+        layers.append(
+            Layer(
+                name=name,
+                role=role,
+                kind=kind,
+                in_shape=_shape_of(inputs[0]),
+                out_shape=_shape_of(out),
+                kernel=_x_value(getattr(module, "kernel_size", 0)),
+                level=round(math.log2(field.jump)),
+                parameters=sum(parameter.numel() for parameter in own),
+                receptive_field=field.width(net.multiple),
+                flops=_count_flops(module, inputs[0], out),
             )
+        )
 
-    def keep(_module: nn.Module, _inputs: tuple[Any, ...], out: Any) -> None:
-        features.extend(_shape(feature) for feature in out)
+    def record_features(_module: nn.Module, _inputs: tuple[Any, ...], out: Any) -> None:
+        features.extend(_shape_of(feature) for feature in out)
 
-    for name, module in ghost.named_modules():
+    for name, module in empty_net.named_modules():
         if not list(module.children()):
-            module.register_forward_hook(partial(_hook, partial(note, name)))
-    ghost.get_submodule("encoder").register_forward_hook(keep)
+            module.register_forward_hook(partial(record_layer, name))
+    empty_net.get_submodule("encoder").register_forward_hook(record_features)
     image = torch.empty(1, net.in_channels, height, width, device="meta")
     setattr(image, _FIELD, _Field(Fraction(1), lambda span: span))
     with ExitStack() as stack:
         stack.enter_context(torch.no_grad())
-        stack.enter_context(_Follow())
-        ghost(image)
+        stack.enter_context(_FieldTracker())
+        empty_net(image)
     return LayerTrace(tuple(layers), tuple(features))
 
 
 class _Field:
-    """Which span of image pixels a span of a feature map depends on, and image pixels from one of its to the next."""
+    """Receptive field of a feature map.
+
+    Calling it with a span of pixels of the map returns the span of image pixels that they depend on.
+
+    Parameters
+    ----------
+    jump
+        Number of image pixels from one pixel of the map to the next.
+    needs
+        Function that computes the span of image pixels; results are kept.
+    """
 
     def __init__(self, jump: Fraction, needs: Callable[[PixelSpan], PixelSpan]) -> None:
         self.jump = jump
@@ -150,30 +179,33 @@ class _Field:
         return self._known[span]
 
     def width(self, period: int) -> int:
-        """Largest span of a single pixel; spans repeat after ``period`` pixels of the image."""
+        """Return the length of the longest span of a single pixel; spans repeat after ``period`` image pixels."""
         count = max(1, math.ceil(period / self.jump))
-        return max(high - low for low, high in (self((at, at + 1)) for at in range(count)))
+        return max(high - low for low, high in (self((pixel, pixel + 1)) for pixel in range(count)))
 
 
-class _Follow(TorchFunctionMode):
-    """Hands the fields of arguments on to results. Layers of their own effect set theirs afterwards, in hooks."""
+class _FieldTracker(TorchFunctionMode):
+    """Mode of PyTorch that gives the results of a function the fields of its arguments.
+
+    Layers that change the field set that of their result afterwards, in hooks.
+    """
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         out = func(*args, **(kwargs or {}))
-        fields = {id(field): field for field in _fields((args, kwargs or {}))}
+        fields = {id(field): field for field in _collect_fields((args, kwargs or {}))}
         results = [out] if isinstance(out, Tensor) else out if isinstance(out, list | tuple) else []
         if fields:
-            field = _shifted(_union(list(fields.values())), _offset(func, args, kwargs or {}))
+            field = _shift_field(_merge_fields(list(fields.values())), _find_offset(func, args, kwargs or {}))
             for result in results:
                 if isinstance(result, Tensor):
                     setattr(result, _FIELD, field)
         return out
 
 
-def _ghost(net: UNet) -> UNet:
-    """A copy whose parameters and buffers have shapes but no values."""
+def _copy_without_values(net: UNet) -> UNet:
+    """Return a copy whose parameters and buffers are on the meta device, so that they have shapes but no values."""
     memo: dict[int, Any] = {}
     for parameter in net.parameters():
         memo[id(parameter)] = nn.Parameter(parameter.detach().to("meta"), requires_grad=False)
@@ -182,28 +214,25 @@ def _ghost(net: UNet) -> UNet:
     return copy.deepcopy(net, memo)
 
 
-def _hook(note: Callable[..., None], module: nn.Module, inputs: tuple[Any, ...], out: Any) -> None:
-    note(module, inputs, out)
-
-
-def _fields(values: Any) -> Iterator[_Field]:
+def _collect_fields(values: Any) -> Iterator[_Field]:
+    """Yield the fields of all tensors in nested lists, tuples and dictionaries."""
     if isinstance(values, Tensor):
         found = getattr(values, _FIELD, None)
         if found is not None:
             yield found
     elif isinstance(values, dict):
-        yield from _fields(list(values.values()))
+        yield from _collect_fields(list(values.values()))
     elif isinstance(values, list | tuple):
         for value in values:
-            yield from _fields(value)
+            yield from _collect_fields(value)
 
 
-def _field(tensor: Tensor) -> _Field:
+def _get_field(tensor: Tensor) -> _Field:
     field: _Field = getattr(tensor, _FIELD)
     return field
 
 
-def _union(fields: list[_Field]) -> _Field:
+def _merge_fields(fields: list[_Field]) -> _Field:
     if len(fields) == 1:
         return fields[0]
 
@@ -214,12 +243,14 @@ def _union(fields: list[_Field]) -> _Field:
     return _Field(min(field.jump for field in fields), needs)
 
 
-def _shifted(field: _Field, offset: int) -> _Field:
-    return field if offset == 0 else _Field(field.jump, lambda span: field((span[0] + offset, span[1] + offset)))
+def _shift_field(field: _Field, offset: int) -> _Field:
+    if offset == 0:
+        return field
+    return _Field(field.jump, lambda span: field((span[0] + offset, span[1] + offset)))
 
 
-def _offset(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
-    """Place of the result's first column in the argument: cropping and padding move it."""
+def _find_offset(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
+    """Return the column of the argument that the result's first column is; cropping and padding change it."""
     if func is functional.pad:
         return -int((args[1] if len(args) > 1 else kwargs["pad"])[0])
     if func is Tensor.__getitem__ and isinstance(args[1], tuple):
@@ -229,19 +260,19 @@ def _offset(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
     return 0
 
 
-def _after(module: nn.Module, field: _Field) -> _Field:
-    """Field of what a layer returns, from the field of what it is given."""
+def _output_field(module: nn.Module, field: _Field) -> _Field:
+    """Return the field of a layer's output, from the field of its input."""
     if isinstance(module, nn.ConvTranspose2d):
-        kernel, stride, padding = (_along_x(v) for v in (module.kernel_size, module.stride, module.padding))
+        kernel, stride, padding = (_x_value(v) for v in (module.kernel_size, module.stride, module.padding))
 
         def spread(span: PixelSpan) -> PixelSpan:
             return field((-((kernel - 1 - padding - span[0]) // stride), (span[1] - 1 + padding) // stride + 1))
 
         return _Field(field.jump / stride, spread)
     if isinstance(module, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d):
-        kernel, stride = _along_x(module.kernel_size), _along_x(module.stride)
-        reach = _along_x(getattr(module, "dilation", 1)) * (kernel - 1)
-        padding = reach // 2 if module.padding == "same" else _along_x(module.padding)
+        kernel, stride = _x_value(module.kernel_size), _x_value(module.stride)
+        reach = _x_value(getattr(module, "dilation", 1)) * (kernel - 1)
+        padding = reach // 2 if module.padding == "same" else _x_value(module.padding)
         if (reach, stride) == (0, 1):
             return field
 
@@ -254,15 +285,16 @@ def _after(module: nn.Module, field: _Field) -> _Field:
     return field
 
 
-def _describe(name: str, module: nn.Module) -> tuple[Role, str] | None:
-    """Role and kind of a layer; None for one that is not worth a line."""
-    kernel = _along_x(getattr(module, "kernel_size", 0))
+def _classify_layer(name: str, module: nn.Module) -> tuple[Role, str] | None:
+    """Return role and kind of a layer; None for a layer that has no effect or no parameters to list."""
+    kernel = _x_value(getattr(module, "kernel_size", 0))
     size = f"{kernel}x{kernel}"
     match module:
         case nn.ConvTranspose2d():
             return "up", f"up-convolution {size}"
         case nn.Conv2d():
-            return ("head" if name.partition(".")[0].startswith("head") else "convolution"), _convolution(module, size)
+            is_head = name.partition(".")[0].startswith("head")
+            return ("head" if is_head else "convolution"), _describe_convolution(module, size)
         case nn.MaxPool2d():
             return "pooling", f"max pooling {size}"
         case nn.AvgPool2d():
@@ -280,19 +312,24 @@ def _describe(name: str, module: nn.Module) -> tuple[Role, str] | None:
     return ("other", type(module).__name__) if list(module.parameters()) else None
 
 
-def _convolution(conv: nn.Conv2d, size: str) -> str:
-    extras = [
-        *([f"stride {_along_x(conv.stride)}"] if _along_x(conv.stride) > 1 else []),
-        *([f"dilation {_along_x(conv.dilation)}"] if _along_x(conv.dilation) > 1 else []),
-        *([f"{conv.groups} groups"] if conv.groups > 1 else []),
-    ]
-    return ", ".join([f"convolution {size}", *extras])
+def _describe_convolution(conv: nn.Conv2d, size: str) -> str:
+    parts = [f"convolution {size}"]
+    if _x_value(conv.stride) > 1:
+        parts.append(f"stride {_x_value(conv.stride)}")
+    if _x_value(conv.dilation) > 1:
+        parts.append(f"dilation {_x_value(conv.dilation)}")
+    if conv.groups > 1:
+        parts.append(f"{conv.groups} groups")
+    return ", ".join(parts)
 
 
-def _flops(module: nn.Module, given: Tensor, out: Tensor) -> int:
-    """Every weight of a convolution meets every pixel of its output once; of a transposed one, of its input."""
+def _count_flops(module: nn.Module, x: Tensor, out: Tensor) -> int:
+    """Return the floating-point operations of a layer for one image.
+
+    Every weight of a convolution is used once for each pixel of its output; of a transposed one, of its input.
+    """
     if isinstance(module, nn.ConvTranspose2d):
-        return 2 * module.weight.numel() * given.shape[-2] * given.shape[-1]
+        return 2 * module.weight.numel() * x.shape[-2] * x.shape[-1]
     if isinstance(module, nn.Conv2d):
         return 2 * module.weight.numel() * out.shape[-2] * out.shape[-1]
     if isinstance(module, nn.Linear):
@@ -300,10 +337,11 @@ def _flops(module: nn.Module, given: Tensor, out: Tensor) -> int:
     return 0
 
 
-def _shape(tensor: Tensor) -> Shape:
+def _shape_of(tensor: Tensor) -> Shape:
     shape = (*tensor.shape[1:], 1, 1)
     return int(shape[0]), int(shape[1]), int(shape[2])
 
 
-def _along_x(value: Any) -> int:
+def _x_value(value: Any) -> int:
+    """Return the value along x of a parameter such as a stride, which may be one number for all axes."""
     return int(value[-1]) if isinstance(value, tuple) else int(value)
