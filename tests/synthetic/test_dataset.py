@@ -12,7 +12,8 @@ from PIL import Image
 from scipy import ndimage
 
 from septa.errors import InputError
-from septa.synthetic.dataset import HELD_OUT_INDEX, SHAPE_NAMES, draw_cells, draw_oct, draw_shapes, write_dataset
+from septa.synthetic.dataset import HELD_OUT_INDEX, draw_cells, draw_oct, draw_shapes, write_dataset
+from septa.synthetic.shapes import SHAPE_NAMES
 
 PLUS_SHAPED = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], bool)
 SIZES = [(256, 256), (64, 200), (32, 32)]
@@ -296,19 +297,19 @@ def test_empty_and_unrelated_folders_are_accepted(tmp_path: Path) -> None:
 
 def test_a_file_in_place_of_a_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "images").write_text("a file")
-    with pytest.raises(InputError, match="expected a folder"):
+    with pytest.raises(InputError, match="this is a file, not a folder"):
         write_dataset(tmp_path, "shapes", 1, (32, 32), 0)
 
 
 @pytest.mark.parametrize(
     ("kind", "count", "size_hw", "seed", "held_out", "pattern"),
     [
-        ("dogs", 1, (32, 32), 0, 0, "dogs"),
+        ("dogs", 1, (32, 32), 0, 0, "'dogs' is not a kind"),
         ("dogs", 1, (32, 32), 0, 0, "cells, shapes or oct"),
-        ("cells", 0, (32, 32), 0, 0, "at least 1"),
-        ("cells", 1, (32, 32), 0, -1, "-1 held out"),
-        ("cells", 1, (31, 32), 0, 0, "31x32"),
-        ("cells", 1, (32, 32), -5, 0, "-5"),
+        ("cells", 0, (32, 32), 0, 0, "at least 1, got 0"),
+        ("cells", 1, (32, 32), 0, -1, "at least 0, got -1"),
+        ("cells", 1, (31, 32), 0, 0, "got 31x32"),
+        ("cells", 1, (32, 32), -5, 0, "got -5"),
     ],
 )
 def test_settings_out_of_range_are_refused(

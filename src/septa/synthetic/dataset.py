@@ -1,5 +1,8 @@
-"""Synthetic images with known labels: fluorescent cells (instances), geometric figures (overlapping classes), and
-retinal scans with fluid (two classes, one of them rare)."""
+"""Synthetic images with known labels.
+
+Fluorescent cells are instances, geometric figures are overlapping classes, and retinal scans with fluid have two
+classes, one of them rare.
+"""
 
 from __future__ import annotations
 
@@ -10,46 +13,35 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from septa.errors import InputError
+from septa.errors import InputError, list_names
 from septa.images import write_image, write_labels
 from septa.synthetic.cells import paint_cells
 from septa.synthetic.oct import paint_scan
-from septa.synthetic.shapes import SHAPE_NAMES, paint_figures
-
-__all__ = [
-    "HELD_OUT_INDEX",
-    "LARGEST_SIDE",
-    "SHAPE_NAMES",
-    "SMALLEST_SIDE",
-    "CellDrawing",
-    "Kind",
-    "ScanDrawing",
-    "ShapeDrawing",
-    "draw_cells",
-    "draw_oct",
-    "draw_shapes",
-    "write_dataset",
-]
+from septa.synthetic.shapes import paint_figures
 
 Kind = Literal["cells", "shapes", "oct"]
+"""Kind of a synthetic dataset."""
 
 HELD_OUT_INDEX = 1_000_000
-"""Index of the first held-out drawing, so that it does not depend on how many others there are."""
+"""Index of the first held-out drawing; it does not depend on the number of the others."""
 
 SMALLEST_SIDE = 32
+"""Smallest side of a drawing, pixels."""
+
 LARGEST_SIDE = 16_384
+"""Largest side of a drawing, pixels."""
 
 
 @dataclass(frozen=True)
 class CellDrawing:
-    """A drawn micrograph.
+    """Drawn micrograph of cells.
 
     Attributes
     ----------
     image_cyx
-        uint16, one channel, in camera counts.
+        Camera counts, uint16 ``CYX``, one channel.
     labels_yx
-        int32 instance ids, contiguous from 1; 0 is background. Each cell is one 4-connected region.
+        Instance ids, int32 ``YX``, contiguous from 1; 0 is background. Each cell is one 4-connected region.
     """
 
     image_cyx: npt.NDArray[np.uint16]
@@ -58,14 +50,14 @@ class CellDrawing:
 
 @dataclass(frozen=True)
 class ShapeDrawing:
-    """Drawn figures.
+    """Drawing of figures.
 
     Attributes
     ----------
     image_cyx
-        uint8, one channel.
+        Grey values, uint8 ``CYX``, one channel.
     masks_kyx
-        uint8, 0 or 1, one plane for each of `SHAPE_NAMES`; planes overlap where figures do.
+        One plane of 0 and 1 for each of `SHAPE_NAMES`, uint8 ``KYX``; planes overlap where figures do.
     """
 
     image_cyx: npt.NDArray[np.uint8]
@@ -74,14 +66,14 @@ class ShapeDrawing:
 
 @dataclass(frozen=True)
 class ScanDrawing:
-    """A drawn B-scan of a retina.
+    """Drawn B-scan of a retina.
 
     Attributes
     ----------
     image_cyx
-        uint8, one channel.
+        Grey values, uint8 ``CYX``, one channel.
     labels_yx
-        uint8: 255 in fluid, 0 elsewhere.
+        Labels, uint8 ``YX``: 255 in fluid, 0 elsewhere.
     """
 
     image_cyx: npt.NDArray[np.uint8]
@@ -89,18 +81,23 @@ class ScanDrawing:
 
 
 def draw_cells(height: int, width: int, seed: int, index: int = 0) -> CellDrawing:
-    """Draw fluorescent cells as a 16-bit camera sees them.
+    """Draw fluorescent cells as a 16-bit camera records them.
 
-    Irregular cells, many of them touching, of uneven brightness and texture, under uneven illumination, out-of-focus
-    haze and optical blur, with shot noise, read noise and a camera offset. Size, density, exposure and sharpness
-    differ from image to image.
+    Cells are irregular, differ in brightness and texture, and many of them touch. The image has uneven illumination,
+    out-of-focus haze, optical blur, shot noise, read noise and a camera offset. Size and density of the cells, exposure
+    and sharpness differ between images.
 
     Parameters
     ----------
     height, width
-        Size, pixels, 32 to 16384 each. Cells are about 15 to 40 pixels wide whatever the size.
+        Size in pixels, 32 to 16384 each. Cells are about 15 to 40 pixels wide in images of any size.
     seed, index
-        Non-negative; together with the size they decide the drawing.
+        Non-negative numbers; together with the size they determine the drawing.
+
+    Returns
+    -------
+    CellDrawing
+        Image and instance ids.
 
     Raises
     ------
@@ -113,22 +110,28 @@ def draw_cells(height: int, width: int, seed: int, index: int = 0) -> CellDrawin
     >>> drawing.image_cyx.shape, drawing.image_cyx.dtype, drawing.labels_yx.dtype
     ((1, 64, 96), dtype('uint16'), dtype('int32'))
     """
-    image_yx, labels_yx = paint_cells(height, width, _generator("cells", height, width, seed, index))
+    image_yx, labels_yx = paint_cells(height, width, _make_generator("cells", height, width, seed, index))
     return CellDrawing(image_yx[None], labels_yx)
 
 
 def draw_shapes(height: int, width: int, seed: int, index: int = 0) -> ShapeDrawing:
-    """Draw the classic toy set of figures: a six-class task whose classes overlap.
+    """Draw geometric figures of six classes that overlap.
 
-    A filled square, a filled disk, a triangle, a ring, a meshed square and a plus for every 192 x 192 pixels, each of
-    random size, place and brightness, on a noisy dark background; where figures overlap both shine through.
+    For every 192 x 192 pixels there are a filled square, a filled disk, a triangle, a ring, a meshed square and a
+    plus. Each has a random size, place and brightness, on a noisy dark background. Where figures overlap, both are
+    visible.
 
     Parameters
     ----------
     height, width
-        Size, pixels, 32 to 16384 each.
+        Size in pixels, 32 to 16384 each.
     seed, index
-        Non-negative; together with the size they decide the drawing.
+        Non-negative numbers; together with the size they determine the drawing.
+
+    Returns
+    -------
+    ShapeDrawing
+        Image and masks.
 
     Raises
     ------
@@ -140,23 +143,29 @@ def draw_shapes(height: int, width: int, seed: int, index: int = 0) -> ShapeDraw
     >>> draw_shapes(64, 96, seed=0).masks_kyx.shape
     (6, 64, 96)
     """
-    image_yx, masks_kyx = paint_figures(height, width, _generator("shapes", height, width, seed, index))
+    image_yx, masks_kyx = paint_figures(height, width, _make_generator("shapes", height, width, seed, index))
     return ShapeDrawing(image_yx[None], masks_kyx)
 
 
 def draw_oct(height: int, width: int, seed: int, index: int = 0) -> ScanDrawing:
-    """Draw a retina as optical coherence tomography sees it: a B-scan, fluid in about two of three.
+    """Draw a B-scan of a retina as optical coherence tomography records it; about two of three hold fluid.
 
-    Vitreous above, the layers of the retina with a foveal pit, choroid and sclera below; shadows of vessels, light
-    lost with depth, multiplicative speckle. Fluid is dark: rounded pools inside the retina and flat ones under it,
-    which lift the tissue above, 0.5 to 6 % of the pixels. Other places are as dark, so brightness alone tells little.
+    From top to bottom it shows the vitreous, the layers of the retina with a foveal pit, choroid and sclera. Vessels
+    cast shadows, light is lost with depth, and speckle is multiplicative. Fluid is dark and covers 0.5 to 6 % of the
+    pixels: rounded pools inside the retina, and flat ones under it, which lift the tissue above. Other places are
+    equally dark, so brightness alone does not identify fluid.
 
     Parameters
     ----------
     height, width
-        Size, pixels, 32 to 16384 each; the drawing scales with it.
+        Size in pixels, 32 to 16384 each; the drawing scales with it.
     seed, index
-        Non-negative; together with the size they decide the drawing.
+        Non-negative numbers; together with the size they determine the drawing.
+
+    Returns
+    -------
+    ScanDrawing
+        Image and labels.
 
     Raises
     ------
@@ -169,7 +178,7 @@ def draw_oct(height: int, width: int, seed: int, index: int = 0) -> ScanDrawing:
     >>> drawing.image_cyx.shape, drawing.image_cyx.dtype, drawing.labels_yx.dtype
     ((1, 64, 96), dtype('uint8'), dtype('uint8'))
     """
-    image_yx, labels_yx = paint_scan(height, width, _generator("oct", height, width, seed, index))
+    image_yx, labels_yx = paint_scan(height, width, _make_generator("oct", height, width, seed, index))
     return ScanDrawing(image_yx[None], labels_yx)
 
 
@@ -178,30 +187,32 @@ def write_dataset(
 ) -> list[Path]:
     """Write drawings as a dataset: ``folder/images`` and ``folder/labels``, paired by name.
 
-    ``cells``: 16-bit TIFF images, instance ids as TIFF. ``shapes``: 8-bit PNG images, labels as TIFF with one 0/1
-    plane for each class (axes ``CYX``). ``oct``: 8-bit PNG images, labels as PNG with 255 in fluid. The number in a
-    name is the drawing's index, and a drawing depends on kind, size, seed and index alone, so a larger dataset
-    contains the smaller one.
+    - ``cells``: 16-bit TIFF images, instance ids as TIFF.
+    - ``shapes``: 8-bit PNG images, labels as TIFF with one plane of 0 and 1 for each class (axes ``CYX``).
+    - ``oct``: 8-bit PNG images, labels as PNG with 255 in fluid.
+
+    The number in a name is the drawing's index. A drawing depends on kind, size, seed and index alone, so a larger
+    dataset contains the smaller one.
 
     Parameters
     ----------
     folder
-        Created where missing.
+        Folder to write to; created if it is missing.
     kind
         ``"cells"``, ``"shapes"`` or ``"oct"``.
     count
         Number of drawings, at least 1.
     size_hw
-        Height and width of each, pixels, 32 to 16384.
+        Height and width of each drawing in pixels, 32 to 16384.
     seed
-        Non-negative.
+        Non-negative number.
     held_out
-        Number of further drawings, for testing, written to ``folder/held_out/images`` and ``folder/held_out/labels``.
+        Number of further drawings for testing, written to ``folder/held_out/images`` and ``folder/held_out/labels``.
 
     Returns
     -------
     list of Path
-        The images written, held-out ones last.
+        Image files that were written, held-out ones last.
 
     Raises
     ------
@@ -242,27 +253,30 @@ def _write_pair(root: Path, kind: Kind, size_hw: tuple[int, int], seed: int, ind
 
 def _check_settings(kind: str, count: int, size_hw: tuple[int, int], seed: int, held_out: int) -> None:
     if kind not in get_args(Kind):
-        raise InputError("kind", f"'{kind}' cannot be drawn", "choose cells, shapes or oct")
-    if count < 1 or held_out < 0:
-        raise InputError("count", f"{count} drawings and {held_out} held out were asked for", "ask for at least 1")
+        raise InputError("kind", f"'{kind}' is not a kind of drawing", "Choose cells, shapes or oct")
+    if count < 1:
+        raise InputError("count", f"the number of images must be at least 1, got {count}", "Choose 1 or more")
+    if held_out < 0:
+        problem = f"the number of held-out images must be at least 0, got {held_out}"
+        raise InputError("held_out", problem, "Choose 0 or more")
     if seed < 0:
-        raise InputError("seed", f"{seed} is negative", "choose 0 or more")
+        raise InputError("seed", f"the seed must be at least 0, got {seed}", "Choose 0 or more")
     if not all(SMALLEST_SIDE <= side <= LARGEST_SIDE for side in size_hw):
-        problem = f"{size_hw[0]}x{size_hw[1]} pixels cannot be drawn"
-        raise InputError("size", problem, f"choose {SMALLEST_SIDE} to {LARGEST_SIDE} for each side")
+        problem = f"each side must be {SMALLEST_SIDE} to {LARGEST_SIDE} pixels, got {size_hw[0]}x{size_hw[1]}"
+        raise InputError("size", problem, "Choose another size")
 
 
 def _check_empty(folder: Path) -> None:
     if not folder.exists():
         return
     if not folder.is_dir():
-        raise InputError(folder, "is a file, expected a folder", "choose another folder")
+        raise InputError(folder, "this is a file, not a folder", "Choose another folder")
     found = sorted(path.name for path in folder.iterdir())
     if found:
-        raise InputError(folder, f"already holds files ({len(found)}, such as {found[0]})", "choose an empty folder")
+        raise InputError(folder, f"the folder already holds files ({list_names(found)})", "Choose an empty folder")
 
 
-def _generator(kind: Kind, height: int, width: int, seed: int, index: int) -> np.random.Generator:
+def _make_generator(kind: Kind, height: int, width: int, seed: int, index: int) -> np.random.Generator:
     if not all(SMALLEST_SIDE <= side <= LARGEST_SIDE for side in (height, width)):
         raise ValueError(f"each side must be {SMALLEST_SIDE} to {LARGEST_SIDE} pixels, got {height} x {width}")
     return np.random.default_rng([get_args(Kind).index(kind), height, width, seed, index])

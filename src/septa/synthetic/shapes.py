@@ -1,4 +1,4 @@
-"""Geometric figures drawn from random numbers: six shapes that overlap."""
+"""Drawings of geometric figures: six shapes that overlap."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def paint_figures(
     Parameters
     ----------
     height, width
-        Size, pixels, at least 32 each.
+        Size in pixels, at least 32 each.
     rng
-        Source of all randomness: its state decides the drawing.
+        Source of all randomness; its state determines the drawing.
 
     Returns
     -------
     image_yx, masks_kyx
-        uint8 grey values, and uint8 planes of 0 or 1, one for each of `SHAPE_NAMES`.
+        Grey values, uint8 ``YX``, and one plane of 0 and 1 for each of `SHAPE_NAMES`, uint8 ``KYX``.
     """
     masks_kyx = np.zeros((len(SHAPE_NAMES), height, width), np.uint8)
     darkness_yx = np.full((height, width), 1 - rng.uniform(0.1, 0.25), np.float32)
@@ -49,43 +49,43 @@ def paint_figures(
     return np.rint(image_yx).clip(0, 255).astype(np.uint8), masks_kyx
 
 
-def _square(dy: Offsets, dx: Offsets, radius: int) -> Mask:
+def _draw_square(dy: Offsets, dx: Offsets, radius: int) -> Mask:
     return np.asarray(np.maximum(abs(dy), abs(dx)) <= radius)
 
 
-def _disk(dy: Offsets, dx: Offsets, radius: int) -> Mask:
+def _draw_disk(dy: Offsets, dx: Offsets, radius: int) -> Mask:
     return np.asarray(dy**2 + dx**2 <= radius**2)
 
 
-def _triangle(dy: Offsets, dx: Offsets, radius: int) -> Mask:
+def _draw_triangle(dy: Offsets, dx: Offsets, radius: int) -> Mask:
     return np.asarray(2 * abs(dx) <= dy + radius)
 
 
-def _ring(dy: Offsets, dx: Offsets, radius: int) -> Mask:
-    return _disk(dy, dx, radius) & ~_disk(dy, dx, radius - _stroke(radius))
+def _draw_ring(dy: Offsets, dx: Offsets, radius: int) -> Mask:
+    return _draw_disk(dy, dx, radius) & ~_draw_disk(dy, dx, radius - _compute_stroke(radius))
 
 
-def _mesh(dy: Offsets, dx: Offsets, radius: int) -> Mask:
-    # Three windows a side between four bars, as equal as whole pixels allow.
-    stroke = _stroke(radius)
+def _draw_mesh(dy: Offsets, dx: Offsets, radius: int) -> Mask:
+    # Four bars per side leave three windows, as equal as whole pixels allow.
+    stroke = _compute_stroke(radius)
     bars = np.rint(np.linspace(-radius, radius + 1 - stroke, 4)).astype(int)
     on_bar = [((d[..., None] >= bars) & (d[..., None] < bars + stroke)).any(-1) for d in (dy, dx)]
     return np.asarray(on_bar[0] | on_bar[1])
 
 
-def _plus(dy: Offsets, dx: Offsets, radius: int) -> Mask:
-    return np.asarray(np.minimum(abs(dy), abs(dx)) <= _stroke(radius))
+def _draw_plus(dy: Offsets, dx: Offsets, radius: int) -> Mask:
+    return np.asarray(np.minimum(abs(dy), abs(dx)) <= _compute_stroke(radius))
 
 
-def _stroke(radius: int) -> int:
+def _compute_stroke(radius: int) -> int:
     return max(1, round(radius / 7))
 
 
 _FIGURES: tuple[Callable[[Offsets, Offsets, int], Mask], ...] = (
-    _square,
-    _disk,
-    _triangle,
-    _ring,
-    _mesh,
-    _plus,
+    _draw_square,
+    _draw_disk,
+    _draw_triangle,
+    _draw_ring,
+    _draw_mesh,
+    _draw_plus,
 )
