@@ -133,4 +133,4 @@ def test_drawings_are_not_overwritten(septa, fault, tmp_path):
     printed = septa("synth", folder, "--count", 1, "--size", "32x48", "--kind", "shapes").stdout
     assert printed == f"1 image with labels in {folder}\n"
     assert {path.name for path in Path(folder).iterdir()} == {"images", "labels"}
-    assert fault("synth", folder).startswith(f"{folder / 'images'}: already holds files")
+    assert fault("synth", folder).startswith(f"{folder / 'images'}: the folder already holds files (")

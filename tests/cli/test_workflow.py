@@ -102,7 +102,7 @@ def test_stacks_and_16_bit_from_end_to_end(septa, cells, tmp_path, tiny):
     tifffile.imwrite(folder / "train-labels.tif", labels, metadata={"axes": "ZYX"})
     model, output = tmp_path / "em.septa", tmp_path / "out"
     printed = septa("train", folder, "-o", model, *tiny).stdout
-    assert "6 pairs from 1 stack of pages" in printed
+    assert "pairs: 6 (pages of 1 stack)" in printed
     septa("predict", model, folder / "train-volume.tif", "-o", output)
     predicted = tifffile.imread(output / "train-volume.tif")
     assert predicted.shape == stack.shape
