@@ -65,11 +65,11 @@ def test_an_old_recipe_is_the_recipe_of_its_model() -> None:
 
 def test_an_old_checkpoint_is_read_to_the_bit() -> None:
     checkpoints, facts = Checkpoints(OLD / "interrupted-run" / "checkpoints"), FACTS["checkpoint"]
-    header, tensors, refused = checkpoints.newest()
+    header, tensors, refused = checkpoints.load_newest()
     assert (header, refused) == (facts["header"], [])
     assert sorted(tensors) == facts["names"]
     assert digest(tensors) == facts["tensors"]
-    assert digest(checkpoints.best(header["best"]["step"])) == facts["best"]
+    assert digest(checkpoints.load_best(header["best"]["step"])) == facts["best"]
 
 
 def test_a_training_of_the_old_version_is_resumed_to_its_end(tmp_path: Path) -> None:

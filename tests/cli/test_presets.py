@@ -75,9 +75,9 @@ def test_the_paper_preset_segments_objects(septa, cells, small, tmp_path):
     assert recipe.loss == paper.loss
     assert recipe.augment == paper.augment
     assert recipe.sampling.patch == (44, 44)
-    assert "# 44 x 44 in place of 43 x 44" in printed
+    assert "# 44 x 44 instead of 43 x 44, so that every pooling has an even input size" in printed
     assert re.search(r"^task: instances \(\d+ to \d+ objects per image\)$", done.stdout, re.MULTILINE)
-    for text in ("sampling.patch: 44 x 44 in place", "Panoptic quality"):
+    for text in ("sampling.patch: 44 x 44 instead of", "Panoptic quality"):
         assert text in done.stdout
     output = tmp_path / "out"
     printed = septa("predict", tmp_path / "m.septa", cells / "images", "-o", output, "--tile", 40, "--certify").stdout

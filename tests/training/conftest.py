@@ -26,8 +26,8 @@ from septa.recipe import DataSettings, Recipe
 from septa.tasks.make import make_task
 from septa.tasks.task import Task
 from septa.training.checkpoint import Checkpoints
-from septa.training.loop import TrainingJob, run_loop
-from septa.training.state import State
+from septa.training.loop import TrainingJob, run_training_loop
+from septa.training.state import TrainingState
 
 TINY = (
     "net.width=4",
@@ -86,7 +86,7 @@ class DyingSampler(Sampler):
 
 
 class Bench:
-    """Trainings of `run_loop` in this process, without the workflow around it."""
+    """Trainings of `run_training_loop` in this process, without the workflow around it."""
 
     def __init__(
         self,
@@ -135,14 +135,14 @@ class Bench:
     def take(self) -> int:
         return self.recipe.training.batch * self.recipe.training.accumulate
 
-    def state(self, seed: int = 0) -> State:
+    def state(self, seed: int = 0) -> TrainingState:
         torch.manual_seed(seed)
-        return State.fresh(build_net(self.recipe, 1, self.task.outputs), self.recipe, torch.device("cpu"))
+        return TrainingState.create(build_net(self.recipe, 1, self.task.outputs), self.recipe, torch.device("cpu"))
 
-    def run(self, folder: Path) -> State:
+    def run(self, folder: Path) -> TrainingState:
         """An undisturbed training."""
         state = self.state()
-        for _ in run_loop(self.job(folder), state):
+        for _ in run_training_loop(self.job(folder), state):
             pass
         return state
 
@@ -151,28 +151,28 @@ class Bench:
         state = self.state(seed)
         self._restore(folder, state)
         with pytest.raises(Killed):
-            for _ in run_loop(self.job(folder, dies_before=before, started=started), state):
+            for _ in run_training_loop(self.job(folder, dies_before=before, started=started), state):
                 pass
 
-    def resume(self, folder: Path, seed: int = 99, *, started: float | None = None) -> State:
+    def resume(self, folder: Path, seed: int = 99, *, started: float | None = None) -> TrainingState:
         """Resume from the newest checkpoint, with a net that was initialised with other weights."""
         state = self.state(seed)
         assert self._restore(folder, state)
-        for _ in run_loop(self.job(folder, started=started), state):
+        for _ in run_training_loop(self.job(folder, started=started), state):
             pass
         return state
 
-    def _restore(self, folder: Path, state: State) -> bool:
+    def _restore(self, folder: Path, state: TrainingState) -> bool:
         checkpoints = Checkpoints(folder)
-        if checkpoints.states():
-            header, tensors, _ = checkpoints.newest()
-            state.restore(header, tensors)
-        return bool(checkpoints.states())
+        if checkpoints.list_states():
+            header, tensors, _ = checkpoints.load_newest()
+            state.load_checkpoint(header, tensors)
+        return bool(checkpoints.list_states())
 
 
-def same_states(first: State, second: State) -> None:
+def same_states(first: TrainingState, second: TrainingState) -> None:
     """Two trainings hold the same, bit for bit, but for the clock."""
-    (one, tensors), (two, others) = first.save(), second.save()
+    (one, tensors), (two, others) = first.to_checkpoint(), second.to_checkpoint()
     assert tensors.keys() == others.keys()
     for name, tensor in tensors.items():
         assert torch.equal(tensor, others[name]), name
@@ -267,5 +267,5 @@ def without_times() -> Callable[..., list[dict[str, Any]]]:
 
 
 @pytest.fixture
-def assert_equal() -> Callable[[State, State], None]:
+def assert_equal() -> Callable[[TrainingState, TrainingState], None]:
     return same_states

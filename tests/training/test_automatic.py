@@ -14,7 +14,7 @@ from septa.model import Model, build_net
 from septa.recipe import Recipe, differences
 from septa.runtime import Machine
 from septa.tasks.semantic import Semantic
-from septa.training.automatic import Choice, choose, choose_workers, resolve_amp
+from septa.training.automatic import RecipeChoice, choose_recipe, choose_workers, resolve_amp
 from septa.training.plan import TrainingRequest, plan_recipe
 from septa.training.run import train
 
@@ -33,7 +33,7 @@ def automatic(
     count: int = 4,
     channels: int = 1,
     base: Recipe | None = None,
-) -> Choice:
+) -> RecipeChoice:
     rng = np.random.default_rng(0)
     facts = []
     for index in range(count):
@@ -42,7 +42,7 @@ def automatic(
         image_cyx = rng.integers(0, 200, (channels, *size)).astype(np.uint8)
         multilabel = mapping.kind == "multilabel"
         facts.append(scan_image(str(index), image_cyx, labels_yx, classes=mapping.classes, multilabel=multilabel))
-    return choose(combine_facts(facts), facts, mapping, machine, base or Recipe())
+    return choose_recipe(combine_facts(facts), facts, mapping, machine, base or Recipe())
 
 
 @pytest.mark.parametrize("machine", [LAPTOP, GPU, SMALL], ids=["laptop", "gpu", "small"])
@@ -116,7 +116,7 @@ def test_large_objects_are_reduced_and_seen_whole(side: int, reduction: int) -> 
     labels_yx[100 : 100 + side, 200 : 200 + side] = 1
     image_cyx = np.random.default_rng(0).integers(0, 200, (1, 600, 800)).astype(np.uint8)
     facts = [scan_image("a", image_cyx, labels_yx, classes=2)]
-    recipe = choose(combine_facts(facts), facts, BINARY, LAPTOP, Recipe()).recipe
+    recipe = choose_recipe(combine_facts(facts), facts, BINARY, LAPTOP, Recipe()).recipe
     assert recipe.net.reduction == reduction
     assert build_net(recipe, 1, 2).receptive_field >= side
     assert min(recipe.sampling.patch) >= side
@@ -134,7 +134,7 @@ def test_normalisation_follows_contrast_and_ground(gains: tuple[int, ...], dark:
         bright_yx = np.where(labels_yx > 0, 100.0, 5.0) + rng.normal(0, 1, labels_yx.shape)
         image_yx = gain * (bright_yx if dark else 200 - bright_yx)
         facts.append(scan_image(str(number), image_yx[None].astype(np.float32), labels_yx, classes=2))
-    choice = choose(combine_facts(facts), facts, BINARY, LAPTOP, Recipe())
+    choice = choose_recipe(combine_facts(facts), facts, BINARY, LAPTOP, Recipe())
     assert choice.recipe.data.normalization == expected
 
 
@@ -142,7 +142,7 @@ def test_normalisation_follows_contrast_and_ground(gains: tuple[int, ...], dark:
 def test_dice_is_for_rare_classes(share: float, dice: bool) -> None:
     labels_yx = (np.arange(10_000).reshape(100, 100) < share * 10_000).astype(np.int32)
     facts = [scan_image("a", np.arange(10_000, dtype=np.uint16).reshape(1, 100, 100), labels_yx, classes=2)]
-    assert (choose(combine_facts(facts), facts, BINARY, LAPTOP, Recipe()).recipe.loss.dice > 0) == dice
+    assert (choose_recipe(combine_facts(facts), facts, BINARY, LAPTOP, Recipe()).recipe.loss.dice > 0) == dice
 
 
 def test_channels_are_those_of_the_images() -> None:
@@ -166,7 +166,7 @@ def test_given_settings_stay_and_shape_what_follows() -> None:
     def given(*overrides: str) -> Recipe:
         fixed = {override.partition("=")[0] for override in overrides}
         base = Recipe().with_overrides(overrides)
-        return choose(combine_facts(facts), facts, BINARY, LAPTOP, base, fixed=fixed, processes=3).recipe
+        return choose_recipe(combine_facts(facts), facts, BINARY, LAPTOP, base, fixed=fixed, processes=3).recipe
 
     plain = given("seed=0")
     assert plain.loss.dice == 0

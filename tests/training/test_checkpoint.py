@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,9 @@ def names(checkpoints: Checkpoints) -> list[str]:
 
 
 def test_newest_state_comes_back_as_it_was(checkpoints: Checkpoints) -> None:
-    checkpoints.save(header(1), tensors(1.5))
-    checkpoints.save(header(12), tensors(2.5))
-    found, values, refused = checkpoints.newest()
+    checkpoints.save_state(header(1), tensors(1.5))
+    checkpoints.save_state(header(12), tensors(2.5))
+    found, values, refused = checkpoints.load_newest()
     assert found == header(12)
     assert refused == []
     assert values.keys() == tensors(2.5).keys()
@@ -41,96 +42,100 @@ def test_newest_state_comes_back_as_it_was(checkpoints: Checkpoints) -> None:
 
 
 def test_two_states_are_kept_with_the_best_weights_that_they_name(checkpoints: Checkpoints) -> None:
-    checkpoints.save(header(0), tensors(0))
+    checkpoints.save_state(header(0), tensors(0))
     checkpoints.save_best(5, tensors(5))
-    checkpoints.save(header(10, best=5), tensors(10))
+    checkpoints.save_state(header(10, best=5), tensors(10))
     checkpoints.save_best(15, tensors(15))
-    checkpoints.save(header(20, best=15), tensors(20))
+    checkpoints.save_state(header(20, best=15), tensors(20))
     assert names(checkpoints) == [
         "best-00000005.safetensors",
         "best-00000015.safetensors",
         "step-00000010-best-00000005.safetensors",
         "step-00000020-best-00000015.safetensors",
     ]
-    checkpoints.save(header(30, best=15), tensors(30))
-    assert [path.name for path in checkpoints.states()] == [
+    checkpoints.save_state(header(30, best=15), tensors(30))
+    assert [path.name for path in checkpoints.list_states()] == [
         "step-00000020-best-00000015.safetensors",
         "step-00000030-best-00000015.safetensors",
     ]
     assert names(checkpoints)[0] == "best-00000015.safetensors"
-    assert torch.equal(checkpoints.best(15)["a"], tensors(15)["a"])
+    assert torch.equal(checkpoints.load_best(15)["a"], tensors(15)["a"])
 
 
 def test_best_weights_are_kept_until_a_state_names_later_ones(checkpoints: Checkpoints) -> None:
     checkpoints.save_best(5, tensors(5))
-    checkpoints.save(header(5, best=5), tensors(5))
-    checkpoints.save(header(6, best=5), tensors(6))
+    checkpoints.save_state(header(5, best=5), tensors(5))
+    checkpoints.save_state(header(6, best=5), tensors(6))
     checkpoints.save_best(7, tensors(7))
-    assert torch.equal(checkpoints.best(5)["a"], tensors(5)["a"])
-    assert checkpoints.newest()[0]["best"]["step"] == 5
+    assert torch.equal(checkpoints.load_best(5)["a"], tensors(5)["a"])
+    assert checkpoints.load_newest()[0]["best"]["step"] == 5
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_nothing_but_finite_values_is_ever_written(checkpoints: Checkpoints, value: float) -> None:
-    checkpoints.save(header(1), tensors(1))
+    checkpoints.save_state(header(1), tensors(1))
     before = names(checkpoints)
     with pytest.raises(ValueError, match="'a' holds NaN or Inf"):
-        checkpoints.save(header(2), tensors(value))
+        checkpoints.save_state(header(2), tensors(value))
     with pytest.raises(ValueError, match="'a' holds NaN or Inf"):
         checkpoints.save_best(2, tensors(value))
     with pytest.raises(ValueError):
-        checkpoints.save({**header(2), "elapsed": value}, tensors(1))
+        checkpoints.save_state({**header(2), "elapsed": value}, tensors(1))
     assert names(checkpoints) == before
 
 
 @pytest.mark.parametrize("size", [0, 4, 200, -1])
 def test_damaged_newest_state_is_named_and_the_one_before_taken(checkpoints: Checkpoints, size: int) -> None:
-    checkpoints.save(header(1), tensors(1))
-    checkpoints.save(header(2), tensors(2))
-    newest = checkpoints.states()[-1]
+    checkpoints.save_state(header(1), tensors(1))
+    checkpoints.save_state(header(2), tensors(2))
+    newest = checkpoints.list_states()[-1]
     newest.write_bytes(newest.read_bytes()[:size])
-    found, _, refused = checkpoints.newest()
+    found, _, refused = checkpoints.load_newest()
     assert found["step"] == 1
     assert len(refused) == 1
     assert newest.name in refused[0]
 
 
 def test_every_changed_byte_is_noticed(checkpoints: Checkpoints) -> None:
-    checkpoints.save(header(1), tensors(1))
-    (path,) = checkpoints.states()
+    checkpoints.save_state(header(1), tensors(1))
+    (path,) = checkpoints.list_states()
     whole = path.read_bytes()
     for place in range(0, len(whole), 7):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
         with pytest.raises(ModelError):
-            checkpoints.newest()
+            checkpoints.load_newest()
 
 
 def test_state_without_its_best_weights_is_not_usable(checkpoints: Checkpoints) -> None:
-    checkpoints.save(header(1), tensors(1))
+    checkpoints.save_state(header(1), tensors(1))
     checkpoints.save_best(2, tensors(2))
-    checkpoints.save(header(2, best=2), tensors(2))
+    checkpoints.save_state(header(2, best=2), tensors(2))
     (checkpoints.folder / "best-00000002.safetensors").unlink()
-    found, _, refused = checkpoints.newest()
+    found, _, refused = checkpoints.load_newest()
     assert found["step"] == 1
-    assert "best-00000002.safetensors: cannot be read" in refused[0]
+    assert "best-00000002.safetensors: the file cannot be read (no such file or directory)." in refused[0]
 
 
 def test_no_usable_state_is_an_error_that_names_each(checkpoints: Checkpoints) -> None:
-    with pytest.raises(ModelError, match="holds no usable checkpoint"):
-        checkpoints.newest()
+    with pytest.raises(ModelError) as error:
+        checkpoints.load_newest()
+    problem = "no checkpoint in this folder can be used"
+    assert str(error.value) == f"{checkpoints.folder}: {problem}. Start again with --overwrite."
     for step in (1, 2):
-        checkpoints.save(header(step), tensors(step))
-    for path in checkpoints.states():
+        checkpoints.save_state(header(step), tensors(step))
+    for path in checkpoints.list_states():
         path.write_bytes(b"")
-    with pytest.raises(ModelError, match=r"step-00000002.*step-00000001") as error:
-        checkpoints.newest()
+    with pytest.raises(ModelError) as error:
+        checkpoints.load_newest()
+    reasons = r"; .*step-00000002.*[^.]; .*step-00000001.*[^.]\. "
+    assert re.search(f"{problem}{reasons}Start again with --overwrite\\.$", str(error.value))
     assert "\n" not in str(error.value)
 
 
 def test_clear_removes_checkpoints_and_nothing_else(checkpoints: Checkpoints) -> None:
     checkpoints.clear()
     checkpoints.save_best(1, tensors(1))
-    checkpoints.save(header(1, best=1), tensors(1))
+    checkpoints.save_state(header(1, best=1), tensors(1))
     mine = checkpoints.folder / "notes.txt"
     mine.write_text("mine")
     checkpoints.clear()

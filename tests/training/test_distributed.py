@@ -15,7 +15,7 @@ import torch.distributed as dist
 
 from septa.model import Model
 from septa.training.checkpoint import Checkpoints
-from septa.training.schedule import lr_factor
+from septa.training.schedule import compute_lr_factor
 from septa.training.state import make_optimizer
 
 LAUNCHER = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
@@ -47,7 +47,7 @@ def reference(bench: Any, model: Model) -> dict[str, torch.Tensor]:
     average = {name: value.clone() for name, value in net.state_dict().items()}
     for step in range(STEPS):
         for group in optimizer.param_groups:
-            group["lr"] = training.lr * lr_factor(step / STEPS, training)
+            group["lr"] = training.lr * compute_lr_factor(step / STEPS, training)
         optimizer.zero_grad()
         for half in range(4):  # two batches of two halves
             batch = job.sampler.batch(8 * step + 2 * half, 2)
@@ -93,13 +93,13 @@ def test_two_processes_stop_together_and_go_on(septa: Any, data: Path, tmp_path:
     one, two = tmp_path / "one" / "m.septa", tmp_path / "two" / "m.septa"
     assert septa.run(data, one, *longer, launcher=LAUNCHER).code == 0
     process = septa.start(data, two, *longer, launcher=LAUNCHER)
-    states = Checkpoints(two.with_name("m-run") / "checkpoints").states
+    states = Checkpoints(two.with_name("m-run") / "checkpoints").list_states
     while process.poll() is None and not any(not path.name.startswith("step-00000000") for path in states()):
         time.sleep(0.005)
     process.send_signal(signal.SIGTERM)
     ended = septa.end(process)
     assert ended.code != 0
-    assert "SIGTERM received, the state is saved" in ended.err
+    assert "SIGTERM was received and the state is saved. Continue with --resume." in ended.err
     assert not two.exists()
     ended = septa.run(data, two, *longer, "--resume", launcher=LAUNCHER)
     assert ended.code == 0, ended.err
@@ -119,4 +119,4 @@ def test_a_batch_that_cannot_be_shared_is_refused(
     assert os.environ["WORLD_SIZE"] == "2"
     ended = command("train", data, "-o", tmp_path / "m.septa", *tiny_options, "--set", "training.batch=3")
     assert ended.code == 2
-    assert "training.batch=3: is no multiple of 2 processes" in ended.err
+    assert "training.batch=3: the batch must be a multiple of the number of processes, which is 2. " in ended.err

@@ -18,8 +18,8 @@ from torch.nn import functional
 from septa.images.write import write_image, write_labels
 from septa.recipe import IGNORE
 from septa.training.checkpoint import Checkpoints
-from septa.training.loop import run_loop
-from septa.training.state import State
+from septa.training.loop import run_training_loop
+from septa.training.state import TrainingState
 
 SIGMOID = ("net.output=sigmoid", "loss.cross_entropy=0", "loss.bce=1")
 PAPER = (
@@ -65,9 +65,9 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def assert_steps(bench: Any, folder: Path, loss: Loss, *, job: Any = None) -> None:
-    """``run_loop`` moves the weights as steps along the gradient of this loss do."""
+    """``run_training_loop`` moves the weights as steps along the gradient of this loss do."""
     trained, born = bench.state(), bench.state().net
-    for _ in run_loop(job or bench.job(folder), trained):
+    for _ in run_training_loop(job or bench.job(folder), trained):
         pass
     net, lr = bench.state().net, bench.recipe.training.lr
     for step in range(bench.recipe.training.steps):
@@ -258,7 +258,7 @@ VARIANTS = {
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_training_cut_off_ends_bit_for_bit_as_undisturbed(
-    variant: str, bench: Any, cells: Path, tmp_path: Path, assert_equal: Callable[[State, State], None]
+    variant: str, bench: Any, cells: Path, tmp_path: Path, assert_equal: Callable[[TrainingState, TrainingState], None]
 ) -> None:
     bench = bench(*VARIANTS[variant], folder=cells, encoding="instances")
     undisturbed = bench.run(tmp_path / "one")
@@ -269,7 +269,7 @@ def test_a_training_cut_off_ends_bit_for_bit_as_undisturbed(
     assert last == bench.recipe.training.steps
     assert_equal(undisturbed, resumed)
     assert undisturbed.best is not None
-    weights = [Checkpoints(tmp_path / folder).best(int(undisturbed.best["step"])) for folder in ("one", "two")]
+    weights = [Checkpoints(tmp_path / folder).load_best(int(undisturbed.best["step"])) for folder in ("one", "two")]
     assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
 
 

@@ -27,7 +27,7 @@ def original(septa: Any, data: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 
 def newest_step(output: Path) -> int:
-    states = Checkpoints(output.with_name("m-run") / "checkpoints").states()
+    states = Checkpoints(output.with_name("m-run") / "checkpoints").list_states()
     return int(states[-1].name.split("-")[1]) if states else -1
 
 
@@ -71,7 +71,10 @@ def test_interrupted_it_says_so_in_one_line_and_ends_as_undisturbed(
         ended = septa.end(process)
         assert ended.code == code
         folder = output.with_name("m-run") / "checkpoints"
-        assert ended.err == f"error: {folder}: {number.name} received, the state is saved. go on with --resume.\n"
+        assert (
+            ended.err
+            == f"error: {folder}: {number.name} was received and the state is saved. Continue with --resume.\n"
+        )
         assert not list(tmp_path.rglob("*.tmp"))
     assert septa.run(data, output, *LONGER, "--resume").code == 0
     assert_complete(output, original)

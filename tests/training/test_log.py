@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from septa.training.log import COLUMNS, history_log
+from septa.training.log import COLUMNS, open_history_log
 from septa.training.plan import TrainingRequest
 from septa.training.run import train_steps
-from septa.training.state import State
+from septa.training.state import TrainingState
 
 
 def read(path: Path) -> list[dict[str, str]]:
@@ -65,8 +65,8 @@ def test_a_resumed_log_has_neither_gaps_nor_doubles(
 def test_tensorboard_gets_every_value(tmp_path: Path, bench: Any) -> None:
     pytest.importorskip("tensorboard")
     request = TrainingRequest(data=tmp_path, output=tmp_path / "m.septa", tensorboard=True)
-    state: State = bench().state()
-    with history_log(request, state) as write:
+    state: TrainingState = bench().state()
+    with open_history_log(request, state) as write:
         write({"step": 10, "loss": 0.5, "lr": 0.1})
         write({"step": 20, "score": 0.75})
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

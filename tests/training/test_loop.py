@@ -18,10 +18,10 @@ from septa.recipe import Recipe
 from septa.training import clock as clock_module
 from septa.training import loop
 from septa.training.checkpoint import Checkpoints
-from septa.training.clock import Signals
-from septa.training.loop import run_loop
-from septa.training.schedule import lr_factor
-from septa.training.state import State, make_optimizer
+from septa.training.clock import SignalCatcher
+from septa.training.loop import run_training_loop
+from septa.training.schedule import compute_lr_factor
+from septa.training.state import TrainingState, make_optimizer
 from septa.training.validate import Validation
 
 VARIANTS = {
@@ -62,7 +62,7 @@ def test_a_training_cut_off_twice_ends_bit_for_bit_as_undisturbed(
     assert_equal(undisturbed, resumed)
     assert undisturbed.best is not None
     best = int(undisturbed.best["step"])
-    weights = [Checkpoints(tmp_path / folder).best(best) for folder in ("one", "two")]
+    weights = [Checkpoints(tmp_path / folder).load_best(best) for folder in ("one", "two")]
     assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
 
 
@@ -117,7 +117,7 @@ def test_steps_agree_with_a_plain_loop(bench: Any, tmp_path: Path) -> None:
     for step in range(steps):
         batch = sampler.batch(2 * step, 2)
         for group in optimizer.param_groups:
-            group["lr"] = training.lr * lr_factor(step / steps, training)
+            group["lr"] = training.lr * compute_lr_factor(step / steps, training)
         optimizer.zero_grad()
         target_byx = torch.from_numpy(batch.target_byx).long()
         task.loss(net(torch.from_numpy(batch.image_bcyx)), target_byx, bench.recipe.loss).backward()
@@ -180,7 +180,7 @@ def test_training_lowers_the_loss_and_finds_the_discs(bench: Any, tmp_path: Path
 
 def test_history_has_a_row_every_ten_steps_and_for_each_validation(bench: Any, tmp_path: Path) -> None:
     bench, job, state = bench(), bench().job(tmp_path), bench().state()
-    rows = list(run_loop(job, state))
+    rows = list(run_training_loop(job, state))
     assert rows == state.history
     assert [(row["step"], "score" in row) for row in rows] == [
         (5, True), (10, False), (10, True), (15, True), (20, False), (20, True),
@@ -192,7 +192,7 @@ def test_history_has_a_row_every_ten_steps_and_for_each_validation(bench: Any, t
         else:
             assert row.keys() == {"step", "loss", "lr", "images_per_s", "data_wait", "minutes"}
             assert row["lr"] == pytest.approx(
-                bench.recipe.training.lr * lr_factor((row["step"] - 1) / 20, bench.recipe.training)
+                bench.recipe.training.lr * compute_lr_factor((row["step"] - 1) / 20, bench.recipe.training)
             )
             assert 0 <= row["data_wait"] <= 1
             assert row["images_per_s"] > 0
@@ -204,7 +204,7 @@ def test_history_has_a_row_every_ten_steps_and_for_each_validation(bench: Any, t
 def test_a_checkpoint_is_there_from_the_first_step_on(bench: Any, tmp_path: Path) -> None:
     bench = bench()
     bench.die(tmp_path, before=1)
-    header, _, _ = Checkpoints(tmp_path).newest()
+    header, _, _ = Checkpoints(tmp_path).load_newest()
     assert header["step"] == 0
     assert header["train"] == [f"im{index}" for index in range(2, 8)]
     assert header["validation"] == ["im0", "im1"]
@@ -223,20 +223,20 @@ def test_a_signal_saves_the_state_and_resume_ends_the_same(
     undisturbed, state = bench.run(tmp_path / "one"), bench.state()
 
     def interrupted() -> None:
-        for row in run_loop(bench.job(tmp_path / "two"), state):
+        for row in run_training_loop(bench.job(tmp_path / "two"), state):
             if row["step"] == 10:
                 signal.raise_signal(number)
 
-    with pytest.raises(Interrupted, match=f"{number.name} received, the state is saved") as error:
+    with pytest.raises(Interrupted, match=f"{number.name} was received and the state is saved") as error:
         interrupted()
     assert error.value.exit_code == code
     assert signal.getsignal(number) is before
-    assert Checkpoints(tmp_path / "two").newest()[0]["step"] == 10
+    assert Checkpoints(tmp_path / "two").load_newest()[0]["step"] == 10
     assert_equal(undisturbed, bench.resume(tmp_path / "two"))
 
 
 def test_a_second_signal_acts_as_usual() -> None:
-    with Signals() as signals:
+    with SignalCatcher() as signals:
         signal.raise_signal(signal.SIGINT)
         assert signals.received == signal.SIGINT
         with pytest.raises(KeyboardInterrupt):
@@ -248,9 +248,9 @@ def test_a_second_signal_acts_as_usual() -> None:
 
 def assert_all_finite(folder: Path) -> int:
     checkpoints = Checkpoints(folder)
-    states = checkpoints.states()
+    states = checkpoints.list_states()
     for _ in states:
-        _, tensors, refused = checkpoints.newest()
+        _, tensors, refused = checkpoints.load_newest()
         assert not refused
         assert all(tensor.isfinite().all() for tensor in tensors.values() if tensor.is_floating_point())
     return len(states)
@@ -263,7 +263,7 @@ def test_what_is_not_finite_names_the_images_and_saves_nothing(
 ) -> None:
     """Steps are looked at before a state is saved, or only some steps later: the first bad one is named either way."""
     bench = bench(f"training.checkpoint_every={checkpoint_every}", "training.validations=1")
-    job, state, plain = bench.job(tmp_path), bench.state(), loop._loss
+    job, state, plain = bench.job(tmp_path), bench.state(), loop._compute_loss
 
     def spoil(*given: Any, **more: Any) -> torch.Tensor:
         loss = plain(*given, **more)
@@ -274,13 +274,13 @@ def test_what_is_not_finite_names_the_images_and_saves_nothing(
         parameter = state.net.head.weight
         return loss + (parameter - parameter.detach()).abs().sqrt().sum()  # 0, with an infinite slope
 
-    monkeypatch.setattr(loop, "_loss", spoil)
+    monkeypatch.setattr(loop, "_compute_loss", spoil)
     with pytest.raises(SeptaError, match=f"^step 4: {spoiled} became NaN or Inf") as error:
-        for _ in run_loop(job, state):
+        for _ in run_training_loop(job, state):
             pass
     names = ", ".join(dict.fromkeys(job.sampler.sample(number).name for number in (6, 7)))
     assert f"a batch from {names}. " in str(error.value)
-    assert Checkpoints(tmp_path).newest()[0]["step"] == (3 if checkpoint_every == 1 else 0)
+    assert Checkpoints(tmp_path).load_newest()[0]["step"] == (3 if checkpoint_every == 1 else 0)
     assert assert_all_finite(tmp_path) > 0
 
 
@@ -297,13 +297,13 @@ def test_numbers_are_read_only_where_something_is_told_or_saved(
     bench: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A GPU is waited for whenever a number is read."""
-    looks, plain = [], State.look
+    looks, plain = [], TrainingState.read_results
 
-    def look(state: State) -> None:
-        looks.append((state.step, len(state.unseen)))
+    def look(state: TrainingState) -> None:
+        looks.append((state.step, len(state.pending)))
         plain(state)
 
-    monkeypatch.setattr(State, "look", look)
+    monkeypatch.setattr(TrainingState, "read_results", look)
     read = []
     monkeypatch.setattr(torch.Tensor, "item", lambda tensor: read.append(tensor))
     bench = bench("training.checkpoint_every=6", "training.validations=1")
@@ -316,25 +316,27 @@ def test_numbers_are_read_only_where_something_is_told_or_saved(
 def test_weights_that_are_not_finite_are_never_the_best(
     bench: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step = loop._step
+    step = loop._run_step
 
-    def spoiled(job: Any, state: State, *rest: Any) -> float:
+    def spoiled(job: Any, state: TrainingState, *rest: Any) -> float:
         loss = step(job, state, *rest)
         if state.step == 3:
             with torch.no_grad():
-                state.kept.head.bias[0] = math.inf
+                state.inference_net.head.bias[0] = math.inf
         return loss
 
-    monkeypatch.setattr(loop, "_step", spoiled)
+    monkeypatch.setattr(loop, "_run_step", spoiled)
     bench = bench("training.validations=20", "training.checkpoint_every=2")
     state = bench.state()
 
     def always_better() -> None:
-        for _ in run_loop(bench.job(tmp_path), state):
+        for _ in run_training_loop(bench.job(tmp_path), state):
             state.best["score"] = -1.0
 
-    with pytest.raises(SeptaError, match=r"'head\.bias' holds NaN or Inf, nothing was saved") as error:
+    with pytest.raises(SeptaError) as error:
         always_better()
+    problem = "'head.bias' holds NaN or Inf, so nothing was saved"
+    assert str(error.value) == f"step {state.step}: {problem}. Lower training.lr."
     assert error.value.exit_code == 2
     assert assert_all_finite(tmp_path) > 0
 
@@ -355,7 +357,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    step = loop._step
+    step = loop._run_step
 
     def slow_step(*args: Any) -> float:
         clock.now += 0.25
@@ -367,17 +369,17 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
     for module in (loop, clock_module):
         monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=clock.monotonic))
-    monkeypatch.setattr(loop, "_step", slow_step)
+    monkeypatch.setattr(loop, "_run_step", slow_step)
     monkeypatch.setattr(loop, "validate", slow_validation)
     return clock
 
 
-def timed(bench: Callable[..., Any], folder: Path, clock: Clock, *overrides: str) -> State:
+def timed(bench: Callable[..., Any], folder: Path, clock: Clock, *overrides: str) -> TrainingState:
     """A training whose set-up took 3 s."""
     bench = bench("training.minutes=0.5", "training.validations=10", *overrides)
     job, state = bench.job(folder, started=clock.now), bench.state()
     clock.now += 3
-    for _ in run_loop(job, state):
+    for _ in run_training_loop(job, state):
         pass
     return state
 
@@ -406,7 +408,7 @@ def test_a_resumed_training_goes_on_with_the_minutes_that_are_left(bench: Any, c
     # Both runs start at the fake clock: on the machine's own, the result would depend on the time since it booted.
     bench(*overrides).die(tmp_path, before=50, started=clock.now)
     first = 50 * 0.25 + 0.5  # 50 steps and one validation; binary floats hold these numbers exactly
-    assert Checkpoints(tmp_path).newest()[0]["elapsed"] == first
+    assert Checkpoints(tmp_path).load_newest()[0]["elapsed"] == first
     clock.now += 500
     begin = clock.now
     state = bench(*overrides).resume(tmp_path, started=clock.now)
@@ -418,7 +420,7 @@ def test_a_budget_that_set_up_has_spent_still_ends_in_a_validation(bench: Any, c
     bench = bench("training.minutes=0.01")
     job, state = bench.job(tmp_path, started=clock.now), bench.state()
     clock.now += 60
-    for _ in run_loop(job, state):
+    for _ in run_training_loop(job, state):
         pass
     assert state.finished
     assert state.best is not None

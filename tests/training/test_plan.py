@@ -15,7 +15,7 @@ from septa.images.write import write_image, write_labels
 from septa.model import build_net
 from septa.recipe import Recipe
 from septa.synthetic.dataset import write_dataset
-from septa.training.automatic import Choice
+from septa.training.automatic import RecipeChoice
 from septa.training.plan import TrainingRequest, plan_recipe
 
 QUICK = ("training.amp='off'", "training.workers=1")
@@ -48,7 +48,7 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def planned(data: Path, *overrides: str, given: bool = True) -> Choice:
+def planned(data: Path, *overrides: str, given: bool = True) -> RecipeChoice:
     """The choice for a recipe that is given, or for none."""
     recipe = Recipe().with_overrides([*QUICK, *overrides]) if given else None
     asked = () if given else (*QUICK, *overrides)
@@ -111,7 +111,7 @@ def test_the_resolved_recipe_is_used_as_it_is(cells: Path) -> None:
     again = plan_recipe(
         TrainingRequest(data=cells, output=Path("m.septa"), recipe=Recipe.from_yaml(chosen.to_yaml()), device="cpu")
     )[1]
-    assert again == Choice(chosen, {})
+    assert again == RecipeChoice(chosen, {})
 
 
 @pytest.mark.parametrize("task", ["semantic", "instances"])
@@ -158,7 +158,8 @@ def test_a_patch_moves_to_the_nearest_size_that_a_valid_net_takes(data: Path, pa
         (note,) = choice.notes
         new = "{} x {}".format(*choice.recipe.sampling.patch)
         assert (
-            note == f"sampling.patch: {new} in place of {patch[0]} x {patch[1]}: every pooling then sees an even size"
+            note
+            == f"sampling.patch: {new} instead of {patch[0]} x {patch[1]}, so that every pooling has an even input size"
         )
         assert choice.reasons["sampling.patch"] in note
 
@@ -185,8 +186,8 @@ def test_a_padded_net_takes_any_patch(data: Path) -> None:
 def test_the_depth_is_that_of_the_encoder(data: Path, given: bool) -> None:
     choice = planned(data, "net.encoder=resnet18", "net.width=2", "sampling.patch=[64, 64]", given=given)
     assert choice.recipe.net.depth == 5 == build_net(choice.recipe, 1, 2).depth
-    assert choice.reasons["net.depth"] == "5, that of the encoder"
-    assert "net.depth: 5, that of the encoder" in choice.notes
+    assert choice.reasons["net.depth"] == "5, the depth of the encoder"
+    assert "net.depth: 5, the depth of the encoder" in choice.notes
     again = planned(data, "net.encoder=resnet18", "net.width=2", "net.depth=5")
     assert again.notes == ()
 
@@ -202,7 +203,7 @@ def test_published_weights_see_what_they_were_trained_on(data: Path) -> None:
     settings = ("net.encoder=resnet18", "net.pretrained=weights.safetensors", "net.width=2")
     choice = planned(data, *settings, given=False)
     assert choice.recipe.data.normalization == "imagenet"
-    assert choice.reasons["data.normalization"] == "what published encoders were trained on"
+    assert choice.reasons["data.normalization"] == "published encoders were trained with it"
     kept = planned(data, *settings, "data.normalization=image", given=False)
     assert kept.recipe.data.normalization == "image"
 
@@ -235,9 +236,9 @@ def test_notes_are_told_before_a_training(
     ended = command("train", cells, "-o", tmp_path / "m.septa", *tiny_options, *settings)
     assert ended.code == 0, ended.err
     assert ended.out.count(f"\ntask: instances ({objects_told(cells)})\n") == 1
-    assert "sampling.patch: 52 x 52 in place of 50 x 52: every pooling then sees an even size" in ended.out
+    assert "sampling.patch: 52 x 52 instead of 50 x 52, so that every pooling has an even input size" in ended.out
     written = (tmp_path / "m-run" / "recipe.yaml").read_text()
-    assert "  # 52 x 52 in place of 50 x 52" in written
+    assert "  # 52 x 52 instead of 50 x 52, so that every pooling has an even input size" in written
     assert written.splitlines()[1].startswith("task: instances  ")
     # What auto stood for stays when the training goes on.
     for more in ([], ["--task", "auto"], ["--recipe", tmp_path / "m-run" / "recipe.yaml"]):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,8 @@ import torch
 
 from septa.model import Model
 from septa.training import loop
-from septa.training.loop import run_loop
-from septa.training.profile import PHASES, WARM_UP, Profile, Profiled
+from septa.training.loop import run_training_loop
+from septa.training.profile import PHASES, WARM_UP, Profiler, TrainingProfile
 
 ROWS = [*PHASES, "rest", "validation", "all"]
 
@@ -92,11 +93,11 @@ def test_time_is_put_down_to_the_phase_in_which_it_passes(
 
     bench = bench("training.validations=1")
     job, state = bench.job(tmp_path), bench.state()
-    job = loop.replace(job, profile=tmp_path)
-    monkeypatch.setattr(Profile, "_now", lambda _: now[0])
-    monkeypatch.setattr(loop, "_moved", costly("transfer", loop._moved))
-    monkeypatch.setattr(loop, "_loss", costly("forward", loop._loss))
-    monkeypatch.setattr(loop, "move_average", costly("optimiser", loop.move_average))
+    job = replace(job, profile=tmp_path)
+    monkeypatch.setattr(Profiler, "_now", lambda _: now[0])
+    monkeypatch.setattr(loop, "_move_batch", costly("transfer", loop._move_batch))
+    monkeypatch.setattr(loop, "_compute_loss", costly("forward", loop._compute_loss))
+    monkeypatch.setattr(loop, "update_average", costly("optimiser", loop.update_average))
     plain = loop.Loader.batches
 
     def batches(loader: Any) -> Any:
@@ -105,31 +106,31 @@ def test_time_is_put_down_to_the_phase_in_which_it_passes(
             yield batch
 
     monkeypatch.setattr(loop.Loader, "batches", batches)
-    (found,) = (row for row in run_loop(job, state) if isinstance(row, Profiled))
+    (found,) = (row for row in run_training_loop(job, state) if isinstance(row, TrainingProfile))
     assert found.steps == 3
     assert found.seconds == {name: 3 * costs.get(name, 0.0) for name in PHASES} | {"rest": 0.0, "validation": 0.0}
 
 
 def test_an_end_within_the_epoch_ends_the_profile(bench: Any, tmp_path: Path) -> None:
     bench = bench(f"training.steps={WARM_UP + 2}", "training.validations=1")
-    job, state = loop.replace(bench.job(tmp_path), profile=tmp_path), bench.state()
-    (found,) = (row for row in run_loop(job, state) if isinstance(row, Profiled))
+    job, state = replace(bench.job(tmp_path), profile=tmp_path), bench.state()
+    (found,) = (row for row in run_training_loop(job, state) if isinstance(row, TrainingProfile))
     assert found.steps == 2
     assert found.trace.is_file()
 
 
 def test_an_error_while_it_runs_leaves_the_profiler_free(bench: Any, tmp_path: Path) -> None:
     bench = bench()
-    job = loop.replace(bench.job(tmp_path, dies_before=WARM_UP + 1), profile=tmp_path)
+    job = replace(bench.job(tmp_path, dies_before=WARM_UP + 1), profile=tmp_path)
     for _ in range(2):
         with pytest.raises(Exception, match=r"^$") as error:
-            list(run_loop(job, bench.state()))
+            list(run_training_loop(job, bench.state()))
         assert type(error.value).__name__ == "Killed"
     assert not torch.autograd.profiler._is_profiler_enabled
 
 
 def test_without_a_folder_it_does_nothing() -> None:
-    profile = Profile(None, torch.device("cpu"), 1)
+    profile = Profiler(None, torch.device("cpu"), 1)
     for _ in range(WARM_UP + 3):
         profile.next_step()
         with profile.phase("forward"):

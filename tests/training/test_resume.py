@@ -56,7 +56,7 @@ def output(stopped: Path, tmp_path: Path) -> Path:
 
 
 def states(output: Path) -> list[Path]:
-    return Checkpoints(run_folder(output) / "checkpoints").states()
+    return Checkpoints(run_folder(output) / "checkpoints").list_states()
 
 
 def run_folder(output: Path) -> Path:
@@ -123,7 +123,7 @@ def test_damaged_best_weights_make_their_states_unusable(command: Command, data:
     (best,) = states(output)[-1].parent.glob("best-*")
     best.write_bytes(best.read_bytes()[:-1])
     ended = command("train", data, "-o", output, "--resume")
-    assert_refused(ended, "holds no usable checkpoint", best.name)
+    assert_refused(ended, "no checkpoint in this folder can be used; ", best.name)
 
 
 def test_all_checkpoints_damaged_is_an_error(command: Command, data: Path, output: Path) -> None:
@@ -131,7 +131,7 @@ def test_all_checkpoints_damaged_is_an_error(command: Command, data: Path, outpu
         path.write_bytes(path.read_bytes()[:100])
     before = contents(output.parent)
     ended = command("train", data, "-o", output, "--resume")
-    assert_refused(ended, "holds no usable checkpoint", *(path.name for path in states(output)))
+    assert_refused(ended, "no checkpoint in this folder can be used; ", *(path.name for path in states(output)))
     assert contents(output.parent) == before
 
 
@@ -219,7 +219,7 @@ def test_a_damaged_model_is_not_a_finished_training(command: Command, data: Path
 def test_nothing_is_overwritten_unasked(
     command: Command, data: Path, output: Path, done: Path, tiny_options: list[str]
 ) -> None:
-    for path, told in ((output, "holds an unfinished training"), (done, "m.septa: exists")):
+    for path, told in ((output, "the folder holds an unfinished training. "), (done, "m.septa: the file exists. ")):
         before = contents(path.parent)
         assert_refused(command("train", data, "-o", path, *tiny_options), told, "--overwrite")
         assert contents(path.parent) == before
@@ -236,7 +236,10 @@ def test_overwrite_begins_again(
 
 def test_resume_and_overwrite_contradict(command: Command, data: Path, output: Path) -> None:
     before = contents(output.parent)
-    assert_refused(command("train", data, "-o", output, "--resume", "--overwrite"), "contradicts")
+    assert_refused(
+        command("train", data, "-o", output, "--resume", "--overwrite"),
+        "error: --resume and --overwrite cannot be combined. Give one of them.",
+    )
     assert contents(output.parent) == before
 
 
@@ -246,7 +249,9 @@ def test_another_recipe_is_refused_and_its_differences_named(
     before = contents(output.parent)
     other = ["--set", "training.lr=0.5", "--set", "augment.flip=false"]
     ended = command("train", data, "-o", output, "--resume", *other)
-    assert_refused(ended, "another recipe", "augment.flip: True -> False", "training.lr: ", "-> 0.5")
+    assert_refused(
+        ended, "this training has another recipe (", "augment.flip: True -> False", "training.lr: ", "-> 0.5"
+    )
     recipe = tmp_path / "other.yaml"
     recipe.write_text(Recipe().with_overrides((*tiny, "net.width=5")).to_yaml())
     assert_refused(command("train", data, "-o", output, "--resume", "--recipe", recipe), "net.width: 4 -> 5")
@@ -260,7 +265,9 @@ def test_changed_data_are_refused(command: Command, data: Path, output: Path, tm
     image_cyx[0, 5, 5] ^= 1
     write_image(changed / "images" / "im3.png", image_cyx)
     before = contents(output.parent)
-    assert_refused(command("train", changed, "-o", output, "--resume"), "is not the data of this training")
+    assert_refused(
+        command("train", changed, "-o", output, "--resume"), "the data have changed since this training began (digest "
+    )
     assert contents(output.parent) == before
 
 
@@ -270,7 +277,10 @@ def test_renamed_images_are_refused(command: Command, data: Path, output: Path, 
     shutil.copytree(data, renamed)
     for folder in ("images", "labels"):
         (renamed / folder / "im0.png").rename(renamed / folder / "zz.png")
-    assert_refused(command("train", renamed, "-o", output, "--resume"), "names or splits its images otherwise")
+    assert_refused(
+        command("train", renamed, "-o", output, "--resume"),
+        "the names of the images, or their split, have changed since this training began. ",
+    )
 
 
 def test_a_loss_that_explodes_is_one_line_and_the_checkpoints_stay_finite(
@@ -283,6 +293,6 @@ def test_a_loss_that_explodes_is_one_line_and_the_checkpoints_stay_finite(
     assert_refused(ended, "became NaN or Inf with a batch from im", "training.lr")
     assert not output.exists()
     assert states(output)
-    _, tensors, refused = Checkpoints(run_folder(output) / "checkpoints").newest()
+    _, tensors, refused = Checkpoints(run_folder(output) / "checkpoints").load_newest()
     assert not refused
     assert all(tensor.isfinite().all() for tensor in tensors.values() if tensor.is_floating_point())

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from septa.recipe import TrainingSettings
-from septa.training.schedule import lr_factor
+from septa.training.schedule import compute_lr_factor
 
 KINDS = ["cosine", "polynomial", "plateau", "constant"]
 
@@ -19,29 +19,29 @@ def training(**changes: Any) -> TrainingSettings:
 
 @pytest.mark.parametrize("schedule", KINDS)
 def test_warm_up_rises_linearly_to_one(schedule: str) -> None:
-    factors = [lr_factor(0.01 * step, training(schedule=schedule)) for step in range(11)]
+    factors = [compute_lr_factor(0.01 * step, training(schedule=schedule)) for step in range(11)]
     assert factors == pytest.approx([0.1 * step for step in range(11)])
 
 
 @pytest.mark.parametrize("schedule", KINDS)
 def test_without_warm_up_it_begins_at_one(schedule: str) -> None:
-    assert lr_factor(0, training(schedule=schedule, warmup=0)) == 1
+    assert compute_lr_factor(0, training(schedule=schedule, warmup=0)) == 1
 
 
 @pytest.mark.parametrize(("schedule", "half", "end"), [("cosine", 0.5, 0), ("polynomial", 0.5**0.9, 0)])
 def test_falling_schedules_end_at_zero(schedule: str, half: float, end: float) -> None:
-    assert lr_factor(0.55, training(schedule=schedule)) == pytest.approx(half)
-    assert lr_factor(1.0, training(schedule=schedule)) == pytest.approx(end, abs=1e-12)
+    assert compute_lr_factor(0.55, training(schedule=schedule)) == pytest.approx(half)
+    assert compute_lr_factor(1.0, training(schedule=schedule)) == pytest.approx(end, abs=1e-12)
 
 
 def test_cosine_is_the_paper_s() -> None:
     for progress in (0.2, 0.4, 0.9):
         expected = 0.5 * (1 + math.cos(math.pi * progress))
-        assert lr_factor(progress, training(warmup=0)) == pytest.approx(expected)
+        assert compute_lr_factor(progress, training(warmup=0)) == pytest.approx(expected)
 
 
 def test_plateau_divides_by_ten_at_each_drop() -> None:
-    factors = [lr_factor(0.7, training(schedule="plateau"), drops) for drops in range(3)]
+    factors = [compute_lr_factor(0.7, training(schedule="plateau"), drops) for drops in range(3)]
     assert factors == pytest.approx([1, 0.1, 0.01])
 
 
@@ -56,5 +56,5 @@ def test_within_bounds_and_never_rising_after_the_warm_up(
 ) -> None:
     settings = training(schedule=schedule, warmup=warmup)
     early, late = sorted(max(share, warmup) for share in progress)
-    assert 0 <= lr_factor(min(progress), settings, drops) <= 1
-    assert lr_factor(late, settings, drops) <= lr_factor(early, settings, drops)
+    assert 0 <= compute_lr_factor(min(progress), settings, drops) <= 1
+    assert compute_lr_factor(late, settings, drops) <= compute_lr_factor(early, settings, drops)

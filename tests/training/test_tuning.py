@@ -27,7 +27,7 @@ from septa.tasks.instances import Instances
 from septa.training import finish, tuning
 from septa.training.plan import TrainingRequest
 from septa.training.run import TrainingDone, train_steps
-from septa.training.tuning import Tuning, tune
+from septa.training.tuning import Tuning, tune_decoding
 
 NAMES = ("least_pixels", "seed", "foreground")
 
@@ -88,7 +88,7 @@ def known_score(examples: list[Example], decoding: Decoding) -> float:
 
 def tuned(examples: list[Example], device: str = "cpu") -> tuple[Tuning, Known]:
     model = Known()
-    return tune(model, examples, device), model  # type: ignore[arg-type]
+    return tune_decoding(model, examples, device), model  # type: ignore[arg-type]
 
 
 def thresholds(found: Tuning) -> Decoding:
@@ -210,7 +210,7 @@ def test_only_so_many_pixels_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> N
     sizes = [(30, 40), (10, 10), (20, 30), (20, 20)]
     examples = [example(np.ones(size), np.ones(size), np.ones(size, np.int32)) for size in sizes]
     for limit, looked_at in ((10**6, sizes), (1800, [sizes[0], sizes[1], sizes[3]]), (1200, sizes[:1]), (1, sizes[:1])):
-        monkeypatch.setattr(tuning, "_PIXELS", limit)
+        monkeypatch.setattr(tuning, "_MOST_PIXELS", limit)
         _, model = tuned(examples)
         assert [size for size, _ in model.asked] == looked_at
 
@@ -233,7 +233,7 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     told: list[Tuning] = []
 
     def noted(*arguments: Any) -> Tuning:
-        told.append(tune(*arguments))
+        told.append(tune_decoding(*arguments))
         return told[-1]
 
     passes: list[Any] = []
@@ -244,7 +244,7 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         return logits(model, image, **settings)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(finish, "tune", noted)
+        patch.setattr(finish, "tune_decoding", noted)
         patch.setattr(Model, "logits", counted)
         asked = TrainingRequest(
             data=data, output=folder / "m.septa", overrides=(*tiny, "training.steps=40", *more), device="cpu"

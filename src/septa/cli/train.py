@@ -14,7 +14,7 @@ from septa.cli.options import PlanOptions, make_console, option
 from septa.cli.values import path
 
 if TYPE_CHECKING:
-    from septa.training import Profiled
+    from septa.training import TrainingProfile
 
 EXAMPLE = "septa train cells -o cells.septa --minutes 10"
 
@@ -62,12 +62,12 @@ def train(
     from septa.training import train_steps
 
     console = make_console()
-    profiles: list[Profiled] = []
+    profiles: list[TrainingProfile] = []
 
-    def print_profile(profiled: Profiled) -> None:
-        profiles.append(profiled)
-        console.print(profiled.table())
-        say(console, f"profile: {profiled.text}, {profiled.trace}")
+    def print_profile(measured: TrainingProfile) -> None:
+        profiles.append(measured)
+        console.print(measured.table())
+        say(console, f"profile: {measured.text}, {measured.trace}")
 
     with progress_bar(console, "checking the data") as progress:
         events = train_steps(request, progress, print_profile if profile else None)

@@ -216,7 +216,7 @@ class TrainingSettings(Section):
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """Momentum of sgd and rmsprop, and first beta of adam and adamw, from 0 to below 1."""
     schedule: Literal["cosine", "polynomial", "plateau", "constant"] = "cosine"
-    """Change of the learning rate after the warm-up; see `septa.training.schedule.lr_factor`."""
+    """Change of the learning rate after the warm-up; see `septa.training.schedule.compute_lr_factor`."""
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
     """Share of the training, from 0 to below 1, over which the learning rate rises from 0."""
     patience: Count = 3

@@ -1,4 +1,4 @@
-"""Training: a folder of images and labels to a model."""
+"""Training: a folder of images and labels becomes a model."""
 
 import lazy_loader
 

@@ -1,6 +1,6 @@
 from .plan import TrainingRequest as TrainingRequest
 from .plan import plan_recipe as plan_recipe
-from .profile import Profiled as Profiled
+from .profile import TrainingProfile as TrainingProfile
 from .run import AlreadyTrained as AlreadyTrained
 from .run import TrainingDone as TrainingDone
 from .run import TrainingEvent as TrainingEvent

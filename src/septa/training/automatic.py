@@ -1,4 +1,4 @@
-"""The automatic recipe: settings chosen from the dataset's fingerprint and the machine, each with its reason."""
+"""The automatic recipe: settings chosen from the fingerprint of the dataset and the machine, each with its reason."""
 
 from __future__ import annotations
 
@@ -14,30 +14,46 @@ from septa.data import Fingerprint, ImageFacts
 from septa.labels import LabelMapping
 from septa.nets import UNet
 from septa.recipe import Recipe
+from septa.report import plural
 from septa.runtime import Machine
 from septa.tasks import TASKS
 
-_UNEVEN = 0.35
+_UNEVEN_CONTRAST = 0.35
+"""Standard deviation of the logarithm of the images' contrasts above which contrast is uneven."""
 _DARK = 0.25
-"""Place of the median between the 0.5 and 99.5 percentiles, below which an image is objects on a dark ground."""
-_COMMON = 0.1
+"""Position of the median between the 0.5 and 99.5 percentiles below which an image shows objects on dark background."""
+_COMMON_SHARE = 0.1
+"""Share of the pixels from which on a class is not rare."""
 _EPOCHS = 150
 _MOST_WORKERS = 12
-_LARGE, _SMALL, _SIDE = 48, 8, 128
-"""Pixels of the median and of the small objects, and of an image, that a reduction must leave."""
+_REDUCED_MEDIAN = 48
+"""Diameter in pixels that the median object must keep when the net downsamples its input."""
+_REDUCED_SMALL = 8
+"""The same for a small object (5th percentile of the diameters)."""
+_REDUCED_SIDE = 128
+"""The same for the shorter side of the median image."""
 
 
 @dataclass(frozen=True)
-class Choice:
-    """A recipe and the reason of each setting that was chosen, by its key ``section.name``."""
+class RecipeChoice:
+    """A recipe and the reasons of its settings.
+
+    Attributes
+    ----------
+    recipe
+        Complete recipe.
+    reasons
+        Reason of each setting that was chosen, by its key ``section.key``.
+    notes
+        Printable lines about settings of a given recipe that were changed, and why.
+    """
 
     recipe: Recipe
     reasons: dict[str, str]
     notes: tuple[str, ...] = ()
-    """What was changed in a given recipe, and why, to be told."""
 
 
-def choose(
+def choose_recipe(
     fingerprint: Fingerprint,
     facts: Sequence[ImageFacts],
     labels: LabelMapping,
@@ -46,193 +62,212 @@ def choose(
     *,
     fixed: Collection[str] = (),
     processes: int = 1,
-) -> Choice:
-    """Fit ``base`` to a dataset and a machine.
+) -> RecipeChoice:
+    """Choose a recipe for a dataset and a machine.
 
     Parameters
     ----------
     fingerprint, facts
-        Of the dataset and of its images.
+        Facts of the dataset and of each of its images.
     labels
-        How classes stand for label values.
+        Meaning of the label values.
     machine
         Cores, memory and device.
     base
-        Settings that are kept where nothing is chosen here.
+        Recipe whose settings are kept where none is chosen here.
     fixed
-        Keys ``section.name`` whose values in ``base`` are given: they stay, and what follows from them is chosen.
+        Keys ``section.key`` whose values in ``base`` the user gave: they are kept, and the others are chosen to suit
+        them.
     processes
-        Among which each batch is divided.
+        Number of processes that share each batch.
     """
     gpu = not machine.device.startswith("cpu")
-    settings, reasons = base.model_dump(mode="json"), {}
+    settings = base.model_dump(mode="json")
+    reasons: dict[str, str] = {}
 
     def settle(key: str, chosen: tuple[Any, str]) -> Any:
+        """Set ``key`` to the chosen value, unless it is fixed, and return its value."""
         section, name = key.split(".")
         if key not in fixed:
             settings[section][name], reasons[key] = chosen
         return settings[section][name]
 
     settle("data.encoding", (labels.kind, labels.describe()))
-    settle("data.channels", (fingerprint.channels, f"the images have {fingerprint.channels}"))
+    settle("data.channels", (fingerprint.channels, f"the images have {plural(fingerprint.channels, 'channel')}"))
     if base.net.pretrained is None:
-        settle("data.normalization", _normalization(facts))
+        settle("data.normalization", _choose_normalization(facts))
     else:
-        settle("data.normalization", ("imagenet", "what published encoders were trained on"))
+        settle("data.normalization", ("imagenet", "published encoders were trained with it"))
     if base.data.resize is not None:
-        fingerprint = _resized(fingerprint, base.data.resize)
+        fingerprint = _resize_fingerprint(fingerprint, base.data.resize)
     objects = TASKS[labels.task if base.task == "auto" else base.task].finds_objects
     if objects:
-        found_more = ("border", "found more nuclei in equal time")
-        settle("instances.encoding", ("seam", "one output") if base.net.output == "sigmoid" else found_more)
-        settle("instances.rim", _rim(fingerprint))
-    reduction = settle("net.reduction", _reduction(fingerprint, base, objects))
-    depth = settle("net.depth", _depth(fingerprint, reduction))
-    width = settle("net.width", _width(machine, gpu))
+        settle("instances.encoding", _choose_encoding(base))
+        settle("instances.rim", _choose_rim(fingerprint))
+    reduction = settle("net.reduction", _choose_reduction(fingerprint, base, objects))
+    depth = settle("net.depth", _choose_depth(fingerprint, reduction))
+    width = settle("net.width", _choose_width(machine, gpu))
     if labels.kind == "multilabel":
-        overlap = "classes overlap, so each has its own sigmoid"
+        overlap = "classes overlap, so each has a sigmoid of its own"
         settle("loss.cross_entropy", (0.0, overlap))
         settle("loss.bce", (1.0, overlap))
     elif settings["net"]["output"] == "sigmoid":
-        single = "one output has a sigmoid"
+        single = "the net has a single sigmoid output"
         settle("loss.cross_entropy", (0.0, single))
         settle("loss.bce", (1.0, single))
-    for key, chosen in _object_loss(settings["instances"]["encoding"] if objects else "").items():
+    for key, chosen in _choose_object_loss(settings["instances"]["encoding"] if objects else "").items():
         settle(key, chosen)
     entropy = settings["loss"]["cross_entropy"] + settings["loss"]["bce"]
     if not objects or settings["instances"]["encoding"] != "border":
-        settle("loss.dice", _dice(fingerprint) if entropy else (1.0, "there is no cross entropy"))
-    margin = _margin(base, depth)
-    patch = settle("sampling.patch", _patch(fingerprint, depth, reduction, margin))
-    batch, why_batch = _batch(patch, width, reduction, gpu, machine)
-    batch = settle("training.batch", (max(1, batch // processes) * processes, why_batch))
-    settle("training.steps", _steps(fingerprint, patch, batch, gpu))
+        settle("loss.dice", _choose_dice(fingerprint) if entropy else (1.0, "the loss has no cross entropy"))
+    margin = _find_margin(base, depth)
+    patch = settle("sampling.patch", _choose_patch(fingerprint, depth, reduction, margin))
+    batch, reason = _choose_batch(patch, width, reduction, gpu, machine)
+    batch = settle("training.batch", (max(1, batch // processes) * processes, reason))
+    settle("training.steps", _choose_steps(fingerprint, patch, batch, gpu))
     settle("training.amp", resolve_amp(settings["training"]["amp"], machine.device))
     settle("training.workers", choose_workers(machine))
     if settings["training"]["amp"] == "auto":
         settings["training"]["amp"] = resolve_amp("auto", machine.device)[0]
-    return Choice(Recipe.parse(settings), reasons)
+    return RecipeChoice(Recipe.parse(settings), reasons)
 
 
 def resolve_amp(amp: str, device: str) -> tuple[str, str]:
-    """The precision that ``auto`` stands for on a device, and why; others stay."""
+    """Return the precision that ``auto`` means on a device, with the reason; another ``amp`` is returned unchanged."""
     if amp != "auto":
         return amp, "as given"
     if device.startswith("cuda"):
-        has = torch.cuda.is_bf16_supported()
-        return ("bf16", "the GPU computes bf16") if has else ("fp16", "the GPU has no bf16")
+        if torch.cuda.is_bf16_supported():
+            return "bf16", "the GPU has bf16 instructions"
+        return "fp16", "the GPU has no bf16 instructions"
     if device == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
-        return "bf16", "the CPU has bf16 instructions: about twice as fast"
-    return "off", f"{device} has no fast bf16"
+        return "bf16", "the CPU has bf16 instructions, which are about twice as fast"
+    return "off", f"the device {device} has no fast bf16 instructions"
 
 
-def _resized(fingerprint: Fingerprint, size: tuple[int, int]) -> Fingerprint:
-    """The fingerprint of the images brought to one size."""
+def _resize_fingerprint(fingerprint: Fingerprint, size: tuple[int, int]) -> Fingerprint:
+    """Return the fingerprint of the images after resizing to one size."""
     factor = math.sqrt(math.prod(size) / math.prod(fingerprint.sizes[1]))
     small, median, large = (factor * diameter for diameter in fingerprint.diameter_percentiles)
     return replace(fingerprint, sizes=(size, size, size), diameter_percentiles=(small, median, large))
 
 
-def _margin(base: Recipe, depth: int) -> int:
-    """Pixels a side that a valid net takes off."""
+def _find_margin(base: Recipe, depth: int) -> int:
+    """Return the number of pixels that a valid net removes at each side; 0 for a padded net."""
     if base.net.padding == "same":
         return 0
     with torch.device("meta"):
         return UNet(1, 1, depth=depth, width=1, padding="valid", block=base.net.block, up=base.net.up).margin
 
 
-def _reduction(fingerprint: Fingerprint, base: Recipe, objects: bool) -> tuple[int, str]:
-    """The largest factor that leaves objects, what lies between them, and the images themselves, large enough."""
+def _choose_reduction(fingerprint: Fingerprint, base: Recipe, objects: bool) -> tuple[int, str]:
+    """Choose the largest factor that leaves objects, the gaps between them, and images large enough."""
     if base.net.padding == "valid":
-        return 1, "a net without padding works on the image itself"
+        return 1, "a net without padding does not downsample its input"
     small, median, _ = fingerprint.diameter_percentiles
     side = min(fingerprint.sizes[1])
     factors = (2,) if objects else (2, 4)
-    enough = [f for f in factors if median >= _LARGE * f and small >= _SMALL * f and side >= _SIDE * f]
-    return max(enough, default=1), f"objects have {small:.0f} (5 %) and {median:.0f} (median) pixels"
+    possible = [
+        factor
+        for factor in factors
+        if median >= _REDUCED_MEDIAN * factor and small >= _REDUCED_SMALL * factor and side >= _REDUCED_SIDE * factor
+    ]
+    return max(possible, default=1), f"object diameters: {small:.0f} (5th percentile) and {median:.0f} pixels (median)"
 
 
-def _rim(fingerprint: Fingerprint) -> tuple[int, str]:
-    """A twelfth of an object, which leaves enough inside and can be seen."""
+def _choose_encoding(base: Recipe) -> tuple[str, str]:
+    if base.net.output == "sigmoid":
+        return "seam", "the only encoding for a single output"
+    return "border", "it found more nuclei than the others in equal time"
+
+
+def _choose_rim(fingerprint: Fingerprint) -> tuple[int, str]:
+    """Choose a width that leaves enough of the inside, and that the net can still see."""
     median = fingerprint.diameter_percentiles[1]
-    return int(np.clip(round(median / 12), 1, 8)), f"a twelfth of the median object ({median:.0f} pixels), at most 8"
+    rim = int(np.clip(round(median / 12), 1, 8))
+    return rim, f"1/12 of the median object diameter ({median:.0f} pixels), at most 8"
 
 
-def _object_loss(encoding: str) -> dict[str, tuple[float, str]]:
-    """What makes the space between objects count."""
+def _choose_object_loss(encoding: str) -> dict[str, tuple[float, str]]:
+    """Choose the loss settings that give weight to the gaps between objects; none for some encodings."""
     if encoding == "seam":
-        return {"loss.border_weight": (10.0, "the paper's, which makes the seams between objects count")}
+        return {"loss.border_weight": (10.0, "as in the paper, so that the seams between objects have weight")}
     if encoding == "border":
         return {
-            "loss.border_weight": (6.0, "fewer objects merge where what lies between them counts more"),
-            "loss.border_sigma": (4.0, "the seams between objects are narrow"),
-            "loss.dice": (1.0, "with the border weights it found the most nuclei"),
+            "loss.border_weight": (6.0, "fewer objects merge if the gaps between them have more weight"),
+            "loss.border_sigma": (4.0, "the gaps between objects are narrow"),
+            "loss.dice": (1.0, "it found the most nuclei, together with the border weights"),
         }
     return {}
 
 
-def _depth(fingerprint: Fingerprint, reduction: int) -> tuple[int, str]:
-    """The usual 4, or what the images are large enough for."""
+def _choose_depth(fingerprint: Fingerprint, reduction: int) -> tuple[int, str]:
+    """Choose the usual 4, or less for small images."""
     side = min(fingerprint.sizes[1])
     depth = min(4, max(1, int(math.log2(max(side / reduction, 8) / 4))))
     with torch.device("meta"):
         field = UNet(1, 1, depth=depth, width=1, reduction=reduction).receptive_field
-    return depth, f"sees {field} pixels; the images have {side}"
+    return depth, f"the receptive field is {field} pixels; the shorter side of the images has {side}"
 
 
-def _width(machine: Machine, gpu: bool) -> tuple[int, str]:
+def _choose_width(machine: Machine, gpu: bool) -> tuple[int, str]:
     if gpu:
-        return 32, f"a GPU ({machine.device})"
+        return 32, f"the device is a GPU ({machine.device})"
     if machine.cores >= 16:
-        return 32, f"{machine.cores} cores"
-    return 16, f"{machine.cores} cores: many steps with a narrow net beat few with a wide one"
+        return 32, f"the CPU has {machine.cores} cores"
+    cores = plural(machine.cores, "core")
+    return 16, f"the CPU has {cores}: many steps of a narrow net learn more than few of a wide one"
 
 
-def _dice(fingerprint: Fingerprint) -> tuple[float, str]:
+def _choose_dice(fingerprint: Fingerprint) -> tuple[float, str]:
     rarest = min((share for share in fingerprint.class_shares if share > 0), default=0.0)
-    if rarest >= _COMMON:
-        return 0.0, f"no class is rare (least share {rarest:.0%}): cross entropy alone keeps probabilities true"
-    return 0.5, f"a class is rare (share {rarest:.1%})"
+    if rarest >= _COMMON_SHARE:
+        common = f"no class is rare (the smallest has {rarest:.0%} of the pixels)"
+        return 0.0, f"{common}: cross entropy alone keeps probabilities calibrated"
+    return 0.5, f"a class is rare ({rarest:.1%} of the pixels)"
 
 
-def _patch(fingerprint: Fingerprint, depth: int, reduction: int, margin: int) -> tuple[tuple[int, int], str]:
-    multiple, most = reduction << depth, 256 * reduction
+def _choose_patch(fingerprint: Fingerprint, depth: int, reduction: int, margin: int) -> tuple[tuple[int, int], str]:
+    multiple = reduction << depth
+    most = 256 * reduction
     height, width = fingerprint.sizes[1]
     sides = [max(2 * multiple, min(most, math.ceil(length / multiple) * multiple)) for length in (height, width)]
-    reason = f"at most {most}, images are {height} x {width} (median)"
+    reason = f"at most {most} pixels per side; the median image has {height} x {width}"
     if margin:
-        reason = f"{reason}; {margin} more on each side, which the net takes off"
+        reason = f"{reason}; and {margin} more at each side, which the net removes"
     return (sides[0] + 2 * margin, sides[1] + 2 * margin), reason
 
 
-def _batch(patch: tuple[int, int], width: int, reduction: int, gpu: bool, machine: Machine) -> tuple[int, str]:
+def _choose_batch(patch: tuple[int, int], width: int, reduction: int, gpu: bool, machine: Machine) -> tuple[int, str]:
     pixels = patch[0] * patch[1] / reduction**2
-    # Forward and backward keep about 30 float32 values for each channel of the first level.
+    # The forward and backward passes keep about 30 float32 values per pixel and channel of the first level.
     fits = int(machine.memory / 4 / (30 * 4 * width * pixels)) if not gpu else 64
     batch = max(1, min(round((16 if gpu else 2) * 256 * 256 / pixels), fits, 64))
-    return batch, f"{batch * patch[0] * patch[1] / 1e6:.2f} megapixels a step"
+    return batch, f"{batch * patch[0] * patch[1] / 1e6:.2f} megapixels per step"
 
 
-def _steps(fingerprint: Fingerprint, patch: tuple[int, int], batch: int, gpu: bool) -> tuple[int, str]:
+def _choose_steps(fingerprint: Fingerprint, patch: tuple[int, int], batch: int, gpu: bool) -> tuple[int, str]:
     height, width = fingerprint.sizes[1]
     patches = max(1.0, height * width / (patch[0] * patch[1]))
     most = 20000 if gpu else 16000
     steps = int(np.clip(round(_EPOCHS * fingerprint.images * patches / batch, -2), 1000, most))
-    return steps, f"{fingerprint.images} images of about {patches:.1f} patches, at most {most} steps"
+    images = plural(fingerprint.images, "image")
+    return steps, f"{_EPOCHS} epochs of {images} with about {patches:.1f} patches each; 1000 to {most} steps"
 
 
-def _normalization(facts: Sequence[ImageFacts]) -> tuple[str, str]:
+def _choose_normalization(facts: Sequence[ImageFacts]) -> tuple[str, str]:
     spans = [max(high - low, 1e-9) for fact in facts for low, _, high in fact.percentiles if not fact.constant]
     spread = float(np.std(np.log(spans))) if spans else 0.0
-    if spread > _UNEVEN and _dark(facts):
-        return "asinh", f"dim and bright objects on a dark ground, and uneven contrast (log spread {spread:.2f})"
-    if spread > _UNEVEN:
-        return "image", f"the contrast differs between images (log spread {spread:.2f})"
-    return "dataset", f"the images have much the same contrast (log spread {spread:.2f})"
+    if spread > _UNEVEN_CONTRAST and _is_dark(facts):
+        objects = "dim and bright objects on dark background"
+        return "asinh", f"{objects}, and contrast varies between images (log spread {spread:.2f})"
+    if spread > _UNEVEN_CONTRAST:
+        return "image", f"contrast varies between images (log spread {spread:.2f})"
+    return "dataset", f"all images have similar contrast (log spread {spread:.2f})"
 
 
-def _dark(facts: Sequence[ImageFacts]) -> bool:
-    """Whether in most images half of the pixels lie in the darkest part of the range, as in fluorescence."""
+def _is_dark(facts: Sequence[ImageFacts]) -> bool:
+    """Return True if half of the pixels lie in the darkest part of the range in most images, as in fluorescence."""
     parts = [
         (middle - low) / (high - low)
         for fact in facts
@@ -243,7 +278,8 @@ def _dark(facts: Sequence[ImageFacts]) -> bool:
 
 
 def choose_workers(machine: Machine) -> tuple[int, str]:
-    """Threads that prepare samples, and why."""
+    """Choose the number of threads that prepare samples, with the reason."""
     if not machine.device.startswith("cpu"):
-        return max(1, min(machine.cores - 1, _MOST_WORKERS)), f"{machine.cores} cores feed the GPU"
-    return max(1, min(machine.cores // 8, _MOST_WORKERS)), "the net uses the other cores"
+        workers = max(1, min(machine.cores - 1, _MOST_WORKERS))
+        return workers, f"one less than the {machine.cores} cores, at most {_MOST_WORKERS}, to feed the GPU"
+    return max(1, min(machine.cores // 8, _MOST_WORKERS)), "the net uses the other cores of the CPU"

@@ -1,7 +1,7 @@
-"""Checkpoints: the resumable state of a training in a folder of sealed files.
+"""Checkpoints: the resumable state of a training, in a folder of sealed files.
 
-``step-N-best-M.safetensors`` holds the state after step N, ``best-M.safetensors`` the weights of the best validation so
-far. Each is written whole or not at all; the newest two states are kept with the best weights that their names tell.
+``step-N-best-M.safetensors`` holds the state after step N, ``best-M.safetensors`` the best weights, found at step M.
+A file is written whole or not at all. The folder keeps the newest two states and the best weights that they name.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from septa.errors import ModelError
 from septa.images import write_bytes
 
 KIND = "septa checkpoint 1"
-_KEEP = 2
-_STATE = re.compile(r"step-(\d{8})-best-(\d{8}|none)\.safetensors")
-_BEST = re.compile(r"best-(\d{8})\.safetensors")
+"""Kind and version of the file format."""
+_KEPT_STATES = 2
+_STATE_NAME = re.compile(r"step-(\d{8})-best-(\d{8}|none)\.safetensors")
+_BEST_NAME = re.compile(r"best-(\d{8})\.safetensors")
 
 
 @dataclass(frozen=True)
@@ -29,21 +30,26 @@ class Checkpoints:
 
     folder: Path
 
-    def states(self) -> list[Path]:
-        """Files of the states, the oldest first."""
-        return [path for path in self._files() if _STATE.fullmatch(path.name)]
+    def list_states(self) -> list[Path]:
+        """List the files of the states, oldest first."""
+        return [path for path in self._list_files() if _STATE_NAME.fullmatch(path.name)]
 
-    def save(self, header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-        """Write the state after step ``header["step"]`` and drop what is no longer needed.
+    def save_state(self, header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        """Write the state after step ``header["step"]`` and remove files that are no longer needed.
 
-        ``header["best"]`` tells the step of the best weights, or is None.
+        Parameters
+        ----------
+        header
+            JSON values. ``best`` is a mapping with the ``step`` of the best weights, or None.
+        tensors
+            Weights and other tensors by name.
 
         Raises
         ------
         ValueError
             A value is NaN or Inf; nothing was written.
         ResourceError
-            The disk is full; the states before are untouched.
+            The disk is full; the earlier states are untouched.
         """
         best = "none" if header["best"] is None else f"{header['best']['step']:08d}"
         path = self.folder / f"step-{header['step']:08d}-best-{best}.safetensors"
@@ -51,11 +57,18 @@ class Checkpoints:
         self._prune()
 
     def save_best(self, step: int, tensors: dict[str, Tensor]) -> None:
-        """Write the best weights so far, found at ``step``; errors as for `save`."""
-        write_bytes(self._best(step), tensor_file.pack(KIND, {"step": step}, tensors))
+        """Write the best weights so far, found at ``step``; errors as for `save_state`."""
+        write_bytes(self._find_best(step), tensor_file.pack(KIND, {"step": step}, tensors))
 
-    def newest(self) -> tuple[dict[str, Any], dict[str, Tensor], list[str]]:
-        """The newest readable state, and a line about each newer one that could not be used.
+    def load_newest(self) -> tuple[dict[str, Any], dict[str, Tensor], list[str]]:
+        """Load the newest readable state.
+
+        Returns
+        -------
+        header, tensors
+            Arguments of `save_state`.
+        refused
+            One line about each newer state that could not be used.
 
         Raises
         ------
@@ -63,36 +76,37 @@ class Checkpoints:
             No state is readable.
         """
         refused: list[str] = []
-        for path in reversed(self.states()):
+        for path in reversed(self.list_states()):
             try:
                 header, tensors = self._load(path)
                 if header["best"] is not None:
-                    self.best(header["best"]["step"])
+                    self.load_best(header["best"]["step"])
             except ModelError as error:
                 refused.append(str(error))
                 continue
             return header, tensors, refused
-        why = "holds no usable checkpoint" + "".join(f"; {reason}" for reason in refused)
-        raise ModelError(self.folder, why, "begin again with --overwrite")
+        problem = "no checkpoint in this folder can be used"
+        reasons = "".join(f"; {reason.removesuffix('.')}" for reason in refused)
+        raise ModelError(self.folder, problem + reasons, "Start again with --overwrite")
 
-    def best(self, step: int) -> dict[str, Tensor]:
-        """The weights written by `save_best` at ``step``; ModelError if they cannot be read."""
-        return self._load(self._best(step))[1]
+    def load_best(self, step: int) -> dict[str, Tensor]:
+        """Load the weights written by `save_best` at ``step``; raise ModelError if they cannot be read."""
+        return self._load(self._find_best(step))[1]
 
     def clear(self) -> None:
-        """Remove every checkpoint, and the folder if nothing else is in it."""
-        for path in self._files():
+        """Remove every checkpoint, and the folder if it is then empty."""
+        for path in self._list_files():
             path.unlink(missing_ok=True)
         if self.folder.is_dir() and not any(self.folder.iterdir()):
             self.folder.rmdir()
 
     def _prune(self) -> None:
-        states = self.states()
-        for path in states[:-_KEEP]:
+        states = self.list_states()
+        for path in states[:-_KEPT_STATES]:
             path.unlink(missing_ok=True)
-        named = {match[2] for path in states[-_KEEP:] if (match := _STATE.fullmatch(path.name))}
-        for path in self._files():
-            match = _BEST.fullmatch(path.name)
+        named = {match[2] for path in states[-_KEPT_STATES:] if (match := _STATE_NAME.fullmatch(path.name))}
+        for path in self._list_files():
+            match = _BEST_NAME.fullmatch(path.name)
             if match and match[1] not in named:
                 path.unlink(missing_ok=True)
 
@@ -100,15 +114,18 @@ class Checkpoints:
         try:
             data = path.read_bytes()
         except OSError as error:
-            raise ModelError(path, f"cannot be read ({(error.strerror or 'an error').lower()})") from None
+            reason = (error.strerror or "unknown reason").lower()
+            raise ModelError(path, f"the file cannot be read ({reason})") from None
         return tensor_file.unpack(data, KIND, path)
 
-    def _best(self, step: int) -> Path:
+    def _find_best(self, step: int) -> Path:
         return self.folder / f"best-{step:08d}.safetensors"
 
-    def _files(self) -> list[Path]:
+    def _list_files(self) -> list[Path]:
         if not self.folder.is_dir():
             return []
         return sorted(
-            path for path in self.folder.iterdir() if _STATE.fullmatch(path.name) or _BEST.fullmatch(path.name)
+            path
+            for path in self.folder.iterdir()
+            if _STATE_NAME.fullmatch(path.name) or _BEST_NAME.fullmatch(path.name)
         )

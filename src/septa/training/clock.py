@@ -1,4 +1,4 @@
-"""When a training ends: by its steps, by its minutes, or by a signal."""
+"""The end of a training: by its steps, by its minutes, or by a signal."""
 
 from __future__ import annotations
 
@@ -7,59 +7,99 @@ import time
 from types import FrameType
 
 from septa.recipe import TrainingSettings
-from septa.training.state import State
+from septa.training.state import TrainingState
 
 _RESERVE = 0.03
+"""Least share of the minutes that is kept for the work after the last step."""
+_RESERVED_VALIDATIONS = 3.5
+"""Durations of a validation that are kept for the work after the last step."""
 
 
-class Signals:
-    """Notes SIGINT and SIGTERM instead of dying from them; a second one acts as it would without this."""
+class SignalCatcher:
+    """Context that records SIGINT and SIGTERM instead of ending the process; a second signal acts as usual.
+
+    Attributes
+    ----------
+    received
+        Number of the signal; 0 if none was received.
+    """
 
     def __init__(self) -> None:
         self.received = 0
 
-    def __enter__(self) -> Signals:
-        self._before = {}
+    def __enter__(self) -> SignalCatcher:
+        """Set the signal handlers."""
+        self._previous = {}
         for number in (signal.SIGINT, signal.SIGTERM):
             try:
-                self._before[number] = signal.signal(number, self._note)
-            except ValueError:  # not the main thread: the caller's handlers stay
+                self._previous[number] = signal.signal(number, self._record)
+            except ValueError:  # only the main thread can set handlers; in others the caller's handlers stay
                 break
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._restore()
+        """Restore the earlier signal handlers."""
+        self._restore_handlers()
 
-    def _note(self, number: int, _frame: FrameType | None) -> None:
+    def _record(self, number: int, _frame: FrameType | None) -> None:
         self.received = number
-        self._restore()
+        self._restore_handlers()
 
-    def _restore(self) -> None:
-        while self._before:
-            number, handler = self._before.popitem()
+    def _restore_handlers(self) -> None:
+        while self._previous:
+            number, handler = self._previous.popitem()
             signal.signal(number, handler)
 
 
-class Clock:
-    """Time spent since ``started`` (of `time.monotonic`), and the progress that follows where minutes are given."""
+class TrainingClock:
+    """Clock of a training, and its progress by steps and minutes.
 
-    def __init__(self, training: TrainingSettings, started: float, state: State) -> None:
+    Parameters
+    ----------
+    training
+        Settings, of which ``steps`` and ``minutes`` are used.
+    started
+        Value of `time.monotonic` when the command began; from it the minutes count.
+    state
+        State at the first step of this run.
+
+    Attributes
+    ----------
+    begin
+        Value of `time.monotonic` at the first step, less the seconds of earlier runs.
+    setup
+        Seconds between the start of the command and the first step; 0 for a resumed training.
+    validating, longest
+        Seconds spent in validations of this run, and in the longest one.
+    last_row
+        Value of `time.monotonic`, number of steps and seconds of waiting for samples at the last row of the history.
+    """
+
+    def __init__(self, training: TrainingSettings, started: float, state: TrainingState) -> None:
         self.training = training
         self.begin = time.monotonic() - state.elapsed
         self.setup = 0.0 if state.elapsed else self.begin - started
-        self.validating, self.longest = 0.0, 0.0
+        self.validating = 0.0
+        self.longest = 0.0
         self.last_row = (time.monotonic(), state.step, 0.0)
 
     def elapsed(self) -> float:
-        """Seconds of training, over all its runs."""
+        """Return the seconds of training, over all its runs."""
         return time.monotonic() - self.begin
 
-    def progress(self, state: State) -> float:
-        """Share of the training that is done, 0 to 1: of the steps, or of the minutes where these end first."""
+    def add_validation(self, seconds: float) -> None:
+        """Count a validation, and exclude its seconds from the speed of the next row of the history."""
+        self.validating += seconds
+        self.longest = max(self.longest, seconds)
+        time_of_row, step, waited = self.last_row
+        self.last_row = (time_of_row + seconds, step, waited)
+
+    def progress(self, state: TrainingState) -> float:
+        """Return the share of the training that is done, 0 to 1: of steps or of minutes, whichever is larger."""
         share = state.step / self.training.steps
         if self.training.minutes is None:
             return min(1.0, share)
         budget = 60 * self.training.minutes
-        # The last validation, the model's final evaluation and the report come after the last step.
-        reserve = max(3.5 * self.longest, _RESERVE * budget)
+        # The last validation, the final evaluation of the model and the report follow the last step.
+        reserve = max(_RESERVED_VALIDATIONS * self.longest, _RESERVE * budget)
         return min(1.0, max(share, self.elapsed() / max(1e-9, budget - self.setup - reserve)))

@@ -1,4 +1,4 @@
-"""After the last step: the best weights as a model, tuned, evaluated on the validation images, saved and reported."""
+"""The end of a training: the best weights become a model, which is tuned, evaluated, saved and reported."""
 
 from __future__ import annotations
 
@@ -18,26 +18,40 @@ from septa.model import Model
 from septa.objects import Judged, calibrate, judge
 from septa.recipe import Recipe
 from septa.report import MAX_PANELS, Panel, write_report
-from septa.training.automatic import Choice
+from septa.training.automatic import RecipeChoice
 from septa.training.loop import TrainingJob
 from septa.training.plan import TrainingRequest
-from septa.training.state import State
-from septa.training.tuning import tune
+from septa.training.state import TrainingState
+from septa.training.tuning import tune_decoding
 
-_Scored = tuple[float, int, NDArray[np.int32]]
-"""Score below 0, place among the validation images, prediction."""
+_ScoredImage = tuple[float, int, NDArray[np.int32]]
+"""Negative score, index among the validation images, and predicted labels of an image."""
 
 
 def finish_training(
-    request: TrainingRequest, job: TrainingJob, state: State, check: DatasetCheck, choice: Choice
+    request: TrainingRequest, job: TrainingJob, state: TrainingState, check: DatasetCheck, choice: RecipeChoice
 ) -> tuple[Model, Path, Evaluation]:
-    """Make a model of the best weights and save it, evaluate it on the validation images and write the report.
+    """Make a model of the best weights, evaluate it on the validation images, save it and write the report.
 
-    Every validation image goes through the net once. Of objects, the thresholds are tuned first.
+    If the task has thresholds, they are tuned first. Every validation image passes through the net only once.
+
+    Parameters
+    ----------
+    request
+        Request, for the output files and the command line.
+    job, state
+        Job and state after the last step.
+    check, choice
+        Dataset check and recipe, for the report and the provenance.
 
     Returns
     -------
-    The model, the report's path, and the scores.
+    model
+        Model that was saved.
+    report
+        Path of the report.
+    evaluation
+        Scores of the validation images.
 
     Raises
     ------
@@ -45,14 +59,15 @@ def finish_training(
         As for `Model.save` and `write_report`.
     """
     assert state.best is not None
-    state.kept.load_state_dict(job.checkpoints.best(int(state.best["step"])))
-    state.kept.eval().requires_grad_(False)
-    model, tuning = job.model(state), None
+    state.inference_net.load_state_dict(job.checkpoints.load_best(int(state.best["step"])))
+    state.inference_net.eval().requires_grad_(False)
+    model = job.make_model(state)
+    tuning = None
     if job.task.has_thresholds:
-        tuning = tune(model, job.validation, str(job.device))
+        tuning = tune_decoding(model, job.validation, str(job.device))
         model = replace(model, decoding=tuning.decoding)
     evaluation, worst = _evaluate(model, job, {} if tuning is None else tuning.logits)
-    model = model.with_provenance(**_provenance(job, state, check, evaluation))
+    model = model.with_provenance(**_collect_provenance(job, state, check, evaluation))
     model.save(request.output)
     report = request.folder / "report.html"
     write_report(
@@ -64,8 +79,8 @@ def finish_training(
         fingerprint=check.fingerprint.to_json() if check.fingerprint else {},
         history=state.history,
         evaluation=evaluation,
-        gallery=[_panel(job, *entry) for entry in worst],
-        notes=[*check.notes, *_size_notes(job.recipe), *(str(problem) for problem in check.problems)],
+        gallery=[_make_panel(job, *image) for image in worst],
+        notes=[*check.notes, *_explain_sizes(job.recipe), *(str(problem) for problem in check.problems)],
         tuning=tuning.curves if tuning is not None else {},
         chosen=tuning.decoding.to_json() if tuning is not None else {},
     )
@@ -75,16 +90,27 @@ def finish_training(
 
 def _evaluate(
     model: Model, job: TrainingJob, known: Mapping[int, NDArray[np.float32]]
-) -> tuple[Evaluation, list[_Scored]]:
-    """Scores of the validation images, and the worst of them. ``known`` are the logits there are, by image."""
-    task, engine, examples = model.task, model.engine(str(job.device), "torch"), job.validation
+) -> tuple[Evaluation, list[_ScoredImage]]:
+    """Score the validation images, and find the worst of them.
+
+    Parameters
+    ----------
+    model, job
+        Trained model and its job.
+    known
+        Logits that are already computed, by the index of the image.
+    """
+    task = model.task
+    engine = model.engine(str(job.device), "torch")
+    examples = job.validation
     instances = task.finds_objects
-    worst: list[_Scored] = []
+    worst: list[_ScoredImage] = []
     judged: list[Judged] = []
 
-    def segmented() -> Iterator[LabelPair]:
+    def segment_images() -> Iterator[LabelPair]:
         for index, pair in enumerate(examples.pairs):
-            example, class_of_id = examples[index], None
+            example = examples[index]
+            class_of_id = None
             if instances:
                 logits_kyx = known[index] if index in known else model.logits(example.image_cyx, engine=engine)
                 predicted_yx = task.decode(logits_kyx)
@@ -100,7 +126,7 @@ def _evaluate(
 
     labels = examples.labels
     evaluation = evaluate_labels(
-        segmented(),
+        segment_images(),
         labels.pixel_names(instances),
         multilabel=task.multilabel,
         instances=instances,
@@ -109,22 +135,24 @@ def _evaluate(
     return (replace(evaluation, calibration=calibrate(judged)) if instances else evaluation), worst
 
 
-def _panel(job: TrainingJob, score: float, index: int, predicted_yx: NDArray[np.int32]) -> Panel:
-    example, name = job.validation[index], job.validation.pairs[index].name
+def _make_panel(job: TrainingJob, negative_score: float, index: int, predicted_yx: NDArray[np.int32]) -> Panel:
+    example = job.validation[index]
+    name = job.validation.pairs[index].name
     shown_yx = job.task.align(example.labels_yx, predicted_yx)
-    return Panel(name, example.image_cyx, example.labels_yx, shown_yx, -score)
+    return Panel(name, example.image_cyx, example.labels_yx, shown_yx, -negative_score)
 
 
-def _size_notes(recipe: Recipe) -> tuple[str, ...]:
+def _explain_sizes(recipe: Recipe) -> tuple[str, ...]:
     if recipe.data.resize is None:
         return ()
     height, width = recipe.data.resize
-    return (
-        f"scores here are of labels resized to {height} x {width}; 'septa evaluate' scores at each image's own size",
-    )
+    sizes = f"these scores compare labels resized to {height} x {width}"
+    return (f"{sizes}; 'septa evaluate' compares labels at each image's own size",)
 
 
-def _provenance(job: TrainingJob, state: State, check: DatasetCheck, evaluation: Evaluation) -> dict[str, Any]:
+def _collect_provenance(
+    job: TrainingJob, state: TrainingState, check: DatasetCheck, evaluation: Evaluation
+) -> dict[str, Any]:
     digests = {item.name: item.image_digest for item in check.facts}
     return {
         "versions": runtime.versions(),

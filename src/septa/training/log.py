@@ -12,21 +12,31 @@ from typing import Any
 from septa.errors import InputError
 from septa.images import write_text
 from septa.training.plan import TrainingRequest
-from septa.training.state import HistoryRow, State
+from septa.training.state import HistoryRow, TrainingState
 
 COLUMNS = ("step", "minutes", "loss", "lr", "images_per_s", "data_wait", "score", "val_loss")
+"""Columns of ``log.csv``."""
 
 
 @contextmanager
-def history_log(request: TrainingRequest, state: State) -> Iterator[Callable[[HistoryRow], None]]:
-    """Writes each row to ``log.csv`` (begun with the history so far) and, if asked for, to TensorBoard."""
+def open_history_log(request: TrainingRequest, state: TrainingState) -> Iterator[Callable[[HistoryRow], None]]:
+    """Open the log of a training and yield a function that writes a row.
+
+    The function writes to ``log.csv``, which first gets the history so far, and to TensorBoard if the request asks for
+    it.
+
+    Raises
+    ------
+    InputError
+        TensorBoard is asked for but not installed.
+    """
     text = io.StringIO()
     table = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
     table.writeheader()
     table.writerows(state.history)
     path = request.folder / "log.csv"
     write_text(path, text.getvalue())
-    board = _board(request.folder) if request.tensorboard else None
+    board = _open_tensorboard(request.folder) if request.tensorboard else None
     with path.open("a", encoding="utf-8", newline="") as file:
         table = csv.DictWriter(file, COLUMNS, extrasaction="ignore", lineterminator="\n")
 
@@ -44,9 +54,9 @@ def history_log(request: TrainingRequest, state: State) -> Iterator[Callable[[Hi
                 board.close()
 
 
-def _board(folder: Path) -> Any:
+def _open_tensorboard(folder: Path) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        raise InputError("--tensorboard", "TensorBoard is not installed", "pip install 'septa[track]'") from None
+        raise InputError("--tensorboard", "TensorBoard is not installed", "Run pip install 'septa[track]'") from None
     return SummaryWriter(str(folder / "tensorboard"))

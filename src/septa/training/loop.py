@@ -1,4 +1,4 @@
-"""The training loop: batches to steps, validations, checkpoints. It reads from top to bottom in `run_loop`."""
+"""The training loop: batches, steps, validations and checkpoints. Read `run_training_loop` from top to bottom."""
 
 from __future__ import annotations
 
@@ -23,24 +23,50 @@ from septa.model import Model
 from septa.recipe import Recipe
 from septa.tasks import Task
 from septa.training.checkpoint import Checkpoints
-from septa.training.clock import Clock, Signals
-from septa.training.profile import Profile, Profiled
-from septa.training.schedule import lr_factor
-from septa.training.state import HistoryRow, Outcome, State, move_average
+from septa.training.clock import SignalCatcher, TrainingClock
+from septa.training.profile import Profiler, TrainingProfile
+from septa.training.schedule import compute_lr_factor
+from septa.training.state import HistoryRow, StepResult, TrainingState, update_average
 from septa.training.validate import Validation, validate
 
 LOG_EVERY = 10
 """Steps between two rows of the history."""
 _VALIDATION_SHARE = 0.1
+"""Largest share of the time that validations may take if the minutes are limited."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingJob:
-    """What `run_loop` works on; nothing in it changes while it trains.
+    """Everything that `run_training_loop` works on and that stays the same during the training.
 
-    ``started`` is the value of `time.monotonic` from which ``training.minutes`` count. ``rank`` of ``world``
-    processes share the work; the one of rank 0 writes. ``reasons`` are those of the recipe's settings, by their keys.
-    ``profile`` is the folder that a profile of one epoch goes to, if there is to be one.
+    Attributes
+    ----------
+    recipe
+        Resolved recipe.
+    task
+        Task, for targets, loss and scores.
+    sampler
+        Training samples.
+    validation
+        Validation images.
+    class_weights_k
+        Weight of each class, float32 on the device; None if all are equal.
+    device
+        Device of this process.
+    workers
+        Number of threads that prepare samples.
+    checkpoints
+        Folder for the checkpoints.
+    data_digest
+        Digest of the dataset.
+    started
+        Value of `time.monotonic` from which ``training.minutes`` count.
+    rank, world
+        Number of this process and number of processes.
+    reasons
+        Reasons of the recipe's settings, by their keys.
+    profile
+        Folder for the profile of one epoch; None for no profile.
     """
 
     recipe: Recipe
@@ -60,13 +86,18 @@ class TrainingJob:
 
     @property
     def writes(self) -> bool:
-        """Whether this process writes files."""
+        """True if this process writes files."""
         return self.rank == 0
 
-    def model(self, state: State) -> Model:
-        """The net that is kept, as a model."""
+    @property
+    def images_per_step(self) -> int:
+        """Number of samples of one optimiser step, over all processes."""
+        return self.recipe.training.batch * self.recipe.training.accumulate
+
+    def make_model(self, state: TrainingState) -> Model:
+        """Make a model of the current weights, or of their moving average."""
         return Model(
-            state.kept,
+            state.inference_net,
             self.validation.channels,
             self.validation.labels,
             self.sampler.normalization,
@@ -75,101 +106,108 @@ class TrainingJob:
         )
 
 
-def run_loop(job: TrainingJob, state: State) -> Iterator[HistoryRow | Profiled]:
-    """Train until the recipe's steps or minutes are over; yields each new row of the history.
+def run_training_loop(job: TrainingJob, state: TrainingState) -> Iterator[HistoryRow | TrainingProfile]:
+    """Train until the steps or minutes of the recipe are used up.
 
-    Rows of training tell ``step``, ``loss`` (mean since the last row), ``lr``, ``images_per_s``, ``data_wait`` (share
-    of the time spent waiting for samples) and ``minutes``; rows of validation ``step``, ``score``, ``val_loss`` and
-    ``dice_<class>``. A profile, if there is to be one, comes between them.
+    Yields
+    ------
+    HistoryRow
+        A new row of the history. A row of training has ``step``, ``loss`` (mean since the last such row), ``lr``,
+        ``images_per_s``, ``data_wait`` (share of the time spent waiting for samples) and ``minutes``. A row of
+        validation has ``step``, ``score``, ``val_loss``, ``dice_<class>`` and ``minutes``.
+    TrainingProfile
+        Once, if ``job.profile`` is given.
 
     Raises
     ------
     Interrupted
-        After SIGINT or SIGTERM: the step was finished and the state saved.
+        SIGINT or SIGTERM was received. The step was completed and the state saved.
     SeptaError
-        A loss or gradient became NaN or Inf, at most `LOG_EVERY` steps ago; the images of the batch are named, and
-        nothing was saved since.
+        A loss or gradient became NaN or Inf at most `LOG_EVERY` steps ago. The message names the images of the batch,
+        and nothing was saved since.
     """
     training = job.recipe.training
-    clock = Clock(training, job.started, state)
-    net = _wrapped(job, state.net)
-    take = training.batch * training.accumulate
-    local = training.batch // job.world
+    clock = TrainingClock(training, job.started, state)
+    net = _wrap_net(job, state.net)
+    local_batch = training.batch // job.world
     loader = Loader(
         job.sampler,
-        first=state.step * take + job.rank * local,
-        size=local,
+        first=state.step * job.images_per_step + job.rank * local_batch,
+        size=local_batch,
         stride=training.batch,
         workers=job.workers,
     )
-    profile = Profile(job.profile, job.device, math.ceil(len(job.sampler.examples) / take))
-    with Signals() as signals, closing(loader.batches()) as batches, closing(profile):
+    profiler = Profiler(job.profile, job.device, math.ceil(len(job.sampler.examples) / job.images_per_step))
+    with SignalCatcher() as signals, closing(loader.batches()) as batches, closing(profiler):
         if not state.step:
-            _save(job, state, clock)
+            _save_checkpoint(job, state, clock)
         while not state.finished:
             progress = clock.progress(state)
-            progress, stop, due = _agree(job, progress, signals.received, _validation_due(progress, state, clock))
-            if stop:
-                _save(job, state, clock)
-                raise _interrupted(job, stop)
+            due = _is_validation_due(progress, state, clock)
+            progress, received, due = _agree(job, progress, signals.received, due)
+            if received:
+                _save_checkpoint(job, state, clock)
+                raise _make_interrupted(job, received)
             if due:
-                yield _validated(job, state, clock)
+                yield _run_validation(job, state, clock)
                 stalled = training.early_stop is not None and state.stale >= training.early_stop
                 state.finished = progress >= 1 or stalled
                 if state.finished:
                     break
-            lr = training.lr * lr_factor(progress, training, state.drops)
-            profile.next_step()
-            state.unseen.append(_step(job, state, net, batches, lr, profile))
-            if profile.complete:
-                yield _profiled(job, state, profile)
+            lr = training.lr * compute_lr_factor(progress, training, state.drops)
+            profiler.next_step()
+            state.pending.append(_run_step(job, state, net, batches, lr, profiler))
+            if profiler.complete:
+                yield _finish_profile(job, state, profiler)
             if state.step % LOG_EVERY == 0:
-                yield _logged(state, lr, clock, loader, take)
+                yield _log_row(job, state, lr, clock, loader)
             if state.step % training.checkpoint_every == 0:
-                _save(job, state, clock)
-        if profile.running:
-            yield _profiled(job, state, profile)
-    _save(job, state, clock)
+                _save_checkpoint(job, state, clock)
+        if profiler.running:
+            yield _finish_profile(job, state, profiler)
+    _save_checkpoint(job, state, clock)
 
 
-def _step(
-    job: TrainingJob, state: State, net: nn.Module, batches: Iterator[Batch], lr: float, profile: Profile
-) -> Outcome:
+def _run_step(
+    job: TrainingJob, state: TrainingState, net: nn.Module, batches: Iterator[Batch], lr: float, profiler: Profiler
+) -> StepResult:
+    """Take one optimiser step on ``training.accumulate`` batches."""
     training = job.recipe.training
-    torch.manual_seed(((job.recipe.seed * 2**31 + state.step) * job.world + job.rank) % 2**63)  # dropout
+    # The seed of the dropout is a function of seed, step and rank, so a resumed training repeats it.
+    torch.manual_seed(((job.recipe.seed * 2**31 + state.step) * job.world + job.rank) % 2**63)
     for group in state.optimizer.param_groups:
         group["lr"] = lr
     state.optimizer.zero_grad(set_to_none=True)
     total = torch.zeros((), device=job.device)
     names: list[str] = []
     for part in range(training.accumulate):
-        with profile.phase("data"):
+        with profiler.phase("data"):
             batch = next(batches)
             names += batch.names
-        with profile.phase("transfer"):
-            moved = _moved(batch, job.device)
-        with profile.phase("forward"):
+        with profiler.phase("transfer"):
+            tensors = _move_batch(batch, job.device)
+        with profiler.phase("forward"):
             last = part == training.accumulate - 1
-            loss = _loss(job, net, moved, state.net.supervision_weights, last=last) / training.accumulate
+            loss = _compute_loss(job, net, tensors, state.net.supervision_weights, last=last) / training.accumulate
             total += loss.detach()
-        with profile.phase("backward"):
+        with profiler.phase("backward"):
             state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-    with profile.phase("optimiser"):
+    with profiler.phase("optimiser"):
         state.scaler.unscale_(state.optimizer)
         norm = nn.utils.clip_grad_norm_(state.net.parameters(), training.clip or math.inf)
         state.scaler.step(state.optimizer)
         state.scaler.update()
         state.step += 1
-        if job.world > 1:  # statistics of batch norm: what rank 0 validates, averages and saves is what all have
+        if job.world > 1:  # all processes use the batch norm statistics of rank 0, which validates and saves
             for buffer in state.net.buffers():
                 dist.broadcast(buffer, 0)
         if state.average is not None:
-            move_average(state.average, state.net, min(training.ema, (1 + state.step) / (10 + state.step)))
-    return Outcome(state.step, tuple(names), total, None if state.scaler.is_enabled() else norm)
+            update_average(state.average, state.net, min(training.ema, (1 + state.step) / (10 + state.step)))
+    return StepResult(state.step, tuple(names), total, None if state.scaler.is_enabled() else norm)
 
 
-def _moved(batch: Batch, device: torch.device) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Images, targets and weight maps on the device; a GPU fetches them while the program goes on."""
+def _move_batch(batch: Batch, device: torch.device) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Move images, targets and weight maps to the device; a GPU copies them asynchronously from pinned memory."""
 
     def move(array: NDArray[Any]) -> Tensor:
         tensor = torch.from_numpy(array)
@@ -179,20 +217,32 @@ def _moved(batch: Batch, device: torch.device) -> tuple[Tensor, Tensor, Tensor |
     return image_bcyx, move(batch.target_byx), None if batch.weights_byx is None else move(batch.weights_byx)
 
 
-def _loss(
+def _compute_loss(
     job: TrainingJob,
     net: nn.Module,
-    moved: tuple[Tensor, Tensor, Tensor | None],
+    tensors: tuple[Tensor, Tensor, Tensor | None],
     weights_s: tuple[float, ...],
     *,
     last: bool,
 ) -> Tensor:
-    """The loss of a batch, summed over the net's outputs with their weights: several under deep supervision."""
-    image_bcyx, target_byx, weights_byx = moved
+    """Compute the loss of a batch, a scalar: the sum over the outputs of the net, several with deep supervision.
+
+    Parameters
+    ----------
+    job, net
+        Job, and its net, which may be compiled or distributed.
+    tensors
+        Images, targets and weight maps on the device.
+    weights_s
+        Weight of each output of the net.
+    last
+        True for the last batch of a step, after which the processes average their gradients.
+    """
+    image_bcyx, target_byx, weights_byx = tensors
     amp = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(job.recipe.training.amp)
-    class_weights_k = job.class_weights_k if weights_byx is None else None  # they are in the weight map
-    together = nullcontext() if last or job.world == 1 else net.no_sync()  # type: ignore[operator]
-    with together, torch.autocast(job.device.type, amp, enabled=amp is not None):
+    class_weights_k = job.class_weights_k if weights_byx is None else None  # a weight map contains the class weights
+    synchronise = nullcontext() if last or job.world == 1 else net.no_sync()  # type: ignore[operator]
+    with synchronise, torch.autocast(job.device.type, amp, enabled=amp is not None):
         outputs = net(image_bcyx)
     total = torch.zeros((), device=job.device)
     for weight, logits_bkyx in zip(weights_s, outputs if isinstance(outputs, tuple) else (outputs,), strict=True):
@@ -203,101 +253,115 @@ def _loss(
     return total
 
 
-def _profiled(job: TrainingJob, state: State, profile: Profile) -> Profiled:
-    """The profile, with a validation that counts for nothing else."""
-    state.look()
-    model = job.model(state)
-    return profile.finish(lambda: _validation(job, model), write=job.writes)
+def _finish_profile(job: TrainingJob, state: TrainingState, profiler: Profiler) -> TrainingProfile:
+    """Finish the profile, with a validation whose scores are not used."""
+    state.read_results()
+    model = job.make_model(state)
+    return profiler.finish(lambda: _validate(job, model), write=job.writes)
 
 
-def _validation(job: TrainingJob, model: Model) -> Validation:
+def _validate(job: TrainingJob, model: Model) -> Validation:
     return validate(model, job.validation, job.device, job.rank, job.world, job.class_weights_k)
 
 
-def _validation_due(progress: float, state: State, clock: Clock) -> bool:
+def _is_validation_due(progress: float, state: TrainingState, clock: TrainingClock) -> bool:
     training = clock.training
     if progress >= 1:
         return True
     if math.floor(progress * training.validations + 1e-9) <= state.validated:
         return False
-    # Only a budget of minutes makes validations rarer: without one, what happens is a function of the step alone.
+    # Only a time budget reduces the number of validations. Without one, the training is a function of the step alone.
     return training.minutes is None or clock.validating + clock.longest <= _VALIDATION_SHARE * clock.elapsed()
 
 
-def _validated(job: TrainingJob, state: State, clock: Clock) -> HistoryRow:
-    state.look()
+def _run_validation(job: TrainingJob, state: TrainingState, clock: TrainingClock) -> HistoryRow:
+    """Validate, save the weights if they are the best so far, and return the new row of the history."""
+    training = job.recipe.training
+    state.read_results()
     begin = time.monotonic()
-    result = _validation(job, job.model(state))
+    result = _validate(job, job.make_model(state))
     progress = clock.progress(state)
-    state.validated = max(state.validated + 1, math.floor(progress * job.recipe.training.validations + 1e-9))
+    state.validated = max(state.validated + 1, math.floor(progress * training.validations + 1e-9))
     if state.best is None or result.score > state.best["score"]:
-        state.best, state.stale = {"step": state.step, "score": result.score}, 0
+        state.best = {"step": state.step, "score": result.score}
+        state.stale = 0
         if job.writes:
-            with _nothing_else_saved(state):
-                job.checkpoints.save_best(state.step, dict(state.kept.state_dict()))
+            with _refuse_not_finite(state):
+                job.checkpoints.save_best(state.step, dict(state.inference_net.state_dict()))
     else:
         state.stale += 1
-        if job.recipe.training.schedule == "plateau" and state.stale % job.recipe.training.patience == 0:
+        if training.schedule == "plateau" and state.stale % training.patience == 0:
             state.drops += 1
     row: HistoryRow = {"step": state.step, "score": result.score, "val_loss": result.loss}
     names = job.validation.labels.pixel_names(job.task.finds_objects)
     row |= {f"dice_{name}": value for name, value in zip(names, result.dice)}
     row["minutes"] = clock.elapsed() / 60
     state.history.append(row)
-    spent = time.monotonic() - begin
-    clock.validating, clock.longest = clock.validating + spent, max(clock.longest, spent)
-    clock.last_row = (clock.last_row[0] + spent, *clock.last_row[1:])
+    clock.add_validation(time.monotonic() - begin)
     return row
 
 
-def _logged(state: State, lr: float, clock: Clock, loader: Loader, take: int) -> HistoryRow:
-    state.look()
-    now, (then, step, waited) = time.monotonic(), clock.last_row
+def _log_row(job: TrainingJob, state: TrainingState, lr: float, clock: TrainingClock, loader: Loader) -> HistoryRow:
+    """Return a new row of the history about the steps since the last one."""
+    state.read_results()
+    now = time.monotonic()
+    before, step, waited = clock.last_row
     clock.last_row = (now, state.step, loader.waited)
-    seconds = max(now - then, 1e-9)
-    row: HistoryRow = {"step": state.step, "loss": float(np.mean(state.losses)), "lr": lr}
-    row |= {"images_per_s": (state.step - step) * take / seconds, "data_wait": (loader.waited - waited) / seconds}
-    row["minutes"] = clock.elapsed() / 60
+    seconds = max(now - before, 1e-9)
+    row: HistoryRow = {
+        "step": state.step,
+        "loss": float(np.mean(state.losses)),
+        "lr": lr,
+        "images_per_s": (state.step - step) * job.images_per_step / seconds,
+        "data_wait": (loader.waited - waited) / seconds,
+        "minutes": clock.elapsed() / 60,
+    }
     state.losses = []
     state.history.append(row)
     return row
 
 
-def _save(job: TrainingJob, state: State, clock: Clock) -> None:
-    state.look()
+def _save_checkpoint(job: TrainingJob, state: TrainingState, clock: TrainingClock) -> None:
+    state.read_results()
     state.elapsed = clock.elapsed()
     if not job.writes:
         return
-    header, tensors = state.save()
-    header |= {"recipe": job.recipe.model_dump(mode="json"), "reasons": dict(job.reasons), "data": job.data_digest}
-    header |= {"train": [pair.name for pair in job.sampler.examples.pairs]}
-    header |= {"validation": [pair.name for pair in job.validation.pairs]}
-    with _nothing_else_saved(state):
-        job.checkpoints.save(header, tensors)
+    header, tensors = state.to_checkpoint()
+    header |= {
+        "recipe": job.recipe.model_dump(mode="json"),
+        "reasons": dict(job.reasons),
+        "data": job.data_digest,
+        "train": [pair.name for pair in job.sampler.examples.pairs],
+        "validation": [pair.name for pair in job.validation.pairs],
+    }
+    with _refuse_not_finite(state):
+        job.checkpoints.save_state(header, tensors)
 
 
 @contextmanager
-def _nothing_else_saved(state: State) -> Iterator[None]:
+def _refuse_not_finite(state: TrainingState) -> Iterator[None]:
+    """Translate the error of a checkpoint with NaN or Inf."""
     try:
         yield
     except ValueError as error:
-        raise SeptaError(f"step {state.step}", f"{error}, nothing was saved", "lower training.lr") from None
+        raise SeptaError(f"step {state.step}", f"{error}, so nothing was saved", "Lower training.lr") from None
 
 
 def _agree(job: TrainingJob, progress: float, received: int, due: bool) -> tuple[float, int, bool]:
-    """Progress, signal and need to validate that every process acts upon: the largest of any.
+    """Return the largest progress, signal number and need to validate of all processes, on which all of them act.
 
-    Clocks differ, and processes of which only some validate would wait for each other for ever.
+    Their clocks differ. If only some of them validated, each would wait for the others forever.
     """
     if job.world == 1:
         return progress, received, due
-    all_three = torch.tensor([progress, received, due], dtype=torch.float64, device=job.device)
-    dist.all_reduce(all_three, dist.ReduceOp.MAX)
-    progress, received, due = all_three.tolist()
+    values = torch.tensor([progress, received, due], dtype=torch.float64, device=job.device)
+    dist.all_reduce(values, dist.ReduceOp.MAX)
+    progress, received, due = values.tolist()
     return progress, int(received), bool(due)
 
 
-def _wrapped(job: TrainingJob, net: nn.Module) -> nn.Module:
+def _wrap_net(job: TrainingJob, net: nn.Module) -> nn.Module:
+    """Compile the net and distribute it among the processes, where asked for."""
     if job.recipe.training.compile:
         net = torch.compile(net)  # type: ignore[assignment]
     if job.world == 1:
@@ -306,6 +370,6 @@ def _wrapped(job: TrainingJob, net: nn.Module) -> nn.Module:
     return nn.parallel.DistributedDataParallel(net, device_ids=devices, broadcast_buffers=False)
 
 
-def _interrupted(job: TrainingJob, number: int) -> Interrupted:
-    name = signal.Signals(number).name
-    return Interrupted(job.checkpoints.folder, f"{name} received, the state is saved", "go on with --resume", number)
+def _make_interrupted(job: TrainingJob, number: int) -> Interrupted:
+    problem = f"{signal.Signals(number).name} was received and the state is saved"
+    return Interrupted(job.checkpoints.folder, problem, "Continue with --resume", number)

@@ -1,4 +1,4 @@
-"""What a user asks of a training, and the recipe that follows from it, the data and the machine."""
+"""The request for a training, and the recipe that follows from it, from the data and from the machine."""
 
 from __future__ import annotations
 
@@ -16,16 +16,37 @@ from septa.model import build_net
 from septa.recipe import Recipe, full_key
 from septa.runtime import Progress
 from septa.tasks import make_task
-from septa.training.automatic import Choice, choose, choose_workers, resolve_amp
+from septa.training.automatic import RecipeChoice, choose_recipe, choose_workers, resolve_amp
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingRequest:
-    """What a user asks of a training.
+    """A user's request for a training.
 
-    ``output`` is the model file; log, checkpoints and report go to the folder of the same name with ``-run``.
-    ``recipe`` is used as it is; without one it is chosen. ``overrides`` are ``section.key=value``. ``resume`` goes on
-    from the newest checkpoint, ``overwrite`` begins again where there is one or a model.
+    Attributes
+    ----------
+    data
+        Folder of images and labels.
+    output
+        Model file to write. Log, checkpoints and report go to `folder`.
+    images, labels
+        Globs for data in an unknown layout.
+    recipe
+        Recipe to train with; chosen from the data and the machine if None.
+    overrides
+        ``section.key=value`` assignments that change the recipe.
+    resume
+        True to resume from the newest checkpoint.
+    overwrite
+        True to replace an earlier model and its checkpoints.
+    device
+        ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+    tensorboard
+        True to log to TensorBoard as well.
+    command
+        Command line, for the report.
+    max_pixels
+        Largest image that is decoded, in pixels.
     """
 
     data: Path
@@ -43,12 +64,18 @@ class TrainingRequest:
 
     @property
     def folder(self) -> Path:
-        """Where log, checkpoints and report go."""
+        """Folder of log, checkpoints and report: ``NAME-run`` for the model ``NAME.septa``."""
         return self.output.with_name(f"{self.output.stem}-run")
 
 
-def plan_recipe(request: TrainingRequest, progress: Progress | None = None) -> tuple[DatasetCheck, Choice]:
-    """Check the data and resolve the recipe, as a training would; errors as for `train`."""
+def plan_recipe(request: TrainingRequest, progress: Progress | None = None) -> tuple[DatasetCheck, RecipeChoice]:
+    """Check the data and resolve the recipe, as a training would.
+
+    Raises
+    ------
+    InputError, RecipeError
+        The data cannot be trained on, or a setting is wrong.
+    """
     base = (request.recipe or Recipe()).with_overrides(request.overrides)
     check = check_dataset(
         request.data,
@@ -60,46 +87,55 @@ def plan_recipe(request: TrainingRequest, progress: Progress | None = None) -> t
         max_pixels=request.max_pixels,
         progress=progress,
     )
-    _refuse_fatal(check)
+    _raise_first_error(check)
     assert check.fingerprint is not None
     assert check.mapping is not None
     machine = runtime.machine(request.device)
     if request.recipe is not None:
-        choice = Choice(_resolved(base, machine), {})
+        choice = RecipeChoice(_resolve_for_machine(base, machine), {})
     else:
-        fixed = {full_key(assignment) for assignment in request.overrides}
-        processes = int(os.environ.get("WORLD_SIZE", "1"))
-        choice = choose(check.fingerprint, check.facts, check.mapping, machine, base, fixed=fixed, processes=processes)
-    return check, _fitted(choice, check)
+        choice = choose_recipe(
+            check.fingerprint,
+            check.facts,
+            check.mapping,
+            machine,
+            base,
+            fixed={full_key(assignment) for assignment in request.overrides},
+            processes=int(os.environ.get("WORLD_SIZE", "1")),
+        )
+    return check, _fit_to_net(choice, check)
 
 
-def _fitted(choice: Choice, check: DatasetCheck) -> Choice:
-    """The task that ``auto`` stands for, the depth of the encoder, and a patch of a size that the net can take."""
+def _fit_to_net(choice: RecipeChoice, check: DatasetCheck) -> RecipeChoice:
+    """Replace the task ``auto``, the depth by that of the encoder, and the patch by a size that the net can process."""
     assert check.mapping is not None
-    recipe, reasons, changes = choice.recipe, dict(choice.reasons), {}
-    if recipe.task == "auto":  # the check has told
+    recipe = choice.recipe
+    reasons = dict(choice.reasons)
+    changes: dict[str, str] = {}
+    if recipe.task == "auto":  # the notes of the check report it
         recipe = recipe.with_overrides([f"task={check.mapping.task}"])
         reasons["task"] = explain_task(check.mapping, check.facts)
     with torch.device("meta"):
         net = build_net(recipe, recipe.data.channels or 1, make_task(recipe, check.mapping).outputs)
     if net.depth != recipe.net.depth:
         recipe = recipe.with_overrides([f"net.depth={net.depth}"])
-        changes["net.depth"] = f"{net.depth}, that of the encoder"
+        changes["net.depth"] = f"{net.depth}, the depth of the encoder"
     given = recipe.sampling.patch
     patch = [net.valid_size(side) for side in given]
     if patch != list(given):
         recipe = recipe.with_overrides([f"sampling.patch={patch}"])
-        sizes = "{} x {} in place of {} x {}".format(*patch, *given)
-        changes["sampling.patch"] = f"{sizes}: every pooling then sees an even size"
+        sizes = "{} x {} instead of {} x {}".format(*patch, *given)
+        changes["sampling.patch"] = f"{sizes}, so that every pooling has an even input size"
     notes = [f"{key}: {change}" for key, change in changes.items()]
     if recipe.net.pretrained is not None and recipe.data.normalization != "imagenet":
-        notes.append(f"data.normalization: {recipe.data.normalization}, but published weights mostly expect imagenet")
+        notes.append(f"data.normalization: {recipe.data.normalization}, but most published weights expect imagenet")
     if recipe.data.resize is not None and any(map(int.__gt__, patch, recipe.data.resize)):
-        notes.append(f"sampling.patch: larger than data.resize {recipe.data.resize}; the rest of a patch is mirrored")
-    return Choice(recipe, reasons | changes, tuple(notes))
+        sizes = "{} x {} exceeds data.resize, {} x {}".format(*patch, *recipe.data.resize)
+        notes.append(f"sampling.patch: {sizes}; the image is mirrored in the rest of each patch")
+    return RecipeChoice(recipe, reasons | changes, tuple(notes))
 
 
-def _refuse_fatal(check: DatasetCheck) -> None:
+def _raise_first_error(check: DatasetCheck) -> None:
     errors = [problem for problem in check.problems if problem.severity == "error"]
     if not errors:
         return
@@ -108,8 +144,8 @@ def _refuse_fatal(check: DatasetCheck) -> None:
     raise InputError(first.where, first.description, first.remedy + more)
 
 
-def _resolved(recipe: Recipe, machine: runtime.Machine) -> Recipe:
-    """A given recipe with what ``auto`` stands for on this machine."""
+def _resolve_for_machine(recipe: Recipe, machine: runtime.Machine) -> Recipe:
+    """Replace ``auto`` in a given recipe by its meaning on this machine."""
     amp, _ = resolve_amp(recipe.training.amp, machine.device)
     workers = recipe.training.workers or choose_workers(machine)[0]
     return recipe.with_overrides([f"training.amp='{amp}'", f"training.workers={workers}"])

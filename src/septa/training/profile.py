@@ -1,4 +1,4 @@
-"""Where the time of a training goes: one epoch of it, timed and traced."""
+"""The profiler of a training: it times and traces the phases of the steps of one epoch."""
 
 from __future__ import annotations
 
@@ -19,19 +19,28 @@ from septa.images import write_bytes, write_text
 from septa.report import plural
 
 PHASES = ("data", "transfer", "forward", "backward", "optimiser")
-"""What a step consists of; ``data`` is the wait for samples, which other threads prepare, ``forward`` ends with the
-loss."""
+"""Phases of a step. ``data`` is the wait for samples, which other threads prepare; ``forward`` includes the loss."""
 WARM_UP = 5
-"""Steps before the profile: in the first ones kernels are chosen and memory is taken."""
+"""Steps before the profile. During the first ones kernels are chosen and memory is allocated."""
 _MOST_STEPS = 100
 _OPERATORS = 20
+"""Operators that the table lists."""
 
 
-@dataclass(frozen=True)
-class Profiled:
-    """A profile that was written: ``trace`` for chrome://tracing or ui.perfetto.dev, ``text`` with the tables.
+@dataclass(frozen=True, kw_only=True)
+class TrainingProfile:
+    """A profile that was written to files.
 
-    ``seconds`` are those of `PHASES`, of the ``rest`` of the steps and of one ``validation``, for ``steps`` steps.
+    Attributes
+    ----------
+    steps
+        Number of steps that were timed.
+    seconds
+        Seconds of each of `PHASES`, of the ``rest`` of the steps, and of one ``validation``.
+    trace
+        Trace for ui.perfetto.dev or chrome://tracing.
+    text
+        Text file with the tables.
     """
 
     steps: int
@@ -40,10 +49,10 @@ class Profiled:
     text: Path
 
     def table(self) -> Table:
-        """Seconds and share of each phase."""
+        """Make a table with the seconds and the share of each phase."""
         total = sum(self.seconds.values())
         table = Table(f"{plural(self.steps, 'step')} and a validation")
-        for header in ("seconds", "share", "ms a step"):
+        for header in ("seconds", "share", "ms per step"):
             table.add_column(header, justify="right", no_wrap=True)
         for name, seconds in self.seconds.items():
             each = "" if name == "validation" else f"{1000 * seconds / self.steps:.1f}"
@@ -52,44 +61,62 @@ class Profiled:
         return table
 
 
-class Profile:
-    """Times the phases of the steps of one epoch, at most 100, after a warm-up; without a ``folder`` it does nothing.
+class Profiler:
+    """Timer of the phases of the steps of one epoch, at most 100, after a warm-up.
 
-    On a GPU every phase waits for the device while the profile runs: seconds are true, overlap is lost.
+    On a GPU every phase waits for the device while the profiler runs. The seconds are then true, but the phases do not
+    overlap as they otherwise do.
+
+    Parameters
+    ----------
+    folder
+        Folder for the files; the profiler does nothing if it is None.
+    device
+        Device of the net.
+    epoch
+        Number of steps of one epoch.
     """
 
     def __init__(self, folder: Path | None, device: torch.device, epoch: int) -> None:
-        self._folder, self._device = folder, device
+        self._folder = folder
+        self._device = device
         self._last = WARM_UP + min(epoch, _MOST_STEPS)
-        self._begun = 0
+        self._steps = 0
         self._started = 0.0
         self._seconds = dict.fromkeys(PHASES, 0.0)
         self._recorder: profile | None = None
 
     @property
     def running(self) -> bool:
-        """Whether steps are being timed."""
+        """True while steps are timed."""
         return self._recorder is not None
 
     @property
     def complete(self) -> bool:
-        """Whether the last step to be timed is over and `finish` is to be called."""
-        return self.running and self._begun == self._last
+        """True if the last step to be timed is done; then call `finish`."""
+        return self.running and self._steps == self._last
 
     def next_step(self) -> None:
-        """To be called before every step; starts the profile when the warm-up is over."""
-        if self._folder is not None and self._begun == WARM_UP:
+        """Count a step, and start the recording if the warm-up is over; call it before every step."""
+        if self._folder is not None and self._steps == WARM_UP:
             self._recorder = profile()
             self._recorder.start()
             self._started = self._now()
-        self._begun += 1
+        self._steps += 1
 
     def phase(self, name: str) -> AbstractContextManager[None]:
-        """Time what is done inside, as one of `PHASES`."""
-        return self._timed(name) if self.running else nullcontext()
+        """Return a context that times its body as one of `PHASES`."""
+        return self._time_phase(name) if self.running else nullcontext()
 
-    def finish(self, validate: Callable[[], object], *, write: bool) -> Profiled:
-        """End the trace, time a validation, and write ``profile.json.gz`` and ``profile.txt`` if this process writes.
+    def finish(self, validate: Callable[[], object], *, write: bool) -> TrainingProfile:
+        """End the recording, time a validation, and write ``profile.json.gz`` and ``profile.txt``.
+
+        Parameters
+        ----------
+        validate
+            Function that runs a validation.
+        write
+            True if this process writes the files.
 
         Raises
         ------
@@ -99,31 +126,39 @@ class Profile:
         assert self._folder is not None
         assert self._recorder is not None
         seconds = self._seconds | {"rest": self._now() - self._started - sum(self._seconds.values())}
-        recorder, steps = self._recorder, self._begun - WARM_UP
+        recorder = self._recorder
         self.close()
         begin = self._now()
         validate()
         seconds["validation"] = self._now() - begin
-        trace, text = self._folder / "profile.json.gz", self._folder / "profile.txt"
-        profiled = Profiled(steps, seconds, trace, text)
+        result = TrainingProfile(
+            steps=self._steps - WARM_UP,
+            seconds=seconds,
+            trace=self._folder / "profile.json.gz",
+            text=self._folder / "profile.txt",
+        )
         if write:
-            with tempfile.TemporaryDirectory() as folder:
-                recorder.export_chrome_trace(str(Path(folder, trace.name)))
-                write_bytes(trace, Path(folder, trace.name).read_bytes())
-            screen = Console(file=io.StringIO(), width=110)
-            screen.print(f"Training on {self._device}.", profiled.table(), _operators(recorder), sep="\n")
-            assert isinstance(screen.file, io.StringIO)
-            write_text(text, screen.file.getvalue())
-        return profiled
+            self._write(result, recorder)
+        return result
 
     def close(self) -> None:
-        """Stop timing; what was timed is kept for `finish` alone."""
+        """Stop the recording."""
         if self._recorder is not None:
             self._recorder.stop()
         self._recorder = None
 
+    def _write(self, result: TrainingProfile, recorder: profile) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, result.trace.name)
+            recorder.export_chrome_trace(str(path))
+            write_bytes(result.trace, path.read_bytes())
+        screen = Console(file=io.StringIO(), width=110)
+        screen.print(f"Training on {self._device}.", result.table(), _make_operator_table(recorder), sep="\n")
+        assert isinstance(screen.file, io.StringIO)
+        write_text(result.text, screen.file.getvalue())
+
     @contextmanager
-    def _timed(self, name: str) -> Iterator[None]:
+    def _time_phase(self, name: str) -> Iterator[None]:
         with record_function(name):
             begin = self._now()
             yield
@@ -135,8 +170,8 @@ class Profile:
         return time.perf_counter()
 
 
-def _operators(recorder: profile) -> Table:
-    """The operators that took the most time of their own: of the GPU where there is one, else of the CPU."""
+def _make_operator_table(recorder: profile) -> Table:
+    """Make a table of the operators that took the most time themselves, on the GPU if it was used, else on the CPU."""
     rows = [(event, event.self_device_time_total or 0.0) for event in recorder.key_averages()]
     if not any(spent for _, spent in rows):
         rows = [(event, event.self_cpu_time_total) for event, _ in rows]

@@ -1,4 +1,4 @@
-"""Beginning where an earlier training stopped, and refusing to where it would not be the same training."""
+"""Resuming: find what an earlier training saved, and refuse to continue where it would not be the same training."""
 
 from __future__ import annotations
 
@@ -14,15 +14,21 @@ from septa.model import Model
 from septa.recipe import Recipe, differences
 from septa.training.checkpoint import Checkpoints
 from septa.training.plan import TrainingRequest
-from septa.training.state import State
+from septa.training.state import TrainingState
 
 
 @dataclass(frozen=True)
-class Saved:
-    """What an earlier training left.
+class SavedTraining:
+    """An earlier training as it was saved.
 
-    ``header`` tells its recipe, reasons, data and the names on either side of the split; ``tensors`` are None where
-    it is finished and has left its model; ``notes`` are printable lines.
+    Attributes
+    ----------
+    header
+        Its ``recipe``, ``reasons``, digest of the ``data``, and names of the ``train`` and ``validation`` images.
+    tensors
+        Tensors of the newest checkpoint; None if the training is finished and only its model is left.
+    notes
+        Printable lines.
     """
 
     header: dict[str, Any]
@@ -30,75 +36,95 @@ class Saved:
     notes: tuple[str, ...]
 
 
-def claim(request: TrainingRequest) -> None:
-    """Refuse to overwrite silently; remove what a killed process left half-written."""
-    if not request.output.name or request.output.is_dir():
-        raise InputError(request.output, "is a folder", "give the name of a model file, NAME.septa")
-    checkpoints = Checkpoints(request.folder / "checkpoints")
+def claim_output(request: TrainingRequest) -> None:
+    """Refuse to overwrite an earlier training silently, and remove the temporary files of a killed process."""
+    output = request.output
+    if not output.name or output.is_dir():
+        raise InputError(output, "the output is a folder", "Give the name of a model file, NAME.septa")
     if request.resume and request.overwrite:
-        raise InputError("--resume", "contradicts --overwrite", "give one of them")
-    if not request.resume and not request.overwrite and checkpoints.states():
-        raise InputError(
-            request.folder, "holds an unfinished training", "go on with --resume or begin again with --overwrite"
-        )
-    if not request.resume and not request.overwrite and request.output.exists():
-        raise InputError(request.output, "exists", "give another -o or --overwrite")
-    for path in (request.output, request.folder, checkpoints.folder):
+        raise InputError("", "--resume and --overwrite cannot be combined", "Give one of them")
+    checkpoints = Checkpoints(request.folder / "checkpoints")
+    if not request.resume and not request.overwrite:
+        if checkpoints.list_states():
+            remedy = "Continue with --resume or start again with --overwrite"
+            raise InputError(request.folder, "the folder holds an unfinished training", remedy)
+        if output.exists():
+            raise InputError(output, "the file exists", "Give another -o or --overwrite")
+    for path in (output, request.folder, checkpoints.folder):
         remove_leftovers(path)
 
 
-def discard(request: TrainingRequest) -> None:
-    """With ``overwrite``, remove model and checkpoints of an earlier training: only now that the new one can begin."""
+def remove_earlier(request: TrainingRequest) -> None:
+    """Remove model and checkpoints of an earlier training if ``overwrite`` is given.
+
+    Call it only when the new training is ready to begin.
+    """
     if request.overwrite:
         Checkpoints(request.folder / "checkpoints").clear()
         request.output.unlink(missing_ok=True)
 
 
-def find_saved(request: TrainingRequest) -> Saved | None:
-    """What to go on from: the newest checkpoint, else the model of a finished training, else nothing."""
+def find_saved(request: TrainingRequest) -> SavedTraining | None:
+    """Find the training to resume: the newest checkpoint, else the model of a finished training, else None.
+
+    Raises
+    ------
+    ModelError
+        No checkpoint, or not the model, can be read.
+    InputError
+        The output is a model that was not written by a training.
+    """
     if not request.resume:
         return None
     checkpoints = Checkpoints(request.folder / "checkpoints")
-    if checkpoints.states():
-        header, tensors, refused = checkpoints.newest()
-        return Saved(header, tensors, (*refused, f"resumed after step {header['step']}"))
+    if checkpoints.list_states():
+        header, tensors, refused = checkpoints.load_newest()
+        return SavedTraining(header, tensors, (*refused, f"resumed after step {header['step']}"))
     if not request.output.exists():
         return None
     model = Model.load(request.output)
     facts = model.provenance
     if "data" not in facts:
-        raise InputError(request.output, "was not written by a training", "give another -o or --overwrite")
+        raise InputError(request.output, "the model was not written by a training", "Give another -o or --overwrite")
     sides = {side: [name for name, _ in facts[side]] for side in ("train", "validation")}
     header = {"recipe": model.recipe.model_dump(mode="json"), "reasons": {}, "data": facts["data"], **sides}
-    return Saved(header, None, ())
+    return SavedTraining(header, None, ())
 
 
-def as_before(request: TrainingRequest, saved: Saved | None) -> TrainingRequest:
-    """When resuming, the recipe is the saved one with what the user asks on top, so that only a real change differs."""
+def use_saved_recipe(request: TrainingRequest, saved: SavedTraining | None) -> TrainingRequest:
+    """Return the request with the saved recipe where it gives none, so that resuming repeats the earlier choices."""
     if saved is None:
         return request
     return replace(request, recipe=request.recipe or Recipe.parse(saved.header["recipe"], str(request.folder)))
 
 
-def refuse_other(saved: Saved, recipe: Recipe, check: DatasetCheck, request: TrainingRequest) -> None:
-    """Raise where recipe, data or split are not those of the training to go on with."""
+def check_unchanged(saved: SavedTraining, recipe: Recipe, check: DatasetCheck, request: TrainingRequest) -> None:
+    """Check that recipe, data and split are those of the training to resume.
+
+    Raises
+    ------
+    RecipeError, InputError
+        The recipe, or the data or its split, has changed.
+    """
     changed = differences(Recipe.parse(saved.header["recipe"], str(request.folder)), recipe)
     if changed:
-        remedy = "resume with the same settings or begin again with --overwrite"
-        raise RecipeError(request.folder, f"was trained with another recipe ({'; '.join(changed)})", remedy)
+        remedy = "Resume with the same settings or start again with --overwrite"
+        raise RecipeError(request.folder, f"this training has another recipe ({'; '.join(changed)})", remedy)
     assert check.fingerprint is not None
-    remedy = "bring the data back as it was or begin again with --overwrite"
+    remedy = "Restore the data or start again with --overwrite"
     if saved.header["data"] != check.fingerprint.digest:
-        was, now = saved.header["data"][:12], check.fingerprint.digest[:12]
-        raise InputError(request.data, f"is not the data of this training (digest {now}, was {was})", remedy)
-    # The digest knows no names, but they order the samples and decide the split.
+        digests = f"{saved.header['data'][:12]} -> {check.fingerprint.digest[:12]}"
+        problem = f"the data have changed since this training began (digest {digests})"
+        raise InputError(request.data, problem, remedy)
+    # The digest does not contain names, but they order the samples and decide the split.
     if [saved.header["train"], saved.header["validation"]] != [list(check.train), list(check.validation)]:
-        raise InputError(request.data, "names or splits its images otherwise than this training did", remedy)
+        problem = "the names of the images, or their split, have changed since this training began"
+        raise InputError(request.data, problem, remedy)
 
 
-def restore(state: State, saved: Saved | None, request: TrainingRequest) -> tuple[str, ...]:
-    """Take over the saved state, if any; returns what to tell."""
+def restore_state(state: TrainingState, saved: SavedTraining | None, request: TrainingRequest) -> tuple[str, ...]:
+    """Load the saved tensors, if there are any, into the state; return printable lines about it."""
     if saved is not None and saved.tensors is not None:
-        state.restore(saved.header, saved.tensors)
+        state.load_checkpoint(saved.header, saved.tensors)
         return saved.notes
-    return ("nothing to resume: training from the beginning",) if request.resume else ()
+    return ("there is nothing to resume: training from the beginning",) if request.resume else ()

@@ -1,4 +1,4 @@
-"""Learning rate as a function of progress."""
+"""The learning rate as a function of progress."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import math
 from septa.recipe import TrainingSettings
 
 
-def lr_factor(progress: float, training: TrainingSettings, drops: int = 0) -> float:
-    """Factor in [0, 1] by which the learning rate is multiplied.
+def compute_lr_factor(progress: float, training: TrainingSettings, drops: int = 0) -> float:
+    """Compute the factor, 0 to 1, by which the learning rate is multiplied.
 
     Parameters
     ----------
     progress
-        Share of the training that is done, 0 to 1: of the steps, or of the minutes where these end first.
+        Share of the training that is done, 0 to 1: of the steps or of the minutes, whichever is larger.
     training
-        Its ``schedule`` and ``warmup`` are used. During the warm-up the factor rises linearly; afterwards ``cosine``
-        falls as half a cosine to 0, ``polynomial`` as (1 - t)**0.9, ``plateau`` is divided by 10 at each drop, and
-        ``constant`` stays.
+        Settings, of which ``schedule`` and ``warmup`` are used. During the warm-up the factor rises linearly from 0
+        to 1. After it, with t the share of the remaining training that is done: ``cosine`` falls as half a cosine to 0,
+        ``polynomial`` as (1 - t)**0.9, ``plateau`` is divided by 10 at each drop, and ``constant`` stays 1.
     drops
-        How often the validation score has stalled, for ``plateau``.
+        Number of times that the validation score has stalled, for ``plateau``.
 
     References
     ----------
@@ -28,7 +28,7 @@ def lr_factor(progress: float, training: TrainingSettings, drops: int = 0) -> fl
 
     Examples
     --------
-    >>> [round(lr_factor(p, TrainingSettings(warmup=0.1)), 3) for p in (0.05, 0.1, 0.55, 1.0)]
+    >>> [round(compute_lr_factor(p, TrainingSettings(warmup=0.1)), 3) for p in (0.05, 0.1, 0.55, 1.0)]
     [0.5, 1.0, 0.5, 0.0]
     """
     warmup = training.warmup

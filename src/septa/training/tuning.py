@@ -1,4 +1,4 @@
-"""After a training: the thresholds of decoding, chosen on the validation images."""
+"""The tuning of decoding thresholds on the validation images, after a training."""
 
 from __future__ import annotations
 
@@ -11,16 +11,23 @@ from septa.data import Examples
 from septa.model import Model
 from septa.tasks import Curve, Decoding
 
-_PIXELS = 4_000_000
-"""Validation pixels that are looked at, so that the search takes seconds."""
+_MOST_PIXELS = 4_000_000
+"""Largest number of validation pixels that are used, so that the search takes seconds."""
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """The thresholds chosen, and for each of them its values and the score with each, the others being as chosen then.
+    """The result of a tuning.
 
-    The score is the mean over images and IoU thresholds 0.5 to 0.95 of the accuracy of objects. ``logits`` are those
-    of the images that were used, by their place, for what comes next.
+    Attributes
+    ----------
+    decoding
+        Chosen thresholds.
+    curves
+        For each threshold, the values that were tried and the score of each, with the other thresholds as they were
+        then. The score is the mean accuracy of objects, over images and IoU thresholds 0.5 to 0.95.
+    logits
+        Logits of the images that were used, float32 ``KYX``, by their index, for later use.
     """
 
     decoding: Decoding
@@ -28,30 +35,30 @@ class Tuning:
     logits: dict[int, NDArray[np.float32]] = field(default_factory=dict)
 
 
-def tune(model: Model, examples: Examples, device: str) -> Tuning:
+def tune_decoding(model: Model, examples: Examples, device: str) -> Tuning:
     """Choose the thresholds of decoding; see `septa.tasks.Task.tune`.
 
     Parameters
     ----------
     model
-        Of a task that has thresholds.
+        Model whose task has thresholds.
     examples
-        Validation images with object ids, of which as many are used as go into four megapixels, at least one.
+        Validation images with object ids. At most four megapixels of them are used, but at least one image.
     device
         As for `Model.segment`.
     """
-    logits = _logits(model, examples, device)
+    logits = _compute_logits(model, examples, device)
     images = [(logits_kyx, examples[index].labels_yx) for index, logits_kyx in logits.items()]
     decoding, curves = model.task.tune(images)
     return Tuning(decoding, curves, logits)
 
 
-def _logits(model: Model, examples: Examples, device: str) -> dict[int, NDArray[np.float32]]:
+def _compute_logits(model: Model, examples: Examples, device: str) -> dict[int, NDArray[np.float32]]:
     found: dict[int, NDArray[np.float32]] = {}
     pixels, engine = 0, model.engine(device, "torch")
     for index in range(len(examples)):
         example = examples[index]
-        if found and pixels + example.labels_yx.size > _PIXELS:
+        if found and pixels + example.labels_yx.size > _MOST_PIXELS:
             continue
         pixels += example.labels_yx.size
         found[index] = model.logits(example.image_cyx, engine=engine)

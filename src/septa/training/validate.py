@@ -1,4 +1,4 @@
-"""Validation: whole images through the prediction code, scored as `septa evaluate` does."""
+"""Validation: whole images pass through the prediction code and are scored as `septa evaluate` scores them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,17 @@ from septa.model import Model, PredictionOptions
 
 @dataclass(frozen=True)
 class Validation:
-    """``score``: mean over images of `Task.score`; ``dice``: of each class; ``loss``: mean over pixels."""
+    """The result of a validation.
+
+    Attributes
+    ----------
+    score
+        Mean of `septa.tasks.Task.score` over the images.
+    loss
+        Mean of the loss over the images, each of which is the mean over its pixels.
+    dice
+        Dice of each class, as the mean over the images.
+    """
 
     score: float
     loss: float
@@ -31,12 +41,26 @@ def validate(
     world: int = 1,
     class_weights_k: Tensor | None = None,
 ) -> Validation:
-    """Segment every example whole, this process every ``world``-th of them, and score them all.
+    """Segment whole images and score them; the processes share the images.
 
-    The loss is that of the training, with the weight of each class. Averaging over rotated and mirrored versions, if
-    the recipe has it, waits for the end of the training.
+    The loss is that of the training, with class weights. Versions of the image (``inference.tta``) are averaged only
+    after the training.
+
+    Parameters
+    ----------
+    model
+        Current weights as a model. Its net is left in the mode in which it was.
+    examples
+        Validation images.
+    device
+        Device of this process.
+    rank, world
+        Number of this process, and number of processes.
+    class_weights_k
+        Weight of each class, float32 of shape (K,); None if all are equal.
     """
-    task, net = model.task, model.net
+    task = model.task
+    net = model.net
     rows = torch.zeros(len(examples), task.classes + 2, dtype=torch.float64)
     training = net.training
     for index in range(rank, len(examples), world):
@@ -55,8 +79,10 @@ def validate(
 def _segment(
     model: Model, example: Example, device: torch.device, class_weights_k: Tensor | None
 ) -> tuple[NDArray[np.int32], float]:
-    """Predicted labels, and the loss over the whole image."""
-    task, terms, size = model.task, model.recipe.loss, example.labels_yx.shape
+    """Return the predicted labels of a whole image, int32 ``YX``, and the mean of its loss."""
+    task = model.task
+    terms = model.recipe.loss
+    size = example.labels_yx.shape
     weights_k = None if class_weights_k is None else class_weights_k.cpu()
     origin = (task, terms, None if weights_k is None else tuple(weights_k.tolist()))
     if example.encoded is None or example.encoded[0] != origin:
@@ -76,8 +102,9 @@ def _segment(
             predicted_yx[core] = task.decode(part_kyx)
         else:
             logits_kyx[(slice(None), *core)] = part_kyx
-        target_byx = torch.from_numpy(np.ascontiguousarray(target_yx[(..., *core)]))[None]  # may have planes before YX
-        weighting["weights_byx"] = _batched(weights_yx, core)
+        # A target may have planes before its Y and X axes.
+        target_byx = torch.from_numpy(np.ascontiguousarray(target_yx[(..., *core)]))[None]
+        weighting["weights_byx"] = _cut_weights(weights_yx, core)
         part = task.loss(torch.from_numpy(part_kyx)[None], target_byx, terms, **weighting)
         loss += part.item() * predicted_yx[core].size / predicted_yx.size
 
@@ -86,5 +113,6 @@ def _segment(
     return predicted_yx if logits_kyx is None else task.decode(logits_kyx), loss
 
 
-def _batched(weights_yx: NDArray[np.float32] | None, core: tuple[slice, slice]) -> Tensor | None:
+def _cut_weights(weights_yx: NDArray[np.float32] | None, core: tuple[slice, slice]) -> Tensor | None:
+    """Return the weight map of a tile as a batch of one."""
     return None if weights_yx is None else torch.from_numpy(np.ascontiguousarray(weights_yx[core]))[None]

@@ -1,0 +1,206 @@
+"""The set-up of a training: its processes, and the task, samples, net and weights that follow from recipe and data."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+
+from septa import runtime
+from septa.data import DatasetCheck, Examples, Fingerprint, Sampler, combine_facts
+from septa.errors import RecipeError
+from septa.images import Normalization
+from septa.model import build_net
+from septa.nets import ChannelStatistics, ResNetEncoder, TimmEncoder, imagenet_statistics, load_pretrained
+from septa.recipe import Recipe
+from septa.tasks import Decoding, make_task
+from septa.training.automatic import RecipeChoice
+from septa.training.checkpoint import Checkpoints
+from septa.training.loop import TrainingJob
+from septa.training.state import TrainingState
+
+_CURVE = 20.0
+"""Strength of data.normalization=asinh. An object with 5 % of the largest intensity gets 1/4 of the largest value."""
+
+
+@dataclass(frozen=True)
+class TrainingProcess:
+    """A process of a training.
+
+    Attributes
+    ----------
+    rank
+        Number of this process, from 0. Only the process of rank 0 writes files and reports.
+    world
+        Number of processes.
+    device
+        Device of this process.
+    """
+
+    rank: int
+    world: int
+    device: torch.device
+
+
+@contextmanager
+def join_processes(name: str) -> Iterator[TrainingProcess]:
+    """Join the process group if ``torchrun`` started this process, and leave it in the end.
+
+    Parameters
+    ----------
+    name
+        Device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+    """
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        yield TrainingProcess(0, 1, runtime.pick_device(name))
+        return
+    rank = int(os.environ["RANK"])
+    device = runtime.pick_device(name)
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(device)
+    else:
+        torch.set_num_threads(max(1, runtime.usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield TrainingProcess(rank, world, device)
+    finally:
+        dist.destroy_process_group()
+
+
+def prepare_job(
+    check: DatasetCheck,
+    choice: RecipeChoice,
+    checkpoints: Checkpoints,
+    process: TrainingProcess,
+    started: float,
+    *,
+    fresh: bool,
+) -> tuple[TrainingJob, TrainingState]:
+    """Prepare everything that a training works on, and its state before the first step.
+
+    Parameters
+    ----------
+    check
+        Result of a dataset check without errors.
+    choice
+        Resolved recipe.
+    checkpoints
+        Folder for the checkpoints.
+    process
+        This process.
+    started
+        Value of `time.monotonic` from which the minutes count.
+    fresh
+        True for a new training, whose encoder gets pretrained weights; False if a checkpoint will replace them.
+
+    Raises
+    ------
+    RecipeError
+        The batch cannot be divided among the processes, or the class weights do not fit the classes.
+    InputError
+        The pretrained weights cannot be used.
+    """
+    assert check.pairing is not None
+    assert check.mapping is not None
+    assert check.fingerprint is not None
+    recipe = choice.recipe
+    channels = check.fingerprint.channels
+    if recipe.training.batch % process.world:
+        problem = f"the batch must be a multiple of the number of processes, which is {process.world}"
+        raise RecipeError(f"training.batch={recipe.training.batch}", problem, "Change training.batch")
+    trained = set(check.train)
+    facts = combine_facts([item for item in check.facts if item.name in trained], channels=channels)
+    task = make_task(recipe, check.mapping, _choose_decoding(recipe, facts))
+    pairs = {pair.name: pair for pair in check.pairing.pairs}
+    memory = runtime.usable_memory() // 4 // process.world
+    make_examples = partial(
+        Examples, labels=check.mapping, channels=channels, objects=task.finds_objects, resize=recipe.data.resize
+    )
+    train = make_examples([pairs[name] for name in check.train], memory=memory)
+    validation = make_examples([pairs[name] for name in check.validation], memory=memory // 4)
+    torch.manual_seed(recipe.seed)
+    net = build_net(recipe, channels, task.outputs)
+    normalization = _make_normalization(recipe, facts, getattr(net.encoder, "statistics", None))
+    if fresh and recipe.net.pretrained is not None and isinstance(net.encoder, ResNetEncoder | TimmEncoder):
+        load_pretrained(net.encoder, recipe.net.pretrained)
+    weights_k = _compute_class_weights(recipe, task.pixel_shares(facts.class_shares))
+    encode = partial(task.encode, terms=recipe.loss, class_weights_k=weights_k)
+    job = TrainingJob(
+        recipe=recipe,
+        task=task,
+        sampler=Sampler(train, normalization, recipe, encode=encode, margin=net.margin),
+        validation=validation,
+        class_weights_k=None if weights_k is None else torch.from_numpy(weights_k).to(process.device),
+        device=process.device,
+        workers=recipe.training.workers or 1,
+        checkpoints=checkpoints,
+        data_digest=check.fingerprint.digest,
+        started=started,
+        rank=process.rank,
+        world=process.world,
+        reasons=choice.reasons,
+    )
+    return job, TrainingState.create(net, recipe, process.device)
+
+
+def _choose_decoding(recipe: Recipe, fingerprint: Fingerprint) -> Decoding:
+    """Choose how objects are decoded during the training, before the thresholds are tuned.
+
+    Specks smaller than a quarter of a small object are dropped. Otherwise they would decide which weights are the best.
+    """
+    small = fingerprint.diameter_percentiles[0]
+    return Decoding(least_pixels=1 if recipe.data.resize else max(1, round(math.pi / 16 * small**2)))
+
+
+def _make_normalization(recipe: Recipe, fingerprint: Fingerprint, expected: ChannelStatistics | None) -> Normalization:
+    """Make the normalisation of a recipe; ``expected`` are the statistics that the encoder expects of its input."""
+    kind = recipe.data.normalization
+    if kind in ("image", "asinh"):
+        return Normalization("image", curve=_CURVE if kind == "asinh" else 0.0)
+    if kind == "dataset":
+        scale = tuple(deviation if deviation > 0 else 1.0 for deviation in fingerprint.std)
+        return Normalization("dataset", fingerprint.mean, scale)
+    channels = fingerprint.channels
+    full = _find_full_scale(fingerprint)
+    if kind == "unit":
+        return Normalization("dataset", (0.0,) * channels, (full,) * channels)
+    mean, deviation = imagenet_statistics(channels, expected)
+    return Normalization("dataset", tuple(full * m for m in mean), tuple(full * d for d in deviation))
+
+
+def _find_full_scale(fingerprint: Fingerprint) -> float:
+    """Return the image value that becomes 1: the largest of an integer dtype, or the largest 99.5 percentile."""
+    dtype = np.dtype(fingerprint.dtype)
+    if dtype.kind in "ui":
+        return float(np.iinfo(dtype).max)
+    return max((high for *_, high in fingerprint.percentiles), default=1.0) or 1.0
+
+
+def _compute_class_weights(recipe: Recipe, shares: Sequence[float]) -> NDArray[np.float32] | None:
+    """Compute the weight of each class, float32 of shape (K,); None if all classes have the same.
+
+    By frequency, it is the inverse of the class's share of the pixels, so that all classes have the same total weight.
+    """
+    weights = recipe.loss.class_weights
+    if weights == "none":
+        return None
+    if weights == "frequency":
+        present = sum(share > 0 for share in shares)
+        return np.array([1 / (share * present) if share > 0 else 0.0 for share in shares], np.float32)
+    if not sum(weights):
+        problem = "all class weights are 0, so nothing is trained"
+        raise RecipeError("loss.class_weights", problem, "Give at least one class a weight above 0")
+    if len(weights) != len(shares):
+        problem = f"there are {len(weights)} weights for {len(shares)} classes"
+        raise RecipeError("loss.class_weights", problem, "Give one weight for each class")
+    return np.array(weights, np.float32)
