@@ -80,7 +80,7 @@ def test_evaluation_faults(fault, model, cells, copied, tmp_path):
 
 def test_a_model_and_an_unfinished_training_are_not_overwritten(fault, septa, model, cells, tmp_path, tiny):
     before = model.read_bytes()
-    assert fault("train", cells, "-o", model, *tiny) == f"{model}: exists. give another -o or --overwrite."
+    assert fault("train", cells, "-o", model, *tiny) == f"{model}: the file exists. Give another -o or --overwrite."
     assert model.read_bytes() == before
     assert "this training is finished" in septa("train", cells, "-o", model, "--resume", *tiny).stdout
     assert model.read_bytes() == before
