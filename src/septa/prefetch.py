@@ -1,4 +1,4 @@
-"""Work before and after the net in a thread each, while the net is at something else."""
+"""Iterators that work in a thread of their own, before or after the caller's work on the same item."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ _END: Any = object()
 
 
 def prefetch_items(items: Iterable[Item]) -> Generator[Item, None, None]:
-    """The same items, of which a thread fetches the next one while the caller is at one.
+    """Yield the same items; a thread fetches the next item while the caller works on the current one.
 
-    No more than one is fetched ahead, and none is held here that the caller is done with. What fetching one raises is
-    raised in its place. Closing the iterator waits for what is being fetched, and no thread is left.
+    At most one item is fetched ahead, and no reference is kept to an item that the caller has finished. An error in
+    fetching an item is raised in place of that item. Closing the iterator waits for the item that is being fetched and
+    ends the thread.
 
     Examples
     --------
@@ -23,7 +24,7 @@ def prefetch_items(items: Iterable[Item]) -> Generator[Item, None, None]:
     ['a', 'b', 'c']
     """
     source = iter(items)
-    with ThreadPoolExecutor(1, "septa-ahead") as reader:
+    with ThreadPoolExecutor(1, "septa-prefetch") as reader:
         ahead: Future[Item] = reader.submit(next, source, _END)
         while (item := ahead.result()) is not _END:
             ahead = reader.submit(next, source, _END)
@@ -32,11 +33,12 @@ def prefetch_items(items: Iterable[Item]) -> Generator[Item, None, None]:
 
 
 def map_in_background(work: Callable[[Item], Result], items: Iterable[Item]) -> Generator[Result, None, None]:
-    """Results of items in their order; a thread works on one while the caller's fetches the next one.
+    """Yield the results of a function in the order of its items; a thread computes them.
 
-    No work is begun before that on the item before it was done, and its result taken. What fails is raised in its
-    place: the work on an item before what fetching the next one raises. Closing the iterator waits for the work under
-    way, and no thread is left.
+    While the thread works on one item, the caller's thread fetches the next. Work on an item starts after the previous
+    item's result was yielded and the caller has asked for the next one. Errors are raised in the order of the items: an
+    error in the work on an item comes before an error in fetching the next item. Closing the iterator waits for the
+    work that is under way and ends the thread.
 
     Examples
     --------
@@ -44,19 +46,20 @@ def map_in_background(work: Callable[[Item], Result], items: Iterable[Item]) -> 
     ['A', 'B', 'C']
     """
     source = iter(items)
-    with ThreadPoolExecutor(1, "septa-behind") as worker:
-        behind: Future[Result] | None = None
-        failed: Exception | None = None
+    with ThreadPoolExecutor(1, "septa-background") as worker:
+        pending: Future[Result] | None = None
+        fetch_error: Exception | None = None
         while True:
             try:
                 item = next(source, _END)
-            except Exception as error:  # raised below, once it is its turn
-                item, failed = _END, error
-            if behind is not None:
-                yield behind.result()
-            if failed is not None:
-                raise failed
+            except Exception as error:  # raised below, after the result of the previous item
+                item = _END
+                fetch_error = error
+            if pending is not None:
+                yield pending.result()
+            if fetch_error is not None:
+                raise fetch_error
             if item is _END:
                 return
-            behind = worker.submit(work, item)
+            pending = worker.submit(work, item)
             del item

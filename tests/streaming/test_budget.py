@@ -20,7 +20,7 @@ from septa.inference.protocol import Engine, SingleImageEngine
 from septa.inference.tiling import smallest_tile_for
 from septa.model import Model
 from septa.streaming import StreamInput, StreamRequest, StreamStarted, budget, run, stream
-from septa.streaming.blocks import BlockWorker
+from septa.streaming.block_worker import BlockWorker
 from septa.streaming.budget import block_bytes, fit_budget, resident_bytes
 from septa.tasks.decoding import Decoding
 

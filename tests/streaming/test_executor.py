@@ -15,7 +15,8 @@ import torch
 
 from septa.errors import ResourceError
 from septa.streaming import StreamInput, StreamRequest, block_file, budget, executor, run, stream
-from septa.streaming.blocks import BlockWorker, ScoredBlock, label_block, score_block, segment_block, write_output_block
+from septa.streaming.block_worker import BlockWorker
+from septa.streaming.blocks import ScoredBlock, label_block, score_block, segment_block, write_output_block
 from septa.streaming.budget import trim_heap
 
 WAIT_S = 30

@@ -25,7 +25,8 @@ from septa.errors import InputError, Interrupted
 from septa.images.sources.open import open_source
 from septa.images.store import ome_zarr as store
 from septa.streaming import StreamFinished, StreamInput, StreamRequest, StreamStarted, StreamStep, executor, run, stream
-from septa.streaming.blocks import BlockWorker, ScoredBlock, label_block
+from septa.streaming.block_worker import BlockWorker
+from septa.streaming.blocks import ScoredBlock, label_block
 from septa.streaming.plan import StreamPlan
 
 OLD = Path(__file__).parents[1] / "files" / "v0.1"
@@ -113,7 +114,7 @@ def test_killed_after_ever_more_writes(
     assert kit.files(request_.output) == undisturbed
     *_, last = stream(request_)
     assert isinstance(last, StreamFinished)
-    assert last.again
+    assert last.already_complete
 
 
 def test_a_disk_that_is_full_is_told_and_the_run_goes_on(
@@ -211,7 +212,7 @@ def test_a_run_that_was_killed_while_it_cleaned_up(
         kit.run(given)
     written = kit.files(given.output)
     assert run.work_folder(given.output).exists()
-    assert kit.run(given).again
+    assert kit.run(given).already_complete
     assert not run.work_folder(given.output).exists()
     assert kit.files(given.output) == written
 
@@ -263,7 +264,7 @@ def test_overwrite_begins_again(kit: SimpleNamespace, request_: StreamRequest, u
     finish(kit, again, undisturbed)
     *_, last = stream(again)
     assert isinstance(last, StreamFinished)
-    assert not last.again
+    assert not last.already_complete
     assert last.segmented > 0
     assert kit.files(request_.output) == undisturbed
 

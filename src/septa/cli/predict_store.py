@@ -259,7 +259,7 @@ def _print_start(console: Console, request: StreamRequest, event: StreamStarted,
 
 
 def _summarise(event: StreamFinished) -> str:
-    if event.again:
+    if event.already_complete:
         return f"{event.output}: is complete already, nothing was done"
     parts = [f"{event.output}: {event.megapixels:.1f} megapixels"]
     if event.objects is not None:

@@ -1,15 +1,20 @@
-"""Images of any size in a fixed memory budget: planned in blocks, segmented, merged, written as a store.
+"""Segmentation of images of any size in a fixed memory budget: in blocks, which are merged and written into a store.
 
 ::
 
-    plan        what is to be done, the same for every process and every run that goes on with it
-    budget      how large blocks and tiles may be
-    blocks      the two functions of a block: segment it, finish it
-    block_file  what is kept of a block between the two
-    events      what is asked of a run, and what it tells
-    run         the workflow
-    hands       who does the blocks: this process
-    cluster     or others
+    run              the workflow, read from top to bottom
+    events           the request of a run, and the events that it yields
+    plan             everything that decides the result, fixed before the first block
+    prescan          facts that need the whole image: normalisation, empty blocks
+    budget           sizes of blocks and tiles that fit into the memory
+    block_worker     model, image and engine of a process that segments blocks
+    blocks           the two steps of a block: segment it, write it into the store
+    block_file       the file of a block between these steps
+    written_blocks   the list of blocks that are in the store
+    executor         the interface of executors, and the one that uses this process
+    dask_cluster     the executor that uses the workers of a Dask cluster
+    dask_worker      the code that runs on these workers
+    dask_connection  connections to Dask clusters
 """
 
 import lazy_loader

@@ -1,4 +1,4 @@
-"""The file of a block, what is kept of it until the store is finished: compressed arrays under a checksum."""
+"""The files of blocks, which exist until the store is finished: compressed arrays with a checksum."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from septa.tasks import MergeFacts
 Array = NDArray[Any]
 
 
-def block_file(folder: Path, plan: StreamPlan, index: BlockIndex) -> Path:
-    """Where the result of a block is kept until the store is finished; not more than 1000 in one folder."""
+def block_path(folder: Path, plan: StreamPlan, index: BlockIndex) -> Path:
+    """Return the path of a block's file in the work folder. At most 1000 files lie in one folder."""
     number = int(np.ravel_multi_index(index, plan.grid))
     return folder / "blocks" / f"{number // 1000:05d}" / f"{number:08d}.block"
 
 
 def save_block(folder: Path, plan: StreamPlan, index: BlockIndex, arrays: Mapping[str, Array]) -> None:
-    """Write a block's file, atomically.
+    """Write a block's file atomically.
 
     Raises
     ------
@@ -38,21 +38,21 @@ def save_block(folder: Path, plan: StreamPlan, index: BlockIndex, arrays: Mappin
     ResourceError
         The disk is full.
     """
-    write_bytes(block_file(folder, plan, index), _pack(plan, index, arrays))
+    write_bytes(block_path(folder, plan, index), _pack(plan, index, arrays))
 
 
 def is_done(folder: Path, plan: StreamPlan, index: BlockIndex) -> bool:
-    """Whether a block's file is there and its checksum holds."""
+    """Return True if a block's file exists, belongs to the plan, and has the right checksum."""
     return _open(folder, plan, index) is not None
 
 
 def load_block(folder: Path, plan: StreamPlan, index: BlockIndex, names: Collection[str]) -> dict[str, Array]:
-    """Some of what was written for a block.
+    """Read arrays of a block's file by their names.
 
     Raises
     ------
     InputError
-        It is not there, or no longer, or damaged.
+        The file is missing or damaged.
     """
     found = _open(folder, plan, index)
     try:
@@ -62,17 +62,23 @@ def load_block(folder: Path, plan: StreamPlan, index: BlockIndex, names: Collect
     except (KeyError, TypeError, ValueError, zlib.error):
         pass
     problem = "the file was damaged or removed while the store was being written"
-    raise InputError(block_file(folder, plan, index), problem, "Run the same command again")
+    raise InputError(block_path(folder, plan, index), problem, "Run the same command again")
 
 
 def load_facts(folder: Path, plan: StreamPlan, index: BlockIndex) -> MergeFacts:
-    """What the merge must know of a block that is done. Errors as for `load_block`."""
+    """Read what the merge needs to know of a block.
+
+    Raises
+    ------
+    InputError
+        The block's file is missing or damaged.
+    """
     return MergeFacts.from_arrays(load_block(folder, plan, index, [field.name for field in fields(MergeFacts)]))
 
 
 def _open(folder: Path, plan: StreamPlan, index: BlockIndex) -> tuple[dict[str, Any], dict[str, torch.Tensor]] | None:
-    """Types and shapes of a block's arrays, and the arrays compressed; None where it is not done, or damaged."""
-    path = block_file(folder, plan, index)
+    """Return types and shapes of a block's arrays, and their compressed bytes; None if the block is not done."""
+    path = block_path(folder, plan, index)
     try:
         header, tensors = tensor_file.unpack(path.read_bytes(), KIND, path)
         sound = header["block"] == list(index) and header["plan"] == plan.digest
@@ -82,18 +88,21 @@ def _open(folder: Path, plan: StreamPlan, index: BlockIndex) -> tuple[dict[str, 
 
 
 def _pack(plan: StreamPlan, index: BlockIndex, arrays: Mapping[str, Array]) -> bytes:
+    """Return the bytes of a block's file."""
     about = {name: {"dtype": array.dtype.name, "shape": list(array.shape)} for name, array in arrays.items()}
     tensors = {}
     for name, array in arrays.items():
-        squeezed = zlib.compress(np.ascontiguousarray(array).tobytes(), 1)
-        tensors[name] = torch.frombuffer(bytearray(squeezed), dtype=torch.uint8)
+        compressed = zlib.compress(np.ascontiguousarray(array).tobytes(), 1)
+        tensors[name] = torch.frombuffer(bytearray(compressed), dtype=torch.uint8)
     return tensor_file.pack(KIND, {"block": list(index), "plan": plan.digest, "arrays": about}, tensors)
 
 
-def _unpack(about: Mapping[str, Any], squeezed: Array) -> Array:
-    shape, dtype = tuple(int(side) for side in about["shape"]), np.dtype(about["dtype"])
+def _unpack(about: Mapping[str, Any], compressed: Array) -> Array:
+    """Decompress an array. At most the bytes that its shape needs are decompressed, whatever the file holds."""
+    shape = tuple(int(side) for side in about["shape"])
+    dtype = np.dtype(about["dtype"])
     size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-    data = zlib.decompressobj().decompress(squeezed.tobytes(), size + 1)
+    data = zlib.decompressobj().decompress(compressed.tobytes(), size + 1)
     if len(data) != size:
-        raise ValueError(f"{len(data)} bytes are not {dtype} {shape}")
+        raise ValueError(f"an array of {dtype} {shape} cannot have {len(data)} bytes")
     return np.frombuffer(data, dtype).reshape(shape)

@@ -27,7 +27,8 @@ from septa import runtime
 from septa.errors import InputError, ModelError, ResourceError, SeptaError
 from septa.images.store import BlockIndex
 from septa.model import Model
-from septa.streaming.blocks import BlockWorker, OutputBlock, PyramidBlock
+from septa.streaming.block_worker import BlockWorker
+from septa.streaming.blocks import OutputBlock, PyramidBlock
 from septa.streaming.events import StreamRequest
 
 if TYPE_CHECKING:

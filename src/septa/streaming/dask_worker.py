@@ -20,8 +20,8 @@ from septa import runtime
 from septa.errors import InputError, ResourceError, SeptaError
 from septa.images.store import BlockIndex
 from septa.model import Model
+from septa.streaming.block_worker import BlockWorker
 from septa.streaming.blocks import (
-    BlockWorker,
     OutputBlock,
     PyramidBlock,
     segment_block,

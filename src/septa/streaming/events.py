@@ -1,4 +1,4 @@
-"""What is asked of a run, and what it tells."""
+"""The request of a run, and the events that the run yields."""
 
 from __future__ import annotations
 
@@ -12,10 +12,32 @@ from septa.streaming.plan import StreamInput, StreamPlan
 
 @dataclass(frozen=True, kw_only=True)
 class StreamRequest:
-    """What is to be done, and with what.
+    """The settings of a streamed segmentation.
 
-    ``memory`` is in bytes; ``output`` ends in ``.zarr``, ``.tif`` or ``.tiff``; ``name`` is that of the label image,
-    the model's file name when None; ``engine`` is the model's own when None.
+    Attributes
+    ----------
+    model
+        The model's file.
+    input
+        The image.
+    output
+        Path that ends in ``.zarr`` (OME-Zarr), or in ``.tif`` or ``.tiff`` (OME-TIFF).
+    memory
+        Budget of the process in bytes; `default_memory` if None.
+    tile
+        Largest side of a tile, pixels; as the budget allows if None.
+    device
+        ``auto``, or a device of torch.
+    name
+        Name of the label image in the store; the name of the model's file if None.
+    probabilities
+        True to write the probabilities of the classes, too.
+    skip_empty
+        True to skip blocks that show nothing but background.
+    overwrite
+        True to replace an existing output, and to start again instead of resuming.
+    engine
+        Name of the engine that runs the net; the model's own if None.
     """
 
     model: Path
@@ -33,7 +55,17 @@ class StreamRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class StreamStarted:
-    """What will be done: the first event. ``done`` are blocks that an earlier run has left."""
+    """The first event: a description of the run.
+
+    Attributes
+    ----------
+    plan, budget, model
+        The plan, the sizes that fit into the memory budget, and the model.
+    blocks, done
+        Number of blocks, and of those that an earlier run has done.
+    notes
+        Sentences for the user.
+    """
 
     plan: StreamPlan
     budget: Budget
@@ -45,7 +77,15 @@ class StreamStarted:
 
 @dataclass(frozen=True)
 class StreamStep:
-    """Where the work stands in one of its stages: units (megapixels, or blocks) done and in all."""
+    """Progress in a stage.
+
+    Attributes
+    ----------
+    stage
+        ``segmenting`` or ``writing``.
+    done, total
+        Megapixels that are segmented, or blocks that are written, so far and in the end.
+    """
 
     stage: str
     done: float
@@ -54,26 +94,27 @@ class StreamStep:
 
 @dataclass(frozen=True, kw_only=True)
 class StreamFinished:
-    """The last event.
+    """The last event: a summary of the run.
 
     Attributes
     ----------
     output, megapixels
-        What was written; its size.
+        The output, and its size.
     segmented
-        Megapixels that this run has segmented; the others were done or are skipped.
+        Megapixels that this run has segmented. Earlier runs have done the others, or they are skipped.
     seconds
-        Of all of this run, from the model's file to the last byte of the output.
+        Time of this run, from opening the model's file to the last byte of the output.
     net_seconds
-        Of these, those in which the net was at work; None where other processes have done it.
+        Time within ``seconds`` in which the net ran; None if other processes ran it.
     objects
-        Number of objects; None where pixels are labelled.
+        Number of objects; None for a semantic task.
     skipped
-        Share of the pixels that lie in blocks passed over as empty.
-    again
-        Whether all was done before this run, which then has done nothing.
+        Share of the pixels that lie in skipped blocks.
+    already_complete
+        True if the output was complete before this run, which then has done nothing.
     conflicts
-        Pixels on lines between blocks that two blocks see differently, which no exact engine leaves.
+        Pixels at borders of blocks about which two blocks disagree. An engine that gives the same values in every tile
+        leaves none.
     """
 
     output: Path
@@ -83,7 +124,7 @@ class StreamFinished:
     net_seconds: float | None
     objects: int | None
     skipped: float
-    again: bool = False
+    already_complete: bool = False
     conflicts: int = 0
 
 

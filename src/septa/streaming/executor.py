@@ -1,4 +1,7 @@
-"""Who does the blocks of a run: this process, or others (`septa.streaming.dask_cluster`)."""
+"""The interface of executors, which do the blocks of a run, and the executor that uses this process.
+
+`septa.streaming.dask_cluster` has an executor that uses other processes.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,8 @@ import torch
 
 from septa.images.store import BlockIndex
 from septa.prefetch import map_in_background, prefetch_items
+from septa.streaming.block_worker import BlockWindow, BlockWorker
 from septa.streaming.blocks import (
-    BlockWindow,
-    BlockWorker,
     OutputBlock,
     PyramidBlock,
     ScoredBlock,
@@ -32,80 +34,89 @@ Result = TypeVar("Result")
 
 
 class Executor(Protocol):
-    """Who does the blocks; `septa.streaming.dask_cluster` has others."""
+    """The processes or threads that do the blocks of a run."""
 
     def segment(self, indices: list[BlockIndex]) -> Iterator[BlockIndex]:
-        """Segment blocks, in any order, telling each that is done."""
+        """Segment blocks and yield the index of each finished one, in any order."""
         ...
 
     def write_output(self, blocks: Iterable[OutputBlock]) -> Iterator[tuple[OutputBlock, list[str]]]:
-        """Write blocks into the store, in any order, telling each with its digests."""
+        """Write blocks into the store and yield each with its digests, in any order."""
         ...
 
     def write_pyramid(self, blocks: Iterable[PyramidBlock]) -> Iterator[tuple[PyramidBlock, str]]:
-        """Write blocks of one level of the pyramid, in any order, telling each with its digest."""
+        """Write blocks of one pyramid level and yield each with its digest, in any order."""
         ...
 
     def close(self) -> None:
-        """The run is done."""
+        """Free everything that was kept for the run."""
         ...
 
 
 MakeExecutor = Callable[[StreamRequest, BlockWorker], Executor]
-"""An executor for a run, from what is asked and what the client has made of it."""
+"""Makes an executor for a run, from its request and the client's own worker."""
 
 
 class LocalExecutor:
-    """This process. While the net is at one block, the next one is read, and what it has scored before is labelled."""
+    """An executor that uses this process.
+
+    While the net runs on one block, one thread reads the next block and another labels the previous one.
+    """
 
     def __init__(self, worker: BlockWorker) -> None:
         self._worker = worker
 
     def segment(self, indices: list[BlockIndex]) -> Iterator[BlockIndex]:
-        """As `Executor.segment`; blocks whose objects reach further than the margin come last, one at a time."""
-        worker, margin = self._worker, self._worker.plan.margin
+        """Segment blocks and yield the index of each finished one.
+
+        A block with objects that reach beyond the margin is done again at the end, when no other block is in memory.
+        """
+        worker = self._worker
+        margin = worker.plan.margin
         again: list[tuple[BlockIndex, int]] = []
 
         def score(given: tuple[BlockIndex, BlockWindow]) -> ScoredBlock:
-            return score_block(worker, given[0], margin, given[1])
+            index, window = given
+            return score_block(worker, index, margin, window)
 
         def label(scored: ScoredBlock) -> tuple[BlockIndex, int | None]:
-            """The block, and the margin with which it is to be done again, if it is."""
+            """Label a block. Return it with None, or with the margin with which it has to be done again."""
             try:
                 return scored.index, None if label_block(worker, scored) else 2 * margin
-            except MemoryError:  # there is more of it when no other block is in flight
+            except MemoryError:  # more memory is free when no other block is in flight
                 return scored.index, margin
 
         with (
-            closing(prefetch_items((index, worker.window(index, margin)) for index in indices)) as windows,
+            closing(prefetch_items((index, worker.read_window(index, margin)) for index in indices)) as windows,
             closing(map_in_background(label, map(score, windows))) as labelled,
         ):
-            for index, wider in labelled:
-                if wider is None:
+            for index, next_margin in labelled:
+                if next_margin is None:
                     yield index
                 else:
-                    again.append((index, wider))
-        for index, wider in again:
-            segment_block(worker, index, wider)
+                    again.append((index, next_margin))
+        for index, next_margin in again:
+            segment_block(worker, index, next_margin)
             yield index
 
     def write_output(self, blocks: Iterable[OutputBlock]) -> Iterator[tuple[OutputBlock, list[str]]]:
-        """As `Executor.finish`."""
+        """Write blocks into the store and yield each with its digests."""
         worker = self._worker
-        return self._spread(lambda block: write_output_block(worker.folder, worker.plan, block), blocks)
+        return self._map_in_threads(lambda block: write_output_block(worker.folder, worker.plan, block), blocks)
 
     def write_pyramid(self, blocks: Iterable[PyramidBlock]) -> Iterator[tuple[PyramidBlock, str]]:
-        """As `Executor.build`."""
-        return self._spread(write_pyramid_block, blocks)
+        """Write blocks of one pyramid level and yield each with its digest."""
+        return self._map_in_threads(write_pyramid_block, blocks)
 
     def close(self) -> None:
-        """As `Executor.close`."""
+        """Do nothing: this process keeps nothing for the run."""
 
-    def _spread(self, work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[tuple[Item, Result]]:
-        """Do items in as many threads as the net has, or fewer where the memory asks for that."""
-        threads, free = torch.get_num_threads(), self._worker.free
-        if free is not None:
-            threads = max(1, min(threads, free // store_bytes(self._worker.model, self._worker.plan.block)))
+    def _map_in_threads(self, work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[tuple[Item, Result]]:
+        """Call a function for each item, in as many threads as torch uses, or fewer if the memory requires that."""
+        worker = self._worker
+        threads = torch.get_num_threads()
+        if worker.free is not None:
+            threads = max(1, min(threads, worker.free // store_bytes(worker.model, worker.plan.block)))
         running: deque[tuple[Item, Future[Result]]] = deque()
         with ThreadPoolExecutor(threads) as pool:
             for item in items:

@@ -1,5 +1,7 @@
-"""What a streamed segmentation does, settled before it begins: the same for every process that takes part, and for
-every run that goes on with it.
+"""The plan of a streamed segmentation: everything that decides its result, fixed before the first block.
+
+All processes that take part share it, and so do all runs that resume an interrupted one. It is kept as ``plan.json`` in
+the work folder.
 """
 
 from __future__ import annotations
@@ -23,14 +25,26 @@ from septa.model import Model
 from septa.streaming.budget import CHUNK
 
 KIND = "septa stream 1"
-_DESCRIBE = ("zarr.json", ".zgroup", ".zattrs", ".zarray")
+"""Kind of the tensor files that hold blocks."""
+_ZARR_METADATA = ("zarr.json", ".zgroup", ".zattrs", ".zarray")
 
 
 @dataclass(frozen=True)
 class StreamInput:
-    """Which part of which image.
+    """The part of an image that is segmented.
 
-    ``region`` is (top, left, bottom, right) in pixels of the level; the image is cut there, as if it ended.
+    Attributes
+    ----------
+    path
+        The image, as `septa.images.open_source` takes it.
+    level
+        Level of the pyramid; 0 has the full size.
+    channels
+        Channels, in the order of the model's; all of them if None.
+    image
+        Number of the image, in a file that holds several.
+    region
+        (top, left, bottom, right) in pixels of the level; the whole image if None. The net sees nothing beyond it.
     """
 
     path: str
@@ -42,21 +56,25 @@ class StreamInput:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> StreamInput:
-        """What `dataclasses.asdict` and JSON made of one."""
+        """Rebuild an input from `dataclasses.asdict`, after JSON has turned its tuples into lists."""
         return cls(**_with_tuples(values, "channels", "region"))
 
     def stamp(self) -> str:
-        """Name, size and time of the file, or of what describes a zarr folder: another image has another one."""
-        path, found = Path(self.path), []
-        for file in (path, *(path / name for name in _DESCRIBE)):
+        """Return a text that changes when the image is replaced.
+
+        It holds the name of the path, and names, sizes and times of the file or of the metadata of a zarr folder.
+        """
+        path = Path(self.path)
+        parts = [path.name]
+        for file in (path, *(path / name for name in _ZARR_METADATA)):
             with suppress(OSError):
                 if file.is_file():
-                    facts = file.stat()
-                    found.append(f"{file.name} {facts.st_size} {int(facts.st_mtime)}")
-        return ", ".join([path.name, *found])
+                    status = file.stat()
+                    parts.append(f"{file.name} {status.st_size} {int(status.st_mtime)}")
+        return ", ".join(parts)
 
     def open(self) -> Source:
-        """The image, cut to the region.
+        """Open the image, cropped to the region.
 
         Raises
         ------
@@ -69,24 +87,30 @@ class StreamInput:
 
 @dataclass(frozen=True, kw_only=True)
 class RunIdentity:
-    """What the user wants, and of what: equal for runs that may go on with each other.
+    """Everything in a request that decides the output, for comparison with an earlier run.
+
+    A request resumes an interrupted run, or finds its output complete, only if both have equal identities.
 
     Attributes
     ----------
     model
         SHA-256 (hex) of the model file.
     engine
-        What executes the net: another one may round differently.
+        Name of the engine that runs the net. Another engine may round differently.
     file
-        `Input.stamp`.
+        `StreamInput.stamp`.
     level, channels, image, region
         As in `StreamInput`.
-    shape, dtype, axes
-        T, C, Z, Y, X of the part that is segmented, its type, and the axes that the image has, of ``TCZYX``.
+    shape
+        T, C, Z, Y, X of the segmented part of the image.
+    dtype, axes
+        Type of the image's values, and the axes that the image has, out of ``TCZYX``.
     name
-        Of the label image.
-    probabilities, skip_empty
-        Whether they are written too; whether blocks without anything in them are passed over.
+        Name of the label image.
+    probabilities
+        True if probabilities are written, too.
+    skip_empty
+        True if blocks that show nothing but background are skipped.
     """
 
     model: str
@@ -107,7 +131,7 @@ class RunIdentity:
     def from_source(
         cls,
         source: Source,
-        given: StreamInput,
+        input: StreamInput,
         *,
         model: str,
         engine: str,
@@ -115,15 +139,15 @@ class RunIdentity:
         probabilities: bool,
         skip_empty: bool,
     ) -> RunIdentity:
-        """What is wanted of an open image."""
+        """Describe the segmentation of an open image; the parameters are the attributes of the same names."""
         return cls(
             model=model,
             engine=engine,
-            file=given.stamp(),
-            level=given.level,
-            channels=given.channels,
-            image=given.image,
-            region=given.region,
+            file=input.stamp(),
+            level=input.level,
+            channels=input.channels,
+            image=input.image,
+            region=input.region,
             shape=source.shape,
             dtype=source.dtype.str,
             axes=source.axes,
@@ -133,38 +157,40 @@ class RunIdentity:
         )
 
     def differences(self, other: RunIdentity) -> list[str]:
-        """Names of what is not equal."""
+        """Return the names of the attributes that differ."""
         return [field.name for field in fields(self) if getattr(self, field.name) != getattr(other, field.name)]
 
     @property
     def digest(self) -> str:
-        """SHA-256 (hex) of all of it."""
+        """SHA-256 (hex) of all attributes."""
         return _digest(asdict(self))
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> RunIdentity:
-        """What `dataclasses.asdict` and JSON made of one."""
+        """Rebuild an identity from `dataclasses.asdict`, after JSON has turned its tuples into lists."""
         return cls(**_with_tuples(values, "channels", "region", "shape"))
 
 
 @dataclass(frozen=True, kw_only=True)
 class StreamPlan:
-    """All that decides the result, and how it is cut into blocks.
+    """Everything that decides the result, and its division into blocks.
 
     Attributes
     ----------
-    identity, input
-        What is wanted, and where the image lies.
+    identity
+        The part of the request that decides the output.
+    input
+        The image.
     block
         Side of a block, pixels.
     margin
-        Pixels around a block that are segmented with it; more only where that does not suffice.
+        Pixels around a block that are segmented with it. It is doubled for a block whose objects reach beyond it.
     normalizations
-        Constants of each plane, by "t,z"; or those of all planes, by "".
+        Normalisation of each plane, with keys "t,z"; or one for all planes, with the key "".
     skipped
-        Blocks (t, z, y, x) that hold nothing but background.
+        Indices (t, z, y, x) of blocks that show nothing but background.
     pixel_size_um, origin_um
-        (y, x) micrometres.
+        (y, x) of a pixel's size and of the first pixel's position, micrometres; the size is None if it is unknown.
     """
 
     identity: RunIdentity
@@ -188,63 +214,74 @@ class StreamPlan:
         return self.identity.shape[0], self.identity.shape[2], -(-height // self.block), -(-width // self.block)
 
     def blocks(self) -> Iterator[BlockIndex]:
-        """Indices of all blocks, X running fastest."""
+        """Yield the indices of all blocks; X changes fastest."""
         yield from product(*map(range, self.grid))
 
     def megapixels(self, indices: Iterable[BlockIndex]) -> float:
-        """Size of some blocks."""
+        """Return the total size of blocks in megapixels."""
         cores = (self.core(index) for index in indices)
         return sum((bottom - top) * (right - left) for (top, left), (bottom, right) in cores) / 1e6
 
     def core(self, index: BlockIndex) -> ImageRegion:
-        """Where a block lies."""
+        """Return the rows and columns of a block, without its margin."""
         begin = index[2] * self.block, index[3] * self.block
         return begin, (min(begin[0] + self.block, self.size[0]), min(begin[1] + self.block, self.size[1]))
 
     def normalization(self, index: BlockIndex) -> Normalization:
-        """Return the normalisation of the plane that a block lies in."""
+        """Return the normalisation of a block's plane."""
         return self.normalizations.get("") or self.normalizations[f"{index[0]},{index[1]}"]
 
     def number(self, index: BlockIndex) -> int:
-        """Of a block, from 0."""
+        """Return the number of a block in the order of `blocks`, from 0."""
         return int(np.ravel_multi_index(index, self.grid))
 
     def specs(self, model: Model, dtype: np.dtype[Any]) -> list[StoreSpec]:
-        """The images of the store: labels of this type, an image for each class that overlaps; probabilities."""
+        """Return the images of the store.
+
+        Parameters
+        ----------
+        model
+            The run's model.
+        dtype
+            Type of the labels.
+
+        Returns
+        -------
+        list
+            The label image, or one per class if classes overlap; then the probabilities, if they are written.
+        """
         sizes = dict(zip("TCZYX", self.identity.shape)) | {"C": model.task.classes}
         planes = "".join(axis for axis in self.identity.axes if axis in "TZ")
 
-        def spec(kind: StoreKind, name: str, more: str, of: np.dtype[Any]) -> StoreSpec:
-            axes = "".join(axis for axis in "TCZYX" if axis in planes + more + "YX")
-            shape = tuple(sizes[axis] for axis in axes)
-            about = {"asked": self.identity.digest, "model": self.identity.model}
+        def make_spec(kind: StoreKind, name: str, axis_c: str, values: np.dtype[Any]) -> StoreSpec:
+            axes = "".join(axis for axis in "TCZYX" if axis in planes + axis_c + "YX")
             return StoreSpec(
                 kind=kind,
                 name=name,
                 axes=axes,
-                shape=shape,
-                dtype=of,
+                shape=tuple(sizes[axis] for axis in axes),
+                dtype=values,
                 block=self.block,
                 chunk=min(CHUNK, self.block),
                 pixel_size_um=self.pixel_size_um,
                 translation_um=self.origin_um,
-                attributes=about,
+                attributes={"asked": self.identity.digest, "model": self.identity.model},
             )
 
-        name, overlap = self.identity.name, model.task.multilabel
-        names = [f"{name}_{number}" for number in range(model.task.classes)] if overlap else [name]
-        labels = [spec("labels", one, "", dtype) for one in names]
-        return (
-            [*labels, spec("probabilities", name, "C", np.dtype(np.float16))] if self.identity.probabilities else labels
-        )
+        name = self.identity.name
+        names = [f"{name}_{number}" for number in range(model.task.classes)] if model.task.multilabel else [name]
+        specs = [make_spec("labels", label_name, "", dtype) for label_name in names]
+        if self.identity.probabilities:
+            specs.append(make_spec("probabilities", name, "C", np.dtype(np.float16)))
+        return specs
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 (hex) of all of it but where the image lies."""
+        """SHA-256 (hex) of everything except the image's path, which may differ between machines."""
         return _digest({key: value for key, value in self.to_json().items() if key != "input"})
 
     def to_json(self) -> dict[str, Any]:
-        """The same as `from_json` takes it."""
+        """Return the plan as JSON values; the inverse of `from_json`. The keys are those of version 0.1."""
         plain = {
             "asked": asdict(self.identity),
             "input": asdict(self.input),
@@ -260,7 +297,13 @@ class StreamPlan:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> StreamPlan:
-        """What `to_json` gave; ValueError where it does not fit."""
+        """Rebuild a plan from `to_json`.
+
+        Raises
+        ------
+        ValueError
+            The values do not describe a plan.
+        """
         try:
             plain = dict(values)
             size, origin = plain.pop("pixel_size_um"), plain.pop("origin_um")
@@ -280,14 +323,9 @@ class StreamPlan:
 
 
 def _with_tuples(values: Mapping[str, Any], *names: str) -> dict[str, Any]:
-    """Turn the lists under some names, which JSON made of tuples, into tuples again; None stays."""
+    """Return a copy in which the lists of these names are tuples; None stays."""
     return {**values, **{name: None if values[name] is None else tuple(values[name]) for name in names}}
 
 
 def _digest(values: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True, allow_nan=False).encode()).hexdigest()
-
-
-def margin_for(model: Model) -> int:
-    """Pixels around a block within which its objects are nearly always certain; 0 where pixels stand alone."""
-    return model.task.block_margin

@@ -1,4 +1,4 @@
-"""What must be known of the whole image before its first block: brightness, and where there is nothing."""
+"""Facts that need the whole image before its first block: the normalisation, and the empty blocks."""
 
 from __future__ import annotations
 
@@ -14,27 +14,36 @@ from septa.images.store import BlockIndex
 from septa.model import Model
 
 _BAND = 2048
+"""Side of the parts in which an image is read, pixels."""
 _THUMBNAIL = 1 << 22
-"""Most pixels of the thumbnail."""
+"""Largest number of pixels of the thumbnail."""
 _CONTRAST = 0.05
-"""A block is empty where nothing differs from the background by more than this share of the thumbnail's range."""
+"""Share of the thumbnail's range; in an empty block nothing differs from the background by more than that."""
 
 
 def resolve_normalizations(model: Model, source: Source) -> dict[str, Normalization]:
-    """The normalisation of each plane, equal to what `Normalization.resolve` gives for the whole plane in memory."""
+    """Find the normalisation of each plane, with keys "t,z"; or return one for all planes, with the key "".
+
+    The constants equal those that `Normalization.resolve` finds for a whole plane in memory.
+
+    Raises
+    ------
+    InputError
+        The image cannot be read.
+    """
     if model.normalization.kind == "dataset":
         return {"": model.normalization}
     planes = product(range(source.shape[0]), range(source.shape[2]))
-    return {f"{t},{z}": model.normalization.resolve_samples(_samples(model, source, t, z)) for t, z in planes}
+    return {f"{t},{z}": model.normalization.resolve_samples(_read_samples(model, source, t, z)) for t, z in planes}
 
 
-def _samples(model: Model, source: Source, t: int, z: int) -> list[NDArray[Any]]:
-    """The pixels of each channel on the grid of `choose_sampling_steps`, read band by band."""
+def _read_samples(model: Model, source: Source, t: int, z: int) -> list[NDArray[Any]]:
+    """Read the pixels of each channel on the grid of `choose_sampling_steps`, part by part."""
     height, width = source.shape[3:]
     rows, columns = choose_sampling_steps((height, width))
     bands: list[list[NDArray[Any]]] = [[] for _ in range(model.channels)]
-    for top, bottom in _bands(height, max(source.chunk[0], rows)):
-        for left, right in _bands(width, max(source.chunk[1], _BAND)):
+    for top, bottom in _split(height, max(source.chunk[0], rows)):
+        for left, right in _split(width, max(source.chunk[1], _BAND)):
             first = -top % rows, -left % columns
             if top + first[0] >= bottom or left + first[1] >= right:
                 continue
@@ -45,17 +54,19 @@ def _samples(model: Model, source: Source, t: int, z: int) -> list[NDArray[Any]]
     return [np.concatenate(band) for band in bands]
 
 
-def _bands(size: int, step: int) -> Iterator[tuple[int, int]]:
+def _split(size: int, step: int) -> Iterator[tuple[int, int]]:
+    """Yield the first index of each part of a side, and the one after its last."""
     for begin in range(0, size, step):
         yield begin, min(begin + step, size)
 
 
 def find_empty_blocks(source: Source, block: int) -> tuple[tuple[BlockIndex, ...], tuple[str, ...]]:
-    """Blocks in which a thumbnail shows nothing but background, and what is to be told about it.
+    """Find the blocks in which a thumbnail shows nothing but background.
 
-    Background is the most frequent grey value of each channel; a block is empty if no pixel of the thumbnail in it, or
-    beside it, differs from that by more than 5 % of the range from the 1 to the 99.8 percentile. The thumbnail is the
-    largest level of the pyramid of at most 4 million pixels; where there is none every nth row and column is read.
+    The background is the most frequent grey value of each channel. A block is empty if no pixel of the thumbnail in it,
+    or next to it, differs from the background by more than 5 % of the range from percentile 1 to percentile 99.8. The
+    thumbnail is the largest pyramid level of at most 4 million pixels. Without such a level, every nth row and column
+    of the image is read.
 
     Parameters
     ----------
@@ -63,16 +74,28 @@ def find_empty_blocks(source: Source, block: int) -> tuple[tuple[BlockIndex, ...
         The image.
     block
         Side of a block, pixels.
+
+    Returns
+    -------
+    blocks
+        Indices (t, z, y, x) of the empty blocks.
+    notes
+        A sentence for the user about their number.
+
+    Raises
+    ------
+    InputError
+        The image cannot be read.
     """
     found: list[BlockIndex] = []
     height, width = source.shape[3:]
     for t, z in product(range(source.shape[0]), range(source.shape[2])):
-        thumbnail_cyx, scale_y, scale_x = _thumbnail(source, t, z)
+        thumbnail_cyx, scale_y, scale_x = _read_thumbnail(source, t, z)
         busy_yx = np.zeros(thumbnail_cyx.shape[1:], bool)
         for plane_yx in thumbnail_cyx:
             low, high = find_robust_range(plane_yx, 1, 99.8)
             if high > low:
-                busy_yx |= np.abs(plane_yx - _most_frequent(plane_yx, low, high)) > _CONTRAST * (high - low)
+                busy_yx |= np.abs(plane_yx - _find_background(plane_yx, low, high)) > _CONTRAST * (high - low)
         for row, column in product(range(-(-height // block)), range(-(-width // block))):
             y, x = (
                 slice(max(0, int(number * block / scale) - 1), int(np.ceil((number + 1) * block / scale)) + 1)
@@ -80,18 +103,27 @@ def find_empty_blocks(source: Source, block: int) -> tuple[tuple[BlockIndex, ...
             )
             if not busy_yx[y, x].any():
                 found.append((t, z, row, column))
-    of = -(-height // block) * -(-width // block) * source.shape[0] * source.shape[2]
-    return tuple(found), (f"{len(found)} of {of} blocks show nothing but background and are skipped",)
+    total = -(-height // block) * -(-width // block) * source.shape[0] * source.shape[2]
+    return tuple(found), (f"{len(found)} of {total} blocks show nothing but background and are skipped",)
 
 
-def _most_frequent(plane_yx: NDArray[Any], low: float, high: float) -> float:
+def _find_background(plane_yx: NDArray[Any], low: float, high: float) -> float:
+    """Return the most frequent value, as the centre of one of 256 bins."""
     counts, edges = np.histogram(plane_yx, bins=256, range=(low, high))
     most = int(counts.argmax())
     return float(edges[most] + edges[most + 1]) / 2
 
 
-def _thumbnail(source: Source, t: int, z: int) -> tuple[NDArray[np.float64], float, float]:
-    """A small version ``CYX`` of a plane, and how many rows and columns of the image one of its pixels stands for."""
+def _read_thumbnail(source: Source, t: int, z: int) -> tuple[NDArray[np.float64], float, float]:
+    """Read a small version of a plane.
+
+    Returns
+    -------
+    thumbnail_cyx
+        float64.
+    rows, columns
+        Rows and columns of the image per pixel of the thumbnail.
+    """
     height, width = source.shape[3:]
     for level, (rows, columns) in enumerate(source.levels):
         if level > source.level and rows * columns <= _THUMBNAIL:
@@ -102,10 +134,10 @@ def _thumbnail(source: Source, t: int, z: int) -> tuple[NDArray[np.float64], flo
             return whole, height / rows, width / columns
     step = max(1, int(np.ceil(np.sqrt(height * width / _THUMBNAIL))))
     strips = []
-    for top, bottom in _bands(height, max(step, _BAND // step * step)):
+    for top, bottom in _split(height, max(step, _BAND // step * step)):
         parts = [
             source.read((top, bottom), (left, right), t=t, z=z)[:, ::step, ::step]
-            for left, right in _bands(width, max(step, _BAND // step * step))
+            for left, right in _split(width, max(step, _BAND // step * step))
         ]
         strips.append(np.concatenate(parts, axis=2))
     return np.concatenate(strips, axis=1).astype(np.float64), step, step

@@ -1,7 +1,7 @@
-"""The workflow on one machine: plan, segment block by block, merge, write the store. Read `stream` from top to bottom.
+"""The workflow: plan, segment block by block, merge, write the store. Read `stream` from top to bottom.
 
-Whatever was done before a kill, a full disk or Ctrl-C is kept in ``OUTPUT.work`` beside the output, and the same
-command goes on with it. Done is what lies there with a checksum that holds, nothing else.
+If a run ends early, by a kill, a full disk or Ctrl-C, its finished blocks stay in the work folder ``OUTPUT.work`` next
+to the output, and the same command resumes it. A block is finished only if its file has the right checksum.
 """
 
 from __future__ import annotations
@@ -26,17 +26,18 @@ from septa.images.store import StoreSpec
 from septa.inference import smallest_tile_for
 from septa.model import Model
 from septa.streaming.block_file import is_done, load_facts
-from septa.streaming.blocks import BlockWorker, OutputBlock, PyramidBlock, write_empty_block
+from septa.streaming.block_worker import BlockWorker
+from septa.streaming.blocks import OutputBlock, PyramidBlock, write_empty_block
 from septa.streaming.budget import Budget, default_memory, fit_budget
 from septa.streaming.events import StreamEvent, StreamFinished, StreamRequest, StreamStarted, StreamStep
 from septa.streaming.executor import Executor, LocalExecutor, MakeExecutor
-from septa.streaming.plan import RunIdentity, StreamPlan, margin_for
+from septa.streaming.plan import RunIdentity, StreamPlan
 from septa.streaming.prescan import find_empty_blocks, resolve_normalizations
 from septa.streaming.written_blocks import WrittenBlocks
 from septa.tasks import MergedObjects, merge_blocks
 
 _TIFF = (".tif", ".tiff")
-_LONGEST = 150
+_LONGEST_NAME = 150
 
 
 def stream(request: StreamRequest, make_executor: MakeExecutor | None = None) -> Iterator[StreamEvent]:
@@ -45,26 +46,30 @@ def stream(request: StreamRequest, make_executor: MakeExecutor | None = None) ->
     Parameters
     ----------
     request
-        What is to be done. The same request again goes on where an earlier run was ended.
+        The image, the model, the output and the settings. The same request resumes an interrupted run.
     make_executor
-        Makes those who do the blocks; this process does them when not given.
+        Makes the executor of the blocks, such as `septa.streaming.Cluster.make_executor`. This process segments the
+        blocks if it is None.
 
     Yields
     ------
-    `StreamStarted`, then `StreamStep`, then `StreamFinished`.
+    StreamEvent
+        One `StreamStarted`, a `StreamStep` for each finished block, and one `StreamFinished`. The latter is the only
+        event if the output is complete already.
 
     Raises
     ------
     InputError
         The image, the model or the output cannot be used.
     ResourceError
-        The budget is too small, or memory or the disk do not suffice.
+        The budget is too small, the process is out of memory, or the disk is full.
     Interrupted
-        Ctrl-C; the same request goes on.
+        The user pressed Ctrl-C. The same request resumes the run.
     """
     began = time.monotonic()
     data = Model.read(request.model)
-    model, digest = Model.from_bytes(data, request.model), hashlib.sha256(data).hexdigest()
+    model = Model.from_bytes(data, request.model)
+    digest = hashlib.sha256(data).hexdigest()
     del data
     _check_request(model, request)
     folder = work_folder(request.output)
@@ -77,7 +82,7 @@ def stream(request: StreamRequest, make_executor: MakeExecutor | None = None) ->
                 request.input,
                 model=digest,
                 engine=name,
-                name=_name(request),
+                name=_choose_name(request),
                 probabilities=request.probabilities,
                 skip_empty=request.skip_empty,
             )
@@ -90,19 +95,18 @@ def stream(request: StreamRequest, make_executor: MakeExecutor | None = None) ->
                     net_seconds=None,
                     objects=None,
                     skipped=0.0,
-                    again=True,
+                    already_complete=True,
                 )
                 return
             engine = model.engine(device, name)
-            plan, budget, notes = _plan(request, identity, source, model, folder)
-            tile = min(budget.tile, request.tile or budget.tile)
+            plan, budget, notes = _make_plan(request, identity, source, model, folder)
             worker = BlockWorker(
                 plan=plan,
                 model=model,
                 source=source,
                 engine=engine,
                 folder=folder,
-                tile=tile,
+                tile=min(budget.tile, request.tile or budget.tile),
                 free=budget.free,
                 limit=budget.limit,
             )
@@ -114,7 +118,7 @@ def stream(request: StreamRequest, make_executor: MakeExecutor | None = None) ->
 
 
 def work_folder(output: Path) -> Path:
-    """Where an unfinished run keeps what it has done."""
+    """Return the folder in which an unfinished run keeps its finished blocks."""
     return output.with_name(f"{output.name}.work")
 
 
@@ -126,16 +130,20 @@ def _stream(
     executor: Executor,
     began: float,
 ) -> Iterator[StreamEvent]:
-    plan, model, folder = worker.plan, worker.model, worker.folder
-    every = list(plan.blocks())
-    todo = [index for index in every if not is_done(folder, plan, index)]
+    """Segment the blocks that are not done yet, merge their objects, and write the output."""
+    plan = worker.plan
+    model = worker.model
+    folder = worker.folder
+    blocks = list(plan.blocks())
+    todo = [index for index in blocks if not is_done(folder, plan, index)]
     yield StreamStarted(
-        plan=plan, budget=budget, model=model, blocks=len(every), done=len(every) - len(todo), notes=notes
+        plan=plan, budget=budget, model=model, blocks=len(blocks), done=len(blocks) - len(todo), notes=notes
     )
     for index in worker.skipped.intersection(todo):
         write_empty_block(folder, plan, model, index)
     todo = [index for index in todo if index not in worker.skipped]
-    total, done = plan.megapixels(every), plan.megapixels(every) - plan.megapixels(todo)
+    total = plan.megapixels(blocks)
+    done = total - plan.megapixels(todo)
     for index in executor.segment(todo):
         done += plan.megapixels([index])
         yield StreamStep("segmenting", done, total)
@@ -143,7 +151,7 @@ def _stream(
     objects = None if merged is None else sum(part.count for part in merged.values())
     yield from _write(executor, worker, plan.specs(model, _label_type(model, objects)), merged, request.output)
     executor.close()
-    shutil.rmtree(folder, ignore_errors=True)  # what a file system keeps for now is removed the next time
+    shutil.rmtree(folder, ignore_errors=True)  # the next run removes files that a file system keeps for now
     yield StreamFinished(
         output=request.output,
         megapixels=total,
@@ -160,6 +168,7 @@ def _stream(
 
 
 def _check_request(model: Model, request: StreamRequest) -> None:
+    """Refuse a model or settings that do not allow a segmentation in blocks."""
     where = request.model
     if model.recipe.data.resize is not None:
         problem = "this model resizes every image to one size (data.resize) and cannot segment an image in blocks"
@@ -184,19 +193,19 @@ def _check_request(model: Model, request: StreamRequest) -> None:
         raise InputError(request.output, problem, "Give -o a name that ends in .ome.zarr")
 
 
-def _name(request: StreamRequest) -> str:
-    """Of the label image, as a store takes it."""
+def _choose_name(request: StreamRequest) -> str:
+    """Return the name of the label image, as a store allows it."""
     name = request.name
     if name is None:
-        return re.sub(r"[^A-Za-z0-9_.-]+", "_", request.model.stem).lstrip("_.-")[:_LONGEST] or "labels"
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name) or len(name) > _LONGEST:
-        rule = f"1 to {_LONGEST} letters, digits, '_', '-' or '.', and start with a letter or digit"
+        return re.sub(r"[^A-Za-z0-9_.-]+", "_", request.model.stem).lstrip("_.-")[:_LONGEST_NAME] or "labels"
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name) or len(name) > _LONGEST_NAME:
+        rule = f"1 to {_LONGEST_NAME} letters, digits, '_', '-' or '.', and start with a letter or digit"
         raise InputError("--name", f"a name must have {rule}, got {name!r}", "Give for example --name nuclei")
     return name
 
 
 def _explain_limits(model: Model) -> Iterator[str]:
-    """What the user is to know of the result."""
+    """Yield sentences about limits of the result."""
     if not model.net.exact_tiles:
         yield "the result differs slightly from that of the whole image, because this net pools over each tile"
     if model.task.object_classes > 1:
@@ -204,32 +213,41 @@ def _explain_limits(model: Model) -> Iterator[str]:
 
 
 def _is_finished(request: StreamRequest, identity: RunIdentity, folder: Path) -> bool:
-    """Whether the output is there already, as it was asked for; another one is replaced only when told so."""
-    output, image = request.output, Path(request.input.path).resolve()
+    """Return True if the output of this request is complete already.
+
+    Raises
+    ------
+    InputError
+        The output exists, is not one of this request, and ``overwrite`` is False; or it must not be replaced at all.
+    """
+    output = request.output
+    image = Path(request.input.path).resolve()
     if output.resolve() in (image, *image.parents):
         raise InputError(output, "the output is the input image, or a folder that holds it", "Give -o another name")
     if not output.exists():
         return False
-    noted = store.read_store_attributes(output) if output.is_dir() else {}
+    attributes = store.read_store_attributes(output) if output.is_dir() else {}
     if request.overwrite:
-        if output.is_dir() and not noted:
+        if output.is_dir() and not attributes:
             problem = "the folder was not written by septa, so it is not replaced"
             raise InputError(output, problem, "Remove it, or give -o another name")
         return False
-    kept = _load_plan(folder)
-    goes_on = kept is not None and kept.identity == identity
-    same = noted.get("asked") == identity.digest if output.is_dir() else goes_on
-    if same and (output.is_file() or store.is_store_complete(output)):
-        shutil.rmtree(folder, ignore_errors=True)  # a run was ended before it could
+    plan = _load_plan(folder)
+    if output.is_dir():
+        is_same = attributes.get("asked") == identity.digest
+    else:
+        is_same = plan is not None and plan.identity == identity
+    if is_same and (output.is_file() or store.is_store_complete(output)):
+        shutil.rmtree(folder, ignore_errors=True)  # the earlier run may have been killed before it could do this
         return True
-    unfinished = output.is_dir() and bool(noted) and not store.is_store_complete(output)
-    if not (unfinished and (same or kept)):
+    is_unfinished = output.is_dir() and bool(attributes) and not store.is_store_complete(output)
+    if not (is_unfinished and (is_same or plan)):
         raise InputError(output, "the output exists", "Give --overwrite to replace it, or give -o another name")
     return False
 
 
 def _load_plan(folder: Path) -> StreamPlan | None:
-    """The plan of an unfinished run."""
+    """Read the plan of an unfinished run; return None if there is none."""
     file = folder / "plan.json"
     if not file.exists():
         return None
@@ -241,6 +259,7 @@ def _load_plan(folder: Path) -> StreamPlan | None:
 
 
 def _remove(path: Path) -> None:
+    """Remove a file or a folder, if it exists."""
     try:
         if path.is_dir():
             shutil.rmtree(path)
@@ -251,28 +270,28 @@ def _remove(path: Path) -> None:
         raise InputError(path, problem, "Check its permissions") from error
 
 
-def _plan(
+def _make_plan(
     request: StreamRequest, identity: RunIdentity, source: Source, model: Model, folder: Path
 ) -> tuple[StreamPlan, Budget, tuple[str, ...]]:
-    """The plan of the run to go on with, or a new one, and how large tiles may be now."""
+    """Return the plan of the interrupted run, or a new plan; the sizes that fit into the budget now; and notes."""
     memory = request.memory or default_memory()
-    margin, size = margin_for(model), source.dtype.itemsize
+    itemsize = source.dtype.itemsize
     plan = None if request.overwrite else _load_plan(folder)
     if plan is not None:
         if plan.identity != identity:
             differs = ", ".join(plan.identity.differences(identity))
             problem = f"the folder holds an unfinished run with other settings ({differs})"
             raise InputError(folder, problem, "Give the same settings again, or --overwrite to start again")
-        budget = fit_budget(model, size, memory, margin=plan.margin, block=plan.block, engine=identity.engine)
+        budget = fit_budget(model, itemsize, memory, margin=plan.margin, block=plan.block, engine=identity.engine)
         return plan, budget, ("an interrupted run is resumed",)
-    budget = fit_budget(model, size, memory, margin=margin, engine=identity.engine)
+    budget = fit_budget(model, itemsize, memory, margin=model.task.block_margin, engine=identity.engine)
     normalizations = resolve_normalizations(model, source)
     skipped, notes = find_empty_blocks(source, budget.block) if request.skip_empty else ((), ())
     plan = StreamPlan(
         identity=identity,
         input=request.input,
         block=budget.block,
-        margin=margin,
+        margin=model.task.block_margin,
         normalizations=normalizations,
         skipped=skipped,
         pixel_size_um=source.pixel_size_um,
@@ -289,21 +308,23 @@ def _plan(
 
 
 def _label_type(model: Model, objects: int | None) -> np.dtype[Any]:
+    """Return the type of the labels, given the number of objects; None for a semantic task."""
     if objects is None:
         return model.as_written(np.zeros((1, 1), np.int32)).dtype
     return np.dtype(np.uint32 if objects < 2**32 else np.uint64)
 
 
-Planes = dict[tuple[int, int], MergedObjects]
-"""For each plane (t, z) the final ids of its objects."""
+MergedPlanes = dict[tuple[int, int], MergedObjects]
+"""The final ids of the objects of each plane (t, z)."""
 
 
-def _merge(plan: StreamPlan, model: Model, folder: Path) -> Planes | None:
+def _merge(plan: StreamPlan, model: Model, folder: Path) -> MergedPlanes | None:
+    """Merge the objects of the blocks of each plane; return None for a semantic task."""
     if not model.task.finds_objects:
         return None
     times, depths, rows, columns = plan.grid
 
-    def plane(t: int, z: int) -> MergedObjects:
+    def merge_plane(t: int, z: int) -> MergedObjects:
         try:
             return merge_blocks((rows, columns), lambda row, column: load_facts(folder, plan, (t, z, row, column)))
         except ValueError as error:
@@ -311,41 +332,40 @@ def _merge(plan: StreamPlan, model: Model, folder: Path) -> Planes | None:
             remedy = "Give --overwrite to start again, as the image or the machine may have changed since"
             raise InputError(folder, problem, remedy) from error
 
-    return {(t, z): plane(t, z) for t, z in product(range(times), range(depths))}
+    return {(t, z): merge_plane(t, z) for t, z in product(range(times), range(depths))}
 
 
 def _write(
-    executor: Executor, worker: BlockWorker, specs: list[StoreSpec], merged: Planes | None, output: Path
+    executor: Executor, worker: BlockWorker, specs: list[StoreSpec], merged: MergedPlanes | None, output: Path
 ) -> Iterator[StreamStep]:
-    """The store level by level, each block once; then, if asked for, one TIFF of it."""
-    folder = worker.folder
-    tiff = output.suffix.lower() in _TIFF
-    target = folder / "store.ome.zarr" if tiff else output
+    """Write the missing blocks of the store, level by level; then convert it to a TIFF file if that is the output."""
+    is_tiff = output.suffix.lower() in _TIFF
+    target = worker.folder / "store.ome.zarr" if is_tiff else output
     store.create_store(target, specs)
-    written = WrittenBlocks(folder / "digests.jsonl", target, specs)
-    every = [
+    written = WrittenBlocks(worker.folder / "digests.jsonl", target, specs)
+    blocks = [
         (spec, level, index) for spec in specs for level in range(len(spec.levels)) for index in spec.blocks(level)
     ]
-    missing = [key for key in every if not written.holds(*key)]
-    base = Counter(index for _, level, index in missing if level == 0)
-    done = len(every) - len(missing)
+    missing = [block for block in blocks if not written.is_written(*block)]
+    images_missing = Counter(index for _, level, index in missing if level == 0)
+    done = len(blocks) - len(missing)
 
-    def finishes() -> Iterator[OutputBlock]:
-        for index in sorted(base):
+    def output_blocks() -> Iterator[OutputBlock]:
+        for index in sorted(images_missing):
             numbers = None if merged is None else merged[index[0], index[1]].look_up_ids(index[2], index[3])
             yield OutputBlock(target, tuple(specs), index, numbers)
 
-    for block, digests in executor.write_output(finishes()):
+    for block, digests in executor.write_output(output_blocks()):
         for spec, digest in zip(specs, digests, strict=True):
             written.add(spec, 0, block.index, digest)
-        done += base[block.index]
-        yield StreamStep("writing", done, len(every))
+        done += images_missing[block.index]
+        yield StreamStep("writing", done, len(blocks))
     for level in range(1, max(len(spec.levels) for spec in specs)):
-        builds = [PyramidBlock(target, spec, at, index) for spec, at, index in missing if at == level]
-        for build, digest in executor.write_pyramid(builds):
-            written.add(build.spec, level, build.index, digest)
+        higher = [PyramidBlock(target, spec, level, index) for spec, at, index in missing if at == level]
+        for pyramid_block, digest in executor.write_pyramid(higher):
+            written.add(pyramid_block.spec, level, pyramid_block.index, digest)
             done += 1
-            yield StreamStep("writing", done, len(every))
+            yield StreamStep("writing", done, len(blocks))
     store.finish_store(target, specs)
-    if tiff:
+    if is_tiff:
         store.write_ome_tiff(output, target, specs[0])

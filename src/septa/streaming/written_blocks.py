@@ -1,4 +1,4 @@
-"""Which blocks of the store are written: an append-only file of their checksums."""
+"""The list of blocks that are written into the store: a file to which lines with their digests are appended."""
 
 from __future__ import annotations
 
@@ -14,51 +14,54 @@ from septa.images.store import BlockIndex, StoreSpec
 
 
 class WrittenBlocks:
-    """Digests of the blocks of a store, kept beside it.
+    """The digests of the written blocks of a store.
 
-    A line that a kill cut short counts for nothing, and its block is written again, to the same bytes.
+    A line that a kill has cut short is ignored. Its block is written again, with the same bytes.
 
     Parameters
     ----------
     file
-        Made when the first line is added.
+        The file. It is created with the first line.
     path, specs
-        The store.
+        Path of the store, and its images.
     """
 
     def __init__(self, file: Path, path: Path, specs: Sequence[StoreSpec]) -> None:
-        self._file, self._path = file, path
+        self._file = file
+        self._path = path
         self._numbers = {(spec.kind, spec.name): number for number, spec in enumerate(specs)}
-        self._noted: dict[tuple[int, ...], str] = {}
+        self._digests: dict[tuple[int, ...], str] = {}
         try:
             lines = file.read_text(encoding="ascii").splitlines() if file.exists() else []
         except (OSError, UnicodeDecodeError):
-            lines = []  # nothing is known, so everything is written again
+            lines = []  # every block is written again
         for line in lines:
             try:
                 *key, digest = json.loads(line)
-                self._noted[tuple(int(part) for part in key)] = str(digest)
+                self._digests[tuple(int(part) for part in key)] = str(digest)
             except (ValueError, TypeError):
                 continue
 
-    def holds(self, spec: StoreSpec, level: int, index: BlockIndex) -> bool:
-        """Whether a block was written and its file is still the same."""
-        noted = self._noted.get(self._key(spec, level, index))
-        return noted is not None and noted == store.digest_store_block(self._path, spec, level, index)
+    def is_written(self, spec: StoreSpec, level: int, index: BlockIndex) -> bool:
+        """Return True if a block was written and its file has not changed since."""
+        digest = self._digests.get(self._key(spec, level, index))
+        return digest is not None and digest == store.digest_store_block(self._path, spec, level, index)
 
     def add(self, spec: StoreSpec, level: int, index: BlockIndex, digest: str) -> None:
-        """Note a block that is written and flushed.
+        """Add a block that is written and flushed to disk.
 
         Raises
         ------
-        ResourceError, InputError
-            The disk is full, or the file cannot be written.
+        InputError
+            The file cannot be written.
+        ResourceError
+            The disk is full.
         """
         key = self._key(spec, level, index)
-        self._noted[key] = digest
+        self._digests[key] = digest
         try:
             with self._file.open("a", encoding="ascii") as lines:
-                # A line of its own begins here, whatever a kill left of the one before.
+                # The first line break ends a line that a kill has cut short.
                 lines.write(f"\n{json.dumps([*key, digest])}\n")
                 lines.flush()
                 os.fsync(lines.fileno())
