@@ -33,14 +33,14 @@ def escape_controls(text: str) -> str:
     )
 
 
-def list_names(names: Iterable[str], most: int = 5) -> str:
+def shorten_list(names: Iterable[str], most: int = 5) -> str:
     """Join names by commas; only the number of those after the first ``most`` is given.
 
     Examples
     --------
-    >>> list_names(["a", "b", "c", "d"], most=2)
+    >>> shorten_list(["a", "b", "c", "d"], most=2)
     'a, b and 2 more'
-    >>> list_names(["a", "b"])
+    >>> shorten_list(["a", "b"])
     'a, b'
     """
     every = list(names)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septa.data import Pair, digest_array, find_pairs, read_pair_image, read_pair_labels
-from septa.errors import InputError, list_names
+from septa.errors import InputError, shorten_list
 from septa.images import IMAGE_SUFFIXES, MAX_PIXELS, RawLabels, read_info, read_labels
 from septa.labels import LabelMapping, find_mapping
 from septa.metrics import NEURITES, PER_IMAGE, Evaluation, LabelPair, evaluate_labels, score_stack
@@ -345,10 +345,10 @@ def _by_name(folder: Path, paths: Iterable[Path], strip: bool) -> dict[str, list
 def _refuse_clashes(folder: Path, groups: Mapping[str, list[Path]]) -> None:
     for name, paths in sorted(groups.items()):
         if len(paths) > 1:
-            clash = list_names((path.relative_to(folder).as_posix() for path in paths), _SHOWN)
+            clash = shorten_list((path.relative_to(folder).as_posix() for path in paths), _SHOWN)
             raise InputError(folder, f"several files are named '{name}' ({clash})", "keep one of them")
 
 
 def _lone(folder: Path, groups: Mapping[str, list[Path]], others: Mapping[str, list[Path]], what: str) -> list[str]:
     files = [groups[name][0].relative_to(folder).as_posix() for name in sorted(groups.keys() - others.keys())]
-    return [f"{len(files)} {what} ({list_names(files, _SHOWN)})"] if files else []
+    return [f"{len(files)} {what} ({shorten_list(files, _SHOWN)})"] if files else []

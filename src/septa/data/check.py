@@ -14,7 +14,7 @@ from septa.data.copies import find_near_duplicates
 from septa.data.fingerprint import ImageFacts, combine_facts, scan_image
 from septa.data.folder import find_pairs, read_pair_image, read_pair_labels, split_pairs
 from septa.data.pairs import Pair, Pairing, PairingError
-from septa.errors import InputError, SeptaError, escape_controls, list_names
+from septa.errors import InputError, SeptaError, escape_controls, shorten_list
 from septa.images import MAX_PIXELS, RawLabels
 from septa.labels import LabelMapping, find_mapping
 from septa.recipe import IGNORE, DataSettings
@@ -269,7 +269,7 @@ def _check_copies(
         for identical in same.values():
             if len(identical) == 1:
                 continue
-            others = list_names(identical[1:])
+            others = shorten_list(identical[1:])
             description = f"the image and its labels are identical to those of {others}"
             remedy = "Keep one of them"
             if len({by_name[name].digest for name in identical}) > 1:
@@ -279,7 +279,7 @@ def _check_copies(
         if len(same) > 1:
             first, *rest = sorted(found[0] for found in same.values())
             changes = "perhaps rotated, flipped, rescaled or re-encoded"
-            description = f"the image is nearly identical to {list_names(rest)} ({changes})"
+            description = f"the image is nearly identical to {shorten_list(rest)} ({changes})"
             remedy = "Keep one of them if they are copies; if they belong together for another reason, set data.group"
             problems.append(Problem("warning", locations[first], description + split, remedy))
 

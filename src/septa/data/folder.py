@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from septa.data.layouts import LAYOUTS, Layout, find_classes_folder, pair_classes, pair_patterns, recognise_layout
+from septa.data.layouts import LAYOUTS, FolderLayout, find_classes_folder, pair_classes, pair_patterns, recognise_layout
 from septa.data.pairs import Pair, Pairing, PairingError
 from septa.errors import InputError, escape_controls
 from septa.images import MAX_PIXELS, RawLabels, read_image, read_info, read_labels
@@ -90,7 +90,7 @@ def find_pairs(
     return _build_pairing(data, layout, group, max_pixels, notes)
 
 
-def _build_pairing(data: Path, layout: Layout, group: str | None, max_pixels: int, notes: list[str]) -> Pairing:
+def _build_pairing(data: Path, layout: FolderLayout, group: str | None, max_pixels: int, notes: list[str]) -> Pairing:
     pairs = _split_pages(data, layout, max_pixels)
     stacks = len({pair.image for pair in pairs if pair.pages > 1})
     pages = f" (pages of {plural(stacks, 'stack')})" if stacks else ""
@@ -242,7 +242,7 @@ def _choose_closest(sizes: Sequence[int], goal: float) -> set[int]:
     return chosen
 
 
-def _split_pages(data: Path, layout: Layout, max_pixels: int) -> list[Pair]:
+def _split_pages(data: Path, layout: FolderLayout, max_pixels: int) -> list[Pair]:
     """Return one pair for each page, with unique names."""
     pairs: list[Pair] = []
     reasons: dict[Path, str] = {}

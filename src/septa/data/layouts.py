@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from septa.data.matching import LABEL_END, get_stem, match_files
 from septa.data.pairs import PairingError
-from septa.errors import InputError, list_names
+from septa.errors import InputError, shorten_list
 from septa.images import IMAGE_SUFFIXES, read_info
 
 LAYOUTS = (
@@ -46,7 +46,7 @@ class FilePair(NamedTuple):
     labels: Path | tuple[Path, ...]
 
 
-class Layout(NamedTuple):
+class FolderLayout(NamedTuple):
     """Files of a folder, paired as its layout says.
 
     Attributes
@@ -64,7 +64,7 @@ class Layout(NamedTuple):
     reasons: dict[Path, str]
 
 
-def recognise_layout(data: Path, notes: list[str]) -> Layout:
+def recognise_layout(data: Path, notes: list[str]) -> FolderLayout:
     """Recognise the layout of a folder and pair its files.
 
     Parameters
@@ -103,7 +103,7 @@ def recognise_layout(data: Path, notes: list[str]) -> Layout:
 
 def _pair_two_folders(
     data: Path, image_folders: Sequence[Path], label_folders: Sequence[Path], notes: list[str]
-) -> Layout:
+) -> FolderLayout:
     several = [*image_folders, *label_folders]
     if len(several) > 2:
         reasons = dict.fromkeys(image_folders, "it may hold the images")
@@ -116,14 +116,14 @@ def _pair_two_folders(
     name = " and ".join(f"{folder.name}/" for folder in several)
     if not files and not label_files:
         raise InputError(data, f"{name} hold no images", LAYOUTS)
-    return Layout(name, *_pair_lists(data, files, label_files, notes))
+    return FolderLayout(name, *_pair_lists(data, files, label_files, notes))
 
 
 def _find_inner(folder: Path, names: Sequence[str]) -> Path | None:
     return next((path for path in _list_folder(folder) if path.is_dir() and path.name.lower() in names), None)
 
 
-def _pair_folders(data: Path, folders: Iterable[Path], notes: list[str]) -> Layout:
+def _pair_folders(data: Path, folders: Iterable[Path], notes: list[str]) -> FolderLayout:
     pairs: list[FilePair] = []
     reasons: dict[Path, str] = {}
     datasets = []
@@ -144,15 +144,15 @@ def _pair_folders(data: Path, folders: Iterable[Path], notes: list[str]) -> Layo
         else:
             reasons[files[0]] = "the image has no masks"
     if datasets and not pairs:
-        problem = f"the folder holds several datasets ({list_names(folder.name for folder in datasets)})"
+        problem = f"the folder holds several datasets ({shorten_list(folder.name for folder in datasets)})"
         raise InputError(data, problem, f"Give one of them, such as {datasets[0]}")
-    return Layout("one folder per image", pairs, reasons)
+    return FolderLayout("one folder per image", pairs, reasons)
 
 
-def _pair_flat(data: Path, files: list[Path], notes: list[str]) -> Layout:
+def _pair_flat(data: Path, files: list[Path], notes: list[str]) -> FolderLayout:
     stacks = _find_two_stacks(files)
     if stacks:
-        return Layout("two stacks", [FilePair(get_stem(stacks[0]), *stacks)], {})
+        return FolderLayout("two stacks", [FilePair(get_stem(stacks[0]), *stacks)], {})
     labels = [path for path in files if LABEL_END.search(get_stem(path))]
     chosen = set(labels)
     images = [path for path in files if path not in chosen]
@@ -160,7 +160,7 @@ def _pair_flat(data: Path, files: list[Path], notes: list[str]) -> Layout:
         reasons = dict.fromkeys(files, "no other file has a matching name")
         problem = f"the folder holds {len(files)} images, and none is named as the labels of another"
         raise PairingError(data, problem, LAYOUTS, reasons)
-    return Layout("one folder, labels named by a suffix", *_pair_lists(data, images, labels, notes))
+    return FolderLayout("one folder, labels named by a suffix", *_pair_lists(data, images, labels, notes))
 
 
 def _find_two_stacks(files: Sequence[Path]) -> tuple[Path, Path] | None:
@@ -174,7 +174,7 @@ def _find_two_stacks(files: Sequence[Path]) -> tuple[Path, Path] | None:
     return None
 
 
-def pair_patterns(data: Path, images: str, labels: str, notes: list[str]) -> Layout:
+def pair_patterns(data: Path, images: str, labels: str, notes: list[str]) -> FolderLayout:
     """Pair the files that match two patterns.
 
     Parameters
@@ -197,7 +197,7 @@ def pair_patterns(data: Path, images: str, labels: str, notes: list[str]) -> Lay
     if not files:
         problem = "the pattern for images matches only label files"
         raise InputError(images, problem, "Give a pattern that matches the images")
-    return Layout("patterns", *_pair_lists(data, files, label_files, notes))
+    return FolderLayout("patterns", *_pair_lists(data, files, label_files, notes))
 
 
 def _expand_pattern(data: Path, pattern: str, notes: list[str]) -> list[Path]:
@@ -308,7 +308,7 @@ def _select_images(paths: Sequence[Path], notes: list[str], folder: Path) -> lis
 
 def _note_ignored(folder: Path, paths: Sequence[Path], notes: list[str]) -> None:
     if paths:
-        notes.append(f"ignored in {folder}: {list_names(path.name for path in paths)}")
+        notes.append(f"ignored in {folder}: {shorten_list(path.name for path in paths)}")
 
 
 def _is_hidden(path: Path) -> bool:

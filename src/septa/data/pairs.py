@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from septa.errors import InputError, list_names
+from septa.errors import InputError, shorten_list
 from septa.images import MAX_PIXELS
 
 
@@ -127,7 +127,7 @@ class PairingError(InputError):
     ) -> None:
         self.reasons = dict(reasons)
         self.pairing = pairing
-        files = list_names(f"{_shorten(path, Path(where))} ({reason})" for path, reason in reasons.items())
+        files = shorten_list(f"{_shorten(path, Path(where))} ({reason})" for path, reason in reasons.items())
         super().__init__(where, f"{problem}: {files}", remedy)
 
 

@@ -13,7 +13,7 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from septa.errors import InputError, list_names
+from septa.errors import InputError, shorten_list
 from septa.images import write_image, write_labels
 from septa.synthetic.cells import paint_cells
 from septa.synthetic.oct import paint_scan
@@ -273,7 +273,7 @@ def _check_empty(folder: Path) -> None:
         raise InputError(folder, "this is a file, not a folder", "Choose another folder")
     found = sorted(path.name for path in folder.iterdir())
     if found:
-        raise InputError(folder, f"the folder already holds files ({list_names(found)})", "Choose an empty folder")
+        raise InputError(folder, f"the folder already holds files ({shorten_list(found)})", "Choose an empty folder")
 
 
 def _make_generator(kind: Kind, height: int, width: int, seed: int, index: int) -> np.random.Generator:
