@@ -66,7 +66,7 @@ def test_scores_are_means_over_images_of_whole_images(
     net: Any, examples: Examples, tile: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if tile is not None:
-        monkeypatch.setattr(tiling, "auto_tile", lambda **_: tile)
+        monkeypatch.setattr(tiling, "choose_tile", lambda **_: tile)
     dice_nk, losses = [], []
     for index in range(3):
         example = examples[index]
@@ -173,7 +173,7 @@ def test_instances_are_scored_as_objects_of_the_whole_image(
     threshold: Any, squares: Examples, tile: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if tile is not None:
-        monkeypatch.setattr(tiling, "auto_tile", lambda **_: tile)
+        monkeypatch.setattr(tiling, "choose_tile", lambda **_: tile)
     model = model_of(threshold, squares, "net.norm=none", "task=instances", "loss.dice=0")
     scores, dices, counts = [], [], []
     for index in range(3):
@@ -227,7 +227,7 @@ def test_the_loss_of_objects_with_classes_is_summed_over_tiles(
 ) -> None:
     """Targets then have two planes, of objects and of their classes."""
     if tile is not None:
-        monkeypatch.setattr(tiling, "auto_tile", lambda **_: tile)
+        monkeypatch.setattr(tiling, "choose_tile", lambda **_: tile)
     torch.manual_seed(1)
     settings = ("net.norm=none", "task=instances", "net.width=4", "net.depth=1")
     net = build_net(Recipe().with_overrides(settings), 1, 2 + 2)
