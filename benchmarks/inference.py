@@ -111,7 +111,7 @@ def integers(width: int, folder: Path) -> tuple[Run, nn.Module]:
 
     net = unet(width)
     graph, weights = ((folder / f"{width}.{part}").read_bytes() for part in ("xml", "bin"))
-    return Int8(graph, weights, (), 0).engine(net), net
+    return Int8(graph=graph, weights=weights, floats=(), layers=0).engine(net), net
 
 
 def quantize(width: int, folder: Path) -> None:

@@ -44,13 +44,14 @@ def needs(name: str) -> None:
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Folder of the cache of this test."""
     folder = tmp_path / "cache"
     monkeypatch.setattr(_cache, "cache_folder", lambda: folder)
     return folder
 
 
 def net_of(seed: int = 0, **settings: Any) -> UNet:
-    """Random weights, and batch statistics that are not those of a fresh net."""
+    """Return a net of random weights whose batch statistics differ from a fresh net's."""
     torch.manual_seed(seed)
     net = UNet(2, 3, **{"depth": 2, "width": 4, **settings}).eval()
     for module in net.modules():
@@ -107,7 +108,8 @@ def test_logits_are_the_modules_at_every_size(family: dict[str, Any], name: str)
         np.testing.assert_array_equal(image, kept)
         before = logits.copy()
         engine(noise(2, *size, seed=1))
-        np.testing.assert_array_equal(logits, before)  # its own memory, not that of the next pass
+        # Exact: the next pass must not write into these logits.
+        np.testing.assert_array_equal(logits, before)
 
 
 @pytest.mark.parametrize("name", ENGINES)
@@ -186,7 +188,7 @@ def test_a_fold_is_made_once_and_again_when_a_weight_changes() -> None:
 
 def test_norms_that_do_more_are_left_alone() -> None:
     class Active(nn.BatchNorm2d):
-        """As those of timm."""
+        """A norm with an activation, as timm has them."""
 
         def forward(self, input: torch.Tensor) -> torch.Tensor:
             return super().forward(input).relu()
@@ -201,7 +203,7 @@ def test_norms_that_do_more_are_left_alone() -> None:
 
 def test_a_fold_that_would_change_the_logits_is_not_taken() -> None:
     class Twice(nn.Module):
-        """What the convolution makes is read by a second layer beside the norm."""
+        """A net in which the norm and another layer both read the output of the convolution."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -222,12 +224,12 @@ def test_a_fold_that_would_change_the_logits_is_not_taken() -> None:
 
 
 def timed(monkeypatch: pytest.MonkeyPatch, seconds: dict[Engine, float]) -> None:
-    """Passes take what is said here, and torch's a second."""
+    """Let the passes of each engine take the given seconds, and those of torch one second."""
     monkeypatch.setattr(engines, "_time_passes", lambda engine, image: (engine(image), seconds.get(engine, 1.0)))
 
 
 def fakes(monkeypatch: pytest.MonkeyPatch, net: UNet, made: dict[str, tuple[float, float]]) -> dict[str, Engine]:
-    """Engines that are off by so much and take so many seconds."""
+    """Replace the engines by ones with a given error and duration, ``{name: (error, seconds)}``."""
     own = torch_engine(net)
 
     def off(by: float) -> Engine:
@@ -242,7 +244,7 @@ def fakes(monkeypatch: pytest.MonkeyPatch, net: UNet, made: dict[str, tuple[floa
 
 
 @pytest.mark.parametrize(
-    ("made", "chosen", "told"),
+    ("made", "chosen", "line"),
     [
         ({"openvino": (0, 0.5), "onnxruntime": (0, 0.7)}, "openvino", "engine: openvino, 2.0 times as fast as torch"),
         ({"openvino": (0, 0.7), "onnxruntime": (0, 0.5)}, "onnxruntime", "engine: onnxruntime, 2.0 times as fast"),
@@ -254,7 +256,7 @@ def fakes(monkeypatch: pytest.MonkeyPatch, net: UNet, made: dict[str, tuple[floa
     ],
 )
 def test_auto_takes_the_fastest_that_agrees_and_says_why(
-    made: dict[str, tuple[float, float]], chosen: str, told: str, monkeypatch: pytest.MonkeyPatch
+    made: dict[str, tuple[float, float]], chosen: str, line: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     net = net_of()
     known = fakes(monkeypatch, net, made)
@@ -266,7 +268,7 @@ def test_auto_takes_the_fastest_that_agrees_and_says_why(
     for _ in range(2):
         np.testing.assert_array_equal(engine(image), expected)
     assert len(lines) == 1
-    assert told in lines[0]
+    assert line in lines[0]
     assert "\n" not in lines[0]
 
 
@@ -281,7 +283,7 @@ def test_auto_tries_on_a_part_of_the_first_tile(monkeypatch: pytest.MonkeyPatch)
     assert all(np.array_equal(one, image[:, :256]) for one in seen)
 
 
-def test_auto_does_without_an_engine_that_cannot_run_the_net(
+def test_auto_passes_over_an_engine_that_cannot_run_the_net(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     net = net_of()
@@ -301,7 +303,7 @@ def test_auto_does_without_an_engine_that_cannot_run_the_net(
 
 @pytest.mark.parametrize(("name", "extra"), [("openvino", "openvino"), ("onnxruntime", "onnx")])
 @pytest.mark.parametrize("package", ["", "onnx"])
-def test_a_missing_package_is_told_with_the_command_that_installs_it(
+def test_a_missing_package_is_reported_with_the_command_that_installs_it(
     name: str, extra: str, package: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if package:
@@ -309,18 +311,22 @@ def test_a_missing_package_is_told_with_the_command_that_installs_it(
     monkeypatch.setitem(sys.modules, package or name, None)
     with pytest.raises(InputError) as caught:
         make_engine(net_of(), "cpu", name)
-    told = f"--engine {name}: {package or name} is not installed. pip install 'septa[{extra}]', or give --engine torch."
-    assert str(caught.value) == told
+    remedy = f"Run pip install 'septa[{extra}]', or give --engine torch"
+    assert str(caught.value) == f"--engine {name}: the package {package or name} is not installed. {remedy}."
 
 
 def test_an_unknown_engine_and_a_device_that_one_does_not_have_are_refused() -> None:
-    with pytest.raises(InputError, match=r"--engine tpu: is not known\. use auto, torch, openvino or onnxruntime;"):
+    with pytest.raises(
+        InputError, match=r"--engine tpu: this engine is not known\. Use auto, torch, openvino or onnxruntime;"
+    ):
         make_engine(net_of(), "cpu", "tpu")
-    with pytest.raises(InputError, match="--engine openvino: runs on the CPU, not on cuda"):
+    with pytest.raises(
+        InputError, match=r"--engine openvino: this engine runs on the CPU, not on cuda\. Give --engine torch\."
+    ):
         make_engine(net_of(), "cuda", "openvino")
 
 
-def test_a_net_that_cannot_be_written_is_told() -> None:
+def test_a_net_that_cannot_be_exported_is_reported() -> None:
     pytest.importorskip("onnx", reason="onnx is not installed")
 
     class Odd(UNet):
@@ -344,7 +350,9 @@ def test_out_of_memory_is_a_resource_error_whatever_the_engine_calls_it(
 
     monkeypatch.setattr(engines, CLASSES[name], lambda graph, threads: SingleImageEngine(fail))
     engine = engines.graph_engine(net_of(), name, b"")
-    with pytest.raises(ResourceError, match=r"memory: does not suffice for a tile of 5 x 6 pixels\. give a smaller"):
+    with pytest.raises(
+        ResourceError, match=r"^memory: there is not enough for a tile of 5 x 6 pixels\. Give a smaller"
+    ):
         engine(noise(2, 5, 6))
 
 
@@ -399,7 +407,7 @@ def test_openvino_computes_in_float32_with_the_threads_given(monkeypatch: pytest
     run = OpenVINOEngine(_graph.export_graph(net_of()), 1)
     for side in (32, 48, 32):
         run(noise(2, side, 32))
-    compiled, _ = made  # once for each size
+    compiled, _ = made  # one graph for each size
     assert "f32" in str(compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name())
     assert compiled.get_property("INFERENCE_NUM_THREADS") == 1
 
@@ -421,13 +429,13 @@ def test_what_openvino_compiles_is_kept_for_the_next_process(monkeypatch: pytest
     (file,) = own_cache.iterdir()
     np.testing.assert_array_equal(OpenVINOEngine(graph, 1)(image), first)
     assert len(compiled) == 1
-    # Another size, other weights and another number of threads are others.
+    # Another size, other weights or another number of threads need another graph.
     OpenVINOEngine(graph, 1)(noise(2, 48, 32))
     OpenVINOEngine(_graph.export_graph(net_of(1)), 1)(image)
     OpenVINOEngine(graph, 2)(image)
     assert len(compiled) == 4
     assert len(list(own_cache.iterdir())) == 4
-    # What is damaged is noticed, and what OpenVINO itself does not read is compiled again.
+    # A damaged file is detected, and a file that OpenVINO refuses is compiled again.
     data = file.read_bytes()
     damaged = data[:2000] + bytes([data[2000] ^ 1]) + data[2001:]
     file.write_bytes(damaged)
@@ -439,7 +447,7 @@ def test_what_openvino_compiles_is_kept_for_the_next_process(monkeypatch: pytest
     assert len(compiled) == 6
 
 
-def test_who_has_images_of_all_sizes_does_not_fill_the_cache(own_cache: Path) -> None:
+def test_images_of_many_sizes_do_not_fill_the_cache(own_cache: Path) -> None:
     needs("openvino")
     run = OpenVINOEngine(_graph.export_graph(net_of(depth=1, width=2)), 1)
     for side in range(2, 24, 2):
@@ -458,7 +466,7 @@ def test_the_cache_keeps_what_was_used_last(own_cache: Path, monkeypatch: pytest
     left.touch()
     os.utime(left, (1, 1))
     being_written.touch()
-    assert _cache.find("a") == b"a" * 500  # now the last one used
+    assert _cache.find("a") == b"a" * 500  # now the most recently used
     _cache.keep("d", b"d" * 500)
     assert [name for name in "abcd" if _cache.find(name)] == ["a", "c", "d"]
     assert other.exists()
@@ -466,7 +474,7 @@ def test_the_cache_keeps_what_was_used_last(own_cache: Path, monkeypatch: pytest
     assert not left.exists()
 
 
-def test_a_cache_that_may_only_be_read_serves(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_read_only_cache_can_be_used(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(path: Path) -> None:
         raise PermissionError(path)
 
@@ -484,7 +492,7 @@ def test_without_a_home_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None
     assert _cache.find("a") is None
 
 
-def test_openvino_is_used_without_telling_its_makers() -> None:
+def test_openvino_is_used_without_its_telemetry() -> None:
     needs("openvino")
     code = (
         "import sys, septa.inference.openvino_engine as o; o.import_openvino(); "
@@ -498,7 +506,7 @@ def test_openvino_is_used_without_telling_its_makers() -> None:
 
 @pytest.fixture
 def exports(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """One entry for each time that a net was written as a graph."""
+    """List that gets one entry for each export of a net."""
     pytest.importorskip("onnx", reason="onnx is not installed")
     made: list[int] = []
     export = _graph._write_onnx
@@ -534,7 +542,7 @@ def test_a_damaged_graph_is_made_again(exports: list[int], own_cache: Path, dama
     assert len(exports) == 2
 
 
-def test_a_cache_that_cannot_be_written_is_done_without(exports: list[int], own_cache: Path) -> None:
+def test_a_cache_that_cannot_be_written_is_not_used(exports: list[int], own_cache: Path) -> None:
     own_cache.write_text("a file where the folder should be")
     net = net_of()
     assert _graph.export_graph(net, "a") == _graph.export_graph(net, "a")
@@ -572,7 +580,7 @@ def model_of(seed: int = 0, **net: Any) -> Model:
     return Model(build_net(recipe, 1, 2), 1, labels, Normalization("dataset", (9e3,), (4e3,)), recipe)
 
 
-def test_the_cache_tells_weights_and_settings_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_distinguishes_weights_and_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     keys: list[str] = []
     monkeypatch.setattr("septa.model.make_engine", lambda net, device, name, key, int8: keys.append(key))
     for model in (model_of(), model_of(), model_of(1), model_of(reduction=2)):
@@ -624,7 +632,7 @@ def test_the_command_takes_an_engine_for_files_and_stores(files: Path, tmp_path:
     changed = kept.stat().st_ino
     done = septa("predict", files / "m.septa", files / "a.tif", "-o", tmp_path / "s.ome.zarr", *arguments, cache=cache)
     assert done.returncode == 0, done.stderr
-    assert kept.stat().st_ino == changed  # not written anew
+    assert kept.stat().st_ino == changed  # it is the same file, not a new one
     done = septa("predict", files / "m.septa", files / "a.tif", "-o", tmp_path / "o2", "--engine", "auto", cache=cache)
     assert done.returncode == 0, done.stderr
     assert done.stderr.startswith("engine: ")
@@ -636,7 +644,7 @@ def test_the_command_refuses_an_unknown_engine_in_one_line(files: Path, tmp_path
     done = septa("predict", files / "m.septa", files / "a.tif", *arguments, cache=tmp_path)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert done.stderr.startswith(
-        "error: --engine gpu: is not known. use auto, torch, openvino or onnxruntime; torch may be"
+        "error: --engine gpu: this engine is not known. Use auto, torch, openvino or onnxruntime; torch may be"
     )
     assert not list(tmp_path.iterdir())
 

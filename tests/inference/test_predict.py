@@ -44,7 +44,7 @@ def cells() -> tuple[NDArray[np.uint16], NDArray[np.int32], Normalization]:
 
 @cache
 def trained(depth: int, up: str, reduction: int = 1, padding: str = "same") -> UNet:
-    """A net whose weights and batch-norm statistics come from a real, if short, training."""
+    """Return a net whose weights and batch-norm statistics come from a real, short training."""
     torch.manual_seed(depth)
     image, labels, constants = cells()
     x, y = torch.from_numpy(constants.apply(image))[None], torch.from_numpy(labels > 0).long()[None]
@@ -90,6 +90,7 @@ def test_tiles_equal_the_whole_image_bit_for_bit(depth: int, reduction: int, up:
     whole = engine(constants.apply(image[:, :HEIGHT, :WIDTH]))
     assert whole.std() > 0.1
     tile = smallest_tile(net.halo, net.multiple) + extra
+    # Exact: tiles promise the values of the whole image for one engine, and so do those of valid nets below.
     assert largest_difference(whole, tiled(engine, net, halo=net.halo, tile=tile)) == 0
 
 
@@ -142,13 +143,13 @@ def test_each_window_is_normalised_and_run_and_each_core_kept_in_the_plans_order
 
 
 def whole_by_mirroring(net: UNet, image_cyx: NDArray[np.uint16]) -> NDArray[np.float32]:
-    """The paper's way with the whole image as one tile: mirrored all around, run once, and cut to its size."""
+    """Return the logits of the whole image as one tile of the paper: mirrored all around, run once, and cropped."""
     _, _, constants = cells()
     padded_cyx = image_cyx
     for axis, side in enumerate(image_cyx.shape[1:], 1):
-        behind = net.input_size(side) - side - net.margin
+        after = net.input_size(side) - side - net.margin
         turns = [place if place < side else 2 * (side - 1) - place for place in range(max(1, 2 * (side - 1)))]
-        padded_cyx = np.take(padded_cyx, [turns[at % len(turns)] for at in range(-net.margin, side + behind)], axis)
+        padded_cyx = np.take(padded_cyx, [turns[at % len(turns)] for at in range(-net.margin, side + after)], axis)
     logits_kyx = torch_engine(net)(constants.apply(padded_cyx))
     return logits_kyx[:, : image_cyx.shape[1], : image_cyx.shape[2]]
 
@@ -205,7 +206,7 @@ def test_images_smaller_than_the_margin_are_mirrored_again_and_again(
 
 
 def test_the_inside_of_a_valid_net_s_logits_needs_no_mirroring() -> None:
-    """From its margin on, an image that was cut from a larger one has the logits of the larger one."""
+    """Beyond its margin, an image that was cut from a larger one has the logits of the larger one."""
     net = valid_net(2, "transpose")
     image = cells()[0]
     step, margin = 8 * net.multiple, net.margin
@@ -228,7 +229,7 @@ def test_a_margin_one_step_smaller_gives_no_or_wrong_logits(depth: int, up: str)
     assert largest_difference(whole, in_tiles(net, image, right)) == 0
 
     def nearer(span: TileSpan) -> TileSpan:
-        """As long as before, so that logits come out, but begun a step later."""
+        """Shift a window by one step, at the same length, so that the net still accepts it."""
         begin, end = span.window
         return TileSpan(span.core, (begin + net.multiple, end + net.multiple), net.margin - net.multiple)
 
@@ -240,7 +241,7 @@ def test_a_margin_one_step_smaller_gives_no_or_wrong_logits(depth: int, up: str)
 
 
 class Recorder(nn.Module):
-    """Gives back twice its input, and remembers what it got."""
+    """A net that doubles its input and records the shapes that it gets."""
 
     steady_pixels = 100
 
@@ -290,11 +291,13 @@ class Failing(nn.Module):
         RuntimeError("CPUAllocator: not enough memory"),
     ],
 )
-def test_memory_that_does_not_suffice_is_told_with_the_tile_and_a_remedy(error: Exception) -> None:
-    with pytest.raises(ResourceError, match=r"memory: does not suffice for a tile of 4 x 6 pixels\. give a smaller"):
+def test_out_of_memory_is_reported_with_the_size_of_the_tile_and_a_remedy(error: Exception) -> None:
+    with pytest.raises(
+        ResourceError, match=r"^memory: there is not enough for a tile of 4 x 6 pixels\. Give a smaller"
+    ):
         torch_engine(Failing(error))(np.zeros((1, 4, 6), np.float32))
 
 
-def test_other_failures_are_not_taken_for_want_of_memory() -> None:
+def test_other_failures_are_not_mistaken_for_out_of_memory() -> None:
     with pytest.raises(RuntimeError, match="bug"):
         torch_engine(Failing(RuntimeError("bug")))(np.zeros((1, 4, 6), np.float32))

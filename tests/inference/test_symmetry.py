@@ -1,4 +1,4 @@
-"""The eight versions of an image as a group, told from what they do to an array of distinct values."""
+"""The eight versions of an image form a group, as their effect on an array of distinct values shows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ALL = range(SYMMETRIES)
 
 
 def slow(array_yx: np.ndarray, index: int) -> np.ndarray:
-    """Oracle: pixel by pixel; mirrored left to right from 4 on, then turned counterclockwise."""
+    """Compute a version pixel by pixel: mirrored left to right from 4 on, then turned counterclockwise."""
     height, width = array_yx.shape
     if index >= 4:
         array_yx = np.array([[array_yx[y, width - 1 - x] for x in range(width)] for y in range(height)])
@@ -24,7 +24,7 @@ def slow(array_yx: np.ndarray, index: int) -> np.ndarray:
 
 
 def compose(first: int, second: int) -> int:
-    """The version that equals one version of another."""
+    """Return the version that equals one version applied after another."""
     array_yx = np.arange(9).reshape(3, 3)
     both = apply_symmetry(apply_symmetry(array_yx, first), second)
     (index,) = (k for k in ALL if np.array_equal(apply_symmetry(array_yx, k), both))
@@ -47,7 +47,7 @@ def test_versions_by_loops(shape: tuple[int, int], index: int) -> None:
 
 @pytest.mark.parametrize("index", ALL)
 @given(npst.arrays(np.int16, npst.array_shapes(min_dims=2, max_dims=4, min_side=1, max_side=5)))
-def test_restore_inverts(index: int, array: np.ndarray) -> None:
+def test_undo_symmetry_inverts(index: int, array: np.ndarray) -> None:
     version = apply_symmetry(array, index)
     sides = array.shape[-2:] if index % 2 == 0 else array.shape[:-3:-1]
     assert version.shape == (*array.shape[:-2], *sides)
@@ -62,7 +62,7 @@ def test_versions_are_a_group() -> None:
     assert table[0].tolist() == table[:, 0].tolist() == list(ALL)
     for a, b, c in np.ndindex(8, 8, 8):
         assert table[table[a, b], c] == table[a, table[b, c]]
-    # Of the square's eight symmetries five are their own inverses beside the identity; two turns are not.
+    # Of the square's eight symmetries five, and the identity, are their own inverses; two turns are not.
     assert [index for index in ALL if table[index, index] == 0] == [0, 2, 4, 5, 6, 7]
     assert not np.array_equal(table, table.T)
 

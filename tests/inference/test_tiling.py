@@ -73,7 +73,7 @@ def test_windows_are_of_one_size_and_no_fewer_would_do(case: tuple[int, int, int
     assert len(rows) == (1 if height <= tile else -(-(height - 2 * halo) // widest))
     sizes = {-(-(one.y.window[1] - one.y.window[0]) // multiple) for one in rows}
     assert len(sizes) == 1
-    smaller = (sizes.pop() - 1) * multiple  # would not reach with as many
+    smaller = (sizes.pop() - 1) * multiple  # as many windows of this size would not cover the image
     assert len(rows) == 1 or len(rows) * (smaller - 2 * halo) < height - 2 * halo
 
 
@@ -99,7 +99,7 @@ def test_a_tile_without_room_is_refused_and_the_least_is_named(tile: int) -> Non
 
 @settings(deadline=None)
 @given(st.integers(1, 12), st.integers(1, 5), st.integers(1, 10**4), st.integers(0, 2**33))
-def test_auto_tile_fills_the_memory_but_holds_a_core(halos: int, depth: int, each: int, memory: int) -> None:
+def test_a_chosen_tile_fills_the_memory_but_holds_a_core(halos: int, depth: int, each: int, memory: int) -> None:
     multiple = 2**depth
     halo = halos * multiple
     side = choose_tile(halo=halo, multiple=multiple, bytes_per_pixel=each, memory=memory)
@@ -136,7 +136,9 @@ def test_cores_of_a_region_cover_it_once_with_the_halo_that_the_image_has(
             assert high % multiple == 0 or high == size
             assert low == 0 or low <= span.core[0] - halo
             assert high == size or high >= span.core[1] + halo
-            assert -(-(high - low) // multiple) * multiple >= min(least, size)  # as the net pads it at the image's end
+            assert -(-(high - low) // multiple) * multiple >= min(
+                least, size
+            )  # the net pads a window at the image's end
     inside = np.zeros_like(count)
     inside[region[0][0] : region[1][0], region[0][1] : region[1][1]] = 1
     np.testing.assert_array_equal(count, inside)
@@ -147,7 +149,7 @@ def test_cores_of_a_region_cover_it_once_with_the_halo_that_the_image_has(
 
 @pytest.mark.parametrize("region", [((8, 0), (40, 40)), ((0, 0), (40, 100)), ((16, 16), (16, 32)), ((0, 0), (41, 16))])
 def test_a_region_off_the_grid_or_outside_is_refused(region: tuple[tuple[int, int], tuple[int, int]]) -> None:
-    with pytest.raises(ValueError, match="no region on a grid of 16"):
+    with pytest.raises(ValueError, match="is not a region on a grid of 16"):
         plan_tiles(60, 99, halo=16, multiple=16, tile=64, region=region)
 
 
@@ -176,7 +178,7 @@ def test_logits_of_a_region_are_those_of_the_whole_image(padding: str, tile: int
 
 
 def slow_output(depth: int, size: int) -> int:
-    """Oracle: a side followed through the paper's net; 0 where a pooling meets an odd side or nothing is left."""
+    """Follow a side through the paper's net; return 0 where a pooling meets an odd side or no pixel remains."""
     for _ in range(depth):
         size -= 4
         if size <= 0 or size % 2:
@@ -188,7 +190,7 @@ def slow_output(depth: int, size: int) -> int:
 
 
 def slow_sizes(depth: int, up_to: int) -> dict[int, int]:
-    """Sides that the paper's net takes, and the output of each."""
+    """Return the sides that the paper's net accepts, each with the side of its output."""
     return {size: slow_output(depth, size) for size in range(1, up_to) if slow_output(depth, size)}
 
 
@@ -207,7 +209,7 @@ def valid_plans(draw: st.DrawFn) -> tuple[int, int, int, int]:
 
 
 def check_valid(tiles: list[ImageTile], height: int, width: int, margin: int, multiple: int, tile: int) -> None:
-    """Cores cover the image once, each in its place of the output of a window that begins a margin before it."""
+    """Check that cores cover the image once, and that each window begins a margin before its core."""
     count = np.zeros((height, width), np.int64)
     numbers = np.arange(height * width).reshape(height, width)
     for one in tiles:
@@ -240,7 +242,7 @@ def test_windows_of_valid_nets_reach_a_margin_beyond_cores_that_cover_once(case:
         spans = [getattr(one, side) for one in tiles]
         lengths = {span.window[1] - span.window[0] for span in spans}
         assert lengths <= sizes.keys()
-        # The largest window alone would hold as many cores, and cores but the last are equal.
+        # Windows of the largest size would hold as many cores, and all cores but the last are equal.
         largest = max(sizes.values())
         step = largest - known["surplus"]
         assert len({span.core for span in spans}) <= max(1, -(-(total - known["surplus"]) // step))
@@ -248,7 +250,7 @@ def test_windows_of_valid_nets_reach_a_margin_beyond_cores_that_cover_once(case:
 
 
 def test_the_papers_tile() -> None:
-    """Figure 1: windows of 572 pixels give 388; of the ISBI challenge's 512 pixels the first core takes half."""
+    """Figure 1: a window of 572 pixels gives 388, and the first core covers half of an ISBI image of 512 pixels."""
     known = valid_settings(4)
     assert known == {"halo": 92, "margin": 92, "multiple": 16, "surplus": 4}
     (one,) = plan_tiles(388, 388, tile=572, **known)

@@ -43,7 +43,7 @@ def noise(*shape: int, seed: int = 0) -> Image:
 
 
 def in_tiles(net: UNet, engine: Engine, image: Image, tile: int) -> Image:
-    """Logits of an image, put together from tiles."""
+    """Return the logits of an image, assembled from tiles."""
     _, height, width = image.shape
     out, unit = np.full((2, height, width), np.nan, np.float32), Normalization("dataset", (0.0,), (1.0,))
 
@@ -55,12 +55,12 @@ def in_tiles(net: UNet, engine: Engine, image: Image, tile: int) -> Image:
 
 
 def numbered(sizes: list[tuple[int, int]]) -> list[Image]:
-    """Images that differ in all pixels."""
+    """Return images that are filled with their number."""
     return [np.full((1, *size), number, np.float32) for number, size in enumerate(sizes)]
 
 
 class Forward:
-    """Squares images, notes the sizes of batches, and has memory for so many images of a batch."""
+    """A function that squares images, records the sizes of batches, and has memory for ``room`` images at once."""
 
     def __init__(self, room: int = 1000) -> None:
         self.room, self.batches = room, list[int]()
@@ -72,7 +72,7 @@ class Forward:
         return image_bcyx**2
 
 
-# --- the stream ------------------------------------------------------------------------------------------------------
+# --- batches ------------------------------------------------------------------------------------------------------
 
 
 @given(
@@ -86,7 +86,7 @@ def test_every_image_gets_its_own_logits_in_order(
     sizes: list[tuple[int, int]], pixels: int, room: int, even: bool
 ) -> None:
     images = numbered(sizes)
-    found = list(GpuEngine(Forward(room), CPU, even=even, pixels=pixels).run_many(iter(images)))
+    found = list(GpuEngine(Forward(room), CPU, pad_batches=even, pixels=pixels).run_many(iter(images)))
     assert len(found) == len(images)
     for image, logits in zip(images, found, strict=True):
         np.testing.assert_array_equal(logits, image**2)
@@ -98,16 +98,16 @@ def test_tiles_of_one_size_go_together_up_to_the_limit() -> None:
     assert forward.batches == [3, 3, 1, 2, 1, 1]
 
 
-def test_a_last_batch_is_filled_up_only_behind_a_larger_one() -> None:
+def test_a_last_batch_is_padded_only_after_a_larger_one() -> None:
     forward = Forward()
-    list(GpuEngine(forward, CPU, even=True, pixels=3 * 16).run_many(numbered([(4, 4)] * 2)))
-    list(GpuEngine(forward, CPU, even=True, pixels=3 * 16).run_many(numbered([(4, 4)] * 4 + [(4, 2)])))
+    list(GpuEngine(forward, CPU, pad_batches=True, pixels=3 * 16).run_many(numbered([(4, 4)] * 2)))
+    list(GpuEngine(forward, CPU, pad_batches=True, pixels=3 * 16).run_many(numbered([(4, 4)] * 4 + [(4, 2)])))
     assert forward.batches == [2, 3, 3, 1]
 
 
-def test_even_batches_are_all_of_one_size() -> None:
+def test_padded_batches_have_one_size() -> None:
     forward = Forward()
-    found = list(GpuEngine(forward, CPU, even=True, pixels=3 * 16).run_many(numbered([(4, 4)] * 4)))
+    found = list(GpuEngine(forward, CPU, pad_batches=True, pixels=3 * 16).run_many(numbered([(4, 4)] * 4)))
     assert forward.batches == [3, 3]
     assert [float(logits[0, 0, 0]) for logits in found] == [0, 1, 4, 9]
 
@@ -119,7 +119,7 @@ def test_a_batch_that_does_not_fit_is_halved_for_good() -> None:
     assert forward.batches == [2] * 6
 
 
-def test_want_of_memory_for_copies_halves_a_batch_too() -> None:
+def test_a_batch_is_also_halved_if_its_copy_is_out_of_memory() -> None:
     class Other(Forward):
         def __call__(self, image_bcyx: Tensor) -> Tensor:
             if len(image_bcyx) > self.room:
@@ -131,16 +131,18 @@ def test_want_of_memory_for_copies_halves_a_batch_too() -> None:
     assert forward.batches == [2, 2, 1]
 
 
-def test_values_that_float16_does_not_hold_are_told() -> None:
+def test_values_that_exceed_float16_are_reported() -> None:
     images = [np.zeros((1, 4, 4), np.float32), np.full((1, 4, 4), 300, np.float32)]
 
     def forward(image_bcyx: Tensor) -> Tensor:
         return (image_bcyx.half() ** 2).float()
 
     assert np.isinf(list(GpuEngine(forward, CPU).run_many(images))[1]).all()
-    found = GpuEngine(forward, CPU, half=True, pixels=1).run_many(images)
+    found = GpuEngine(forward, CPU, check_range=True, pixels=1).run_many(images)
     assert not next(found).any()
-    with pytest.raises(InputError, match=r"larger than float16 holds.*give torch\+bf16"):
+    with pytest.raises(
+        InputError, match=r"^--engine: a value exceeds 65504, .*\. Give --engine torch\+bf16 or torch\.$"
+    ):
         next(found)
 
 
@@ -155,36 +157,36 @@ def test_a_net_is_copied_once_to_another_device() -> None:
     assert _torch._place(net, there) is not first
 
 
-def test_one_image_that_does_not_fit_is_told() -> None:
+def test_a_single_image_that_does_not_fit_is_reported() -> None:
     with pytest.raises(ResourceError, match="4 x 6 pixels"):
         GpuEngine(Forward(room=0), CPU)(np.zeros((1, 4, 6), np.float32))
 
 
-def test_the_next_batch_is_read_and_begun_before_the_last_is_given() -> None:
-    told: list[str] = []
+def test_the_next_batch_is_read_and_started_before_the_last_is_yielded() -> None:
+    events: list[str] = []
 
     def images() -> Iterator[Image]:
         for number, image in enumerate(numbered([(4, 4)] * 6)):
-            told.append(f"read {number}")
+            events.append(f"read {number}")
             yield image
 
     def forward(image_bcyx: Tensor) -> Tensor:
-        told.append(f"net {[int(image[0, 0, 0]) for image in image_bcyx]}")
+        events.append(f"net {[int(image[0, 0, 0]) for image in image_bcyx]}")
         return image_bcyx
 
     found = GpuEngine(forward, CPU, pixels=2 * 16).run_many(images())
-    told.extend(f"given {int(logits[0, 0, 0])}" for logits in found)
-    assert told == [
-        *("read 0", "read 1", "net [0, 1]", "read 2", "read 3", "net [2, 3]", "given 0", "given 1"),
-        *("read 4", "read 5", "net [4, 5]", "given 2", "given 3", "given 4", "given 5"),
-    ]  # fmt: skip
+    events.extend(f"yield {int(logits[0, 0, 0])}" for logits in found)
+    assert events == [
+        *("read 0", "read 1", "net [0, 1]", "read 2", "read 3", "net [2, 3]", "yield 0", "yield 1"),
+        *("read 4", "read 5", "net [4, 5]", "yield 2", "yield 3", "yield 4", "yield 5"),
+    ]
 
 
 class Device:
-    """In place of ``torch.cuda``: writes down who waits for what."""
+    """A replacement of ``torch.cuda`` that records what each stream waits for."""
 
     def __init__(self) -> None:
-        self.told: list[str] = []
+        self.log: list[str] = []
         self.streams, self.events, self.now = 0, 0, "compute"
 
     def Stream(self) -> _Stream:
@@ -211,7 +213,7 @@ class _Stream:
     name: str
 
     def wait_event(self, event: _Event) -> None:
-        self.device.told.append(f"{self.name} waits for {event.name}")
+        self.device.log.append(f"{self.name} waits for {event.name}")
 
 
 @dataclass
@@ -220,10 +222,10 @@ class _Event:
     name: str
 
     def record(self, stream: _Stream) -> None:
-        self.device.told.append(f"{self.name} on {stream.name}")
+        self.device.log.append(f"{self.name} on {stream.name}")
 
     def synchronize(self) -> None:
-        self.device.told.append(f"here {self.name}")
+        self.device.log.append(f"here {self.name}")
 
 
 def test_each_stream_waits_for_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -231,13 +233,13 @@ def test_each_stream_waits_for_what_it_needs(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(torch, "get_device_module", lambda which: device)
 
     def forward(image_bcyx: Tensor) -> Tensor:
-        device.told.append(f"net on {device.now}")
+        device.log.append(f"net on {device.now}")
         return image_bcyx
 
     for _ in GpuEngine(forward, CPU, pixels=16).run_many(numbered([(4, 4)] * 2)):
-        device.told.append("given")
+        device.log.append("yield")
 
-    def flight(n: int) -> list[str]:
+    def batch(n: int) -> list[str]:
         before = [
             f"arrived {n} on into",
             f"compute waits for arrived {n}",
@@ -246,11 +248,11 @@ def test_each_stream_waits_for_what_it_needs(monkeypatch: pytest.MonkeyPatch) ->
         ]
         return [*before, f"back waits for computed {n}", f"done {n} on back"]
 
-    assert device.told == [*flight(0), *flight(1), "here done 0", "given", "here done 1", "given"]
+    assert device.log == [*batch(0), *batch(1), "here done 0", "yield", "here done 1", "yield"]
 
 
 @pytest.mark.parametrize("padding", ["same", "valid"])
-def test_tiles_of_an_image_through_a_stream(padding: str) -> None:
+def test_tiles_of_an_image_in_batches_are_those_of_single_images(padding: str) -> None:
     net = net_of(padding=padding, norm="none")
     image = noise(1, 150, 131)
     sizes: list[int] = []
@@ -287,6 +289,7 @@ def test_tiles_are_exact_in_bf16() -> None:
     engine = torch_engine(net, "cpu", ["bf16"])
     parts = [in_tiles(net, engine, image, tile) for tile in (1000, smallest_tile_for(net) + 40)]
     assert parts[0].std() > 0.01
+    # Exact: tiles promise the values of the whole image for one engine.
     np.testing.assert_array_equal(*parts)
 
 
@@ -295,13 +298,15 @@ def test_tiles_are_exact_in_bf16() -> None:
 )
 def test_an_unknown_mode_is_refused(name: str) -> None:
     assert parse_modes(name) is None
-    with pytest.raises(InputError, match=r"\+bf16, \+fp16, \+compile") as told:
+    with pytest.raises(InputError, match=r"\+bf16, \+fp16, \+compile") as caught:
         make_engine(net_of(), "cpu", name)
-    assert f"--engine {name}" in str(told.value)
+    assert str(caught.value).startswith(f"--engine {name}: this engine is not known. Use auto, ")
 
 
 def test_the_cpu_does_not_take_fp16() -> None:
-    with pytest.raises(InputError, match=r"torch\+bf16"):
+    with pytest.raises(
+        InputError, match=r"^--engine torch\+fp16: float16 runs on a GPU, .*\. Give --engine torch\+bf16"
+    ):
         make_engine(net_of(), "cpu", "torch+fp16")
 
 
@@ -321,7 +326,7 @@ def test_compiled_logits_are_the_nets() -> None:
     np.testing.assert_allclose(make_engine(net, "cpu", "torch+compile")(image), torch_engine(net)(image), atol=1e-4)
 
 
-def test_a_net_that_cannot_be_compiled_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_net_that_cannot_be_compiled_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     def compiled(net: Callable[..., Tensor], **how: Any) -> Callable[..., Tensor]:
         def fail(image_bcyx: Tensor) -> Tensor:
             raise RuntimeError("no C++ compiler\nfound")
@@ -352,7 +357,7 @@ def test_logits_of_a_gpu_are_the_cpus(modes: tuple[str, ...]) -> None:
 
 
 @needs_gpu
-def test_tiles_stream_through_a_gpu() -> None:
+def test_many_tiles_on_a_gpu_are_computed_in_their_order() -> None:
     engine = torch_engine(net_of(), "cuda")
     assert isinstance(engine, GpuEngine)
     images = [noise(1, 64, 64, seed=seed) for seed in range(300)]

@@ -147,7 +147,7 @@ def test_an_engine_by_name_is_of_integers_or_floats(made: Made) -> None:
     for name, expected in {"openvino": integers, "auto": integers, "torch": floats}.items():
         found = make_engine(net, "cpu", name, int8=quantized, notify=told.append)(image)
         np.testing.assert_array_equal(found, expected)
-    assert told == ["engine: openvino, which executes this model in 8-bit integers"]
+    assert told == ["engine: openvino, which runs this model in 8-bit integers"]
 
 
 @pytest.mark.parametrize("package", ["openvino", "onnx", "nncf"])

@@ -95,12 +95,12 @@ class Fake:
         pass
 
     def make(self, floats: Any) -> Int8:
-        return Int8(b"x", b"w", tuple(floats), len(self.layers))
+        return Int8(graph=b"x", weights=b"w", floats=tuple(floats), layers=len(self.layers))
 
     def tune(self, distillation: Any, minutes: float, floats: Any, progress: Any) -> Int8:
         assert distillation.__name__ == "distillation"
         progress(1, 2)
-        return Int8(b"x", f"tuned for {minutes:g} minutes".encode(), tuple(floats), len(self.layers), tuned=True)
+        return replace(self.make(floats), weights=f"tuned for {minutes:g} minutes".encode(), tuned=True)
 
     def rank_layers(self, floats: Any) -> list[str]:
         assert floats == ("layer 0", "layer 11")
@@ -139,7 +139,7 @@ def test_layers_stay_floats_until_the_score_is_saved(fake: type[Fake], model: Pa
     ]
     assert made.model.int8.weights == b"tuned for 3 minutes"
     made = quantize(model, cells, most_drop=0.021, minutes=0, notify=told.append)
-    assert made.model.int8 == Int8(b"x", b"w", ("layer 0", "layer 11"), 12)
+    assert made.model.int8 == Int8(graph=b"x", weights=b"w", floats=("layer 0", "layer 11"), layers=12)
 
 
 def test_untuned_integers_are_taken_where_tuned_ones_score_less(
@@ -150,7 +150,7 @@ def test_untuned_integers_are_taken_where_tuned_ones_score_less(
 
     monkeypatch.setattr(room, "evaluate", score)
     made = quantize(model, cells)
-    assert made.model.int8 == Int8(b"x", b"w", ("layer 0", "layer 11"), 12)
+    assert made.model.int8 == Int8(graph=b"x", weights=b"w", floats=("layer 0", "layer 11"), layers=12)
 
 
 def test_what_is_lost_for_good_is_refused_with_the_table(
@@ -171,7 +171,8 @@ def test_what_is_lost_for_good_is_refused_with_the_table(
     assert "-0.0186" in printed
     use.quantize(model, cells, output, most_drop=0.019)
     tuned = b"tuned for 3 minutes"
-    assert Model.load(output).int8 == Int8(b"x", tuned, ("layer 0", *reversed(fake.layers[4:])), 12, tuned=True)
+    floats = ("layer 0", *reversed(fake.layers[4:]))
+    assert Model.load(output).int8 == Int8(graph=b"x", weights=tuned, floats=floats, layers=12, tuned=True)
 
 
 def test_ranges_come_from_training_images_alone(model: Path, cells: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,6 +214,6 @@ def test_a_table_shows_what_changed() -> None:
 
 
 def test_a_pruned_net_has_no_integers(model: Path) -> None:
-    loaded = replace(Model.load(model), int8=Int8(b"x", b"w", (), 1))
+    loaded = replace(Model.load(model), int8=Int8(graph=b"x", weights=b"w", floats=(), layers=1))
     assert loaded.own_engine("cpu") == "openvino"
     assert replace(loaded, int8=None).own_engine("cpu") == "torch"

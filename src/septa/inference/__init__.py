@@ -1,4 +1,4 @@
-"""Exact tiles, the tile loop, and the engines that execute a net."""
+"""Exact tiles, the tile loop, and the engines that run a net."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""What is made of a net for other engines, kept in the user's cache folder."""
+"""The user's cache of graphs: what is made of a net for other engines."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ from septa.images import write_bytes
 _KIND = "septa cache 1"
 _SUFFIX = ".cache"
 _MOST = 2**30
-"""Bytes that the folder may hold; what was not used for longest goes first."""
+"""Largest size of the folder in bytes. The files that were not used for longest are removed first."""
 
 
 def find(key: str) -> bytes | None:
-    """What was kept under a key; None if it is not there, or damaged."""
+    """Return the bytes that were kept under a key, or None if they are missing or damaged."""
     with suppress(OSError, RuntimeError, ModelError, KeyError):
         path = _path(key)
         _, tensors = tensor_file.unpack(path.read_bytes(), _KIND, path)
-        with suppress(OSError):  # a folder that is not ours to write serves as well
+        with suppress(OSError):  # a cache that is read-only can still be used
             os.utime(path)
         return tensors["data"].numpy().tobytes()
     return None
 
 
 def keep(key: str, data: bytes) -> None:
-    """Keep bytes under a key that tells them from all others; a folder that cannot be written is done without."""
+    """Keep bytes under a key that identifies them. If the folder cannot be written, nothing is kept."""
     tensor = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-    with suppress(OSError, RuntimeError, InputError, ResourceError):  # RuntimeError: nobody knows the user's home
+    with suppress(OSError, RuntimeError, InputError, ResourceError):  # RuntimeError: there is no home folder
         write_bytes(_path(key), tensor_file.pack(_KIND, {}, {"data": tensor}))
         _trim(cache_folder())
 
 
 def cache_folder() -> Path:
-    """The user's cache folder, as the system has it. It may be removed at any time."""
+    """Return the user's cache folder, where the system has it. The folder may be removed at any time."""
     if sys.platform == "win32":
         base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
     elif sys.platform == "darwin":
@@ -57,14 +57,15 @@ def _path(key: str) -> Path:
 
 
 def _trim(folder: Path) -> None:
-    found, hour_ago = [], time.time() - 3600
+    found = []
+    hour_ago = time.time() - 3600
     for path in folder.iterdir():
         with suppress(OSError):  # another process has removed it
             stat = path.stat()
             if path.suffix == _SUFFIX:
                 found.append((stat, path))
             elif path.suffix == ".tmp" and _SUFFIX in path.name and stat.st_mtime < hour_ago:
-                path.unlink()  # of a process that was killed
+                path.unlink()  # left by a process that was killed
     held = 0
     for stat, path in sorted(found, key=lambda one: -one[0].st_mtime_ns):
         held += stat.st_size

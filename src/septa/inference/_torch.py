@@ -1,4 +1,4 @@
-"""PyTorch: one image after the other, or batches of tiles that stream through a GPU."""
+"""Engines that run a net with PyTorch: one image after the other, or batches of tiles on a GPU."""
 
 from __future__ import annotations
 
@@ -19,117 +19,136 @@ from septa.inference.fold import Stamp, compute_stamp, fold_norms
 from septa.inference.graph import is_out_of_memory, make_probe, translate_out_of_memory
 from septa.inference.protocol import Engine, SingleImageEngine
 
-Image = NDArray[np.float32]
 Forward = Callable[[Tensor], Tensor]
-"""From images ``BCYX`` float32 on the device to logits ``BKYX`` float32 there."""
+"""Function from images ``(B, C, Y, X)`` to logits ``(B, K, Y, X)``, both float32 and on the same device."""
 
 TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 COMPILE = "compile"
 MODES = (*TYPES, COMPILE)
-"""What may follow the name ``torch``: ``torch+bf16+compile``."""
+"""Words that may follow ``torch`` in the name of an engine, as in ``torch+bf16+compile``."""
 _Copy = tuple[Stamp | None, torch.device, nn.Module]
 _copies: weakref.WeakKeyDictionary[nn.Module, _Copy] = weakref.WeakKeyDictionary()
-"""The copy of a net on another device, for as long as the weights stay as they are."""
+"""Copy of each net on another device, valid until a weight changes."""
 _BATCH = 4 * 2**20
-"""Pixels that go through a GPU at once where tiles are smaller."""
+"""Largest batch on a GPU, pixels; a single image may be larger."""
 
 
 def torch_engine(net: nn.Module, device: torch.device | str = "cpu", modes: Iterable[str] = ()) -> Engine:
-    """Execute ``net`` with PyTorch on ``device``, in evaluation.
+    """Return an engine that runs a net with PyTorch, in evaluation mode.
 
-    On the CPU the net itself runs, or where it has batch norms a copy with these folded into its convolutions; on other
-    devices always a copy. On a GPU, convolutions use TF32 where PyTorch does by default, and the engine has a method
-    ``run_many``: see `GpuEngine`.
-    A net tells by ``steady_pixels`` below which size PyTorch's CPU kernels for a single image depend on the size; such
-    windows run as a batch of two, which takes the kernels of large ones, so that small tiles are exact as well.
+    A net with batch norms is copied, and the norms are folded into the convolutions of the copy. Without batch norms,
+    the CPU runs the net itself, and other devices run a copy. On a GPU, convolutions use TF32 where PyTorch does so
+    by default; see `GpuEngine`.
+
+    PyTorch's CPU kernels for a single image depend on its size if it is small. A net gives the limit as
+    ``steady_pixels``. Smaller windows run as a batch of two, which uses the kernels of large windows. Small tiles
+    are therefore exact too.
 
     Parameters
     ----------
+    net
+        Net from images ``(B, C, Y, X)`` to logits ``(B, K, Y, X)``, usually a `septa.nets.UNet`.
+    device
+        Device that runs the net.
     modes
-        Of `MODES`: a type for mixed precision (autocast), and ``compile`` for `torch.compile`, which takes its time
-        with every new size.
+        Words of `MODES`: a type for mixed precision (autocast), and ``compile`` for `torch.compile`, which compiles
+        for each new size of image.
 
     Raises
     ------
     InputError
-        The CPU does not compute in this type; by the engine: PyTorch cannot compile this net here.
+        The CPU does not compute in this type. The engine raises it if PyTorch cannot compile the net.
     ResourceError
-        By the engine: the memory of the device does not suffice for this size.
+        The engine raises it if the memory of the device does not hold an image of this size.
     """
-    device, modes = torch.device(device), tuple(modes)
+    device = torch.device(device)
+    modes = tuple(modes)
     if device.type == "cpu" and "fp16" in modes:
-        raise InputError("--engine torch+fp16", "runs on a GPU, not on the CPU", "give --engine torch+bf16 or torch")
+        problem = "float16 runs on a GPU, not on the CPU"
+        raise InputError("--engine torch+fp16", problem, "Give --engine torch+bf16 or torch")
     forward = _make_forward(_place(net, device), device, modes)
     if device.type == "cuda":
-        return GpuEngine(forward, device, even=COMPILE in modes, half="fp16" in modes)
+        return GpuEngine(forward, device, pad_batches=COMPILE in modes, check_range="fp16" in modes)
     if device.type == "cpu":
-        return _single_image_engine(forward, device, int(getattr(net, "steady_pixels", 0)))
-    return _single_image_engine(forward, device, half="fp16" in modes)
+        return _single_image_engine(forward, device, steady_pixels=int(getattr(net, "steady_pixels", 0)))
+    return _single_image_engine(forward, device, check_range="fp16" in modes)
 
 
 def _place(net: nn.Module, device: torch.device) -> nn.Module:
-    """What is executed, on the device."""
+    """Return the module that the engine runs, on the device."""
     own: Any = net.eval()
     if any(parameter.device.type != "cpu" for parameter in net.parameters()):
         own = copy.deepcopy(own).cpu()
     own = own.to(memory_format=torch.channels_last)
     if hasattr(net, "valid_size"):
         own = fold_norms(own, make_probe(own))
-    placed: nn.Module = own
+    folded: nn.Module = own
     if device.type == "cpu":
-        return placed
-    stamp = compute_stamp(placed)
-    before, where, there = _copies.get(net, (None, device, placed))
-    if stamp is None or (before, where) != (stamp, device):
-        there = copy.deepcopy(placed).to(device)
-        _copies[net] = stamp, device, there
-    return there
+        return folded
+    stamp = compute_stamp(folded)
+    known_stamp, known_device, placed = _copies.get(net, (None, device, folded))
+    if stamp is None or (known_stamp, known_device) != (stamp, device):
+        placed = copy.deepcopy(folded).to(device)
+        _copies[net] = stamp, device, placed
+    return placed
 
 
 def _make_forward(net: nn.Module, device: torch.device, modes: tuple[str, ...]) -> Forward:
-    kind = next((TYPES[mode] for mode in modes if mode in TYPES), None)
+    dtype = next((TYPES[mode] for mode in modes if mode in TYPES), None)
     execute: Any = torch.compile(net, dynamic=False) if COMPILE in modes else net
 
     def forward(image_bcyx: Tensor) -> Tensor:
-        with torch.inference_mode(), torch.autocast(device.type, kind, enabled=kind is not None):
+        with torch.inference_mode(), torch.autocast(device.type, dtype, enabled=dtype is not None):
             try:
-                logits: Tensor = execute(image_bcyx.contiguous(memory_format=torch.channels_last))
+                logits_bkyx: Tensor = execute(image_bcyx.contiguous(memory_format=torch.channels_last))
             except Exception as error:
                 if COMPILE not in modes or is_out_of_memory(error):
                     raise
                 problem = "torch.compile cannot compile this net on this machine"
                 remedy = "Install a C++ compiler, or remove +compile from the engine"
                 raise InputError("--engine", problem, remedy) from error
-        return logits.float()
+        return logits_bkyx.float()
 
     return forward
 
 
 def _single_image_engine(
-    forward: Forward, device: torch.device, steady_pixels: int = 0, *, half: bool = False
+    forward: Forward, device: torch.device, *, steady_pixels: int = 0, check_range: bool = False
 ) -> Engine:
-    def compute(image_cyx: Image) -> Image:
+    def compute(image_cyx: NDArray[np.float32]) -> NDArray[np.float32]:
         image_bcyx = torch.from_numpy(np.ascontiguousarray(image_cyx))[None].to(device)
         with translate_out_of_memory(image_cyx.shape), torch.inference_mode():
             if image_bcyx[0, 0].numel() < steady_pixels:
                 image_bcyx = image_bcyx.expand(2, -1, -1, -1)
-            out: Image = forward(image_bcyx)[0].contiguous().cpu().numpy()
-        return _check_range(out) if half else out
+            logits_kyx: NDArray[np.float32] = forward(image_bcyx)[0].contiguous().cpu().numpy()
+        return _check_range(logits_kyx) if check_range else logits_kyx
 
     return SingleImageEngine(compute)
 
 
-def _check_range(logits_kyx: Image) -> Image:
-    """The same logits, if float16 has held all values on the way to them."""
+def _check_range(logits_kyx: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the logits unchanged, or raise InputError if a value on the way to them was too large for float16."""
     if not np.isfinite(logits_kyx).all():
-        problem = "a value is larger than float16 holds, 65504, and the logits are not finite"
-        raise InputError("--engine", problem, "give torch+bf16, or torch")
+        problem = "a value exceeds 65504, the largest of float16, and the logits are not finite"
+        raise InputError("--engine", problem, "Give --engine torch+bf16 or torch")
     return logits_kyx
 
 
 @dataclass(frozen=True)
 class _PendingBatch:
-    """A batch on its way: the logits as they will be on this side, and what must live until they are."""
+    """A batch that the GPU computes.
+
+    Attributes
+    ----------
+    logits_bkyx
+        Logits in the memory of the CPU, complete when ``done`` has occurred.
+    images
+        Number of images; further logits belong to padding.
+    done
+        Event after the copy of the logits.
+    held
+        Tensors that must not be freed before.
+    """
 
     logits_bkyx: Tensor
     images: int
@@ -138,53 +157,73 @@ class _PendingBatch:
 
 
 class GpuEngine:
-    """An engine for a GPU. Small tiles of one size go through it together; while it computes a batch, the next one is
-    read and copied to it, and the logits of the last are copied back and used.
+    """Engine for a GPU, which computes small tiles of one size together.
+
+    While the GPU computes a batch, the next batch is read and copied to it, and the logits of the last batch are
+    copied back and used.
 
     Parameters
     ----------
     forward
-        Executes the net.
+        Function that runs the net.
     device
-        Where; the CPU serves for tests.
-    even
-        Whether a batch that is smaller than the one before is filled up with images whose logits are thrown away.
-    half
-        Whether values may exceed what float16 holds, so that logits are looked at.
+        Device that runs it; tests use the CPU.
+    pad_batches
+        If True, a batch that is smaller than the last one of its size of image is padded with zeros to the same
+        number of images, so that a compiled net sees one shape.
+    check_range
+        If True, logits that are not finite raise InputError, because a value may have exceeded float16.
     pixels
-        Largest batch; a single image may be larger.
+        Largest batch, pixels; a single image may be larger.
     """
 
     def __init__(
-        self, forward: Forward, device: torch.device, *, even: bool = False, half: bool = False, pixels: int = _BATCH
+        self,
+        forward: Forward,
+        device: torch.device,
+        *,
+        pad_batches: bool = False,
+        check_range: bool = False,
+        pixels: int = _BATCH,
     ) -> None:
-        self._forward, self._device, self._even, self._half, self._pixels = forward, device, even, half, pixels
+        self._forward = forward
+        self._device = device
+        self._pad_batches = pad_batches
+        self._check_range = check_range
+        self._pixels = pixels
         self._module = torch.get_device_module(device)
         self._pinned = device.type != "cpu"
         where = {"device": device} if self._pinned else {}
-        self._into, self._back = self._module.Stream(**where), self._module.Stream(**where)
+        self._copy_in = self._module.Stream(**where)
+        self._copy_out = self._module.Stream(**where)
 
-    def __call__(self, image_cyx: Image) -> Image:
-        """Logits of one image, as of any engine."""
+    def __call__(self, image_cyx: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Compute the logits of one image; see `Engine`."""
         return next(self.run_many([image_cyx]))
 
-    def run_many(self, images: Iterable[Image]) -> Iterator[Image]:
-        """Logits of images, in their order. Of the images a batch more is taken than logits are given."""
+    def run_many(self, images: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
+        """Yield the logits of each image, in the order of the images; see `Engine`.
+
+        Images are read one batch ahead.
+        """
         pending: deque[_PendingBatch] = deque()
-        before: tuple[int, tuple[int, ...]] = 0, ()
+        last_size = 0
+        last_shape: tuple[int, ...] = ()
         for batch in self._batches(images):
             size, shape = len(batch), batch[0].shape
-            if self._even and shape == before[1]:
-                size = max(size, before[0])
-            before = size, shape
+            if self._pad_batches and shape == last_shape:
+                size = max(size, last_size)
+            last_size = size
+            last_shape = shape
             pending += self._submit(batch, size)
             while len(pending) > 1:
                 yield from self._collect(pending.popleft())
         while pending:
             yield from self._collect(pending.popleft())
 
-    def _batches(self, images: Iterable[Image]) -> Iterator[list[Image]]:
-        batch: list[Image] = []
+    def _batches(self, images: Iterable[NDArray[np.float32]]) -> Iterator[list[NDArray[np.float32]]]:
+        """Yield successive images of one size in lists of at most ``pixels``."""
+        batch: list[NDArray[np.float32]] = []
         for image_cyx in images:
             if batch and image_cyx.shape != batch[0].shape:
                 yield batch
@@ -196,8 +235,8 @@ class GpuEngine:
         if batch:
             yield batch
 
-    def _submit(self, batch: list[Image], size: int) -> list[_PendingBatch]:
-        """Set a batch off, filled up to a size; where memory does not suffice for that, parts of half the size."""
+    def _submit(self, batch: list[NDArray[np.float32]], size: int) -> list[_PendingBatch]:
+        """Start a batch, padded to ``size`` images; if it is out of memory, halve all batches from now on."""
         shape = batch[0].shape
         try:
             with translate_out_of_memory(shape):
@@ -208,30 +247,29 @@ class GpuEngine:
             half = size // 2
             self._pixels = half * shape[1] * shape[2]
         parts = [batch[begin : begin + half] for begin in range(0, len(batch), half)]
-        return [batch for part in parts for batch in self._submit(part, half if self._even else len(part))]
+        return [pending for part in parts for pending in self._submit(part, half if self._pad_batches else len(part))]
 
-    def _start(self, batch: list[Image], size: int) -> _PendingBatch:
+    def _start(self, batch: list[NDArray[np.float32]], size: int) -> _PendingBatch:
         host_bcyx = torch.zeros((size, *batch[0].shape), pin_memory=self._pinned)
-        for place_cyx, image_cyx in zip(host_bcyx, batch, strict=False):
-            place_cyx.copy_(torch.from_numpy(np.ascontiguousarray(image_cyx)))
-        here, (arrived, computed, done) = (
-            self._module.current_stream(self._device),
-            (self._module.Event() for _ in range(3)),
-        )
-        with self._module.stream(self._into):
+        for slot_cyx, image_cyx in zip(host_bcyx, batch, strict=False):
+            slot_cyx.copy_(torch.from_numpy(np.ascontiguousarray(image_cyx)))
+        compute = self._module.current_stream(self._device)
+        arrived, computed, done = (self._module.Event() for _ in range(3))
+        with self._module.stream(self._copy_in):
             image_bcyx = host_bcyx.to(self._device, non_blocking=True)
-            arrived.record(self._into)
-        here.wait_event(arrived)
+            arrived.record(self._copy_in)
+        compute.wait_event(arrived)
         logits_bkyx = self._forward(image_bcyx)
-        computed.record(here)
-        with self._module.stream(self._back):
-            self._back.wait_event(computed)
+        computed.record(compute)
+        with self._module.stream(self._copy_out):
+            self._copy_out.wait_event(computed)
             back_bkyx = torch.empty(logits_bkyx.shape, pin_memory=self._pinned)
             back_bkyx.copy_(logits_bkyx, non_blocking=True)
-            done.record(self._back)
+            done.record(self._copy_out)
         return _PendingBatch(back_bkyx, len(batch), done, (host_bcyx, image_bcyx, logits_bkyx))
 
-    def _collect(self, batch: _PendingBatch) -> Iterator[Image]:
+    def _collect(self, batch: _PendingBatch) -> Iterator[NDArray[np.float32]]:
+        """Wait for a batch and yield the logits of its images."""
         batch.done.synchronize()
         for logits_kyx in batch.logits_bkyx[: batch.images]:
-            yield _check_range(logits_kyx.numpy()) if self._half else logits_kyx.numpy()
+            yield _check_range(logits_kyx.numpy()) if self._check_range else logits_kyx.numpy()

@@ -1,4 +1,4 @@
-"""What executes a net: arrays in, arrays out."""
+"""The choice of an engine by its name."""
 
 from __future__ import annotations
 
@@ -11,28 +11,27 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from septa.errors import InputError, SeptaError
 from septa.inference._onnxruntime import OnnxRuntimeEngine
 from septa.inference._torch import MODES, TYPES, torch_engine
 from septa.inference.fold import PARITY
-from septa.inference.graph import GridNet, accept_any_size, export_graph
+from septa.inference.graph import accept_any_size, export_graph
 from septa.inference.int8 import Int8
 from septa.inference.openvino_engine import OpenVINOEngine
-from septa.inference.protocol import Engine, SingleImageEngine
+from septa.inference.protocol import Engine, NetGeometry, SingleImageEngine
 
 ENGINES = ("auto", "torch", "openvino", "onnxruntime")
 _EXTRAS = {"openvino": "openvino", "onnxruntime": "onnx"}
-"""Engines beside torch, the usually faster first, and the extra that brings each."""
+"""Extra of septa that installs each engine other than torch; the engine that is usually faster comes first."""
 _INTEGERS = "openvino"
-"""The engine that executes nets in 8-bit integers."""
+"""The engine that runs nets in 8-bit integers."""
 _NEEDS = ("onnx",)
-"""What writes the graph that they read."""
+"""Packages that export the graph for these engines."""
 _TRIAL = 256
-"""Pixels a side of what ``auto`` tries engines on."""
+"""Side, pixels, of the image on which ``auto`` compares engines."""
 _GAIN = 1.1
-"""How many times as fast as torch an engine has to be for ``auto`` to take it: less is within what timings vary."""
+"""Least speed of an engine, as a multiple of torch's, with which ``auto`` chooses it: timings vary by less."""
 
 
 def make_engine(
@@ -44,55 +43,61 @@ def make_engine(
     int8: Int8 | None = None,
     notify: Callable[[str], None] | None = None,
 ) -> Engine:
-    """What executes ``net``.
+    """Return an engine that runs a net.
 
     Parameters
     ----------
     net
         A `septa.nets.UNet`.
     device
-        Only torch runs elsewhere than on the CPU.
+        Device that runs it; other engines than torch run on the CPU only.
     name
-        One of `ENGINES`. ``auto`` tries on the first tile the engines that are installed, and takes the fastest whose
-        logits are torch's within `PARITY` of the largest. ``torch+bf16`` and ``torch+fp16`` compute in these types
-        where autocast does, ``torch+compile`` by `torch.compile`, ``torch+bf16+compile`` both.
+        One of `ENGINES`, or ``torch`` with modes. ``auto`` compares the installed engines on the first tile and
+        chooses the fastest whose logits differ from torch's by at most `PARITY` of the largest. ``torch+bf16`` and
+        ``torch+fp16`` compute in these types where autocast does, ``torch+compile`` uses `torch.compile`, and
+        ``torch+bf16+compile`` does both.
     key
-        Tells the net's weights and settings from all others; its graph is then kept in the user's cache folder.
+        Text that identifies the net's weights and settings. Its graph is kept in the user's cache under this key, or
+        not at all if it is empty.
     int8
-        The net in 8-bit integers, which ``openvino`` and ``auto`` execute on the CPU instead of the net.
+        The net in 8-bit integers, which ``openvino`` and ``auto`` run on the CPU instead of the net.
     notify
-        Is told which engine ``auto`` takes and why, a line; standard error when not given.
+        Function that receives one line: which engine ``auto`` has chosen, and why. It is printed to standard error if
+        None.
 
     Raises
     ------
     InputError
-        There is no such engine, its package is not installed, it does not run on this device or cannot run this net.
+        The engine is not known, its package is not installed, it does not run on this device, or it cannot run this
+        net.
     ResourceError
-        By the engine: memory does not suffice for a tile.
+        The engine raises it if the memory does not hold a tile.
     """
     device = torch.device(device)
+    notify = notify or _print_to_stderr
+    where = f"--engine {name}"
     modes = parse_modes(name)
     if modes is None and name not in ENGINES:
-        known = f"use {', '.join(ENGINES[:-1])} or {ENGINES[-1]}; torch may be followed by +{', +'.join(MODES)}"
-        raise InputError(f"--engine {name}", "is not known", known)
+        remedy = f"Use {', '.join(ENGINES[:-1])} or {ENGINES[-1]}; torch may be followed by +{', +'.join(MODES)}"
+        raise InputError(where, "this engine is not known", remedy)
     if modes is not None or (name == "auto" and device.type != "cpu"):
         return torch_engine(net, device, modes or ())
     if name == "auto" and (int8 is None or _find_missing(_INTEGERS)):
-        return _choose_on_first_tile(net, key, notify or _print_to_stderr)
+        return _choose_on_first_tile(net, key, notify)
     if name == "auto":
-        (notify or _print_to_stderr)(f"engine: {_INTEGERS}, which executes this model in 8-bit integers")
+        notify(f"engine: {_INTEGERS}, which runs this model in 8-bit integers")
         name = _INTEGERS
     if device.type != "cpu":
-        raise InputError(f"--engine {name}", f"runs on the CPU, not on {device.type}", "give --engine torch")
+        raise InputError(where, f"this engine runs on the CPU, not on {device.type}", "Give --engine torch")
     if missing := _find_missing(name):
-        remedy = f"pip install 'septa[{_EXTRAS[name]}]', or give --engine torch"
-        raise InputError(f"--engine {name}", f"{missing} is not installed", remedy)
+        remedy = f"Run pip install 'septa[{_EXTRAS[name]}]', or give --engine torch"
+        raise InputError(where, f"the package {missing} is not installed", remedy)
     if int8 is not None and name == _INTEGERS:
         return int8.engine(net)
     return graph_engine(net, name, export_graph(net, key))
 
 
-def graph_engine(net: GridNet, name: str, graph: bytes, threads: int | None = None) -> Engine:
+def graph_engine(net: NetGeometry, name: str, graph: bytes, threads: int | None = None) -> Engine:
     """Return an engine that runs a graph of a net with OpenVINO or ONNX Runtime.
 
     Parameters
@@ -109,14 +114,14 @@ def graph_engine(net: GridNet, name: str, graph: bytes, threads: int | None = No
     Raises
     ------
     InputError
-        The package cannot run this net; raised by the engine where it shows only then.
+        The package cannot run this net. OpenVINO raises it with the first image.
     """
     make = OpenVINOEngine if name == "openvino" else OnnxRuntimeEngine
     return accept_any_size(net, make(graph, threads or torch.get_num_threads()))
 
 
 def parse_modes(name: str) -> tuple[str, ...] | None:
-    """What follows ``torch`` in the name of an engine, such as ``torch+bf16``; None if that is another's or unknown.
+    """Return the modes that follow ``torch`` in the name of an engine; None for other and for unknown engines.
 
     Examples
     --------
@@ -124,64 +129,65 @@ def parse_modes(name: str) -> tuple[str, ...] | None:
     (('bf16', 'compile'), (), None)
     """
     first, *modes = name.split("+")
-    known = (
-        first == "torch" and set(modes) <= set(MODES) and len(set(modes)) == len(modes) and not set(TYPES) <= set(modes)
-    )
-    return tuple(modes) if known else None
+    has_known_modes = set(modes) <= set(MODES) and len(set(modes)) == len(modes) and not set(TYPES) <= set(modes)
+    return tuple(modes) if first == "torch" and has_known_modes else None
 
 
-# The choice ----------------------------------------------------------------------------------------------------------
+# The choice of auto --------------------------------------------------------------------------------------------------
 
 
-def _choose_on_first_tile(net: nn.Module, key: str, notify: Callable[[str], None]) -> Engine:
+def _choose_on_first_tile(net: Any, key: str, notify: Callable[[str], None]) -> Engine:
     chosen: Engine | None = None
 
     def compute(image_cyx: NDArray[np.float32]) -> NDArray[np.float32]:
         nonlocal chosen
         if chosen is None:
-            chosen, why = _choose(net, key, image_cyx)
-            notify(f"engine: {why}")
+            chosen, reason = _choose(net, key, image_cyx)
+            notify(f"engine: {reason}")
         return chosen(image_cyx)
 
     return SingleImageEngine(compute)
 
 
 def _choose(net: Any, key: str, image_cyx: NDArray[np.float32]) -> tuple[Engine, str]:
-    """The fastest engine that agrees with torch on a part of an image, and why it is."""
-    own = torch_engine(net)
+    """Return the fastest engine that agrees with torch on a part of an image, and the reason of the choice."""
+    torch_on_cpu = torch_engine(net)
     names = [name for name in _EXTRAS if not _find_missing(name)]
     if not names:
-        return own, f"torch (pip install 'septa[{next(iter(_EXTRAS.values()))}]' may bring a faster one)"
+        return torch_on_cpu, f"torch (pip install 'septa[{next(iter(_EXTRAS.values()))}]' may bring a faster one)"
     part_cyx = _cut_part(net, image_cyx)
-    expected, usual = _time_passes(own, part_cyx)
-    scale = float(np.abs(expected).max()) or 1.0
-    best: tuple[float, Engine, str] = (usual / _GAIN, own, f"torch, which none of {', '.join(names)} clearly beats")
+    expected_kyx, torch_seconds = _time_passes(torch_on_cpu, part_cyx)
+    largest = float(np.abs(expected_kyx).max()) or 1.0
+    best_engine = torch_on_cpu
+    best_seconds = torch_seconds / _GAIN
+    reason = f"torch, which none of {', '.join(names)} clearly beats"
     refused = []
     for name in names:
         try:
             engine = graph_engine(net, name, export_graph(net, key))
-            logits, seconds = _time_passes(engine, part_cyx)
+            logits_kyx, seconds = _time_passes(engine, part_cyx)
         except Exception as error:  # torch can run every net
-            why = error.problem if isinstance(error, SeptaError) else f"{name} cannot run this net"
-            refused.append(why)
+            refused.append(error.problem if isinstance(error, SeptaError) else f"{name} cannot run this net")
             continue
-        differs = float(np.abs(logits - expected).max()) / scale
-        if not differs <= PARITY:
-            refused.append(f"{name} differs from torch by {differs:.1e} of the largest logit")
-        elif seconds < best[0]:
-            why = f"{name}, {usual / seconds:.1f} times as fast as torch, logits differ by {differs:.0e} of the largest"
-            best = seconds, engine, why
-    return best[1], "; ".join([best[2], *refused])
+        difference = float(np.abs(logits_kyx - expected_kyx).max()) / largest
+        if not difference <= PARITY:  # also true for NaN
+            refused.append(f"{name} differs from torch by {difference:.1e} of the largest logit")
+        elif seconds < best_seconds:
+            best_engine = engine
+            best_seconds = seconds
+            speed = f"{torch_seconds / seconds:.1f} times as fast as torch"
+            reason = f"{name}, {speed}, logits differ by {difference:.0e} of the largest"
+    return best_engine, "; ".join([reason, *refused])
 
 
-def _cut_part(net: Any, image_cyx: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The first pixels of an image, as many as a trial takes."""
+def _cut_part(net: NetGeometry, image_cyx: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the top left part of an image, of the size on which engines are compared."""
     height, width = (min(side, net.valid_size(max(_TRIAL, 2 * net.multiple))) for side in image_cyx.shape[1:])
     return np.ascontiguousarray(image_cyx[:, :height, :width])
 
 
 def _time_passes(engine: Engine, image_cyx: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:
-    """Logits, and the less of the seconds of two passes behind one that warms up."""
+    """Return logits, and the seconds of the faster of two runs after a warm-up."""
     engine(image_cyx)
     seconds = []
     for _ in range(2):
@@ -192,7 +198,7 @@ def _time_passes(engine: Engine, image_cyx: NDArray[np.float32]) -> tuple[NDArra
 
 
 def _find_missing(name: str) -> str | None:
-    """What of an engine's packages is not installed."""
+    """Return a package that the engine needs and that is not installed, or None."""
     return next((package for package in (name, *_NEEDS) if find_spec(package) is None), None)
 
 

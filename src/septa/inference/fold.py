@@ -1,4 +1,4 @@
-"""Batch norm folded into the convolutions before it: fewer passes over memory, the same function but for rounding."""
+"""Folding of batch norms into convolutions: fewer passes over memory, and the same function except for rounding."""
 
 from __future__ import annotations
 
@@ -11,71 +11,79 @@ import torch
 from torch import Tensor, nn
 
 PARITY = 1e-4
-"""Largest difference from a net's own logits, as a share of the largest of them, that passes for rounding."""
+"""Largest difference from the logits of a net that counts as rounding, as a share of the largest logit."""
 
 Stamp = tuple[tuple[int, int, int], ...]
-"""Tells the weights that a net has now from those that it has once they were changed."""
+"""Identity and version of each weight of a net: it changes when a weight changes."""
 _folded_copies: weakref.WeakKeyDictionary[nn.Module, tuple[Stamp, nn.Module | None]] = weakref.WeakKeyDictionary()
 
 
 def fold_norms(net: nn.Module, probe_bcyx: Tensor) -> nn.Module:
-    """A copy of a net, in evaluation on the CPU, with its batch norms folded into convolutions; or the net itself.
+    """Return a copy of a net with its batch norms folded into convolutions, or the net itself.
 
-    Which convolution feeds which norm is seen in a pass over ``probe_bcyx``, and the copy is kept only if its logits
-    of that are the net's. It is made once for as long as the weights stay as they are.
+    A forward pass over ``probe_bcyx`` shows which convolution feeds which norm. The copy is used only if its logits
+    of the probe are the net's, within `PARITY`. It is made again only after a weight has changed.
 
-    Computed in float64 and rounded once: ``w' = w s`` and ``b' = (b - mean) s + shift``, where
+    Weights are computed in float64 and rounded once: ``w' = w s`` and ``b' = (b - mean) s + shift``, where
     ``s = scale / sqrt(var + eps)``.
+
+    Parameters
+    ----------
+    net
+        Net in evaluation mode on the CPU. It is not changed.
+    probe_bcyx
+        Image ``(1, C, Y, X)``, float32, of a size that the net accepts.
     """
     if not any(isinstance(module, nn.BatchNorm2d) for module in net.modules()):
         return net
     stamp = compute_stamp(net)
-    before, made = _folded_copies.get(net, (None, None))
-    if stamp is None or before != stamp:
-        made = _copy_without_norms(net, probe_bcyx)
+    known_stamp, folded = _folded_copies.get(net, (None, None))
+    if stamp is None or known_stamp != stamp:
+        folded = _fold_copy(net, probe_bcyx)
         if stamp is not None:
-            _folded_copies[net] = stamp, made
-    return net if made is None else made
+            _folded_copies[net] = stamp, folded
+    return net if folded is None else folded
 
 
 def compute_stamp(net: nn.Module) -> Stamp | None:
-    """The stamp of a net's weights; None where that cannot be told."""
+    """Return the stamp of a net's weights, or None if PyTorch does not count their versions."""
     try:
         tensors = net.state_dict(keep_vars=True).values()
         return tuple((id(tensor), tensor.data_ptr(), tensor._version) for tensor in tensors)
-    except RuntimeError:  # made in inference mode
+    except RuntimeError:  # the weights were made in inference mode
         return None
 
 
-def _copy_without_norms(net: nn.Module, probe_bcyx: Tensor) -> nn.Module | None:
-    made = copy.deepcopy(net).requires_grad_(False)
+def _fold_copy(net: nn.Module, probe_bcyx: Tensor) -> nn.Module | None:
+    """Return a copy with folded norms; None if no norm can be folded, or if that changes the logits of the probe."""
+    folded = copy.deepcopy(net).requires_grad_(False)
     with torch.inference_mode():
         expected = net(probe_bcyx)
-        pairs = _find_pairs(made, probe_bcyx)
-    names = {module: name for name, module in made.named_modules()}
+        pairs = _find_pairs(folded, probe_bcyx)
+    names = {module: name for name, module in folded.named_modules()}
     for conv, norm in pairs:
         _merge(conv, norm)
         parent, _, leaf = names[norm].rpartition(".")
-        setattr(made.get_submodule(parent), leaf, nn.Identity())
+        setattr(folded.get_submodule(parent), leaf, nn.Identity())
     with torch.inference_mode():
-        differs = (made(probe_bcyx) - expected).abs().max()
-    return made if pairs and differs <= PARITY * expected.abs().max() else None
+        difference = (folded(probe_bcyx) - expected).abs().max()
+    return folded if pairs and difference <= PARITY * expected.abs().max() else None
 
 
 def _find_pairs(net: nn.Module, probe_bcyx: Tensor) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
-    """Convolutions with the norm that reads what they make, of those that run once."""
-    made: list[tuple[Tensor, nn.Conv2d]] = []
+    """Return each convolution with the norm that reads its output, if each of them runs once."""
+    outputs: list[tuple[Tensor, nn.Conv2d]] = []
     found: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
     runs: Counter[nn.Module] = Counter()
 
     def after(module: nn.Module, inputs: Any, out: Tensor) -> None:
         runs[module] += 1
         if isinstance(module, nn.Conv2d):
-            made.append((out, module))
+            outputs.append((out, module))
 
     def before(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        source = [conv for out, conv in made[-1:] if out is inputs[0]]
-        # A norm of another class may do more: timm's apply the activation, too.
+        source = [conv for out, conv in outputs[-1:] if out is inputs[0]]
+        # A norm of another class may do more: timm's also applies the activation.
         if source and type(module) is nn.BatchNorm2d and module.running_mean is not None:
             found.append((source[0], module))
 
@@ -92,7 +100,8 @@ def _find_pairs(net: nn.Module, probe_bcyx: Tensor) -> list[tuple[nn.Conv2d, nn.
 def _merge(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
     assert norm.running_mean is not None
     assert norm.running_var is not None
-    mean, variance = norm.running_mean.double(), norm.running_var.double()
+    mean = norm.running_mean.double()
+    variance = norm.running_var.double()
     scale = (variance + norm.eps).rsqrt() * (1 if norm.weight is None else norm.weight.double())
     bias = (-mean if conv.bias is None else conv.bias.double() - mean) * scale
     shift = bias if norm.bias is None else bias + norm.bias.double()

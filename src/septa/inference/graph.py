@@ -1,4 +1,4 @@
-"""A net as a graph that other engines read (ONNX bytes), and the frame around an engine."""
+"""Graphs of nets (ONNX bytes) for other engines, and what all engines of graphs share."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import io
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -17,30 +16,16 @@ from torch import Tensor, nn
 from septa import __version__
 from septa.errors import InputError, OutOfMemory, SeptaError
 from septa.inference import _cache
-from septa.inference.protocol import Engine, SingleImageEngine
+from septa.inference.protocol import Engine, NetGeometry, SingleImageEngine
 
 _OPERATORS = 18
-"""ONNX's version of its operators; every engine of the last years knows it."""
-
-
-class GridNet(Protocol):
-    """The sizes of a net that are needed to run its graph; `septa.nets.UNet` documents each of them."""
-
-    @property
-    def in_channels(self) -> int: ...
-    @property
-    def multiple(self) -> int: ...
-    @property
-    def margin(self) -> int: ...
-    def valid_size(self, size: int) -> int: ...
-    def output_size(self, size: int) -> int: ...
-    def padded_size(self, height: int, width: int) -> tuple[int, int]: ...
+"""Version of ONNX's operators, which every engine of the last years supports."""
 
 
 # Around an engine ----------------------------------------------------------------------------------------------------
 
 
-def accept_any_size(net: GridNet, engine: Engine) -> Engine:
+def accept_any_size(net: NetGeometry, engine: Engine) -> Engine:
     """Return an engine for images of any size, from one for images on the net's grid.
 
     It pads images as the net does itself, crops the logits, and raises ResourceError if the memory does not hold an
@@ -55,7 +40,7 @@ def accept_any_size(net: GridNet, engine: Engine) -> Engine:
     return SingleImageEngine(compute)
 
 
-def pad_to_grid(net: GridNet, image_cyx: NDArray[np.float32]) -> NDArray[np.float32]:
+def pad_to_grid(net: NetGeometry, image_cyx: NDArray[np.float32]) -> NDArray[np.float32]:
     """Pad an image ``CYX`` as the net does itself: its edge is repeated below and to the right.
 
     An image for a valid net is returned unchanged.
@@ -69,7 +54,7 @@ def pad_to_grid(net: GridNet, image_cyx: NDArray[np.float32]) -> NDArray[np.floa
 
 @contextmanager
 def translate_out_of_memory(
-    shape: tuple[int, ...], what: str = "a tile", remedy: str = "give a smaller --tile"
+    shape: tuple[int, ...], what: str = "a tile", remedy: str = "Give a smaller --tile"
 ) -> Iterator[None]:
     """Convert a backend's out-of-memory error to OutOfMemory.
 
@@ -78,16 +63,21 @@ def translate_out_of_memory(
     shape
         Shape of the array that is computed; its last two axes are Y and X.
     what
-        Noun that the error gives this size, such as ``a tile``.
+        Noun for an array of this shape, such as ``a tile``.
     remedy
-        What the user can do.
+        Remedy of the error.
+
+    Raises
+    ------
+    ResourceError
+        Memory is exhausted.
     """
     try:
         yield
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        problem = f"does not suffice for {what} of {shape[-2]} x {shape[-1]} pixels"
+        problem = f"there is not enough for {what} of {shape[-2]} x {shape[-1]} pixels"
         raise OutOfMemory("memory", problem, remedy) from error
 
 
@@ -106,7 +96,7 @@ def is_out_of_memory(error: Exception) -> bool:
 
 @contextmanager
 def translate_engine_errors(name: str) -> Iterator[None]:
-    """Convert an error of the package behind an engine: to MemoryError if memory is exhausted, else to InputError.
+    """Convert an error of the package of an engine: to MemoryError if memory is exhausted, else to InputError.
 
     Errors of septa are raised unchanged.
     """
@@ -123,26 +113,32 @@ def translate_engine_errors(name: str) -> Iterator[None]:
 # The graph -----------------------------------------------------------------------------------------------------------
 
 
-def make_probe(net: GridNet) -> Tensor:
-    """A small image ``(1, C, Y, X)`` of noise on the net's grid, always the same."""
+def make_probe(net: NetGeometry) -> Tensor:
+    """Return a small image ``(1, C, Y, X)`` of noise on the net's grid, which is the same at each call."""
     side = net.valid_size(max(2, 128 // net.multiple) * net.multiple)
     return torch.randn(1, net.in_channels, side, side, generator=torch.Generator().manual_seed(0))
 
 
 def export_graph(net: nn.Module, key: str = "") -> bytes:
-    """The net as ONNX bytes, for images of any size of its grid; from the cache where it is there.
+    """Export a net to ONNX, for images of any size on its grid.
 
     Parameters
     ----------
     net
-        As `septa.nets.UNet`.
+        A `septa.nets.UNet`.
     key
-        Tells weights and settings from all others; nothing is kept when empty.
+        Text that identifies the weights and settings of the net. The graph is read from the user's cache, or kept
+        there, under this key; if it is empty, the cache is not used.
+
+    Returns
+    -------
+    bytes
+        The ONNX file.
 
     Raises
     ------
     InputError
-        PyTorch cannot write this net as a graph.
+        PyTorch cannot export this net.
     """
     if not key:
         return _write_onnx(net)
@@ -155,29 +151,45 @@ def export_graph(net: nn.Module, key: str = "") -> bytes:
 
 def _write_onnx(net: nn.Module) -> bytes:
     plain = _use_plain_convolutions(net)
-    data, axes = io.BytesIO(), {2: "y", 3: "x"}
+    data = io.BytesIO()
+    axes = {2: "y", 3: "x"}
     try:
         with warnings.catch_warnings(), torch.inference_mode():
-            warnings.simplefilter("ignore")  # that sizes are constants; the frame sees to them
+            # PyTorch warns that sizes become constants. They do so only for sizes off the grid, which never come.
+            warnings.simplefilter("ignore")
             torch.onnx.export(
-                plain, (make_probe(net),), data, dynamo=False, input_names=["image"], output_names=["logits"],  # type: ignore[arg-type]
-                dynamic_axes={"image": axes, "logits": axes}, opset_version=_OPERATORS,
-            )  # fmt: skip
+                plain,
+                (make_probe(net),),  # type: ignore[arg-type]
+                data,  # type: ignore[arg-type]
+                dynamo=False,
+                input_names=["image"],
+                output_names=["logits"],
+                dynamic_axes={"image": axes, "logits": axes},
+                opset_version=_OPERATORS,
+            )
     except Exception as error:
+        if is_out_of_memory(error):
+            raise MemoryError from error
         raise InputError("--engine", "PyTorch cannot export this net to ONNX", "Give --engine torch") from error
     return data.getvalue()
 
 
 def _use_plain_convolutions(net: nn.Module) -> nn.Module:
-    """A copy on the CPU whose 1x1 convolutions are PyTorch's own: a net's may be written for its CPU kernels."""
-    made = copy.deepcopy(net).cpu().float().eval().requires_grad_(False)
-    for name, module in list(made.named_modules()):
+    """Return a copy on the CPU in which PyTorch's own 1x1 convolutions replace those made for its CPU kernels."""
+    plain = copy.deepcopy(net).cpu().float().eval().requires_grad_(False)
+    for name, module in list(plain.named_modules()):
         if isinstance(module, nn.Conv2d) and type(module) is not nn.Conv2d and module.kernel_size == (1, 1):
             conv = nn.Conv2d(
-                module.in_channels, module.out_channels, 1, module.stride, module.padding, groups=module.groups,  # type: ignore[arg-type]
+                module.in_channels,
+                module.out_channels,
+                kernel_size=1,
+                stride=module.stride,  # type: ignore[arg-type]
+                padding=module.padding,  # type: ignore[arg-type]
+                groups=module.groups,
                 bias=module.bias is not None,
-            )  # fmt: skip
-            conv.weight, conv.bias = module.weight, module.bias
+            )
+            conv.weight = module.weight
+            conv.bias = module.bias
             parent, _, leaf = name.rpartition(".")
-            setattr(made.get_submodule(parent), leaf, conv.eval())
-    return made
+            setattr(plain.get_submodule(parent), leaf, conv.eval())
+    return plain

@@ -1,8 +1,12 @@
-"""A net in 8-bit integers: what OpenVINO executes of it, and how that is made.
+"""Nets in 8-bit integers, as OpenVINO runs them; `septa.quantization` makes them.
 
-Weights get a scale for each channel, activations one for each tensor, found on sample images by NNCF's post-training
-quantisation; see Jacob et al. 2018, Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
-Inference. Before it the ranges of channels are made more equal, and after it the integers may be tuned.
+Weights have a scale for each channel, activations a scale for each tensor. NNCF's post-training quantisation finds
+the scales of activations on sample images.
+
+References
+----------
+Jacob et al. 2018, "Quantization and training of neural networks for efficient integer-arithmetic-only inference"
+(arXiv 1712.05877).
 """
 
 from __future__ import annotations
@@ -13,27 +17,29 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from septa.inference.graph import GridNet, accept_any_size
+from septa.inference.graph import accept_any_size
 from septa.inference.openvino_engine import OpenVINOEngine
-from septa.inference.protocol import Engine
+from septa.inference.protocol import Engine, NetGeometry
 
 _PARTS = ("int8.graph", "int8.weights")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Int8:
     """A net in 8-bit integers, as OpenVINO reads it.
 
     Attributes
     ----------
-    graph, weights
-        OpenVINO's XML and the constants that it points into.
+    graph
+        OpenVINO's XML.
+    weights
+        Constants of the XML.
     floats
         Names of the layers that compute in float32.
     layers
-        Number of all layers that could compute in integers: the convolutions.
+        Number of layers that can compute in integers, which are the convolutions; it includes ``floats``.
     tuned
-        Whether the integers were tuned.
+        True if the integers were tuned.
     """
 
     graph: bytes
@@ -42,8 +48,8 @@ class Int8:
     layers: int
     tuned: bool = False
 
-    def engine(self, net: GridNet, threads: int | None = None) -> Engine:
-        """Return an engine that runs it with OpenVINO.
+    def engine(self, net: NetGeometry, threads: int | None = None) -> Engine:
+        """Return an engine that runs the net with OpenVINO.
 
         Its logits do not depend on how an image is cut into tiles: a sum of integers is the same in any order.
 
@@ -57,23 +63,28 @@ class Int8:
         return accept_any_size(net, OpenVINOEngine(self.graph, threads or torch.get_num_threads(), self.weights))
 
     def to_json(self) -> dict[str, Any]:
-        """What of it goes into the header of a model file; the rest are `tensors`."""
+        """Return the attributes that the header of a model file holds, as JSON values; `tensors` returns the others."""
         return {"floats": list(self.floats), "layers": self.layers, "tuned": self.tuned}
 
     def tensors(self) -> dict[str, Tensor]:
-        """Its bytes, under names that no weight of a net has."""
+        """Return graph and weights as uint8 tensors, under names that no weight of a net has."""
         parts = zip(_PARTS, (self.graph, self.weights), strict=True)
         return {name: torch.frombuffer(bytearray(part), dtype=torch.uint8) for name, part in parts}
 
     @classmethod
     def from_tensors(cls, about: dict[str, Any], tensors: dict[str, Tensor]) -> Int8:
-        """What `to_json` and `tensors` gave; its tensors are from_tensors out of the others.
+        """Build the net from what `to_json` and `tensors` returned, and remove its tensors from ``tensors``.
 
         Raises
         ------
         KeyError, TypeError, ValueError
-            It is not that.
+            A value is missing or has another type.
         """
         graph, weights = (tensors.pop(name).numpy().tobytes() for name in _PARTS)
-        floats, tuned = tuple(map(str, about["floats"])), bool(about.get("tuned"))
-        return cls(graph, weights, floats, int(about["layers"]), tuned)
+        return cls(
+            graph=graph,
+            weights=weights,
+            floats=tuple(map(str, about["floats"])),
+            layers=int(about["layers"]),
+            tuned=bool(about.get("tuned")),
+        )

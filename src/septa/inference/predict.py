@@ -1,4 +1,4 @@
-"""The tile loop: windows of an image through an engine, cores to a consumer."""
+"""The tile loop: an engine computes the windows of an image, and a consumer receives the cores."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from septa.inference.protocol import Engine
 from septa.inference.tiling import ImageTile
 
 WindowReader = Callable[[tuple[int, int], tuple[int, int]], NDArray[Any]]
-"""Gives the window of an image from its first row and column to those behind it, raw values ``CYX``. Where it lies
-outside the image, which only valid nets ask for, it is mirrored; see `septa.images.window`."""
+"""Function from the first row and column of a window, and the row and column after it, to its raw values ``CYX``.
+
+A window of a valid net may reach beyond the image, which is mirrored there; see `septa.images.cut_mirrored`."""
 
 CoreConsumer = Callable[[tuple[slice, slice], NDArray[np.float32]], None]
-"""Receives the index of a core in the image and its logits ``KYX`` float32."""
+"""Function that receives the index ``(Y, X)`` of a core in the image, and its logits ``KYX``, float32."""
 
 
 def predict_tiles(
@@ -27,20 +28,20 @@ def predict_tiles(
     tiles: Sequence[ImageTile],
     consume: CoreConsumer,
 ) -> None:
-    """Run every tile's window through the engine and hand the core of its logits to ``consume``, in the plan's order.
+    """Compute the logits of every tile and pass their cores to ``consume``, in the order of the tiles.
 
     Parameters
     ----------
     engine
-        Executes the net.
+        Engine that runs the net.
     read
-        Gives each window in raw values; no more of them are normalised than the engine takes at once.
+        Function that reads a window. Windows are read and normalised when the engine asks for them.
     normalization
-        Constants, already resolved for this image.
+        Constants for this image; see `septa.images.Normalization.resolve`.
     tiles
-        From `septa.inference.tiling.plan_tiles`.
+        Tiles from `plan_tiles` or `plan_tiles_for`.
     consume
-        Receives each core.
+        Function that receives each core.
     """
     windows = (normalization.apply(read(tile.begin, tile.end)) for tile in tiles)
     for tile, logits_kyx in zip(tiles, engine.run_many(windows), strict=True):

@@ -1,4 +1,4 @@
-"""The interface that every engine implements."""
+"""The interface that every engine implements, and the sizes of a net that engines and tiles depend on."""
 
 from __future__ import annotations
 
@@ -71,3 +71,53 @@ class SingleImageEngine:
     def run_many(self, images: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
         """Yield the logits of each image; see `Engine`."""
         return map(self._compute, images)
+
+
+class NetGeometry(Protocol):
+    """Sizes of a net, in pixels of the image; `septa.nets.UNet` has them all."""
+
+    @property
+    def in_channels(self) -> int:
+        """Number of channels of the image."""
+        ...
+
+    @property
+    def multiple(self) -> int:
+        """Period of the net: a shift of the image by a multiple of it shifts the logits by as much."""
+        ...
+
+    @property
+    def margin(self) -> int:
+        """Pixels on each side by which the logits of a valid net are smaller than the image; 0 for a padded net."""
+        ...
+
+    @property
+    def halo(self) -> int:
+        """Context that a core needs on each side; the margin for a valid net."""
+        ...
+
+    @property
+    def steady_side(self) -> int:
+        """Side of a window from which PyTorch's choice of CPU kernels does not depend on its size."""
+        ...
+
+    @property
+    def bytes_per_pixel(self) -> int:
+        """Memory of a forward pass, bytes per pixel of the image."""
+        ...
+
+    def valid_size(self, size: int) -> int:
+        """Return the side nearest to ``size`` that the net accepts."""
+        ...
+
+    def input_size(self, size: int) -> int:
+        """Return the smallest side of an image whose logits have a side of at least ``size``."""
+        ...
+
+    def output_size(self, size: int) -> int:
+        """Return the side of the logits of an image with side ``size``; ValueError if the net does not accept it."""
+        ...
+
+    def padded_size(self, height: int, width: int) -> tuple[int, int]:
+        """Return the size to which the net pads an image."""
+        ...

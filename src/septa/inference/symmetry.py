@@ -8,22 +8,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 SYMMETRIES = 8
+"""Number of versions."""
 
 
 def apply_symmetry(array: NDArray[Any], index: int) -> NDArray[Any]:
-    """Version ``index`` of an array: 0 to 3 are its quarter turns, 4 to 7 those of its mirror image.
+    """Return a rotated or mirrored version of an array.
 
     Parameters
     ----------
     array
-        Any number of axes, the last two Y and X, which odd quarter turns exchange.
+        Array ``(..., Y, X)``.
     index
-        0 to 7; 0 changes nothing.
+        Number of the version, 0 to 7: 0 to 3 are the quarter turns of the array, counterclockwise; 4 to 7 are those of
+        the array mirrored left to right.
 
     Returns
     -------
     ndarray
-        A view.
+        View of the array; odd numbers exchange the lengths of Y and X.
 
     Examples
     --------
@@ -39,6 +41,6 @@ def apply_symmetry(array: NDArray[Any], index: int) -> NDArray[Any]:
 
 
 def undo_symmetry(array: NDArray[Any], index: int) -> NDArray[Any]:
-    """What `apply_symmetry` made into ``array``; a view."""
+    """Return the array from which `apply_symmetry` with the same ``index`` gives ``array``, as a view."""
     turned = np.rot90(array, -(index % 4), axes=(-2, -1))
     return turned[..., ::-1] if index >= 4 else turned

@@ -1,12 +1,15 @@
-"""Exact tiles: cores that cover an image once, each read with the halo that the net's receptive field asks for.
+"""Exact tiles: cores cover an image once, and each is read with a halo as wide as the net's receptive field.
 
-A padded net with d poolings looks at pixels in cells of 2**d. A core that starts at a multiple of 2**d therefore sees
-the same cells as the whole image does; with a halo at least as wide as the receptive field reaches, its output is the
-whole image's output, bit for bit on one engine. Where the image ends a tile ends too, and the net pads itself as for
-the whole.
+A padded net with d poolings pools pixels in cells of 2**d. A core that starts at a multiple of 2**d has the same cells
+as the whole image. If its halo covers the receptive field, its output equals that of the whole image, bit for bit with
+one engine. At the edge of the image a tile ends too, and the net pads it as it pads the whole image.
 
-A valid net pads nothing: its output lacks a margin on each side. There every window reaches that far beyond its core,
-also beyond the image, where it is mirrored: the U-Net paper's overlap-tile strategy.
+A valid net pads nothing, and its output is smaller by a margin on each side. Each window is larger than its core by
+this margin, also beyond the image, which is mirrored there. This is the overlap-tile strategy of the U-Net paper.
+
+References
+----------
+Ronneberger et al. 2015, "U-Net: convolutional networks for biomedical image segmentation" (arXiv 1505.04597), figure 2.
 """
 
 from __future__ import annotations
@@ -14,29 +17,42 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from septa.inference.protocol import NetGeometry
+
 MEMORY = 2 * 2**30
-"""Bytes of activations that a tile may take when nothing else is said."""
-_ENOUGH, _HALOS = 1024, 13
-"""Side of a tile in pixels, and in halos, beyond which larger ones do not pay: fewer pixels are computed twice, but
-pages are faulted in for activations (4096 x 4096, width 16, depth 4: 7.2 s with tiles of 1280, 9.6 s with 2160)."""
+"""Default limit of the activations of a tile, bytes."""
+_ENOUGH = 1024
+"""Side of a tile, pixels, above which larger tiles are not faster.
+
+Fewer pixels are computed twice, but the memory of larger activations is mapped page by page. Measured for an image of
+4096 x 4096 (width 16, depth 4): 7.2 s with tiles of 1280, 9.6 s with tiles of 2160.
+"""
+_HALOS = 13
+"""The same limit as a multiple of the halo; the larger of the two applies."""
 _WHOLE = 1.5
-"""Images up to so many times that side are not cut if the memory holds them."""
+"""Side of an image, as a multiple of that limit, up to which it is not cut if the memory holds it."""
 
 
 ImageRegion = tuple[tuple[int, int], tuple[int, int]]
-"""First row and column of a part of an image, and those behind it."""
+"""Part of an image: its first row and column, and the row and column after its last."""
 
 
 @dataclass(frozen=True)
 class TileSpan:
-    """Half-open range of rows or columns: the core that is kept and the window that is read for it.
+    """Rows or columns of a tile.
 
-    The output for the window begins ``margin`` pixels after it.
+    Attributes
+    ----------
+    core
+        Half-open range of the output that is kept.
+    window
+        Half-open range of the image that is read for it.
+    margin
+        Pixels between the beginning of the window and that of its output.
     """
 
     core: tuple[int, int]
@@ -46,7 +62,7 @@ class TileSpan:
 
 @dataclass(frozen=True)
 class ImageTile:
-    """A core and its window in image coordinates; only that of a valid net may reach beyond the image."""
+    """A core and its window in coordinates of the image. Only windows of valid nets may reach beyond the image."""
 
     y: TileSpan
     x: TileSpan
@@ -63,7 +79,7 @@ class ImageTile:
 
     @property
     def end(self) -> tuple[int, int]:
-        """Row and column behind the window."""
+        """Row and column after the last of the window."""
         return self.y.window[1], self.x.window[1]
 
     @property
@@ -88,7 +104,7 @@ def plan_tiles(
     least: int = 0,
     region: ImageRegion | None = None,
 ) -> list[ImageTile]:
-    """Tiles whose cores cover an image of ``height`` x ``width`` pixels, or a region of it, exactly once, row by row.
+    """Plan tiles whose cores cover an image, or a region of it, exactly once.
 
     Parameters
     ----------
@@ -97,17 +113,25 @@ def plan_tiles(
     halo
         Context on each side of a core, pixels, a multiple of ``multiple``.
     multiple
-        Cores start at multiples of this.
+        Number of which each core starts at a multiple, pixels.
     tile
-        Largest side of a window, pixels. Windows are made equal: an engine may prepare for each size that it sees.
-    margin, surplus
-        Of a valid net: pixels a side by which its output is smaller than its input, and by how many its outputs are
-        larger than a multiple of ``multiple``. The halo is then not used.
+        Largest side of a window, pixels. Windows have equal sides where possible, because an engine may compile for
+        each size.
+    margin
+        Pixels on each side by which the output of a valid net is smaller than its input; 0 for a padded net. If it is
+        positive, ``halo`` is not used.
+    surplus
+        Remainder of the output sides of a valid net when they are divided by ``multiple``.
     least
-        Smallest side of a window as the net pads it, pixels, a multiple of ``multiple``, where several are needed and
-        the image has it.
+        Smallest side of a window, pixels, a multiple of ``multiple``, if several windows are needed and the image is
+        large enough.
     region
-        All of the image when not given; else from `align_region`, or of an equal grid.
+        Region that the cores cover, on the grid as `align_region` returns it; the whole image if None.
+
+    Returns
+    -------
+    list of ImageTile
+        Tiles row by row.
 
     Raises
     ------
@@ -131,7 +155,16 @@ def plan_tiles(
 
 
 def align_region(region: ImageRegion, size: tuple[int, int], multiple: int) -> ImageRegion:
-    """The smallest region that holds another and begins and ends at multiples, or where the image ends.
+    """Return the smallest region on the grid that contains a region.
+
+    Parameters
+    ----------
+    region
+        Region of the image.
+    size
+        Height and width of the image, pixels.
+    multiple
+        Step of the grid, pixels. A region on the grid also may end where the image ends.
 
     Examples
     --------
@@ -146,73 +179,70 @@ def align_region(region: ImageRegion, size: tuple[int, int], multiple: int) -> I
 
 def _check_range(size: int, begin: int, end: int, multiple: int) -> tuple[int, int, int]:
     if not 0 <= begin < end <= size or begin % multiple or (end % multiple and end != size):
-        raise ValueError(f"{begin} to {end} of {size} is no region on a grid of {multiple}")
+        raise ValueError(f"{begin} to {end} of {size} is not a region on a grid of {multiple}")
     return size, begin, end
 
 
-class TiledNet(Protocol):
-    """What a plan needs to know of a net; `septa.nets.UNet` says what each is."""
-
-    @property
-    def halo(self) -> int: ...
-    @property
-    def multiple(self) -> int: ...
-    @property
-    def margin(self) -> int: ...
-    @property
-    def steady_side(self) -> int: ...
-    @property
-    def bytes_per_pixel(self) -> int: ...
-    def input_size(self, size: int) -> int: ...
-    def output_size(self, size: int) -> int: ...
-
-
 def plan_tiles_for(
-    net: TiledNet, height: int, width: int, tile: int | None = None, region: ImageRegion | None = None
+    net: NetGeometry, height: int, width: int, tile: int | None = None, region: ImageRegion | None = None
 ) -> list[ImageTile]:
     """Plan the tiles of an image for a net; see `plan_tiles`.
 
-    Without ``tile``, the size is chosen from the memory, and is at least `smallest_tile_for`.
+    If ``tile`` is None, the size is chosen from the memory, and is at least `smallest_tile_for`.
     """
-    surplus, least = _surplus(net), smallest_tile_for(net)
+    surplus = _surplus(net)
     if tile is None:
         tile = choose_tile(halo=net.halo, multiple=net.multiple, bytes_per_pixel=net.bytes_per_pixel, surplus=surplus)
         enough = max(_ENOUGH, _HALOS * net.halo)
         if max(height, width) > _WHOLE * enough:
             tile = min(tile, enough)
-        tile = max(tile, least)
+        tile = max(tile, smallest_tile_for(net))
     return plan_tiles(
-        height, width, halo=net.halo, multiple=net.multiple, tile=tile, margin=net.margin, surplus=surplus,
-        least=_steady(net), region=region,
-    )  # fmt: skip
+        height,
+        width,
+        halo=net.halo,
+        multiple=net.multiple,
+        tile=tile,
+        margin=net.margin,
+        surplus=surplus,
+        least=_steady_side(net),
+        region=region,
+    )
 
 
-def smallest_tile_for(net: TiledNet) -> int:
-    """Smallest tile for a net, pixels: it has room for a core, and is computed as large ones are."""
-    return max(smallest_tile(net.halo, net.multiple, _surplus(net)), _steady(net))
+def smallest_tile_for(net: NetGeometry) -> int:
+    """Return the smallest side of a tile for a net, pixels.
+
+    The tile has room for a core, and PyTorch computes it with the same kernels as larger tiles.
+    """
+    return max(smallest_tile(net.halo, net.multiple, _surplus(net)), _steady_side(net))
 
 
-def _surplus(net: TiledNet) -> int:
+def _surplus(net: NetGeometry) -> int:
     return net.output_size(net.input_size(1)) % net.multiple if net.margin else 0
 
 
-def _steady(net: TiledNet) -> int:
+def _steady_side(net: NetGeometry) -> int:
     return math.ceil(net.steady_side / net.multiple) * net.multiple
 
 
 def smallest_tile(halo: int, multiple: int, surplus: int = 0) -> int:
-    """Smallest side of a window, pixels, that has room for a core; of a valid net, whose halo is its margin, too."""
+    """Return the smallest side of a window with room for a core, pixels; the halo of a valid net is its margin."""
     return 2 * halo + multiple + surplus
 
 
 def choose_tile(*, halo: int, multiple: int, bytes_per_pixel: int, memory: int = MEMORY, surplus: int = 0) -> int:
-    """Largest side of a square window, pixels, whose activations fit in ``memory`` bytes."""
+    """Return the largest side of a square window, pixels, whose activations fit in ``memory`` bytes.
+
+    It is at least the smallest side with room for a core.
+    """
     side = math.isqrt(max(1, memory // max(1, bytes_per_pixel)))
     return max(smallest_tile(halo, multiple, surplus), side // multiple * multiple)
 
 
 def _spans(size: int, begin: int, end: int, halo: int, multiple: int, tile: int, least: int) -> list[TileSpan]:
-    low, high = max(0, begin - halo), min(size, end + halo)
+    low = max(0, begin - halo)
+    high = min(size, end + halo)
     alone = [TileSpan((begin, end), _window(size, begin, end, halo, multiple, least))]
     if high - low <= tile:
         return alone
@@ -233,16 +263,16 @@ def _spans(size: int, begin: int, end: int, halo: int, multiple: int, tile: int,
 
 
 def _window(size: int, start: int, end: int, halo: int, multiple: int, least: int) -> tuple[int, int]:
-    """A core with its halo, at least as long as the least where the image has it."""
-    low, high = max(0, start - halo), min(size, end + halo)
-    high = max(high, min(size, low + least))
+    """Return a core with its halo, as a range of at least ``least`` pixels if the image is large enough."""
+    low = max(0, start - halo)
+    high = max(min(size, end + halo), min(size, low + least))
     return min(low, max(0, (high - least) // multiple * multiple)), high
 
 
 def _valid_spans(
     size: int, begin: int, end: int, margin: int, multiple: int, surplus: int, tile: int, least: int
 ) -> list[TileSpan]:
-    """As `_spans`; a window is as long as the net's smallest input whose output holds the core."""
+    """Return the spans for a valid net: a window is the smallest input whose output contains the core."""
     room = (tile - 2 * margin - surplus) // multiple * multiple
     if room < multiple:
         needed = smallest_tile(margin, multiple, surplus)
@@ -261,13 +291,13 @@ def _valid_spans(
 
 
 def compute_overhead(tiles: list[ImageTile]) -> float:
-    """Pixels computed for each pixel kept, at least 1."""
+    """Return the number of pixels computed for each pixel kept, at least 1."""
     read = sum((t.y.window[1] - t.y.window[0]) * (t.x.window[1] - t.x.window[0]) for t in tiles)
     kept = sum((t.y.core[1] - t.y.core[0]) * (t.x.core[1] - t.x.core[0]) for t in tiles)
     return read / kept
 
 
 def largest_difference(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
-    """Largest absolute difference of two arrays of equal shape; NaN in either counts as infinite."""
+    """Return the largest absolute difference of two arrays of equal shape; NaN in either counts as infinite."""
     difference = np.abs(a - b)
     return float(np.where(np.isnan(difference), np.inf, difference).max())

@@ -109,7 +109,9 @@ class Quantizer:
         with TemporaryDirectory() as folder:
             graph, weights = Path(folder, "net.xml"), Path(folder, "net.bin")
             import_openvino().serialize(model, graph, weights)
-            return Int8(graph.read_bytes(), weights.read_bytes(), tuple(floats), len(self._names))
+            return Int8(
+                graph=graph.read_bytes(), weights=weights.read_bytes(), floats=tuple(floats), layers=len(self._names)
+            )
 
     def rank_layers(self, floats: Sequence[str] = ()) -> list[str]:
         """All other layers, that which harms the logits most first.
