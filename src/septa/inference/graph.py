@@ -69,7 +69,7 @@ def translate_out_of_memory(
 
     Raises
     ------
-    ResourceError
+    OutOfMemory
         Memory is exhausted.
     """
     try:
