@@ -73,7 +73,7 @@ def find_scenes(data: Path, models: list[Model], most: int = 40) -> list[Scene]:
     for pair in find_pairs(data).pairs:
         image_cyx = read_pair_image(pair)
         if digest_array(image_cyx) not in trained:
-            truth_yx = models[0].labels.objects(read_pair_labels(pair), pair.name).ids_yx
+            truth_yx = models[0].labels.encode_objects(read_pair_labels(pair), pair.name).ids_yx
             count, place = busiest(truth_yx)
             windows.append((count, pair, place, image_cyx, truth_yx))
     windows.sort(key=lambda entry: -entry[0])

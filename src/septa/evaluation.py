@@ -122,7 +122,7 @@ def _read_truth(
     raw, where = read_pair_labels(pair), pair.labels_location
     if not instances:
         return mapping.encode(raw, where), None
-    objects = mapping.objects(raw, where)
+    objects = mapping.encode_objects(raw, where)
     return objects.ids_yx, objects.class_of_id
 
 
@@ -190,7 +190,7 @@ def evaluate_files(
     def scored() -> Iterator[LabelPair]:
         for name, left, right, page in pages:
             if instances:
-                truth_yx = mapping.objects(read(right, page), right).ids_yx
+                truth_yx = mapping.encode_objects(read(right, page), right).ids_yx
                 prediction_yx = _objects(read(left, page), left)
             else:
                 truth_yx = mapping.encode(read(right, page), right)
@@ -253,7 +253,7 @@ def _encode_prediction(mapping: LabelMapping, raw: RawLabels, path: Path) -> NDA
 
 
 def _objects(raw: RawLabels, path: Path) -> NDArray[np.int32]:
-    return LabelMapping("instances", ("background", "object"), (0,)).objects(raw, path).ids_yx
+    return LabelMapping("instances", ("background", "object"), (0,)).encode_objects(raw, path).ids_yx
 
 
 def _numbers(raw: RawLabels) -> bool:

@@ -59,7 +59,7 @@ class Kernel:
 
 
 def label_mask(mask_yx: NDArray[np.bool_]) -> NDArray[np.int32]:
-    """Number the 4-connected regions of a mask.
+    """Label the 4-connected regions of a mask.
 
     Every room that needs such regions takes them from here: seeds and holes of objects, classes as objects, and the
     segments between membranes.

@@ -29,7 +29,6 @@ from septa.images import (
     write_probabilities,
 )
 from septa.inference import Engine, compute_overhead, largest_difference, smallest_tile_for
-from septa.labels import number_of, smallest
 from septa.model import Model, PredictionOptions
 from septa.objects import ObjectFiles, ObjectOptions
 from septa.prefetch import map_in_background, prefetch_items
@@ -306,7 +305,7 @@ class _Work:
             labels_yx = self.files.add(name, labels_yx, image_cyx, foreground_yx, info.pixel_size_um, class_yx)
         file.pages.append(model.as_written(labels_yx))
         if class_of_id is not None:
-            file.classes.append(_class_values(model)[class_of_id[labels_yx]])
+            file.classes.append(model.labels.raw_values[class_of_id[labels_yx]])
         _write_extras(model, image_cyx, labels_yx, logits_kyx, info, page.number, options)
         if page.number + 1 < info.pages:
             return None
@@ -325,11 +324,6 @@ class _Work:
         return Segmented(
             file.path, target, megapixels, len(tiles), compute_overhead(tiles), exact, padding, file.difference
         )
-
-
-def _class_values(model: Model) -> NDArray[Any]:
-    values = [number_of(value) for value in model.labels.values]
-    return np.array(values, smallest(values))
 
 
 def _padding(model: Model, height: int, width: int) -> tuple[int, int]:

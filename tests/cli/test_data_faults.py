@@ -67,7 +67,7 @@ SPOILT = {
     "unknown format": ("images/c.png", lambda path: path.write_bytes(b"hello" * 50), "is no PNG, JPEG"),
     "foreign format": ("images/c.png", lambda path: path.write_bytes(b"ZISRAWFILE" * 50), "a Zeiss CZI"),
     "JPEG labels": ("labels/c.png", as_jpeg, "JPEG compression"),
-    "interpolated labels": ("labels/c.png", smooth, "as resizing, smoothing or JPEG leave them"),
+    "interpolated labels": ("labels/c.png", smooth, "as after resizing, smoothing or JPEG"),
     "size differs": ("labels/c.png", resize, "have 40 x 56 pixels"),
     "turned labels": ("labels/c.png", with_exif, "orientation flag (EXIF 6)"),
     "huge header": ("images/c.png", huge_png, "raise the limit with --max-pixels 2500000000"),
@@ -158,7 +158,7 @@ def test_stray_values(septa, data):
     stray(data / "labels" / "d.png")
     done = septa("check", data, "--set", "data.values=[0, 255]", code=2)
     assert f"error: {data / 'labels' / 'd.png'}: " in done.stdout
-    assert "hold 77, not among the given values" in done.stdout
+    assert "hold 77, which data.values does not list" in done.stdout
 
 
 def test_pixels_that_are_not_finite(septa, fault, copied, tmp_path):

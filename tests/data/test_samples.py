@@ -482,7 +482,7 @@ def test_overlapping_classes_have_no_objects(tmp_path: Path) -> None:
     write_image(tmp_path / "images" / "i.png", np.zeros((1, 8, 8), np.uint8))
     write_image(tmp_path / "labels" / "i.tif", np.ones((2, 8, 8), np.uint8))
     pairs = find_pairs(tmp_path).pairs
-    with pytest.raises(InputError, match="one plane for each class"):
+    with pytest.raises(InputError, match="one plane per class, in which objects may overlap"):
         Examples(pairs, LabelMapping("multilabel", ("a", "b"), ()), channels=1, memory=0, objects=True)[0]
 
 

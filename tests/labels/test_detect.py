@@ -1,4 +1,4 @@
-"""Label mappings that are found in synthetic and real labels."""
+"""Inference of label mappings from synthetic and real labels."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def mapping_of(*raws: RawLabels, **settings: Any) -> LabelMapping:
 
 
 def blocks(values: list[int], side: int = 8, dtype: Any = np.uint8) -> np.ndarray:
-    """Squares of the values, side by side."""
+    """Draw a square of each value, side by side."""
     return np.repeat(np.repeat(np.array([values], dtype), side, 0), side, 1)
 
 
 def discs(rng: np.random.Generator, values: list[int], each: int, size: int = 200) -> np.ndarray:
-    """``each`` discs of every value at random places."""
+    """Draw ``each`` discs of every value at random places."""
     array = np.zeros((size, size), np.uint8)
     for value in values:
         for _ in range(each):
@@ -53,7 +53,7 @@ def discs(rng: np.random.Generator, values: list[int], each: int, size: int = 20
 
 
 def grid_objects(number: int, first: int = 1) -> np.ndarray:
-    """Separate squares with the ids first, first + 1, ..."""
+    """Draw separate squares with the ids first, first + 1, ..."""
     array = np.zeros((100, 100), np.int32)
     for k in range(number):
         y, x = divmod(k, 10)
@@ -61,7 +61,7 @@ def grid_objects(number: int, first: int = 1) -> np.ndarray:
     return array
 
 
-# --- what is found -------------------------------------------------------------------------------
+# --- kinds of labels -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("pair", [(0, 1), (0, 255), (1, 2), (37, 200), (0, 65535)])
@@ -125,9 +125,9 @@ def test_planes_are_multilabel() -> None:
     mapping = mapping_of(planes(stack))
     assert (mapping.kind, mapping.classes, mapping.values) == ("multilabel", 3, ())
     assert mapping.encode(planes(stack), "x")[0].tolist() == [6, 2, 2, 2]
-    with pytest.raises(InputError, match=r"1\.png: holds 2 planes for 3"):
+    with pytest.raises(InputError, match=r"1\.png: the number of planes is 2, expected 3"):
         mapping_of(planes(stack), planes(stack[:2]))
-    with pytest.raises(InputError, match="plane 2 holds 128, 255 beside 0"):
+    with pytest.raises(InputError, match="plane 2 holds 128, 255 in addition to 0"):
         mapping_of(planes(np.where(np.indices(stack.shape)[2] == 2, stack // 255 * 128, stack)))
 
 
@@ -157,7 +157,7 @@ def test_ids_that_go_on_from_image_to_image_are_instances() -> None:
 
 @pytest.mark.parametrize("images", [1, 2, 5, 12])
 @pytest.mark.parametrize("classes", [2, 6, 20])
-def test_scattered_classes_are_no_instances(images: int, classes: int) -> None:
+def test_scattered_classes_are_not_instances(images: int, classes: int) -> None:
     rng = np.random.default_rng(images * 100 + classes)
     arrays = [discs(rng, list(range(1, int(rng.integers(classes // 2, classes + 1)) + 1)), 4) for _ in range(images)]
     arrays[0] = discs(rng, list(range(1, classes + 1)), 4)
@@ -165,18 +165,18 @@ def test_scattered_classes_are_no_instances(images: int, classes: int) -> None:
 
 
 @pytest.mark.parametrize("images", [2, 5, 12])
-def test_organs_are_no_instances(images: int) -> None:
-    """Classes of one component each, at their places in every image, some of them absent."""
+def test_organs_are_not_instances(images: int) -> None:
+    """Each class is one component at its place in every image, and some are absent."""
     rng = np.random.default_rng(images)
     full = grid_objects(6)
     arrays = [np.where(np.isin(full, np.flatnonzero(rng.random(7) < 0.8)), full, 0) for _ in range(images)]
     assert mapping_of(index(full), *map(index, arrays)).kind == "index"
 
 
-def test_settings_go_before_what_is_found() -> None:
+def test_settings_take_precedence() -> None:
     arrays = [index(grid_objects(n)) for n in (4, 9, 17, 30, 12)]
     assert mapping_of(*arrays, encoding="index").classes == 31
-    with pytest.raises(InputError, match="encoding=instances"):
+    with pytest.raises(InputError, match=r"but binary labels have two \(also in 4 more files\)\. Set data\.encoding"):
         mapping_of(*arrays, encoding="binary")
     assert mapping_of(index(blocks([0, 1, 2])), encoding="instances").kind == "instances"
     assert mapping_of(index(blocks([0, 255])), values=(255, 0)).encode(index(blocks([0, 255])), "x")[0, 0] == 1
@@ -185,14 +185,14 @@ def test_settings_go_before_what_is_found() -> None:
 def test_more_than_254_scattered_values_are_refused() -> None:
     rng = np.random.default_rng(0)
     array = np.kron(rng.permutation(np.repeat(np.arange(300), 3)).reshape(30, 30), np.ones((4, 4), int))
-    with pytest.raises(InputError, match=r"0\.png.*300 label values.*254.*encoding=instances"):
+    with pytest.raises(InputError, match=r"0\.png.*300 different values.*254 classes.*encoding=instances"):
         mapping_of(index(array))
 
 
 # --- ignore --------------------------------------------------------------------------------------
 
 
-def test_the_ignore_value_is_no_class() -> None:
+def test_the_ignore_value_is_not_a_class() -> None:
     raw = index(blocks([0, 1, 255]))
     mapping = mapping_of(raw, ignore_label=255)
     assert (mapping.kind, mapping.values, mapping.ignore) == ("binary", (0, 1), 255)
@@ -227,7 +227,7 @@ def test_ignored_colours_and_ids() -> None:
     ]
 
 
-# --- what is refused -----------------------------------------------------------------------------
+# --- refused labels ------------------------------------------------------------------------------
 
 
 def mask(seed: int = 0) -> np.ndarray:
@@ -235,7 +235,7 @@ def mask(seed: int = 0) -> np.ndarray:
 
 
 @pytest.mark.parametrize("quality", [30, 75, 90, 98, 100])
-def test_jpeg_marks_are_refused(quality: int) -> None:
+def test_jpeg_artefacts_are_refused(quality: int) -> None:
     spoiled = cv2.imdecode(cv2.imencode(".jpg", mask(), [cv2.IMWRITE_JPEG_QUALITY, quality])[1], 0)
     with pytest.raises(InputError, match=r"1\.png: \d+ rare values .* JPEG"):
         mapping_of(index(mask()), index(spoiled))
@@ -263,11 +263,11 @@ def test_a_photograph_is_refused() -> None:
     with pytest.raises(InputError, match="rare values"):
         mapping_of(index(noise))
     colors = np.random.default_rng(0).integers(0, 256, (99, 99, 3))
-    with pytest.raises(InputError, match="no label image"):
+    with pytest.raises(InputError, match=r"the image holds \d+ different colours, too many for labels"):
         mapping_of(rgb(colors))
 
 
-def test_thin_classes_are_no_marks() -> None:
+def test_thin_classes_are_not_artefacts() -> None:
     outlined = mask()
     outlined[(outlined == 255) & (cv2.erode(outlined, np.ones((3, 3))) == 0)] = 128
     assert mapping_of(index(outlined)).values == (0, 128, 255)
@@ -281,7 +281,7 @@ def test_a_slip_of_the_brush_is_named() -> None:
     slip = mask()
     slip[3, 4:6] = 200
     clean = [index(mask(k)) for k in range(1, 4)]
-    with pytest.raises(InputError, match=r"2\.png: label 200 covers 2 of"):
+    with pytest.raises(InputError, match=r"2\.png: the value 200 covers only 2 of"):
         mapping_of(*clean[:2], index(slip), clean[2])
     with pytest.raises(InputError, match=r"2\.png: 2 pixels hold 200"):
         mapping_of(*clean[:2], index(slip), values=(0, 255))
@@ -289,11 +289,11 @@ def test_a_slip_of_the_brush_is_named() -> None:
 
 def test_kinds_that_do_not_mix() -> None:
     stack = planes(np.zeros((2, 4, 4)))
-    with pytest.raises(InputError, match=r"1\.png: holds 1 planes for 2"):
+    with pytest.raises(InputError, match=r"1\.png: the number of planes is 1, expected 2"):
         mapping_of(stack, index(blocks([0, 1])), encoding="multilabel")
-    with pytest.raises(InputError, match=r"1\.png: holds RGB colours, where index"):
+    with pytest.raises(InputError, match=r"1\.png: the label image holds RGB colours, expected index"):
         mapping_of(index(blocks([0, 1, 2])), rgb(np.zeros((4, 4, 3))), encoding="index")
-    with pytest.raises(InputError, match=r"1\.png: holds several planes, where color"):
+    with pytest.raises(InputError, match=r"1\.png: the label image holds several planes, expected color"):
         mapping_of(rgb(np.zeros((4, 4, 3))), stack, encoding="color")
     with pytest.raises(InputError, match=r"beyond 0\.\.255"):
         mapping_of(index(blocks([0, 300], dtype=np.uint16)), encoding="color")
@@ -309,26 +309,26 @@ def test_labels_without_anything_to_learn() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
-        ({"class_names": ("a", "b", "c")}, "3 names for 2"),
-        ({"class_names": ("a", "a")}, "different"),
-        ({"values": (0, (1, 2, 3))}, "does not suit"),
-        ({"values": (0, 255), "ignore_label": 255}, "same value"),
-        ({"values": (0, 255, 7), "encoding": "binary"}, "binary"),
+        ({"class_names": ("a", "b", "c")}, "the number of names is 3, but the labels have 2 classes"),
+        ({"class_names": ("a", "a")}, "differ from each other"),
+        ({"values": (0, (1, 2, 3))}, "the values do not fit color labels"),
+        ({"values": (0, 255), "ignore_label": 255}, "share one value"),
+        ({"values": (0, 255, 7), "encoding": "binary"}, "do not fit binary"),
     ],
 )
-def test_settings_that_do_not_fit(settings: dict[str, Any], told: str) -> None:
-    with pytest.raises(InputError, match=told):
+def test_settings_that_do_not_fit(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
         mapping_of(index(blocks([0, 255])), **settings)
 
 
 def test_encode_refuses_what_the_mapping_lacks() -> None:
     mapping = mapping_of(index(blocks([0, 255])))
     for stray in (blocks([0, 7]), blocks([0, -7], dtype=np.int32), blocks([0, 70000], dtype=np.int32)):
-        with pytest.raises(InputError, match=rf"late\.png: holds {stray[0, 8]}, and the classes are 0, 255"):
+        with pytest.raises(InputError, match=rf"late\.png: the label image holds {stray[0, 8]}, expected only 0, 255"):
             mapping.encode(index(stray), "late.png")
-    with pytest.raises(InputError, match=r"late\.png: holds RGB"):
+    with pytest.raises(InputError, match=r"late\.png: the label image holds RGB"):
         mapping.encode(rgb(np.zeros((4, 4, 3))), "late.png")
     with pytest.raises(InputError, match="negative id -7"):
         mapping_of(index(grid_objects(9))).encode(index(blocks([0, -7], dtype=np.int32)), "late.png")
@@ -362,14 +362,14 @@ def test_a_few_real_images_are_enough() -> None:
 
 
 def _lines(values: list[int], step: int = 24) -> np.ndarray:
-    """Lines one pixel wide, one value each, on 0."""
+    """Draw lines one pixel wide, one for each value, on 0."""
     array = np.zeros((200, 200), np.uint8)
     for index, value in enumerate(values):
         array[10 + step * index, 10:190] = value
     return array
 
 
-def test_thin_classes_beside_255_are_told_of_the_ignore_label() -> None:
+def test_thin_classes_with_255_ask_for_the_ignore_label() -> None:
     array = _lines([1, 2])
     array[150:, 150:] = 255
     with pytest.raises(InputError, match=r"data\.ignore_label=255"):

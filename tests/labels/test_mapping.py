@@ -89,8 +89,12 @@ def test_decode_writes_the_raw_values_in_the_smallest_type() -> None:
         assert (decoded.tolist(), decoded.dtype) == ([[*values, ignore]], np.dtype(dtype))
     instances = LabelMapping("instances", ("background", "object"), (0,), 255)
     assert instances.decode(np.array([[0, 300, IGNORE]], np.int32)).tolist() == [[0, 300, 255]]
-    for wrong in ([[0, IGNORE]], [[0, 2]], [[0, -2]]):
-        with pytest.raises(ValueError, match=r"ignore|classes"):
+    for wrong, problem in (
+        ([[0, IGNORE]], "ignored pixels, but the mapping has no ignore value"),
+        ([[0, 2]], "the labels go from 0 to 2, expected 0 to 1"),
+        ([[0, -2]], "the labels go from -2 to 0, expected 0 to 1"),
+    ):
+        with pytest.raises(ValueError, match=problem):
             LabelMapping("binary", ("a", "b"), (0, 255)).decode(np.array(wrong, np.int32))
 
 
@@ -125,7 +129,7 @@ INSTANCES = LabelMapping("instances", ("background", "object"), (0,))
 
 
 def same_partition(first_yx: np.ndarray, second_yx: np.ndarray) -> bool:
-    """Whether two arrays name the same regions, by whatever values."""
+    """Return True if two arrays hold the same regions, whatever their values are."""
     pairs = set(zip(first_yx.ravel().tolist(), second_yx.ravel().tolist()))
     return len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs})
 
@@ -135,7 +139,9 @@ def same_partition(first_yx: np.ndarray, second_yx: np.ndarray) -> bool:
 def test_stored_ids_are_kept_whatever_their_gaps_and_parts(dtype: Any, ignore: int | None) -> None:
     array = np.array([[0, 3, 3, 0], [9, 0, 200, 3], [200, 0, 0, 1]], dtype)
     before = array.copy()
-    objects_yx = LabelMapping("instances", ("background", "object"), (0,), ignore).objects(index(array), "x").ids_yx
+    objects_yx = (
+        LabelMapping("instances", ("background", "object"), (0,), ignore).encode_objects(index(array), "x").ids_yx
+    )
     assert objects_yx.dtype == np.int32
     expected = np.where(array == 9, IGNORE, array.astype(np.int64)) if ignore else array
     assert objects_yx.tolist() == expected.tolist()
@@ -148,12 +154,12 @@ def test_stored_ids_are_kept_whatever_their_gaps_and_parts(dtype: Any, ignore: i
     ignore=st.booleans(),
     seed=st.integers(0, 99),
 )
-def test_ids_beyond_int32_are_numbered_anew(dtype: Any, ids: list[int], ignore: bool, seed: int) -> None:
+def test_ids_beyond_int32_are_renumbered(dtype: Any, ids: list[int], ignore: bool, seed: int) -> None:
     ids = [value % (int(np.iinfo(dtype).max) + 1) for value in ids]
     array = np.random.default_rng(seed).choice(np.array([0, *ids], dtype), (6, 7))
     left_out = ids[0] if ignore and ids[0] else None
     mapping = LabelMapping("instances", ("background", "object"), (0,), left_out)
-    objects_yx = mapping.objects(index(array), "x").ids_yx
+    objects_yx = mapping.encode_objects(index(array), "x").ids_yx
     assert objects_yx.dtype == np.int32
     assert same_partition(objects_yx, array)
     assert np.array_equal(objects_yx == 0, array == 0)
@@ -165,8 +171,8 @@ def test_ids_beyond_int32_are_numbered_anew(dtype: Any, ids: list[int], ignore: 
 
 def test_the_largest_id_of_int32_is_kept_and_the_next_is_not() -> None:
     top = 2**31 - 1
-    assert INSTANCES.objects(index(np.array([[0, top, 5]])), "x").ids_yx.tolist() == [[0, top, 5]]
-    high, low, other = INSTANCES.objects(index(np.array([[top + 1, 0, 5]])), "x").ids_yx[0].tolist()
+    assert INSTANCES.encode_objects(index(np.array([[0, top, 5]])), "x").ids_yx.tolist() == [[0, top, 5]]
+    high, low, other = INSTANCES.encode_objects(index(np.array([[top + 1, 0, 5]])), "x").ids_yx[0].tolist()
     assert low == 0
     assert high != other
     assert min(high, other) > 0
@@ -175,10 +181,10 @@ def test_the_largest_id_of_int32_is_kept_and_the_next_is_not() -> None:
 @given(
     npst.arrays(np.uint8, npst.array_shapes(min_dims=2, max_dims=2, max_side=9), elements=st.sampled_from([7, 50, 9]))
 )
-def test_of_binary_labels_regions_are_the_objects(array: np.ndarray) -> None:
+def test_regions_of_binary_labels_are_the_objects(array: np.ndarray) -> None:
     mapping = LabelMapping("binary", ("background", "foreground"), (7, 50), 9)
     before = array.copy()
-    objects_yx = mapping.objects(index(array), "x").ids_yx
+    objects_yx = mapping.encode_objects(index(array), "x").ids_yx
     expected_yx, count = ndimage.label(array == 50)
     assert objects_yx.dtype == np.int32
     assert np.array_equal(objects_yx == IGNORE, array == 9)
@@ -190,21 +196,23 @@ def test_of_binary_labels_regions_are_the_objects(array: np.ndarray) -> None:
 def test_regions_of_different_classes_are_different_objects() -> None:
     array = np.array([[0, 1, 2, 2], [1, 0, 2, 0]])
     mapping = LabelMapping("index", ("background", "a", "b"), (0, 1, 2))
-    assert same_partition(mapping.objects(index(array), "x").ids_yx, np.array([[0, 1, 3, 3], [2, 0, 3, 0]]))
+    assert same_partition(mapping.encode_objects(index(array), "x").ids_yx, np.array([[0, 1, 3, 3], [2, 0, 3, 0]]))
     colors = np.array([[0, 0, 0], [255, 0, 0], [0, 255, 0]], np.uint8)
     painted = LabelMapping("color", ("background", "a", "b"), ((0, 0, 0), (255, 0, 0), (0, 255, 0)))
-    assert np.array_equal(painted.objects(rgb(colors[array]), "x").ids_yx, mapping.objects(index(array), "x").ids_yx)
+    assert np.array_equal(
+        painted.encode_objects(rgb(colors[array]), "x").ids_yx, mapping.encode_objects(index(array), "x").ids_yx
+    )
 
 
-def test_what_holds_no_objects_is_refused() -> None:
+def test_labels_without_objects_are_refused() -> None:
     two = LabelMapping("multilabel", ("a", "b"), ())
-    with pytest.raises(InputError, match=r"late\.png: has one plane for each class.*task=semantic"):
-        two.objects(planes(np.zeros((2, 4, 4))), "late.png")
-    with pytest.raises(InputError, match=r"late\.png: holds the negative id -7"):
-        INSTANCES.objects(index(np.array([[0, -7]])), "late.png")
-    with pytest.raises(InputError, match=r"late\.png: holds RGB"):
-        INSTANCES.objects(rgb(np.zeros((4, 4, 3))), "late.png")
-    with pytest.raises(InputError, match=r"late\.png: holds 3"):
-        LabelMapping("binary", ("a", "b"), (0, 1)).objects(index(np.array([[0, 3]])), "late.png")
+    with pytest.raises(InputError, match=r"late\.png: the label image has one plane per class.*task=semantic"):
+        two.encode_objects(planes(np.zeros((2, 4, 4))), "late.png")
+    with pytest.raises(InputError, match=r"late\.png: the label image holds the negative id -7"):
+        INSTANCES.encode_objects(index(np.array([[0, -7]])), "late.png")
+    with pytest.raises(InputError, match=r"late\.png: the label image holds RGB"):
+        INSTANCES.encode_objects(rgb(np.zeros((4, 4, 3))), "late.png")
+    with pytest.raises(InputError, match=r"late\.png: the label image holds 3, expected only 0, 1"):
+        LabelMapping("binary", ("a", "b"), (0, 1)).encode_objects(index(np.array([[0, 3]])), "late.png")
     below = LabelMapping("instances", ("background", "object"), (0,), -7)
-    assert below.objects(index(np.array([[0, -7, 4]])), "x").ids_yx.tolist() == [[0, IGNORE, 4]]
+    assert below.encode_objects(index(np.array([[0, -7, 4]])), "x").ids_yx.tolist() == [[0, IGNORE, 4]]

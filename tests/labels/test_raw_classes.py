@@ -1,4 +1,4 @@
-"""Classes of objects as they lie on disk: paired, read, given a meaning, and refused where they do not fit."""
+"""Classes of objects as stored: files are paired and read, and those that do not fit are refused."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from septa.errors import InputError
 from septa.images.write import write_image, write_labels
 from septa.labels.detect import find_mapping
 from septa.labels.mapping import LabelMapping
-from septa.labels.raw_classes import majority_classes
+from septa.labels.raw_classes import find_majority_classes
 from septa.recipe import IGNORE, DataSettings
 
 IDS = hnp.arrays(
@@ -29,7 +29,7 @@ IDS = hnp.arrays(
 
 
 def ids_and_classes(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Touching squares whose ids have gaps, each with a class of 2, 5 and 9 at most of its pixels."""
+    """Draw touching squares; ids have gaps, and most pixels of a square have its class 2, 5 or 9."""
     rng = np.random.default_rng(seed)
     ids_yx, class_yx = np.zeros((40, 48), np.uint16), np.zeros((40, 48), np.uint8)
     for number, (row, column) in enumerate(np.ndindex(4, 4)):
@@ -70,7 +70,7 @@ def test_each_object_gets_its_class(data: Path, folder: str) -> None:
     for seed, pair in enumerate(pairing.pairs):
         ids_yx, _ = ids_and_classes(seed)
         encoded_yx = mapping.encode(read_pair_labels(pair), pair.name)
-        objects = mapping.objects(read_pair_labels(pair), pair.name)
+        objects = mapping.encode_objects(read_pair_labels(pair), pair.name)
         assert objects.class_of_id is not None
         np.testing.assert_array_equal(objects.class_yx, encoded_yx)
         for label in np.unique(ids_yx):
@@ -86,7 +86,7 @@ def test_names_and_the_ignore_value_are_as_given(data: Path) -> None:
     assert mapping.class_names == ("ground", "a", "b", "c")
     pair = find_pairs(data).pairs[0]
     ids_yx, _ = ids_and_classes(0)
-    np.testing.assert_array_equal(mapping.objects(read_pair_labels(pair), "x").ids_yx == IGNORE, ids_yx == 300)
+    np.testing.assert_array_equal(mapping.encode_objects(read_pair_labels(pair), "x").ids_yx == IGNORE, ids_yx == 300)
     assert mapping.pixel_names(True) == ("ground", "object")
     assert mapping.pixel_names(False) == mapping.class_names
 
@@ -97,7 +97,7 @@ def test_one_class_is_none(data: Path) -> None:
     mapping = mapped(find_pairs(data))
     assert (mapping.values, mapping.object_classes, mapping.class_names) == ((0,), 1, ("background", "object"))
     pair = find_pairs(data).pairs[0]
-    objects = mapping.objects(read_pair_labels(pair), "x")
+    objects = mapping.encode_objects(read_pair_labels(pair), "x")
     np.testing.assert_array_equal(objects.ids_yx, ids_and_classes(0)[0])
     assert objects.class_of_id is None
 
@@ -112,7 +112,7 @@ def test_patches_are_drawn_around_every_class(data: Path) -> None:
         assert (example.class_of_id[example.labels_yx.ravel()[spots]] == k).all()
 
 
-def test_the_check_tells_of_each_class(data: Path) -> None:
+def test_the_check_reports_each_class(data: Path) -> None:
     for seed in (0, 1):
         path = data / "classes" / f"{seed}.tif"
         _, class_yx = ids_and_classes(seed)
@@ -145,7 +145,7 @@ def another_folder(data: Path) -> str:
 
 
 @pytest.mark.parametrize("spoil", [remove_one, add_one, double_one, another_folder])
-def test_files_that_do_not_pair_are_told(data: Path, spoil: Callable[[Path], str]) -> None:
+def test_files_that_do_not_pair_are_named(data: Path, spoil: Callable[[Path], str]) -> None:
     message = spoil(data)
     with pytest.raises(PairingError, match=message):
         find_pairs(data)
@@ -153,13 +153,13 @@ def test_files_that_do_not_pair_are_told(data: Path, spoil: Callable[[Path], str
 
 def cut(data: Path) -> str:
     write_labels(data / "classes" / "1.tif", ids_and_classes(1)[1][:30])
-    return "has 30 x 48 pixels, the labels 40 x 48"
+    return "the image of classes has 30 x 48 pixels, but the labels have 40 x 48"
 
 
 def without(data: Path) -> str:
     ids_yx, class_yx = ids_and_classes(1)
     write_labels(data / "classes" / "1.tif", np.where(ids_yx == 307, 0, class_yx).astype(np.uint8))
-    return "object 307 has no class"
+    return "these objects have no class: 307"
 
 
 def many(data: Path) -> str:
@@ -173,7 +173,7 @@ def colours(data: Path) -> str:
 
 
 @pytest.mark.parametrize("spoil", [cut, without, many, colours])
-def test_files_that_do_not_fit_are_told(data: Path, spoil: Callable[[Path], str]) -> None:
+def test_files_that_do_not_fit_are_named(data: Path, spoil: Callable[[Path], str]) -> None:
     message = spoil(data)
     problems = [str(problem) for problem in check_dataset(data).problems if problem.severity == "error"]
     assert any(message in problem and "1" in problem for problem in problems), problems
@@ -182,15 +182,17 @@ def test_files_that_do_not_fit_are_told(data: Path, spoil: Callable[[Path], str]
 def test_what_was_trained_with_classes_needs_them(data: Path) -> None:
     mapping, plain = mapped(find_pairs(data)), LabelMapping("instances", ("background", "object"), (0,))
     classed = read_pair_labels(find_pairs(data).pairs[0])
-    np.testing.assert_array_equal(plain.objects(classed, "x").ids_yx, ids_and_classes(0)[0])
+    np.testing.assert_array_equal(plain.encode_objects(classed, "x").ids_yx, ids_and_classes(0)[0])
     (data / "classes").rename(data / "elsewhere")
     raw = read_pair_labels(find_pairs(data).pairs[0])
-    with pytest.raises(InputError, match="has no classes of its objects"):
-        mapping.objects(raw, "x")
+    with pytest.raises(InputError, match="the objects of this image have no classes"):
+        mapping.encode_objects(raw, "x")
 
 
 def test_classes_go_with_objects_only(data: Path) -> None:
-    with pytest.raises(InputError, match="hold index labels, and the classes beside them are those of objects"):
+    with pytest.raises(
+        InputError, match="the labels are index labels, but the folder of classes next to them needs object ids"
+    ):
         mapped(find_pairs(data), encoding="index")
 
 
@@ -205,7 +207,7 @@ def test_parts_that_do_not_fit_are_refused(parts: tuple[tuple[str, ...], tuple[i
 @given(IDS, st.data())
 def test_the_majority_of_each_object(ids_yx: np.ndarray, data: st.DataObject) -> None:
     votes_yx = data.draw(hnp.arrays(np.uint8, ids_yx.shape, elements=st.sampled_from([0, 1, 4])))
-    found_yx = majority_classes(ids_yx, votes_yx)
+    found_yx = find_majority_classes(ids_yx, votes_yx)
     assert found_yx.dtype == np.uint8
     for label in np.unique(ids_yx):
         counts = Counter(int(vote) for vote in votes_yx[ids_yx == label] if vote)

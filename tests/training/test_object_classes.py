@@ -161,5 +161,5 @@ def test_data_without_classes_cannot_be_evaluated(done: TrainingDone, cells: Pat
 
     for folder in ("images", "labels"):
         (tmp_path / folder).symlink_to(cells / folder)
-    with pytest.raises(InputError, match="has no classes of its objects"):
+    with pytest.raises(InputError, match="the objects of this image have no classes"):
         evaluate(done.model, tmp_path, every=True, device="cpu")

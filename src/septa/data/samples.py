@@ -150,7 +150,7 @@ class Examples:
         raw = read_pair_labels(pair)
         if not self.objects:
             return self.labels.encode(raw, pair.labels_location), None
-        objects = self.labels.objects(raw, pair.labels_location)
+        objects = self.labels.encode_objects(raw, pair.labels_location)
         return objects.ids_yx, objects.class_of_id
 
 

@@ -1,4 +1,4 @@
-"""What label values mean: classes, object ids and the ignore label."""
+"""Meaning of label values: classes, object ids and the ignore label."""
 
 import lazy_loader
 

@@ -1,5 +1,3 @@
-from .codes import number_of as number_of
-from .codes import smallest as smallest
 from .components import label_components as label_components
 from .detect import find_mapping as find_mapping
 from .mapping import LabelMapping as LabelMapping

@@ -1,4 +1,4 @@
-"""Connected regions of labels as separate objects."""
+"""Connected regions of class labels as separate objects."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ from septa.kernels import label_mask
 def label_components(labels_yx: NDArray[Any]) -> NDArray[np.int32]:
     """Give every 4-connected region of equal labels an id of its own.
 
+    `septa.kernels.label_mask` does the same for a mask.
+
     Parameters
     ----------
     labels_yx
-        Class indices or any other integers, axes YX; values of 0 and below are background.
+        Class indices or any other integers, ``YX``; values of 0 and below are background.
 
     Returns
     -------
     ndarray
-        int32 YX: 0 is background, regions are 1..n, those of the lowest label first.
+        int32 ``YX``: 0 is background, regions are 1 to n, those of the lowest label first.
 
     Examples
     --------

@@ -40,9 +40,9 @@ class ObjectLabels:
 
     @classmethod
     def from_class_map(cls, ids_yx: NDArray[Any], class_yx: NDArray[Any]) -> ObjectLabels:
-        """Number objects 1 to n by ascending id, and read the class of each from a map.
+        """Renumber objects from 1 to n in the order of their ids, and take the class of each from a map.
 
-        New numbers keep the table short, whatever the ids are.
+        The new numbers keep the table short, however large the ids are.
 
         Parameters
         ----------
@@ -59,7 +59,7 @@ class ObjectLabels:
 
     @property
     def class_yx(self) -> Int32:
-        """Class of each pixel, int32 ``YX``: 1 in every object if they have no classes; values up to 0 stay."""
+        """Class of each pixel, int32 ``YX``: 1 in every object if objects have no classes; values up to 0 stay."""
         if self.class_of_id is None:
             return np.minimum(self.ids_yx, 1)
         return np.where(self.ids_yx > 0, self.class_of_id[np.maximum(self.ids_yx, 0)], self.ids_yx)

@@ -1,4 +1,4 @@
-"""Labels of objects with a class each: an image of ids, and beside it one of classes."""
+"""Classes of objects as they are stored: an image of classes with the size and the name of the image of ids."""
 
 from __future__ import annotations
 
@@ -10,103 +10,121 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from septa.errors import InputError
+from septa.errors import InputError, list_names
 from septa.images import RawLabels, read_labels
 from septa.labels.codes import look_up
 
 _LARGEST = 255
+"""Largest value of a class."""
 
 
 @dataclass(frozen=True)
 class RawObjectLabels(RawLabels):
-    """Labels as stored that come with classes.
+    """Object ids as stored, with the class of each object.
 
     Attributes
     ----------
     classes_yx
-        Integers: at all pixels of an object the class that most of them have in the file, 0 where none has any.
+        Integers ``YX``: at all pixels of an object the value that most of them have in the image of classes; 0 if
+        none of them has a class.
     """
 
     classes_yx: npt.NDArray[Any]
 
 
 def read_object_classes(raw: RawLabels, path: Path, page: int, max_pixels: int) -> RawObjectLabels:
-    """Read the classes of object ids that are read already; other parameters as for `septa.images.read.read_labels`.
+    """Read the classes of objects.
+
+    Parameters
+    ----------
+    raw
+        The object ids.
+    path, page, max_pixels
+        Image of classes, as for `septa.images.read_labels`.
 
     Raises
     ------
     InputError
-        The file cannot be read, is no image of classes, or differs from the ids in size.
+        The file cannot be read, does not hold classes, or has another size than the ids.
     """
     classes = read_labels(path, page, max_pixels=max_pixels)
     if raw.kind != "index" or classes.kind != "index":
-        raise InputError(path, "goes with one object id and one class for each pixel", "save both as grey images")
+        problem = "the classes of objects need one object id and one class per pixel"
+        raise InputError(path, problem, "Save labels and classes as grey images")
     if classes.array.shape != raw.array.shape:
-        sizes = "{} x {} pixels, the labels {} x {}".format(*classes.array.shape, *raw.array.shape)
-        raise InputError(path, f"has {sizes}", "give both at one size")
+        sizes = "{} x {} pixels, but the labels have {} x {}".format(*classes.array.shape, *raw.array.shape)
+        raise InputError(path, f"the image of classes has {sizes}", "Save both at one size")
     values = np.unique(classes.array)
     if values.size and not 0 <= values[0] <= values[-1] <= _LARGEST:
-        problem = f"holds values from {values[0]} to {values[-1]}, and classes are 1 to {_LARGEST}"
-        raise InputError(path, problem, "give at each pixel of an object the number of its class")
-    return RawObjectLabels(raw.array, raw.kind, raw.palette, majority_classes(raw.array, classes.array))
+        problem = f"the image of classes holds values from {values[0]} to {values[-1]}, expected 1 to {_LARGEST}"
+        raise InputError(path, problem, "Write the number of its class at each pixel of an object")
+    return RawObjectLabels(raw.array, raw.kind, raw.palette, find_majority_classes(raw.array, classes.array))
 
 
 def encode_classes(
     raw: RawLabels, labels_yx: npt.NDArray[np.int32], values: Sequence[int], where: str
 ) -> npt.NDArray[np.int32]:
-    """Put the place of its class among ``values`` on each object, which is 1 in ``labels_yx``.
+    """Replace the 1 at the pixels of each object by the place of its class among ``values``.
+
+    Parameters
+    ----------
+    raw
+        Labels with classes.
+    labels_yx
+        int32 ``YX``, 1 in objects; other values stay.
+    values
+        Raw value of each class, background first.
+    where
+        Path of the labels, for errors.
 
     Raises
     ------
     InputError
-        There are no classes, an object has none, or one that is unknown.
+        The labels have no classes, or an object has none or an unknown one.
     """
     if not isinstance(raw, RawObjectLabels):
-        remedy = "put an image of classes with the same name into classes/ beside labels/"
-        raise InputError(where, "has no classes of its objects", remedy)
+        remedy = "Put an image of classes with the same name into a folder classes/ next to labels/"
+        raise InputError(where, "the objects of this image have no classes", remedy)
     inside_yx = labels_yx == 1
     without = np.unique(raw.array[inside_yx & (raw.classes_yx == 0)])
     if without.size:
-        shown = ", ".join(map(str, without[:5].tolist())) + (", ..." if without.size > 5 else "")
-        problem = (
-            f"{without.size} objects have no class ({shown})" if without.size > 1 else f"object {shown} has no class"
-        )
-        raise InputError(where, problem, "give it a class in classes/, or take it out of the labels")
+        problem = f"these objects have no class: {list_names(map(str, without.tolist()))}"
+        raise InputError(where, problem, "Give each object a class in classes/, or remove it from the labels")
     classes_yx = look_up(np.where(inside_yx, raw.classes_yx, 0), values, None, where, "index")
     return np.where(inside_yx, classes_yx, labels_yx)
 
 
-def known_classes(raw: RawLabels) -> set[int]:
-    """The classes that objects have."""
+def list_classes(raw: RawLabels) -> set[int]:
+    """Return the values of the classes that objects have; empty if the labels have no classes."""
     return set(np.unique(raw.classes_yx).tolist()) - {0} if isinstance(raw, RawObjectLabels) else set()
 
 
 def refuse_classes(classes: set[int], kind: str) -> None:
-    """Refuse classes of objects where labels are no objects."""
+    """Raise InputError if there are classes of objects but the labels of this kind are not object ids."""
     if classes and kind != "instances":
-        problem = f"hold {kind} labels, and the classes beside them are those of objects"
-        raise InputError("labels", problem, "leave data.encoding and data.values out, or move the classes away")
+        problem = f"the labels are {kind} labels, but the folder of classes next to them needs object ids"
+        raise InputError("labels", problem, "Leave data.encoding and data.values out, or move the classes away")
 
 
-def majority_classes(ids_yx: npt.NDArray[Any], votes_yx: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def find_majority_classes(ids_yx: npt.NDArray[Any], votes_yx: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Give all pixels of an object the value that most of them have, not counting 0.
 
     Parameters
     ----------
     ids_yx
-        Object ids, integers; 0 is background.
+        Object ids, integers ``YX``; 0 is background.
     votes_yx
-        A value for each pixel, integers.
+        Value of each pixel, integers ``YX``.
 
     Returns
     -------
     ndarray
-        YX in the dtype of ``votes_yx``: the value of each object, the lowest of equals; 0 in background and in objects
-        without any.
+        ``YX`` in the dtype of ``votes_yx``: the value of each object, the lowest of several that are equally frequent.
+        0 in the background and in objects without a value.
 
     Examples
     --------
-    >>> majority_classes(np.array([[7, 7, 7, 7, 0, 9]]), np.array([[5, 4, 5, 0, 4, 0]]))
+    >>> find_majority_classes(np.array([[7, 7, 7, 7, 0, 9]]), np.array([[5, 4, 5, 0, 4, 0]]))
     array([[5, 5, 5, 5, 0, 0]])
     """
     ids, objects_yx = np.unique(ids_yx, return_inverse=True)
