@@ -38,5 +38,5 @@ def test_classes_of_objects_have_a_row_each() -> None:
     names = ("background", "<round>", "long")
     markup = scores_html(evaluate_labels(items, ["background", "object"], instances=True, object_classes=names))
     assert "F1 at IoU 0.5, &lt;round&gt;" in markup
-    assert "2 true, 2 predicted" in markup
+    assert "2 in the ground truth, 2 predicted" in markup
     assert "1 true, 0 predicted" in markup

@@ -1,4 +1,4 @@
-"""Curves as inline SVG: drawn here, coloured by the page, with values at the pointer and without JavaScript."""
+"""Charts as inline SVG, coloured by the page, with values at the pointer and without JavaScript."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from septa.report.page import BLUE, Color, number, text
 
 _HOVER_COLUMNS = 120
-_LARGEST, _SMALLEST = 1e100, 1e-100  # beyond them differences and quotients may overflow or vanish
+# Differences and quotients of numbers outside this range may overflow or vanish.
+_SMALLEST, _LARGEST = 1e-100, 1e100
+# Margins of a chart in pixels.
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 10, 22
 
 
@@ -21,14 +23,14 @@ class Series:
     Parameters
     ----------
     name
-        Shown in the legend and at the pointer.
+        Name in the legend and at the pointer.
     points
-        ``(x, y)`` in order of x. Points that are not finite are left out, and in a logarithmic chart those that are
-        not positive.
+        ``(x, y)`` in order of x. Points that are not finite are omitted, and in a logarithmic chart also those that
+        are not positive.
     color
-        For light and dark pages.
+        Colours for light and dark pages.
     faint
-        Drawn behind the others, without an entry in the legend: raw values behind their smoothed line.
+        True for raw values: drawn behind the other lines, without an entry in the legend.
     """
 
     name: str
@@ -55,24 +57,24 @@ def line_chart(
     title
         Heading of the chart.
     series
-        The lines, each drawn as one ``<polyline>`` with every point that can be drawn.
+        Lines, each drawn as one ``<polyline>``.
     x_label
-        What x counts.
+        Label of the x axis.
     unit
-        Appended to the values of y, such as ``"%"``.
+        Unit appended to the values of y, such as ``"%"``.
     log
-        Logarithmic y.
+        True for a logarithmic y axis.
     include
-        Values that the y axis must show, such as 0.
+        Values that the y axis must contain, such as 0.
     mark
-        A point to ring.
+        Point to mark with a ring.
     size
-        Width and height in pixels at which 11 pixel letters look right; the drawing then scales with the page.
+        Width and height in pixels for letters of 11 pixels. The drawing scales with the page.
 
     Returns
     -------
     str
-        A ``<figure>``; it says so when there is nothing to draw.
+        A ``<figure>``, with the words "nothing recorded" if there is nothing to draw.
 
     Examples
     --------
@@ -102,7 +104,7 @@ def line_chart(
 
 @dataclass(frozen=True)
 class _Frame:
-    """Where values of x and y lie on the drawing."""
+    """Mapping from values of x and y to positions in the drawing."""
 
     x: tuple[float, float]
     y: tuple[float, float]
@@ -142,7 +144,7 @@ class _Frame:
             parts.append(f'<text class="y" x="{_LEFT - 7}" y="{y + 4:.1f}">{text(number(tick) + unit)}</text>')
         for tick in _ticks(*self.x, max(3, width // 70)):
             x = self.at((tick, self.y[0]))[0]
-            if x < width - _RIGHT - 60:  # the label of the axis stands there
+            if x < width - _RIGHT - 60:  # leave room for the label of the axis
                 parts.append(f'<text class="x" x="{x:.1f}" y="{height - 5}">{text(number(tick))}</text>')
         parts.append(f'<text class="x end" x="{width - _RIGHT}" y="{height - 5}">{text(x_label)}</text>')
         return "".join(parts)
@@ -159,7 +161,7 @@ def _curve(line: Series, points: Sequence[tuple[float, float]], frame: _Frame) -
 def _hover(
     drawn: Sequence[tuple[Series, Sequence[tuple[float, float]]]], frame: _Frame, x_label: str, unit: str
 ) -> str:
-    """Invisible columns, one for each x (thinned out when there are many), with the values there as a tooltip."""
+    """Draw invisible columns with the values at each x as a tooltip; of many columns only some are kept."""
     xs: set[float] = set()
     for _, points in sorted(drawn, key=lambda item: len(item[1])):
         room = _HOVER_COLUMNS - len(xs)
@@ -209,19 +211,15 @@ def _spread(low: float, high: float) -> tuple[float, float]:
 
 
 def _ticks(low: float, high: float, count: int, outside: bool = False) -> tuple[float, ...]:
-    """Round values between two limits, or just around them, about ``count`` of them."""
+    """Return about ``count`` round values between two limits, or just outside them."""
     rough = (high - low) / count
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough * 0.999)
     first, last = low / step, high / step
-    start, stop = (
-        (math.floor(first + 1e-6), math.ceil(last - 1e-6))
-        if outside
-        else (
-            math.ceil(first - 1e-6),
-            math.floor(last + 1e-6),
-        )
-    )
+    if outside:
+        start, stop = math.floor(first + 1e-6), math.ceil(last - 1e-6)
+    else:
+        start, stop = math.ceil(first - 1e-6), math.floor(last + 1e-6)
     return tuple(float(f"{i * step:.12g}") for i in range(start, stop + 1))
 
 

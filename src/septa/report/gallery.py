@@ -1,4 +1,4 @@
-"""The gallery: images with their labels, the prediction and the errors, as HTML."""
+"""The gallery: images with ground truth, prediction and errors, as HTML."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from septa.report.page import png_tag, swatch, text
 
 MAX_PANELS = 24
 THUMBNAIL = 384
-"""Longest side of an image, pixels."""
+"""Longest side of an image in pixels."""
 THUMBNAIL_OF_MANY = 288
-"""The same in a gallery of more than 8, which keeps the file fit to be sent by mail."""
+"""Longest side in a gallery of more than 8 images, in pixels; it keeps the file small enough to mail."""
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,13 @@ class Panel:
     Parameters
     ----------
     name
-        What the image is called; any text.
+        Name of the image, any text.
     image_cyx
-        The image as read, CYX, any number type and any number of channels.
+        Image as read, CYX, any number type and any number of channels.
     truth_yx, prediction_yx
-        Encoded labels YX (class index or bit field), -1 where ignored.
+        Encoded labels YX of ground truth and prediction (class index or bit field), -1 where ignored.
     score
-        0 to 1; the gallery is sorted by it, worst first.
+        Score, 0 to 1. The gallery shows the worst first.
     """
 
     name: str
@@ -49,12 +49,12 @@ def gallery_html(panels: Sequence[Panel], classes: Mapping[str, tuple[int, int, 
     Parameters
     ----------
     panels
-        At most `MAX_PANELS` are shown, each image at most `THUMBNAIL` pixels wide and high; those whose score is not
+        At most `MAX_PANELS` are shown, each image at most `THUMBNAIL` pixels wide and high. Panels whose score is not
         finite come last.
     classes
-        Name of each class and the RGB colour in which `draw_overlay` draws it, for the legend.
+        Name of each class to its RGB colour in `draw_overlay`, for the legend.
     bits
-        How many overlapping classes the labels hold as bits; 0 if labels are class indices.
+        Number of overlapping classes that the labels hold as bits; 0 if labels are class indices.
 
     Returns
     -------
@@ -64,7 +64,7 @@ def gallery_html(panels: Sequence[Panel], classes: Mapping[str, tuple[int, int, 
     Raises
     ------
     ValueError
-        If image, truth and prediction of a panel differ in size.
+        Image, ground truth and prediction of a panel differ in size.
     """
     if not panels:
         return ""
@@ -76,35 +76,34 @@ def gallery_html(panels: Sequence[Panel], classes: Mapping[str, tuple[int, int, 
 
 
 def draw_labels(rgb_yxs: NDArray[np.uint8], labels_yx: NDArray[Any], bits: int = 0) -> NDArray[np.uint8]:
-    """Lay labels over a picture; of overlapping classes, each bit in its own colour.
+    """Draw labels over a picture; each bit of overlapping classes has its own colour.
 
     Parameters
     ----------
     rgb_yxs
-        uint8, axes YXS, perhaps shrunk.
+        Picture, uint8, axes YXS; it may be smaller than the image.
     labels_yx
-        Encoded labels YX of the whole image. The nearest label of each pixel of the picture is drawn, which keeps
-        outlines sharp.
+        Encoded labels YX of the whole image. Each pixel of the picture gets the nearest label, so outlines stay sharp.
     bits
-        How many overlapping classes the labels hold as bits; 0 if labels are class indices.
+        Number of overlapping classes that the labels hold as bits; 0 if labels are class indices.
 
     Returns
     -------
     ndarray
-        uint8, axes YXS, of the picture's size.
+        uint8, axes YXS, of the same size as the picture.
     """
     near_yx = _nearest(labels_yx, rgb_yxs.shape[:2])
     for bit in range(bits):
-        ignored = -1 if bit == 0 else 0  # greyed once, not again for each bit
+        ignored = -1 if bit == 0 else 0  # drawn in grey once, not for each bit
         one_yx = np.where(near_yx < 0, ignored, (near_yx >> bit & 1) * (bit + 1))
         rgb_yxs = draw_overlay(np.moveaxis(rgb_yxs, -1, 0), one_yx)
     return rgb_yxs if bits else draw_overlay(np.moveaxis(rgb_yxs, -1, 0), near_yx)
 
 
 def picture_tag(rgb_yxs: NDArray[np.uint8], alt: str) -> str:
-    """An ``<img>`` that carries a uint8 YXS picture with it, grey ones with one channel.
+    """Return an ``<img>`` with an embedded uint8 YXS picture; a grey picture is stored with one channel.
 
-    ``alt`` says in plain text what it shows.
+    ``alt`` describes the picture in plain text.
     """
     height, width = rgb_yxs.shape[:2]
     grey = bool((rgb_yxs == rgb_yxs[..., :1]).all())
@@ -126,13 +125,13 @@ def _legend(classes: Mapping[str, tuple[int, int, int]]) -> str:
 def _panel(panel: Panel, bits: int, longest: int) -> str:
     if panel.truth_yx.shape != panel.prediction_yx.shape or panel.truth_yx.shape != panel.image_cyx.shape[1:]:
         raise ValueError(
-            f"image {panel.image_cyx.shape}, truth {panel.truth_yx.shape} and prediction {panel.prediction_yx.shape} "
-            f"of {panel.name!r} differ in size"
+            f"image {panel.image_cyx.shape}, ground truth {panel.truth_yx.shape} and prediction "
+            f"{panel.prediction_yx.shape} of {panel.name!r} differ in size"
         )
     image = shrink_picture(to_rgb(panel.image_cyx), longest)
     pictures = {
         "image": image,
-        "truth": draw_labels(image, panel.truth_yx, bits),
+        "ground truth": draw_labels(image, panel.truth_yx, bits),
         "prediction": draw_labels(image, panel.prediction_yx, bits),
         "errors": shrink_picture(draw_error_map(panel.truth_yx, panel.prediction_yx), longest),
     }
@@ -153,7 +152,7 @@ def _score(score: float) -> str:
 
 
 def _nearest(labels_yx: NDArray[np.integer[Any]], shape: tuple[int, ...]) -> NDArray[np.integer[Any]]:
-    """The nearest label of each pixel of a smaller image."""
+    """Return the nearest label for each pixel of a smaller image."""
     rows, columns = (
         ((np.arange(small) + 0.5) * size / small).astype(np.intp)
         for size, small in zip(labels_yx.shape, shape, strict=True)

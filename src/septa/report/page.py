@@ -1,7 +1,7 @@
-"""HTML pages that stand alone: one file, no network, light and dark, readable without JavaScript.
+"""Self-contained HTML pages: one file, no network, light and dark mode, readable without JavaScript.
 
-Pure functions from values to strings. Every function escapes the text it is given, so what they return is safe to
-join; only arguments named ``body`` or ``cells`` are HTML already.
+These are pure functions from values to strings. Each function escapes its text arguments, so results can be joined
+safely. Only arguments named ``body`` or ``cells`` are already HTML.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u20
 
 
 def text(value: object) -> str:
-    """Escape anything for use in HTML, between tags and in quoted attributes.
+    """Escape a value for HTML, between tags and in quoted attributes.
 
-    Control characters, lone surrogates (undecodable file names) and marks that reverse the writing direction become
-    the replacement character, so that a hostile name can neither break the page nor disguise itself.
+    Control characters, lone surrogates (from undecodable file names) and marks that reverse the writing direction
+    become U+FFFD, so a hostile name can neither break the page nor disguise itself.
 
     Examples
     --------
@@ -41,7 +41,7 @@ def text(value: object) -> str:
 
 
 def number(value: float) -> str:
-    """Write a number for people: four significant digits, thousands set apart, ``–`` for NaN and infinities.
+    """Format a number with four significant digits and separated thousands; ``–`` for NaN and infinities.
 
     Examples
     --------
@@ -60,7 +60,7 @@ def number(value: float) -> str:
 
 
 def plural(count: int, noun: str) -> str:
-    """Write a count with its noun.
+    """Format a count with its noun.
 
     Examples
     --------
@@ -87,21 +87,21 @@ def tint(rgb: tuple[int, int, int]) -> Color:
 
 
 def swatch(rgb: tuple[int, int, int]) -> str:
-    """A small square of exactly this RGB colour (0..255), for legends of images."""
+    """Return a small square of exactly this RGB colour (0..255), for legends of images."""
     return f'<span class="swatch" style="background:{_hex(rgb)}"></span>'
 
 
 def png_tag(png: bytes, alt: str, width: int, height: int) -> str:
-    """An ``<img>`` that carries its PNG file with it; images of few pixels are enlarged without smoothing.
+    """Return an ``<img>`` with an embedded PNG file; small images are enlarged without smoothing.
 
     Parameters
     ----------
     png
-        A complete PNG file.
+        Contents of a PNG file.
     alt
-        What the image shows, for those who do not see it.
+        Description of the image for screen readers, plain text.
     width, height
-        Size in pixels; very long images are framed rather than stretched.
+        Size in pixels. Very long images are framed rather than stretched.
     """
     shape = min(max(width / height, 0.6), 3.0)
     kind = ' class="pixels"' if max(width, height) < 160 else ""
@@ -113,16 +113,16 @@ def png_tag(png: bytes, alt: str, width: int, height: int) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, names: int = 1) -> str:
-    """A table from escaped text.
+    """Return a table.
 
     Parameters
     ----------
     head
         Column titles, plain text.
     rows
-        HTML of the cells, one sequence a row, as long as ``head``.
+        HTML of the cells, one sequence per row, as long as ``head``.
     names
-        How many columns from the left hold words; the others hold numbers and are set flush right.
+        Number of columns from the left that hold words. The others hold numbers and are right-aligned.
     """
 
     def row(tag: str, cells: Sequence[str]) -> str:
@@ -137,12 +137,12 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, names: int = 1)
 
 
 def cards(entries: Sequence[tuple[str, str, str]]) -> str:
-    """A row of cards, the first one emphasised; empty without entries.
+    """Return a row of cards with the first one emphasised; empty without entries.
 
     Parameters
     ----------
     entries
-        Plain text: what is told, its value set large, and a line below.
+        Plain text of each card: its title, its value in large type, and a line below.
     """
     boxes = "".join(
         f'<div class="card{" first" if i == 0 else ""}"><p>{text(name)}</p><p class="big">{text(value)}</p>'
@@ -153,14 +153,14 @@ def cards(entries: Sequence[tuple[str, str, str]]) -> str:
 
 
 def notes(lines: Sequence[str], *, hints: bool = False) -> str:
-    """A list of remarks, those after the twelfth folded away; empty without lines.
+    """Return a list of remarks, collapsed after the twelfth; empty without lines.
 
     Parameters
     ----------
     lines
         Plain text.
     hints
-        Whether they ask for attention.
+        True to highlight them.
     """
     items = [f"<li>{text(line)}</li>" for line in lines]
     first, more = "".join(items[:_MAX_NOTES]), "".join(items[_MAX_NOTES:])
@@ -171,7 +171,7 @@ def notes(lines: Sequence[str], *, hints: bool = False) -> str:
 
 
 def chapters(title: str, lead: str, top: Sequence[str], parts: Mapping[str, str]) -> str:
-    """The body of a page: heading with links, what stands above, and titled sections.
+    """Return the body of a page: a heading with links, an introduction, and titled sections.
 
     Parameters
     ----------
@@ -180,7 +180,7 @@ def chapters(title: str, lead: str, top: Sequence[str], parts: Mapping[str, str]
     top
         HTML between the heading and the sections.
     parts
-        Plain title of each section, beginning with a word of its own, to its HTML; empty ones are left out.
+        Title of each section, plain text, to its HTML. The first words of titles differ. Empty sections are omitted.
     """
     shown = [(name, name.split()[0].lower(), content) for name, content in parts.items() if content]
     links = "".join(f'<a href="#{anchor}">{text(name)}</a>' for name, anchor, _ in shown)
@@ -194,19 +194,18 @@ def chapters(title: str, lead: str, top: Sequence[str], parts: Mapping[str, str]
 
 
 def html_page(title: str, body: str, *, tooltips: bool = True) -> str:
-    """A complete HTML document with the shared style.
+    """Return a complete HTML document with the shared style.
 
-    A content security policy inside the page forbids every connection, so that it loads nothing even if a browser
-    were tricked.
+    A content security policy in the page forbids every connection, so the page never loads anything.
 
     Parameters
     ----------
     title
         Plain text.
     body
-        HTML of what stands in ``<main>``.
+        HTML of the ``<main>`` element.
     tooltips
-        Whether to add the script that shows the values of charts under the pointer; without it no script can run.
+        True to add the script that shows chart values at the pointer. Without it, no script can run.
     """
     policy, script = "default-src 'none'; img-src data:; style-src 'unsafe-inline'", ""
     if tooltips:
@@ -227,7 +226,7 @@ def _hex(rgb: Sequence[float]) -> str:
 
 
 def _luminance(rgb: Sequence[float]) -> float:
-    """Relative luminance of sRGB, 0 to 1 (WCAG 2)."""
+    """Compute the relative luminance of an sRGB colour, 0 to 1 (WCAG 2)."""
     linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in (value / 255 for value in rgb)]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 

@@ -1,4 +1,4 @@
-"""Scores as HTML for the report: of classes, of objects and of each image, and the thresholds of objects."""
+"""Scores as HTML for the report: classes, objects, images, thresholds and calibration."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ _SMALL = (350, 180)
 
 
 def foreground_names(evaluation: Evaluation) -> tuple[str, ...]:
-    """Names of the classes other than background; where classes overlap, of all."""
+    """Return the names of all classes except background; all names if classes overlap."""
     return evaluation.class_names if evaluation.multilabel else evaluation.class_names[1:]
 
 
 def range_text(spread: Mapping[str, float]) -> str:
-    """The interval of a mean."""
+    """Format the interval of a mean."""
     return f"{spread['low']:.3f}–{spread['high']:.3f}"
 
 
 def scores_html(evaluation: Evaluation) -> str:
-    """Tables of the scores: of objects where there are any, of each class, and of each image."""
+    """Return the tables of scores: objects (if any), classes and images."""
     foreground = foreground_names(evaluation)
     rows = []
     for name in [*foreground, *(name for name in evaluation.class_names if name not in foreground)]:
@@ -50,52 +50,52 @@ def _objects(evaluation: Evaluation) -> str:
         mean, pooled = (number(float(f"{spread[key]:.4g}")) for key in ("mean", "pooled"))
         rows.append([text(OBJECT_METRICS[metric]), f"<b>{mean}</b><small>{range_text(spread)}</small>", pooled])
     for name, spread in evaluation.object_classes.items():
-        counts = f"{spread['truth_count']:.0f} true, {spread['prediction_count']:.0f} predicted"
+        counts = f"{spread['truth_count']:.0f} in the ground truth, {spread['prediction_count']:.0f} predicted"
         cell = f"<b>{spread['mean']:.4g}</b><small>{range_text(spread)}</small>"
         pooled = f"{spread['pooled']:.4g}<small>{counts}</small>"
         rows.append([text(f"{OBJECT_METRICS['f1_50']}, {name}"), cell, pooled])
-    head = ["Objects", "mean over images", "all images as one"]
+    head = ["Objects", "mean over images", "all images pooled"]
     return f'<div class="box">{table(head, rows)}</div><p class="soft">{text(OBJECTS_POLICY)}</p>'
 
 
 def thresholds_html(tuning: Mapping[str, Sequence[tuple[float, float]]], chosen: Mapping[str, float]) -> str:
-    """A curve for each threshold, the value that was taken ringed."""
+    """Return a curve for each threshold, with a ring at the chosen value."""
     charts = []
     for name, points in tuning.items():
-        taken = next((point for point in points if point[0] == chosen.get(name)), None)
+        best = next((point for point in points if point[0] == chosen.get(name)), None)
         line = [Series("", list(points), BLUE)]
-        charts.append(line_chart(name.replace("_", " ").capitalize(), line, x_label="value", mark=taken, size=_SMALL))
-    told = "Score of the objects on validation images with each value, the thresholds before it being as chosen."
-    return f'<div class="charts">{"".join(charts)}</div><p class="soft">{told}</p>' if charts else ""
+        charts.append(line_chart(name.replace("_", " ").capitalize(), line, x_label="value", mark=best, size=_SMALL))
+    caption = "Score of objects on validation images for each value; earlier thresholds have their chosen values."
+    return f'<div class="charts">{"".join(charts)}</div><p class="soft">{caption}</p>' if charts else ""
 
 
 def calibration_html(calibration: Mapping[str, Any]) -> str:
-    """The reliability curve of the objects with its diagonal, and a table of the bins; empty without objects.
+    """Return the reliability curve of the objects with its diagonal, and a table of bins; empty without objects.
 
     Parameters
     ----------
     calibration
-        What `septa.objects.calibrate` gives, or nothing.
+        Result of `septa.objects.calibrate`, or an empty mapping.
     """
     if not calibration.get("objects"):
         return ""
     bins = [entry for entry in calibration["bins"] if entry["objects"]]
-    curve = Series("share that is right", [(entry["confidence"], entry["right"]) for entry in bins], BLUE)
-    diagonal = Series("as sure as right", [(0.0, 0.0), (1.0, 1.0)], INK, faint=True)
+    curve = Series("share correct", [(entry["confidence"], entry["right"]) for entry in bins], BLUE)
+    diagonal = Series("perfect calibration", [(0.0, 0.0), (1.0, 1.0)], INK, faint=True)
     chart = line_chart("Reliability", [curve, diagonal], x_label="confidence", include=[0, 1], size=_SMALL)
     rows = [
         [f"{entry['low']:.1f}–{entry['high']:.1f}", str(entry["objects"]), *_bin_cells(entry)]
         for entry in calibration["bins"]
     ]
-    told = (
+    caption = (
         f"{CALIBRATION_ERROR}: {calibration['expected_calibration_error']:.4f}, the mean distance between confidence "
-        f"and share right, over {plural(calibration['objects'], 'predicted object')}. Right is what matches a true "
-        "object at IoU 0.5. Below the line the net is surer than it should be."
+        f"and share correct, over {plural(calibration['objects'], 'predicted object')}. An object is correct if it "
+        "matches a ground-truth object at IoU 0.5. Below the diagonal the net is overconfident."
     )
-    head = ["Confidence", "Objects", "Mean confidence", "Share right"]
+    head = ["Confidence", "Objects", "Mean confidence", "Share correct"]
     return (
         f'<div class="two"><div class="box">{table(head, rows)}</div><div>{chart}</div></div>'
-        f'<p class="soft">{text(told)}</p>'
+        f'<p class="soft">{text(caption)}</p>'
     )
 
 
@@ -112,18 +112,18 @@ def _bar(spread: Mapping[str, float]) -> str:
 
 
 def _reading(evaluation: Evaluation) -> str:
-    """How to read the table."""
+    """Explain the table in a paragraph."""
     scored = len(evaluation.images) - len(evaluation.unscored)
     lines = [
         f"Mean over {plural(scored, 'image')} with its {LEVEL:.0%} bootstrap interval over images.",
-        "Pooled: over the pixels of all images together.",
+        "Pooled values are computed over the pixels of all images together.",
         evaluation.policy,
     ]
     empty = [f"{name} in {count}" for name, count in evaluation.both_empty.items() if count]
     if empty:
-        lines.append(f"Absent from both: {', '.join(empty)}.")
+        lines.append(f"Classes absent from both: {', '.join(empty)}.")
     if evaluation.unscored:
-        lines.append(f"Left out, as all their pixels are ignored: {', '.join(evaluation.unscored)}.")
+        lines.append(f"Images omitted because all pixels are ignored: {', '.join(evaluation.unscored)}.")
     return f'<p class="soft">{text(" ".join(lines))}</p>'
 
 

@@ -1,4 +1,4 @@
-"""The training report: one HTML file that shows what was trained, how it went and how good it is."""
+"""The training report: one HTML file with scores, curves, images, recipe and data."""
 
 from __future__ import annotations
 
@@ -59,19 +59,19 @@ def write_report(
     tuning: Mapping[str, Sequence[tuple[float, float]]] | None = None,
     chosen: Mapping[str, float] | None = None,
 ) -> None:
-    """Write the report of a training as one HTML file that loads nothing from anywhere.
+    """Write the report of a training as one HTML file that loads nothing from elsewhere.
 
-    It shows, from top to bottom: the score; what to know about the run; curves of loss, validation score, learning
-    rate, throughput and waiting for data; scores of each class with their intervals and of each image; of objects the
-    tuned thresholds and how well the confidence is calibrated; validation images, worst first, each with truth,
-    prediction and a map of the errors; the recipe with its reasons; facts of the data set, versions and the command.
+    It shows, from top to bottom: the score; notes about the run; curves of loss, validation score, learning rate,
+    throughput and waiting for data; scores of each class with intervals, and of each image; for objects, the tuned
+    thresholds and the calibration of confidences; validation images, worst first, each with ground truth, prediction
+    and error map; the recipe with its reasons; facts about the dataset, versions and the command.
     It follows the reader's light or dark setting and works without JavaScript. All text is escaped. The file is
     written atomically.
 
     Parameters
     ----------
     path
-        The ``.html`` file to write; missing folders are made.
+        The ``.html`` file to write. Missing folders are created.
     title
         Heading, such as the name of the model.
     command
@@ -79,28 +79,28 @@ def write_report(
     versions
         Name of each program or library to its version.
     recipe_yaml
-        The resolved recipe; what follows ``  # `` on a line is shown as its reason.
+        Resolved recipe. The text after ``  # `` on a line is shown as the reason.
     fingerprint
-        Facts of the data set; may be nested.
+        Facts about the dataset; may be nested.
     history
         Rows in order of ``step``. Rows of training have ``loss``, ``lr``, ``images_per_s``, ``data_wait`` (share of
-        the time, 0 to 1) and ``minutes``; rows of validation ``score``, ``val_loss`` and ``dice_<class>``. Keys may
-        be missing, and values that are not finite are left out.
+        the time, 0 to 1) and ``minutes``. Rows of validation have ``score``, ``val_loss`` and ``dice_<class>``. Keys
+        may be missing, and values that are not finite are omitted.
     evaluation
-        Scores of the validation images, if there were any.
+        Scores of the validation images, or None without validation images.
     gallery
-        Validation images with their labels and predictions; the worst 24 are shown.
+        Validation images with labels and predictions. The worst 24 are shown.
     notes
-        Lines the reader should see first.
+        Lines to show first.
     tuning
-        Thresholds that were tuned after the training: of each the values tried, with the score.
+        Thresholds tuned after the training: for each, the values tried and their scores.
     chosen
-        The value of each that was taken.
+        Chosen value of each threshold.
 
     Raises
     ------
     InputError, ResourceError
-        If the file cannot be written.
+        The file cannot be written.
     """
     curves = _curves(history, evaluation)
     scores = "" if evaluation is None else scores_html(evaluation)
@@ -122,7 +122,7 @@ def write_report(
 
 
 def _column(history: Iterable[HistoryRow], key: str, factor: float = 1.0) -> Points:
-    """Every finite value of a key, with its step."""
+    """Return every finite value of a key, with its step."""
     points = []
     for row in history:
         step, value = _finite(row.get("step")), _finite(row.get(key))
@@ -137,12 +137,12 @@ def _finite(value: object) -> float | None:
 
 
 def _best(history: Sequence[HistoryRow]) -> tuple[float, float] | None:
-    """Step and score of the best validation, the first of equals."""
+    """Return step and score of the best validation; the first one in a tie."""
     return max(_column(history, "score"), key=lambda point: point[1], default=None)
 
 
 def _class_colors(evaluation: Evaluation | None) -> dict[str, tuple[int, int, int]]:
-    """The colour in which the gallery shows each foreground class."""
+    """Return the gallery's colour of each foreground class."""
     names = () if evaluation is None else foreground_names(evaluation)
     return {name: CLASS_COLORS[i % len(CLASS_COLORS)] for i, name in enumerate(names)}
 
@@ -180,7 +180,7 @@ def _cards(history: Sequence[HistoryRow], evaluation: Evaluation | None) -> str:
             below = f"{LEVEL:.0%} interval {range_text(spread)}"
             entries.append((OBJECT_METRICS[metric], f"{spread['mean']:.3f}", below))
         pixels = evaluation.pixels.get("pixel_accuracy")
-        below = f"{LEVEL:.0%} interval {range_text(pixels)}" if pixels else "share of pixels that are right"
+        below = f"{LEVEL:.0%} interval {range_text(pixels)}" if pixels else "share of correct pixels"
         entries.append(("Pixel accuracy", f"{evaluation.summary['pixel_accuracy']:.3f}", below))
     if best is not None:
         last = max(step for step, _ in _column(history, "step"))
@@ -193,13 +193,13 @@ def _cards(history: Sequence[HistoryRow], evaluation: Evaluation | None) -> str:
 
 
 def _hints(history: Sequence[HistoryRow]) -> list[str]:
-    """What the curves say that a newcomer might not see."""
+    """List conclusions from the curves that a newcomer might miss."""
     hints = []
     scores, best = _column(history, "score"), _best(history)
     if best is not None and len(scores) >= 4:
         earlier = max(score for _, score in scores[: -(len(scores) // 4)])
         if best == scores[-1] and best[1] - earlier > 0.005:
-            hints.append("The score was still rising at the end: more steps (training.steps) may well improve it.")
+            hints.append("The score was still rising at the end: more steps (training.steps) may improve it.")
         elif best[1] - scores[-1][1] > 0.02:
             hints.append(
                 f"The score fell after step {number(best[0])}, from {best[1]:.3f} to {scores[-1][1]:.3f}: fewer steps, "
@@ -218,7 +218,7 @@ def _curves(history: Sequence[HistoryRow], evaluation: Evaluation | None) -> str
     if not history:
         return "<p>No step was recorded.</p>"
     loss, rate = _column(history, "loss"), _column(history, "images_per_s")
-    losses = [*_smoothed("training", loss, BLUE), Series("validation", _column(history, "val_loss"), ORANGE)]
+    losses = [*_smooth("training", loss, BLUE), Series("validation", _column(history, "val_loss"), ORANGE)]
     values = [value for line in losses for _, value in line.points]
     log = bool(values) and min(values) > 0 and max(values) / min(values) > _LOG_RATIO
     wait = _column(history, "data_wait", 100)
@@ -226,21 +226,21 @@ def _curves(history: Sequence[HistoryRow], evaluation: Evaluation | None) -> str
         line_chart("Loss", losses, log=log),
         line_chart("Validation score", _score_lines(history, evaluation), mark=_best(history)),
         line_chart("Learning rate", [Series("", _column(history, "lr"), BLUE)], include=[0], size=_SMALL),
-        line_chart("Images per second", _smoothed("", rate, GREEN), include=[0], size=_SMALL),
-        line_chart("Waiting for data", _smoothed("", wait, ORANGE), unit="%", include=[0, 10], size=_SMALL),
+        line_chart("Images per second", _smooth("", rate, GREEN), include=[0], size=_SMALL),
+        line_chart("Waiting for data", _smooth("", wait, ORANGE), unit="%", include=[0, 10], size=_SMALL),
     ]
     return f'<div class="charts"><div class="half">{"".join(charts[:2])}</div>{"".join(charts[2:])}</div>'
 
 
-def _smoothed(name: str, points: Points, color: Color) -> list[Series]:
-    """The values themselves, and where they are many, a moving average over 1/20 of them in front."""
+def _smooth(name: str, points: Points, color: Color) -> list[Series]:
+    """Return the values and, if there are many, a moving average over 1/20 of them in front."""
     if len(points) < _SMOOTHED_FROM:
         return [Series(name, points, color)]
     values = np.array([value for _, value in points])
     window = np.ones(2 * (len(points) // 40) + 1)
     means = np.convolve(values, window, "same") / np.convolve(np.ones(len(values)), window, "same")
     smooth = [(step, float(mean)) for (step, _), mean in zip(points, means, strict=True)]
-    return [Series(f"{name} (each)".strip(), points, color, faint=True), Series(name, smooth, color)]
+    return [Series(f"{name} (raw)".strip(), points, color, faint=True), Series(name, smooth, color)]
 
 
 def _score_lines(history: Sequence[HistoryRow], evaluation: Evaluation | None) -> list[Series]:
@@ -252,7 +252,7 @@ def _score_lines(history: Sequence[HistoryRow], evaluation: Evaluation | None) -
     shades = [tint(colors.get(name, CLASS_COLORS[i % len(CLASS_COLORS)])) for i, name in enumerate(kept)]
     lines = [Series(name, _column(history, f"dice_{name}"), shade) for name, shade in zip(kept, shades, strict=True)]
     lines = [line for line in lines if line.points]
-    if len(lines) == 1 and lines[0].points == score:  # of one class, the score is its Dice
+    if len(lines) == 1 and lines[0].points == score:  # with one class, the score is its Dice
         lines = []
     worst = sorted(lines, key=lambda line: line.points[-1][1])[:_MAX_CURVES]
     return [Series("score", score, INK if lines else BLUE), *(line for line in lines if line in worst)]
@@ -268,14 +268,14 @@ def _recipe(recipe_yaml: str) -> str:
 
 
 def _facts(fingerprint: Mapping[str, Any], versions: Mapping[str, str], command: str) -> str:
-    facts = table(["Data set", ""], [[text(key), text(value)] for key, value in _flat(fingerprint)], names=2)
+    facts = table(["Dataset", ""], [[text(key), text(value)] for key, value in _flat(fingerprint)], names=2)
     software = table(["Version", ""], [[text(name), text(version)] for name, version in versions.items()], names=2)
     boxes = [
         f'<div class="box">{facts}</div>' if fingerprint else "",
         f'<div class="box">{software}</div>' if versions else "",
     ]
-    told = f'<p class="soft">Command</p><pre class="wrap">{text(command)}</pre>' if command else ""
-    return f'<div class="two">{"".join(boxes)}</div>{told}' if any(boxes) or told else ""
+    command_html = f'<p class="soft">Command</p><pre class="wrap">{text(command)}</pre>' if command else ""
+    return f'<div class="two">{"".join(boxes)}</div>{command_html}' if any(boxes) or command_html else ""
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
@@ -284,16 +284,19 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, st
         if isinstance(value, Mapping):
             yield from _flat(value, f"{name}: ")
         else:
-            yield name, _told(value)
+            yield name, _format_value(value)
 
 
-def _told(value: Any) -> str:
+def _format_value(value: Any) -> str:
     if isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool):
         return number(float(value))
     if isinstance(value, list | tuple):
         more = f", … ({len(value)} in all)" if len(value) > 12 else ""
         return (
-            ", ".join(f"({_told(item)})" if isinstance(item, list | tuple) else _told(item) for item in value[:12])
+            ", ".join(
+                f"({_format_value(item)})" if isinstance(item, list | tuple) else _format_value(item)
+                for item in value[:12]
+            )
             + more
         )
     return "–" if value is None else str(value)
