@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from septa.report.chart import Series, line_chart
+from septa.report.chart import Series, draw_line_chart
 
 NAN = float("nan")
 
@@ -33,7 +33,7 @@ def _columns(markup: str) -> list[tuple[float, float]]:
 def test_every_drawable_point_lies_on_the_drawing(points: list[tuple[float, float]], log: bool) -> None:
     points = sorted(points)
     expected = [y for _, y in points if abs(y) <= 1e100 and (y >= 1e-100 or not log)]
-    markup = line_chart("t", [Series("a", points)], log=log)
+    markup = draw_line_chart("t", [Series("a", points)], log=log)
     drawn = _polylines(markup)
     if not expected:
         assert "nothing recorded" in markup
@@ -47,23 +47,23 @@ def test_every_drawable_point_lies_on_the_drawing(points: list[tuple[float, floa
 
 
 def test_positions_are_linear_between_the_ticks() -> None:
-    markup = line_chart("t", [Series("a", [(0, 0.0), (5, 0.25), (10, 1.0)])])
+    markup = draw_line_chart("t", [Series("a", [(0, 0.0), (5, 0.25), (10, 1.0)])])
     assert _polylines(markup) == [[(46.0, 208.0), (287.0, 158.5), (528.0, 10.0)]]
 
 
 def test_positions_are_logarithmic_when_asked() -> None:
-    markup = line_chart("t", [Series("a", [(0, 0.01), (5, 0.1), (10, 1.0)])], log=True)
+    markup = draw_line_chart("t", [Series("a", [(0, 0.01), (5, 0.1), (10, 1.0)])], log=True)
     assert _polylines(markup) == [[(46.0, 208.0), (287.0, 109.0), (528.0, 10.0)]]
     assert "log scale" in markup
 
 
 def test_ticks_are_round_and_include_what_must_show() -> None:
-    markup = line_chart("t", [Series("a", [(0, 21.3), (1000, 37.9)])], include=[0], unit="%")
+    markup = draw_line_chart("t", [Series("a", [(0, 21.3), (1000, 37.9)])], include=[0], unit="%")
     assert re.findall(r'class="y"[^>]*>([^<]*)<', markup) == ["0%", "10%", "20%", "30%", "40%"]
 
 
 def test_values_show_at_the_pointer_without_script() -> None:
-    markup = line_chart("t", [Series("<a>", [(1, 0.5), (2, 0.25)]), Series("b", [(2, 0.125)])])
+    markup = draw_line_chart("t", [Series("<a>", [(1, 0.5), (2, 0.25)]), Series("b", [(2, 0.125)])])
     titles = re.findall(r"<title>(.*?)</title>", markup, re.DOTALL)
     assert titles == ["step 1\n&lt;a&gt;: 0.5", "step 2\n&lt;a&gt;: 0.25\nb: 0.125"]
 
@@ -72,7 +72,7 @@ def test_values_show_at_the_pointer_without_script() -> None:
 def test_hover_columns_tile_the_drawing_and_keep_sparse_lines(count: int) -> None:
     dense = Series("a", [(i, math.sin(i)) for i in range(count)])
     sparse = Series("b", [(i, 0.5) for i in range(0, count, max(count // 10, 1))][:10])
-    markup = line_chart("t", [dense, sparse])
+    markup = draw_line_chart("t", [dense, sparse])
     columns = _columns(markup)
     assert len(columns) == min(count, len(columns)) <= 120
     assert columns[0][0] == 46
@@ -83,7 +83,9 @@ def test_hover_columns_tile_the_drawing_and_keep_sparse_lines(count: int) -> Non
 
 
 def test_legend_names_the_last_value_but_no_faint_line() -> None:
-    markup = line_chart("t", [Series("raw", [(1, 3.0), (2, 1.0)], faint=True), Series("mean", [(1, 2.0), (2, 1.5)])])
+    markup = draw_line_chart(
+        "t", [Series("raw", [(1, 3.0), (2, 1.0)], faint=True), Series("mean", [(1, 2.0), (2, 1.5)])]
+    )
     legend = markup[: markup.index("<svg")]
     assert "mean <b>1.5</b>" in legend
     assert "raw" not in legend
@@ -91,14 +93,14 @@ def test_legend_names_the_last_value_but_no_faint_line() -> None:
 
 
 def test_mark_is_ringed_where_it_lies() -> None:
-    markup = line_chart("t", [Series("a", [(0, 0.0), (10, 1.0)])], mark=(10, 1.0))
+    markup = draw_line_chart("t", [Series("a", [(0, 0.0), (10, 1.0)])], mark=(10, 1.0))
     assert '<circle class="ring" cx="528.0" cy="10.0"' in markup
-    assert "ring" not in line_chart("t", [Series("a", [(0, 0.0), (10, 1.0)])], mark=(10, NAN))
+    assert "ring" not in draw_line_chart("t", [Series("a", [(0, 0.0), (10, 1.0)])], mark=(10, NAN))
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0, -3.0, 1e-300, 1e99])
 @pytest.mark.parametrize("steps", [[7], [7, 8], [7, 7]])
 def test_constant_values_are_drawn(value: float, steps: list[int]) -> None:
-    markup = line_chart("t", [Series("a", [(step, value) for step in steps])])
+    markup = draw_line_chart("t", [Series("a", [(step, value) for step in steps])])
     assert len(_polylines(markup)[0]) == len(steps)
     assert "nan" not in markup.lower()

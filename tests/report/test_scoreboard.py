@@ -8,12 +8,12 @@ import numpy as np
 
 from septa.metrics.scores import LabelPair, evaluate_labels
 from septa.objects.calibration import calibrate
-from septa.report.scoreboard import calibration_html, scores_html
+from septa.report.scoreboard import render_calibration, render_scores
 
 
 def test_the_reliability_curve_has_a_point_for_each_bin_with_objects() -> None:
     sure, right = np.array([0.15, 0.62, 0.68, 0.95]), np.array([False, True, False, True])
-    markup = calibration_html(calibrate([(sure, right)]))
+    markup = render_calibration(calibrate([(sure, right)]))
     curve, diagonal = sorted(re.findall(r'<polyline points="([^"]*)"', markup), key=len, reverse=True)
     places = np.array([[float(value) for value in point.split(",")] for point in curve.split()])
     first, last = np.array([[float(value) for value in point.split(",")] for point in diagonal.split()])
@@ -28,7 +28,7 @@ def test_the_reliability_curve_has_a_point_for_each_bin_with_objects() -> None:
 
 
 def test_without_objects_there_is_nothing_to_calibrate() -> None:
-    assert calibration_html({}) == calibration_html(calibrate([])) == ""
+    assert render_calibration({}) == render_calibration(calibrate([])) == ""
 
 
 def test_classes_of_objects_have_a_row_each() -> None:
@@ -36,7 +36,7 @@ def test_classes_of_objects_have_a_row_each() -> None:
     class_of_id = np.array([0, 0, 0, 0, 1, 0, 0, 1, 2, 0, 1])
     items = [LabelPair("a", truth_yx, prediction_yx, class_of_id, class_of_id)]
     names = ("background", "<round>", "long")
-    markup = scores_html(evaluate_labels(items, ["background", "object"], instances=True, object_classes=names))
+    markup = render_scores(evaluate_labels(items, ["background", "object"], instances=True, object_classes=names))
     assert "F1 at IoU 0.5, &lt;round&gt;" in markup
     assert "2 in the ground truth, 2 predicted" in markup
-    assert "1 true, 0 predicted" in markup
+    assert "1 in the ground truth, 0 predicted" in markup

@@ -22,6 +22,7 @@ from septa.cli.options import (
     option,
 )
 from septa.cli.values import path
+from septa.report import format_count
 
 EXAMPLE = "septa check cells --html cells.html"
 
@@ -49,7 +50,6 @@ def check(
     from septa.display import progress_bar, say
     from septa.images import write_text
     from septa.recipe import Recipe
-    from septa.report import plural
 
     console = make_console()
     base = Recipe().with_overrides(make_overrides(settings, group=group, seed=seed))
@@ -72,6 +72,6 @@ def check(
         write_text(html, render_check(found))
         say(console, f"page: {html}")
     bad = sum(problem.severity == "error" for problem in found.problems)
-    say(console, f"{plural(bad, 'error')}, {plural(len(found.problems) - bad, 'warning')}")
+    say(console, f"{format_count(bad, 'error')}, {format_count(len(found.problems) - bad, 'warning')}")
     if found.fatal:
         raise typer.Exit(2)

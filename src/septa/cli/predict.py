@@ -22,6 +22,7 @@ from septa.cli.options import (
 )
 from septa.cli.predict_store import StoreOptions, is_for_stores, make_requests, segment_to_stores
 from septa.cli.values import choice, number, path, word
+from septa.report import format_count
 
 if TYPE_CHECKING:
     from septa.model import Model
@@ -158,11 +159,10 @@ def _segment_to_folder(file: Path, model: Model, inputs: list[str], options: Opt
     """Segment the images one after another, continuing after one that fails."""
     from septa.display import progress_bar, say
     from septa.prediction import Failed, find_images, segment_files
-    from septa.report import plural
 
     console, paths, failed = make_console(), find_images(inputs), []
     task = f"task {model.recipe.task}, {model.labels.describe()}"
-    say(console, f"segmenting {plural(len(paths), 'image')} with {file} to {options.output}; {task}")
+    say(console, f"segmenting {format_count(len(paths), 'image')} with {file} to {options.output}; {task}")
     with progress_bar(console, "segmenting") as progress:
         for done, result in enumerate(segment_files(model, paths, options), start=1):
             if isinstance(result, Failed):
@@ -180,9 +180,8 @@ def _segment_to_folder(file: Path, model: Model, inputs: list[str], options: Opt
 
 
 def _describe_result(result: Segmented) -> str:
-    from septa.report import plural
 
-    parts = [f"{result.labels}: {plural(result.tiles, 'tile')}"]
+    parts = [f"{result.labels}: {format_count(result.tiles, 'tile')}"]
     if result.tiles > 1:
         parts.append(f"{result.overhead - 1:.0%} computed twice")
     if result.tiles > 1 and not result.exact:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from septa.cli.options import argument, option
 from septa.cli.values import SIZE, choice, whole_number
 from septa.errors import escape_controls
+from septa.report import format_count
 
 EXAMPLE = "septa synth drawn --kind cells --count 8"
 
@@ -29,8 +30,7 @@ def synth(
     seed: Annotated[int, option("--seed", kind=whole_number(least=0, example=7), help="Seed of the drawings.")] = 0,
 ) -> None:
     """Draw a synthetic dataset with exact labels."""
-    from septa.report import plural
     from septa.synthetic import write_dataset
 
     written = write_dataset(folder, kind, count, size, seed)
-    print(escape_controls(f"{plural(len(written), 'image')} with labels in {folder}"))
+    print(escape_controls(f"{format_count(len(written), 'image')} with labels in {folder}"))

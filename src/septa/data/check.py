@@ -18,7 +18,7 @@ from septa.errors import InputError, SeptaError, escape_controls, shorten_list
 from septa.images import MAX_PIXELS, RawLabels
 from septa.labels import LabelMapping, find_mapping
 from septa.recipe import IGNORE, DataSettings
-from septa.report import plural
+from septa.report import format_count
 from septa.runtime import Progress
 
 RARE_SHARE = 0.001
@@ -218,13 +218,13 @@ def _check_images(
             remedy = "Leave the image out, or label it"
             problems.append(Problem("warning", where, "every pixel of the image is ignored", remedy))
         if not _has_usable_channels(item, channels):
-            description = f"the image has {plural(item.channels, 'channel')} and the net takes {channels}"
+            description = f"the image has {format_count(item.channels, 'channel')} and the net takes {channels}"
             remedy = "Give all images the same channels, or set data.channels"
             problems.append(Problem("error", where, description, remedy))
     remedy = "Convert all images to one dtype and range, or set data.normalization=image"
     problems += _find_deviants([f"the dtype {item.dtype}" for item in facts], remedy, facts, locations)
     remedy = "Give all images the same channels; grey ones are repeated to match"
-    problems += _find_deviants([plural(item.channels, "channel") for item in facts], remedy, facts, locations)
+    problems += _find_deviants([format_count(item.channels, "channel") for item in facts], remedy, facts, locations)
 
 
 def _find_deviants(

@@ -14,17 +14,17 @@ from septa.errors import SeptaError
 from septa.images import CLASS_COLORS, shrink_picture, to_rgb
 from septa.labels import LabelMapping
 from septa.report import (
-    cards,
-    chapters,
     draw_labels,
-    html_page,
-    notes,
-    number,
-    picture_tag,
-    plural,
-    swatch,
-    table,
-    text,
+    escape_html,
+    format_count,
+    format_number,
+    render_cards,
+    render_notes,
+    render_page,
+    render_picture,
+    render_sections,
+    render_swatch,
+    render_table,
 )
 
 _THUMBNAILS = 60
@@ -52,19 +52,19 @@ def render_check(check: DatasetCheck) -> str:
     warnings = len(check.problems) - errors
     verdict = "cannot be trained on yet" if errors else "is ready, with warnings" if warnings else "is ready"
     tone = "error" if errors else "warning" if warnings else "fine"
-    counts = f"{plural(errors, 'error')}, {plural(warnings, 'warning')}"
+    counts = f"{format_count(errors, 'error')}, {format_count(warnings, 'warning')}"
     top = [
         f'<p class="verdict {tone}">This dataset {verdict}: {counts}.</p>',
-        cards(_summarise(check)),
-        notes(check.notes),
+        render_cards(_summarise(check)),
+        render_notes(check.notes),
     ]
     parts = {
         "Problems": _render_problems(check.problems),
         "Classes": _render_classes(check),
         "Images with their labels": _render_gallery(check),
     }
-    body = chapters(str(check.data), "Dataset check", top, parts)
-    return html_page(f"septa check: {check.data.name}", body, tooltips=False)
+    body = render_sections(str(check.data), "Dataset check", top, parts)
+    return render_page(f"septa check: {check.data.name}", body, tooltips=False)
 
 
 def _summarise(check: DatasetCheck) -> list[tuple[str, str, str]]:
@@ -88,7 +88,7 @@ def _summarise(check: DatasetCheck) -> list[tuple[str, str, str]]:
 
 def _show_values(values: Sequence[float]) -> str:
     """Return the values of the first channels as text."""
-    shown = ", ".join(number(float(f"{value:.3g}")) for value in values[:_SHOWN_CHANNELS])
+    shown = ", ".join(format_number(float(f"{value:.3g}")) for value in values[:_SHOWN_CHANNELS])
     return shown + (", …" if len(values) > _SHOWN_CHANNELS else "")
 
 
@@ -98,17 +98,17 @@ def _render_problems(problems: Sequence[Problem]) -> str:
     rows = (
         [
             _render_severity(problem),
-            f'<div class="path">{text(problem.where)}</div>',
-            text(problem.description),
-            text(problem.remedy),
+            f'<div class="path">{escape_html(problem.where)}</div>',
+            escape_html(problem.description),
+            escape_html(problem.remedy),
         ]
         for problem in problems
     )
-    return f'<div class="box">{table(["", "Where", "Problem", "What to do"], rows, names=4)}</div>'
+    return f'<div class="box">{render_table(["", "Where", "Problem", "What to do"], rows, names=4)}</div>'
 
 
 def _render_severity(problem: Problem) -> str:
-    return f'<span class="mark {problem.severity}" title="{text(problem.description)}">{problem.severity}</span>'
+    return f'<span class="mark {problem.severity}" title="{escape_html(problem.description)}">{problem.severity}</span>'
 
 
 def _render_classes(check: DatasetCheck) -> str:
@@ -119,12 +119,20 @@ def _render_classes(check: DatasetCheck) -> str:
     rows = []
     for k, (name, share) in enumerate(zip(mapping.class_names, found.class_shares, strict=True)):
         index = k - without_color
-        color = swatch(CLASS_COLORS[index % len(CLASS_COLORS)]) if index >= 0 else ""
+        color = render_swatch(CLASS_COLORS[index % len(CLASS_COLORS)]) if index >= 0 else ""
         bar = f'<span class="span share"><i style="width:{100 * share:.2f}%"></i></span>'
         images = sum(1 for facts in check.facts if facts.class_pixels.get(k, 0))
-        rows.append([color + text(name), text(_show_raw_value(mapping, k)), f"{bar}{100 * share:.3g} %", str(images)])
+        rows.append(
+            [
+                color + escape_html(name),
+                escape_html(_show_raw_value(mapping, k)),
+                f"{bar}{100 * share:.3g} %",
+                str(images),
+            ]
+        )
     head = ["Class", "Value in the labels", "Share of the pixels", "Images"]
-    return f'<p class="soft">{text(mapping.describe())}</p><div class="box">{table(head, rows, names=2)}</div>'
+    table = render_table(head, rows, names=2)
+    return f'<p class="soft">{escape_html(mapping.describe())}</p><div class="box">{table}</div>'
 
 
 def _show_raw_value(mapping: LabelMapping, k: int) -> str:
@@ -143,7 +151,7 @@ def _render_gallery(check: DatasetCheck) -> str:
     if not figures:
         return ""
     more = len(pairs) - _THUMBNAILS
-    hidden = f'<p class="soft">{plural(more, "more pair")} not shown.</p>' if more > 0 else ""
+    hidden = f'<p class="soft">{format_count(more, "more pair")} not shown.</p>' if more > 0 else ""
     return f'<div class="tiles">{figures}</div>{hidden}'
 
 
@@ -162,9 +170,9 @@ def _rank_entry(entry: tuple[Sequence[Problem], Pair]) -> int:
 def _render_figure(pair: Pair, problems: Sequence[Problem], check: DatasetCheck) -> str:
     side = "training" if pair.name in check.train else "validation" if pair.name in check.validation else ""
     picture = _draw_thumbnail(pair, check.mapping)
-    shown = '<div class="blank">cannot be read</div>' if picture is None else picture_tag(picture, pair.name)
+    shown = '<div class="blank">cannot be read</div>' if picture is None else render_picture(picture, pair.name)
     marks = "".join(_render_severity(problem) for problem in problems)
-    caption = f'<figcaption><b>{text(pair.name)}</b>{marks}<span class="side">{side}</span></figcaption>'
+    caption = f'<figcaption><b>{escape_html(pair.name)}</b>{marks}<span class="side">{side}</span></figcaption>'
     return f'<figure class="panel">{shown}{caption}</figure>'
 
 

@@ -11,7 +11,7 @@ from septa.data.fingerprint import Fingerprint, ImageFacts
 from septa.data.pairs import Pairing
 from septa.errors import SeptaError
 from septa.labels import LabelMapping
-from septa.report import plural
+from septa.report import format_count
 
 
 @dataclass(frozen=True)
@@ -101,4 +101,4 @@ def explain_task(mapping: LabelMapping, facts: Sequence[ImageFacts]) -> str:
     if mapping.task == "semantic" or not counts:
         return mapping.describe()
     low, high = min(counts), max(counts)
-    return f"{plural(high, 'object') if low == high else f'{low} to {high} objects'} per image"
+    return f"{format_count(high, 'object') if low == high else f'{low} to {high} objects'} per image"

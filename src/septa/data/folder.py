@@ -18,7 +18,7 @@ from septa.data.pairs import Pair, Pairing, PairingError
 from septa.errors import InputError, escape_controls
 from septa.images import MAX_PIXELS, RawLabels, read_image, read_info, read_labels
 from septa.labels import read_object_classes
-from septa.report import plural
+from septa.report import format_count
 
 _RUNS = 10
 """Number of groups that the pages of a few stacks are cut into."""
@@ -84,7 +84,7 @@ def find_pairs(
         layout = pair_patterns(data, images, labels, notes)
     if layout.reasons:
         pairing = _build_pairing(data, layout, group, max_pixels, notes) if layout.pairs else None
-        problem = f"{plural(len(layout.reasons), 'file')} cannot be paired"
+        problem = f"{format_count(len(layout.reasons), 'file')} cannot be paired"
         remedy = "Give each image exactly one label file of the same name, or move unpaired files away"
         raise PairingError(data, problem, remedy, layout.reasons, pairing)
     return _build_pairing(data, layout, group, max_pixels, notes)
@@ -93,7 +93,7 @@ def find_pairs(
 def _build_pairing(data: Path, layout: FolderLayout, group: str | None, max_pixels: int, notes: list[str]) -> Pairing:
     pairs = _split_pages(data, layout, max_pixels)
     stacks = len({pair.image for pair in pairs if pair.pages > 1})
-    pages = f" (pages of {plural(stacks, 'stack')})" if stacks else ""
+    pages = f" (pages of {format_count(stacks, 'stack')})" if stacks else ""
     pairs = _add_classes(data, pairs, notes)
     notes[:0] = [f"layout: {layout.name}", f"pairs: {len(pairs)}{pages}"]
     pairs = _cut_stacks(pairs, notes) if group is None else _group_by_name(pairs, group, notes)
@@ -255,8 +255,8 @@ def _split_pages(data: Path, layout: FolderLayout, max_pixels: int) -> list[Pair
         elif pages == label_pages:
             pairs += [replace(whole, name=f"{name}#{page}", page=page, pages=pages) for page in range(pages)]
         else:
-            reasons[image] = f"the image file has {plural(pages, 'page')}"
-            reasons |= dict.fromkeys(whole.label_files, f"the label file has {plural(label_pages, 'page')}")
+            reasons[image] = f"the image file has {format_count(pages, 'page')}"
+            reasons |= dict.fromkeys(whole.label_files, f"the label file has {format_count(label_pages, 'page')}")
     if reasons:
         remedy = "Give as many label pages as image pages; save channels, or one plane per class, as a TIFF of axes CYX"
         raise PairingError(data, "image and label files differ in their number of pages", remedy, reasons)
@@ -320,5 +320,5 @@ def _cut_stacks(pairs: list[Pair], notes: list[str]) -> list[Pair]:
         return pairs
     # Neighbouring pages are alike, so runs leak less from training to validation than single pages would.
     run = -(-len(pairs) // _RUNS)
-    notes.append(f"groups: runs of {plural(run, 'consecutive page')} stay together")
+    notes.append(f"groups: runs of {format_count(run, 'consecutive page')} stay together")
     return [replace(pair, group=f"{pair.group}#{pair.page // run * run}") if pair.pages > 1 else pair for pair in pairs]

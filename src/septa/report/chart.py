@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from septa.report.page import BLUE, Color, number, text
+from septa.report.page import BLUE, Color, escape_html, format_number
 
 _HOVER_COLUMNS = 120
 # Differences and quotients of numbers outside this range may overflow or vanish.
@@ -39,7 +39,7 @@ class Series:
     faint: bool = False
 
 
-def line_chart(
+def draw_line_chart(
     title: str,
     series: Sequence[Series],
     *,
@@ -78,27 +78,30 @@ def line_chart(
 
     Examples
     --------
-    >>> "<polyline" in line_chart("Loss", [Series("training", [(1, 0.9), (2, 0.4), (3, float("nan"))])])
+    >>> "<polyline" in draw_line_chart("Loss", [Series("training", [(1, 0.9), (2, 0.4), (3, float("nan"))])])
     True
     """
     drawn = [(line, _drawable(line.points, log)) for line in series]
     drawn = [(line, points) for line, points in drawn if points]
     if not drawn:
-        return f'<figure class="chart"><figcaption><b>{text(title)}</b></figcaption><p>nothing recorded</p></figure>'
+        caption = f"<figcaption><b>{escape_html(title)}</b></figcaption>"
+        return f'<figure class="chart">{caption}<p>nothing recorded</p></figure>'
     frame = _Frame.around([points for _, points in drawn], include, log, size)
     legend = "".join(
-        f'<span class="c key" style="{_style(line.color)}">{text(line.name)} '
-        f"<b>{text(number(points[-1][1]) + unit)}</b></span>"
+        f'<span class="c key" style="{_style(line.color)}">{escape_html(line.name)} '
+        f"<b>{escape_html(format_number(points[-1][1]) + unit)}</b></span>"
         for line, points in drawn
         if not line.faint
     )
     lines = "".join(_curve(line, points, frame) for line, points in sorted(drawn, key=lambda item: not item[0].faint))
     ring = "" if mark is None or not _drawable([mark], log) else _circle("ring", frame, mark, 6)
-    heading = f"<figcaption><b>{text(title)}</b>{' <i>log scale</i>' if log else ''}<span>{legend}</span></figcaption>"
+    heading = (
+        f"<figcaption><b>{escape_html(title)}</b>{' <i>log scale</i>' if log else ''}<span>{legend}</span></figcaption>"
+    )
     return (
         f'<figure class="chart">{heading}<svg viewBox="0 0 {size[0]} {size[1]}" role="img"'
-        f' aria-label="{text(title)}">{frame.axes(x_label, unit)}{lines}{ring}{_hover(drawn, frame, x_label, unit)}'
-        f"</svg></figure>"
+        f' aria-label="{escape_html(title)}">{frame.axes(x_label, unit)}{lines}{ring}'
+        f"{_hover(drawn, frame, x_label, unit)}</svg></figure>"
     )
 
 
@@ -141,12 +144,14 @@ class _Frame:
         for tick in self.ticks:
             y = self.at((self.x[0], tick))[1]
             parts.append(f'<line class="grid" x1="{_LEFT}" x2="{width - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-            parts.append(f'<text class="y" x="{_LEFT - 7}" y="{y + 4:.1f}">{text(number(tick) + unit)}</text>')
+            parts.append(
+                f'<text class="y" x="{_LEFT - 7}" y="{y + 4:.1f}">{escape_html(format_number(tick) + unit)}</text>'
+            )
         for tick in _ticks(*self.x, max(3, width // 70)):
             x = self.at((tick, self.y[0]))[0]
             if x < width - _RIGHT - 60:  # leave room for the label of the axis
-                parts.append(f'<text class="x" x="{x:.1f}" y="{height - 5}">{text(number(tick))}</text>')
-        parts.append(f'<text class="x end" x="{width - _RIGHT}" y="{height - 5}">{text(x_label)}</text>')
+                parts.append(f'<text class="x" x="{x:.1f}" y="{height - 5}">{escape_html(format_number(tick))}</text>')
+        parts.append(f'<text class="x end" x="{width - _RIGHT}" y="{height - 5}">{escape_html(x_label)}</text>')
         return "".join(parts)
 
 
@@ -175,14 +180,14 @@ def _hover(
     parts = []
     for x, place, (left, right) in zip(order, places, itertools.pairwise(edges), strict=True):
         here = [(line, y[x]) for line, y in values if x in y]
-        words = "\n".join([f"{x_label} {number(x)}", *(_value(line.name, y, unit) for line, y in here)])
+        words = "\n".join([f"{x_label} {format_number(x)}", *(_value(line.name, y, unit) for line, y in here)])
         dots = "".join(
             f'<g class="c" style="{_style(line.color)}">{_circle("dot", frame, (x, y), 3.5)}</g>'
             for line, y in here
             if not line.faint
         )
         parts.append(
-            f'<g class="at"><title>{text(words)}</title>'
+            f'<g class="at"><title>{escape_html(words)}</title>'
             f'<rect x="{left:.1f}" y="{_TOP}" width="{max(right - left, 0.1):.1f}" height="{height}"/>'
             f'<line x1="{place:.1f}" x2="{place:.1f}" y1="{_TOP}" y2="{_TOP + height}"/>{dots}</g>'
         )
@@ -190,7 +195,7 @@ def _hover(
 
 
 def _value(name: str, y: float, unit: str) -> str:
-    return f"{name}: {number(y)}{unit}" if name else f"{number(y)}{unit}"
+    return f"{name}: {format_number(y)}{unit}" if name else f"{format_number(y)}{unit}"
 
 
 def _circle(kind: str, frame: _Frame, point: tuple[float, float], radius: float) -> str:
@@ -235,4 +240,4 @@ def _log_ticks(low: float, high: float) -> tuple[float, ...]:
 
 
 def _style(color: Color) -> str:
-    return text(f"--l:{color[0]};--d:{color[1]}")
+    return escape_html(f"--l:{color[0]};--d:{color[1]}")

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septa.images import ERROR_COLORS, draw_error_map, draw_overlay, encode_png, shrink_picture, to_rgb
-from septa.report.page import png_tag, swatch, text
+from septa.report.page import escape_html, render_png, render_swatch
 
 MAX_PANELS = 24
 THUMBNAIL = 384
@@ -43,7 +43,7 @@ class Panel:
     score: float
 
 
-def gallery_html(panels: Sequence[Panel], classes: Mapping[str, tuple[int, int, int]], bits: int = 0) -> str:
+def render_gallery(panels: Sequence[Panel], classes: Mapping[str, tuple[int, int, int]], bits: int = 0) -> str:
     """Show the worst panels, worst first, below a legend.
 
     Parameters
@@ -100,7 +100,7 @@ def draw_labels(rgb_yxs: NDArray[np.uint8], labels_yx: NDArray[Any], bits: int =
     return rgb_yxs if bits else draw_overlay(np.moveaxis(rgb_yxs, -1, 0), near_yx)
 
 
-def picture_tag(rgb_yxs: NDArray[np.uint8], alt: str) -> str:
+def render_picture(rgb_yxs: NDArray[np.uint8], alt: str) -> str:
     """Return an ``<img>`` with an embedded uint8 YXS picture; a grey picture is stored with one channel.
 
     ``alt`` describes the picture in plain text.
@@ -108,14 +108,14 @@ def picture_tag(rgb_yxs: NDArray[np.uint8], alt: str) -> str:
     height, width = rgb_yxs.shape[:2]
     grey = bool((rgb_yxs == rgb_yxs[..., :1]).all())
     png = encode_png(np.ascontiguousarray(rgb_yxs[..., 0] if grey else rgb_yxs))
-    return png_tag(png, alt, width, height)
+    return render_png(png, alt, width, height)
 
 
 def _legend(classes: Mapping[str, tuple[int, int, int]]) -> str:
     rows = {"Classes": classes, "Error map": ERROR_COLORS}
     return "".join(
         f'<div class="legend"><b>{title}</b>'
-        + "".join(f"<span>{swatch(rgb)}{text(name)}</span>" for name, rgb in colors.items())
+        + "".join(f"<span>{render_swatch(rgb)}{escape_html(name)}</span>" for name, rgb in colors.items())
         + "</div>"
         for title, colors in rows.items()
         if colors
@@ -136,12 +136,12 @@ def _panel(panel: Panel, bits: int, longest: int) -> str:
         "errors": shrink_picture(draw_error_map(panel.truth_yx, panel.prediction_yx), longest),
     }
     figures = "".join(
-        f"<figure>{picture_tag(rgb, f'{kind} of {panel.name}')}<figcaption>{text(kind)}</figcaption></figure>"
+        f"<figure>{render_picture(rgb, f'{kind} of {panel.name}')}<figcaption>{escape_html(kind)}</figcaption></figure>"
         for kind, rgb in pictures.items()
     )
     height, width = panel.truth_yx.shape
     return (
-        f'<article class="panel"><h3>{text(panel.name)}<span>score {_score(panel.score)} · '
+        f'<article class="panel"><h3>{escape_html(panel.name)}<span>score {_score(panel.score)} · '
         f"{width} × {height} px</span></h3>"
         f'<div class="four">{figures}</div></article>'
     )

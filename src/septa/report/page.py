@@ -26,7 +26,7 @@ _MAX_NOTES = 12
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069\ufffe\uffff]")
 
 
-def text(value: object) -> str:
+def escape_html(value: object) -> str:
     """Escape a value for HTML, between tags and in quoted attributes.
 
     Control characters, lone surrogates (from undecodable file names) and marks that reverse the writing direction
@@ -34,18 +34,18 @@ def text(value: object) -> str:
 
     Examples
     --------
-    >>> text('<b>"x".png')
+    >>> escape_html('<b>"x".png')
     '&lt;b&gt;&quot;x&quot;.png'
     """
     return html.escape(_UNPRINTABLE.sub("\ufffd", str(value)), quote=True)
 
 
-def number(value: float) -> str:
+def format_number(value: float) -> str:
     """Format a number with four significant digits and separated thousands; ``–`` for NaN and infinities.
 
     Examples
     --------
-    >>> number(0.91234), number(1e-5), number(2000.0) == "2\u202f000", number(float("nan"))
+    >>> format_number(0.91234), format_number(1e-5), format_number(2000.0) == "2\u202f000", format_number(float("nan"))
     ('0.9123', '1e-5', True, '–')
     """
     if not math.isfinite(value):
@@ -59,23 +59,23 @@ def number(value: float) -> str:
     return f"{value:.4g}"
 
 
-def plural(count: int, noun: str) -> str:
+def format_count(count: int, noun: str) -> str:
     """Format a count with its noun.
 
     Examples
     --------
-    >>> plural(1, "image"), plural(0, "image")
+    >>> format_count(1, "image"), format_count(0, "image")
     ('1 image', '0 images')
     """
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def tint(rgb: tuple[int, int, int]) -> Color:
+def adapt_color(rgb: tuple[int, int, int]) -> Color:
     """Darken or lighten an RGB colour (0..255) until it is legible as a line on a light and on a dark page.
 
     Examples
     --------
-    >>> tint((0, 90, 160))[0], tint((240, 228, 66))[1]
+    >>> adapt_color((0, 90, 160))[0], adapt_color((240, 228, 66))[1]
     ('#005aa0', '#f0e442')
     """
     light, dark = (float(rgb[0]), float(rgb[1]), float(rgb[2])), (float(rgb[0]), float(rgb[1]), float(rgb[2]))
@@ -86,12 +86,12 @@ def tint(rgb: tuple[int, int, int]) -> Color:
     return _hex(light), _hex(dark)
 
 
-def swatch(rgb: tuple[int, int, int]) -> str:
+def render_swatch(rgb: tuple[int, int, int]) -> str:
     """Return a small square of exactly this RGB colour (0..255), for legends of images."""
     return f'<span class="swatch" style="background:{_hex(rgb)}"></span>'
 
 
-def png_tag(png: bytes, alt: str, width: int, height: int) -> str:
+def render_png(png: bytes, alt: str, width: int, height: int) -> str:
     """Return an ``<img>`` with an embedded PNG file; small images are enlarged without smoothing.
 
     Parameters
@@ -107,12 +107,12 @@ def png_tag(png: bytes, alt: str, width: int, height: int) -> str:
     kind = ' class="pixels"' if max(width, height) < 160 else ""
     data = base64.b64encode(png).decode("ascii")
     return (
-        f'<img{kind} src="data:image/png;base64,{data}" alt="{text(alt)}" width="{width}" height="{height}"'
+        f'<img{kind} src="data:image/png;base64,{data}" alt="{escape_html(alt)}" width="{width}" height="{height}"'
         f' style="aspect-ratio:{shape:.3f}" decoding="async">'
     )
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, names: int = 1) -> str:
+def render_table(head: Sequence[str], rows: Iterable[Sequence[str]], *, names: int = 1) -> str:
     """Return a table.
 
     Parameters
@@ -131,12 +131,12 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, names: int = 1)
             "<tr>" + "".join(f"<{tag}{kind}>{cell}</{tag}>" for kind, cell in zip(kinds, cells, strict=True)) + "</tr>"
         )
 
-    titles = row("th", [text(title) for title in head])
+    titles = row("th", [escape_html(title) for title in head])
     body = "\n".join(row("td", cells) for cells in rows)
     return f'<div class="wide"><table><thead>{titles}</thead>\n<tbody>{body}</tbody></table></div>'
 
 
-def cards(entries: Sequence[tuple[str, str, str]]) -> str:
+def render_cards(entries: Sequence[tuple[str, str, str]]) -> str:
     """Return a row of cards with the first one emphasised; empty without entries.
 
     Parameters
@@ -145,14 +145,14 @@ def cards(entries: Sequence[tuple[str, str, str]]) -> str:
         Plain text of each card: its title, its value in large type, and a line below.
     """
     boxes = "".join(
-        f'<div class="card{" first" if i == 0 else ""}"><p>{text(name)}</p><p class="big">{text(value)}</p>'
-        f"<p>{text(below)}</p></div>"
+        f'<div class="card{" first" if i == 0 else ""}"><p>{escape_html(name)}</p>'
+        f'<p class="big">{escape_html(value)}</p><p>{escape_html(below)}</p></div>'
         for i, (name, value, below) in enumerate(entries)
     )
     return f'<div class="cards">{boxes}</div>' if boxes else ""
 
 
-def notes(lines: Sequence[str], *, hints: bool = False) -> str:
+def render_notes(lines: Sequence[str], *, hints: bool = False) -> str:
     """Return a list of remarks, collapsed after the twelfth; empty without lines.
 
     Parameters
@@ -162,7 +162,7 @@ def notes(lines: Sequence[str], *, hints: bool = False) -> str:
     hints
         True to highlight them.
     """
-    items = [f"<li>{text(line)}</li>" for line in lines]
+    items = [f"<li>{escape_html(line)}</li>" for line in lines]
     first, more = "".join(items[:_MAX_NOTES]), "".join(items[_MAX_NOTES:])
     if more:
         count = len(items) - _MAX_NOTES
@@ -170,7 +170,7 @@ def notes(lines: Sequence[str], *, hints: bool = False) -> str:
     return f'<ul class="notes{" hints" if hints else ""}">{first}</ul>' if first else ""
 
 
-def chapters(title: str, lead: str, top: Sequence[str], parts: Mapping[str, str]) -> str:
+def render_sections(title: str, lead: str, top: Sequence[str], parts: Mapping[str, str]) -> str:
     """Return the body of a page: a heading with links, an introduction, and titled sections.
 
     Parameters
@@ -183,17 +183,20 @@ def chapters(title: str, lead: str, top: Sequence[str], parts: Mapping[str, str]
         Title of each section, plain text, to its HTML. The first words of titles differ. Empty sections are omitted.
     """
     shown = [(name, name.split()[0].lower(), content) for name, content in parts.items() if content]
-    links = "".join(f'<a href="#{anchor}">{text(name)}</a>' for name, anchor, _ in shown)
+    links = "".join(f'<a href="#{anchor}">{escape_html(name)}</a>' for name, anchor, _ in shown)
     body = [
-        f"<header><div><h1>{text(title)}</h1><p>{text(lead)}</p></div><nav>{links}</nav></header>",
+        f"<header><div><h1>{escape_html(title)}</h1><p>{escape_html(lead)}</p></div><nav>{links}</nav></header>",
         *top,
-        *(f'<section id="{anchor}"><h2>{text(name)}</h2>\n{content}</section>' for name, anchor, content in shown),
+        *(
+            f'<section id="{anchor}"><h2>{escape_html(name)}</h2>\n{content}</section>'
+            for name, anchor, content in shown
+        ),
         "<footer>Written by septa.</footer>",
     ]
     return "\n".join(part for part in body if part)
 
 
-def html_page(title: str, body: str, *, tooltips: bool = True) -> str:
+def render_page(title: str, body: str, *, tooltips: bool = True) -> str:
     """Return a complete HTML document with the shared style.
 
     A content security policy in the page forbids every connection, so the page never loads anything.
@@ -216,7 +219,7 @@ def html_page(title: str, body: str, *, tooltips: bool = True) -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n<meta name="generator" content="septa">\n'
-        f"<title>{text(title)}</title>\n<style>{_STYLE}</style>\n</head>\n"
+        f"<title>{escape_html(title)}</title>\n<style>{_STYLE}</style>\n</head>\n"
         f"<body>\n<main>\n{body}\n</main>\n{script}</body>\n</html>\n"
     )
 

@@ -6,40 +6,40 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from septa.metrics import CALIBRATION_ERROR, HEADERS, LEVEL, OBJECT_METRICS, OBJECTS_POLICY, Evaluation
-from septa.report.chart import Series, line_chart
-from septa.report.page import BLUE, INK, number, plural, table, text
+from septa.report.chart import Series, draw_line_chart
+from septa.report.page import BLUE, INK, escape_html, format_count, format_number, render_table
 
 _MAX_ROWS = 500
 _SMALL = (350, 180)
 
 
-def foreground_names(evaluation: Evaluation) -> tuple[str, ...]:
+def list_foreground(evaluation: Evaluation) -> tuple[str, ...]:
     """Return the names of all classes except background; all names if classes overlap."""
     return evaluation.class_names if evaluation.multilabel else evaluation.class_names[1:]
 
 
-def range_text(spread: Mapping[str, float]) -> str:
+def format_interval(spread: Mapping[str, float]) -> str:
     """Format the interval of a mean."""
     return f"{spread['low']:.3f}–{spread['high']:.3f}"
 
 
-def scores_html(evaluation: Evaluation) -> str:
+def render_scores(evaluation: Evaluation) -> str:
     """Return the tables of scores: objects (if any), classes and images."""
-    foreground = foreground_names(evaluation)
+    foreground = list_foreground(evaluation)
     rows = []
     for name in [*foreground, *(name for name in evaluation.class_names if name not in foreground)]:
         spreads = [evaluation.classes[name][metric] for metric in HEADERS]
-        cells = [f"<b>{spread['mean']:.3f}</b><small>{range_text(spread)}</small>" for spread in spreads]
+        cells = [f"<b>{spread['mean']:.3f}</b><small>{format_interval(spread)}</small>" for spread in spreads]
         cells[0] = _bar(spreads[0]) + cells[0]
         pooled = f"{evaluation.pooled[name]['dice']:.3f}"
-        label = text(name) if name in foreground else f'<span class="soft">{text(name)}</span>'
+        label = escape_html(name) if name in foreground else f'<span class="soft">{escape_html(name)}</span>'
         rows.append([label, *cells, pooled])
     if len(foreground) > 1:
         means = [f"<b>{evaluation.summary[metric]:.3f}</b>" for metric in HEADERS]
         rows.append([f"mean of {len(foreground)} classes", *means, ""])
     head = ["Class", *HEADERS.values(), "Dice, pooled"]
-    pixels = f'<div class="box">{table(head, rows)}</div>{_reading(evaluation)}{_image_scores(evaluation, foreground)}'
-    return _objects(evaluation) + pixels
+    classes = f'<div class="box">{render_table(head, rows)}</div>'
+    return _objects(evaluation) + classes + _reading(evaluation) + _image_scores(evaluation, foreground)
 
 
 def _objects(evaluation: Evaluation) -> str:
@@ -47,29 +47,33 @@ def _objects(evaluation: Evaluation) -> str:
         return ""
     rows = []
     for metric, spread in evaluation.objects.items():
-        mean, pooled = (number(float(f"{spread[key]:.4g}")) for key in ("mean", "pooled"))
-        rows.append([text(OBJECT_METRICS[metric]), f"<b>{mean}</b><small>{range_text(spread)}</small>", pooled])
+        mean, pooled = (format_number(float(f"{spread[key]:.4g}")) for key in ("mean", "pooled"))
+        rows.append(
+            [escape_html(OBJECT_METRICS[metric]), f"<b>{mean}</b><small>{format_interval(spread)}</small>", pooled]
+        )
     for name, spread in evaluation.object_classes.items():
         counts = f"{spread['truth_count']:.0f} in the ground truth, {spread['prediction_count']:.0f} predicted"
-        cell = f"<b>{spread['mean']:.4g}</b><small>{range_text(spread)}</small>"
+        cell = f"<b>{spread['mean']:.4g}</b><small>{format_interval(spread)}</small>"
         pooled = f"{spread['pooled']:.4g}<small>{counts}</small>"
-        rows.append([text(f"{OBJECT_METRICS['f1_50']}, {name}"), cell, pooled])
+        rows.append([escape_html(f"{OBJECT_METRICS['f1_50']}, {name}"), cell, pooled])
     head = ["Objects", "mean over images", "all images pooled"]
-    return f'<div class="box">{table(head, rows)}</div><p class="soft">{text(OBJECTS_POLICY)}</p>'
+    return f'<div class="box">{render_table(head, rows)}</div><p class="soft">{escape_html(OBJECTS_POLICY)}</p>'
 
 
-def thresholds_html(tuning: Mapping[str, Sequence[tuple[float, float]]], chosen: Mapping[str, float]) -> str:
+def render_thresholds(tuning: Mapping[str, Sequence[tuple[float, float]]], chosen: Mapping[str, float]) -> str:
     """Return a curve for each threshold, with a ring at the chosen value."""
     charts = []
     for name, points in tuning.items():
         best = next((point for point in points if point[0] == chosen.get(name)), None)
         line = [Series("", list(points), BLUE)]
-        charts.append(line_chart(name.replace("_", " ").capitalize(), line, x_label="value", mark=best, size=_SMALL))
+        charts.append(
+            draw_line_chart(name.replace("_", " ").capitalize(), line, x_label="value", mark=best, size=_SMALL)
+        )
     caption = "Score of objects on validation images for each value; earlier thresholds have their chosen values."
     return f'<div class="charts">{"".join(charts)}</div><p class="soft">{caption}</p>' if charts else ""
 
 
-def calibration_html(calibration: Mapping[str, Any]) -> str:
+def render_calibration(calibration: Mapping[str, Any]) -> str:
     """Return the reliability curve of the objects with its diagonal, and a table of bins; empty without objects.
 
     Parameters
@@ -82,20 +86,20 @@ def calibration_html(calibration: Mapping[str, Any]) -> str:
     bins = [entry for entry in calibration["bins"] if entry["objects"]]
     curve = Series("share correct", [(entry["confidence"], entry["right"]) for entry in bins], BLUE)
     diagonal = Series("perfect calibration", [(0.0, 0.0), (1.0, 1.0)], INK, faint=True)
-    chart = line_chart("Reliability", [curve, diagonal], x_label="confidence", include=[0, 1], size=_SMALL)
+    chart = draw_line_chart("Reliability", [curve, diagonal], x_label="confidence", include=[0, 1], size=_SMALL)
     rows = [
         [f"{entry['low']:.1f}–{entry['high']:.1f}", str(entry["objects"]), *_bin_cells(entry)]
         for entry in calibration["bins"]
     ]
     caption = (
         f"{CALIBRATION_ERROR}: {calibration['expected_calibration_error']:.4f}, the mean distance between confidence "
-        f"and share correct, over {plural(calibration['objects'], 'predicted object')}. An object is correct if it "
-        "matches a ground-truth object at IoU 0.5. Below the diagonal the net is overconfident."
+        f"and share correct, over {format_count(calibration['objects'], 'predicted object')}. An object is correct if "
+        "it matches a ground-truth object at IoU 0.5. Below the diagonal the net is overconfident."
     )
     head = ["Confidence", "Objects", "Mean confidence", "Share correct"]
     return (
-        f'<div class="two"><div class="box">{table(head, rows)}</div><div>{chart}</div></div>'
-        f'<p class="soft">{text(caption)}</p>'
+        f'<div class="two"><div class="box">{render_table(head, rows)}</div><div>{chart}</div></div>'
+        f'<p class="soft">{escape_html(caption)}</p>'
     )
 
 
@@ -115,7 +119,7 @@ def _reading(evaluation: Evaluation) -> str:
     """Explain the table in a paragraph."""
     scored = len(evaluation.images) - len(evaluation.unscored)
     lines = [
-        f"Mean over {plural(scored, 'image')} with its {LEVEL:.0%} bootstrap interval over images.",
+        f"Mean over {format_count(scored, 'image')} with its {LEVEL:.0%} bootstrap interval over images.",
         "Pooled values are computed over the pixels of all images together.",
         evaluation.policy,
     ]
@@ -124,7 +128,7 @@ def _reading(evaluation: Evaluation) -> str:
         lines.append(f"Classes absent from both: {', '.join(empty)}.")
     if evaluation.unscored:
         lines.append(f"Images omitted because all pixels are ignored: {', '.join(evaluation.unscored)}.")
-    return f'<p class="soft">{text(" ".join(lines))}</p>'
+    return f'<p class="soft">{escape_html(" ".join(lines))}</p>'
 
 
 def _image_scores(evaluation: Evaluation, foreground: Sequence[str]) -> str:
@@ -135,7 +139,7 @@ def _image_scores(evaluation: Evaluation, foreground: Sequence[str]) -> str:
     )
     rows = [
         [
-            text(image.name),
+            escape_html(image.name),
             *(f"{image.classes[name]['dice']:.3f}" for name in foreground),
             f"{image.pixel_accuracy:.3f}",
         ]
@@ -143,4 +147,4 @@ def _image_scores(evaluation: Evaluation, foreground: Sequence[str]) -> str:
     ]
     head = ["Image", *(f"Dice, {name}" for name in foreground), "Pixel accuracy"]
     shown = f"Scores of each image, worst first ({len(rows)} of {len(scored)})"
-    return f'<details><summary>{shown}</summary><div class="box">{table(head, rows)}</div></details>'
+    return f'<details><summary>{shown}</summary><div class="box">{render_table(head, rows)}</div></details>'

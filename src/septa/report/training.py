@@ -13,25 +13,31 @@ import numpy as np
 
 from septa.images import CLASS_COLORS, write_text
 from septa.metrics import LEVEL, OBJECT_METRICS, Evaluation
-from septa.report.chart import Series, line_chart
-from septa.report.gallery import Panel, gallery_html
+from septa.report.chart import Series, draw_line_chart
+from septa.report.gallery import Panel, render_gallery
 from septa.report.page import (
     BLUE,
     GREEN,
     INK,
     ORANGE,
     Color,
-    cards,
-    chapters,
-    html_page,
-    number,
-    plural,
-    table,
-    text,
-    tint,
+    adapt_color,
+    escape_html,
+    format_count,
+    format_number,
+    render_cards,
+    render_notes,
+    render_page,
+    render_sections,
+    render_table,
 )
-from septa.report.page import notes as page_notes
-from septa.report.scoreboard import calibration_html, foreground_names, range_text, scores_html, thresholds_html
+from septa.report.scoreboard import (
+    format_interval,
+    list_foreground,
+    render_calibration,
+    render_scores,
+    render_thresholds,
+)
 
 __all__ = ["Panel", "write_report"]
 
@@ -103,22 +109,22 @@ def write_report(
         The file cannot be written.
     """
     curves = _curves(history, evaluation)
-    scores = "" if evaluation is None else scores_html(evaluation)
+    scores = "" if evaluation is None else render_scores(evaluation)
     bits = len(evaluation.class_names) if evaluation is not None and evaluation.multilabel else 0
     colors = {} if evaluation is not None and evaluation.objects else _class_colors(evaluation)  # objects: one each
-    images = gallery_html(gallery, colors, bits)
+    images = render_gallery(gallery, colors, bits)
     facts = _facts(fingerprint, versions, command)
     parts = {
         "Curves": curves,
         "Scores": scores,
-        "Thresholds": thresholds_html(tuning or {}, chosen or {}),
-        "Calibration": "" if evaluation is None else calibration_html(evaluation.calibration),
+        "Thresholds": render_thresholds(tuning or {}, chosen or {}),
+        "Calibration": "" if evaluation is None else render_calibration(evaluation.calibration),
         "Images": images,
         "Recipe": _recipe(recipe_yaml),
         "Data and set-up": facts,
     }
-    top = [_cards(history, evaluation), page_notes(notes), page_notes(_hints(history), hints=True)]
-    write_text(Path(path), html_page(title, chapters(title, _summary(history, evaluation), top, parts)))
+    top = [_cards(history, evaluation), render_notes(notes), render_notes(_hints(history), hints=True)]
+    write_text(Path(path), render_page(title, render_sections(title, _summary(history, evaluation), top, parts)))
 
 
 def _column(history: Iterable[HistoryRow], key: str, factor: float = 1.0) -> Points:
@@ -143,7 +149,7 @@ def _best(history: Sequence[HistoryRow]) -> tuple[float, float] | None:
 
 def _class_colors(evaluation: Evaluation | None) -> dict[str, tuple[int, int, int]]:
     """Return the gallery's colour of each foreground class."""
-    names = () if evaluation is None else foreground_names(evaluation)
+    names = () if evaluation is None else list_foreground(evaluation)
     return {name: CLASS_COLORS[i % len(CLASS_COLORS)] for i, name in enumerate(names)}
 
 
@@ -152,9 +158,9 @@ def _summary(history: Sequence[HistoryRow], evaluation: Evaluation | None) -> st
     minutes = max((value for _, value in _column(history, "minutes")), default=0)
     parts = ["Training report"]
     if steps:
-        parts.append(f"{number(steps)} steps" + (f" in {_duration(minutes)}" if minutes > 0 else ""))
+        parts.append(f"{format_number(steps)} steps" + (f" in {_duration(minutes)}" if minutes > 0 else ""))
     if evaluation is not None:
-        parts.append(f"scored on {plural(len(evaluation.images), 'validation image')}")
+        parts.append(f"scored on {format_count(len(evaluation.images), 'validation image')}")
     return ", ".join(parts) + "."
 
 
@@ -168,28 +174,30 @@ def _cards(history: Sequence[HistoryRow], evaluation: Evaluation | None) -> str:
     entries: list[tuple[str, str, str]] = []
     best = _best(history)
     if evaluation is not None:
-        names = foreground_names(evaluation)
+        names = list_foreground(evaluation)
         spread = evaluation.classes[names[0]]["dice"] if len(names) == 1 else None
-        below = f"{LEVEL:.0%} interval {range_text(spread)}" if spread else f"mean of {len(names)} classes"
+        below = f"{LEVEL:.0%} interval {format_interval(spread)}" if spread else f"mean of {len(names)} classes"
         entries.append(("Dice on validation images", f"{evaluation.summary['dice']:.3f}", below))
         spread = evaluation.classes[names[0]]["iou"] if len(names) == 1 else None
-        below = f"{LEVEL:.0%} interval {range_text(spread)}" if spread else f"mean of {len(names)} classes"
+        below = f"{LEVEL:.0%} interval {format_interval(spread)}" if spread else f"mean of {len(names)} classes"
         entries.append(("IoU", f"{evaluation.summary['iou']:.3f}", below))
         for metric in ("f1_50", "mean_accuracy") if evaluation.objects else ():
             spread = evaluation.objects[metric]
-            below = f"{LEVEL:.0%} interval {range_text(spread)}"
+            below = f"{LEVEL:.0%} interval {format_interval(spread)}"
             entries.append((OBJECT_METRICS[metric], f"{spread['mean']:.3f}", below))
         pixels = evaluation.pixels.get("pixel_accuracy")
-        below = f"{LEVEL:.0%} interval {range_text(pixels)}" if pixels else "share of correct pixels"
+        below = f"{LEVEL:.0%} interval {format_interval(pixels)}" if pixels else "share of correct pixels"
         entries.append(("Pixel accuracy", f"{evaluation.summary['pixel_accuracy']:.3f}", below))
     if best is not None:
         last = max(step for step, _ in _column(history, "step"))
-        entries.append(("Best validation score", f"{best[1]:.3f}", f"at step {number(best[0])} of {number(last)}"))
+        entries.append(
+            ("Best validation score", f"{best[1]:.3f}", f"at step {format_number(best[0])} of {format_number(last)}")
+        )
     rates, waits = _column(history, "images_per_s"), _column(history, "data_wait", 100)
     if rates:
         below = f"{median(share for _, share in waits):.0f}% of the time waiting for data" if waits else "median"
-        entries.append(("Images per second", number(float(f"{median(rate for _, rate in rates):.3g}")), below))
-    return cards(entries)
+        entries.append(("Images per second", format_number(float(f"{median(rate for _, rate in rates):.3g}")), below))
+    return render_cards(entries)
 
 
 def _hints(history: Sequence[HistoryRow]) -> list[str]:
@@ -202,8 +210,8 @@ def _hints(history: Sequence[HistoryRow]) -> list[str]:
             hints.append("The score was still rising at the end: more steps (training.steps) may improve it.")
         elif best[1] - scores[-1][1] > 0.02:
             hints.append(
-                f"The score fell after step {number(best[0])}, from {best[1]:.3f} to {scores[-1][1]:.3f}: fewer steps, "
-                "stronger augmentation or more labelled images may help. The best weights were kept."
+                f"The score fell after step {format_number(best[0])}, from {best[1]:.3f} to {scores[-1][1]:.3f}: "
+                "fewer steps, stronger augmentation or more labelled images may help. The best weights were kept."
             )
     waits = [share for _, share in _column(history, "data_wait")]
     if waits and median(waits) > 0.2:
@@ -223,11 +231,11 @@ def _curves(history: Sequence[HistoryRow], evaluation: Evaluation | None) -> str
     log = bool(values) and min(values) > 0 and max(values) / min(values) > _LOG_RATIO
     wait = _column(history, "data_wait", 100)
     charts = [
-        line_chart("Loss", losses, log=log),
-        line_chart("Validation score", _score_lines(history, evaluation), mark=_best(history)),
-        line_chart("Learning rate", [Series("", _column(history, "lr"), BLUE)], include=[0], size=_SMALL),
-        line_chart("Images per second", _smooth("", rate, GREEN), include=[0], size=_SMALL),
-        line_chart("Waiting for data", _smooth("", wait, ORANGE), unit="%", include=[0, 10], size=_SMALL),
+        draw_line_chart("Loss", losses, log=log),
+        draw_line_chart("Validation score", _score_lines(history, evaluation), mark=_best(history)),
+        draw_line_chart("Learning rate", [Series("", _column(history, "lr"), BLUE)], include=[0], size=_SMALL),
+        draw_line_chart("Images per second", _smooth("", rate, GREEN), include=[0], size=_SMALL),
+        draw_line_chart("Waiting for data", _smooth("", wait, ORANGE), unit="%", include=[0, 10], size=_SMALL),
     ]
     return f'<div class="charts"><div class="half">{"".join(charts[:2])}</div>{"".join(charts[2:])}</div>'
 
@@ -249,7 +257,7 @@ def _score_lines(history: Sequence[HistoryRow], evaluation: Evaluation | None) -
     names = [key.removeprefix("dice_") for key in keys]
     colors = _class_colors(evaluation)
     kept = [name for name in names if evaluation is None or name in colors]
-    shades = [tint(colors.get(name, CLASS_COLORS[i % len(CLASS_COLORS)])) for i, name in enumerate(kept)]
+    shades = [adapt_color(colors.get(name, CLASS_COLORS[i % len(CLASS_COLORS)])) for i, name in enumerate(kept)]
     lines = [Series(name, _column(history, f"dice_{name}"), shade) for name, shade in zip(kept, shades, strict=True)]
     lines = [line for line in lines if line.points]
     if len(lines) == 1 and lines[0].points == score:  # with one class, the score is its Dice
@@ -262,19 +270,27 @@ def _recipe(recipe_yaml: str) -> str:
     lines = []
     for line in recipe_yaml.rstrip().splitlines():
         setting, mark, reason = line.partition("  # ")
-        setting = f'<span class="top">{text(setting)}</span>' if setting.rstrip().endswith(":") else text(setting)
-        lines.append(setting + (f'<span class="why">{text(mark + reason)}</span>' if mark else ""))
+        setting = (
+            f'<span class="top">{escape_html(setting)}</span>'
+            if setting.rstrip().endswith(":")
+            else escape_html(setting)
+        )
+        lines.append(setting + (f'<span class="why">{escape_html(mark + reason)}</span>' if mark else ""))
     return "<pre>" + "\n".join(lines) + "</pre>" if lines else ""
 
 
 def _facts(fingerprint: Mapping[str, Any], versions: Mapping[str, str], command: str) -> str:
-    facts = table(["Dataset", ""], [[text(key), text(value)] for key, value in _flat(fingerprint)], names=2)
-    software = table(["Version", ""], [[text(name), text(version)] for name, version in versions.items()], names=2)
+    facts = render_table(
+        ["Dataset", ""], [[escape_html(key), escape_html(value)] for key, value in _flat(fingerprint)], names=2
+    )
+    software = render_table(
+        ["Version", ""], [[escape_html(name), escape_html(version)] for name, version in versions.items()], names=2
+    )
     boxes = [
         f'<div class="box">{facts}</div>' if fingerprint else "",
         f'<div class="box">{software}</div>' if versions else "",
     ]
-    command_html = f'<p class="soft">Command</p><pre class="wrap">{text(command)}</pre>' if command else ""
+    command_html = f'<p class="soft">Command</p><pre class="wrap">{escape_html(command)}</pre>' if command else ""
     return f'<div class="two">{"".join(boxes)}</div>{command_html}' if any(boxes) or command_html else ""
 
 
@@ -289,7 +305,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, st
 
 def _format_value(value: Any) -> str:
     if isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool):
-        return number(float(value))
+        return format_number(float(value))
     if isinstance(value, list | tuple):
         more = f", … ({len(value)} in all)" if len(value) > 12 else ""
         return (

@@ -16,7 +16,7 @@ from rich.table import Table
 from torch.profiler import profile, record_function
 
 from septa.images import write_bytes, write_text
-from septa.report import plural
+from septa.report import format_count
 
 PHASES = ("data", "transfer", "forward", "backward", "optimiser")
 """Phases of a step. ``data`` is the wait for samples, which other threads prepare; ``forward`` includes the loss."""
@@ -51,7 +51,7 @@ class TrainingProfile:
     def table(self) -> Table:
         """Make a table with the seconds and the share of each phase."""
         total = sum(self.seconds.values())
-        table = Table(f"{plural(self.steps, 'step')} and a validation")
+        table = Table(f"{format_count(self.steps, 'step')} and a validation")
         for header in ("seconds", "share", "ms per step"):
             table.add_column(header, justify="right", no_wrap=True)
         for name, seconds in self.seconds.items():
