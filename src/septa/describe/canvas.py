@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from septa.report import text
+from septa.report import escape_html
 
 Point = tuple[float, float]
 """Position (x, y) on the canvas, pixels from the upper left corner."""
@@ -84,7 +84,7 @@ class Canvas:
         else:
             self.extend_to(x + (size / 2 if style in ("channels", "sign") else size), y + 4)
         turn = f' transform="rotate(-90 {x:.1f} {y:.1f})"' if upright else ""
-        self.parts.append(f'<text class="{style}" x="{x:.1f}" y="{y:.1f}"{turn}>{text(words)}</text>')
+        self.parts.append(f'<text class="{style}" x="{x:.1f}" y="{y:.1f}"{turn}>{escape_html(words)}</text>')
 
     def add_arrow(self, kind: str, points: Sequence[Point], *, dashed: bool = False) -> None:
         """Draw an arrow along the points, with its head at the last."""
@@ -122,7 +122,7 @@ class Canvas:
         width, height = math.ceil(self.width + 24), math.ceil(self.height + 20)
         return (
             f'<svg xmlns="http://www.w3.org/2000/svg" class="septa-net" viewBox="0 0 {width} {height}" width="{width}"'
-            f' height="{height}" role="img" aria-label="{text(title)}">\n<title>{text(title)}</title>\n'
+            f' height="{height}" role="img" aria-label="{escape_html(title)}">\n<title>{escape_html(title)}</title>\n'
             f'<style>{_make_style()}</style>\n<rect class="page" width="{width}" height="{height}"/>\n'
             + "\n".join(self.parts)
             + "\n</svg>\n"
