@@ -14,7 +14,7 @@ from septa.data import Fingerprint, ImageFacts
 from septa.labels import LabelMapping
 from septa.nets import UNet
 from septa.recipe import Recipe
-from septa.report import plural
+from septa.report import format_count
 from septa.runtime import Machine
 from septa.tasks import TASKS
 
@@ -93,7 +93,7 @@ def choose_recipe(
         return settings[section][name]
 
     settle("data.encoding", (labels.kind, labels.describe()))
-    settle("data.channels", (fingerprint.channels, f"the images have {plural(fingerprint.channels, 'channel')}"))
+    settle("data.channels", (fingerprint.channels, f"the images have {format_count(fingerprint.channels, 'channel')}"))
     if base.net.pretrained is None:
         settle("data.normalization", _choose_normalization(facts))
     else:
@@ -215,7 +215,7 @@ def _choose_width(machine: Machine, gpu: bool) -> tuple[int, str]:
         return 32, f"the device is a GPU ({machine.device})"
     if machine.cores >= 16:
         return 32, f"the CPU has {machine.cores} cores"
-    cores = plural(machine.cores, "core")
+    cores = format_count(machine.cores, "core")
     return 16, f"the CPU has {cores}: many steps of a narrow net learn more than few of a wide one"
 
 
@@ -251,7 +251,7 @@ def _choose_steps(fingerprint: Fingerprint, patch: tuple[int, int], batch: int, 
     patches = max(1.0, height * width / (patch[0] * patch[1]))
     most = 20000 if gpu else 16000
     steps = int(np.clip(round(_EPOCHS * fingerprint.images * patches / batch, -2), 1000, most))
-    images = plural(fingerprint.images, "image")
+    images = format_count(fingerprint.images, "image")
     return steps, f"{_EPOCHS} epochs of {images} with about {patches:.1f} patches each; 1000 to {most} steps"
 
 
