@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from septa.errors import InputError, list_names
+from septa.errors import InputError, shorten_list
 from septa.images import RawLabels, read_labels
 from septa.labels.codes import look_up
 
@@ -88,7 +88,7 @@ def encode_classes(
     inside_yx = labels_yx == 1
     without = np.unique(raw.array[inside_yx & (raw.classes_yx == 0)])
     if without.size:
-        problem = f"these objects have no class: {list_names(map(str, without.tolist()))}"
+        problem = f"these objects have no class: {shorten_list(map(str, without.tolist()))}"
         raise InputError(where, problem, "Give each object a class in classes/, or remove it from the labels")
     classes_yx = look_up(np.where(inside_yx, raw.classes_yx, 0), values, None, where, "index")
     return np.where(inside_yx, classes_yx, labels_yx)
