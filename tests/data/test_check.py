@@ -228,10 +228,9 @@ def test_identical_pairs_are_a_warning_and_stay_together(data: Path) -> None:
     for seed in range(8):
         check = check_dataset(data, seed=seed)
         assert ("7" in check.train) == ("8" in check.train)
-        what = the_problem(
-            check, data / "images" / "7.png", "warning", "^the image and its labels are identical to those of 8(; |$)"
-        ).description
-        parted.add("septa keeps them on one side" in what)
+        pattern = "^the image and its labels are identical to those of 8(; |$)"
+        found = the_problem(check, data / "images" / "7.png", "warning", pattern)
+        parted.add("septa keeps them on one side" in found.description)
     assert parted == {True, False}
 
 

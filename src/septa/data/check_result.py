@@ -25,7 +25,7 @@ class Problem:
     where
         Path of the file or folder concerned, or the setting.
     description
-        Clause that says what came and what was expected, without a closing full stop.
+        Clause that describes the problem, without a closing full stop.
     remedy
         Imperative sentence, without a closing full stop; may be empty.
     """
@@ -63,7 +63,7 @@ class DatasetCheck:
     train, validation
         Names of the pairs on each side of the split; empty if no image can be held out.
     notes
-        Printable lines about what was inferred.
+        Printable lines about the layout, groups, labels, images and split that were found.
     """
 
     data: Path

@@ -195,7 +195,7 @@ def scan_image(
 
 
 def combine_facts(facts: Sequence[ImageFacts], *, channels: int | None = None) -> Fingerprint:
-    """Combine the facts of several images to a fingerprint; their order does not matter.
+    """Combine the facts of several images into a fingerprint; their order does not matter.
 
     Parameters
     ----------

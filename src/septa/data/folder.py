@@ -61,7 +61,7 @@ def find_pairs(
     Returns
     -------
     Pairing
-        All pairs, and notes about what was inferred.
+        All pairs, and notes about layout, ignored files and groups.
 
     Raises
     ------
@@ -196,7 +196,7 @@ def split_pairs(
         problem = "the dataset has only one image" if alone else f"all {len(pairs)} images belong together"
         remedy = "Add images of another specimen" + ("" if alone else ", or change data.group")
         raise InputError("validation split", f"{problem}, so none can be held out", remedy)
-    # In the order of a hash of seed and groups, so that adding an image moves few others.
+    # The order follows a hash of seed and group, so that a new image moves few others to the other side.
     units.sort(key=lambda unit: hashlib.sha256(f"{seed}/{min(pair.group for pair in unit)}".encode()).digest())
     chosen = _choose_closest([len(unit) for unit in units], share * len(pairs))
     sides: tuple[list[Pair], list[Pair]] = ([], [])
@@ -273,7 +273,7 @@ def _count_pages(path: Path, max_pixels: int) -> int | None:
     try:
         return read_info(path, max_pixels=max_pixels).pages
     except InputError:
-        # The file is reported where its pixels are read, together with all others of this kind.
+        # Reading the pixels reports this file, together with all other unreadable ones.
         return None
 
 
@@ -288,7 +288,7 @@ def _add_classes(data: Path, pairs: list[Pair], notes: list[str]) -> list[Pair]:
 
 
 def _group_by_name(pairs: list[Pair], group: str, notes: list[str]) -> list[Pair]:
-    """Return the pairs with groups by what a regular expression matches in the file names."""
+    """Return the pairs, grouped by the match of a regular expression in their file names."""
     try:
         pattern = re.compile(group)
     except re.error as error:

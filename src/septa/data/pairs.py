@@ -82,7 +82,7 @@ class Pairing:
     pairs
         Pairs in the order of their files.
     notes
-        Printable lines about what was inferred.
+        Printable lines about the layout, ignored files and groups.
     """
 
     root: Path
