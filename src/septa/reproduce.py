@@ -123,7 +123,7 @@ def reproduce(
     console
         Console to print on.
     preset
-        Name of a preset; see `septa.presets.list_names`.
+        Name of a preset; see `septa.presets.list_presets`.
     data
         Folder of images and label images. If None, synthetic images are drawn, which not every preset allows.
     minutes

@@ -21,7 +21,7 @@ def small() -> list[str]:
 
 def test_all_presets_are_listed(septa):
     printed = " ".join(septa("presets").stdout.replace("│", " ").split())
-    for name in presets.list_names():
+    for name in presets.list_presets():
         assert f" {name} " in printed
         assert " ".join(presets.read_title(name).split()[:3]) in printed
 

@@ -24,7 +24,7 @@ def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def test_names_of_the_presets() -> None:
-    assert presets.list_names() == NAMES
+    assert presets.list_presets() == NAMES
     assert set(PUBLISHED) == set(NAMES)
 
 

@@ -163,9 +163,14 @@ def test_border_weights_reach_the_loss(
     settings: tuple[str, ...], class_weights: tuple[float, ...] | None, bench: Any, cells: Path, tmp_path: Path
 ) -> None:
     bench = bench(
-        *PLAIN, "sampling.patch=[52, 52]", "loss.border_weight=10", "loss.border_sigma=4", *settings,
-        folder=cells, encoding="instances",
-    )  # fmt: skip
+        *PLAIN,
+        "sampling.patch=[52, 52]",
+        "loss.border_weight=10",
+        "loss.border_sigma=4",
+        *settings,
+        folder=cells,
+        encoding="instances",
+    )
     job, margin = bench.job(tmp_path), bench.state().net.margin
     weights_k = None if class_weights is None else np.array(class_weights, np.float32)
     if weights_k is not None:
@@ -243,8 +248,17 @@ def test_rmsprop_steps_as_its_formula(bench: Any, tmp_path: Path) -> None:
 
 VARIANTS = {
     "paper": (
-        *PAPER, "task=instances", "loss.dice=0", "net.dropout=0.5", "training.optimizer=sgd", "training.momentum=0.99",
-        "training.lr=1e-3", "training.ema=0", "training.clip=0", "training.checkpoint_every=3", "training.workers=2",
+        *PAPER,
+        "task=instances",
+        "loss.dice=0",
+        "net.dropout=0.5",
+        "training.optimizer=sgd",
+        "training.momentum=0.99",
+        "training.lr=1e-3",
+        "training.ema=0",
+        "training.clip=0",
+        "training.checkpoint_every=3",
+        "training.workers=2",
     ),
     "paper averaged": (*PAPER, "net.dropout=0.3", "training.optimizer=sgd", "training.momentum=0"),
     "rmsprop": ("training.optimizer=rmsprop", "training.lr=1e-3", "training.momentum=0.9"),
@@ -253,7 +267,7 @@ VARIANTS = {
     "supervised": ("net.deep_supervision=true", "net.block=residual", "net.attention=true", "net.dropout=0.2"),
     "pooling": ("net.squeeze=true", "net.aspp=true", "task=instances", "inference.tta=4"),
     "resized": ("data.resize=[40, 48]", "net.reduction=2", "training.steps=12"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

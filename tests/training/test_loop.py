@@ -183,8 +183,13 @@ def test_history_has_a_row_every_ten_steps_and_for_each_validation(bench: Any, t
     rows = list(run_training_loop(job, state))
     assert rows == state.history
     assert [(row["step"], "score" in row) for row in rows] == [
-        (5, True), (10, False), (10, True), (15, True), (20, False), (20, True),
-    ]  # fmt: skip
+        (5, True),
+        (10, False),
+        (10, True),
+        (15, True),
+        (20, False),
+        (20, True),
+    ]
     for row in rows:
         if "score" in row:
             dice = {f"dice_{name}" for name in bench.mapping.class_names}

@@ -27,7 +27,7 @@ from septa.tasks.instances import Instances
 from septa.training import finish, tuning
 from septa.training.plan import TrainingRequest
 from septa.training.run import TrainingDone, train_steps
-from septa.training.tuning import Tuning, tune_decoding
+from septa.training.tuning import Tuning, tune_model
 
 NAMES = ("least_pixels", "seed", "foreground")
 
@@ -88,7 +88,7 @@ def known_score(examples: list[Example], decoding: Decoding) -> float:
 
 def tuned(examples: list[Example], device: str = "cpu") -> tuple[Tuning, Known]:
     model = Known()
-    return tune_decoding(model, examples, device), model  # type: ignore[arg-type]
+    return tune_model(model, examples, device), model  # type: ignore[arg-type]
 
 
 def thresholds(found: Tuning) -> Decoding:
@@ -233,7 +233,7 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     told: list[Tuning] = []
 
     def noted(*arguments: Any) -> Tuning:
-        told.append(tune_decoding(*arguments))
+        told.append(tune_model(*arguments))
         return told[-1]
 
     passes: list[Any] = []
@@ -244,7 +244,7 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         return logits(model, image, **settings)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(finish, "tune_decoding", noted)
+        patch.setattr(finish, "tune_model", noted)
         patch.setattr(Model, "logits", counted)
         asked = TrainingRequest(
             data=data, output=folder / "m.septa", overrides=(*tiny, "training.steps=40", *more), device="cpu"

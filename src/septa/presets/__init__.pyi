@@ -2,7 +2,7 @@ from .published import PUBLISHED as PUBLISHED
 from .published import Drawing as Drawing
 from .published import Figure as Figure
 from .published import Published as Published
-from .shipped import list_names as list_names
+from .shipped import list_presets as list_presets
 from .shipped import load_recipe as load_recipe
 from .shipped import make_table as make_table
 from .shipped import read_text as read_text

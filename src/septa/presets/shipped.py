@@ -11,12 +11,12 @@ from septa.errors import RecipeError
 from septa.recipe import Recipe
 
 
-def list_names() -> tuple[str, ...]:
+def list_presets() -> tuple[str, ...]:
     """List the names of the presets, sorted.
 
     Examples
     --------
-    >>> list_names()
+    >>> list_presets()
     ('carvana', 'glas', 'isbi', 'oct', 'paper', 'shapes')
     """
     files = (item.name for item in resources.files("septa.presets").iterdir())
@@ -31,7 +31,7 @@ def read_text(name: str) -> str:
     RecipeError
         There is no such preset. The message suggests the nearest name and lists all names.
     """
-    known = list_names()
+    known = list_presets()
     if name not in known:
         near = difflib.get_close_matches(name.lower(), known, n=1)
         guess = f"Did you mean '{near[0]}'? " if near else ""
@@ -61,6 +61,6 @@ def make_table() -> Table:
     table = Table()
     table.add_column("Preset", no_wrap=True)
     table.add_column("Title")
-    for name in list_names():
+    for name in list_presets():
         table.add_row(name, read_title(name))
     return table

@@ -83,7 +83,7 @@ class TrainingClock:
         self.longest = 0.0
         self.last_row = (time.monotonic(), state.step, 0.0)
 
-    def elapsed(self) -> float:
+    def read_elapsed(self) -> float:
         """Return the seconds of training, over all its runs."""
         return time.monotonic() - self.begin
 
@@ -94,7 +94,7 @@ class TrainingClock:
         time_of_row, step, waited = self.last_row
         self.last_row = (time_of_row + seconds, step, waited)
 
-    def progress(self, state: TrainingState) -> float:
+    def compute_progress(self, state: TrainingState) -> float:
         """Return the share of the training that is done, 0 to 1: of steps or of minutes, whichever is larger."""
         share = state.step / self.training.steps
         if self.training.minutes is None:
@@ -102,4 +102,4 @@ class TrainingClock:
         budget = 60 * self.training.minutes
         # The last validation, the final evaluation of the model and the report follow the last step.
         reserve = max(_RESERVED_VALIDATIONS * self.longest, _RESERVE * budget)
-        return min(1.0, max(share, self.elapsed() / max(1e-9, budget - self.setup - reserve)))
+        return min(1.0, max(share, self.read_elapsed() / max(1e-9, budget - self.setup - reserve)))

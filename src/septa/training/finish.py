@@ -22,7 +22,7 @@ from septa.training.automatic import RecipeChoice
 from septa.training.loop import TrainingJob
 from septa.training.plan import TrainingRequest
 from septa.training.state import TrainingState
-from septa.training.tuning import tune_decoding
+from septa.training.tuning import tune_model
 
 _ScoredImage = tuple[float, int, NDArray[np.int32]]
 """Negative score, index among the validation images, and predicted labels of an image."""
@@ -64,7 +64,7 @@ def finish_training(
     model = job.make_model(state)
     tuning = None
     if job.task.has_thresholds:
-        tuning = tune_decoding(model, job.validation, str(job.device))
+        tuning = tune_model(model, job.validation, str(job.device))
         model = replace(model, decoding=tuning.decoding)
     evaluation, worst = _evaluate(model, job, {} if tuning is None else tuning.logits)
     model = model.with_provenance(**_collect_provenance(job, state, check, evaluation))
@@ -139,7 +139,13 @@ def _make_panel(job: TrainingJob, negative_score: float, index: int, predicted_y
     example = job.validation[index]
     name = job.validation.pairs[index].name
     shown_yx = job.task.align(example.labels_yx, predicted_yx)
-    return Panel(name, example.image_cyx, example.labels_yx, shown_yx, -negative_score)
+    return Panel(
+        name=name,
+        image_cyx=example.image_cyx,
+        truth_yx=example.labels_yx,
+        prediction_yx=shown_yx,
+        score=-negative_score,
+    )
 
 
 def _explain_sizes(recipe: Recipe) -> tuple[str, ...]:

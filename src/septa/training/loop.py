@@ -97,11 +97,11 @@ class TrainingJob:
     def make_model(self, state: TrainingState) -> Model:
         """Make a model of the current weights, or of their moving average."""
         return Model(
-            state.inference_net,
-            self.validation.channels,
-            self.validation.labels,
-            self.sampler.normalization,
-            self.recipe,
+            net=state.inference_net,
+            channels=self.validation.channels,
+            labels=self.validation.labels,
+            normalization=self.sampler.normalization,
+            recipe=self.recipe,
             decoding=self.task.decoding,
         )
 
@@ -142,7 +142,7 @@ def run_training_loop(job: TrainingJob, state: TrainingState) -> Iterator[Histor
         if not state.step:
             _save_checkpoint(job, state, clock)
         while not state.finished:
-            progress = clock.progress(state)
+            progress = clock.compute_progress(state)
             due = _is_validation_due(progress, state, clock)
             progress, received, due = _agree(job, progress, signals.received, due)
             if received:
@@ -271,7 +271,7 @@ def _is_validation_due(progress: float, state: TrainingState, clock: TrainingClo
     if math.floor(progress * training.validations + 1e-9) <= state.validated:
         return False
     # Only a time budget reduces the number of validations. Without one, the training is a function of the step alone.
-    return training.minutes is None or clock.validating + clock.longest <= _VALIDATION_SHARE * clock.elapsed()
+    return training.minutes is None or clock.validating + clock.longest <= _VALIDATION_SHARE * clock.read_elapsed()
 
 
 def _run_validation(job: TrainingJob, state: TrainingState, clock: TrainingClock) -> HistoryRow:
@@ -280,7 +280,7 @@ def _run_validation(job: TrainingJob, state: TrainingState, clock: TrainingClock
     state.read_results()
     begin = time.monotonic()
     result = _validate(job, job.make_model(state))
-    progress = clock.progress(state)
+    progress = clock.compute_progress(state)
     state.validated = max(state.validated + 1, math.floor(progress * training.validations + 1e-9))
     if state.best is None or result.score > state.best["score"]:
         state.best = {"step": state.step, "score": result.score}
@@ -295,7 +295,7 @@ def _run_validation(job: TrainingJob, state: TrainingState, clock: TrainingClock
     row: HistoryRow = {"step": state.step, "score": result.score, "val_loss": result.loss}
     names = job.validation.labels.pixel_names(job.task.finds_objects)
     row |= {f"dice_{name}": value for name, value in zip(names, result.dice)}
-    row["minutes"] = clock.elapsed() / 60
+    row["minutes"] = clock.read_elapsed() / 60
     state.history.append(row)
     clock.add_validation(time.monotonic() - begin)
     return row
@@ -314,7 +314,7 @@ def _log_row(job: TrainingJob, state: TrainingState, lr: float, clock: TrainingC
         "lr": lr,
         "images_per_s": (state.step - step) * job.images_per_step / seconds,
         "data_wait": (loader.waited - waited) / seconds,
-        "minutes": clock.elapsed() / 60,
+        "minutes": clock.read_elapsed() / 60,
     }
     state.losses = []
     state.history.append(row)
@@ -323,7 +323,7 @@ def _log_row(job: TrainingJob, state: TrainingState, lr: float, clock: TrainingC
 
 def _save_checkpoint(job: TrainingJob, state: TrainingState, clock: TrainingClock) -> None:
     state.read_results()
-    state.elapsed = clock.elapsed()
+    state.elapsed = clock.read_elapsed()
     if not job.writes:
         return
     header, tensors = state.to_checkpoint()

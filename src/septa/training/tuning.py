@@ -35,7 +35,7 @@ class Tuning:
     logits: dict[int, NDArray[np.float32]] = field(default_factory=dict)
 
 
-def tune_decoding(model: Model, examples: Examples, device: str) -> Tuning:
+def tune_model(model: Model, examples: Examples, device: str) -> Tuning:
     """Choose the thresholds of decoding; see `septa.tasks.Task.tune`.
 
     Parameters
