@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from septa import errors, kernels
+from septa import errors
 from septa.cli.commands import OBJECTS, OUTPUT
 from septa.cli.options import (
     ModelFile,
@@ -124,6 +124,7 @@ def predict(
         return
     refuse_options(asdict(store), f"a folder of label images such as {output}")
     with loading():
+        from septa import kernels
         from septa.model import Model
         from septa.objects import ObjectOptions
         from septa.prediction import Options
