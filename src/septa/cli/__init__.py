@@ -26,22 +26,24 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-MEMORY_REMEDIES = {
+_MEMORY_REMEDIES = {
     "train": "Give a smaller batch with --set training.batch=1",
     "predict": "Give a smaller --tile",
     "evaluate": "Give a smaller --tile",
 }
-"""What to do when a command runs out of memory."""
+"""Remedy for each command that runs out of memory and has one."""
 
 
 def main() -> NoReturn:
     """Run the command line and exit with 0 or with the exit code of the error; see `septa.errors`."""
     arguments = sys.argv[1:] or ["--help"]
     command = next((word for word in arguments if not word.startswith("-")), "")
-    where, debug = f"septa {command}".strip(), "--debug" in arguments
+    where = f"septa {command}".strip()
+    debug = "--debug" in arguments
     try:
         sys.exit(_run(arguments))
-    except BrokenPipeError:  # the reader, such as head, has closed the pipe
+    except BrokenPipeError:
+        # The reader, such as head, has closed the pipe.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except KeyboardInterrupt:
@@ -53,7 +55,7 @@ def main() -> NoReturn:
     except Exception as error:
         if debug:
             raise
-        _fail_unexpectedly(error, where, MEMORY_REMEDIES.get(command, "Use a machine with more memory"))
+        _fail_unexpectedly(error, where, _MEMORY_REMEDIES.get(command, "Use a machine with more memory"))
 
 
 def _run(arguments: list[str]) -> int:

@@ -15,15 +15,13 @@ from typer.core import TyperCommand, TyperGroup
 
 from septa.errors import InputError
 
-ARGUMENTS, INPUT, OUTPUT, OBJECTS, RECIPE, RUN, SPEED = (
-    "Arguments",
-    "Input",
-    "Output",
-    "Objects",
-    "Recipe",
-    "Run",
-    "Speed",
-)
+ARGUMENTS = "Arguments"
+INPUT = "Input"
+OUTPUT = "Output"
+OBJECTS = "Objects"
+RECIPE = "Recipe"
+RUN = "Run"
+SPEED = "Speed"
 LARGE = "Large images (output NAME.ome.zarr or NAME.ome.tif)"
 OTHER = "Other"
 HEADINGS = (ARGUMENTS, INPUT, OUTPUT, OBJECTS, RECIPE, RUN, SPEED, LARGE, OTHER)
