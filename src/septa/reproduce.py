@@ -30,7 +30,7 @@ _OBJECTS = ("f1_50", "mean_accuracy", "panoptic_quality", "symmetric_best_dice")
 """Metrics of objects that are listed if the preset segments objects."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ComparisonRow:
     """One metric: the published and the measured figure.
 
@@ -62,7 +62,7 @@ class ComparisonRow:
         return self.label, self.published, measured, interval, self.source
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Comparison:
     """The published and the measured figures of a preset.
 
@@ -92,8 +92,8 @@ class Comparison:
 
     def to_markdown(self) -> str:
         """Return the comparison as a Markdown page."""
-        lines = [f"# septa reproduce {self.preset}", "", _pipes(_HEADERS), _pipes(["---"] * len(_HEADERS))]
-        lines += [_pipes(row.cells()) for row in self.rows]
+        lines = [f"# septa reproduce {self.preset}", "", _format_row(_HEADERS), _format_row(["---"] * len(_HEADERS))]
+        lines += [_format_row(row.cells()) for row in self.rows]
         for heading, sentences in (("How the protocols differ", self.differences), ("Notes", self.notes)):
             if sentences:
                 lines += ["", f"## {heading}", "", *(f"- {sentence}" for sentence in sentences)]
@@ -160,10 +160,10 @@ def reproduce(
     held_out = Path(data) / "held_out" if drawing is not None else Path(data)
     with progress_bar(console, "evaluating") as progress:
         neurites = not done.model.task.finds_objects and has_neurites(done.model.labels)
-        extra = (NEURITES,) if neurites and _asks_for_neurites(published) else ()
+        extra = (NEURITES,) if neurites and _has_neurite_figures(published) else ()
         evaluation = evaluate(done.model, held_out, device=device, extra=extra, progress=progress)
     console.print(evaluation_table(evaluation))
-    facts = _differences(evaluation, changed, minutes, done, drawing)
+    facts = _describe_differences(evaluation, changed, minutes, done, drawing)
     stack = {} if evaluation.neurites is None else asdict(evaluation.neurites)
     # The pixel error of the evaluation is the one of the predicted labels.
     stack.pop("pixel_error", None)
@@ -207,19 +207,21 @@ def compare(
     )
     rows = tuple(
         ComparisonRow(
-            figure.metric,
-            figure.label,
-            figure.published,
-            scores.get(figure.metric),
-            _interval(evaluation, figure.metric),
-            figure.source,
+            metric=figure.metric,
+            label=figure.label,
+            published=figure.published,
+            measured=scores.get(figure.metric),
+            interval=_find_interval(evaluation, figure.metric),
+            source=figure.source,
         )
         for figure in (*published.figures, *objects)
     )
-    return Comparison(preset, rows, (*differences, *published.differences), published.notes)
+    return Comparison(
+        preset=preset, rows=rows, differences=(*differences, *published.differences), notes=published.notes
+    )
 
 
-def _interval(evaluation: Evaluation, metric: str) -> tuple[float, float] | None:
+def _find_interval(evaluation: Evaluation, metric: str) -> tuple[float, float] | None:
     """Return the interval of a metric of pixels, of objects, or of a single foreground class; else None."""
     spread = (evaluation.pixels | evaluation.objects).get(metric)
     foreground = evaluation.class_names[0 if evaluation.multilabel else 1 :]
@@ -228,7 +230,7 @@ def _interval(evaluation: Evaluation, metric: str) -> tuple[float, float] | None
     return None if spread is None else (spread["low"], spread["high"])
 
 
-def _asks_for_neurites(published: Published) -> bool:
+def _has_neurite_figures(published: Published) -> bool:
     known = {field.name for field in fields(NeuriteScores)} - {"pixel_error"}
     return any(figure.metric in known for figure in published.figures)
 
@@ -272,7 +274,7 @@ def _train(
     return done
 
 
-def _differences(
+def _describe_differences(
     evaluation: Evaluation, changed: Sequence[str], minutes: float, done: TrainingDone, drawing: Drawing | None
 ) -> tuple[str, ...]:
     facts = done.model.provenance
@@ -312,5 +314,5 @@ def _write(
     write_text(output / "reproduce.md", comparison.to_markdown())
 
 
-def _pipes(cells: Sequence[str]) -> str:
+def _format_row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

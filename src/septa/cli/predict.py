@@ -87,6 +87,31 @@ class FileOptions:
         ),
     ] = None
 
+    def make_options(self, output: Path, net: NetOptions, probabilities: bool) -> Options:
+        """Return the options of `septa.prediction.segment_files` for these files."""
+        from septa.objects import ObjectOptions
+        from septa.prediction import Options
+
+        return Options(
+            output=output,
+            suffix=self.format and f".{self.format}",
+            probabilities=probabilities,
+            overlay=self.overlay,
+            certify=self.certify,
+            tile=net.tile,
+            device=net.device,
+            tta=net.tta,
+            max_pixels=net.max_pixels,
+            objects=ObjectOptions(
+                table=self.table,
+                geojson=self.geojson,
+                coco=self.coco,
+                rois=self.rois,
+                min_confidence=self.min_confidence,
+            ),
+            engine=net.engine,
+        )
+
 
 def predict(
     model: ModelFile,
@@ -126,33 +151,13 @@ def predict(
     with loading():
         from septa import kernels
         from septa.model import Model
-        from septa.objects import ObjectOptions
-        from septa.prediction import Options
 
         loaded = Model.load(model)
         if net.prune is not None:
             loaded = loaded.prune(net.prune)
         if loaded.task.finds_objects:
             kernels.load()
-    options = Options(
-        output=output,
-        suffix=files.format and f".{files.format}",
-        probabilities=probabilities,
-        overlay=files.overlay,
-        certify=files.certify,
-        tile=net.tile,
-        device=net.device,
-        tta=net.tta,
-        max_pixels=net.max_pixels,
-        objects=ObjectOptions(
-            table=files.table,
-            geojson=files.geojson,
-            coco=files.coco,
-            rois=files.rois,
-            min_confidence=files.min_confidence,
-        ),
-        engine=net.engine,
-    )
+        options = files.make_options(output, net, probabilities)
     _segment_to_folder(model, loaded, inputs, options)
 
 
