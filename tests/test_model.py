@@ -142,7 +142,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     ]
     for content in contents:
         path.write_bytes(content)
-        assert "is no septa model" in refused(path)
+        assert "the file is not a septa model" in refused(path)
 
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
@@ -221,7 +221,7 @@ def test_a_header_that_does_not_fit_is_refused(saved: Path, change: Callable[[di
 def test_infinite_numbers_in_a_sealed_header_are_refused(saved: Path) -> None:
     header, tensors = tensor_file.unpack(saved.read_bytes(), KIND, saved)
     text = json.dumps({**header, "channels": float("inf")})
-    seal = tensor_file._seal(KIND, text, tensor_file.digest_tensors(tensors))
+    seal = tensor_file._compute_checksum(KIND, text, tensor_file.digest_tensors(tensors))
     saved.write_bytes(safetensors.torch.save(tensors, {"kind": KIND, "header": text, "sha256": seal}))
     assert "does not fit" in refused(saved)
 

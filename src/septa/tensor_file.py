@@ -1,4 +1,7 @@
-"""Tensors with a JSON header in one safetensors file, sealed by a checksum over both. Reading one executes nothing."""
+"""Pack tensors and a JSON header into one safetensors file, with a checksum over both.
+
+Reading such a file executes no code.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +18,13 @@ from torch import Tensor
 
 from septa.errors import ModelError
 
-_COPY_AGAIN = "copy it again from where it was written"
+_COPY_AGAIN = "Copy it again from its origin"
 
 
 def digest_tensors(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 (hex) over names, dtypes, shapes and bytes of tensors, in the order of their names.
+    """Return the SHA-256 (hex) over names, dtypes, shapes and bytes of tensors, in the order of their names.
+
+    Memory layout, device and gradients do not change it.
 
     Examples
     --------
@@ -37,66 +42,91 @@ def digest_tensors(tensors: Mapping[str, Tensor]) -> str:
 
 
 def pack(kind: str, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> bytes:
-    """Bytes of a sealed file.
+    """Return the bytes of a file that holds a header and tensors.
 
     Parameters
     ----------
     kind
-        What the file is, with its version; `unpack` asks for the same.
+        Kind of the file and its version, for example "septa model 1"; `unpack` expects the same.
     header
-        JSON values, no NaN or Inf.
+        JSON values without NaN or Inf.
     tensors
-        Any dtypes and devices.
+        Tensors of any dtype and device.
+
+    Returns
+    -------
+    bytes
+        Content of the file.
 
     Raises
     ------
     ValueError
-        The header, or a floating-point tensor, holds NaN or Inf: nothing non-finite is ever written.
+        If the header or a floating-point tensor holds NaN or Inf, which are never written.
     """
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise ValueError(f"'{name}' holds NaN or Inf")
-    text = json.dumps(header, sort_keys=True, allow_nan=False)
+    try:
+        text = json.dumps(header, sort_keys=True, allow_nan=False)
+    except ValueError as error:
+        raise ValueError("the header holds NaN or Inf, which JSON cannot hold") from error
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     packed: bytes = safetensors.torch.save(
-        plain, {"kind": kind, "header": text, "sha256": _seal(kind, text, digest_tensors(plain))}
+        plain, {"kind": kind, "header": text, "sha256": _compute_checksum(kind, text, digest_tensors(plain))}
     )
     return packed
 
 
 def unpack(data: bytes, kind: str, where: str | PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Header and tensors of a sealed file's bytes.
+    """Return the header and the tensors that `pack` put into a file.
+
+    Parameters
+    ----------
+    data
+        Content of the file.
+    kind
+        Kind that the file must have.
+    where
+        Path of the file, which errors name.
+
+    Returns
+    -------
+    header : dict
+        JSON values.
+    tensors : dict
+        Tensors on the CPU.
 
     Raises
     ------
     ModelError
-        The bytes are of another kind, damaged, or were changed after they were written.
+        If the bytes are of another kind, damaged, or were changed after they were written.
     """
-    metadata = _metadata(data)
+    metadata = _read_metadata(data)
     if metadata is None or metadata.get("kind") != kind:
-        raise ModelError(where, f"is no {kind.rsplit(' ', 1)[0]}", "give a file that septa wrote")
+        raise ModelError(where, f"the file is not a {kind.rsplit(' ', 1)[0]}", "Give a file that septa wrote")
     try:
         tensors = safetensors.torch.load(data)
-    except (SafetensorError, ValueError, KeyError) as error:  # KeyError: a dtype that torch lacks
-        raise ModelError(where, f"is damaged ({' '.join(str(error).split())})", _COPY_AGAIN) from None
+    # A KeyError is raised for a dtype that torch lacks.
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise ModelError(where, "the file is damaged: its tensors cannot be read", _COPY_AGAIN) from error
     text = metadata.get("header", "")
-    if _seal(kind, text, digest_tensors(tensors)) != metadata.get("sha256"):
-        raise ModelError(where, "was changed after septa wrote it: its checksum differs", _COPY_AGAIN)
+    if _compute_checksum(kind, text, digest_tensors(tensors)) != metadata.get("sha256"):
+        raise ModelError(where, "the file was changed after septa wrote it: its checksum differs", _COPY_AGAIN)
     try:
         header = json.loads(text)
     except (ValueError, RecursionError):
         header = None
     if not isinstance(header, dict):
-        raise ModelError(where, "is damaged (its header is no JSON object)", _COPY_AGAIN)
+        raise ModelError(where, "the file is damaged: its header is not a JSON object", _COPY_AGAIN)
     return header, tensors
 
 
-def _seal(kind: str, header: str, tensors_digest: str) -> str:
+def _compute_checksum(kind: str, header: str, tensors_digest: str) -> str:
     return hashlib.sha256(f"{kind}\n{header}\n{tensors_digest}".encode()).hexdigest()
 
 
-def _metadata(data: bytes) -> dict[str, str] | None:
-    """The text entries of a safetensors header, or None if the bytes are no such file."""
+def _read_metadata(data: bytes) -> dict[str, str] | None:
+    """Return the text entries of a safetensors header, or None if the bytes are not such a file."""
     length = int.from_bytes(data[:8], "little")
     if len(data) < 10 or length > len(data) - 8:
         return None

@@ -210,7 +210,7 @@ def test_another_recipe_for_a_finished_training_is_refused(command: Command, dat
 def test_a_damaged_model_is_not_a_finished_training(command: Command, data: Path, done: Path, tmp_path: Path) -> None:
     output = tmp_path / "m.septa"
     output.write_bytes(done.read_bytes()[:-5])
-    assert_refused(command("train", data, "-o", output, "--resume"), "m.septa: is damaged")
+    assert_refused(command("train", data, "-o", output, "--resume"), "m.septa: the file is damaged")
 
 
 # Refusals ------------------------------------------------------------------------------------------------------------
