@@ -64,7 +64,7 @@ SPOILT = {
     "truncated image": ("images/c.png", truncate, "PNG data cannot be decoded"),
     "truncated labels": ("labels/c.png", truncate, "PNG data cannot be decoded"),
     "empty file": ("images/c.png", lambda path: path.write_bytes(b""), "the file is empty"),
-    "unknown format": ("images/c.png", lambda path: path.write_bytes(b"hello" * 50), "is no PNG, JPEG"),
+    "unknown format": ("images/c.png", lambda path: path.write_bytes(b"hello" * 50), "the file is not a PNG, JPEG"),
     "foreign format": ("images/c.png", lambda path: path.write_bytes(b"ZISRAWFILE" * 50), "a Zeiss CZI"),
     "JPEG labels": ("labels/c.png", as_jpeg, "JPEG compression"),
     "interpolated labels": ("labels/c.png", smooth, "as after resizing, smoothing or JPEG"),

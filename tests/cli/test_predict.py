@@ -82,7 +82,7 @@ def test_it_continues_after_bad_files(septa, model, cells, tmp_path):
         {
             "cut.tif": "the TIFF data cannot be decoded",
             "nan.tif": "holds NaN or Inf. replace these pixels.",
-            "odd.png": "is no PNG, JPEG",
+            "odd.png": "the file is not a PNG, JPEG",
             "two.tif": "has 2 channels, the model was trained on 1. ",
             "wide.tif": "raise the limit with --max-pixels 4160",
         }.items(),
@@ -152,7 +152,7 @@ def test_a_full_disk(septa, fault, small_disk, model, cells, tiny):
     (small_disk / "filler").write_bytes(bytes(60 * 1024))
     line = fault("predict", model, inputs[0], "-o", small_disk / "out", "--probabilities", code=4)
     assert line.startswith(f"{small_disk / 'out'}")
-    assert "the disk or the quota is full. free some space" in line
+    assert "the disk or the quota is full. Free some space" in line
     assert [path for path in small_disk.rglob("*") if path.is_file()] == [small_disk / "filler"]
     assert "the disk or the quota is full" in fault("train", cells, "-o", small_disk / "x.septa", *tiny, code=4)
     assert not list(small_disk.rglob(".*.tmp"))
@@ -199,13 +199,13 @@ def other_files(model: Path, folder: Path) -> dict[str, str]:
     header = data.replace(b'\\"channels\\": 1', b'\\"channels\\": 3', 1)
     assert header != data
     contents = {
-        "cut.septa": (data[:-50], "is damaged"),
-        "weight.septa": (bytes(weight), "was changed after septa wrote it"),
-        "header.septa": (header, "was changed after septa wrote it"),
-        "head.septa": (data[: size // 2], "is no septa model"),
-        "pickle.septa": (pickle.dumps(Evil(str(folder / "pwned"))), "is no septa model"),
-        "empty.septa": (b"", "is no septa model"),
-        "length.septa": (struct.pack("<Q", 2**63) + data[8:], "is no septa model"),
+        "cut.septa": (data[:-50], "the file is damaged"),
+        "weight.septa": (bytes(weight), "the file was changed after septa wrote it"),
+        "header.septa": (header, "the file was changed after septa wrote it"),
+        "head.septa": (data[: size // 2], "the file is not a septa model"),
+        "pickle.septa": (pickle.dumps(Evil(str(folder / "pwned"))), "the file is not a septa model"),
+        "empty.septa": (b"", "the file is not a septa model"),
+        "length.septa": (struct.pack("<Q", 2**63) + data[8:], "the file is not a septa model"),
     }
     for name, (content, _) in contents.items():
         (folder / name).write_bytes(content)

@@ -1,4 +1,4 @@
-"""Normalisation: the plain formula in exact numbers, tiles as their image, and channels that fit."""
+"""Check the normalisation against its formula, tiles against their image, and the conversion of channels."""
 
 from __future__ import annotations
 
@@ -164,6 +164,6 @@ def test_fit_channels() -> None:
     np.testing.assert_array_equal(fit_channels(np.concatenate([grey] * 3), 1), grey)
     two = RNG.random((2, 4, 5))
     assert fit_channels(two, 2) is two
-    for image, wanted in ((two, 1), (two, 3), (RNG.random((3, 4, 5)), 1), (grey, 0)):
-        with pytest.raises(ValueError, match=rf"{len(image)} channels.* {wanted} expected"):
-            fit_channels(image, wanted)
+    for image, expected in ((two, 1), (two, 3), (RNG.random((3, 4, 5)), 1), (grey, 0)):
+        with pytest.raises(ValueError, match=rf"{len(image)} channels.*, expected {expected}$"):
+            fit_channels(image, expected)

@@ -1,4 +1,4 @@
-"""Pictures: colours in the right pixels, told by loops over pixels."""
+"""Check pictures pixel by pixel, with slow loops."""
 
 from __future__ import annotations
 

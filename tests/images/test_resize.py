@@ -1,4 +1,4 @@
-"""Resizing against the definition written out: overlaps of pixels where it shrinks, straight lines where it grows."""
+"""Check resizing against its definition: overlaps of pixels where it shrinks, straight lines where it grows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Size = tuple[int, int]
 
 
 def mean_matrix(new: int, old: int) -> np.ndarray:
-    """Oracle: the share of each old pixel in the area of each new one."""
+    """Return the share of each old pixel in the area of each new one, as an oracle."""
     matrix = np.zeros((new, old))
     for i in range(new):
         low, high = Fraction(i * old, new), Fraction((i + 1) * old, new)
@@ -27,7 +27,7 @@ def mean_matrix(new: int, old: int) -> np.ndarray:
 
 
 def line_matrix(new: int, old: int) -> np.ndarray:
-    """Oracle: weights of the two old pixels between whose middles the middle of each new one lies."""
+    """Return the weights of the two old pixels whose centres enclose the centre of each new one, as an oracle."""
     matrix = np.zeros((new, old))
     for i in range(new):
         at = min(max(Fraction(2 * i + 1, 2) * old / new - Fraction(1, 2), Fraction(0)), Fraction(old - 1))
@@ -44,7 +44,8 @@ def slow(image_cyx: np.ndarray, size: Size) -> np.ndarray:
 
 
 def assert_close(found: np.ndarray, expected: np.ndarray) -> None:
-    if found.dtype.kind in "ui":  # halves may go either way
+    # Halves may be rounded up or down.
+    if found.dtype.kind in "ui":
         assert np.abs(found.astype(np.float64) - expected).max() <= 0.5 + 1e-6 * max(1.0, np.abs(expected).max())
     else:
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-3 if found.dtype == np.float16 else 1e-5)
@@ -93,7 +94,7 @@ def test_integers_that_float32_does_not_hold_are_kept() -> None:
         assert (resize_image(image_cyx, (9, 5)) == value).all()
 
 
-def test_an_image_of_that_size_is_given_back() -> None:
+def test_an_image_of_that_size_is_returned_itself() -> None:
     image_cyx = draw_image((3, 5, 7), np.uint16)
     assert resize_image(image_cyx, (5, 7)) is image_cyx
 
@@ -107,7 +108,7 @@ def test_views_and_more_channels_than_opencv_takes_at_once() -> None:
 @settings(max_examples=50, deadline=None)
 @given(sides, sides, sides, sides, st.integers(-500, 500))
 def test_a_flat_image_stays_flat(y: int, x: int, new_y: int, new_x: int, value: int) -> None:
-    """Also where one axis grows and the other shrinks."""
+    """This also holds if one axis grows and the other shrinks."""
     np.testing.assert_array_equal(resize_image(np.full((1, y, x), value, np.int16), (new_y, new_x)), value)
 
 

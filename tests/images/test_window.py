@@ -1,4 +1,4 @@
-"""Mirrored windows against ``np.pad``, and against a walk that turns round at each edge."""
+"""Check mirrored windows against ``np.pad``, and against a walk that turns round at each edge."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from hypothesis.extra import numpy as npst
 from septa.images.window import cut_mirrored
 
 FAR = 40
-"""Pixels beyond the image that the windows of these tests may reach."""
+"""Largest distance in pixels of a window of these tests from the image."""
 
-Span = tuple[int, int]
+Pair = tuple[int, int]
 
 
-def padded_window(array: np.ndarray, begin: Span, end: Span) -> np.ndarray:
-    """Oracle: the whole array padded again and again by one side less a pixel, which ends where it turns round."""
+def padded_window(array: np.ndarray, begin: Pair, end: Pair) -> np.ndarray:
+    """Cut the window from the whole array, padded repeatedly by its side less one pixel, as an oracle."""
     for axis, side in enumerate(array.shape[-2:], array.ndim - 2):
         pads = [(0, 0)] * array.ndim
         pads[axis] = (max(1, side - 1), max(1, side - 1))
@@ -32,7 +32,10 @@ def padded_window(array: np.ndarray, begin: Span, end: Span) -> np.ndarray:
 
 
 def walk(size: int, begin: int, end: int) -> list[int]:
-    """Oracle: positions visited from 0, turning round at both edges, in either direction of time."""
+    """Return the positions that a walk from 0 visits, which turns round at both edges, as an oracle.
+
+    Negative times walk backwards.
+    """
     forth, back = [0], [0]
     for places in (forth, back):
         step = 1
@@ -43,13 +46,13 @@ def walk(size: int, begin: int, end: int) -> list[int]:
     return [forth[at] if at >= 0 else back[-at] for at in range(begin, end)]
 
 
-def spans(size: int) -> st.SearchStrategy[Span]:
+def spans(size: int) -> st.SearchStrategy[Pair]:
     ends = st.tuples(st.integers(-FAR, size + FAR), st.integers(-FAR, size + FAR))
     return ends.map(lambda pair: (min(pair), max(pair))).filter(lambda pair: pair[0] < pair[1])
 
 
 @st.composite
-def windows(draw: st.DrawFn) -> tuple[np.ndarray, Span, Span]:
+def windows(draw: st.DrawFn) -> tuple[np.ndarray, Pair, Pair]:
     shape = draw(npst.array_shapes(min_dims=2, max_dims=4, min_side=1, max_side=9))
     array = np.arange(np.prod(shape)).reshape(shape).astype(draw(st.sampled_from(["u2", "i4", "f4"])))
     (top, bottom), (left, right) = draw(spans(shape[-2])), draw(spans(shape[-1]))
@@ -61,7 +64,7 @@ def windows(draw: st.DrawFn) -> tuple[np.ndarray, Span, Span]:
 @example((np.arange(5)[None], (-3, -40), (4, 45)))
 @example((np.arange(6).reshape(2, 3), (-40, 30), (-30, 40)))
 @example((np.array([[7.5]]), (-2, -2), (3, 3)))
-def test_windows_are_those_of_the_padded_image(case: tuple[np.ndarray, Span, Span]) -> None:
+def test_windows_are_those_of_the_padded_image(case: tuple[np.ndarray, Pair, Pair]) -> None:
     array, begin, end = case
     before = array.copy()
     window = cut_mirrored(array, begin, end)
@@ -84,7 +87,7 @@ def test_positions_turn_round_at_the_edges(size: int, data: st.DataObject) -> No
 
 @pytest.mark.parametrize(("begin", "end"), [((1, 2), (4, 6)), ((-3, -2), (9, 12))])
 @pytest.mark.parametrize("dtype", [np.float32, np.int64])
-def test_another_dtype(begin: Span, end: Span, dtype: Any) -> None:
+def test_another_dtype(begin: Pair, end: Pair, dtype: Any) -> None:
     image_cyx = np.arange(3 * 5 * 7, dtype=np.uint8).reshape(3, 5, 7)
     window = cut_mirrored(image_cyx, begin, end, dtype)
     assert window.dtype == dtype
@@ -92,7 +95,7 @@ def test_another_dtype(begin: Span, end: Span, dtype: Any) -> None:
 
 
 def test_views_and_writing_to_the_window() -> None:
-    """A turned view, as of test-time augmentation, gives a window of its own that may be overwritten."""
+    """The window of a turned view, as in test-time augmentation, is a copy that may be overwritten."""
     image_yx = np.arange(30).reshape(5, 6)
     turned_yx = np.rot90(image_yx)[:, ::-1]
     for begin, end in (((0, 0), (6, 5)), ((-4, 1), (2, 9))):

@@ -1,4 +1,4 @@
-"""Writing: what was written is read back, whole or not at all."""
+"""Check writing: files are read back as they were written, and a failed write leaves no file."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_a_tiff_that_does_not_fit_leaves_nothing(tmp_path: Path) -> None:
     assert names(tmp_path) == []
 
 
-def test_sweep_removes_only_what_was_left_over(tmp_path: Path) -> None:
+def test_only_leftovers_are_removed(tmp_path: Path) -> None:
     kept = ["a.txt", ".a.txt.tmp", ".hidden", ".a.txt.0123456789abcdeg.tmp", ".b.txt.0123456789abcdef.tmp"]
     for name in [*kept, ".a.txt.0123456789abcdef.tmp"]:
         (tmp_path / name).write_bytes(b"")

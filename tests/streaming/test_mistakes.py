@@ -49,13 +49,16 @@ def folder(kit: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 WRONG = {
     "channels of the image": ("rgb.septa b.ome.zarr -o {o}", "has 2 channels, the model was trained on 3"),
-    "no such channel": ("m.septa b.ome.zarr -o {o} --channels 2", "has no channel 2. the image has channels 0 to 1"),
+    "no such channel": (
+        "m.septa b.ome.zarr -o {o} --channels 2",
+        "there is no channel 2: the image has channels 0 to 1",
+    ),
     "channel twice": ("rgb.septa b.ome.zarr -o {o} --channels 0,0,1", "each once"),
     "channels text": (
         "m.septa b.ome.zarr -o {o} --channels red",
         "--channels: the value must be channel numbers, got red",
     ),
-    "no such level": ("m.septa a.ome.zarr -o {o} --level 3", "there is no level 3. the image has levels 0 to 0"),
+    "no such level": ("m.septa a.ome.zarr -o {o} --level 3", "there is no level 3: the image has levels 0 to 0"),
     "region outside": ("m.septa a.ome.zarr -o {o} --region 0,0,101,90", "not lie inside the image of 100 x 90 pixels"),
     "region of nothing": ("m.septa a.ome.zarr -o {o} --region 5,5,5,9", "does not lie inside the image"),
     "region text": (

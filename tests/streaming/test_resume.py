@@ -125,7 +125,7 @@ def test_a_disk_that_is_full_is_told_and_the_run_goes_on(
         code, _, err = septa(*command(request_))
         assert code == 4
         assert err.count("\n") == 1
-        assert "the disk or the quota is full. free some space" in err
+        assert "the disk or the quota is full. Free some space" in err
         assert not request_.output.exists() or not store.is_store_complete(request_.output)
         assert not list(request_.output.parent.rglob("*.tmp"))
     disk.fail_after(10**9, FULL)
@@ -188,7 +188,7 @@ def test_damaged_blocks_and_shards_are_done_again(
 
 def test_an_unfinished_store_is_no_image(request_: StreamRequest) -> None:
     end_while(request_, "writing", 8)
-    with pytest.raises(InputError, match=r"is not complete\. run the command"):
+    with pytest.raises(InputError, match=r"the store is not complete\. Run the command"):
         open_source(request_.output)
     for file in request_.output.rglob("zarr.json"):
         assert "ome" not in json.loads(file.read_text()).get("attributes", {})

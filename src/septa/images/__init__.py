@@ -1,4 +1,4 @@
-"""Bytes to arrays and back: decoders, atomic writers, normalisation, and pictures for people."""
+"""Read and write images: decoders, atomic writers, normalisation, and pictures for people."""
 
 import lazy_loader
 

@@ -1,7 +1,8 @@
-"""What the decoders share: the description of a file, its decoded page, and the guards around decoding."""
+"""Shared parts of the decoders: the description of a file, a decoded page, and the checks around decoding."""
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,32 +24,32 @@ _SAMPLES_PER_PIXEL = 4
 
 @dataclass(frozen=True, kw_only=True)
 class ImageInfo:
-    """What the header of an image file says.
+    """The contents of an image file's header.
 
     Attributes
     ----------
     path
-        The file.
+        Path of the file.
     format
-        "png", "jpeg", "bmp", "gif" or "tiff", told from the content and never from the suffix.
+        "png", "jpeg", "bmp", "gif" or "tiff", detected from the content and never from the suffix.
     pages
         Number of independent planes (TIFF pages, Z, T); 1 for other formats, also for an animated GIF.
     channels
         Number of channels that `read_image` returns: alpha is not counted, a palette image has 3.
     height, width
-        Size in pixels, after the orientation was applied.
+        Size in pixels, after the orientation is applied.
     dtype
         Type of the array that `read_image` returns.
     axes
         Axes as on disk, for example "YX", "YXS", "CYX", "ZYX", "TCYX".
     alpha
-        Whether there is an alpha channel, which is dropped.
+        True if there is an alpha channel, which is dropped.
     palette
-        Whether the pixels are indices into a colour table.
+        True if the pixels are indices into a colour table.
     orientation
         EXIF orientation, 1..8; 1 is upright.
     pixel_size_um
-        (y, x) micrometres per pixel if the file states a real one.
+        (y, x) micrometres per pixel if the file states a real size, else None.
     """
 
     path: Path
@@ -67,10 +68,18 @@ class ImageInfo:
 
 @dataclass(frozen=True)
 class Decoded:
-    """One page as stored: alpha dropped, not turned upright, palette indices not looked up.
+    """One page as stored: alpha is dropped, but the orientation and the palette are not applied.
 
-    ``palette`` is N x 3 uint8 for palette images; ``rgb`` says that the three channels are a colour;
-    ``lossy`` that the compression changes values.
+    Attributes
+    ----------
+    array_cyx
+        Values as stored, axes ``CYX``; indices for palette images.
+    palette
+        N x 3 uint8, the colour table of a palette image, else None.
+    rgb
+        True if the three channels are a colour.
+    lossy
+        True if the compression changes values.
     """
 
     array_cyx: Array
@@ -79,23 +88,28 @@ class Decoded:
     lossy: bool
 
 
+class DamagedDataError(Exception):
+    """Data that cannot be decoded; its text is septa's own and may be shown to the user."""
+
+
 def check_size(path: Path, height: int, width: int, samples: int, max_pixels: int) -> None:
     """Refuse an empty image and one beyond ``max_pixels``, where 4 samples count as one pixel."""
     if height < 1 or width < 1 or samples < 1:
-        raise InputError(path, f"the image is empty ({height} x {width} pixels)", "export it again")
+        raise InputError(path, f"the image is empty ({height} x {width} pixels)", "Export it again")
     if max(height * width * _SAMPLES_PER_PIXEL, samples) > max_pixels * _SAMPLES_PER_PIXEL:
         pixels = max(height * width, -(-samples // _SAMPLES_PER_PIXEL))
         raise InputError(
             path,
             f"{height} x {width} pixels in {samples} samples are more than the limit of {max_pixels} pixels",
-            f"if the file can be trusted, raise the limit with --max-pixels {pixels}",
+            f"If you trust the file, raise the limit with --max-pixels {pixels}",
         )
 
 
 def choose_dtype(stored: np.dtype[Any]) -> np.dtype[Any]:
-    """Type of the array that a reader returns for samples of type ``stored``, in the byte order of the machine.
+    """Return the type of the array that a reader returns for samples of type ``stored``.
 
-    1-bit becomes uint8, float16 float32, and integers of 64 bit become float64.
+    1-bit samples become uint8, float16 becomes float32, and integers of 64 bits become float64. The byte order is
+    that of the machine.
     """
     types: dict[tuple[str, int], type] = {("b", 1): np.uint8, ("f", 2): np.float32, ("i", 8): np.float64}
     types["u", 8] = np.float64
@@ -105,27 +119,43 @@ def choose_dtype(stored: np.dtype[Any]) -> np.dtype[Any]:
 def check_page(path: Path, page: int, pages: int) -> None:
     """Refuse a page that the file does not have."""
     if not 0 <= page < pages:
-        raise InputError(path, f"there is no page {page}", f"the file has pages 0 to {pages - 1}")
+        problem = f"there is no page {page}: the file has pages 0 to {pages - 1}"
+        raise InputError(path, problem, "Choose one of these pages")
 
 
 @contextmanager
 def translate_decoder_errors(path: Path, file_format: str) -> Iterator[None]:
-    """Turn whatever a decoder raises on a damaged file into one line that names the file."""
+    """Convert any exception of a decoder to a `SeptaError` of one line that names the file.
+
+    Messages of other libraries are not shown; the original exception is the cause of the new one.
+    """
     try:
         yield
     except SeptaError:
         raise
     except MemoryError as error:
-        raise ResourceError(path, "there is not enough memory to decode it", "split the image") from error
+        raise ResourceError(path, "there is not enough memory to decode the image", "Split the image") from error
     except Exception as error:
-        reason = " ".join(str(error).split()).rstrip(".")[:200] or type(error).__name__
-        raise make_damage_error(path, file_format, reason) from error
+        raise make_damage_error(path, file_format, explain_decoder_error(error)) from error
 
 
-def make_damage_error(path: Path, file_format: str, reason: str) -> InputError:
-    """The error for a file that starts as ``file_format`` and cannot be decoded."""
-    problem = f"the {file_format.upper()} data cannot be decoded ({reason})"
-    return InputError(path, problem, "the file is damaged, cut short or of an unusual kind; copy or export it again")
+def explain_decoder_error(error: Exception) -> str:
+    """Return the reason why data cannot be decoded, in septa's words; empty if it is not known."""
+    if isinstance(error, DamagedDataError):
+        return str(error)
+    if isinstance(error, EOFError | struct.error) or "truncated" in str(error).lower():
+        return "the file ends early"
+    if isinstance(error, NotImplementedError):
+        return "septa does not read this kind"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return ""
+
+
+def make_damage_error(path: Path, file_format: str, reason: str = "") -> InputError:
+    """Return the error for a file that starts as ``file_format`` and cannot be decoded."""
+    problem = f"the {file_format.upper()} data cannot be decoded" + (f" ({reason})" if reason else "")
+    return InputError(path, problem, "Copy or export it again: it is damaged, cut short or of an unusual kind")
 
 
 def turn_upright(array_cyx: Array, orientation: int) -> Array:
@@ -140,7 +170,7 @@ def turn_upright(array_cyx: Array, orientation: int) -> Array:
 
 
 def read_exif_orientation(exif: bytes) -> int:
-    """Orientation, 1..8, in an EXIF block; 1 when it states none or is damaged.
+    """Return the orientation, 1..8, in an EXIF block; 1 if it states none or is damaged.
 
     Examples
     --------
@@ -152,14 +182,14 @@ def read_exif_orientation(exif: bytes) -> int:
     if block[:2] not in (b"II", b"MM"):
         return 1
 
-    def number(start: int, size: int) -> int:
+    def read_number(start: int, size: int) -> int:
         return int.from_bytes(block[start : start + size], "little" if block[:2] == b"II" else "big")
 
-    directory = number(4, 4)
-    for entry in range(directory + 2, directory + 2 + 12 * number(directory, 2), 12):
+    directory = read_number(4, 4)
+    for entry in range(directory + 2, directory + 2 + 12 * read_number(directory, 2), 12):
         if entry + 12 > len(block):
             break
-        if number(entry, 2) == 274:
-            value = number(entry + 8, 2)
+        if read_number(entry, 2) == 274:
+            value = read_number(entry + 8, 2)
             return value if 1 <= value <= 8 else 1
     return 1

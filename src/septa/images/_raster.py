@@ -1,4 +1,4 @@
-"""PNG, JPEG, BMP and GIF through Pillow; PNG of 16-bit colours through imagecodecs."""
+"""Decode PNG, JPEG, BMP and GIF with Pillow, and PNG of 16-bit colours with imagecodecs."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from PIL import BmpImagePlugin, GifImagePlugin, Image, ImageFile, JpegImagePlugi
 
 from septa.images._info import (
     Array,
+    DamagedDataError,
     Decoded,
     ImageInfo,
     check_size,
@@ -23,8 +24,9 @@ from septa.images._info import (
     translate_decoder_errors,
 )
 
-# Pillow's size limit and Python's warning filters belong to the whole process, so headers are opened one at a time.
-_opening = threading.Lock()
+# Pillow's size limit and Python's warning filters are shared by the whole process, so only one thread opens a header
+# at a time.
+_opening_lock = threading.Lock()
 
 _PLUGINS: dict[str, Any] = {
     "png": PngImagePlugin.PngImageFile,
@@ -43,7 +45,8 @@ def read_raster_info(path: Path, stream: BinaryIO, file_format: str, max_pixels:
     with translate_decoder_errors(path, file_format):
         image = _open(stream, file_format)
         depth, color = _png_kind(stream) if file_format == "png" else (8, -1)
-        mode, (width, height) = image.mode, image.size
+        mode = image.mode
+        width, height = image.size
         alpha = _PNG_ALPHA[color] if depth == 16 else mode in _ALPHA_MODES
         grey = color in (0, 4) if depth == 16 else mode in _GREY_MODES
         palette = mode in ("P", "PA")
@@ -93,7 +96,7 @@ def read_raster_page(info: ImageInfo, stream: BinaryIO) -> Decoded:
 
 def _open(stream: BinaryIO, file_format: str) -> ImageFile.ImageFile:
     stream.seek(0)
-    with _opening, warnings.catch_warnings():
+    with _opening_lock, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         limit = Image.MAX_IMAGE_PIXELS
         Image.MAX_IMAGE_PIXELS = None
@@ -105,7 +108,7 @@ def _open(stream: BinaryIO, file_format: str) -> ImageFile.ImageFile:
 
 
 def _stored_grey(array: Array, depth: int) -> Array:
-    """Undo what Pillow does to grey samples that are no bytes: 2 and 4 bits are stretched to 0..255."""
+    """Return grey samples as stored: Pillow stretches those of 2 and 4 bits to 0..255."""
     if depth in (2, 4):
         return array // np.uint8(255 // (2**depth - 1))
     return array.astype(np.uint16 if depth == 16 else np.uint8)
@@ -120,16 +123,16 @@ def _decode_deep_png(stream: BinaryIO) -> Array:
 
 
 def _png_kind(stream: BinaryIO) -> tuple[int, int]:
-    """Bit depth and colour type."""
+    """Return the bit depth and the colour type."""
     stream.seek(12)
     kind, _, _, depth, color = struct.unpack(">4sIIBB", stream.read(14))
     if kind != b"IHDR":
-        raise ValueError("the header is missing")
+        raise DamagedDataError("the header is missing")
     return depth, color
 
 
 def _png_chunks(stream: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
-    """Type, start of the data and length of each chunk; ends after IEND or where the file ends."""
+    """Yield the type, the start of the data and its length of each chunk, until IEND or the end of the file."""
     start = 8
     while True:
         stream.seek(start)
@@ -152,13 +155,15 @@ def _png_exif(stream: BinaryIO) -> bytes:
 
 
 def _check_png(path: Path, stream: BinaryIO) -> None:
-    """Verify every checksum, because Pillow ignores those of the pixel data."""
+    """Verify the checksum of every chunk: Pillow ignores those of the pixel data."""
     last = b""
     for kind, start, length in _png_chunks(stream):
-        checksum, left = zlib.crc32(kind), length
+        checksum = zlib.crc32(kind)
+        left = length
         stream.seek(start)
         while left and (part := stream.read(min(left, _COPY_BYTES))):
-            checksum, left = zlib.crc32(part, checksum), left - len(part)
+            checksum = zlib.crc32(part, checksum)
+            left -= len(part)
         if left or stream.read(4) != struct.pack(">I", checksum):
             raise make_damage_error(path, "png", "the file ends early" if left else "a checksum does not match")
         last = kind

@@ -1,4 +1,4 @@
-"""Image values to the values that a network sees, and channels to the channels that it expects."""
+"""Convert image values to the values that a network sees, and channels to those that it expects."""
 
 from __future__ import annotations
 
@@ -27,13 +27,14 @@ class Normalization:
     offset, scale
         One number per channel, in units of the image, ``scale`` > 0; empty for kind "image".
     curve
-        0: values stay in proportion. Above: they are compressed as by ``asinh(curve * value)``, so that dim objects
-        keep their contrast beside very bright ones; 0 and 2 stay where they are.
+        Strength of the compression, at least 0. At 0, values stay in proportion. Above, they are compressed in
+        proportion to ``asinh(curve * value)``, so that dim objects keep their contrast next to very bright ones; the
+        values 0 and 2 stay the same.
 
     Raises
     ------
     ValueError
-        The parts contradict each other.
+        If the attributes contradict each other.
 
     Examples
     --------
@@ -48,20 +49,21 @@ class Normalization:
     curve: float = 0.0
 
     def __post_init__(self) -> None:
+        """Check the attributes."""
         if self.kind not in ("dataset", "image"):
-            raise ValueError(f"a normalisation is of kind 'dataset' or 'image', not {self.kind!r}")
+            raise ValueError(f"kind must be 'dataset' or 'image', got {self.kind!r}")
         if len(self.offset) != len(self.scale) or bool(self.offset) != (self.kind == "dataset"):
             counts = f"{len(self.offset)} offsets and {len(self.scale)} scales"
-            raise ValueError(f"kind 'dataset' has an offset and a scale per channel, 'image' none; not {counts}")
+            raise ValueError(f"kind 'dataset' must have an offset and a scale per channel, 'image' none; got {counts}")
         if not all(map(math.isfinite, (*self.offset, *self.scale))) or any(scale <= 0 for scale in self.scale):
-            raise ValueError(f"offsets are finite and scales above 0, not {self.offset} and {self.scale}")
+            raise ValueError(f"offsets must be finite and scales above 0, got {self.offset} and {self.scale}")
         if not 0 <= self.curve < math.inf:
-            raise ValueError(f"a curve is at least 0, not {self.curve}")
+            raise ValueError(f"curve must be at least 0, got {self.curve}")
 
     def resolve(self, image_cyx: NDArray[Any]) -> Normalization:
-        """Constants for one image, to be applied to all of its tiles.
+        """Return the constants for one image, which apply to all of its tiles.
 
-        Kind "dataset" is returned as it is. For kind "image" the 1 and 99.8 percentiles of each channel become 0
+        Kind "dataset" is returned unchanged. For kind "image" the 1 and 99.8 percentiles of each channel become 0
         and 2: ``offset`` is the lower one, ``scale`` half the distance, or 1 if the channel is constant.
 
         Parameters
@@ -72,7 +74,7 @@ class Normalization:
         Returns
         -------
         Normalization
-            Of kind "dataset".
+            A normalisation of kind "dataset".
         """
         if self.kind == "dataset":
             return self
@@ -90,7 +92,7 @@ class Normalization:
         Returns
         -------
         Normalization
-            Of kind "dataset".
+            A normalisation of kind "dataset", equal to that of `resolve` for the whole image.
         """
         if self.kind == "dataset":
             return self
@@ -99,14 +101,14 @@ class Normalization:
         return Normalization("dataset", tuple(low for low, _ in ranges), tuple(scales), self.curve)
 
     def apply(self, image_cyx: NDArray[Any], out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
-        """Normalise: ``(image - offset) / scale``, compressed by the curve.
+        """Normalise an image: ``(image - offset) / scale``, compressed by the curve.
 
         Parameters
         ----------
         image_cyx
             Axes ``CYX``, any numeric type; left untouched unless it is ``out``.
         out
-            float32, same shape; where the result is written if given.
+            Array for the result, float32, same shape; a new one by default.
 
         Returns
         -------
@@ -116,22 +118,22 @@ class Normalization:
         Raises
         ------
         ValueError
-            The image has another number of channels, or ``out`` does not fit.
+            If the kind is "image", the image has another number of channels, or ``out`` has another shape or type.
         """
         if self.kind == "image":
-            raise ValueError("a normalisation of kind 'image' is resolved on the whole image before it is applied")
+            raise ValueError("a normalisation of kind 'image' must be resolved on the whole image before it is applied")
         if image_cyx.ndim != 3 or len(image_cyx) != len(self.offset):
             raise ValueError(f"expected {len(self.offset)} channels CYX, got an array of shape {image_cyx.shape}")
         if out is None:
             out = np.empty(image_cyx.shape, np.float32)
         elif out.shape != image_cyx.shape or out.dtype != np.float32:
-            raise ValueError(f"out is float32 {image_cyx.shape}, not {out.dtype} {out.shape}")
+            raise ValueError(f"out must be float32 {image_cyx.shape}, got {out.dtype} {out.shape}")
         for plane, result, offset, scale in zip(image_cyx, out, self.offset, self.scale):
             if np.can_cast(plane.dtype, np.float32):
                 np.subtract(plane, offset, out=result, dtype=np.float32)
                 np.divide(result, np.float32(scale), out=result)
             else:
-                # float32 would round wider types before the offset is taken off.
+                # float32 would round wider types before the offset is subtracted.
                 np.divide(np.subtract(plane, offset, dtype=np.float64), scale, out=result, casting="same_kind")
         if self.curve:
             np.multiply(out, np.float32(self.curve / 2), out=out)
@@ -140,17 +142,17 @@ class Normalization:
         return out
 
     def to_json(self) -> dict[str, Any]:
-        """Everything as a dictionary of JSON values; the inverse of `from_json`."""
+        """Return all attributes as a dictionary of JSON values; the inverse of `from_json`."""
         return {"kind": self.kind, "offset": list(self.offset), "scale": list(self.scale), "curve": self.curve}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Normalization:
-        """Rebuild from `to_json`.
+        """Build a normalisation from the values that `to_json` returns.
 
         Raises
         ------
         ValueError
-            ``values`` was not made by `to_json`.
+            If ``values`` was not made by `to_json`.
         """
         try:
             offset, scale = (tuple(float(value) for value in values[key]) for key in ("offset", "scale"))
@@ -160,9 +162,9 @@ class Normalization:
 
 
 def find_robust_range(plane_yx: NDArray[Any], low: float, high: float) -> tuple[float, float]:
-    """Two percentiles of the finite values of one channel; (0, 0) when none is finite.
+    """Return two percentiles of the finite values of one channel; (0, 0) if none is finite.
 
-    Of planes beyond 4 million pixels a regular grid of pixels is used, the same one every time.
+    In planes beyond 4 million pixels only the pixels of a regular grid are used, always the same ones.
 
     Parameters
     ----------
@@ -181,7 +183,19 @@ def find_robust_range(plane_yx: NDArray[Any], low: float, high: float) -> tuple[
 
 
 def choose_sampling_steps(shape: tuple[int, ...]) -> tuple[int, int]:
-    """Every how many rows and columns of a plane ``(Y, X)`` are looked at: all of them up to 4 million pixels.
+    """Return the steps of the grid of rows and columns from which the range of a plane is found.
+
+    The steps are 1 up to 4 million pixels.
+
+    Parameters
+    ----------
+    shape
+        Height and width of the plane in pixels.
+
+    Returns
+    -------
+    tuple of int
+        Step between rows, and step between columns.
 
     Examples
     --------
@@ -206,15 +220,28 @@ def _percentiles(values: NDArray[Any], low: float, high: float) -> tuple[float, 
 
 
 def as_cyx(image: NDArray[Any], channels: int) -> NDArray[Any]:
-    """An array ``YX``, ``CYX`` or ``YXC`` as ``CYX``; where both ends have so many values, the first is C.
+    """Return an array with axes ``YX``, ``CYX`` or ``YXC`` as a view with axes ``CYX``.
+
+    Parameters
+    ----------
+    image
+        Array of numbers with 2 or 3 axes.
+    channels
+        Number of channels. An axis of this length is C; if both the first and the last have it, the first is. A first
+        axis of length 1 is C too.
+
+    Returns
+    -------
+    ndarray
+        Axes ``CYX``, a view of ``image``.
 
     Raises
     ------
     InputError
-        It is neither, or holds no numbers.
+        If the array has other axes, or does not hold numbers.
     """
     if image.dtype.kind not in "buif":
-        raise InputError("image", f"has dtype {image.dtype}", "give integers or floats")
+        raise InputError("image", f"the array has dtype {image.dtype}, expected integers or floats", "Convert it")
     if image.ndim == 2:
         return image[None]
     if image.ndim == 3 and image.shape[0] == channels:
@@ -225,31 +252,31 @@ def as_cyx(image: NDArray[Any], channels: int) -> NDArray[Any]:
         return image
     raise InputError(
         "image",
-        f"has shape {image.shape}, expected YX, or CYX or YXC with {channels} channels",
-        "move or pick its axes",
+        f"the array has shape {image.shape}, expected YX, or CYX or YXC with {channels} channels",
+        "Reorder or select its axes",
     )
 
 
 def fit_channels(image_cyx: NDArray[Any], channels: int) -> NDArray[Any]:
-    """Give an image the number of channels that a network expects, where nothing is lost by it.
+    """Convert an image to the number of channels that a network expects, if this loses nothing.
 
     Parameters
     ----------
     image_cyx
         Axes ``CYX``.
     channels
-        Wanted number of channels.
+        Number of channels that the network expects.
 
     Returns
     -------
     ndarray
-        Axes ``CYX``: the image itself, its single channel repeated, or the first of three equal channels; maybe
-        a read-only view.
+        Axes ``CYX``: the image itself, its single channel repeated, or the first of three equal channels. It may be a
+        read-only view.
 
     Raises
     ------
     ValueError
-        The counts differ in another way.
+        If the numbers differ in another way.
 
     Examples
     --------
@@ -264,4 +291,4 @@ def fit_channels(image_cyx: NDArray[Any], channels: int) -> NDArray[Any]:
     if have == 3 and channels == 1 and all(np.array_equal(image_cyx[0], image_cyx[i]) for i in (1, 2)):
         return image_cyx[:1]
     note = ", which differ" if have == 3 and channels == 1 else ""
-    raise ValueError(f"the image has {have} channels{note}; {channels} expected")
+    raise ValueError(f"the image has {have} channels{note}, expected {channels}")

@@ -1,4 +1,7 @@
-"""Pictures for people: images as 8-bit RGB, labels drawn over them, errors in colours that colour-blind eyes tell."""
+"""Draw pictures for people: images as 8-bit RGB, labels over them, and maps of errors.
+
+Colour-blind people can distinguish the colours.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ CLASS_COLORS: tuple[tuple[int, int, int], ...] = (
     (213, 94, 0),
     (0, 114, 178),
 )
-"""Colour of class 1, 2, ...; further classes start over. The palette of Okabe and Ito (2008)."""
+"""Colours of class 1, 2, ..., repeated for further classes: the palette of Okabe and Ito (2008)."""
 
 ERROR_COLORS: dict[str, tuple[int, int, int]] = {
     "correct": (0, 158, 115),
@@ -29,27 +32,27 @@ ERROR_COLORS: dict[str, tuple[int, int, int]] = {
     "wrong class or object": (240, 228, 66),
     "ignored": (128, 128, 128),
 }
-"""Legend of `draw_error_map`; background that was found as background is black."""
+"""Legend of `draw_error_map`; background that is predicted as background is black."""
 
 _LOW, _HIGH = 0.5, 99.5
 _LOW_CONTRAST = 64
 
 
 def to_rgb(image_cyx: NDArray[Any]) -> Rgb:
-    """Show any image as a picture.
+    """Convert any image to an RGB picture.
 
     Parameters
     ----------
     image_cyx
-        Axes ``CYX``, any numeric type. One channel is shown grey, two magenta and green, of more the first three as
-        red, green and blue.
+        Axes ``CYX``, any numeric type. One channel is shown in grey, two in magenta and green, and the first three of
+        more in red, green and blue.
 
     Returns
     -------
     ndarray
-        uint8, axes ``YXS``. uint8 images of enough contrast keep their values; others are stretched from their 0.5
-        to their 99.5 percentile, each channel by itself (uint8 channels together, which keeps their hue).
-        What is not finite is black.
+        uint8, axes ``YXS``. uint8 images with enough contrast keep their values. Others are stretched from their 0.5
+        to their 99.5 percentile: each channel separately, but uint8 channels together, which keeps their hue. Values
+        that are not finite are black.
 
     Examples
     --------
@@ -72,15 +75,15 @@ def to_rgb(image_cyx: NDArray[Any]) -> Rgb:
 
 
 def draw_overlay(image_cyx: NDArray[Any], labels_yx: NDArray[Any], *, alpha: float = 0.35) -> Rgb:
-    """Draw labels over an image: classes tinted, with a solid contour.
+    """Draw labels over an image: each label as a tint with a solid contour.
 
     Parameters
     ----------
     image_cyx
         Axes ``CYX``, any numeric type.
     labels_yx
-        Class index or instance id, axes ``YX``, of the same size; 0 is left as it is, negative labels
-        (ignored pixels) are grey.
+        Class indices or instance ids, integers, axes ``YX``, of the same size. Pixels of label 0 are not tinted;
+        negative labels (ignored pixels) are grey.
     alpha
         Opacity of the tint, 0..1.
 
@@ -92,7 +95,7 @@ def draw_overlay(image_cyx: NDArray[Any], labels_yx: NDArray[Any], *, alpha: flo
     Raises
     ------
     ValueError
-        The sizes differ.
+        If the sizes differ.
     """
     picture = to_rgb(image_cyx)
     _check_same_size(picture.shape[:2], labels_yx.shape)
@@ -101,21 +104,21 @@ def draw_overlay(image_cyx: NDArray[Any], labels_yx: NDArray[Any], *, alpha: flo
     drawn = labels_yx != 0
     tint = (1 - alpha) * picture[drawn].astype(np.float32) + alpha * colors[drawn].astype(np.float32)
     picture[drawn] = np.rint(tint).astype(np.uint8)
-    contour = _contour(labels_yx) & (labels_yx > 0)
+    contour = _find_contour(labels_yx) & (labels_yx > 0)
     picture[contour] = colors[contour]
     return picture
 
 
 def draw_error_map(truth_yx: NDArray[Any], prediction_yx: NDArray[Any], ignore: int = -1) -> Rgb:
-    """Colour every pixel by how the prediction fails there; `ERROR_COLORS` is the legend.
+    """Draw a map that colours each pixel by the kind of error there; `ERROR_COLORS` is the legend.
 
     Parameters
     ----------
     truth_yx, prediction_yx
-        Class index, or object id where objects that match have the same one, axes ``YX``, same size; 0 is
-        background.
+        Ground truth and prediction, integers, axes ``YX``, same size: class indices, or ids of which matching objects
+        have the same one. 0 is background.
     ignore
-        Truth of the pixels that do not count.
+        Ground truth of the pixels that do not count.
 
     Returns
     -------
@@ -125,7 +128,7 @@ def draw_error_map(truth_yx: NDArray[Any], prediction_yx: NDArray[Any], ignore: 
     Raises
     ------
     ValueError
-        The sizes differ.
+        If the sizes differ.
 
     Examples
     --------
@@ -148,19 +151,19 @@ def draw_error_map(truth_yx: NDArray[Any], prediction_yx: NDArray[Any], ignore: 
 
 
 def shrink_picture(rgb_yxs: Rgb, longest: int) -> Rgb:
-    """Make a picture smaller, by averaging, so that no side is longer than ``longest`` pixels.
+    """Shrink a picture, by averaging, so that no side is longer than ``longest`` pixels.
 
     Parameters
     ----------
     rgb_yxs
         uint8, axes ``YXS``.
     longest
-        Pixels, at least 1.
+        Length of the longer side in pixels, at least 1.
 
     Returns
     -------
     ndarray
-        uint8, axes ``YXS``; the picture itself when it is small enough.
+        uint8, axes ``YXS``; the picture itself if it is small enough.
 
     Examples
     --------
@@ -185,8 +188,8 @@ def _stretch(plane_yx: NDArray[Any], low: float, high: float) -> Rgb:
     return np.rint(np.clip(stretched, 0, 255)).astype(np.uint8)
 
 
-def _contour(labels_yx: NDArray[Any]) -> NDArray[np.bool_]:
-    """Pixels with a neighbour above, below, left or right of another label."""
+def _find_contour(labels_yx: NDArray[Any]) -> NDArray[np.bool_]:
+    """Find the pixels that have a neighbour of another label above, below, left or right."""
     contour = np.zeros(labels_yx.shape, bool)
     down = labels_yx[1:] != labels_yx[:-1]
     right = labels_yx[:, 1:] != labels_yx[:, :-1]
@@ -199,4 +202,4 @@ def _contour(labels_yx: NDArray[Any]) -> NDArray[np.bool_]:
 
 def _check_same_size(first: tuple[int, ...], second: tuple[int, ...]) -> None:
     if first != second:
-        raise ValueError(f"both have the same size YX, not {first} and {second}")
+        raise ValueError(f"both arrays must have the same size YX, got {first} and {second}")

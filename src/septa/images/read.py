@@ -1,7 +1,7 @@
-"""Image files to arrays: the one decoder of septa.
+"""Read image and label files into arrays; no other part of septa decodes images.
 
-The format is told from the content, sizes are checked before anything is decoded, and whatever is wrong with a file
-is an `InputError` of one line.
+The format is detected from the content, sizes are checked before anything is decoded, and any fault of a file raises
+an `InputError` of one line.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from septa.images._tiff import read_tiff_info, read_tiff_page
 __all__ = ["IMAGE_SUFFIXES", "MAX_PIXELS", "ImageInfo", "RawLabels", "read_image", "read_info", "read_labels"]
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".bmp", ".gif", ".tif", ".tiff")
-"""Suffixes, in lower case, by which a folder's images are found; a file given by its name may have any suffix."""
+"""Suffixes, in lower case, by which the images of a folder are found; a file given by its name may have any suffix."""
 
 _MAGIC = (
     (b"\x89PNG\r\n\x1a\n", "png"),
@@ -54,17 +54,17 @@ _HEAD_BYTES = 132
 
 @dataclass(frozen=True)
 class RawLabels:
-    """Labels as a file stores them, before their values are given a meaning.
+    """Labels as a file stores them, before their values get a meaning.
 
     Attributes
     ----------
     array
-        "index": ``YX``, integers. "rgb": ``YXS``, uint8, one colour per class. "channels": ``CYX``, integers, one
-        plane per class.
+        Stored values; the axes depend on ``kind``.
     kind
-        Which of these.
+        "index": axes ``YX``, integers. "rgb": axes ``YXS``, uint8, one colour per class. "channels": axes ``CYX``,
+        integers, one plane per class.
     palette
-        N x 3 uint8, the colour table of a palette image; its array holds the indices.
+        N x 3 uint8, the colour table of a palette image, whose array holds the indices; else None.
     """
 
     array: NDArray[Any]
@@ -78,19 +78,24 @@ def read_info(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> 
     Parameters
     ----------
     path
-        PNG, JPEG, BMP, GIF or TIFF, whatever its suffix.
+        PNG, JPEG, BMP, GIF or TIFF file with any suffix.
     max_pixels
         Largest height times width allowed, and a quarter of the largest number of samples of one page.
+
+    Returns
+    -------
+    ImageInfo
+        Description of the file, with the size and type of the array that `read_image` returns.
 
     Raises
     ------
     InputError
-        The file is missing, empty, unknown, damaged or too large.
+        If the file is missing, empty, of an unknown format, damaged or too large.
     """
     path = Path(path)
-    file_format = _format(path)
+    file_format = _detect_format(path)
     if file_format == "tiff":
-        return _as_read(read_tiff_info(path, max_pixels))
+        return _replace_dtype(read_tiff_info(path, max_pixels))
     with path.open("rb") as stream:
         return read_raster_info(path, stream, file_format, max_pixels)
 
@@ -101,29 +106,29 @@ def read_image(path: str | os.PathLike[str], page: int = 0, *, max_pixels: int =
     Parameters
     ----------
     path
-        PNG, JPEG, BMP, GIF (first frame) or TIFF, whatever its suffix.
+        PNG, JPEG, BMP, GIF (first frame) or TIFF file with any suffix.
     page
-        Which page; see `ImageInfo.pages`.
+        Number of the page, from 0; see `ImageInfo.pages`.
     max_pixels
         See `read_info`.
 
     Returns
     -------
     ndarray
-        Axes ``CYX``, values as stored: integers of 8, 16 or 32 bit, float32 or float64. 1-bit images are uint8 0 and
-        1, float16 becomes float32, integers of 64 bit become float64. Palette images become RGB, CMYK JPEG too;
-        alpha is dropped; the EXIF orientation is applied.
+        Axes ``CYX``, values as stored: integers of 8, 16 or 32 bits, float32 or float64. 1-bit images become uint8 0
+        and 1, float16 becomes float32, integers of 64 bits become float64. Palette images and CMYK JPEG become RGB.
+        Alpha is dropped, and the EXIF orientation is applied.
 
     Raises
     ------
     InputError
-        The file is missing, empty, unknown, damaged or too large, or has no such page.
+        If the file is missing, empty, of an unknown format, damaged or too large, or has no such page.
     """
     info, decoded = _decode(Path(path), page, max_pixels)
     array_cyx = decoded.array_cyx
     if decoded.palette is not None:
         array_cyx = np.moveaxis(_look_up(decoded.palette, array_cyx[0]), 2, 0)
-    return turn_upright(array_cyx.astype(_as_read(info).dtype, copy=False), info.orientation)
+    return turn_upright(array_cyx.astype(_replace_dtype(info).dtype, copy=False), info.orientation)
 
 
 def read_labels(path: str | os.PathLike[str], page: int = 0, *, max_pixels: int = MAX_PIXELS) -> RawLabels:
@@ -132,44 +137,44 @@ def read_labels(path: str | os.PathLike[str], page: int = 0, *, max_pixels: int 
     Parameters
     ----------
     path
-        PNG, BMP, GIF or TIFF, whatever its suffix.
+        PNG, BMP, GIF or TIFF file with any suffix.
     page
-        Which page; see `ImageInfo.pages`.
+        Number of the page, from 0; see `ImageInfo.pages`.
     max_pixels
         See `read_info`.
 
     Returns
     -------
     RawLabels
-        Palette images give their indices, floats that are whole numbers become integers, colours whose three
-        channels are equal become one plane, alpha is dropped.
+        Indices of palette images; integers if all floats are whole numbers; one plane if the three channels of a
+        colour are equal. Alpha is dropped.
 
     Raises
     ------
     InputError
-        As `read_image`; also for JPEG compression, which changes labels, for an EXIF orientation, which says that
-        labels were not drawn on these pixels, and for values that are no whole numbers.
+        As `read_image`. Also for JPEG compression, which changes labels; for an EXIF orientation, because the labels
+        were then not drawn on these pixels; and for values that are not whole numbers.
     """
     path = Path(path)
     info, decoded = _decode(path, page, max_pixels)
     if decoded.lossy:
-        remedy = "export the labels again as PNG or TIFF; converting this file does not help"
+        remedy = "Export the labels again as PNG or TIFF; converting this file does not help"
         raise InputError(path, "JPEG compression has changed the labels at every edge", remedy)
     if info.orientation != 1:
-        problem = f"the labels carry an orientation flag (EXIF {info.orientation}), so their pixels are stored turned"
-        raise InputError(path, problem, "save them upright, without the flag")
-    array_cyx = _whole_numbers(path, decoded.array_cyx)
+        problem = f"the labels have an orientation flag (EXIF {info.orientation}), so their pixels are stored turned"
+        raise InputError(path, problem, "Save them upright, without the flag")
+    array_cyx = _convert_to_integers(path, decoded.array_cyx)
     if len(array_cyx) == 1:
         return RawLabels(np.ascontiguousarray(array_cyx[0]), "index", decoded.palette)
     if not decoded.rgb:
         return RawLabels(np.ascontiguousarray(array_cyx), "channels", None)
     if np.array_equal(array_cyx[0], array_cyx[1]) and np.array_equal(array_cyx[0], array_cyx[2]):
         return RawLabels(np.ascontiguousarray(array_cyx[0]), "index", None)
-    return RawLabels(np.ascontiguousarray(np.moveaxis(_eight_bit(path, array_cyx), 0, 2)), "rgb", None)
+    return RawLabels(np.ascontiguousarray(np.moveaxis(_convert_to_bytes(path, array_cyx), 0, 2)), "rgb", None)
 
 
 def _decode(path: Path, page: int, max_pixels: int) -> tuple[ImageInfo, Decoded]:
-    file_format = _format(path)
+    file_format = _detect_format(path)
     if file_format == "tiff":
         return read_tiff_page(path, page, max_pixels)
     with path.open("rb") as stream:
@@ -178,57 +183,63 @@ def _decode(path: Path, page: int, max_pixels: int) -> tuple[ImageInfo, Decoded]
         return info, read_raster_page(info, stream)
 
 
-def _format(path: Path) -> str:
-    """Tell the format from the first bytes."""
+def _detect_format(path: Path) -> str:
+    """Detect the format from the first bytes."""
     try:
         if path.exists() and not path.is_file():
-            raise InputError(path, "is no file", "give the path of an image file")
+            raise InputError(path, "the path is not a file", "Give the path of an image file")
         with path.open("rb") as stream:
             head = stream.read(_HEAD_BYTES)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise InputError(path, f"cannot be read ({reason})", "check the path and its permissions") from error
+    except OSError as error:
+        problem = f"the file cannot be read ({error.strerror or 'unknown error'})"
+        raise InputError(path, problem, "Check the path and its permissions") from error
+    except ValueError as error:
+        problem = "the file cannot be read (its path contains a null character)"
+        raise InputError(path, problem, "Check the path") from error
     if not head:
-        raise InputError(path, "the file is empty", "copy or export it again")
+        raise InputError(path, "the file is empty", "Copy or export it again")
     for magic, file_format in _MAGIC:
         if head.startswith(magic):
             return file_format
     for start, magic, name in _FOREIGN:
         if head[start:].startswith(magic):
-            raise InputError(path, f"is {name} file, which cannot be read", "export it as TIFF, OME-TIFF or PNG")
-    raise InputError(path, "is no PNG, JPEG, BMP, GIF or TIFF file", "export the image in one of these formats")
+            problem = f"the file is {name} file, which septa does not read"
+            raise InputError(path, problem, "Export it as TIFF, OME-TIFF or PNG")
+    problem = "the file is not a PNG, JPEG, BMP, GIF or TIFF image"
+    raise InputError(path, problem, "Export the image in one of these formats")
 
 
-def _as_read(info: ImageInfo) -> ImageInfo:
-    """Replace the type on disk by the one that `read_image` returns."""
+def _replace_dtype(info: ImageInfo) -> ImageInfo:
+    """Replace the type on disk by that of the array that `read_image` returns."""
     return replace(info, dtype=choose_dtype(info.dtype))
 
 
 def _look_up(palette: NDArray[np.uint8], indices: Array) -> NDArray[np.uint8]:
-    """Colours of palette indices; an index beyond the table is black."""
+    """Return the colours of palette indices; an index beyond the table is black."""
     table = np.zeros((max(len(palette), int(indices.max()) + 1), 3), dtype=np.uint8)
     table[: len(palette)] = palette
     return table[indices]
 
 
-def _whole_numbers(path: Path, array: Array) -> Array:
-    """Labels as integers in the byte order of the machine."""
+def _convert_to_integers(path: Path, array: Array) -> Array:
+    """Convert labels to integers in the byte order of the machine."""
     if array.dtype.kind == "b":
         return array.astype(np.uint8)
     if array.dtype.kind != "f":
         return array.astype(array.dtype.newbyteorder("="), copy=False)
     if not np.isfinite(array).all() or np.abs(array).max() >= 2**31 or (array != np.rint(array)).any():
-        problem = f"labels are whole numbers, but this file holds {array.dtype} values that are not"
-        raise InputError(path, problem, "export the labels as integers, without interpolation")
+        problem = f"labels must be whole numbers, but the file holds {array.dtype} values that are not"
+        raise InputError(path, problem, "Export the labels as integers, without interpolation")
     return array.astype(np.int32)
 
 
-def _eight_bit(path: Path, array: Array) -> NDArray[np.uint8]:
+def _convert_to_bytes(path: Path, array: Array) -> NDArray[np.uint8]:
     if array.dtype != np.uint8 and array.min() >= 0:
         if array.max() <= 255:
             return array.astype(np.uint8)
         if array.dtype == np.uint16 and not (array % 257).any():
             return (array // 257).astype(np.uint8)
     if array.dtype != np.uint8:
-        raise InputError(path, f"colour labels are {array.dtype}", "save them as RGB of 8 bits, or as class indices")
+        problem = f"colour labels must have 8 bits per channel, got {array.dtype} values"
+        raise InputError(path, problem, "Save them as RGB of 8 bits, or as class indices")
     return array

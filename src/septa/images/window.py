@@ -1,4 +1,4 @@
-"""Windows of an image that may reach beyond it, where the image is mirrored."""
+"""Cut windows that may reach beyond the image, where the image is mirrored."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from numpy.typing import NDArray
 def cut_mirrored(
     array: NDArray[Any], begin_yx: tuple[int, int], end_yx: tuple[int, int], dtype: Any = None
 ) -> NDArray[Any]:
-    """Rows and columns ``begin <= i < end`` of the last two axes, mirrored where they lie outside.
+    """Cut rows and columns ``begin <= i < end`` from the last two axes, mirrored where they lie outside.
 
-    Edge pixels are not repeated; a window that is wider than the image sees it mirrored again and again, and an axis
-    of one pixel is that pixel everywhere (the U-Net paper's figure 2).
+    Edge pixels are not repeated (figure 2 of the U-Net paper, Ronneberger et al. 2015). A window that is wider than
+    the image sees it mirrored repeatedly, and an axis of one pixel is that pixel everywhere.
 
     Parameters
     ----------
     array
         Any number of axes, the last two Y and X, each at least 1; left untouched.
     begin_yx, end_yx
-        Pixels, may be negative or beyond the image.
+        First row and column, and the ones after the last; may be negative or beyond the image.
     dtype
-        Of the result; that of ``array`` when not given.
+        Type of the result; that of ``array`` by default.
 
     Returns
     -------
@@ -50,16 +50,22 @@ def read_mirrored(
     begin_yx: tuple[int, int],
     end_yx: tuple[int, int],
 ) -> NDArray[Any]:
-    """As `cut_mirrored`, of an image that is not in memory.
+    """Read a window as `cut_mirrored` cuts it, from an image that is not in memory.
 
     Parameters
     ----------
     read
-        Gives rows and columns, each as (first, end) inside the image, as a new array whose last two axes they are.
+        Function that returns some rows and columns, each given as (first, end) inside the image, as a new array. They
+        are its last two axes.
     size_yx
-        Of the image.
+        Height and width of the image in pixels.
     begin_yx, end_yx
         As for `cut_mirrored`.
+
+    Returns
+    -------
+    ndarray
+        A contiguous array of the type that ``read`` returns.
     """
     (rows, y_index), (columns, x_index) = (
         _mirror(begin, end, size) for begin, end, size in zip(begin_yx, end_yx, size_yx)
@@ -73,7 +79,13 @@ def read_mirrored(
 
 
 def _mirror(begin: int, end: int, size: int) -> tuple[tuple[int, int], NDArray[np.int64] | None]:
-    """The part of an axis that mirrored positions begin..end touch, and their index within it (None: all, in order)."""
+    """Find the part of an axis that the mirrored positions begin..end touch.
+
+    Returns
+    -------
+    tuple
+        The part as (first, end), and the index in it of each position; None if these are all of it, in order.
+    """
     if begin >= 0 and end <= size:
         return (begin, end), None
     period = max(2 * (size - 1), 1)

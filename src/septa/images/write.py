@@ -1,4 +1,4 @@
-"""Arrays to files, each write atomic: a file is there whole or not at all."""
+"""Write arrays to files atomically: a file exists whole or not at all."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ _MICROMETRES_PER_INCH = 25400.0
 
 
 def write_atomic(path: str | Path, write: Callable[[BinaryIO], None]) -> None:
-    """Write a file under a temporary name beside ``path``, flush it to disk, then rename it.
+    """Write a file under a temporary name in the folder of ``path``, flush it to disk, then rename it.
 
-    Missing parent folders are made. When anything fails, ``path`` is as before and nothing is left over.
+    Missing parent folders are created. If anything fails, ``path`` stays unchanged and no other file remains.
 
     Parameters
     ----------
     path
-        The file to make or to replace.
+        File to create or to replace.
     write
-        Is given the open binary file.
+        Function that writes the content into the open binary file.
 
     Raises
     ------
     ResourceError
-        The disk or the quota is full.
+        If the disk or the quota is full.
     InputError
-        The path cannot be written for another reason.
+        If the path cannot be written for another reason.
     """
     path = Path(path)
     temporary = path.parent / f".{path.name}.{secrets.token_hex(8)}.tmp"
@@ -62,7 +62,10 @@ def write_atomic(path: str | Path, write: Callable[[BinaryIO], None]) -> None:
 
 
 def remove_leftovers(path: str | Path) -> None:
-    """Remove what killed processes left beside ``path`` while they wrote it; of any file in it, if it is a folder."""
+    """Remove the temporary files of processes that were killed while they wrote ``path``.
+
+    If ``path`` is a folder, the temporary files of all files in it are removed.
+    """
     path = Path(path)
     folder, name = (path, "*") if path.is_dir() else (path.parent, glob.escape(path.name))
     for temporary in folder.glob(f".{name}.{'[0-9a-f]' * 16}.tmp"):
@@ -86,34 +89,35 @@ def write_labels(path: str | Path, labels: NDArray[Any], *, pixel_size_um: tuple
     Parameters
     ----------
     path
-        ``.png`` (8 or 16 bit) or ``.tif``/``.tiff`` (zlib; 8, 16 or 32 bit).
+        File that ends in ``.png`` (8 or 16 bits) or ``.tif``/``.tiff`` (zlib; 8, 16 or 32 bits).
     labels
-        Integers >= 0, axes ``YX``; or a stack of planes, first axis any, which becomes the pages of a TIFF.
+        Integers >= 0, axes ``YX``; or a stack of such planes along the first axis, which become the pages of a TIFF.
     pixel_size_um
-        (y, x) micrometres per pixel, written into the file when given.
+        (y, x) micrometres per pixel, written into the file if given.
 
     Raises
     ------
     InputError
-        The suffix is none of these, or PNG cannot hold the labels.
+        If the suffix is another one, or PNG cannot hold the labels.
     ValueError
-        ``labels`` has another type, rank or range.
+        If ``labels`` has another type, rank or range.
     """
     path = Path(path)
     if labels.ndim not in (2, 3) or labels.size == 0 or labels.dtype.kind not in "uib":
-        raise ValueError(f"labels are a YX array of integers or a stack of them, not {labels.dtype} {labels.shape}")
+        got = f"{labels.dtype} {labels.shape}"
+        raise ValueError(f"labels must be a YX array of integers or a stack of them, got {got}")
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= 2**32:
-        raise ValueError(f"labels lie within 0..{2**32 - 1}, not {low}..{high}")
+        raise ValueError(f"labels must lie in 0..{2**32 - 1}, got {low}..{high}")
     stored = labels.astype(np.min_scalar_type(high))
-    if _suffix(path) != ".png":
+    if _check_suffix(path) != ".png":
         axes = "YX" if labels.ndim == 2 else "QYX"
         _write_tiff(path, stored, axes, pixel_size_um)
         return
     if labels.ndim == 3:
-        raise InputError(path, f"PNG cannot hold a stack of {len(labels)} label planes", "write to a .tif file")
+        raise InputError(path, f"PNG cannot hold a stack of {len(labels)} label planes", "Write to a .tif file")
     if high > 65535:
-        raise InputError(path, f"PNG cannot hold label {high}; it ends at 65535", "write to a .tif file")
+        raise InputError(path, f"PNG cannot hold label {high}, its largest is 65535", "Write to a .tif file")
     write_bytes(path, _encode_png(stored, pixel_size_um))
 
 
@@ -123,32 +127,33 @@ def write_image(path: str | Path, image_cyx: NDArray[Any], *, pixel_size_um: tup
     Parameters
     ----------
     path
-        ``.png`` for 1 or 3 channels of uint8 or uint16; ``.tif``/``.tiff`` (zlib) for any image.
+        File that ends in ``.png``, for 1 or 3 channels of uint8 or uint16, or in ``.tif``/``.tiff`` (zlib), for any
+        image.
     image_cyx
         Integers or floats, axes ``CYX``.
     pixel_size_um
-        (y, x) micrometres per pixel, written into the file when given.
+        (y, x) micrometres per pixel, written into the file if given.
 
     Raises
     ------
     InputError
-        The suffix is none of these, or PNG cannot hold the image.
+        If the suffix is another one, or PNG cannot hold the image.
     ValueError
-        ``image_cyx`` is no numeric ``CYX`` array.
+        If ``image_cyx`` is not a numeric ``CYX`` array.
     """
     path = Path(path)
     if image_cyx.ndim != 3 or image_cyx.size == 0 or image_cyx.dtype.kind not in "uibf":
-        raise ValueError(f"an image is a CYX array of numbers, not {image_cyx.dtype} {image_cyx.shape}")
+        raise ValueError(f"an image must be a CYX array of numbers, got {image_cyx.dtype} {image_cyx.shape}")
     stored = image_cyx.astype(np.uint8) if image_cyx.dtype == bool else image_cyx
     channels = len(stored)
     rgb = channels == 3 and stored.dtype == np.uint8
-    if _suffix(path) != ".png":
+    if _check_suffix(path) != ".png":
         array = np.moveaxis(stored, 0, 2) if rgb else stored[0] if channels == 1 else stored
         _write_tiff(path, array, "YXS" if rgb else "YX" if channels == 1 else "CYX", pixel_size_um, rgb=rgb)
         return
     if channels not in (1, 3) or stored.dtype not in (np.uint8, np.uint16):
-        what = f"PNG cannot hold {channels} channels of {stored.dtype}"
-        raise InputError(path, what, "write to a .tif file")
+        problem = f"PNG cannot hold {channels} channels of {stored.dtype}"
+        raise InputError(path, problem, "Write to a .tif file")
     write_bytes(path, _encode_png(stored[0] if channels == 1 else np.moveaxis(stored, 0, 2), pixel_size_um))
 
 
@@ -160,50 +165,60 @@ def write_probabilities(
     Parameters
     ----------
     path
-        Ends in ``.tif`` or ``.tiff``.
+        File that ends in ``.tif`` or ``.tiff``.
     probabilities_kyx
         Floats in 0..1, axes ``KYX``.
     pixel_size_um
-        (y, x) micrometres per pixel, written into the file when given.
+        (y, x) micrometres per pixel, written into the file if given.
 
     Raises
     ------
     InputError
-        The suffix is another one.
+        If the suffix is another one.
     ValueError
-        ``probabilities_kyx`` is no ``KYX`` array of floats.
+        If ``probabilities_kyx`` is not a ``KYX`` array of floats.
     """
     path = Path(path)
     if probabilities_kyx.ndim != 3 or probabilities_kyx.size == 0 or probabilities_kyx.dtype.kind != "f":
         got = f"{probabilities_kyx.dtype} {probabilities_kyx.shape}"
-        raise ValueError(f"probabilities are a KYX array of floats, not {got}")
-    if _suffix(path) == ".png":
-        raise InputError(path, "PNG cannot hold probabilities", "write to a .tif file")
+        raise ValueError(f"probabilities must be a KYX array of floats, got {got}")
+    if _check_suffix(path) == ".png":
+        raise InputError(path, "PNG cannot hold probabilities", "Write to a .tif file")
     _write_tiff(path, probabilities_kyx.astype(np.float16), "CYX", pixel_size_um)
 
 
 def encode_png(array: NDArray[Any]) -> bytes:
-    """Encode a uint8 picture, axes ``YXS`` with 3 samples or ``YX``, as the bytes of a PNG file.
+    r"""Encode a picture as the bytes of a PNG file.
+
+    Parameters
+    ----------
+    array
+        uint8, axes ``YXS`` with 3 samples, or ``YX``.
+
+    Returns
+    -------
+    bytes
+        Content of the file.
 
     Raises
     ------
     ValueError
-        ``array`` is something else.
+        If ``array`` is not such a picture.
 
     Examples
     --------
     >>> encode_png(np.zeros((2, 3), np.uint8))[:4]
-    b'\\x89PNG'
+    b'\x89PNG'
     """
     if array.dtype != np.uint8 or array.size == 0 or (array.ndim != 2 and array.shape[2:] != (3,)):
-        raise ValueError(f"a picture is uint8 with axes YX or YXS (3 samples), not {array.dtype} {array.shape}")
+        raise ValueError(f"a picture must be uint8 with axes YX or YXS (3 samples), got {array.dtype} {array.shape}")
     return _encode_png(array, None)
 
 
 def _encode_png(array: NDArray[Any], pixel_size_um: tuple[float, float] | None) -> bytes:
     array = np.ascontiguousarray(array)
     if array.ndim == 3 and array.dtype == np.uint16:
-        # Pillow has no 16-bit colours, and the encoder that has them writes no resolution.
+        # Pillow has no 16-bit colours, and imagecodecs, which has them, writes no resolution.
         import imagecodecs
 
         return bytes(imagecodecs.png_encode(array))
@@ -231,11 +246,12 @@ def _write_tiff(
     write_atomic(path, write)
 
 
-def _suffix(path: Path) -> str:
+def _check_suffix(path: Path) -> str:
+    """Return the suffix in lower case; refuse one that septa does not write."""
     suffix = path.suffix.lower()
     if suffix != ".png" and suffix not in _TIFF_SUFFIXES:
-        given = f"'{path.suffix}' is no suffix that can be written" if suffix else "the name has no suffix"
-        raise InputError(path, given, "end the name in .png or .tif")
+        problem = f"septa cannot write files with the suffix '{path.suffix}'" if suffix else "the name has no suffix"
+        raise InputError(path, problem, "End the name in .png or .tif")
     return suffix
 
 
@@ -244,7 +260,7 @@ def _write_all(stream: BinaryIO, data: bytes) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a rename survive a power cut; systems that cannot open a folder do without."""
+    """Flush a folder to disk, so that a rename survives a power cut; skip it if the system cannot open folders."""
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -256,6 +272,6 @@ def _sync_folder(folder: Path) -> None:
 def _make_write_error(path: Path, error: OSError) -> InputError | ResourceError:
     # numpy reports a full disk without an error number, as "N requested and M written".
     if error.errno in (errno.ENOSPC, errno.EDQUOT) or (error.errno is None and "requested and" in str(error)):
-        return ResourceError(path, "the disk or the quota is full", "free some space or write elsewhere")
-    reason = error.strerror or str(error)
-    return InputError(path, f"cannot be written ({reason})", "check the path and its permissions")
+        return ResourceError(path, "the disk or the quota is full", "Free some space or write elsewhere")
+    reason = f" ({error.strerror})" if error.strerror else ""
+    return InputError(path, f"the file cannot be written{reason}", "Check the path and its permissions")

@@ -1,4 +1,4 @@
-"""Sources in general: files that are decoded whole, the choice of channels, and what is no image."""
+"""Check sources in general: files decoded whole, the selection of channels and regions, and files that are refused."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from septa.images.sources.open import Selection, open_source
 from septa.images.write import write_image
 
 RGB = np.random.default_rng(3).integers(0, 256, (40, 30, 3), dtype=np.uint8)
-SHARED = Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
+SHARED = Path(__file__).resolve().parents[3] / ".." / "shared" / "data"
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "gif"])
@@ -109,7 +109,7 @@ def test_windows_outside(y: tuple[int, int], x: tuple[int, int], tmp_path: Path)
 def test_what_is_no_image(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("hello")
     for path, problem in (
-        (tmp_path / "a.txt", "is no PNG"),
+        (tmp_path / "a.txt", "the file is not a PNG"),
         (tmp_path / "b", "No such file"),
         (tmp_path, "no OME-Zarr"),
     ):
@@ -128,7 +128,7 @@ def test_limits_of_held_images(tmp_path: Path) -> None:
 
 
 def test_real_images() -> None:
-    """A few files of the shared data: each window is that of `read_image`."""
+    """Compare windows of some files of the shared data with `read_image`."""
     files = sorted(path for path in SHARED.rglob("*") if path.suffix in (".png", ".jpg", ".bmp", ".tif"))[::150]
     if not files:
         pytest.skip("no shared images here")

@@ -1,4 +1,4 @@
-"""TIFF sources: windows against tifffile's own decoding of the whole file, and what is decoded for them."""
+"""Check TIFF sources: windows against the whole image, and the tiles that are decoded for them."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ KINDS: dict[str, tuple[NDArray[Any], dict[str, Any]]] = {
 
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Numbers of the tiles or strips that were decoded."""
+    """Return the list of the numbers of the tiles or strips that were decoded."""
     numbers: list[int] = []
     original = _tiff_source._TiffReader._decode
 
@@ -85,7 +85,7 @@ def test_windows_equal_the_whole(kind: str, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, NDArray[Any]]:
-    """An OME-TIFF with all axes, tiled."""
+    """Write a tiled OME-TIFF with all axes."""
     path = tmp_path_factory.mktemp("many") / "a.ome.tif"
     array = RNG.integers(0, 60000, (2, 3, 4, 70, 90), dtype=np.uint16)
     metadata: dict[str, Any] = {"axes": "TZCYX", "Channel": {"Name": ["DAPI", "a &amp; b", "", "GFP"]}}
@@ -166,7 +166,8 @@ def test_palette_stack_is_read_whole_by_page(tmp_path: Path) -> None:
 
 
 def test_only_touched_tiles_are_decoded(tmp_path: Path, decoded: list[int]) -> None:
-    tifffile.imwrite(tmp_path / "a.tif", GREY, compression="zlib", tile=(32, 32))  # 7 tiles in each of 5 rows
+    # 5 rows of 7 tiles.
+    tifffile.imwrite(tmp_path / "a.tif", GREY, compression="zlib", tile=(32, 32))
     with open_source(tmp_path / "a.tif") as source:
         assert decoded == []
         source.read((31, 33), (32, 64))
@@ -252,7 +253,9 @@ def test_pyramids(kind: str, tmp_path: Path) -> None:
                 assert source.pixel_size_um == pytest.approx((size * 2**number, size * 2**number))
             window = source.read((100, 170), (60, 130))
             np.testing.assert_array_equal(window, np.moveaxis(level[100:170, 60:130], 2, 0))
-    with pytest.raises(InputError, match=r"there is no level 3\. the image has levels 0 to 2"):
+    with pytest.raises(
+        InputError, match=r"there is no level 3: the image has levels 0 to 2\. Choose one of these levels\."
+    ):
         open_source(path, Selection(level=3))
 
 
@@ -270,6 +273,17 @@ def test_svs_of_jpeg_tiles_with_common_tables(tmp_path: Path) -> None:
     whole = tifffile.imread(path)
     with open_source(path) as source:
         np.testing.assert_array_equal(source.read((40, 150), (90, 203)), np.moveaxis(whole[40:150, 90:203], 2, 0))
+
+
+def test_an_unknown_compression_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, GREY, compression="zlib")
+    with tifffile.TiffFile(path, mode="r+b") as file:
+        file.pages.first.tags["Compression"].overwrite(65432)
+    remedy = "Export the image without compression, or with Deflate or LZW"
+    for read in (open_source, read_image):
+        with pytest.raises(InputError, match=f"septa does not read TIFF compression 65432. {remedy}"):
+            read(path)
 
 
 def test_pages_of_other_proportions_are_refused(tmp_path: Path) -> None:
@@ -317,7 +331,8 @@ def test_huge_files_open_in_little_memory(tmp_path: Path, decoded: list[int]) ->
 def test_rows_of_one_huge_strip(tmp_path: Path) -> None:
     side = 100_000
     path = tmp_path / "rows.tif"
-    tifffile.imwrite(path, shape=(side, side), dtype=np.uint8, bigtiff=True, metadata=None)  # a file with a hole
+    # A sparse file: its pixels take no space on the disk.
+    tifffile.imwrite(path, shape=(side, side), dtype=np.uint8, bigtiff=True, metadata=None)
     with tifffile.TiffFile(path) as file:
         offset = file.pages[0].dataoffsets[0]
     with path.open("r+b") as stream:

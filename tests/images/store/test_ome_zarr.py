@@ -1,4 +1,4 @@
-"""The store: what is written block by block is read by zarr, yaozarrs and tifffile, and never before it is complete."""
+"""Check the store: zarr, yaozarrs and tifffile read what is written block by block, and only once it is complete."""
 
 from __future__ import annotations
 
@@ -80,12 +80,13 @@ def random_image(spec: StoreSpec) -> NDArray[Any]:
     if spec.kind == "probabilities":
         return RNG.random(spec.shape).astype(spec.dtype)
     image = RNG.integers(0, np.iinfo(spec.dtype).max, spec.shape, spec.dtype, endpoint=True)
-    image[..., 64:128, :64] = 0  # a block of zeros
+    # A block of zeros.
+    image[..., 64:128, :64] = 0
     return image
 
 
 def cut(image: NDArray[Any], spec: StoreSpec, index: tuple[int, int, int, int]) -> NDArray[Any]:
-    """A block of an image with the axes of ``spec``."""
+    """Return a block of an image with the axes of ``spec``."""
     t, z, by, bx = index
     at: dict[str, int | slice] = {"T": t, "Z": z, "Y": slice(by * spec.block, (by + 1) * spec.block)}
     at["X"] = slice(bx * spec.block, (bx + 1) * spec.block)
@@ -123,7 +124,7 @@ def files(path: Path) -> dict[str, bytes]:
 
 
 def slow_halves(image: NDArray[Any], kind: str) -> NDArray[Any]:
-    """`downsample`, pixel by pixel."""
+    """Downsample pixel by pixel."""
     height, width = image.shape[-2:]
     small = np.zeros((*image.shape[:-2], (height + 1) // 2, (width + 1) // 2), image.dtype)
     for y, x in np.ndindex(small.shape[-2:]):
@@ -169,7 +170,7 @@ def test_any_reader_gets_what_was_written(tmp_path: Path, spec: StoreSpec) -> No
 
 @pytest.mark.parametrize("spec", [labels_spec(), probabilities_spec()], ids=["labels", "probabilities"])
 def test_shards_are_those_of_zarr(tmp_path: Path, spec: StoreSpec) -> None:
-    """The same image written by zarr through the store's own metadata gives the same files."""
+    """Zarr writes the same files when it writes the same image through the metadata of the store."""
     [image] = written(tmp_path / "ours", [spec])
     written(tmp_path / "theirs", [spec])
     name = level_name(spec, 0)
@@ -325,15 +326,17 @@ def test_downsample(array: NDArray[Any]) -> None:
     np.testing.assert_array_equal(array, before)
 
 
-def test_create_goes_on_with_the_same_store(tmp_path: Path) -> None:
+def test_create_resumes_the_same_store(tmp_path: Path) -> None:
     path, specs = tmp_path / "a", [labels_spec(attributes={"a": [1.5, {"b": None}]}), probabilities_spec()]
     path.mkdir()
-    (path / f".zarr.json.{'0' * 16}.tmp").write_text("{")  # left by a killed process
+    # A temporary file of a killed process.
+    (path / f".zarr.json.{'0' * 16}.tmp").write_text("{")
     create_store(path, specs)
     before = files(path)
     assert store.read_store_attributes(path) == {"a": [1.5, {"b": None}]}
     write_store_block(path, specs[0], 0, FIRST, np.ones((64, 64), np.uint32))
-    (path / "labels/cells/1/zarr.json").unlink()  # as if killed before it was written
+    # As if the process was killed before it wrote this file.
+    (path / "labels/cells/1/zarr.json").unlink()
     create_store(path, [StoreSpec.from_json(json.loads(json.dumps(spec.to_json()))) for spec in specs])
     assert files(path) == {**before, "labels/cells/0/c/0/0": (path / "labels/cells/0/c/0/0").read_bytes()}
     for spec in specs:
@@ -371,7 +374,7 @@ def test_a_store_of_other_specs_is_refused(tmp_path: Path, changed: dict[str, An
     for call in (create_store, finish_store):
         with pytest.raises(InputError, match=said) as caught:
             call(tmp_path / "a", [labels_spec(**changed)])
-        assert caught.value.remedy == "write to another folder, or remove this one first"
+        assert caught.value.remedy == "Write to another folder, or remove this one first"
     assert files(tmp_path) == before
 
 
@@ -450,7 +453,9 @@ def test_damaged_blocks(tmp_path: Path, damage: str) -> None:
     data = file.read_bytes()
     flipped = bytes([*data[:40], data[40] ^ 255, *data[41:]])
     file.write_bytes({"cut": data[:-50], "short": data[:10], "flip": flipped, "empty": b""}[damage])
-    with pytest.raises(InputError, match=re.escape(f"{file}: the data is damaged")):
+    # Texts of zarr are not shown.
+    text = re.escape(f"{file}: the data is damaged") + r"( \(the file is empty\))?\. Delete this file"
+    with pytest.raises(InputError, match=text):
         read_store_block(path, spec, 0, FIRST)
     with pytest.raises(InputError, match=r"the data is damaged|missing or empty"):
         write_ome_tiff(tmp_path / "a.tif", path, spec)
@@ -461,7 +466,7 @@ def test_wrong_blocks_and_indices(tmp_path: Path) -> None:
     spec, path = labels_spec(), tmp_path / "a"
     create_store(path, [spec])
     for block in (np.zeros((64, 63), np.uint32), np.zeros((64, 64), np.uint16), np.zeros((1, 64, 64), np.uint32)):
-        with pytest.raises(ValueError, match=r"is uint32 \(64, 64\)"):
+        with pytest.raises(ValueError, match=r"must be uint32 \(64, 64\)"):
             write_store_block(path, spec, 0, FIRST, block)
     for index in ((0, 0, 3, 0), (0, 0, 0, -1), (1, 0, 0, 0), (0, 0, 0)):
         with pytest.raises(IndexError):
@@ -603,7 +608,7 @@ def test_tiff_refuses_what_it_cannot_hold(tmp_path: Path) -> None:
 
 
 def test_tiles_are_compressed_as_zlib(tmp_path: Path) -> None:
-    """QuPath and Bio-Formats read deflate; a codec of tifffile's own would not do."""
+    """QuPath and Bio-Formats read deflate, but not every codec of tifffile."""
     spec = labels_spec(shape=(10, 12))
     [image] = written(tmp_path / "a", [spec])
     write_ome_tiff(tmp_path / "a.tif", tmp_path / "a", spec)

@@ -1,4 +1,4 @@
-"""Images that are read window by window: TIFF, OME-TIFF and OME-Zarr of any size."""
+"""Images of any size that are read window by window: TIFF, OME-TIFF and OME-Zarr."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""Images of OME-Zarr 0.4 (zarr 2) and 0.5 (zarr 3), and plain zarr arrays."""
+"""Open OME-Zarr 0.4 (zarr 2) and 0.5 (zarr 3), and plain zarr arrays."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from septa.errors import InputError
 from septa.images._info import Array
-from septa.images._tiff import UM_PER_UNIT, keep_plausible_size
+from septa.images._pixel_size import UM_PER_UNIT, keep_plausible_size
 from septa.images.sources.source import ImageLevel, PixelRange
 from septa.images.sources.zarr_array import ZarrArray, open_array, read_json
 
@@ -25,6 +25,7 @@ _UM_PER_LENGTH_UNIT = {
     **{unit: um for unit, um in UM_PER_UNIT.items() if unit not in ("a", "in")},
     "angstrom": 1e-4,
 }
+_CORRECT_METADATA = "Correct the metadata or export the image again"
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,19 @@ class _Place:
 
 @dataclass(frozen=True, kw_only=True)
 class _Multiscale:
-    """The first multiscale image of a group: its axes, and for each level its folder and transform."""
+    """The first multiscale image of a group.
+
+    Attributes
+    ----------
+    path
+        Folder of the group.
+    axes
+        Axes in the metadata, each with "name" and maybe "unit".
+    names, transforms
+        Folder below ``path`` and transform of each level.
+    channel_names
+        Names of the channels in the metadata, which may be too few or not text.
+    """
 
     path: Path
     axes: list[dict[str, Any]]
@@ -55,6 +68,7 @@ class _Multiscale:
 
     @property
     def letters(self) -> str:
+        """Axes as capital letters."""
         return "".join(axis["name"].upper() for axis in self.axes)
 
 
@@ -76,6 +90,7 @@ class ZarrFolder:
         self.images = len(self._folders)
 
     def count_levels(self, image: int) -> int:
+        """Return the number of levels of an image that exists."""
         return 1 if self._array is not None else len(self._multiscale(image).names)
 
     def open_level(self, image: int, level: int) -> ImageLevel:
@@ -100,6 +115,8 @@ class ZarrFolder:
 
 @dataclass(frozen=True)
 class _ZarrReader:
+    """A reader of one level, whose axes may be in any order."""
+
     array: ZarrArray
     axes: str
 
@@ -127,7 +144,7 @@ def _refuse_unfinished(path: Path) -> None:
     for folder in (path, *path.absolute().parents[:3]):
         septa = _read_attributes(folder).get("septa")
         if isinstance(septa, dict) and septa.get("complete") is False:
-            raise InputError(folder, "is not complete", "run the command that wrote it again")
+            raise InputError(folder, "the store is not complete", "Run the command that wrote it again")
 
 
 def _read_attributes(path: Path) -> dict[str, Any]:
@@ -158,7 +175,7 @@ def _list_images(path: Path) -> list[Path]:
     ome = _read_ome(path)
     if "plate" in ome or "well" in ome:
         kind, field = ("plate", f"{path / _first_well(ome)}/0") if "plate" in ome else ("well", f"{path}/0")
-        raise InputError(path, f"is a {kind} of many images", f"give one field of it, for example {field}")
+        raise InputError(path, f"the folder is a {kind} of many images", f"Give one of its fields, for example {field}")
     if "multiscales" in ome:
         return [path]
     names: list[str] = []
@@ -167,7 +184,7 @@ def _list_images(path: Path) -> list[Path]:
         # Without a list, the images are numbered.
         names = names or [str(n) for n in sorted(int(one.name) for one in path.iterdir() if one.name.isdecimal())]
     if not names:
-        raise InputError(path, "holds no OME-Zarr image and no zarr array", "give the folder of one image")
+        raise InputError(path, "the folder holds no OME-Zarr image and no zarr array", "Give the folder of an image")
     return [path / name for name in names]
 
 
@@ -196,11 +213,11 @@ def _read_multiscale(path: Path) -> _Multiscale:
     names = [axis.get("name") if isinstance(axis, dict) else None for axis in axes]
     letters = "".join(str(name).upper() for name in names)
     if not _are_axes(letters) or len(letters) != len(names):
-        problem = f"its OME-Zarr axes {names!r:.80} are not understood"
-        raise InputError(path, problem, "septa reads version 0.4 and 0.5 with axes t, c, z, y, x; convert it")
+        problem = f"septa does not read the OME-Zarr axes {names!r:.80}"
+        raise InputError(path, problem, "Convert the image to version 0.4 or 0.5 with axes among t, c, z, y, x")
     paths = [dataset.get("path") if isinstance(dataset, dict) else None for dataset in datasets]
     if not 1 <= len(paths) <= _MOST_LEVELS or not all(_is_inside(name) for name in paths):
-        raise InputError(path, f"its list of {len(paths)} levels is broken", "correct its metadata or export it again")
+        raise InputError(path, f"its list of {len(paths)} levels is not valid", _CORRECT_METADATA)
     whole = _read_transform(path, first.get("coordinateTransformations"), len(names))
     transforms = []
     for dataset in datasets:
@@ -231,12 +248,12 @@ def _read_transform(path: Path, found: Any, axes: int) -> _Transform:
         kind = step.get("type") if isinstance(step, dict) else None
         values = _as_list(step.get(kind)) if isinstance(kind, str) else []
         numbers = tuple(float(value) for value in values if type(value) in (int, float) and abs(value) < 1e30)
-        sound = len(values) == len(numbers) == axes and (kind != "scale" or min(numbers) > 0)
+        is_valid = len(values) == len(numbers) == axes and (kind != "scale" or min(numbers) > 0)
         if kind == "identity":
             continue
-        if kind not in ("scale", "translation") or not sound:
-            problem = f"its coordinateTransformations hold {str(step)[:80]}, not {axes} sound numbers"
-            raise InputError(path, problem, "correct its metadata or export it again")
+        if kind not in ("scale", "translation") or not is_valid:
+            problem = f"its coordinateTransformations must hold {axes} valid numbers each, got {str(step)[:80]}"
+            raise InputError(path, problem, _CORRECT_METADATA)
         if kind == "scale":
             scale, shift = numbers, tuple(a * b for a, b in zip(shift, numbers))
         else:
@@ -266,10 +283,10 @@ def _open_multiscale(image: _Multiscale, level: int) -> ImageLevel:
 def _open_level_array(path: Path, axes: int) -> ZarrArray:
     array = open_array(path)
     if array is None:
-        raise InputError(path, "the array of this level is missing", "copy or export the image again")
+        raise InputError(path, "the array of this level is missing", "Copy or export the image again")
     if len(array.shape) != axes:
-        problem = f"has {len(array.shape)} axes where its image names {axes}"
-        raise InputError(path, problem, "correct its metadata or export it again")
+        problem = f"the array has {len(array.shape)} axes, but its image names {axes}"
+        raise InputError(path, problem, _CORRECT_METADATA)
     return array
 
 
@@ -280,7 +297,8 @@ def _open_plain(path: Path, array: ZarrArray) -> ImageLevel:
     rank = len(array.shape)
     axes = letters if len(letters) == rank and _are_axes(letters) else _PLAIN_AXES.get(rank, "")
     if not axes:
-        raise InputError(path, f"has {rank} axes", "2 to 5 are read: YX, CYX, CZYX, TCZYX")
+        problem = f"the array has {rank} axes, septa reads 2 to 5 (YX, CYX, CZYX, TCZYX)"
+        raise InputError(path, problem, "Save it with one of these sets of axes")
     return _describe(path, axes, [array], 0, _Place(), ())
 
 
@@ -292,7 +310,7 @@ def _describe(
     for size in sizes:
         if any(size[axis] != full[axis] for axis in axes if axis in "TC") or any(size[a] > full[a] for a in axes):
             problem = f"its levels do not fit each other ({tuple(full.values())} and {tuple(size.values())})"
-            raise InputError(path, problem, "correct its metadata or export it again")
+            raise InputError(path, problem, _CORRECT_METADATA)
     array, size = arrays[level], sizes[level]
     chunk = dict(zip(axes, array.chunk))
     return ImageLevel(

@@ -103,35 +103,37 @@ def _is_tiff(path: Path) -> bool:
         with path.open("rb") as stream:
             return stream.read(4) in _TIFF_MAGIC
     except (OSError, ValueError):
-        # `read_info` reports the reason.
+        # `WholePlanes` reports the reason.
         return False
 
 
 def _check_numbers(path: Path, file: ImageFile, selection: Selection) -> None:
     """Refuse an image or a level that the file does not have."""
     if not 0 <= selection.image < file.images:
-        remedy = f"the file has images 0 to {file.images - 1}"
-        raise InputError(path, f"there is no image {selection.image}", remedy)
+        problem = f"there is no image {selection.image}: the file has images 0 to {file.images - 1}"
+        raise InputError(path, problem, "Choose one of these images")
     levels = file.count_levels(selection.image)
     if not 0 <= selection.level < levels:
-        raise InputError(path, f"there is no level {selection.level}", f"the image has levels 0 to {levels - 1}")
+        problem = f"there is no level {selection.level}: the image has levels 0 to {levels - 1}"
+        raise InputError(path, problem, "Choose one of these levels")
 
 
 def _check_level(level: ImageLevel, max_pixels: int) -> None:
     """Refuse images that are empty, and those whose header states absurd sizes or types that are not numbers."""
     if 0 in level.shape:
         sizes = " x ".join(map(str, level.shape))
-        raise InputError(level.path, f"the image is empty (its T, C, Z, Y and X are {sizes})", "export it again")
+        raise InputError(level.path, f"the image is empty (its T, C, Z, Y and X are {sizes})", "Export it again")
     channels = level.shape[1]
     if channels > _MOST_CHANNELS:
-        problem = f"has {channels} channels, more than the limit of {_MOST_CHANNELS}"
-        raise InputError(level.path, problem, "check that its axes are named rightly")
+        problem = f"the image has {channels} channels, more than the limit of {_MOST_CHANNELS}"
+        raise InputError(level.path, problem, "Check the names of its axes")
     if level.chunk_samples > max_pixels:
         problem = f"its chunks of {level.chunk_samples} samples are more than the limit of {max_pixels} pixels"
-        remedy = "save the image again in tiles or chunks of some hundred pixels a side"
+        remedy = "Save the image again in tiles or chunks of some hundred pixels a side"
         raise InputError(level.data_path, problem, remedy)
     if level.stored.kind not in "biuf" or level.stored.itemsize > 8:
-        raise InputError(level.data_path, f"has samples of type {level.stored}", "convert it to integers or floats")
+        problem = f"septa does not read samples of type {level.stored}"
+        raise InputError(level.data_path, problem, "Convert the image to integers or floats")
 
 
 def _build_source(level: ImageLevel) -> Source:
@@ -165,10 +167,11 @@ def _choose_channels(source: Source, channels: Sequence[int] | None) -> Source:
     if channels is None:
         return source
     count = source.shape[1]
-    wrong = [channel for channel in channels if not 0 <= channel < count]
-    if wrong or len(set(channels)) != len(channels) or not channels:
-        problem = f"has no channel {wrong[0]}" if wrong else "channels must be given, each once"
-        raise InputError(source.path, problem, f"the image has channels 0 to {count - 1}")
+    missing = [channel for channel in channels if not 0 <= channel < count]
+    if missing or len(set(channels)) != len(channels) or not channels:
+        fault = f"there is no channel {missing[0]}" if missing else "channels must be chosen, each once"
+        problem = f"{fault}: the image has channels 0 to {count - 1}"
+        raise InputError(source.path, problem, "Choose among these channels")
     return replace(
         source,
         shape=(source.shape[0], len(channels), *source.shape[2:]),
@@ -185,7 +188,7 @@ def _crop(source: Source, region: tuple[int, int, int, int] | None) -> Source:
     height, width = source.shape[3:]
     if not (0 <= top < bottom <= height and 0 <= left < right <= width):
         problem = f"the region {top},{left},{bottom},{right} does not lie inside the image of {height} x {width} pixels"
-        raise InputError(source.path, problem, "give another region as TOP,LEFT,BOTTOM,RIGHT")
+        raise InputError(source.path, problem, "Choose a region inside it, as TOP,LEFT,BOTTOM,RIGHT")
     origin = source.origin_um
     if source.pixel_size_um is not None:
         origin = origin[0] + top * source.pixel_size_um[0], origin[1] + left * source.pixel_size_um[1]

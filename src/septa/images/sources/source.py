@@ -1,4 +1,4 @@
-"""Sources: images that are read window by window, and what a file format provides for them."""
+"""Define sources, which are images that are read window by window, and the interface of a file format to them."""
 
 from __future__ import annotations
 
@@ -194,7 +194,8 @@ class Source:
         """
         for name, index, size in (("t", t, self.shape[0]), ("z", z, self.shape[2])):
             if not 0 <= index < size:
-                raise InputError(self.path, f"there is no {name} {index}", f"the image has {name} 0 to {size - 1}")
+                problem = f"there is no {name} {index}: the image has {name} 0 to {size - 1}"
+                raise InputError(self.path, problem, f"Choose one of these {name}")
         ranges = _check_range(y, self.shape[3], "y"), _check_range(x, self.shape[4], "x")
         stored = self.reader.read(t, z, self.channels, *ranges)
         return np.ascontiguousarray(stored, dtype=self.dtype)
@@ -204,9 +205,11 @@ class Source:
         self.reader.close()
 
     def __enter__(self) -> Source:
+        """Return the source, which the end of the ``with`` statement closes."""
         return self
 
     def __exit__(self, *_: object) -> None:
+        """Close the file."""
         self.close()
 
 
@@ -215,5 +218,5 @@ def _check_range(window: slice | PixelRange, size: int, axis: str) -> PixelRange
     step = window.step if isinstance(window, slice) else None
     begin, end = 0 if begin is None else int(begin), size if end is None else int(end)
     if step not in (None, 1) or not 0 <= begin < end <= size:
-        raise ValueError(f"window {axis} {begin}:{end} does not lie inside 0:{size}")
+        raise ValueError(f"the window {axis} {begin}:{end} does not lie inside 0:{size}")
     return begin, end

@@ -1,4 +1,4 @@
-"""TIFF files of any size as sources: only the tiles, strips or rows that a window touches are read and decoded."""
+"""Open TIFF files of any size: only the tiles, strips or rows that a window touches are read and decoded."""
 
 from __future__ import annotations
 
@@ -16,23 +16,27 @@ from numpy.typing import NDArray
 
 from septa.errors import InputError
 from septa.images._info import Array, make_damage_error
+from septa.images._pixel_size import read_pixel_size
 from septa.images._tiff import (
     CHANNEL_AXES,
     JPEG_COMPRESSIONS,
     ORIENTATION_TAG,
     REDUCED,
     Layout,
+    check_compression,
     check_series,
     find_alike_series,
     find_layout,
     open_tiff_file,
     read_palette,
-    read_pixel_size,
     watch_tiff_errors,
 )
 from septa.images.sources.source import RGB_NAMES, ImageLevel, PixelRange
 
 _PLANES_REMEMBERED = 64
+
+_Target = tuple[int, int]
+"""Position of a channel in the result, and the number of its sample in a directory."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ class _Axes:
 
 @dataclass(frozen=True)
 class _Plane:
-    """Where one directory keeps its strips or tiles, and what decodes them."""
+    """The places of the strips or tiles of one directory, and the options to decode them."""
 
     keyframe: Any
     offsets: tuple[int, ...]
@@ -63,10 +67,16 @@ class _Plane:
 
 
 class _TiffReader:
-    """Reads windows of one level; the lock guards the file's position and tifffile's own state, never the decoding."""
+    """A reader of one level.
+
+    The lock guards the position in the file and the state of tifffile, never the decoding.
+    """
 
     def __init__(self, path: Path, file: Any, layout: Layout, directories_tzc: NDArray[np.int64]) -> None:
-        self._path, self._file, self._layout, self._directories = path, file, layout, directories_tzc
+        self._path = path
+        self._file = file
+        self._layout = layout
+        self._directories = directories_tzc
         self._lock = threading.RLock()
         self._keyframe = layout.series.keyframe
         self._inner = len(layout.kept_samples)
@@ -76,16 +86,16 @@ class _TiffReader:
         dtype = self._keyframe.dtype.newbyteorder("=")
         values = np.empty((len(channels), y[1] - y[0], x[1] - x[0]), dtype)
         with watch_tiff_errors(self._path):
-            places: dict[int, list[tuple[int, int]]] = {}
+            targets_of_directory: dict[int, list[_Target]] = {}
             for position, channel in enumerate(channels):
                 directory, sample = divmod(channel, self._inner)
                 number = int(self._directories[t, z, directory])
-                places.setdefault(number, []).append((position, self._layout.kept_samples[sample]))
-            for number, wanted in places.items():
+                targets_of_directory.setdefault(number, []).append((position, self._layout.kept_samples[sample]))
+            for number, targets in targets_of_directory.items():
                 with self._lock:
                     plane = self._plane(number)
                 read = self._read_rows if _is_plain(plane.keyframe) else self._read_segments
-                read(plane, values, wanted, y, x)
+                read(plane, values, targets, y, x)
         return values
 
     def close(self) -> None:
@@ -93,11 +103,12 @@ class _TiffReader:
             self._file.close()
 
     def _find_plane(self, number: int) -> _Plane:
-        series, keyframe = self._layout.series, self._keyframe
+        series = self._layout.series
+        keyframe = self._keyframe
         if len(series) == math.prod(self._layout.shape[: self._layout.split]):
             page = series[number]
             if page is None:
-                raise InputError(self._path, f"plane {number} is in another file", "export the image as one file")
+                raise InputError(self._path, f"plane {number} is in another file", "Export the image as one file")
             tables = {"jpegtables": page.jpegtables, "jpegheader": keyframe.jpegheader}
             options = tables if int(keyframe.compression) in JPEG_COMPRESSIONS else {}
             keyframe.init_decode()
@@ -109,9 +120,9 @@ class _TiffReader:
         if len(series) == 1 and series.dataoffset is not None and _is_plain(keyframe):
             # One directory describes all planes, which follow each other uncompressed (large ImageJ stacks).
             return _Plane(keyframe, (series.dataoffset + number * keyframe.nbytes,), (keyframe.nbytes,), {})
-        raise make_damage_error(self._path, "tiff", f"{len(series)} planes where axes {self._layout.axes} need more")
+        raise make_damage_error(self._path, "tiff", f"its axes {self._layout.axes} need more than {len(series)} planes")
 
-    def _bytes(self, offset: int, size: int) -> bytes:
+    def _read_bytes(self, offset: int, size: int) -> bytes:
         with self._lock:
             handle = self._file.filehandle
             if offset + size > handle.size:
@@ -122,19 +133,17 @@ class _TiffReader:
             raise make_damage_error(self._path, "tiff", "the file ends early")
         return data
 
-    def _read_rows(
-        self, plane: _Plane, values: Array, wanted: list[tuple[int, int]], y: PixelRange, x: PixelRange
-    ) -> None:
-        """Uncompressed strips: each row of the window lies in one run of bytes."""
+    def _read_rows(self, plane: _Plane, values: Array, targets: list[_Target], y: PixelRange, x: PixelRange) -> None:
+        """Read uncompressed strips: the bytes of each row of the window are contiguous in the file."""
         planar, _, height, width, contig = plane.keyframe.shaped
         dtype = np.dtype(plane.keyframe.parent.byteorder + plane.keyframe.dtype.char)
         pixel = contig * dtype.itemsize
-        # Strips that follow each other without a gap are one.
+        # tifffile merges strips that follow each other without a gap.
         strips = _strips(plane.keyframe) * planar
         rows = height if len(plane.offsets) < strips else _rows_of_strip(plane.keyframe)
         whole = len(plane.offsets) == 1 and planar > 1
-        for sample in sorted({sample for _, sample in wanted}) if planar > 1 else [0]:
-            positions = [(p, 0 if planar > 1 else s) for p, s in wanted if planar == 1 or s == sample]
+        for sample in sorted({sample for _, sample in targets}) if planar > 1 else [0]:
+            positions = [(p, 0 if planar > 1 else s) for p, s in targets if planar == 1 or s == sample]
             for row in range(*y):
                 strip, inside = divmod(row, rows)
                 strip += 0 if whole else sample * -(-height // rows)
@@ -142,21 +151,21 @@ class _TiffReader:
                 if strips == len(plane.offsets) and 0 < plane.sizes[strip] < (inside * width + x[1]) * pixel:
                     raise make_damage_error(self._path, "tiff", f"strip {strip} is cut short")
                 empty = plane.offsets[strip] == plane.sizes[strip] == 0
-                data = b"" if empty else self._bytes(start, (x[1] - x[0]) * pixel)
+                data = b"" if empty else self._read_bytes(start, (x[1] - x[0]) * pixel)
                 line = np.frombuffer(data, dtype).reshape(-1, contig)
                 for position, column in positions:
                     values[position, row - y[0]] = plane.keyframe.nodata if empty else line[:, column]
 
     def _read_segments(
-        self, plane: _Plane, values: Array, wanted: list[tuple[int, int]], y: PixelRange, x: PixelRange
+        self, plane: _Plane, values: Array, targets: list[_Target], y: PixelRange, x: PixelRange
     ) -> None:
-        """Tiles or compressed strips: decode each that the window touches."""
+        """Decode each tile or compressed strip that the window touches."""
         keyframe = plane.keyframe
         planar, _, height, width, _ = keyframe.shaped
         high, wide = _segment_size(keyframe)
         across, down = -(-width // wide), -(-height // high)
-        for sample in sorted({sample for _, sample in wanted}) if planar > 1 else [0]:
-            positions = [(p, 0 if planar > 1 else s) for p, s in wanted if planar == 1 or s == sample]
+        for sample in sorted({sample for _, sample in targets}) if planar > 1 else [0]:
+            positions = [(p, 0 if planar > 1 else s) for p, s in targets if planar == 1 or s == sample]
             for row in range(y[0] // high, -(-y[1] // high)):
                 for column in range(x[0] // wide, -(-x[1] // wide)):
                     number = (sample * down + row) * across + column
@@ -164,19 +173,23 @@ class _TiffReader:
                     rows = slice(max(y[0], top), min(y[1], top + high))
                     columns = slice(max(x[0], left), min(x[1], left + wide))
                     part = self._decode(plane, number)
-                    to = (slice(rows.start - y[0], rows.stop - y[0]), slice(columns.start - x[0], columns.stop - x[0]))
-                    of = (slice(rows.start - top, rows.stop - top), slice(columns.start - left, columns.stop - left))
+                    place = _shift(rows, y[0]), _shift(columns, x[0])
+                    inside = _shift(rows, top), _shift(columns, left)
                     for position, inner in positions:
-                        values[(position, *to)] = keyframe.nodata if part is None else part[(*of, inner)]
+                        values[(position, *place)] = keyframe.nodata if part is None else part[(*inside, inner)]
 
     def _decode(self, plane: _Plane, number: int) -> Array | None:
-        """One tile or strip, axes ``YXS``; None for one that the file leaves out."""
+        """Decode one tile or strip, axes ``YXS``; return None if the file has no data for it."""
         offset, size = plane.offsets[number], plane.sizes[number]
         if size == 0:
             return None
-        decoded, _, _ = plane.keyframe.decode(self._bytes(offset, size), number, **plane.options)
+        decoded, _, _ = plane.keyframe.decode(self._read_bytes(offset, size), number, **plane.options)
         part: Array = decoded[0]
         return part
+
+
+def _shift(part: slice, by: int) -> slice:
+    return slice(part.start - by, part.stop - by)
 
 
 class TiffImages:
@@ -201,9 +214,11 @@ class TiffImages:
             self.images = len(self._file.series)
 
     def close(self) -> None:
+        """Close the file."""
         self._file.close()
 
     def count_levels(self, image: int) -> int:
+        """Return the number of levels of an image that exists."""
         with watch_tiff_errors(self._path):
             return len(self._pyramid(image).layouts)
 
@@ -236,8 +251,9 @@ class TiffImages:
         axes_of_levels = [_find_axes(path, layout) for layout in pyramid.layouts]
         axes, full, layout = axes_of_levels[level], pyramid.layouts[0], pyramid.layouts[level]
         if any(one.sizes != axes_of_levels[0].sizes for one in axes_of_levels):
-            raise InputError(path, "the levels of its pyramid have other axes than the image", "export it again")
+            raise InputError(path, "the levels of its pyramid have other axes than the image", "Export it again")
         keyframe = layout.series.keyframe
+        check_compression(path, keyframe)
         frames, slices, channels = axes.sizes
         chunk = (1, layout.width) if _is_plain(keyframe) else _segment_size(keyframe)
         samples = keyframe.shaped[4]
@@ -272,7 +288,7 @@ def _find_levels(path: Path, file: Any, image: int) -> tuple[Any, list[Any], int
     if len(base.levels) > 1:
         copies = list(base.levels)[1:]
     elif image == 0:
-        # Pages of falling size without a word about being a pyramid, as scanners write them.
+        # Scanners write pages of decreasing size without marking them as a pyramid.
         base = max(every, key=lambda series: _area(series)) if _is_tiled(every[0]) else every[0]
         copies = sorted((series for series in every if _is_copy(base, series)), key=_area, reverse=True)
     else:
@@ -292,7 +308,7 @@ def _is_tiled(series: Any) -> bool:
 
 
 def _is_copy(base: Any, series: Any) -> bool:
-    """Whether a series looks like a smaller copy of the tiled image ``base``: same samples, same proportions."""
+    """Return True if a series looks like a smaller copy of the tiled image ``base``: same samples and proportions."""
     one, other = base.keyframe, series.keyframe
     if series is base or not _is_tiled(base) or not (_is_tiled(series) or int(other.subfiletype or 0) & REDUCED):
         return False
@@ -309,7 +325,7 @@ def _is_copy(base: Any, series: Any) -> bool:
 
 
 def _needs_whole_planes(file: Any, layout: Layout) -> bool:
-    """Whether planes must be decoded whole: palettes, turned images, and volumes within one directory."""
+    """Return True for palettes, turned images, and volumes within one directory, whose planes are decoded whole."""
     keyframe = layout.series.keyframe
     turned = keyframe.tags.valueof(ORIENTATION_TAG, 1) in range(2, 9)
     volume = layout.inner_pages > 1 or keyframe.shaped[1] > 1
@@ -317,7 +333,7 @@ def _needs_whole_planes(file: Any, layout: Layout) -> bool:
 
 
 def _is_plain(keyframe: Any) -> bool:
-    """Whether rows lie in the file as they are."""
+    """Return True if rows lie in the file uncompressed."""
     packed = keyframe.dtype is None or keyframe.dtype.itemsize * 8 != keyframe.bitspersample
     altered = keyframe.compression != 1 or keyframe.predictor != 1 or keyframe.fillorder != 1
     return not (keyframe.is_tiled or packed or altered or keyframe.is_subsampled)
@@ -337,21 +353,22 @@ def _strips(keyframe: Any) -> int:
     return -(-int(keyframe.imagelength) // _rows_of_strip(keyframe))
 
 
-def _roles(path: Path, layout: Layout) -> dict[str, int]:
-    """Which of the axes over directories is T and which Z; a stack of unnamed pages is Z."""
+def _find_roles(path: Path, layout: Layout) -> dict[str, int]:
+    """Find which of the axes over directories is T and which is Z; a stack of unnamed pages is Z."""
     axes, shape = layout.axes[: layout.split], layout.shape[: layout.split]
     roles = {axis: axes.index(axis) for axis in "TZ" if axis in axes}
     others = [i for i, axis in enumerate(axes) if axis not in "TZ" + CHANNEL_AXES and shape[i] > 1]
     for i in others:
         free = [axis for axis in "ZT" if axis not in roles or shape[roles[axis]] == 1]
         if len(others) > 1 or not free:
-            raise InputError(path, f"axes {layout.axes} are more than T, C, Z, Y and X", "save fewer axes in one file")
+            problem = f"the axes {layout.axes} are more than T, C, Z, Y and X"
+            raise InputError(path, problem, "Save fewer axes in one file")
         roles[free[0]] = i
     return roles
 
 
 def _find_axes(path: Path, layout: Layout) -> _Axes:
-    roles = _roles(path, layout)
+    roles = _find_roles(path, layout)
     frames, slices = (int(layout.shape[roles[axis]]) if axis in roles else 1 for axis in "TZ")
     return _Axes((frames, slices, layout.channels), roles)
 

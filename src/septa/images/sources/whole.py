@@ -1,4 +1,4 @@
-"""Files of which whole planes are decoded, one at a time: PNG, JPEG, BMP, GIF, and some kinds of TIFF."""
+"""Open files of which whole planes are decoded, one at a time: PNG, JPEG, BMP, GIF, and some kinds of TIFF."""
 
 from __future__ import annotations
 
@@ -33,9 +33,11 @@ class WholePlanes:
         self._max_pixels = max_pixels
 
     def count_levels(self, image: int) -> int:
+        """Return 1: there is no pyramid."""
         return 1
 
     def open_level(self) -> ImageLevel:
+        """Describe the image."""
         info = self._info
         shape = (1, info.channels, info.pages, info.height, info.width)
         is_color = info.channels == 3 and (info.palette or info.format != "tiff")

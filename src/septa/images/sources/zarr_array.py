@@ -1,8 +1,8 @@
-"""One zarr array, format 2 or 3, sharded or not: its metadata checked, its chunks decoded one at a time.
+"""Read a zarr array of format 2 or 3, sharded or not: check its metadata, and decode its chunks one at a time.
 
-Written against the zarr specifications and for untrusted files: types and codecs come from a fixed list of plain
-numbers and lossless compressors, so nothing is ever unpickled, and a chunk never decodes to more than the metadata
-promises. A chunk whose file is absent is the fill value, as the specifications say; a damaged one is an error.
+This follows the zarr specifications and is safe for untrusted files. Types and codecs come from a fixed list of plain
+numbers and lossless compressors, so nothing is ever unpickled. A chunk never decodes to more than the metadata
+promises. As the specifications say, a chunk without a file has the fill value; a damaged one is an error.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from septa.errors import InputError
 from septa.images._info import Array, make_damage_error, translate_decoder_errors
 from septa.images.sources.zarr_codecs import (
     Codec,
+    UnsupportedMetadataError,
     check_crc32c,
     decompress,
     find_codec_v2,
@@ -42,7 +43,19 @@ _TYPES_V3 = {
 
 @dataclass(frozen=True)
 class _Shard:
-    """How a shard file is divided: chunks of ``chunk`` samples, found through an index at its end or start."""
+    """The division of a shard file into chunks, which an index at its end or start locates.
+
+    Attributes
+    ----------
+    chunk
+        Samples of a chunk along each axis.
+    codecs
+        Decoders of a chunk.
+    checksum
+        True if the index has a checksum.
+    at_end
+        True if the index is at the end of the file.
+    """
 
     chunk: tuple[int, ...]
     codecs: tuple[Codec, ...]
@@ -52,7 +65,33 @@ class _Shard:
 
 @dataclass(frozen=True, kw_only=True)
 class ZarrArray:
-    """What the metadata of an array says, checked."""
+    """A zarr array: its checked metadata, and the reading of windows.
+
+    Attributes
+    ----------
+    path
+        Folder of the array.
+    shape
+        Samples along each axis.
+    dtype
+        Type of the samples, in the byte order of the file.
+    stored
+        Samples along each axis of the part that one file holds: a chunk, or a shard.
+    fill
+        Value of the samples that no file holds.
+    prefix, separator
+        Parts of the names of chunk files.
+    order
+        Order of the axes inside a chunk.
+    codecs
+        Decoders of a chunk.
+    shard
+        Division of each file, or None if a file holds one chunk.
+    names
+        Names of the axes in zarr 3 metadata, or None.
+    attributes
+        Attributes of the user.
+    """
 
     path: Path
     shape: tuple[int, ...]
@@ -69,14 +108,30 @@ class ZarrArray:
 
     @property
     def chunk(self) -> tuple[int, ...]:
-        """Samples that are decoded at once, by axis."""
+        """Samples along each axis that are decoded at once."""
         return self.shard.chunk if self.shard else self.stored
 
     def read(self, window: Sequence[tuple[int, int]]) -> Array:
-        """Values of a window, given as (first, end) of each axis; only the chunks that it touches are decoded."""
+        """Return the values of a window; only the chunks that it touches are decoded.
+
+        Parameters
+        ----------
+        window
+            (first, end) along each axis.
+
+        Returns
+        -------
+        ndarray
+            Of `dtype`, with the axes of the array.
+
+        Raises
+        ------
+        InputError
+            If a chunk is damaged.
+        """
         values = np.full([end - begin for begin, end in window], self.fill, self.dtype)
         for index in _list_touched(window, self.stored):
-            file = self._file(index)
+            file = self._locate_file(index)
             with translate_decoder_errors(file, "zarr"):
                 try:
                     stream = file.open("rb")
@@ -86,23 +141,18 @@ class ZarrArray:
                     if self.shard:
                         self._read_shard(file, stream, index, window, values)
                     else:
-                        _paste(
-                            values,
-                            window,
-                            self._chunk(stream.read(self._most_bytes()), self.codecs),
-                            index,
-                            self.stored,
-                        )
+                        chunk = self._decode_chunk(stream.read(self._most_bytes()), self.codecs)
+                        _paste(values, window, chunk, index, self.stored)
         return values
 
-    def _file(self, index: tuple[int, ...]) -> Path:
+    def _locate_file(self, index: tuple[int, ...]) -> Path:
         parts = self.separator.join(map(str, index))
         return self.path / (f"{self.prefix}{self.separator}{parts}" if self.prefix else parts)
 
     def _most_bytes(self) -> int:
         return limit_packed_size(math.prod(self.chunk) * self.dtype.itemsize)
 
-    def _chunk(self, data: bytes, codecs: tuple[Codec, ...]) -> Array:
+    def _decode_chunk(self, data: bytes, codecs: tuple[Codec, ...]) -> Array:
         shape = tuple(self.chunk[axis] for axis in self.order)
         plain = decompress(data, codecs, math.prod(shape) * self.dtype.itemsize)
         return np.frombuffer(plain, self.dtype).reshape(shape).transpose(np.argsort(self.order))
@@ -110,7 +160,8 @@ class ZarrArray:
     def _read_shard(self, file: Path, stream: Any, shard: tuple[int, ...], window: Any, values: Array) -> None:
         assert self.shard
         grid = tuple(outer // inner for outer, inner in zip(self.stored, self.shard.chunk))
-        size, index_bytes = file.stat().st_size, 16 * math.prod(grid) + 4 * self.shard.checksum
+        size = file.stat().st_size
+        index_bytes = 16 * math.prod(grid) + 4 * self.shard.checksum
         if size < index_bytes:
             raise make_damage_error(file, "zarr", "the file ends early")
         stream.seek(size - index_bytes if self.shard.at_end else 0)
@@ -126,9 +177,9 @@ class ZarrArray:
             if offset == count == _ABSENT:
                 continue
             if offset + count > size or count > self._most_bytes():
-                raise make_damage_error(file, "zarr", "the file ends early or its index is broken")
+                raise make_damage_error(file, "zarr", "the file ends early or its index is damaged")
             stream.seek(offset)
-            _paste(values, window, self._chunk(stream.read(count), self.shard.codecs), chunk, self.shard.chunk)
+            _paste(values, window, self._decode_chunk(stream.read(count), self.shard.codecs), chunk, self.shard.chunk)
 
 
 def _list_touched(window: Sequence[tuple[int, int]], chunk: tuple[int, ...]) -> Any:
@@ -136,33 +187,46 @@ def _list_touched(window: Sequence[tuple[int, int]], chunk: tuple[int, ...]) -> 
 
 
 def _paste(values: Array, window: Any, chunk: Array, index: tuple[int, ...], size: tuple[int, ...]) -> None:
-    """Copy what a chunk shares with the window."""
-    to, of = [], []
+    """Copy the part of a chunk that lies in the window."""
+    target, part = [], []
     for (begin, end), number, length in zip(window, index, size):
         start = number * length
         low, high = max(begin, start), min(end, start + length)
-        to.append(slice(low - begin, high - begin))
-        of.append(slice(low - start, high - start))
-    values[tuple(to)] = chunk[tuple(of)]
+        target.append(slice(low - begin, high - begin))
+        part.append(slice(low - start, high - start))
+    values[tuple(target)] = chunk[tuple(part)]
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """A metadata file, or None when there is none."""
+    """Return the contents of a metadata file, or None if there is no file.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, or is not a JSON object.
+    """
     try:
         found = json.loads(path.read_bytes()) if path.stat().st_size <= _JSON_BYTES else None
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise InputError(path, f"cannot be read ({error.strerror})", "check the path and its permissions") from error
+        problem = f"the file cannot be read ({error.strerror})"
+        raise InputError(path, problem, "Check the path and its permissions") from error
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
-        raise InputError(path, "is no zarr metadata", "the file is damaged; copy or export the image again")
+        raise InputError(path, "the file is not zarr metadata", "Copy or export the image again")
     return found
 
 
 def open_array(path: Path) -> ZarrArray | None:
-    """Check the metadata of the array in a folder; None when the folder holds no array."""
+    """Check the metadata of the array in a folder; return None if the folder holds no array.
+
+    Raises
+    ------
+    InputError
+        If the metadata is damaged, or describes what septa does not read.
+    """
     for name, parse in (("zarr.json", _parse_v3), (".zarray", _parse_v2)):
         metadata = read_json(path / name)
         if metadata is None or (name == "zarr.json" and metadata.get("node_type") != "array"):
@@ -171,31 +235,46 @@ def open_array(path: Path) -> ZarrArray | None:
             return parse(path, metadata)
         except InputError:
             raise
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            reason = " ".join(str(error).split())[:200]
-            problem = f"its zarr metadata is not understood ({type(error).__name__}: {reason})"
-            raise InputError(path / name, problem, "write the array again, for example with zarr-python") from error
+        except (UnsupportedMetadataError, KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            problem = f"septa does not read this zarr metadata ({_explain(error)})"
+            raise InputError(path / name, problem, "Write the array again, for example with zarr-python") from error
     return None
+
+
+def _explain(error: Exception) -> str:
+    """Return the fault of metadata in septa's words."""
+    if isinstance(error, UnsupportedMetadataError):
+        return str(error)
+    if isinstance(error, KeyError):
+        return f"its entry {error.args[0]!r:.40} is missing"
+    return "an entry has a wrong type or value"
+
+
+def _check_dtype(path: Path, code: object, valid: bool) -> None:
+    if not valid:
+        problem = f"septa does not read samples of type {code!r:.60}"
+        raise InputError(path, problem, "Convert the array to integers or floats")
 
 
 def _parse_v2(path: Path, found: dict[str, Any]) -> ZarrArray:
     _require(found["zarr_format"] == 2, f"zarr_format {found['zarr_format']!r}")
     code = found["dtype"]
-    if not (isinstance(code, str) and re.fullmatch(r"[<>|](b1|[iu][1248]|f[248])", code)):
-        raise InputError(path, f"has samples of type {code!r:.60}", "convert it to integers or floats")
+    _check_dtype(path, code, isinstance(code, str) and bool(re.fullmatch(r"[<>|](b1|[iu][1248]|f[248])", code)))
     _require(not found.get("filters"), f"filters {found.get('filters')!r:.80}")
     _require(found["order"] in ("C", "F"), f"order {found['order']!r}")
-    dtype, shape, chunk = np.dtype(code), _sizes(found["shape"], 0), _sizes(found["chunks"], 1)
-    _require(len(shape) == len(chunk), "chunks of other dimension than the shape")
+    dtype = np.dtype(code)
+    shape = _parse_sizes(found["shape"], 0)
+    chunk = _parse_sizes(found["chunks"], 1)
+    _require(len(shape) == len(chunk), "chunks and a shape of different dimension")
     axes = tuple(range(len(shape)))
     return ZarrArray(
         path=path,
         shape=shape,
         dtype=dtype,
         stored=chunk,
-        fill=_fill(found["fill_value"], dtype),
+        fill=_parse_fill(found["fill_value"], dtype),
         prefix="",
-        separator=_separator(found.get("dimension_separator", ".")),
+        separator=_parse_separator(found.get("dimension_separator", ".")),
         order=axes if found["order"] == "C" else axes[::-1],
         codecs=find_codec_v2(found["compressor"]),
         shard=None,
@@ -207,28 +286,29 @@ def _parse_v2(path: Path, found: dict[str, Any]) -> ZarrArray:
 def _parse_v3(path: Path, found: dict[str, Any]) -> ZarrArray:
     _require(found["zarr_format"] == 3, f"zarr_format {found['zarr_format']!r}")
     name = found["data_type"]
-    if not (isinstance(name, str) and name in _TYPES_V3):
-        raise InputError(path, f"has samples of type {name!r:.60}", "convert it to integers or floats")
+    _check_dtype(path, name, isinstance(name, str) and name in _TYPES_V3)
     _require(not found.get("storage_transformers"), "storage_transformers")
     _require(found["chunk_grid"]["name"] == "regular", f"chunk_grid {found['chunk_grid']['name']!r}")
-    shape, stored = _sizes(found["shape"], 0), _sizes(found["chunk_grid"]["configuration"]["chunk_shape"], 1)
-    _require(len(shape) == len(stored), "chunks of other dimension than the shape")
+    shape = _parse_sizes(found["shape"], 0)
+    stored = _parse_sizes(found["chunk_grid"]["configuration"]["chunk_shape"], 1)
+    _require(len(shape) == len(stored), "chunks and a shape of different dimension")
     keys = found["chunk_key_encoding"]
     _require(keys["name"] in ("default", "v2"), f"chunk_key_encoding {keys['name']!r}")
     default = keys["name"] == "default"
-    shard, chain = _shard(found["codecs"], stored)
+    shard, chain = _parse_shard(found["codecs"], stored)
     order, big, codecs = parse_codecs_v3(chain, len(shape))
-    names, attributes = found.get("dimension_names"), found.get("attributes", {})
-    _require(isinstance(attributes, dict), "attributes that are no object")
+    names = found.get("dimension_names")
+    attributes = found.get("attributes", {})
+    _require(isinstance(attributes, dict), "attributes that are not an object")
     dtype = np.dtype(name)
     return ZarrArray(
         path=path,
         shape=shape,
         dtype=dtype.newbyteorder(">" if big else "<"),
         stored=stored,
-        fill=_fill(found["fill_value"], dtype),
+        fill=_parse_fill(found["fill_value"], dtype),
         prefix="c" if default else "",
-        separator=_separator(keys.get("configuration", {}).get("separator", "/" if default else ".")),
+        separator=_parse_separator(keys.get("configuration", {}).get("separator", "/" if default else ".")),
         order=order,
         codecs=codecs,
         shard=shard and _Shard(shard.chunk, codecs, shard.checksum, shard.at_end),
@@ -237,14 +317,14 @@ def _parse_v3(path: Path, found: dict[str, Any]) -> ZarrArray:
     )
 
 
-def _shard(codecs: Any, stored: tuple[int, ...]) -> tuple[_Shard | None, Any]:
-    """How shards are divided, if they are, and the codecs of a chunk."""
+def _parse_shard(codecs: Any, stored: tuple[int, ...]) -> tuple[_Shard | None, Any]:
+    """Return the division of the shards, or None, and the codecs of a chunk."""
     sharded = any(codec["name"] == "sharding_indexed" for codec in codecs)
     if not sharded:
         return None, codecs
     _require(len(codecs) == 1, "codecs around those of a shard")
     settings = codecs[0]["configuration"]
-    chunk = _sizes(settings["chunk_shape"], 1)
+    chunk = _parse_sizes(settings["chunk_shape"], 1)
     divides = len(chunk) == len(stored) and not any(outer % inner for outer, inner in zip(stored, chunk))
     _require(divides, f"shards of {stored} that chunks of {chunk} do not divide")
     count = math.prod(outer // inner for outer, inner in zip(stored, chunk))
@@ -257,20 +337,20 @@ def _shard(codecs: Any, stored: tuple[int, ...]) -> tuple[_Shard | None, Any]:
     return _Shard(chunk, (), len(index) == 2, location == "end"), settings["codecs"]
 
 
-def _sizes(found: Any, least: int) -> tuple[int, ...]:
+def _parse_sizes(found: Any, least: int) -> tuple[int, ...]:
     _require(isinstance(found, list) and len(found) <= _MOST_AXES, f"sizes {found!r:.60}")
     for size in found:
         _require(type(size) is int and least <= size <= _LONGEST_AXIS, f"sizes {found!r:.60}")
     return tuple(found)
 
 
-def _separator(found: Any) -> str:
+def _parse_separator(found: Any) -> str:
     _require(found in (".", "/"), f"separator {found!r:.20}")
     return str(found)
 
 
-def _fill(found: Any, dtype: np.dtype[Any]) -> Any:
-    """The fill value, a number or the name of one that JSON lacks; null is 0."""
+def _parse_fill(found: Any, dtype: np.dtype[Any]) -> Any:
+    """Return the fill value, given as a number or as the name of one that JSON lacks; null is 0."""
     if isinstance(found, str):
         _require(dtype.kind == "f", f"fill_value {found!r:.40}")
         if found.startswith("0x"):
@@ -284,6 +364,7 @@ def _fill(found: Any, dtype: np.dtype[Any]) -> Any:
     return dtype.type(value) if dtype.kind == "f" else np.array(int(value), dtype.newbyteorder("="))[()]
 
 
-def _require(holds: bool, what: str) -> None:
+def _require(holds: bool, entry: str) -> None:
+    """Refuse metadata in which ``entry`` is not as septa reads it."""
     if not holds:
-        raise ValueError(f"{what} cannot be read")
+        raise UnsupportedMetadataError(entry)

@@ -1,4 +1,4 @@
-"""Compressors of zarr chunks: a fixed list, each bounded by the size that the chunk must have."""
+"""Decompress zarr chunks, with a fixed list of compressors; no chunk becomes larger than its metadata promises."""
 
 from __future__ import annotations
 
@@ -10,17 +10,23 @@ from typing import Any
 
 import imagecodecs
 
+from septa.images._info import DamagedDataError
+
 Codec = Callable[[bytes, int], bytes]
-"""Takes compressed bytes and the most bytes that they may become, gives them decompressed."""
+"""Function from compressed bytes, and the most bytes that they may become, to decompressed bytes."""
 
 _LZMA_BYTES = 2**30
 
 
+class UnsupportedMetadataError(Exception):
+    """Zarr metadata that septa does not read; its text names the entry and may be shown to the user."""
+
+
 def _blosc(data: bytes, size: int) -> bytes:
-    # Its header states the sizes; blosc trusts them.
+    # Blosc trusts the sizes in its header, so they are checked first.
     plain, packed = (int.from_bytes(data[start : start + 4], "little") for start in (4, 12))
     if len(data) < 16 or plain > size or packed > len(data):
-        raise ValueError("a blosc chunk is cut short or of another size")
+        raise DamagedDataError("a blosc chunk is cut short or has another size")
     return bytes(imagecodecs.blosc_decode(data, out=plain))
 
 
@@ -29,7 +35,7 @@ def _zstd(data: bytes, size: int) -> bytes:
 
 
 def _lz4(data: bytes, size: int) -> bytes:
-    # numcodecs puts the size, 4 bytes, before the block.
+    # The block follows its size of 4 bytes, as numcodecs writes it.
     return bytes(imagecodecs.lz4_decode(data[4:], out=size))
 
 
@@ -49,17 +55,17 @@ def _lzma(data: bytes, size: int) -> bytes:
 def _decompress_bounded(stream: Any, data: bytes, size: int) -> bytes:
     plain: bytes = stream.decompress(data, size + 1)
     if not stream.eof:
-        raise ValueError("the compressed data end early or are too many")
+        raise DamagedDataError("the compressed data ends early or is too long")
     return plain
 
 
 def check_crc32c(data: bytes, size: int = 0) -> bytes:
-    """The data without the CRC-32C behind them, which must be theirs."""
+    """Return data without the CRC-32C that follows it, after comparing the two."""
     import google_crc32c
 
     plain, stated = data[:-4], int.from_bytes(data[-4:], "little")
     if google_crc32c.value(plain) != stated:
-        raise ValueError("a checksum differs")
+        raise DamagedDataError("a checksum does not match")
     return plain
 
 
@@ -76,52 +82,82 @@ _V3: dict[str, Codec] = {"blosc": _blosc, "zstd": _zstd, "gzip": _zlib, "crc32c"
 
 
 def find_codec_v2(compressor: Any) -> tuple[Codec, ...]:
-    """Decoder of a zarr 2 ``compressor``; ValueError for one that is not on the list."""
+    """Return the decoder of a zarr 2 ``compressor``, as a tuple of none or one.
+
+    Raises
+    ------
+    UnsupportedMetadataError
+        If the compressor is not on the list.
+    """
     if compressor is None:
         return ()
     return (_find_codec(_V2, compressor["id"]),)
 
 
 def parse_codecs_v3(chain: Any, axes: int) -> tuple[tuple[int, ...], bool, tuple[Codec, ...]]:
-    """Order of the stored axes, whether bytes are big-endian, and the decoders of bytes, first to run first."""
-    order, big, seen_bytes = tuple(range(axes)), False, False
+    """Parse the codecs of a zarr 3 array.
+
+    Returns
+    -------
+    order
+        Order of the stored axes.
+    big
+        True if bytes are big-endian.
+    decoders
+        Decoders of bytes, in the order in which they run.
+
+    Raises
+    ------
+    UnsupportedMetadataError
+        If a codec is not on the list.
+    """
+    order = tuple(range(axes))
+    big = False
+    seen_bytes = False
     decoders: list[Codec] = []
     for codec in chain:
         name, settings = codec["name"], codec.get("configuration") or {}
         if name == "bytes" and not seen_bytes:
-            seen_bytes, endian = True, settings.get("endian", "little")
+            seen_bytes = True
+            endian = settings.get("endian", "little")
             if endian not in ("little", "big"):
-                raise ValueError(f"endian {endian!r:.20} cannot be read")
+                raise UnsupportedMetadataError(f"endian {endian!r:.20}")
             big = endian == "big"
         elif name == "transpose" and not seen_bytes:
             turn = settings["order"]
             if not isinstance(turn, list) or sorted(turn) != list(range(axes)):
-                raise ValueError(f"order {turn!r:.40} cannot be read")
+                raise UnsupportedMetadataError(f"order {turn!r:.40}")
             order = tuple(order[axis] for axis in turn)
         elif seen_bytes:
             decoders.insert(0, _find_codec(_V3, name))
         else:
-            raise ValueError(f"codec {name!r:.40} cannot be read")
+            raise UnsupportedMetadataError(f"codec {name!r:.40}")
     if not seen_bytes:
-        raise ValueError("codecs without bytes cannot be read")
+        raise UnsupportedMetadataError("codecs without bytes")
     return order, big, tuple(decoders)
 
 
 def limit_packed_size(size: int) -> int:
-    """More bytes than ``size`` bytes can sensibly become by packing."""
+    """Return an upper limit of the bytes that ``size`` bytes can become by compression."""
     return size + size // 2 + 2**16
 
 
 def decompress(data: bytes, codecs: tuple[Codec, ...], size: int) -> bytes:
-    """Run the decoders; ValueError unless they give exactly ``size`` bytes."""
+    """Run the decoders.
+
+    Raises
+    ------
+    DamagedDataError
+        If the result is not exactly ``size`` bytes long; damaged data may raise other exceptions too.
+    """
     for step, codec in enumerate(codecs, 1):
         data = codec(data, size if step == len(codecs) else limit_packed_size(size))
     if len(data) != size:
-        raise ValueError(f"{len(data)} bytes in place of {size}")
+        raise DamagedDataError(f"it has {len(data)} bytes, expected {size}")
     return data
 
 
 def _find_codec(table: dict[str, Codec], name: Any) -> Codec:
     if not isinstance(name, str) or name not in table:
-        raise ValueError(f"codec {name!r:.40} cannot be read")
+        raise UnsupportedMetadataError(f"codec {name!r:.40}")
     return table[name]

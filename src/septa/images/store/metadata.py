@@ -1,4 +1,4 @@
-"""The ``zarr.json`` files of a store: of its groups and arrays, before and after it is complete."""
+"""Read and build the ``zarr.json`` files of a store, for its groups and arrays, before and after it is complete."""
 
 from __future__ import annotations
 
@@ -18,27 +18,29 @@ _MAX_BYTES = 2**24
 
 
 def check_specs(specs: Sequence[StoreSpec]) -> None:
-    """Refuse what cannot lie in one store.
+    """Refuse specs that cannot share one store.
 
     Raises
     ------
     ValueError
-        No spec, two labels of one name, two images of probabilities, or planes of different size.
+        If there is no spec, two labels have the same name, there are two images of probabilities, or planes differ in
+        size.
     """
     names = [spec.name for spec in specs if spec.kind == "labels"]
     if not specs or len(set(names)) < len(names) or len(specs) - len(names) > 1:
-        raise ValueError("a store holds labels of different names and at most one image of probabilities")
+        raise ValueError("a store must hold labels of different names and at most one image of probabilities")
     if len({(spec.axes.replace("C", ""), spec.grid(0)[:2], spec.levels[0]) for spec in specs}) > 1:
-        raise ValueError(f"the images of a store have one size, not {', '.join(str(spec.shape) for spec in specs)}")
+        shapes = ", ".join(str(spec.shape) for spec in specs)
+        raise ValueError(f"the images of a store must have the same size, got {shapes}")
 
 
 def read_group_attributes(path: Path) -> dict[str, Any] | None:
-    """Attributes of the zarr group at ``path``; None when there is no zarr group.
+    """Return the attributes of the zarr group at ``path``; None if there is no zarr group.
 
     Raises
     ------
     InputError
-        The metadata cannot be read.
+        If the metadata cannot be read.
     """
     file = path / _FILE
     try:
@@ -57,30 +59,39 @@ def read_group_attributes(path: Path) -> dict[str, Any] | None:
 
 
 def read_septa_attributes(path: Path) -> dict[str, Any]:
-    """What septa noted in the group at ``path``; empty when there is no group or it is another program's."""
+    """Return septa's own attributes of the group at ``path``; empty if septa did not write the group."""
     noted = (read_group_attributes(path) or {}).get("septa")
     return noted if isinstance(noted, dict) else {}
 
 
 def check_same(path: Path, noted: dict[str, Any], specs: Sequence[StoreSpec]) -> None:
-    """Refuse a store of other specs and say where they differ.
+    """Refuse a store of other specs, with an error that names the difference.
+
+    Parameters
+    ----------
+    path
+        Folder of the store.
+    noted
+        Attributes that `read_septa_attributes` found there.
+    specs
+        Specs that the store must have.
 
     Raises
     ------
     InputError
-        The store at ``path`` was made with other specs, or these cannot be read.
+        If the store was made with other specs, or its own cannot be read.
     """
-    remedy = "write to another folder, or remove this one first"
-    wanted = [spec.to_json() for spec in specs]
+    remedy = "Write to another folder, or remove this one first"
+    expected = [spec.to_json() for spec in specs]
     found = noted.get("specs")
-    if found == wanted:
+    if found == expected:
         return
     if not isinstance(found, list) or not all(isinstance(values, dict) for values in found):
-        raise InputError(path, "the store does not say how it was made", remedy)
-    if [values.get("name") for values in found] != [values["name"] for values in wanted]:
-        held, asked = (", ".join(str(values.get("name")) for values in group) for group in (found, wanted))
-        raise InputError(path, f"the store holds {held}, not {asked}", remedy)
-    for old, new in zip(found, wanted):
+        raise InputError(path, "the store does not state the settings it was made with", remedy)
+    if [values.get("name") for values in found] != [values["name"] for values in expected]:
+        held, missing = (", ".join(str(values.get("name")) for values in group) for group in (found, expected))
+        raise InputError(path, f"the store holds {held}, not {missing}", remedy)
+    for old, new in zip(found, expected):
         for name in new:
             if old.get(name) != new[name]:
                 was, now = (json.dumps(values.get(name))[:100] for values in (old, new))
@@ -90,34 +101,34 @@ def check_same(path: Path, noted: dict[str, Any], specs: Sequence[StoreSpec]) ->
 
 
 def build_metadata(path: Path, specs: Sequence[StoreSpec], *, complete: bool) -> Iterator[tuple[Path, str]]:
-    """Every ``zarr.json`` of the store with its text, the root last.
+    """Yield the path and the text of every ``zarr.json`` of the store, the root last.
 
     Only a complete store has ``ome`` metadata.
     """
     for spec in specs:
         for level in range(len(spec.levels)):
-            yield path / locate_level(spec, level) / _FILE, _array(spec, level, complete)
+            yield path / locate_level(spec, level) / _FILE, _build_array(spec, level, complete)
     labels = [spec for spec in specs if spec.kind == "labels"]
     for spec in labels:
-        ome = {"multiscales": [_multiscale(spec)], "image-label": {"source": {"image": "../../"}}}
-        yield path / "labels" / spec.name / _FILE, _group(ome, complete)
+        ome = {"multiscales": [_build_multiscale(spec)], "image-label": {"source": {"image": "../../"}}}
+        yield path / "labels" / spec.name / _FILE, _build_group(ome, complete)
     if labels:
-        yield path / "labels" / _FILE, _group({"labels": [spec.name for spec in labels]}, complete)
+        yield path / "labels" / _FILE, _build_group({"labels": [spec.name for spec in labels]}, complete)
     first = next((spec for spec in specs if spec.kind == "probabilities"), specs[0])
-    # Labels belong to an image, so where there are no probabilities the root shows the first labels as one.
+    # The root of a store is an image. Without probabilities, the root shows the first labels as an image.
     prefix = "" if first.kind == "probabilities" else f"labels/{first.name}/"
     noted = {"specs": [spec.to_json() for spec in specs]}
-    yield path / _FILE, _group({"multiscales": [_multiscale(first, prefix)]}, complete, noted)
+    yield path / _FILE, _build_group({"multiscales": [_build_multiscale(first, prefix)]}, complete, noted)
 
 
-def _group(ome: dict[str, Any], complete: bool, noted: dict[str, Any] | None = None) -> str:
+def _build_group(ome: dict[str, Any], complete: bool, noted: dict[str, Any] | None = None) -> str:
     attributes: dict[str, Any] = {"ome": {"version": _OME_VERSION, **ome}} if complete else {}
     attributes["septa"] = {"complete": complete, **(noted or {})}
     return _dump({"zarr_format": 3, "node_type": "group", "attributes": attributes})
 
 
-def _array(spec: StoreSpec, level: int, complete: bool) -> str:
-    """Metadata of an array as zarr itself writes it."""
+def _build_array(spec: StoreSpec, level: int, complete: bool) -> str:
+    """Return the metadata of an array as zarr itself writes it."""
     import zarr
     from zarr.core.buffer import Buffer
     from zarr.storage import MemoryStore
@@ -132,7 +143,7 @@ def _array(spec: StoreSpec, level: int, complete: bool) -> str:
     return _dump(json.loads(files[_FILE].to_bytes()))
 
 
-def _multiscale(spec: StoreSpec, prefix: str = "") -> dict[str, Any]:
+def _build_multiscale(spec: StoreSpec, prefix: str = "") -> dict[str, Any]:
     unit = {} if spec.pixel_size_um is None else {"unit": "micrometer"}
     axes = [{"name": axis.lower(), "type": _AXIS_TYPES[axis], **(unit if axis in "YX" else {})} for axis in spec.axes]
     ones = [1.0] * (len(spec.axes) - 2)

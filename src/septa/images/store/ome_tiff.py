@@ -1,4 +1,4 @@
-"""A complete store to one pyramidal OME-TIFF, a few tiles in memory at a time."""
+"""Write a complete store into one pyramidal OME-TIFF, with a few tiles in memory at a time."""
 
 from __future__ import annotations
 
@@ -32,42 +32,42 @@ def write_pyramid(path_tif: Path, store: Path, spec: StoreSpec) -> None:
     def write(stream: BinaryIO) -> None:
         with tifffile.TiffWriter(stream, bigtiff=True, ome=True) as writer:
             for level in range(len(spec.levels)):
-                first = {"subifds": len(spec.levels) - 1, "metadata": _metadata(spec)}
+                first = {"subifds": len(spec.levels) - 1, "metadata": _build_metadata(spec)}
                 writer.write(
-                    _tiles(store, spec, level, dtype),
+                    _read_tiles(store, spec, level, dtype),
                     shape=spec.level_shape(level),
                     dtype=dtype,
                     tile=(_TILE, _TILE),
                     photometric="minisblack",
                     compression="zlib",
                     buffersize=_BUFFER_BYTES,
-                    **_resolution(spec, level),
+                    **_build_resolution(spec, level),
                     **({"subfiletype": _REDUCED} if level else first),
                 )
 
     write_atomic(path_tif, write)
 
 
-def _tiles(store: Path, spec: StoreSpec, level: int, dtype: np.dtype[Any]) -> Iterator[Array]:
-    """Tiles of a level in the order of a TIFF file, those at the lower and right edge smaller."""
+def _read_tiles(store: Path, spec: StoreSpec, level: int, dtype: np.dtype[Any]) -> Iterator[Array]:
+    """Yield the tiles of a level in the order of a TIFF file; those at the lower and right edge are smaller."""
     import zarr
 
     folder = store / locate_level(spec, level)
-    with translate_zarr_errors(folder, "write the store again"):
+    with translate_zarr_errors(folder, "Write the store again"):
         array = zarr.open_array(str(folder), mode="r", zarr_format=3)
     height, width = spec.levels[level]
     strip = _TILE * _TILES_AT_ONCE
     for plane in np.ndindex(spec.shape[:-2]):
         for y, left in product(range(0, height, _TILE), range(0, width, strip)):
             selection = (*plane, slice(y, y + _TILE), slice(left, left + strip))
-            with translate_zarr_errors(folder, "write the store again"):
+            with translate_zarr_errors(folder, "Write the store again"):
                 window = np.asarray(array[selection])
             window = window.astype(dtype, copy=False)
             yield from (window[:, x : x + _TILE] for x in range(0, window.shape[1], _TILE))
 
 
-def _metadata(spec: StoreSpec) -> dict[str, Any]:
-    # Left alone, tifffile makes the identifier of the machine and the time.
+def _build_metadata(spec: StoreSpec) -> dict[str, Any]:
+    # By default tifffile makes the identifier from the machine and the time; this one makes equal stores equal files.
     identifier = uuid.uuid5(uuid.NAMESPACE_URL, json.dumps(spec.to_json(), sort_keys=True))
     metadata: dict[str, Any] = {"axes": spec.axes, "Name": spec.name, "UUID": identifier.urn}
     for axis, size in zip("YX", spec.pixel_size_um or ()):
@@ -75,7 +75,7 @@ def _metadata(spec: StoreSpec) -> dict[str, Any]:
     return metadata
 
 
-def _resolution(spec: StoreSpec, level: int) -> dict[str, Any]:
+def _build_resolution(spec: StoreSpec, level: int) -> dict[str, Any]:
     if spec.pixel_size_um is None:
         return {}
     y, x = (_MICROMETRES_PER_CM / (size * 2**level) for size in spec.pixel_size_um)

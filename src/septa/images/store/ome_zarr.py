@@ -1,4 +1,4 @@
-"""Results of any size: an OME-Zarr 0.5 store that is written block by block and can be resumed.
+"""Write results of any size: an OME-Zarr 0.5 store that is written block by block and can be resumed.
 
 `create_store` makes a store, `write_store_block` fills level 0, `build_pyramid_block` fills the other levels, and
 `finish_store` closes it. Any number of threads and processes may write blocks. Only a closed store has OME metadata,
@@ -52,37 +52,38 @@ _UNFINISHED = re.compile(r"\..+\.[0-9a-f]{16}\.tmp")
 
 
 def create_store(path: str | Path, specs: Sequence[StoreSpec]) -> None:
-    """Make a store without blocks, or go on with the one that is there.
+    """Create a store without blocks, or resume an existing one.
 
-    A store of the same specs is left as it is, complete or not.
+    An existing store of the same specs stays unchanged, complete or not.
 
     Parameters
     ----------
     path
-        The folder to make; its name usually ends in ``.ome.zarr``.
+        Folder to create; its name usually ends in ``.ome.zarr``.
     specs
-        Labels of different names and at most one image of probabilities, of one size.
+        Labels of different names and at most one image of probabilities, all of the same size.
 
     Raises
     ------
     InputError
-        The folder holds something else or a store of other specs, or cannot be written.
+        If the folder holds other files or a store of other specs, or cannot be written.
     ResourceError
-        The disk is full.
+        If the disk is full.
     ValueError
-        ``specs`` do not fit together.
+        If ``specs`` do not fit together.
     """
     path = Path(path)
     check_specs(specs)
-    free = _is_free(path)  # looked at first: another process may be making the same store
+    # This is checked first, because another process may be creating the same store.
+    free = _is_free(path)
     noted = read_septa_attributes(path)
     if noted:
         check_same(path, noted, specs)
         if noted.get("complete") is True:
             return
     elif not free:
-        raise InputError(path, "the folder holds something that is no store of septa", "write to another folder")
-    # The root first: a folder in which nothing else was made yet is then known for this store.
+        raise InputError(path, "the folder holds files that are not a septa store", "Write to another folder")
+    # The root is written first, so that the folder is recognised as this store from then on.
     for file, text in reversed(list(build_metadata(path, specs, complete=False))):
         if not os.path.lexists(file):
             write_text(file, text)
@@ -91,18 +92,19 @@ def create_store(path: str | Path, specs: Sequence[StoreSpec]) -> None:
 def write_store_block(path: str | Path, spec: StoreSpec, level: int, index: BlockIndex, block: NDArray[Any]) -> str:
     """Write one block as a whole shard, atomically.
 
-    Equal blocks give equal files. A block of zeros is a file too.
+    Equal blocks give equal files. A block of zeros gets a file too.
 
     Parameters
     ----------
     path
-        A store that `create_store` made.
+        Store that `create_store` made.
     spec
-        The image of the store.
+        Image of the store.
     level, index
-        Which block.
+        Level and index of the block.
     block
-        The type of the spec; axes ``YX`` for labels, ``CYX`` for probabilities; `StoreSpec.block_shape` is its shape.
+        Values of the spec's type and of the shape `StoreSpec.block_shape`; axes ``YX`` for labels, ``CYX`` for
+        probabilities.
 
     Returns
     -------
@@ -112,31 +114,32 @@ def write_store_block(path: str | Path, spec: StoreSpec, level: int, index: Bloc
     Raises
     ------
     InputError
-        The file cannot be written.
+        If the file cannot be written.
     ResourceError
-        The disk is full.
+        If the disk is full.
     IndexError
-        There is no such block.
+        If there is no such block.
     ValueError
-        ``block`` has another shape or type.
+        If ``block`` has another shape or type.
     """
     expected = spec.block_shape(level, index)
     if block.shape != expected or block.dtype != spec.dtype:
-        raise ValueError(f"block {index} of level {level} is {spec.dtype} {expected}, not {block.dtype} {block.shape}")
+        got = f"{block.dtype} {block.shape}"
+        raise ValueError(f"block {index} of level {level} must be {spec.dtype} {expected}, got {got}")
     data = encode_shard(block, spec)
     write_bytes(locate_shard(Path(path), spec, level, index), data)
     return hashlib.sha256(data).hexdigest()
 
 
 def digest_store_block(path: str | Path, spec: StoreSpec, level: int, index: BlockIndex) -> str | None:
-    """SHA-256 of a block's file as it is now, in hexadecimal digits; None when there is no file.
+    """Return the SHA-256 of the current file of a block, in hexadecimal digits; None if there is no file.
 
     Raises
     ------
     InputError
-        The file cannot be read.
+        If the file cannot be read.
     IndexError
-        There is no such block.
+        If there is no such block.
     """
     file = locate_shard(Path(path), spec, level, index)
     try:
@@ -149,14 +152,14 @@ def digest_store_block(path: str | Path, spec: StoreSpec, level: int, index: Blo
 
 
 def read_store_block(path: str | Path, spec: StoreSpec, level: int, index: BlockIndex) -> NDArray[Any]:
-    """Read one block as `write_store_block` was given it.
+    """Read one block; the inverse of `write_store_block`.
 
     Raises
     ------
     InputError
-        The block's file is missing or damaged.
+        If the file of the block is missing or damaged.
     IndexError
-        There is no such block.
+        If there is no such block.
     """
     return decode_shard(locate_shard(Path(path), spec, level, index), spec, spec.block_shape(level, index))
 
@@ -169,8 +172,8 @@ def downsample(array: NDArray[Any], kind: StoreKind) -> NDArray[Any]:
     array
         Axes ``YX`` or ``CYX``.
     kind
-        "labels": every second pixel, so that no label is invented. "probabilities": the mean of 2 x 2 pixels, the
-        last row or column of an odd size counted twice.
+        "labels": every second pixel is kept, so no new label value arises. "probabilities": 2 x 2 pixels are averaged;
+        the last row or column of an odd size counts twice.
 
     Returns
     -------
@@ -195,7 +198,9 @@ def downsample(array: NDArray[Any], kind: StoreKind) -> NDArray[Any]:
 
 
 def build_pyramid_block(path: str | Path, spec: StoreSpec, level: int, index: BlockIndex) -> str:
-    """Make one block of a level from up to four blocks of the level below it, one of which is in memory at a time.
+    """Build and write one block of a level from up to four blocks of the level below it.
+
+    Only one of these is in memory at a time.
 
     Returns
     -------
@@ -207,10 +212,10 @@ def build_pyramid_block(path: str | Path, spec: StoreSpec, level: int, index: Bl
     InputError, ResourceError, IndexError
         As `read_store_block` and `write_store_block`.
     ValueError
-        ``level`` is 0, which is not built from another one.
+        If ``level`` is 0, which is not built from another level.
     """
     if level < 1:
-        raise ValueError("level 0 is written, not built from the level below")
+        raise ValueError("level 0 cannot be built: there is no level below it")
     block = np.zeros(spec.block_shape(level, index), spec.dtype)
     t, z, by, bx = index
     half, grid = spec.block // 2, spec.grid(level - 1)
@@ -224,27 +229,27 @@ def build_pyramid_block(path: str | Path, spec: StoreSpec, level: int, index: Bl
 
 
 def finish_store(path: str | Path, specs: Sequence[StoreSpec]) -> None:
-    """Write the OME metadata and mark the store as complete, which comes last.
+    """Write the OME metadata, and last the mark that the store is complete.
 
-    What killed writers left over is removed.
+    Temporary files of killed processes are removed.
 
     Raises
     ------
     InputError
-        Blocks are missing, the store was made with other specs or is none, or it cannot be written.
+        If blocks are missing, the folder is not a septa store or one of other specs, or it cannot be written.
     ResourceError
-        The disk is full.
+        If the disk is full.
     ValueError
-        ``specs`` do not fit together.
+        If ``specs`` do not fit together.
     """
     path = Path(path)
     check_specs(specs)
     noted = read_septa_attributes(path)
     if not noted:
-        raise InputError(path, "is no store of septa", "run the command that writes it again")
+        raise InputError(path, "the folder is not a septa store", "Run the command that writes it again")
     check_same(path, noted, specs)
     _check_blocks(path, specs)
-    for folder in {file.parent for file in _block_files(path, specs)}:
+    for folder in {file.parent for file in _list_block_files(path, specs)}:
         remove_leftovers(folder)
     for file, text in build_metadata(path, specs, complete=True):
         remove_leftovers(file.parent)
@@ -252,23 +257,23 @@ def finish_store(path: str | Path, specs: Sequence[StoreSpec]) -> None:
 
 
 def is_store_complete(path: str | Path) -> bool:
-    """Whether ``path`` is a store of septa, or one of its groups, to which `finish_store` was applied.
+    """Return True if ``path`` is a septa store, or one of its groups, that `finish_store` has completed.
 
     Raises
     ------
     InputError
-        The folder cannot be read.
+        If the folder cannot be read.
     """
     return read_septa_attributes(Path(path)).get("complete") is True
 
 
 def read_store_attributes(path: str | Path) -> dict[str, Any]:
-    """`StoreSpec.attributes` of the first image of a store; empty when ``path`` is no store of septa.
+    """Return `StoreSpec.attributes` of the first image of a store; empty if ``path`` is not a septa store.
 
     Raises
     ------
     InputError
-        The folder cannot be read.
+        If the folder cannot be read.
     """
     specs = read_septa_attributes(Path(path)).get("specs")
     first = specs[0] if isinstance(specs, list) and specs else None
@@ -279,63 +284,63 @@ def read_store_attributes(path: str | Path) -> dict[str, Any]:
 def write_ome_tiff(path_tif: str | Path, path: str | Path, spec: StoreSpec) -> None:
     """Copy one image of a complete store into one pyramidal OME-TIFF, tile by tile, atomically.
 
-    BigTIFF, tiles of 512 x 512, zlib, the levels as SubIFDs, the pixel size carried over. float16 becomes float32,
-    which OME-TIFF has.
+    The file is a BigTIFF with tiles of 512 x 512 pixels, zlib compression, the levels as SubIFDs, and the pixel size
+    of the store. float16 becomes float32, because OME-TIFF has no float16.
 
     Parameters
     ----------
     path_tif
-        The file to make; its name usually ends in ``.ome.tif``.
+        File to create; its name usually ends in ``.ome.tif``.
     path
-        The store.
+        Store.
     spec
-        Which image of it.
+        Image of the store.
 
     Raises
     ------
     InputError
-        The store is not complete, does not hold this image or is damaged; labels of 64 bit, which OME-TIFF cannot
-        hold; the file cannot be written.
+        If the store is not complete, does not hold this image or is damaged; if the labels have 64 bits, which
+        OME-TIFF cannot hold; or if the file cannot be written.
     ResourceError
-        The disk is full.
+        If the disk is full.
     """
     path = Path(path)
     noted = read_septa_attributes(path)
     if noted.get("complete") is not True:
-        raise InputError(path, "is not complete", "run the command that writes it again")
+        raise InputError(path, "the store is not complete", "Run the command that writes it again")
     specs = noted.get("specs")
     if not isinstance(specs, list) or spec.to_json() not in specs:
-        problem = f"the store holds no {spec.kind} {spec.name!r} of these settings"
-        raise InputError(path, problem, "give a store that was written with them")
+        problem = f"the store holds no {spec.kind} {spec.name!r} with these settings"
+        raise InputError(path, problem, "Give a store that was written with them")
     if spec.dtype == np.uint64:
-        problem = "OME-TIFF cannot hold labels of 64 bit"
-        raise InputError(path_tif, problem, "keep the OME-Zarr store, or write labels of 32 bit")
+        problem = "OME-TIFF cannot hold labels of 64 bits"
+        raise InputError(path_tif, problem, "Keep the OME-Zarr store, or write labels of 32 bits")
     _check_blocks(path, [spec])
     write_pyramid(Path(path_tif), path, spec)
 
 
 def _is_free(path: Path) -> bool:
-    """Whether the folder is missing or empty; what killed writers left over does not count."""
+    """Return True if the folder is missing, or empty except for temporary files of killed processes."""
     try:
         return all(_UNFINISHED.fullmatch(entry.name) for entry in path.iterdir()) if path.exists() else True
     except NotADirectoryError as error:
-        raise InputError(path, "is a file, not a folder", "write to another folder") from error
+        raise InputError(path, "the path is a file, not a folder", "Write to another folder") from error
     except OSError as error:
         raise make_read_error(path, error) from error
 
 
 def _check_blocks(path: Path, specs: Sequence[StoreSpec]) -> None:
-    """Refuse a store that lacks blocks: readers would take them for background without a word."""
+    """Refuse a store that lacks blocks, because readers would show them as background without an error."""
     try:
-        missing = [file for file in _block_files(path, specs) if not (file.is_file() and file.stat().st_size)]
+        missing = [file for file in _list_block_files(path, specs) if not (file.is_file() and file.stat().st_size)]
     except OSError as error:
         raise make_read_error(path, error) from error
     if missing:
         problem = f"{len(missing)} blocks are missing or empty, the first is {missing[0].relative_to(path).as_posix()}"
-        raise InputError(path, problem, "run the command that writes the store again")
+        raise InputError(path, problem, "Run the command that writes the store again")
 
 
-def _block_files(path: Path, specs: Sequence[StoreSpec]) -> Iterator[Path]:
+def _list_block_files(path: Path, specs: Sequence[StoreSpec]) -> Iterator[Path]:
     for spec in specs:
         for level in range(len(spec.levels)):
             for index in spec.blocks(level):

@@ -1,4 +1,4 @@
-"""What a store holds: one image of the output, its pyramid and its blocks."""
+"""Describe an image of a store: its size, its pyramid and its blocks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 
 StoreKind = Literal["labels", "probabilities"]
 BlockIndex = tuple[int, int, int, int]
-"""(t, z, by, bx): numbers of the block along these axes; 0 along an axis that the image does not have."""
+"""(t, z, by, bx): numbers of the block along these axes; 0 along an axis that the image lacks."""
 
 _DTYPES = {"labels": ("uint8", "uint16", "uint32", "uint64"), "probabilities": ("float16", "float32")}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,199}")
@@ -25,17 +25,17 @@ _FIELDS = {"kind", "name", "axes", "shape", "dtype", "block", "chunk", "pixel_si
 class StoreSpec:
     """One image of a store: labels, or probabilities with a channel axis.
 
-    A block is what is written at once and becomes one shard, a file: ``block`` x ``block`` pixels of one plane, with
-    all channels; less at the lower and right edge of the image.
+    A block is the part that is written at once. It becomes one shard, which is a file. It has ``block`` x ``block``
+    pixels of one plane, with all channels, and fewer at the lower and right edge of the image.
 
     Attributes
     ----------
     kind
         "labels" or "probabilities".
     name
-        Letters, digits, ``_``, ``-`` and ``.``; labels lie in ``labels/NAME``.
+        Letters, digits, ``_``, ``-`` and ``.``; labels are stored in ``labels/NAME``.
     axes
-        "YX", with T, C, Z before it in this order as the image has them; probabilities have C, labels have not.
+        Some of T, C, Z in this order, then "YX". Probabilities have C, labels do not.
     shape
         Size along each of ``axes``.
     dtype
@@ -43,18 +43,18 @@ class StoreSpec:
     block
         Side of a block in pixels, the same at every level: even, and a multiple of ``chunk``.
     chunk
-        Side of the pieces in a shard that a reader can decode alone.
+        Side in pixels of the parts of a shard that a reader can decode separately.
     pixel_size_um
-        (y, x) micrometres per pixel of level 0; None when unknown.
+        (y, x) micrometres per pixel of level 0; None if unknown.
     translation_um
-        (y, x) position of the first pixel in micrometres; not written when the pixel size is unknown.
+        (y, x) position of the first pixel in micrometres; not written if the pixel size is unknown.
     attributes
-        What else to keep with the image (model, version, settings), as JSON can hold it.
+        Further values to keep with the image (model, version, settings), as JSON can hold them.
 
     Raises
     ------
     ValueError
-        Something in it contradicts this.
+        If an attribute does not follow this description.
 
     Examples
     --------
@@ -87,33 +87,35 @@ class StoreSpec:
     attributes: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
+        """Check the attributes."""
         object.__setattr__(self, "dtype", np.dtype(self.dtype))
         self._check_image()
         if self.chunk < 1 or self.block < 2 or self.block % 2 or self.block % self.chunk:
-            rule = "the side of a block is even and a multiple of that of a chunk"
-            raise ValueError(f"{rule}, not {self.block} with chunks of {self.chunk}")
+            rule = "the side of a block must be even and a multiple of that of a chunk"
+            raise ValueError(f"{rule}, got {self.block} with chunks of {self.chunk}")
         lengths = [*(self.pixel_size_um or ()), *self.translation_um]
         if len(lengths) not in (2, 4) or not all(map(math.isfinite, lengths)) or min(self.pixel_size_um or (1,)) <= 0:
-            raise ValueError(f"pixel size and translation are (y, x), not {self.pixel_size_um}, {self.translation_um}")
-        # What is compared with a store on disk has been through JSON once, so this has to go through it too.
+            got = f"{self.pixel_size_um}, {self.translation_um}"
+            raise ValueError(f"pixel size and translation must be finite (y, x), got {got}")
+        # The specs of a store on disk have passed through JSON. To compare equal, these attributes must pass it too.
         object.__setattr__(self, "attributes", json.loads(json.dumps(dict(self.attributes), allow_nan=False)))
 
     def _check_image(self) -> None:
         if self.kind not in get_args(StoreKind):
-            raise ValueError(f"kind is labels or probabilities, not {self.kind!r}")
+            raise ValueError(f"kind must be labels or probabilities, got {self.kind!r}")
         if not _NAME.fullmatch(self.name):
-            raise ValueError(f"a name has letters, digits, '_', '-' and '.', not {self.name!r}")
-        wanted = "".join(axis for axis in "TCZYX" if axis in self.axes)
-        if self.axes != wanted or not wanted.endswith("YX") or ("C" in wanted) != (self.kind == "probabilities"):
-            raise ValueError(f"axes of {self.kind} are not {self.axes!r}")
+            raise ValueError(f"a name must consist of letters, digits, '_', '-' and '.', got {self.name!r}")
+        ordered = "".join(axis for axis in "TCZYX" if axis in self.axes)
+        if self.axes != ordered or not ordered.endswith("YX") or ("C" in ordered) != (self.kind == "probabilities"):
+            raise ValueError(f"{self.kind} cannot have the axes {self.axes!r}")
         if len(self.shape) != len(self.axes) or min(self.shape) < 1:
-            raise ValueError(f"axes {self.axes} and shape {self.shape} do not fit")
+            raise ValueError(f"axes {self.axes} do not fit the shape {self.shape}")
         if self.dtype.name not in _DTYPES[self.kind] or not self.dtype.isnative:
-            raise ValueError(f"{self.kind} are {', '.join(_DTYPES[self.kind])}, not {self.dtype}")
+            raise ValueError(f"{self.kind} must be {', '.join(_DTYPES[self.kind])}, got {self.dtype}")
 
     @property
     def levels(self) -> tuple[tuple[int, int], ...]:
-        """(Y, X) of every level of the pyramid: halved, rounded up, until it fits into one chunk."""
+        """(Y, X) of every level of the pyramid: halved and rounded up until a level fits into one chunk."""
         sizes = [(self.shape[-2], self.shape[-1])]
         while max(sizes[-1]) > self.chunk:
             sizes.append((-(-sizes[-1][0] // 2), -(-sizes[-1][1] // 2)))
@@ -122,37 +124,37 @@ class StoreSpec:
     @property
     def channels(self) -> int:
         """Number of channels; 1 for labels."""
-        return self._size("C")
+        return self._get_size("C")
 
     def level_shape(self, level: int) -> tuple[int, ...]:
-        """Size along each of ``axes`` at a level."""
+        """Return the size along each of ``axes`` at a level."""
         return (*self.shape[:-2], *self.levels[level])
 
     def grid(self, level: int) -> BlockIndex:
-        """Number of blocks along T, Z, Y and X at a level."""
+        """Return the number of blocks along T, Z, Y and X at a level."""
         height, width = self.levels[level]
-        return (self._size("T"), self._size("Z"), -(-height // self.block), -(-width // self.block))
+        return (self._get_size("T"), self._get_size("Z"), -(-height // self.block), -(-width // self.block))
 
     def blocks(self, level: int) -> Iterator[BlockIndex]:
-        """Indices of all blocks of a level, X running fastest."""
+        """Yield the indices of all blocks of a level; X varies fastest."""
         t, z, y, x = self.grid(level)
         yield from product(range(t), range(z), range(y), range(x))
 
     def block_shape(self, level: int, index: BlockIndex) -> tuple[int, ...]:
-        """Shape of the array of a block: ``YX`` for labels, ``CYX`` for probabilities.
+        """Return the shape of the array of a block: ``YX`` for labels, ``CYX`` for probabilities.
 
         Raises
         ------
         IndexError
-            There is no such block.
+            If there is no such block.
         """
         if len(index) != 4 or not all(0 <= i < count for i, count in zip(index, self.grid(level))):
-            raise IndexError(f"level {level} has {self.grid(level)} blocks (t, z, y, x), so there is none {index}")
+            raise IndexError(f"there is no block {index}: level {level} has {self.grid(level)} blocks (t, z, y, x)")
         sides = (min(self.block, size - i * self.block) for i, size in zip(index[2:], self.levels[level]))
         return (*((self.channels,) if "C" in self.axes else ()), *sides)
 
     def to_json(self) -> dict[str, Any]:
-        """The same as `from_json` takes it."""
+        """Return all attributes as a dictionary of JSON values; the inverse of `from_json`."""
         return {
             "kind": self.kind,
             "name": self.name,
@@ -168,15 +170,17 @@ class StoreSpec:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> StoreSpec:
-        """Build a spec from what `to_json` returned.
+        """Build a spec from the values that `to_json` returns.
 
         Raises
         ------
         ValueError
-            Something is missing, unknown or of another kind.
+            If a value is missing, unknown or of another kind.
         """
         if set(values) != _FIELDS:
-            raise ValueError(f"a spec has the fields {', '.join(sorted(_FIELDS))}, not {', '.join(sorted(values))}")
+            raise ValueError(
+                f"a spec must have the fields {', '.join(sorted(_FIELDS))}, got {', '.join(sorted(values))}"
+            )
         pixel_size = values["pixel_size_um"]
         try:
             return cls(
@@ -192,7 +196,7 @@ class StoreSpec:
                 attributes=values["attributes"],
             )
         except (TypeError, IndexError, AttributeError) as error:
-            raise ValueError(f"a field of the spec has the wrong type ({error})") from error
+            raise ValueError("a field of the spec has the wrong type") from error
 
-    def _size(self, axis: str) -> int:
+    def _get_size(self, axis: str) -> int:
         return self.shape[self.axes.index(axis)] if axis in self.axes else 1
