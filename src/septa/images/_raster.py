@@ -88,7 +88,7 @@ def read_raster_page(info: ImageInfo, stream: BinaryIO) -> Decoded:
                 palette = np.asarray(image.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)
             array = np.asarray(image.convert("RGB") if image.mode == "CMYK" else image)
             if color == 0:
-                array = _stored_grey(array, depth)
+                array = _unstretch_grey(array, depth)
         array_cyx = np.moveaxis(array.reshape(*array.shape[:2], -1), 2, 0)
         array_cyx = array_cyx[: 1 if palette is not None else info.channels]
         return Decoded(array_cyx, palette, rgb=info.channels == 3 and palette is None, lossy=info.format == "jpeg")
@@ -107,7 +107,7 @@ def _open(stream: BinaryIO, file_format: str) -> ImageFile.ImageFile:
     return image
 
 
-def _stored_grey(array: Array, depth: int) -> Array:
+def _unstretch_grey(array: Array, depth: int) -> Array:
     """Return grey samples as stored: Pillow stretches those of 2 and 4 bits to 0..255."""
     if depth in (2, 4):
         return array // np.uint8(255 // (2**depth - 1))

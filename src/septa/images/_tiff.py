@@ -42,7 +42,7 @@ _SILENT_FAULTS = re.compile(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layout:
+class TiffLayout:
     """The arrangement of pages and channels in one series of TIFF directories, or in several that are alike.
 
     Attributes
@@ -139,7 +139,7 @@ def read_tiff_page(path: Path, page: int, max_pixels: int) -> tuple[ImageInfo, D
         )
 
 
-def _describe(path: Path, file: Any, layout: Layout, max_pixels: int) -> ImageInfo:
+def _describe(path: Path, file: Any, layout: TiffLayout, max_pixels: int) -> ImageInfo:
     keyframe = layout.series.keyframe
     height, width = layout.height, layout.width
     decoded_at_once = max(height * width * layout.channels, int(keyframe.size), _count_tile_samples(keyframe))
@@ -170,7 +170,7 @@ def _describe(path: Path, file: Any, layout: Layout, max_pixels: int) -> ImageIn
     )
 
 
-def _layout(path: Path, file: Any) -> Layout:
+def _layout(path: Path, file: Any) -> TiffLayout:
     check_series(path, file)
     return find_layout(path, find_alike_series(path, file.series))
 
@@ -181,7 +181,7 @@ def check_series(path: Path, file: Any) -> None:
         raise InputError(path, "the TIFF file holds no image", "Export it again")
 
 
-def find_layout(path: Path, alike: tuple[Any, ...]) -> Layout:
+def find_layout(path: Path, alike: tuple[Any, ...]) -> TiffLayout:
     """Find the pages and channels of series that are alike."""
     series = alike[0]
     keyframe = series.keyframe
@@ -198,7 +198,7 @@ def find_layout(path: Path, alike: tuple[Any, ...]) -> Layout:
     split = splits[-1]
     inner_channels = _count_inner_channels(axes[split:], shape[split:])
     kept_samples = _list_kept_samples(keyframe, inner_channels)
-    return Layout(alike=alike, axes=axes, shape=shape, split=split, kept_samples=kept_samples)
+    return TiffLayout(alike=alike, axes=axes, shape=shape, split=split, kept_samples=kept_samples)
 
 
 def find_alike_series(path: Path, all_series: list[Any]) -> tuple[Any, ...]:
@@ -257,7 +257,7 @@ def _order_pages_and_channels(array: Array, axes: str, image_axes: str = "") -> 
     return array.transpose(pages + channels + image).reshape(*count, *(array.shape[i] for i in image))
 
 
-def _decode_directory(path: Path, file: Any, layout: Layout, series: Any, number: int) -> Array:
+def _decode_directory(path: Path, file: Any, layout: TiffLayout, series: Any, number: int) -> Array:
     """Decode the pixels of one directory, axes (page, channel, Y, X)."""
     keyframe = series.keyframe
     check_compression(path, keyframe)
@@ -291,7 +291,7 @@ def check_compression(path: Path, keyframe: Any) -> None:
         raise InputError(path, problem, "Export the image without compression, or with Deflate or LZW")
 
 
-def read_palette(file: Any, layout: Layout) -> NDArray[np.uint8] | None:
+def read_palette(file: Any, layout: TiffLayout) -> NDArray[np.uint8] | None:
     """Return the colour table, N x 3 uint8, or None.
 
     ImageJ keeps there the colours in which it shows grey values on the screen, which are no palette.

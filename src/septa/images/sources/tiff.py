@@ -22,7 +22,7 @@ from septa.images._tiff import (
     JPEG_COMPRESSIONS,
     ORIENTATION_TAG,
     REDUCED,
-    Layout,
+    TiffLayout,
     check_compression,
     check_series,
     find_alike_series,
@@ -44,7 +44,7 @@ class _Pyramid:
     """An image: its own series, the layouts of its levels, and the number of images of its kind in the file."""
 
     base: Any
-    layouts: tuple[Layout, ...]
+    layouts: tuple[TiffLayout, ...]
     images: int
 
 
@@ -72,7 +72,7 @@ class _TiffReader:
     The lock guards the position in the file and the state of tifffile, never the decoding.
     """
 
-    def __init__(self, path: Path, file: Any, layout: Layout, directories_tzc: NDArray[np.int64]) -> None:
+    def __init__(self, path: Path, file: Any, layout: TiffLayout, directories_tzc: NDArray[np.int64]) -> None:
         self._path = path
         self._file = file
         self._layout = layout
@@ -324,7 +324,7 @@ def _is_copy(base: Any, series: Any) -> bool:
     return bool(width * (low - 1) / height - 1 <= narrow <= width * (low + 1) / height + 1)
 
 
-def _needs_whole_planes(file: Any, layout: Layout) -> bool:
+def _needs_whole_planes(file: Any, layout: TiffLayout) -> bool:
     """Return True for palettes, turned images, and volumes within one directory, whose planes are decoded whole."""
     keyframe = layout.series.keyframe
     turned = keyframe.tags.valueof(ORIENTATION_TAG, 1) in range(2, 9)
@@ -353,7 +353,7 @@ def _strips(keyframe: Any) -> int:
     return -(-int(keyframe.imagelength) // _rows_of_strip(keyframe))
 
 
-def _find_roles(path: Path, layout: Layout) -> dict[str, int]:
+def _find_roles(path: Path, layout: TiffLayout) -> dict[str, int]:
     """Find which of the axes over directories is T and which is Z; a stack of unnamed pages is Z."""
     axes, shape = layout.axes[: layout.split], layout.shape[: layout.split]
     roles = {axis: axes.index(axis) for axis in "TZ" if axis in axes}
@@ -367,13 +367,13 @@ def _find_roles(path: Path, layout: Layout) -> dict[str, int]:
     return roles
 
 
-def _find_axes(path: Path, layout: Layout) -> _Axes:
+def _find_axes(path: Path, layout: TiffLayout) -> _Axes:
     roles = _find_roles(path, layout)
     frames, slices = (int(layout.shape[roles[axis]]) if axis in roles else 1 for axis in "TZ")
     return _Axes((frames, slices, layout.channels), roles)
 
 
-def _number_directories(layout: Layout, axes: _Axes) -> NDArray[np.int64]:
+def _number_directories(layout: TiffLayout, axes: _Axes) -> NDArray[np.int64]:
     """Return the numbers of the directories, axes (T, Z, channel)."""
     frames, slices, _ = axes.sizes
     shape = layout.shape[: layout.split]

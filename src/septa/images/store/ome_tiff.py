@@ -23,7 +23,7 @@ _MICROMETRES_PER_CM = 1e4
 _REDUCED = 1
 
 
-def write_pyramid(path_tif: Path, store: Path, spec: StoreSpec) -> None:
+def write_pyramid_tiff(path_tif: Path, store: Path, spec: StoreSpec) -> None:
     """Write every level of ``spec`` into one file; see `septa.images.store.ome_zarr.write_ome_tiff`."""
     import tifffile
 

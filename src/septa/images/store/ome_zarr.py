@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from septa.errors import InputError
 from septa.images.store.metadata import build_metadata, check_same, check_specs, read_septa_attributes
-from septa.images.store.ome_tiff import write_pyramid
+from septa.images.store.ome_tiff import write_pyramid_tiff
 from septa.images.store.shards import decode_shard, encode_shard, locate_shard, make_read_error
 from septa.images.store.spec import BlockIndex, StoreKind, StoreSpec
 from septa.images.write import remove_leftovers, write_bytes, write_text
@@ -316,7 +316,7 @@ def write_ome_tiff(path_tif: str | Path, path: str | Path, spec: StoreSpec) -> N
         problem = "OME-TIFF cannot hold labels of 64 bits"
         raise InputError(path_tif, problem, "Keep the OME-Zarr store, or write labels of 32 bits")
     _check_blocks(path, [spec])
-    write_pyramid(Path(path_tif), path, spec)
+    write_pyramid_tiff(Path(path_tif), path, spec)
 
 
 def _is_free(path: Path) -> bool:
