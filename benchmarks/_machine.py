@@ -15,12 +15,12 @@ PACKAGES = ("septa", "torch", "numpy", "openvino", "nncf", "onnxruntime", "numba
 
 def facts() -> dict[str, str]:
     """What figures depend on: processor, cores, memory, system and versions. No names, no paths."""
-    from septa.runtime import usable_cores, usable_memory
+    from septa.runtime import count_cores, find_memory_limit
 
     told = {
         "processor": processor(),
-        "cores": str(usable_cores()),
-        "memory": f"{usable_memory() / 2**30:.0f} GiB",
+        "cores": str(count_cores()),
+        "memory": f"{find_memory_limit() / 2**30:.0f} GiB",
         "system": f"{platform.system()} {platform.machine()}",
         "Python": platform.python_version(),
     }

@@ -238,9 +238,9 @@ def main() -> None:
         parser.error(f"--peers {unknown[0]}: write {' or '.join(f'{name}=PYTHON' for name in INSTALL)}")
     from rich.console import Console
 
-    from septa.runtime import usable_cores
+    from septa.runtime import count_cores
 
-    threads = str(arguments.threads or usable_cores())
+    threads = str(arguments.threads or count_cores())
     console = Console(width=140)
     with tempfile.TemporaryDirectory() as folder:
         # Children inherit them: all libraries obey, and septa keeps graphs in the folder.

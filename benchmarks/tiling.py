@@ -187,7 +187,7 @@ def main() -> None:
     parser.add_argument("--image", type=Path, help="instead of a slide: any image of one plane that septa reads")
     parser.add_argument("--patch", type=int, default=512, help="side of the peers' windows, pixels")
     parser.add_argument("--memory", default="1GB", help="the budget of septa predict")
-    parser.add_argument("--threads", type=int, default=runtime.usable_cores())
+    parser.add_argument("--threads", type=int, default=runtime.count_cores())
     parser.add_argument("--repeats", type=int, default=1, help="of each, of which the fastest counts")
     parser.add_argument("--peers", nargs="*", default=[], metavar="NAME=PYTHON", help="interpreters that have them")
     parser.add_argument("--folder", type=Path, help="for temporary files, about 1 GB; the system's when not given")

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from septa.display import evaluation_table, make_cell, say
+from septa.display import make_cell, make_evaluation_table, say
 from septa.metrics import evaluate_labels
 
 EVIL = "a\x1b[2Jb\n[red]:cat:\udcff"
@@ -49,7 +49,7 @@ def test_names_of_classes_are_escaped_in_tables(instances: bool) -> None:
     empty_yx = np.zeros((1, 6), int)
     images = [("x", labels_yx, labels_yx), ("y", empty_yx, empty_yx)]
     console, stream = print_on(120)
-    console.print(evaluation_table(evaluate_labels(images, ["background", EVIL], instances=instances)))
+    console.print(make_evaluation_table(evaluate_labels(images, ["background", EVIL], instances=instances)))
     printed = stream.getvalue()
     assert "\x1b" not in printed
     assert printed.count(SHOWN) == 2

@@ -301,7 +301,7 @@ def test_large_images_are_done_one_at_a_time(
 
     use(score)
     # Of a pixel there are a byte of the image and two logits; the first two images are no more than the share.
-    monkeypatch.setattr(segment, "usable_memory", lambda: 44 * 52 * (1 + 2 * 4) / segment._SHARE)
+    monkeypatch.setattr(segment, "find_memory_limit", lambda: 44 * 52 * (1 + 2 * 4) / segment._SHARE)
     list(segment_files(make_model(), paths, everything(tmp_path / "out")))
     assert seen == [(40, False), (44, False), (44, False), (44, False), (48, True), (52, True), (56, True)]
     check(tmp_path / "out", expected)

@@ -12,7 +12,15 @@ import torch
 import septa
 from septa import runtime
 from septa.errors import InputError
-from septa.runtime import Machine, machine, pick_device, prepare, usable_cores, usable_memory, versions
+from septa.runtime import (
+    Machine,
+    collect_versions,
+    count_cores,
+    find_memory_limit,
+    inspect_machine,
+    pick_device,
+    prepare,
+)
 
 
 def test_preparing_does_not_import_torch() -> None:
@@ -58,7 +66,7 @@ def test_preparing_asks_glibc_to_keep_large_blocks(monkeypatch: pytest.MonkeyPat
 
 
 def test_the_facts_about_the_machine_are_plausible() -> None:
-    found = machine("cpu")
+    found = inspect_machine("cpu")
     assert found.device == "cpu"
     assert 1 <= found.cores <= (os.cpu_count() or 1)
     assert 2**27 < found.memory < 2**50
@@ -68,10 +76,10 @@ def test_the_facts_about_the_machine_are_plausible() -> None:
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="cores cannot be set here")
 def test_the_cores_of_the_process_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 3, 5})
-    assert usable_cores() == 3
+    assert count_cores() == 3
     monkeypatch.delattr(os, "sched_getaffinity")
     monkeypatch.setattr(os, "cpu_count", lambda: None)
-    assert usable_cores() == 1
+    assert count_cores() == 1
 
 
 @pytest.mark.parametrize(
@@ -95,7 +103,7 @@ def test_the_smaller_limit_of_machine_and_control_group_counts(
 
     monkeypatch.setattr(runtime, "open", opened, raising=False)
     physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    assert usable_memory() == (limit or physical)
+    assert find_memory_limit() == (limit or physical)
 
 
 @pytest.mark.parametrize(("cuda", "mps", "picked"), [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")])
@@ -131,7 +139,7 @@ def test_missing_devices_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_versions_lists_what_a_result_depends_on() -> None:
-    found = versions()
+    found = collect_versions()
     assert found["septa"] == septa.__version__
     assert found["torch"] == torch.__version__
     assert found["python"] == ".".join(map(str, sys.version_info[:3]))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from septa.display import evaluation_table, say, show_training
+from septa.display import make_evaluation_table, say, show_training
 from septa.errors import InputError
 from septa.evaluation import evaluate_files
 from septa.images import write_text
@@ -72,7 +72,7 @@ def run_demo(console: Console, folder: Path, *, minutes: float, overwrite: bool)
             raise result.error
     say(console, "4. comparing them with the ground truth")
     evaluation = evaluate_files(labels, held_out / "labels", instances=True)
-    console.print(evaluation_table(evaluation))
+    console.print(make_evaluation_table(evaluation))
     true_count, found_count = (evaluation.objects[key]["pooled"] for key in ("truth_count", "prediction_count"))
     scores = "F1 of cells at IoU 0.5 {f1_50:.4f}, mean Dice {dice:.4f}".format_map(evaluation.summary)
     say(console, f"held-out images: {true_count:.0f} cells, {found_count:.0f} found, {scores}")

@@ -52,7 +52,7 @@ def make_cell(text: str) -> Text:
 
 
 @contextmanager
-def progress_bar(console: Console, title: str) -> Iterator[Callable[[int, int], None]]:
+def show_progress(console: Console, title: str) -> Iterator[Callable[[int, int], None]]:
     """Show a progress bar on a terminal, and nothing elsewhere.
 
     Yields
@@ -90,7 +90,7 @@ def show_training(console: Console, events: Iterator[TrainingEvent]) -> Training
             if isinstance(event, TrainingPlan):
                 print_plan(console, event)
                 screen.training = event.choice.recipe.training
-                live = Live(screen.table(), console=console, refresh_per_second=4) if console.is_terminal else None
+                live = Live(screen.make_table(), console=console, refresh_per_second=4) if console.is_terminal else None
                 if live is not None:
                     live.start()
             elif isinstance(event, TrainingDone):
@@ -100,9 +100,9 @@ def show_training(console: Console, events: Iterator[TrainingEvent]) -> Training
             else:
                 screen.add(event)
                 if live is not None:
-                    live.update(screen.table())
+                    live.update(screen.make_table())
                 elif "score" in event:
-                    say(console, screen.line(event))
+                    say(console, screen.format_line(event))
     finally:
         if live is not None:
             live.stop()
@@ -134,17 +134,17 @@ def print_plan(console: Console, plan: TrainingPlan) -> None:
     say(console, f"recipe, log and report: {plan.folder}")
 
 
-def evaluation_table(evaluation: Evaluation) -> RenderableType:
+def make_evaluation_table(evaluation: Evaluation) -> RenderableType:
     """Return the scores as tables for a terminal.
 
     The table of classes has one row for each class: the mean over images, its interval, and the value over all pixels.
     The tables of objects and of further metrics have one row for each metric.
     """
-    tables = [_objects_table(evaluation)] if evaluation.objects else []
-    return Group(*tables, _classes_table(evaluation), *([_more_table(evaluation)] if evaluation.more else []))
+    tables = [_make_objects_table(evaluation)] if evaluation.objects else []
+    return Group(*tables, _make_classes_table(evaluation), *([_make_more_table(evaluation)] if evaluation.more else []))
 
 
-def _more_table(evaluation: Evaluation) -> Table:
+def _make_more_table(evaluation: Evaluation) -> Table:
     from septa.metrics import LEVEL
 
     table = Table("Also")
@@ -156,7 +156,7 @@ def _more_table(evaluation: Evaluation) -> Table:
     return table
 
 
-def _objects_table(evaluation: Evaluation) -> Table:
+def _make_objects_table(evaluation: Evaluation) -> Table:
     from septa.metrics import CALIBRATION_ERROR, LEVEL, OBJECT_METRICS, OBJECTS_POLICY
 
     table = Table("Objects", caption=OBJECTS_POLICY, caption_justify="left", caption_style="")
@@ -175,10 +175,10 @@ def _objects_table(evaluation: Evaluation) -> Table:
     return table
 
 
-def _classes_table(evaluation: Evaluation) -> Table:
+def _make_classes_table(evaluation: Evaluation) -> Table:
     from septa.metrics import HEADERS
 
-    table = Table(caption=_caption(evaluation), caption_justify="left", caption_style="", show_lines=True)
+    table = Table(caption=_make_caption(evaluation), caption_justify="left", caption_style="", show_lines=True)
     table.add_column("Class", overflow="fold")
     for header in HEADERS.values():
         table.add_column(header, justify="right", no_wrap=True)
@@ -190,7 +190,7 @@ def _classes_table(evaluation: Evaluation) -> Table:
     return table
 
 
-def _caption(evaluation: Evaluation) -> Text:
+def _make_caption(evaluation: Evaluation) -> Text:
     from septa.metrics import LEVEL
 
     lines = []
@@ -229,7 +229,7 @@ class _Screen:
         else:
             self.latest = row
 
-    def _remaining(self, row: HistoryRow) -> str:
+    def _format_remaining_time(self, row: HistoryRow) -> str:
         minutes, step = row.get("minutes", 0.0), row.get("step", 0)
         if not step:
             return ""
@@ -238,12 +238,13 @@ class _Screen:
             left = min(left, self.training.minutes - minutes)
         return f"{max(0.0, left):.1f} min left"
 
-    def line(self, row: HistoryRow) -> str:
+    def format_line(self, row: HistoryRow) -> str:
         row = self.latest | row
         loss = f"loss {row['loss']:.4f}  " if "loss" in row else ""
-        return f"step {row['step']:.0f}  {loss}validation score {row['score']:.4f}  {self._remaining(row)}".rstrip()
+        line = f"step {row['step']:.0f}  {loss}validation score {row['score']:.4f}"
+        return f"{line}  {self._format_remaining_time(row)}".rstrip()
 
-    def table(self) -> Group:
+    def make_table(self) -> Group:
         table = Table("step", "loss", "validation score", "learning rate", "images/s", "waiting for data", "minutes")
         best = max((row["score"] for row in self.rows), default=0.0)
         for row in [*self.rows[-_ROWS:], self.latest]:
@@ -257,4 +258,4 @@ class _Screen:
                 f"{row['data_wait']:.0%}" if "data_wait" in row else "",
                 f"{row.get('minutes', 0):.1f}",
             )
-        return Group(table, self._remaining(self.latest))
+        return Group(table, self._format_remaining_time(self.latest))

@@ -32,7 +32,7 @@ from septa.inference import Engine, compute_overhead, largest_difference, smalle
 from septa.model import Model, PredictionOptions
 from septa.objects import ObjectFiles, ObjectOptions
 from septa.prefetch import map_in_background, prefetch_items
-from septa.runtime import usable_memory
+from septa.runtime import find_memory_limit
 
 _PNG_IDS = 65_535
 """Largest object id that a PNG holds."""
@@ -246,7 +246,7 @@ class _Work:
 
     def _is_large(self, info: ImageInfo) -> bool:
         values = info.channels * info.dtype.itemsize + 4 * self.model.net.out_channels
-        return info.height * info.width * values > _SHARE * usable_memory()
+        return info.height * info.width * values > _SHARE * find_memory_limit()
 
     def score(self, page: _Page | _Broken) -> _Page | _Broken:
         """Run the net."""

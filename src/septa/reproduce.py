@@ -13,13 +13,13 @@ from rich.console import Console
 from rich.table import Table
 
 from septa import presets
-from septa.display import evaluation_table, make_cell, progress_bar, say, show_training
+from septa.display import make_cell, make_evaluation_table, say, show_progress, show_training
 from septa.errors import InputError
 from septa.evaluation import evaluate, has_neurites
 from septa.images import write_text
 from septa.metrics import NEURITES, OBJECT_METRICS, Evaluation, NeuriteScores
 from septa.presets import PUBLISHED, Drawing, Figure, Published
-from septa.runtime import versions
+from septa.runtime import collect_versions
 from septa.synthetic import write_dataset
 from septa.training import TrainingDone, TrainingRequest, train_steps
 
@@ -158,11 +158,11 @@ def reproduce(
     say(console, f"training {preset} on {data} for at most {minutes:g} minutes")
     done = _train(console, preset, Path(data), output, (f"training.minutes={minutes}", *changed), device, overwrite)
     held_out = Path(data) / "held_out" if drawing is not None else Path(data)
-    with progress_bar(console, "evaluating") as progress:
+    with show_progress(console, "evaluating") as progress:
         neurites = not done.model.task.finds_objects and has_neurites(done.model.labels)
         extra = (NEURITES,) if neurites and _has_neurite_figures(published) else ()
         evaluation = evaluate(done.model, held_out, device=device, extra=extra, progress=progress)
-    console.print(evaluation_table(evaluation))
+    console.print(make_evaluation_table(evaluation))
     facts = _describe_differences(evaluation, changed, minutes, done, drawing)
     stack = {} if evaluation.neurites is None else asdict(evaluation.neurites)
     # The pixel error of the evaluation is the one of the predicted labels.
@@ -308,7 +308,7 @@ def _write(
         "recipe": done.model.recipe.model_dump(mode="json"),
         "steps": done.model.provenance["steps"],
         "minutes": done.model.provenance["minutes"],
-        "versions": versions(),
+        "versions": collect_versions(),
     }
     write_text(output / "reproduce.json", json.dumps(written, indent=2, allow_nan=False) + "\n")
     write_text(output / "reproduce.md", comparison.to_markdown())

@@ -72,7 +72,7 @@ class Machine:
         return f"{self.cores} cores, {self.memory / 2**30:.1f} GiB memory, {self.device}"
 
 
-def machine(device: str = "auto") -> Machine:
+def inspect_machine(device: str = "auto") -> Machine:
     """Describe this machine; imports torch.
 
     Parameters
@@ -80,17 +80,17 @@ def machine(device: str = "auto") -> Machine:
     device
         ``auto`` (a GPU if there is one), ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
     """
-    return Machine(usable_cores(), usable_memory(), str(pick_device(device)))
+    return Machine(count_cores(), find_memory_limit(), str(pick_device(device)))
 
 
-def usable_cores() -> int:
+def count_cores() -> int:
     """Return the number of cores that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
-def usable_memory() -> int:
+def find_memory_limit() -> int:
     """Return the bytes that this process may use: the smaller of the machine's memory and the control group's limit."""
     limits = []
     for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
@@ -137,7 +137,7 @@ def pick_device(name: str = "auto") -> torch.device:
     return device
 
 
-def versions() -> dict[str, str]:
+def collect_versions() -> dict[str, str]:
     """Return the versions of septa, torch, numpy, Python and the platform."""
     from importlib.metadata import version
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from rich.console import Console
 
-from septa.display import evaluation_table
+from septa.display import make_evaluation_table
 from septa.errors import InputError
 from septa.metrics.objects import THRESHOLDS, pool, score_objects
 from septa.metrics.scores import HEADERS, OBJECT_METRICS, OBJECTS_POLICY, evaluate_labels
@@ -35,7 +35,7 @@ def loop_dice(truth, prediction, k):
 
 def printed(evaluation, width=80):
     console = Console(file=StringIO(), width=width)
-    console.print(evaluation_table(evaluation))
+    console.print(make_evaluation_table(evaluation))
     return console.file.getvalue()
 
 

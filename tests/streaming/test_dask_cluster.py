@@ -444,7 +444,7 @@ def test_threads_of_a_worker(
 ) -> None:
     """As many as dask gave it, or its share of the cores."""
     monkeypatch.setattr(dask_worker, "CPU_COUNT", 8)
-    monkeypatch.setattr(dask_worker.runtime, "usable_cores", lambda: 64)
+    monkeypatch.setattr(dask_worker.runtime, "count_cores", lambda: 64)
     places = {"nanny": (3, peers)}
     job: Any = SimpleNamespace(key="key", is_local=False, threads=asked, local_ranks=places)
     for nanny, number in (("nanny", 3), ("another that came later", None)):

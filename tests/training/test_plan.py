@@ -254,6 +254,6 @@ def test_notes_are_told_before_a_training(
 def test_threads_for_samples_are_chosen_where_a_recipe_does_not_say(
     cells: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("septa.runtime.usable_cores", lambda: 24)
+    monkeypatch.setattr("septa.runtime.count_cores", lambda: 24)
     assert planned(cells, "training.workers=null").recipe.training.workers == 3
     assert planned(cells, "training.workers=5").recipe.training.workers == 5

@@ -47,13 +47,13 @@ def check(
     The exit code is 2 if a training on the data would fail.
     """
     from septa.data import check_dataset, render_check
-    from septa.display import progress_bar, say
+    from septa.display import say, show_progress
     from septa.images import write_text
     from septa.recipe import Recipe
 
     console = make_console()
     base = Recipe().with_overrides(make_overrides(settings, group=group, seed=seed))
-    with progress_bar(console, "checking") as progress:
+    with show_progress(console, "checking") as progress:
         found = check_dataset(
             data,
             images=images,

@@ -69,7 +69,7 @@ def evaluate(
     compared by equal file names.
     """
     with loading():
-        from septa.display import evaluation_table, progress_bar, say
+        from septa.display import make_evaluation_table, say, show_progress
         from septa.evaluation import evaluate as evaluate_model
         from septa.evaluation import evaluate_files
         from septa.images import write_text
@@ -94,7 +94,7 @@ def evaluate(
         model = Model.load(first)
         if options.prune is not None:
             model = model.prune(options.prune)
-        with progress_bar(console, "segmenting") as progress:
+        with show_progress(console, "segmenting") as progress:
             result = evaluate_model(
                 model,
                 second,
@@ -111,6 +111,6 @@ def evaluate(
             )
     for note in result.notes:
         say(console, note)
-    console.print(evaluation_table(result))
+    console.print(make_evaluation_table(result))
     if json_file is not None:
         write_text(json_file, json.dumps(result.to_json(), indent=2, allow_nan=False) + "\n")

@@ -15,7 +15,7 @@ import typer
 
 from septa import errors
 from septa.cli.commands import INPUT, RECIPE, RUN, SPEED
-from septa.cli.values import Kind, choice, number, path, regex, whole_number, word
+from septa.cli.values import ValueKind, choice, number, path, regex, whole_number, word
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,12 +27,12 @@ MAX_PIXELS = 2_000_000_000
 """Default of ``--max-pixels``; equal to `septa.images.MAX_PIXELS`, whose import takes numpy."""
 
 
-def argument(metavar: str, help: str, kind: Kind | None = None) -> Any:
+def argument(metavar: str, help: str, kind: ValueKind | None = None) -> Any:
     """Define an argument; its value is a path unless ``kind`` is given."""
     return typer.Argument(metavar=metavar, help=help, parser=_parser(metavar, kind or path(example="a path")))
 
 
-def option(*names: str, help: str, heading: str | None = None, kind: Kind | None = None) -> Any:
+def option(*names: str, help: str, heading: str | None = None, kind: ValueKind | None = None) -> Any:
     """Define an option under a heading of `septa.cli.commands`; without a kind of value it is a flag."""
     if kind is None:
         return typer.Option(*names, help=help, rich_help_panel=heading)
@@ -41,7 +41,7 @@ def option(*names: str, help: str, heading: str | None = None, kind: Kind | None
     )
 
 
-def _parser(name: str, kind: Kind) -> Callable[[Any], Any]:
+def _parser(name: str, kind: ValueKind) -> Callable[[Any], Any]:
     """Return the function that typer calls with each word, and also with default values, which stay as they are."""
 
     def parse(value: Any) -> Any:

@@ -163,13 +163,13 @@ def predict(
 
 def _segment_to_folder(file: Path, model: Model, inputs: list[str], options: Options) -> None:
     """Segment the images one after another, continuing after one that fails."""
-    from septa.display import progress_bar, say
+    from septa.display import say, show_progress
     from septa.prediction import Failed, find_images, segment_files
 
     console, paths, failed = make_console(), find_images(inputs), []
     task = f"task {model.recipe.task}, {model.labels.describe()}"
     say(console, f"segmenting {format_count(len(paths), 'image')} with {file} to {options.output}; {task}")
-    with progress_bar(console, "segmenting") as progress:
+    with show_progress(console, "segmenting") as progress:
         for done, result in enumerate(segment_files(model, paths, options), start=1):
             if isinstance(result, Failed):
                 failed.append(result)

@@ -56,13 +56,13 @@ def quantize(
 
     The scores of both models on images that they were not trained on are printed. This command needs septa[openvino].
     """
-    from septa.display import progress_bar, say
+    from septa.display import say, show_progress
     from septa.quantization import quantize as quantize_model
 
     console = make_console()
     if output.resolve() == model.resolve():
         raise errors.InputError(output, "the output is the model itself", "Give another name with -o")
-    with progress_bar(console, "quantizing") as progress:
+    with show_progress(console, "quantizing") as progress:
         made = quantize_model(
             model,
             data,

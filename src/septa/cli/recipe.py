@@ -12,9 +12,9 @@ EXAMPLE = "septa recipe cells --minutes 10 > mine.yaml"
 def recipe(options: PlanOptions) -> None:
     """Print the recipe that 'septa train' would use, with reasons."""
     request = options.request(Path("unused.septa"))
-    from septa.display import progress_bar
+    from septa.display import show_progress
     from septa.training import plan_recipe
 
-    with progress_bar(make_console(stderr=True), "checking the data") as progress:
+    with show_progress(make_console(stderr=True), "checking the data") as progress:
         _, choice = plan_recipe(request, progress)
     print(choice.recipe.to_yaml(choice.reasons), end="")

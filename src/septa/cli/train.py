@@ -58,7 +58,7 @@ def train(
         tensorboard=tensorboard,
         command=shlex.join(["septa", *sys.argv[1:]]),
     )
-    from septa.display import evaluation_table, progress_bar, say, show_training
+    from septa.display import make_evaluation_table, say, show_progress, show_training
     from septa.training import train_steps
 
     console = make_console()
@@ -69,13 +69,13 @@ def train(
         console.print(measured.table())
         say(console, f"profile: {measured.text}, {measured.trace}")
 
-    with progress_bar(console, "checking the data") as progress:
+    with show_progress(console, "checking the data") as progress:
         events = train_steps(request, progress, print_profile if profile else None)
         first = next(events, None)
     done = show_training(console, chain([first], events)) if first is not None else None
     if done is not None:
         if profile and not profiles:
             say(console, "no profile: the training ended during the warm-up")
-        console.print(evaluation_table(done.evaluation))
+        console.print(make_evaluation_table(done.evaluation))
         say(console, f"model: {done.path} (weights sha256 {done.model.weights_sha256})")
         say(console, f"report: {done.report}")

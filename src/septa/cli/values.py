@@ -15,7 +15,7 @@ _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kind:
+class ValueKind:
     """A kind of value.
 
     Attributes
@@ -58,7 +58,7 @@ class Kind:
             raise errors.InputError(option, problem, remedy) from None
 
 
-def whole_number(*, least: int, most: int | None = None, example: int) -> Kind:
+def whole_number(*, least: int, most: int | None = None, example: int) -> ValueKind:
     """Return the kind of whole numbers within limits."""
 
     def convert(text: str) -> int:
@@ -68,12 +68,12 @@ def whole_number(*, least: int, most: int | None = None, example: int) -> Kind:
         return value
 
     limits = f"of at least {least}" if most is None else f"from {least} to {most}"
-    return Kind(metavar="N", expected=f"a whole number {limits}", example=str(example), convert=convert)
+    return ValueKind(metavar="N", expected=f"a whole number {limits}", example=str(example), convert=convert)
 
 
 def number(
     *, above: float | None = None, least: float = 0, most: float = math.inf, example: float, metavar: str = "X"
-) -> Kind:
+) -> ValueKind:
     """Return the kind of finite numbers within limits: ``above`` excludes its own value, ``least`` includes it."""
 
     def convert(text: str) -> float:
@@ -85,10 +85,10 @@ def number(
     limits = f"of at least {least:g}" if math.isinf(most) else f"from {least:g} to {most:g}"
     if above is not None:
         limits = f"above {above:g}"
-    return Kind(metavar=metavar, expected=f"a number {limits}", example=f"{example:g}", convert=convert)
+    return ValueKind(metavar=metavar, expected=f"a number {limits}", example=f"{example:g}", convert=convert)
 
 
-def choice(*choices: str) -> Kind:
+def choice(*choices: str) -> ValueKind:
     """Return the kind of a few fixed words."""
 
     def convert(text: str) -> str:
@@ -97,15 +97,15 @@ def choice(*choices: str) -> Kind:
         return text
 
     expected = f"{', '.join(choices[:-1])} or {choices[-1]}"
-    return Kind(metavar="|".join(choices), expected=expected, example=choices[0], convert=convert)
+    return ValueKind(metavar="|".join(choices), expected=expected, example=choices[0], convert=convert)
 
 
-def path(*, example: str) -> Kind:
+def path(*, example: str) -> ValueKind:
     """Return the kind of paths. An empty text, as an unset shell variable gives, is not one."""
-    return Kind(metavar="PATH", expected="a path", example=example, convert=lambda text: Path(_refuse_empty(text)))
+    return ValueKind(metavar="PATH", expected="a path", example=example, convert=lambda text: Path(_refuse_empty(text)))
 
 
-def regex(*, example: str) -> Kind:
+def regex(*, example: str) -> ValueKind:
     """Return the kind of regular expressions, which stay text."""
 
     def convert(text: str) -> str:
@@ -115,12 +115,12 @@ def regex(*, example: str) -> Kind:
             raise ValueError from None
         return text
 
-    return Kind(metavar="REGEX", expected="a regular expression", example=example, convert=convert)
+    return ValueKind(metavar="REGEX", expected="a regular expression", example=example, convert=convert)
 
 
-def word(metavar: str, example: str) -> Kind:
+def word(metavar: str, example: str) -> ValueKind:
     """Return the kind of any text but an empty one."""
-    return Kind(metavar=metavar, expected="a text", example=example, convert=_refuse_empty)
+    return ValueKind(metavar=metavar, expected="a text", example=example, convert=_refuse_empty)
 
 
 def _refuse_empty(text: str) -> str:
@@ -162,10 +162,10 @@ def _convert_region(text: str) -> tuple[int, int, int, int]:
     return top, left, bottom, right
 
 
-MEMORY = Kind(metavar="SIZE", expected="an amount such as 4GB or 512MiB", example="4GB", convert=_convert_memory)
-SIZE = Kind(metavar="HEIGHTxWIDTH", expected="HEIGHTxWIDTH in pixels", example="256x256", convert=_convert_size)
-CHANNELS = Kind(metavar="N,N,...", expected="channel numbers", example="2,0", convert=_convert_numbers)
-REGION = Kind(
+MEMORY = ValueKind(metavar="SIZE", expected="an amount such as 4GB or 512MiB", example="4GB", convert=_convert_memory)
+SIZE = ValueKind(metavar="HEIGHTxWIDTH", expected="HEIGHTxWIDTH in pixels", example="256x256", convert=_convert_size)
+CHANNELS = ValueKind(metavar="N,N,...", expected="channel numbers", example="2,0", convert=_convert_numbers)
+REGION = ValueKind(
     metavar="TOP,LEFT,BOTTOM,RIGHT",
     expected="TOP,LEFT,BOTTOM,RIGHT in pixels",
     example="0,0,2048,4096",

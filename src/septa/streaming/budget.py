@@ -13,7 +13,7 @@ from pathlib import Path
 from septa.errors import ResourceError
 from septa.inference import choose_tile, smallest_tile, smallest_tile_for
 from septa.model import Model
-from septa.runtime import usable_memory
+from septa.runtime import find_memory_limit
 
 CHUNK = 256
 """Side of the chunks of the output, pixels."""
@@ -88,7 +88,7 @@ def default_memory(processes: int = 1) -> int:
 
     It is 4 GiB, or half of the machine's memory divided by the number of processes if that is less.
     """
-    return min(_DEFAULT_MEMORY, usable_memory() // 2 // processes)
+    return min(_DEFAULT_MEMORY, find_memory_limit() // 2 // processes)
 
 
 def fit_budget(

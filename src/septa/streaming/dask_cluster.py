@@ -138,7 +138,7 @@ class Cluster:
             plan=plan.digest,
             model=plan.identity.model,
             model_key=f"septa-{plan.identity.model}-{self._session}",
-            version=runtime.versions()["septa"],
+            version=runtime.collect_versions()["septa"],
             input=replace(request.input, path=str(Path(request.input.path).resolve())),
             folder=worker.folder.resolve(),
             memory=request.memory,

@@ -46,7 +46,7 @@ def local_cluster(workers: int) -> Iterator[Cluster]:
     """
     distributed = import_distributed()
     given = os.environ.get("OMP_NUM_THREADS", "")
-    cores = runtime.usable_cores()
+    cores = runtime.count_cores()
     threads = max(1, min(cores // workers, int(given) if given.isdecimal() and int(given) else cores))
     where = f"--workers {workers}"
     with (

@@ -180,7 +180,7 @@ class RunPlugin(WorkerPlugin):
         most = max((peers for _, peers in ranks.values()), default=1)
         # A worker that starts later has no rank; a hash spreads such workers over the GPUs.
         rank, peers = ranks.get(worker.nanny or worker.address, (abs(hash(worker.address)), most))
-        cores = min(runtime.usable_cores(), CPU_COUNT)
+        cores = min(runtime.count_cores(), CPU_COUNT)
         given = worker.state.nthreads
         threads = self.run.threads or (min(given, cores) if given > 1 else cores // peers)
         _prepared_runs[self.run.key] = _PreparedRun(
@@ -232,7 +232,7 @@ def _call(key: str, work: Callable[[BlockWorker], Any]) -> WorkerReply:
 
 def _make_worker(prepared: _PreparedRun) -> BlockWorker:
     run = prepared.run
-    if (here := runtime.versions()["septa"]) != run.version:
+    if (here := runtime.collect_versions()["septa"]) != run.version:
         problem = f"this worker has version {here} of septa, but the client has version {run.version}"
         raise InputError("", problem, "Install the same version on all of them")
     plan = _read_plan(run)

@@ -74,7 +74,7 @@ def finish_training(
         report,
         title=request.output.stem,
         command=request.command,
-        versions=runtime.versions(),
+        versions=runtime.collect_versions(),
         recipe_yaml=choice.recipe.to_yaml(choice.reasons),
         fingerprint=check.fingerprint.to_json() if check.fingerprint else {},
         history=state.history,
@@ -161,7 +161,7 @@ def _collect_provenance(
 ) -> dict[str, Any]:
     digests = {item.name: item.image_digest for item in check.facts}
     return {
-        "versions": runtime.versions(),
+        "versions": runtime.collect_versions(),
         "data": job.data_digest,
         "train": [(pair.name, digests[pair.name]) for pair in job.sampler.examples.pairs],
         "validation": [(pair.name, digests[pair.name]) for pair in job.validation.pairs],

@@ -90,7 +90,7 @@ def plan_recipe(request: TrainingRequest, progress: Progress | None = None) -> t
     _raise_first_error(check)
     assert check.fingerprint is not None
     assert check.mapping is not None
-    machine = runtime.machine(request.device)
+    machine = runtime.inspect_machine(request.device)
     if request.recipe is not None:
         choice = RecipeChoice(_resolve_for_machine(base, machine), {})
     else:

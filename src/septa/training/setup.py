@@ -69,7 +69,7 @@ def join_processes(name: str) -> Iterator[TrainingProcess]:
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
     else:
-        torch.set_num_threads(max(1, runtime.usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+        torch.set_num_threads(max(1, runtime.count_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield TrainingProcess(rank, world, device)
@@ -122,7 +122,7 @@ def prepare_job(
     facts = combine_facts([item for item in check.facts if item.name in trained], channels=channels)
     task = make_task(recipe, check.mapping, _choose_decoding(recipe, facts))
     pairs = {pair.name: pair for pair in check.pairing.pairs}
-    memory = runtime.usable_memory() // 4 // process.world
+    memory = runtime.find_memory_limit() // 4 // process.world
     make_examples = partial(
         Examples, labels=check.mapping, channels=channels, objects=task.finds_objects, resize=recipe.data.resize
     )
