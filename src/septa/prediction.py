@@ -328,7 +328,7 @@ class _Work:
 
 def _padding(model: Model, height: int, width: int) -> tuple[int, int]:
     """Rows and columns that the net repeats below and at the right; a valid net mirrors instead."""
-    full = model.net.padded_size(height, width) if not model.net.margin else (height, width)
+    full = model.net.pad_size(height, width) if not model.net.margin else (height, width)
     return full[0] - height, full[1] - width
 
 

@@ -76,7 +76,7 @@ def test_any_size_gives_logits_of_the_computed_size(member: str, depth: int, hei
     assert logits.shape[2:] == (height - 2 * net.margin, width - 2 * net.margin)
     assert torch.isfinite(logits).all()
     assert (net.margin > 0) == member.startswith("valid")
-    full = net.padded_size(height, width)
+    full = net.pad_size(height, width)
     if net.margin:
         assert all(net.output_size(side) >= size for side, size in zip(full, (height, width), strict=True))
     else:

@@ -213,7 +213,7 @@ def test_any_size_gives_logits_of_that_size(height: int, width: int, which: tupl
     with torch.inference_mode():
         image = torch.randn(1, 1, height, width)
         logits = net(image)
-        full_height, full_width = net.padded_size(height, width)
+        full_height, full_width = net.pad_size(height, width)
         rows, columns = np.arange(full_height).clip(max=height - 1), np.arange(full_width).clip(max=width - 1)
         padded = net(image[:, :, rows][:, :, :, columns])
     assert logits.shape == (1, 2, height, width)

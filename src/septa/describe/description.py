@@ -200,7 +200,7 @@ def _describe_and_trace(net: UNet, height: int, width: int) -> tuple[NetDescript
     size = net.valid_size(height), net.valid_size(width)
     trace = trace_layers(net, *size)
     parameters = sum(parameter.numel() for parameter in net.parameters())
-    padded = size if net.margin else net.padded_size(*size)
+    padded = size if net.margin else net.pad_size(*size)
     description = NetDescription(
         title=_make_title(net),
         layers=trace.layers,

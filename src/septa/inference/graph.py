@@ -48,7 +48,7 @@ def pad_to_grid(net: NetGeometry, image_cyx: NDArray[np.float32]) -> NDArray[np.
     if net.margin:
         return image_cyx
     size = image_cyx.shape[1:]
-    padding = [(0, full - side) for side, full in zip(size, net.padded_size(*size), strict=True)]
+    padding = [(0, full - side) for side, full in zip(size, net.pad_size(*size), strict=True)]
     return np.pad(image_cyx, ((0, 0), *padding), "edge")
 
 

@@ -118,6 +118,6 @@ class NetGeometry(Protocol):
         """Return the side of the logits of an image with side ``size``; ValueError if the net does not accept it."""
         ...
 
-    def padded_size(self, height: int, width: int) -> tuple[int, int]:
+    def pad_size(self, height: int, width: int) -> tuple[int, int]:
         """Return the size to which the net pads an image."""
         ...

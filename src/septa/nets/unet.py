@@ -195,7 +195,7 @@ class UNet(nn.Module):
         steps = max(0, math.ceil((size + 2 * self.margin - self._smallest_side) / self.multiple))
         return self._smallest_side + steps * self.multiple
 
-    def padded_size(self, height: int, width: int) -> tuple[int, int]:
+    def pad_size(self, height: int, width: int) -> tuple[int, int]:
         """Return the height and width, pixels, of the array that the first convolution reads for an image of this size.
 
         With ``padding="same"`` each side is the next multiple of `multiple`, at least two of them; `forward` pads the
@@ -330,7 +330,7 @@ class UNet(nn.Module):
         height, width = image_bcyx.shape[2:]
         size = self.output_size(height), self.output_size(width)
         x = image_bcyx
-        if not self.valid and (padded := self.padded_size(height, width)) != (height, width):
+        if not self.valid and (padded := self.pad_size(height, width)) != (height, width):
             x = functional.pad(x, (0, padded[1] - width, 0, padded[0] - height), mode="replicate")
         if self.reduction > 1:
             x = self.reduce(x)
