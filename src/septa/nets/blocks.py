@@ -150,7 +150,8 @@ class ConvBlock(nn.Module):
         squeeze: bool = False,
     ) -> None:
         super().__init__()
-        bias, padding = norm == "none", 0 if valid else 1
+        bias = norm == "none"
+        padding = 0 if valid else 1
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=padding, bias=bias)
         self.norm1 = make_norm(norm, out_channels)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=padding, bias=bias)

@@ -106,7 +106,8 @@ def find_steady_size(small: DryRun, large: DryRun) -> tuple[int, int]:
     The side that a convolution reads is an affine function of the image's side, ``slope * (side - lost)``. If ``lost``
     is above 0, an image of the smallest height leaves the fewest values, so its width must compensate.
     """
-    pixels, row = 0.0, 0.0
+    pixels = 0.0
+    row = 0.0
     for (channels, side, stride), (_, larger, _) in zip(small.reads, large.reads, strict=True):
         slope = (larger - side) / (large.side - small.side)
         # A layer after a mean over the image reads the same size for every image; its slope is 0.

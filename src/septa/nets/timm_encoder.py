@@ -206,7 +206,8 @@ def _measure_axis(body: Any, size: int, axis: int) -> ReceptiveFields | None:
             if reached[0] == 0 or reached[-1] == feature.shape[axis] - 1:
                 return None
             for pixel in reached:
-                phase, offset = pixel % len(low[level]), at - strides[level] * pixel
+                phase = pixel % len(low[level])
+                offset = at - strides[level] * pixel
                 low[level][phase] = min(low[level][phase], offset)
                 high[level][phase] = max(high[level][phase], offset + 1)
     return tuple(tuple(zip(*spans, strict=True)) for spans in zip(low, high, strict=True))

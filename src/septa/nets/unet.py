@@ -129,12 +129,12 @@ class UNet(nn.Module):
         return cls(**asdict(config))
 
     def _add_node(self, node: Node) -> None:
-        config, key = self.config, self._grid.layer_key(node)
+        key = self._grid.layer_key(node)
         coarse, out = self._channels(coarser_node(node)), self._channels(node)
         skips = sum(self._channels(skip) for skip in self._grid.skip_nodes(node))
-        self.up[key] = UpConvolution(coarse, out, config.up)
-        self.decoder[key] = ConvBlock(skips + out, out, config.norm, **config.block_options)
-        if config.attention:
+        self.up[key] = UpConvolution(coarse, out, self.config.up)
+        self.decoder[key] = ConvBlock(skips + out, out, self.config.norm, **self.config.block_options)
+        if self.config.attention:
             self.gate[key] = AttentionGate(skips, coarse, max(1, out // 2), self._trim)
 
     def _channels(self, node: Node) -> int:
@@ -287,8 +287,8 @@ class UNet(nn.Module):
     @cached_property
     def bytes_per_pixel(self) -> int:
         """Peak memory of an inference pass in float32, bytes per pixel of the image."""
-        net, side = self._build_without_weights(), self.valid_size(64 * self.multiple)
-        return dry_run(net, self.in_channels, side).bytes_per_pixel
+        side = self.valid_size(64 * self.multiple)
+        return dry_run(self._build_without_weights(), self.in_channels, side).bytes_per_pixel
 
     def _build_without_weights(self) -> UNet:
         with torch.device("meta"):
@@ -392,7 +392,8 @@ class UNet(nn.Module):
         for name in ("up", "decoder", "gate"):
             mine, its = getattr(self, name), getattr(small, name)
             its.update({key: mine[key] for key in its})
-        small.aspp, small.dropout = aspp, self.dropout
+        small.aspp = aspp
+        small.dropout = self.dropout
         head = self.head if depth == self.depth else self.heads[f"0_{depth}"]
         assert isinstance(head, Pointwise)
         small.head = head
