@@ -22,7 +22,8 @@ from rich.table import Table
 from scipy import ndimage
 
 from septa.metrics.glands import score_glands
-from septa.metrics.objects import THRESHOLDS, contingency, score_objects
+from septa.metrics.objects import IOU_THRESHOLDS, score_objects
+from septa.metrics.overlaps import contingency
 
 INSTALL = {
     "stardist": "pip install --no-deps stardist csbdeep tqdm six numba llvmlite",
@@ -97,7 +98,9 @@ def stardist_counts() -> Callable[[Labels, Labels], tuple[int, ...]] | None:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return lambda truth, prediction: tuple(int(one.tp) for one in module.matching(truth, prediction, thresh=THRESHOLDS))
+    return lambda truth, prediction: tuple(
+        int(one.tp) for one in module.matching(truth, prediction, thresh=IOU_THRESHOLDS)
+    )
 
 
 def cellpose_counts() -> Callable[[Labels, Labels], tuple[int, ...]] | None:
@@ -107,7 +110,7 @@ def cellpose_counts() -> Callable[[Labels, Labels], tuple[int, ...]] | None:
     except ImportError:
         return None
     return lambda truth, prediction: tuple(
-        int(tp) for tp in metrics.average_precision(truth, prediction, list(THRESHOLDS))[1]
+        int(tp) for tp in metrics.average_precision(truth, prediction, list(IOU_THRESHOLDS))[1]
     )
 
 

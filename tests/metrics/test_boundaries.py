@@ -11,9 +11,9 @@ from scipy.ndimage import binary_erosion
 
 from septa.metrics.boundaries import (
     BoundaryScores,
+    find_surface,
     score_boundaries,
     score_class_boundaries,
-    surface,
     surface_distances,
 )
 
@@ -54,8 +54,8 @@ def f1_of(missed, stray, tolerance):
 
 @given(hnp.arrays(bool, SHAPES))
 def test_surface_equals_loop_and_erosion(mask):
-    assert [tuple(point) for point in np.argwhere(surface(mask)).tolist()] == loop_surface(mask)
-    assert np.array_equal(surface(mask), mask & ~binary_erosion(mask, border_value=0))
+    assert [tuple(point) for point in np.argwhere(find_surface(mask)).tolist()] == loop_surface(mask)
+    assert np.array_equal(find_surface(mask), mask & ~binary_erosion(mask, border_value=0))
 
 
 @given(mask_pairs(), SPACINGS, st.sampled_from([0, 1, 1.5, 2, 3]))

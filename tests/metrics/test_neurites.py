@@ -18,7 +18,7 @@ from skimage.metrics import adapted_rand_error, variation_of_information
 from septa.kernels import label_mask
 from septa.metrics import neurites
 from septa.metrics.neurites import information_scores, rand_scores, score_neurites, score_stack
-from septa.metrics.topology import thin_borders, warp
+from septa.metrics.topology import thin_borders, warp_mask
 
 SHAPES = hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=6)
 ISBI = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "isbi2012" / "labels"
@@ -28,7 +28,7 @@ ISBI = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "isbi201
 def compiled():
     """Compile before hypothesis looks at the time."""
     thin_borders(np.eye(3, dtype=int))
-    warp(np.eye(3, dtype=bool), np.ones((3, 3), bool))
+    warp_mask(np.eye(3, dtype=bool), np.ones((3, 3), bool))
 
 
 @st.composite
@@ -162,7 +162,7 @@ def scores_at(truth, probability, threshold):
     predicted = probability > threshold
     grown, segments = thin_borders(label_mask(predicted)), label_mask(predicted)
     both, true, found = neurites._pairs(neurites._foreground(label_mask(truth), segments))
-    warped = warp(truth, predicted, abs(probability - np.float32(threshold)))
+    warped = warp_mask(truth, predicted, abs(probability - np.float32(threshold)))
     return {
         "rand": rand_scores(label_mask(truth), grown),
         "info": information_scores(label_mask(truth), grown),

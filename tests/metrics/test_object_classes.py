@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from septa.metrics.object_classes import class_f1, class_matches, object_class_spreads
+from septa.metrics.object_classes import compute_class_f1, count_class_matches, summarise_object_classes
 from septa.metrics.overlaps import contingency
 from septa.metrics.scores import LabelPair, evaluate_labels
 
@@ -48,10 +48,10 @@ def counted(truth_yx: np.ndarray, prediction_yx: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("seed", range(5))
 def test_matches_count_where_classes_agree(seed: int) -> None:
     truth_yx, prediction_yx = drawn(seed)
-    counts = class_matches(contingency(truth_yx, prediction_yx), CLASS_OF_ID, CLASS_OF_ID, 3)
+    counts = count_class_matches(contingency(truth_yx, prediction_yx), CLASS_OF_ID, CLASS_OF_ID, 3)
     np.testing.assert_array_equal(counts, counted(truth_yx, prediction_yx))
     assert 0 < counts[1:, 0].sum() < counts[1:, 2].sum()
-    for k, score in enumerate(class_f1(counts)):
+    for k, score in enumerate(compute_class_f1(counts)):
         tp, truth, prediction = counts[k]
         assert score == (2 * tp / (truth + prediction) if k else 1)
 
@@ -62,15 +62,15 @@ def test_an_evaluation_tells_the_classes() -> None:
     counts = [counted(truth_yx, prediction_yx) for _, truth_yx, prediction_yx, *_ in items]
     assert list(found.object_classes) == ["round", "long"]
     for k, spread in enumerate(found.object_classes.values(), 1):
-        assert spread["mean"] == pytest.approx(np.mean([class_f1(one)[k] for one in counts]))
-        assert spread["pooled"] == class_f1(np.sum(counts, axis=0))[k]
+        assert spread["mean"] == pytest.approx(np.mean([compute_class_f1(one)[k] for one in counts]))
+        assert spread["pooled"] == compute_class_f1(np.sum(counts, axis=0))[k]
         assert spread["low"] <= spread["mean"] <= spread["high"]
         assert (spread["truth_count"], spread["prediction_count"]) == tuple(np.sum(counts, axis=0)[k, 1:])
     assert found.to_json()["object_classes"] == found.object_classes
     plain = evaluate_labels(items, ["background", "object"], instances=True)
     assert plain.object_classes == {}
     assert plain.objects == found.objects
-    assert object_class_spreads([None], NAMES) == {}
+    assert summarise_object_classes([None], NAMES) == {}
 
 
 @pytest.mark.parametrize("tables", [(), (CLASS_OF_ID,)])

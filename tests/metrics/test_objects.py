@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from septa.metrics import objects
-from septa.metrics.objects import THRESHOLDS, align_ids, contingency, match, pool, score_objects
+from septa.metrics.objects import IOU_THRESHOLDS, align_ids, pool, score_objects
+from septa.metrics.overlaps import contingency, match
 
 IDS = [0, 1, 2, 3, 9, 70_000, 2**40]
 SHAPES = hnp.array_shapes(min_dims=2, max_dims=2, min_side=0, max_side=7)
@@ -51,7 +52,7 @@ def set_scores(truth, prediction):
     empty = not true and not predicted
     ious = [len(a & b) / len(a | b) for a in true for b in predicted]
     lists = {name: [] for name in ["tp", "fp", "fn", *RATIOS]}
-    for threshold in THRESHOLDS:
+    for threshold in IOU_THRESHOLDS:
         tp = sum(iou >= threshold for iou in ious)
         fp, fn = len(predicted) - tp, len(true) - tp
         values = [tp, fp, fn, ratio(tp, tp + fp, empty), ratio(tp, tp + fn, empty)]
@@ -78,7 +79,7 @@ def set_scores(truth, prediction):
             "merges": sum(sum(len(a & b) > len(a) / 2 for a in true) >= 2 for b in predicted),
             "pixels": int((truth != -1).sum()),
         }
-        | {f"mean_{name}": sum(lists[name]) / len(THRESHOLDS) for name in RATIOS}
+        | {f"mean_{name}": sum(lists[name]) / len(IOU_THRESHOLDS) for name in RATIOS}
     )
 
 
@@ -156,7 +157,7 @@ def test_splits_and_merges():
 
 
 def test_thresholds_are_those_of_the_data_science_bowl():
-    assert THRESHOLDS == (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
+    assert IOU_THRESHOLDS == (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
     # IoU 3/5 and 19/20 lie exactly on a threshold
     for common, union, matched in ((3, 5, 3), (19, 20, 10)):
         truth, prediction = np.ones((1, union), int), np.zeros((1, union), int)
@@ -227,7 +228,7 @@ def test_against_stardist(seed):
     peer = stardist_matching()
     truth, prediction = discs(seed=seed)
     scores = score_objects(truth, prediction)
-    for index, theirs in enumerate(peer.matching(truth, prediction, thresh=THRESHOLDS)):
+    for index, theirs in enumerate(peer.matching(truth, prediction, thresh=IOU_THRESHOLDS)):
         assert (scores.tp[index], scores.fp[index], scores.fn[index]) == (theirs.tp, theirs.fp, theirs.fn)
         for name in RATIOS:
             assert getattr(scores, name)[index] == pytest.approx(getattr(theirs, name), abs=1e-12)
@@ -255,7 +256,7 @@ def test_against_cellpose(seed):
     peer = pytest.importorskip("cellpose.metrics")
     truth, prediction = discs(seed=seed)
     scores = score_objects(truth, prediction)
-    accuracy, *counts = peer.average_precision(truth, prediction, list(THRESHOLDS))
+    accuracy, *counts = peer.average_precision(truth, prediction, list(IOU_THRESHOLDS))
     assert [list(map(int, count)) for count in counts] == [list(scores.tp), list(scores.fp), list(scores.fn)]
     np.testing.assert_allclose(scores.accuracy, accuracy, rtol=1e-6)
 

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from septa.display import make_evaluation_table
 from septa.errors import InputError
-from septa.metrics.objects import THRESHOLDS, pool, score_objects
+from septa.metrics.objects import IOU_THRESHOLDS, pool, score_objects
 from septa.metrics.scores import HEADERS, OBJECT_METRICS, OBJECTS_POLICY, evaluate_labels
 
 NAMES = ("background", "nucleus", "debris")
@@ -116,7 +116,7 @@ def test_absent_class_scores_one_and_is_reported():
     assert evaluation.images[1].classes["debris"] == dict.fromkeys(HEADERS, 0.0)
     assert evaluation.both_empty == {"background": 0, "nucleus": 2, "debris": 1}
     text = " ".join(printed(evaluation).split())
-    assert "scores 1.0 there" in text
+    assert "scores 1.0;" in text
     assert "Absent from both: nucleus in 2, debris in 1 of 2 images" in text
 
 
@@ -229,7 +229,7 @@ def test_means_and_pooled_objects_over_images():
         assert spread["mean"] == pytest.approx(statistics.fmean(values))
         assert spread["low"] < spread["mean"] < spread["high"]
     assert evaluation.objects["mean_accuracy"]["pooled"] == pooled["mean_accuracy"]
-    assert evaluation.objects["f1_50"]["pooled"] == pooled["f1"][THRESHOLDS.index(0.5)]
+    assert evaluation.objects["f1_50"]["pooled"] == pooled["f1"][IOU_THRESHOLDS.index(0.5)]
     assert evaluation.objects["truth_count"]["pooled"] == 12
     assert evaluation.objects["count_difference"]["pooled"] == 1 + 0 + 5 + 0
 
@@ -254,7 +254,7 @@ def test_json_of_objects_is_strict_and_whole():
     assert values["objects"]["mean_accuracy"] == evaluation.objects["mean_accuracy"]
     first, second = (image["objects"] for image in values["images"])
     assert first == dict(sorted(score_objects(TRUTH, FOUND).to_json().items()))
-    assert len(first["accuracy"]) == len(THRESHOLDS)
+    assert len(first["accuracy"]) == len(IOU_THRESHOLDS)
     assert second["panoptic_quality"] == 1.0
     plain = evaluate_labels([image(0)], NAMES).to_json()
     assert plain["objects"] == {}

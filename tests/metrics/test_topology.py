@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 
 from septa.kernels import label_mask
 from septa.metrics import topology
-from septa.metrics.topology import thin_borders, warp
+from septa.metrics.topology import thin_borders, warp_mask
 
 SHAPES = hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=9)
 MASKS = hnp.arrays(bool, SHAPES)
@@ -22,7 +22,7 @@ CORNERS = [(-1, -1), (-1, 1), (1, -1), (1, 1)]
 def compiled():
     """Compile before hypothesis looks at the time."""
     thin_borders(np.eye(3, dtype=int))
-    warp(np.eye(3, dtype=bool), np.ones((3, 3), bool))
+    warp_mask(np.eye(3, dtype=bool), np.ones((3, 3), bool))
 
 
 @st.composite
@@ -125,7 +125,7 @@ def test_simple_points_are_those_whose_flip_keeps_the_topology():
 def test_warping_keeps_the_topology_and_ends_where_no_flip_does(masks):
     truth, prediction = masks
     before = truth.copy(), prediction.copy()
-    warped = warp(truth, prediction)
+    warped = warp_mask(truth, prediction)
     assert topology_of(warped) == topology_of(truth)
     assert not ((warped != truth) & (truth == prediction)).any()
     for point in map(tuple, np.argwhere(warped != prediction).tolist()):
@@ -151,12 +151,12 @@ def test_warping_equals_flips_in_order_of_sureness(masks, levels, random):
             tried[point] ^= True
             if topology_of(tried) == topology_of(warped):
                 warped, flipped = tried, True
-    assert np.array_equal(warp(truth, prediction, sureness), warped)
+    assert np.array_equal(warp_mask(truth, prediction, sureness), warped)
 
 
 @given(MASKS)
 def test_a_perfect_prediction_is_reached(mask):
-    assert np.array_equal(warp(mask, mask), mask)
+    assert np.array_equal(warp_mask(mask, mask), mask)
 
 
 def test_thinner_and_thicker_membranes_are_reached_and_gaps_are_not():
@@ -164,11 +164,11 @@ def test_thinner_and_thicker_membranes_are_reached_and_gaps_are_not():
     truth[:, 8:13] = False
     for prediction in (np.ones((20, 21), bool), truth.copy()):
         prediction[:, 10] = False
-        assert np.array_equal(warp(truth, prediction), prediction)
-        assert np.array_equal(warp(prediction, truth), truth)
+        assert np.array_equal(warp_mask(truth, prediction), prediction)
+        assert np.array_equal(warp_mask(prediction, truth), truth)
     gap = truth.copy()
     gap[10] = True
-    assert (warp(truth, gap) != gap).sum() == 1
+    assert (warp_mask(truth, gap) != gap).sum() == 1
 
 
 @pytest.mark.parametrize(
@@ -182,4 +182,4 @@ def test_thinner_and_thicker_membranes_are_reached_and_gaps_are_not():
 )
 def test_unusable_masks_are_refused(arrays, message):
     with pytest.raises(ValueError, match=message):
-        warp(*arrays)
+        warp_mask(*arrays)

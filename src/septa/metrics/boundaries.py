@@ -1,11 +1,10 @@
-"""Distances between the surfaces of two masks: how far a predicted outline is from the true one.
+"""Surface distances: distances between a predicted outline and the true one.
 
-The surface of a mask is its inner boundary: the pixels of the mask with at least one of their 4 neighbours outside
-it. What lies beyond the image is outside, so a mask that is not empty always has a surface. Distances are Euclidean,
-between pixel centres.
+The surface of a mask is its inner boundary: the pixels with at least one 4-neighbour outside the mask. Pixels beyond
+the image are outside, so every non-empty mask has a surface. Distances are Euclidean, between pixel centres.
 
-No value is ever NaN: where both masks are empty, distances are 0 and F1 is 1; where only one is, distances are the
-image's diagonal, which no other distance reaches, and F1 is 0.
+No value is ever NaN. If both masks are empty, distances are 0 and F1 is 1. If only one is empty, distances are the
+image's diagonal, which exceeds every other distance, and F1 is 0.
 """
 
 from __future__ import annotations
@@ -22,14 +21,14 @@ Mask = npt.NDArray[np.bool_]
 Distances = npt.NDArray[np.float64]
 
 POLICY = (
-    "A class absent from both labels and prediction of an image has surface distance 0 and boundary F1 1 there; "
-    "absent from only one of them, the image's diagonal and 0."
+    "A class that is absent from both ground truth and prediction has surface distance 0 and boundary F1 1; "
+    "a class absent from only one of them has the image's diagonal and 0."
 )
 
 
 @dataclass(frozen=True)
 class BoundaryScores:
-    """How well the surfaces of two masks agree.
+    """Agreement of the surfaces of two masks.
 
     Attributes
     ----------
@@ -40,9 +39,9 @@ class BoundaryScores:
         95 % Hausdorff distance in the same unit: the larger of the two directed 95th percentiles (linear between
         ranks) of these distances. 0 is best.
     precision, recall
-        Share of the predicted surface that is near the true one, and the other way round, 0 to 1.
+        Share of the predicted surface near the true one, and of the true surface near the predicted one, 0 to 1.
     f1
-        Their harmonic mean, the boundary F1 score (Csurka et al. 2013), 0 to 1.
+        Harmonic mean of both, the boundary F1 score (Csurka et al. 2013), 0 to 1.
     """
 
     assd: float
@@ -52,12 +51,12 @@ class BoundaryScores:
     f1: float
 
 
-def surface(mask_yx: Mask) -> Mask:
-    """Pixels of a mask with at least one 4-neighbour outside the mask or beyond the image.
+def find_surface(mask_yx: Mask) -> Mask:
+    """Find the pixels of a mask with at least one 4-neighbour outside the mask or beyond the image.
 
     Examples
     --------
-    >>> surface(np.ones((3, 4), bool)).astype(int)
+    >>> find_surface(np.ones((3, 4), bool)).astype(int)
     array([[1, 1, 1, 1],
            [1, 0, 0, 1],
            [1, 1, 1, 1]])
@@ -71,23 +70,25 @@ def surface(mask_yx: Mask) -> Mask:
 def surface_distances(
     truth_yx: Mask, prediction_yx: Mask, spacing: tuple[float, float] = (1.0, 1.0)
 ) -> tuple[Distances, Distances]:
-    """Distances from each surface pixel of one mask to the nearest surface pixel of the other.
+    """Compute the distance of each surface pixel of one mask to the nearest surface pixel of the other.
 
     Parameters
     ----------
     truth_yx, prediction_yx
-        bool YX, equal shapes; neither empty.
+        bool YX, equal shapes, not empty.
     spacing
         Height and width of a pixel, above 0; 1 for distances in pixels.
 
     Returns
     -------
-    From the truth's surface to the prediction's, and from the prediction's to the truth's; float64, in raster order.
+    tuple
+        Distances from the true to the predicted surface, and from the predicted to the true one; float64, in raster
+        order.
 
     Raises
     ------
     ValueError
-        For shapes that differ or are not YX, arrays that are not bool, empty masks, and a spacing that is not above 0.
+        The shapes differ or are not YX, an array is not bool, a mask is empty, or the spacing is not above 0.
 
     Examples
     --------
@@ -98,8 +99,8 @@ def surface_distances(
     if not truth_yx.any() or not prediction_yx.any():
         raise ValueError("an empty mask has no surface to measure a distance from")
     size = np.asarray(spacing, np.float64)
-    truth, prediction = (np.argwhere(surface(mask_yx)) * size for mask_yx in (truth_yx, prediction_yx))
-    # Surfaces are small beside images: on masks as they occur, trees took a tenth of the time of distance transforms.
+    truth, prediction = (np.argwhere(find_surface(mask_yx)) * size for mask_yx in (truth_yx, prediction_yx))
+    # Surfaces have few pixels: on typical masks, trees took a tenth of the time of distance transforms.
     return _nearest(truth, prediction), _nearest(prediction, truth)
 
 
@@ -117,19 +118,20 @@ def score_boundaries(
     truth_yx, prediction_yx
         bool YX, equal shapes. For one class of labels pass ``labels_yx == k``, for instances ``labels_yx > 0``.
     tolerance
-        Distance in pixels, at least 0, up to which (inclusive) a surface pixel counts as found; whatever the spacing.
+        Largest distance in pixels at which a surface pixel counts as found, at least 0; independent of the spacing.
     spacing
         Height and width of a pixel, above 0, for example in micrometres; ``assd`` and ``hd95`` are then in that unit.
 
     Returns
     -------
-    The scores, with the policies for empty masks that the module states.
+    BoundaryScores
+        The scores. Empty masks are scored as stated at the top of this module.
 
     Raises
     ------
     ValueError
-        For shapes that differ or are not YX, arrays that are not bool, a spacing that is not above 0 and a tolerance
-        below 0.
+        The shapes differ or are not YX, an array is not bool, the spacing is not above 0, or the tolerance is below
+        0.
 
     Examples
     --------
@@ -177,19 +179,20 @@ def score_class_boundaries(
     classes
         Number of classes.
     ignore
-        Ignore label: pixels where the truth has this value belong to no class in either image, as if the image ended
-        there.
+        Ignore label: pixels with this value in the ground truth belong to no class in either image, as if the image
+        ended there.
     tolerance, spacing
         As in `score_boundaries`.
 
     Returns
     -------
-    Scores of class 0, 1, ...
+    list
+        Scores of each class, class 0 first.
 
     Raises
     ------
     ValueError
-        As `score_boundaries`.
+        As for `score_boundaries`.
 
     Examples
     --------
@@ -198,7 +201,9 @@ def score_class_boundaries(
     [0.0, 0.0, 0.0]
     """
     if truth_yx.shape != prediction_yx.shape:
-        raise ValueError(f"truth and prediction must be of equal shape, got {truth_yx.shape} and {prediction_yx.shape}")
+        raise ValueError(
+            f"ground truth and prediction must be of equal shape, got {truth_yx.shape} and {prediction_yx.shape}"
+        )
     counted = truth_yx != ignore
     return [
         score_boundaries(
@@ -216,9 +221,10 @@ def _nearest(points: Distances, others: Distances) -> Distances:
 def _check(truth_yx: Mask, prediction_yx: Mask, spacing: tuple[float, float]) -> None:
     if truth_yx.shape != prediction_yx.shape or truth_yx.ndim != 2:
         raise ValueError(
-            f"truth and prediction must both be YX and of equal shape, got {truth_yx.shape} and {prediction_yx.shape}"
+            "ground truth and prediction must both be YX and of equal shape, "
+            f"got {truth_yx.shape} and {prediction_yx.shape}"
         )
     if truth_yx.dtype != bool or prediction_yx.dtype != bool:
-        raise ValueError(f"truth and prediction must be bool, got {truth_yx.dtype} and {prediction_yx.dtype}")
+        raise ValueError(f"ground truth and prediction must be bool, got {truth_yx.dtype} and {prediction_yx.dtype}")
     if len(spacing) != 2 or not all(0 < size < math.inf for size in spacing):
         raise ValueError(f"spacing must be the height and width of a pixel, each above 0, got {spacing}")

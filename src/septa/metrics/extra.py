@@ -1,4 +1,4 @@
-"""Metrics that are computed when they are asked for, by name, each a few numbers for an image."""
+"""Optional metrics, computed by name: a few numbers per image."""
 
 from __future__ import annotations
 
@@ -13,41 +13,44 @@ from septa.metrics.glands import score_glands
 
 Labels = npt.NDArray[Any]
 
-PER_IMAGE = {"boundaries": "surface distances and boundary F1 of each class", "glands": "the GlaS challenge's objects"}
-"""Each family of metrics that belongs to one image."""
+PER_IMAGE = {
+    "boundaries": "surface distances and boundary F1 of each class",
+    "glands": "the GlaS challenge's object scores",
+}
+"""Families of metrics computed per image, each with its description."""
 _GLANDS = {
     "Object F1 (GlaS)": "f1",
     "Object Dice (GlaS)": "object_dice",
     "Object Hausdorff (GlaS), pixels": "object_hausdorff",
 }
 NEURITES = "neurites"
-"""The family that belongs to a stack: the ISBI 2012 challenge's."""
+"""Family of metrics computed for a whole stack: those of the ISBI 2012 challenge."""
 
 
-def extra_metrics(
+def compute_extra_metrics(
     family: str, truth_yx: Labels, prediction_yx: Labels, class_names: Sequence[str], ignore: int = -1, *, bits: bool
 ) -> dict[str, float]:
-    """The metrics of one family for one image, by titles that name their class.
+    """Compute the metrics of one family for one image, by titles that name their class.
 
     Parameters
     ----------
     family
-        ``boundaries``: of each foreground class the average symmetric and the 95 % surface distance, in pixels, and
-        the boundary F1 at 2 pixels; labels are classes, or bit fields if ``bits``. ``glands``: object F1, object Dice
-        and object Hausdorff distance, in pixels; labels are object ids.
+        ``boundaries``: average symmetric and 95 % surface distance in pixels, and boundary F1 at 2 pixels, of each
+        foreground class; labels are classes, or bit fields if ``bits``. ``glands``: object F1, object Dice and object
+        Hausdorff distance in pixels; labels are object ids.
     truth_yx, prediction_yx
-        Integers YX of one size.
+        Labels, integers YX, equal shapes.
     class_names
-        Class 0 first; of bit fields each bit.
+        Names of the classes, class 0 first; of each bit for bit fields.
     ignore
-        Truth of the pixels that do not count.
+        Ignore label in the ground truth.
     bits
-        Whether classes overlap.
+        True if labels are bit fields of overlapping classes.
 
     Raises
     ------
     ValueError
-        There is no such family.
+        The family is unknown.
     """
     if family == "glands":
         scores = score_glands(truth_yx, prediction_yx).to_json()

@@ -1,8 +1,8 @@
-"""Scores of the GlaS challenge (Sirinukunwattana et al. 2017, arXiv 1603.00275, section 4), as its own code has them.
+"""Scores of the GlaS challenge (Sirinukunwattana et al. 2017, arXiv 1603.00275, section 4), as its code computes them.
 
-The partner of an object is the object of the other side with which it shares most pixels; of equals, that with the
-lowest id. For the distance only, an object that overlaps nothing takes the nearest by Hausdorff distance.
-Objects, and what ignored pixels do to them, are as in `septa.metrics.overlaps`. Never NaN: see `GlandScores`.
+The partner of an object is the object of the other image with the largest overlap; in a tie, the one with the lowest
+id. For the distance only, an object without overlap is paired with the nearest one by Hausdorff distance. Objects and
+ignored pixels are defined as in `septa.metrics.overlaps`. No score is ever NaN: see `GlandScores`.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from septa.recipe import IGNORE
 
 @dataclass(frozen=True)
 class GlandScores:
-    """The three scores of the GlaS challenge, for one image or for several pooled.
+    """The three scores of the GlaS challenge, for one image or for several pooled images.
 
-    Where neither side has an object: F1 1.0, Dice 1.0, Hausdorff 0.0. Where only one has: F1 0.0, Dice 0.0, and
-    Hausdorff the diagonal of the image, which no distance within it can exceed (the challenge's code fails there).
+    If neither side has an object, F1 and Dice are 1.0 and the Hausdorff distance is 0.0. If only one side has, F1 and
+    Dice are 0.0, and the distance is the image's diagonal, its upper bound (the challenge's code fails in this case).
 
     Attributes
     ----------
@@ -55,10 +55,10 @@ class GlandScores:
 
     @property
     def f1(self) -> float:
-        """2 TP / (2 TP + FP + FN), 0 to 1.
+        """Object F1, 2 TP / (2 TP + FP + FN), 0 to 1.
 
         FP are the other predicted objects, FN = true objects - TP. The paper's text says "at least 50 %" of the
-        area, the challenge's code "more than 50 %"; this is the code's, by which no true object is found twice.
+        area, the challenge's code "more than 50 %". This follows the code, so no true object is found twice.
         """
         count = self.truth_count + self.prediction_count
         return 2 * self.tp / count if count else 1.0
@@ -74,12 +74,12 @@ class GlandScores:
         return self._both_ways(self.truth_hausdorff, self.prediction_hausdorff, 0.0)
 
     def to_json(self) -> dict[str, float]:
-        """Plain numbers for strict JSON: counts and the three scores, no NaN."""
+        """Return plain numbers for strict JSON: counts and the three scores, no NaN."""
         names = ("truth_count", "prediction_count", "tp", "f1", "object_dice", "object_hausdorff", "pixels")
         return {name: getattr(self, name) for name in names}
 
     def _both_ways(self, truth: float, prediction: float, empty: float) -> float:
-        """Mean of the two directions; a direction without objects says nothing and leaves it to the other."""
+        """Average the two directions; a direction without objects is omitted."""
         pairs = ((truth, self.truth_area), (prediction, self.prediction_area))
         means = [total / area for total, area in pairs if area]
         return sum(means) / len(means) if means else empty
@@ -91,17 +91,18 @@ def score_glands(truth_yx: Labels, prediction_yx: Labels) -> GlandScores:
     Parameters
     ----------
     truth_yx, prediction_yx
-        Instance ids, any integer dtype or bool, equal shapes: 0 is background, every other id an object. Pixels where
-        the truth is `IGNORE` (-1) do not count, whatever the prediction says.
+        Instance ids, any integer dtype or bool, equal shapes: 0 is background, every other id an object. Pixels that
+        are `IGNORE` (-1) in the ground truth do not count, whatever their prediction.
 
     Returns
     -------
-    The three scores and the sums behind them.
+    GlandScores
+        The three scores and the sums they are computed from.
 
     Raises
     ------
     ValueError
-        As `septa.metrics.overlaps.contingency`.
+        As for `septa.metrics.contingency`.
 
     Examples
     --------
@@ -131,22 +132,23 @@ def score_glands(truth_yx: Labels, prediction_yx: Labels) -> GlandScores:
 
 
 def pool_glands(scores: Sequence[GlandScores]) -> dict[str, float | dict[str, float]]:
-    """Summarise images in two ways.
+    """Summarise the scores of images as their mean and pooled over all objects.
 
     Parameters
     ----------
     scores
-        One for each image; at least one. Images without any counted pixel are left out.
+        One entry per image; at least one. Images without a counted pixel are omitted.
 
     Returns
     -------
-    ``images``: number of images that count. ``mean``: the values of `GlandScores.to_json` averaged over the images.
-    ``pooled``: the same for the objects of all images together, as the paper defines the scores of a test set.
+    dict
+        ``images`` is the number of images that count. ``mean`` averages the values of `GlandScores.to_json` over the
+        images. ``pooled`` is the same for the objects of all images together, as the paper defines it for a test set.
 
     Raises
     ------
     ValueError
-        Where no image has a counted pixel.
+        No image has a counted pixel.
 
     Examples
     --------
@@ -165,21 +167,22 @@ def pool_glands(scores: Sequence[GlandScores]) -> dict[str, float | dict[str, fl
 
 
 def hausdorff(first_yx: npt.NDArray[np.bool_], second_yx: npt.NDArray[np.bool_]) -> float:
-    """Hausdorff distance of two sets of pixels, in pixels: how far a pixel of one can be from the nearest of the other.
+    """Compute the Hausdorff distance of two masks: the largest distance of a pixel to the other mask.
 
     Parameters
     ----------
     first_yx, second_yx
-        Masks of equal shape, each with at least one pixel set.
+        Masks of equal shape, bool YX, not empty.
 
     Returns
     -------
-    The exact distance between pixel centres, at least 0.
+    float
+        Exact distance between pixel centres, in pixels, at least 0.
 
     Raises
     ------
     ValueError
-        For shapes that differ or are not YX, and for a mask without any pixel set.
+        The shapes differ or are not YX, or a mask is empty.
 
     Examples
     --------
@@ -195,7 +198,7 @@ def hausdorff(first_yx: npt.NDArray[np.bool_], second_yx: npt.NDArray[np.bool_])
 
 @dataclass
 class _Shapes:
-    """Objects of two images, numbered 1, 2, ... in each, and the Hausdorff distances between them."""
+    """Objects of two images, numbered from 1 in each, and the Hausdorff distances between them."""
 
     truth_yx: Integers
     prediction_yx: Integers
@@ -206,10 +209,10 @@ class _Shapes:
         self.prediction_boxes = _boxes(self.prediction_yx)
 
     def distance(self, truth: int, prediction: int) -> float:
-        """Hausdorff distance of two objects, given as indices from 0."""
+        """Return the Hausdorff distance of two objects, given as indices from 0."""
         if (truth, prediction) not in self.known:
             boxes = np.stack([self.truth_boxes[truth], self.prediction_boxes[prediction]])
-            # Within the box around both lie all pixels that can be nearest, so nothing outside it matters.
+            # The box around both objects contains every nearest pixel, so the rest of the image does not matter.
             (top, left), (bottom, right) = boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)
             window = slice(top, bottom + 1), slice(left, right + 1)
             one, other = self.truth_yx[window] == truth + 1, self.prediction_yx[window] == prediction + 1
@@ -217,21 +220,20 @@ class _Shapes:
         return self.known[truth, prediction]
 
     def nearest_prediction(self, truth: int) -> float:
-        """Distance of a true object to the nearest predicted one."""
+        """Return the distance of a true object to the nearest predicted one."""
         bounds = np.abs(self.prediction_boxes - self.truth_boxes[truth]).max(axis=1)
         return _least(bounds, lambda prediction: self.distance(truth, prediction))
 
     def nearest_truth(self, prediction: int) -> float:
-        """Distance of a predicted object to the nearest true one."""
+        """Return the distance of a predicted object to the nearest true one."""
         bounds = np.abs(self.truth_boxes - self.prediction_boxes[prediction]).max(axis=1)
         return _least(bounds, lambda truth: self.distance(truth, prediction))
 
 
 def _least(bounds: Integers, distance: Callable[[int], float]) -> float:
-    """The least distance, trying the lowest bounds first.
+    """Find the smallest distance, trying the lowest bounds first.
 
-    No side of a box reaches past the other's by more than the Hausdorff distance, which makes the largest difference
-    between the sides of two boxes a lower bound.
+    The sides of two bounding boxes differ by at most the Hausdorff distance, so the largest difference is a bound.
     """
     least = math.inf
     for index in np.argsort(bounds, kind="stable").tolist():
@@ -242,7 +244,7 @@ def _least(bounds: Integers, distance: Callable[[int], float]) -> float:
 
 
 def _boxes(numbered_yx: Integers) -> Integers:
-    """First row, first column, last row, last column of each object: N x 4."""
+    """Return first row, first column, last row and last column of each object: int64 ``(N, 4)``."""
     slices = ndimage.find_objects(numbered_yx)
     return np.array([[y.start, x.start, y.stop - 1, x.stop - 1] for y, x in slices], np.int64).reshape(-1, 4)
 
@@ -253,9 +255,9 @@ def _farthest(from_yx: npt.NDArray[np.bool_], to_yx: npt.NDArray[np.bool_]) -> f
 
 
 def _partners(index: Integers, other: Integers, overlaps: Integers, size: int) -> Integers:
-    """For each object, the position of its pair with most common pixels; -1 where it overlaps nothing."""
+    """Return for each object the position of its pair with the largest overlap; -1 without overlap."""
     partner = np.full(size, -1)
-    order = np.lexsort((-other, overlaps, index))  # of the entries written to one place, the last one stays
+    order = np.lexsort((-other, overlaps, index))  # the last entry written to a place remains
     partner[index[order]] = order
     return partner
 
@@ -281,7 +283,7 @@ def _hausdorff_sums(
         return diagonal * int(table.truth_areas.sum()), diagonal * int(table.prediction_areas.sum())
     counted = truth_yx != IGNORE
     shapes = _Shapes(
-        _numbered(truth_yx, table.truth_ids, counted), _numbered(prediction_yx, table.prediction_ids, counted)
+        _renumber(truth_yx, table.truth_ids, counted), _renumber(prediction_yx, table.prediction_ids, counted)
     )
     truth = [
         shapes.distance(index, int(table.columns[pair])) if pair >= 0 else shapes.nearest_prediction(index)
@@ -294,8 +296,8 @@ def _hausdorff_sums(
     return math.fsum(table.truth_areas * truth), math.fsum(table.prediction_areas * prediction)
 
 
-def _numbered(labels_yx: Labels, ids: Integers, counted: npt.NDArray[np.bool_]) -> Integers:
-    """Ids replaced by 1, 2, ... in ascending order; 0 is background and what does not count."""
+def _renumber(labels_yx: Labels, ids: Integers, counted: npt.NDArray[np.bool_]) -> Integers:
+    """Replace ids by 1, 2, ... in ascending order; background and ignored pixels are 0."""
     numbers = np.zeros(labels_yx.shape, np.int64)
     objects = counted & (labels_yx != 0)
     numbers[objects] = np.searchsorted(ids, labels_yx[objects].astype(np.int64)) + 1

@@ -1,12 +1,12 @@
-"""Scores of the ISBI 2012 challenge: neurites in electron micrographs, told apart by their membranes.
+"""Scores of the ISBI 2012 challenge: neurites in electron micrographs, separated by their membranes.
 
 Segments are the 4-connected components of cell interior. V_Rand and V_Info compare them as partitions of the pixels
-that are interior in the truth, after the predicted membranes were thinned; the Rand, warping and pixel errors are
-those of the challenge's first year. Every value is the best over thresholds on the predicted probability.
+that are interior in the ground truth, after thinning of the predicted membranes. The Rand, warping and pixel errors
+are those of the challenge's first year. Every value is the best one over thresholds of the predicted probability.
 
-This follows the challenge's published scripts (the Fiji plugin Trainable_Segmentation). It differs where the plugin
-rewards a degenerate image: a prediction without any interior has no segment, while the plugin's flooding makes one of
-it all; and where truth and prediction are one segment each, V_Info is 1, where the plugin says 0.
+This follows the challenge's published scripts (the Fiji plugin Trainable_Segmentation), except where the plugin
+rewards a degenerate image. A prediction without interior has no segment, while the plugin's flooding turns all of it
+into one. If ground truth and prediction are one segment each, V_Info is 1, while the plugin returns 0.
 
 References
 ----------
@@ -27,34 +27,35 @@ import numpy.typing as npt
 
 from septa.kernels import label_mask
 from septa.metrics.overlaps import Contingency, Labels, contingency
-from septa.metrics.topology import Mask, Segments, thin_borders, warp
+from septa.metrics.topology import Mask, Segments, thin_borders, warp_mask
 from septa.recipe import IGNORE
 
-THRESHOLDS = tuple(k / 10 for k in range(1, 10))
+PROBABILITY_THRESHOLDS = tuple(k / 10 for k in range(1, 10))
 
 
 @dataclass(frozen=True)
 class NeuriteScores:
-    """Scores of a stack of images, or of one; each measure at its own best threshold, never NaN.
+    """Scores of a stack of images or of one image, each at its own best threshold; never NaN.
 
     Attributes
     ----------
     v_rand, v_info
-        Foreground-restricted Rand and information theoretic scores after border thinning, 0 to 1, 1 is best; mean
+        Foreground-restricted Rand score and information theoretic score after border thinning, 0 to 1, 1 is best; mean
         over images.
     v_rand_split, v_rand_merge, v_info_split, v_info_merge
-        Their two parts at the same threshold: a split neurite lowers ``split`` (recall of pixel pairs), two merged
+        Their two parts at the same threshold. A split neurite lowers ``split`` (recall of pixel pairs), and two merged
         neurites lower ``merge`` (precision of pixel pairs).
     rand_error
         1 - F-score of pixel pairs without thinning, foreground-restricted, pairs pooled over the images; 0 is best.
     warping_error
-        Share of the pixels in which the prediction differs from the truth after `warp`; mean over images; 0 is best.
+        Share of pixels in which prediction and warped ground truth differ; mean over images; 0 is best. See
+        `septa.metrics.topology.warp_mask`.
     pixel_error
-        Share of the pixels that are wrong; mean over images; 0 is best.
+        Share of wrong pixels; mean over images; 0 is best.
     pixel_f_error
-        1 - F-score of interior pixels, pooled over the images: what the challenge's tables call pixel error.
+        1 - F-score of interior pixels, pooled over the images; the challenge's tables call it pixel error.
     v_rand_threshold, v_info_threshold, rand_threshold, warping_threshold, pixel_threshold, pixel_f_threshold
-        Threshold at which each was best; of equally good ones the nearest to 0.5.
+        Best threshold of each; in a tie, the one nearest to 0.5.
     """
 
     v_rand: float
@@ -76,7 +77,7 @@ class NeuriteScores:
 
 
 class PartitionScores(NamedTuple):
-    """Weighted mean ``f`` of two scores, and the two: ``split`` falls with split, ``merge`` with merged segments."""
+    """Weighted mean ``f`` of ``split``, which split segments lower, and ``merge``, which merged segments lower."""
 
     f: float
     split: float
@@ -84,7 +85,7 @@ class PartitionScores(NamedTuple):
 
 
 def score_neurites(
-    truth_yx: npt.NDArray[Any], probability_yx: npt.NDArray[Any], thresholds: Sequence[float] = THRESHOLDS
+    truth_yx: npt.NDArray[Any], probability_yx: npt.NDArray[Any], thresholds: Sequence[float] = PROBABILITY_THRESHOLDS
 ) -> NeuriteScores:
     """Score one image; see `score_stack`.
 
@@ -102,26 +103,27 @@ def score_neurites(
 
 
 def score_stack(
-    pairs: Iterable[tuple[npt.NDArray[Any], npt.NDArray[Any]]], thresholds: Sequence[float] = THRESHOLDS
+    pairs: Iterable[tuple[npt.NDArray[Any], npt.NDArray[Any]]], thresholds: Sequence[float] = PROBABILITY_THRESHOLDS
 ) -> NeuriteScores:
-    """Score a stack of images at thresholds chosen once for the whole stack, as the challenge did.
+    """Score a stack of images with thresholds chosen once for the whole stack, as the challenge did.
 
     Parameters
     ----------
     pairs
-        Truth and prediction of each image, both YX and of equal shape. Truth: bool or integer, 1 cell interior, 0
-        membrane. Prediction: probability of cell interior, float 0 to 1, or bool or integer 0 and 1.
+        Ground truth and prediction of each image, YX, equal shapes. Ground truth: bool or integer, 1 for cell interior,
+        0 for membrane. Prediction: probability of cell interior, float 0 to 1, or bool or integer 0 and 1.
     thresholds
-        Each at least 0 and below 1; a pixel is predicted interior where its probability exceeds the threshold.
+        Each at least 0 and below 1. A pixel is predicted as interior if its probability exceeds the threshold.
 
     Returns
     -------
-    The scores. An image whose truth is membrane only has nothing to split or merge: its V_Rand and V_Info are 1.
+    NeuriteScores
+        The scores. An image that is all membrane in the ground truth has V_Rand and V_Info 1.
 
     Raises
     ------
     ValueError
-        For no images or thresholds, shapes that differ, are not YX or empty, and values out of range.
+        There are no images or no thresholds, shapes differ, are not YX or are empty, or values are out of range.
     """
     cuts = [float(threshold) for threshold in thresholds]
     if not cuts or not all(0 <= threshold < 1 for threshold in cuts):
@@ -129,7 +131,7 @@ def score_stack(
     images = [_score_cuts(truth_yx, probability_yx, cuts) for truth_yx, probability_yx in pairs]
     if not images:
         raise ValueError("no images to score")
-    # Means over images serve the pooled ratios too: numerator and denominator are divided by the same number.
+    # Means over images also give the pooled ratios: numerator and denominator are divided by the same number.
     means = [_Cut(*row) for row in np.mean(images, axis=0).tolist()]
 
     def best(error: Callable[[_Cut], float]) -> int:
@@ -159,30 +161,31 @@ def score_stack(
 
 
 def rand_scores(truth_yx: Labels, segments_yx: Labels, alpha: float = 0.5) -> PartitionScores:
-    """Rand score of two partitions of the truth's foreground: shares of the pixel pairs that are together in both.
+    """Compute the Rand score of two partitions of the ground-truth foreground.
 
-    With p pairs of pixels (ordered, each pixel also with itself) together in both partitions, t in the truth and s in
-    the prediction: split = p / t, the recall of pairs; merge = p / s, their precision;
-    f = p / (alpha s + (1 - alpha) t) (Arganda-Carreras et al. 2015). A pixel of no predicted segment is a segment of
-    its own. ``skimage.metrics.adapted_rand_error`` leaves out the pairs of a pixel with itself, and gives split under
-    the name of precision and merge under that of recall.
+    Let p be the number of pixel pairs (ordered, each pixel also with itself) in the same segment of both partitions, t
+    the number in the ground truth and s in the prediction. Then split = p / t is the recall of pairs, merge = p / s
+    their precision, and f = p / (alpha s + (1 - alpha) t) (Arganda-Carreras et al. 2015). A pixel without a predicted
+    segment is a segment of its own. ``skimage.metrics.adapted_rand_error`` omits the pairs of a pixel with itself, and
+    returns split as precision and merge as recall.
 
     Parameters
     ----------
     truth_yx, segments_yx
-        Ids of true and predicted segments, integer YX, equal shapes; ids of at least 0, 0 is no segment. Only pixels
-        of true segments count.
+        Ids of true and predicted segments, integer YX, equal shapes; ids are at least 0, and 0 means no segment. Only
+        pixels of true segments count.
     alpha
-        Weight of merge against split, 0 to 1: 0 gives split, 1 merge.
+        Weight of merge against split, 0 to 1: 0 gives split, 1 gives merge.
 
     Returns
     -------
-    Scores 0 to 1, 1 is best; all 1 where the truth has no segment.
+    PartitionScores
+        Scores 0 to 1, 1 is best; all 1 if the ground truth has no segment.
 
     Raises
     ------
     ValueError
-        For shapes that differ or are not YX, arrays that are not integer and ids below 0.
+        The shapes differ or are not YX, an array is not integer, or an id is below 0.
 
     Examples
     --------
@@ -194,11 +197,11 @@ def rand_scores(truth_yx: Labels, segments_yx: Labels, alpha: float = 0.5) -> Pa
 
 
 def information_scores(truth_yx: Labels, segments_yx: Labels, alpha: float = 0.5) -> PartitionScores:
-    """Information theoretic score of two partitions: their mutual information I relative to their entropies.
+    """Compute the information theoretic score of two partitions: mutual information I relative to the entropies.
 
-    With entropies H(T) of the truth and H(S) of the prediction: split = I / H(S), merge = I / H(T),
-    f = I / ((1 - alpha) H(S) + alpha H(T)) (Arganda-Carreras et al. 2015). A pixel of no predicted segment is a
-    segment of its own. A score whose denominator is 0 (a partition of one segment carries no information) is 1.
+    With entropies H(T) of the ground truth and H(S) of the prediction: split = I / H(S), merge = I / H(T),
+    f = I / ((1 - alpha) H(S) + alpha H(T)) (Arganda-Carreras et al. 2015). A pixel without a predicted segment is a
+    segment of its own. A score with denominator 0 is 1: a partition of one segment carries no information.
 
     Parameters, result and errors as for `rand_scores`.
 
@@ -212,7 +215,7 @@ def information_scores(truth_yx: Labels, segments_yx: Labels, alpha: float = 0.5
 
 
 class _Cut(NamedTuple):
-    """What is averaged over images at one threshold; the last five are sums of which pooled scores are ratios."""
+    """Values averaged over images at one threshold; pooled scores are ratios of the last five."""
 
     v_rand: float
     v_rand_split: float
@@ -236,7 +239,7 @@ class _Cut(NamedTuple):
 
 
 def _score_cuts(truth_yx: npt.NDArray[Any], probability_yx: npt.NDArray[Any], cuts: Sequence[float]) -> list[_Cut]:
-    truth, probability = _checked(truth_yx, probability_yx)
+    truth, probability = _check_pair(truth_yx, probability_yx)
     true_segments = label_mask(truth)
     if probability.dtype == bool:
         return [_score_cut(truth, true_segments, probability, 0.5)] * len(cuts)
@@ -251,7 +254,7 @@ def _score_cut(truth: Mask, true_segments: Segments, probability: npt.NDArray[An
     return _Cut(
         *_rand(thinned, 0.5),
         *_information(thinned, 0.5),
-        float((warp(truth, predicted, sureness) != predicted).mean()),
+        float((warp_mask(truth, predicted, sureness) != predicted).mean()),
         float((truth != predicted).mean()),
         *_pairs(_foreground(true_segments, segments)),
         int((truth & predicted).sum()),
@@ -259,16 +262,16 @@ def _score_cut(truth: Mask, true_segments: Segments, probability: npt.NDArray[An
     )
 
 
-def _checked(truth_yx: npt.NDArray[Any], probability_yx: npt.NDArray[Any]) -> tuple[Mask, npt.NDArray[Any]]:
-    """Truth as bool; the probability as bool where it holds only 0 and 1."""
+def _check_pair(truth_yx: npt.NDArray[Any], probability_yx: npt.NDArray[Any]) -> tuple[Mask, npt.NDArray[Any]]:
+    """Check a pair; return the ground truth as bool, and the probability as bool if it holds only 0 and 1."""
     truth, probability = np.asarray(truth_yx), np.asarray(probability_yx)
     if truth.shape != probability.shape or truth.ndim != 2 or not truth.size:
         raise ValueError(
-            f"truth and probability must both be YX, of equal shape and not empty, got {truth.shape} and "
+            f"ground truth and probability must both be YX, of equal shape and not empty, got {truth.shape} and "
             f"{probability.shape}"
         )
     if truth.dtype.kind not in "bui" or not ((truth == 0) | (truth == 1)).all():
-        raise ValueError(f"truth must hold the integers 0 (membrane) and 1 (cell interior), got {_range(truth)}")
+        raise ValueError(f"ground truth must hold the integers 0 (membrane) and 1 (cell interior), got {_range(truth)}")
     if probability.dtype.kind not in "buif" or not ((probability >= 0) & (probability <= 1)).all():
         raise ValueError(f"probability must hold numbers 0 to 1, got {_range(probability)}")
     binary = bool(((probability == 0) | (probability == 1)).all())
@@ -281,7 +284,7 @@ def _range(array: npt.NDArray[Any]) -> str:
 
 def _foreground(truth_yx: Labels, segments_yx: Labels) -> Contingency:
     if truth_yx.dtype.kind not in "bui" or (truth_yx.size and truth_yx.min() < 0):
-        raise ValueError(f"truth must hold integer ids of at least 0, got {_range(truth_yx)}")
+        raise ValueError(f"ground truth must hold integer ids of at least 0, got {_range(truth_yx)}")
     ids_yx = truth_yx.astype(np.int64)
     return contingency(np.where(ids_yx == 0, IGNORE, ids_yx), segments_yx)
 
@@ -294,7 +297,7 @@ def _rand(table: Contingency, alpha: float) -> PartitionScores:
 
 
 def _pairs(table: Contingency) -> tuple[int, int, int]:
-    """Ordered pairs of pixels, self included, that are together in both partitions, in the truth, in the prediction."""
+    """Count ordered pixel pairs, self included, in the same segment: of both partitions, the truth, the prediction."""
     parts = table.overlaps, table.truth_areas, table.prediction_areas
     both, truth, predicted = (int((sizes * sizes).sum()) for sizes in parts)
     alone = _alone(table)
@@ -305,7 +308,7 @@ def _information(table: Contingency, alpha: float) -> PartitionScores:
     alone = _alone(table)
     truth = _entropy(table.truth_areas, 0)
     predicted, joint = _entropy(table.prediction_areas, alone), _entropy(table.overlaps, alone)
-    # Rounding must not lead out of the range that mutual information has.
+    # Rounding must not leave the range of mutual information.
     shared = min(max(truth + predicted - joint, 0.0), truth, predicted)
     return PartitionScores(
         _ratio(shared, (1 - alpha) * predicted + alpha * truth), _ratio(shared, predicted), _ratio(shared, truth)
@@ -313,13 +316,13 @@ def _information(table: Contingency, alpha: float) -> PartitionScores:
 
 
 def _alone(table: Contingency) -> int:
-    """Pixels of no predicted segment."""
+    """Count the pixels without a predicted segment."""
     return table.pixels - int(table.prediction_areas.sum())
 
 
 def _entropy(sizes: npt.NDArray[np.int64], alone: int) -> float:
-    """Entropy in bits of a partition into parts of these sizes and ``alone`` parts of one pixel."""
-    # Sorted, so that renumbered parts give the very same sum.
+    """Compute the entropy in bits of a partition into parts of these sizes and ``alone`` single pixels."""
+    # Sorting makes the sum independent of the numbers of the parts.
     ordered = np.sort(sizes).astype(np.float64)
     total = float(ordered.sum()) + alone
     if not total or ordered.max(initial=0) == total:

@@ -1,4 +1,4 @@
-"""Scores of objects that have a class each: a match counts where the classes agree."""
+"""Scores of objects with classes: a match counts if the classes agree."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import numpy as np
 import numpy.typing as npt
 
 from septa.metrics.overlaps import Contingency, Integers, match
-from septa.metrics.spread import spread
+from septa.metrics.spread import compute_spread
 
 Reals = npt.NDArray[np.float64]
 ClassOfId = npt.NDArray[np.integer[Any]]
 """Class of each object, indexed by its id."""
 
 
-def class_matches(
+def count_class_matches(
     table: Contingency, truth_class_of_id: ClassOfId, prediction_class_of_id: ClassOfId, classes: int
 ) -> Integers:
-    """Count the objects of each class, and those of them that are found with their class.
+    """Count the objects of each class, and the matched objects whose classes agree.
 
     Parameters
     ----------
@@ -28,11 +28,12 @@ def class_matches(
     truth_class_of_id, prediction_class_of_id
         Class of each object from 1, integers indexed by object id; see `septa.labels.ObjectLabels`.
     classes
-        Number of classes, background included.
+        Number of classes, including background.
 
     Returns
     -------
-    int64 ``(classes, 3)``: matched pairs in which both have the class, true objects, predicted objects.
+    ndarray
+        int64 ``(classes, 3)``: matched pairs in which both objects have the class, true objects, predicted objects.
     """
     pairs = match(table, 0.5).pairs
     true, predicted = truth_class_of_id[pairs[:, 0]], prediction_class_of_id[pairs[:, 1]]
@@ -40,12 +41,12 @@ def class_matches(
     return np.stack([np.bincount(found, minlength=classes) for found in each], axis=1).astype(np.int64)
 
 
-def class_f1(counts: Integers) -> Reals:
-    """F1 of each class, 2 TP / (true + predicted), of `class_matches` or a sum of such; 1.0 where there are none.
+def compute_class_f1(counts: Integers) -> Reals:
+    """Compute the F1 of each class, 2 TP / (true + predicted), from counts that may be summed; 1.0 without objects.
 
     Examples
     --------
-    >>> class_f1(np.array([[0, 0, 0], [2, 3, 5]]))
+    >>> compute_class_f1(np.array([[0, 0, 0], [2, 3, 5]]))
     array([1. , 0.5])
     """
     tp, truth, prediction = counts.T
@@ -53,28 +54,29 @@ def class_f1(counts: Integers) -> Reals:
     return np.asarray(np.where(total, 2 * tp / np.maximum(total, 1), 1.0), np.float64)
 
 
-def object_class_spreads(counts: Sequence[Integers | None], names: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Summarise the counts of images.
+def summarise_object_classes(counts: Sequence[Integers | None], names: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Summarise the class counts of images.
 
     Parameters
     ----------
     counts
-        What `class_matches` gives of each image; None where objects have no classes.
+        Results of `count_class_matches`, one per image; None if objects have no classes.
     names
-        Of the classes, background first.
+        Names of the classes, background first.
 
     Returns
     -------
-    Name of each class but the background to its F1: ``mean`` over images with ``low`` and ``high``, ``pooled`` over
-    all objects together, and to ``truth_count`` and ``prediction_count``. Empty without counts.
+    dict
+        Name of each foreground class to its F1 (``mean`` over images with ``low`` and ``high``, ``pooled`` over all
+        objects) and its ``truth_count`` and ``prediction_count``. Empty without counts.
     """
     known = [one for one in counts if one is not None]
     if not known:
         return {}
     total = np.sum(known, axis=0)
-    pooled = class_f1(total)
+    pooled = compute_class_f1(total)
     return {
-        name: spread(class_f1(one)[k] for one in known)
+        name: compute_spread(compute_class_f1(one)[k] for one in known)
         | {"pooled": float(pooled[k]), "truth_count": int(total[k, 1]), "prediction_count": int(total[k, 2])}
         for k, name in enumerate(names)
         if k

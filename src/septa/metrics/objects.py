@@ -1,9 +1,9 @@
 """Scores of predicted objects: counts, ratios, quality and errors of one image, and their summary over images.
 
-Objects, and what ignored pixels do to them, are as in `septa.metrics.overlaps`.
+Objects and ignored pixels are defined as in `septa.metrics.overlaps`.
 
-Every ratio follows one policy, so that none is ever NaN: neither true nor predicted objects score 1.0; objects on
-only one side score 0.0. (stardist gives 0 where both are empty, cellpose 0 / 0.)
+No ratio is ever NaN. An image without true and predicted objects scores 1.0; an image with objects on only one side
+scores 0.0. (stardist gives 0 if both sides are empty, cellpose 0 / 0.)
 """
 
 from __future__ import annotations
@@ -16,36 +16,33 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from septa.metrics.overlaps import Contingency, Integers, Labels, Match, Reals, contingency, match
+from septa.metrics.overlaps import Contingency, Integers, Labels, Reals, contingency, match
 
-__all__ = ["THRESHOLDS", "Contingency", "Match", "ObjectScores", "contingency", "match", "pool", "score_objects"]
-__all__ += ["align_ids", "score_table"]
-
-THRESHOLDS = tuple(percent / 100 for percent in range(50, 100, 5))
+IOU_THRESHOLDS = tuple(percent / 100 for percent in range(50, 100, 5))
 """IoU thresholds of the 2018 Data Science Bowl: 0.5, 0.55, ... 0.95."""
 
 
 @dataclass(frozen=True)
 class ObjectScores:
-    """Scores of one image, or of several pooled: sums and counts, and the ratios that follow from them.
+    """Scores of one image or of several pooled images: counts and sums, and the ratios computed from them.
 
-    Lists over thresholds have one value for each of `THRESHOLDS`. All ratios lie in 0 to 1 and follow the policy of
-    this module where there are no objects.
+    Lists over thresholds have one value for each of `IOU_THRESHOLDS`. All ratios lie in 0 to 1. Without objects they
+    follow the rule at the top of this module.
 
     Attributes
     ----------
     truth_count, prediction_count
         Number of objects.
     count_difference
-        Absolute difference of the two counts; pooled, the sum over images of the absolute differences.
+        Absolute difference of the two counts; for pooled images, the sum of these differences.
     tp
         True positives at each threshold.
     matched_iou
         Sum of the IoU of the pairs matched at 0.5.
     truth_best_dice, prediction_best_dice
-        Sum over the true (predicted) objects of the best Dice with any object of the other side.
+        Sum over the true (predicted) objects of the best Dice with any predicted (true) object.
     splits
-        True objects within which at least two predicted objects each have more than half of their own area.
+        True objects that contain more than half of the area of each of at least two predicted objects.
     merges
         Predicted objects that each cover more than half of the area of at least two true objects.
     pixels
@@ -65,37 +62,37 @@ class ObjectScores:
 
     @property
     def fp(self) -> tuple[int, ...]:
-        """Predicted objects without a partner, at each threshold."""
+        """Number of unmatched predicted objects at each threshold."""
         return tuple(self.prediction_count - tp for tp in self.tp)
 
     @property
     def fn(self) -> tuple[int, ...]:
-        """True objects without a partner, at each threshold."""
+        """Number of unmatched true objects at each threshold."""
         return tuple(self.truth_count - tp for tp in self.tp)
 
     @property
     def precision(self) -> tuple[float, ...]:
-        """TP / (TP + FP) at each threshold."""
+        """Precision at each threshold, TP / (TP + FP)."""
         return tuple(self._ratio(tp, self.prediction_count) for tp in self.tp)
 
     @property
     def recall(self) -> tuple[float, ...]:
-        """TP / (TP + FN) at each threshold."""
+        """Recall at each threshold, TP / (TP + FN)."""
         return tuple(self._ratio(tp, self.truth_count) for tp in self.tp)
 
     @property
     def f1(self) -> tuple[float, ...]:
-        """2 TP / (2 TP + FP + FN) at each threshold."""
+        """F1 at each threshold, 2 TP / (2 TP + FP + FN)."""
         return tuple(self._ratio(2 * tp, self.truth_count + self.prediction_count) for tp in self.tp)
 
     @property
     def accuracy(self) -> tuple[float, ...]:
-        """TP / (TP + FP + FN) at each threshold; the Data Science Bowl calls it (average) precision."""
+        """Accuracy at each threshold, TP / (TP + FP + FN); the Data Science Bowl calls it (average) precision."""
         return tuple(self._ratio(tp, self.truth_count + self.prediction_count - tp) for tp in self.tp)
 
     @property
     def mean_accuracy(self) -> float:
-        """Mean of `accuracy` over the thresholds: the score that the 2018 Data Science Bowl gives an image."""
+        """Mean of `accuracy` over the thresholds: the score of an image in the 2018 Data Science Bowl."""
         return _mean(self.accuracy)
 
     @property
@@ -110,19 +107,19 @@ class ObjectScores:
 
     @property
     def panoptic_quality(self) -> float:
-        """Sum of matched IoU / (TP + FP/2 + FN/2) at 0.5 (Kirillov et al. 2019, equation 1)."""
+        """Panoptic quality: sum of matched IoU / (TP + FP/2 + FN/2) at 0.5 (Kirillov et al. 2019, equation 1)."""
         return self.segmentation_quality * self.recognition_quality
 
     @property
     def symmetric_best_dice(self) -> float:
-        """The lower of the two means of best Dice, over true and over predicted objects (Scharr et al. 2016)."""
+        """Lower of the mean best Dice over true objects and over predicted objects (Scharr et al. 2016)."""
         return min(
             self._ratio(self.truth_best_dice, self.truth_count),
             self._ratio(self.prediction_best_dice, self.prediction_count),
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Plain numbers and lists of numbers for strict JSON: every count and every ratio, no NaN."""
+        """Return plain numbers and lists of numbers for strict JSON: every count and every ratio, no NaN."""
         plain: dict[str, Any] = {name: getattr(self, name) for name in (*_COUNTS, *_RATIOS)}
         for name in (*_COUNTED_LISTS, *_LISTS):
             plain[name] = list(getattr(self, name))
@@ -145,7 +142,8 @@ def score_objects(truth_yx: Labels, prediction_yx: Labels) -> ObjectScores:
 
     Returns
     -------
-    All scores. Where neither side has an object every ratio is 1.0, where only one has, 0.0.
+    ObjectScores
+        All scores. If neither side has an object, every ratio is 1.0; if only one side has, 0.0.
 
     Examples
     --------
@@ -157,8 +155,8 @@ def score_objects(truth_yx: Labels, prediction_yx: Labels) -> ObjectScores:
 
 
 def score_table(table: Contingency) -> ObjectScores:
-    """Score one image from its table of overlaps; see `score_objects`."""
-    matches = [match(table, threshold) for threshold in THRESHOLDS]
+    """Score one image from its overlaps; see `score_objects`."""
+    matches = [match(table, threshold) for threshold in IOU_THRESHOLDS]
     truth_count, prediction_count = table.truth_ids.size, table.prediction_ids.size
     inside_truth = 2 * table.overlaps > table.prediction_areas[table.columns]
     inside_prediction = 2 * table.overlaps > table.truth_areas[table.rows]
@@ -177,7 +175,7 @@ def score_table(table: Contingency) -> ObjectScores:
 
 
 def align_ids(truth_yx: Labels, prediction_yx: Labels) -> npt.NDArray[np.int64]:
-    """The prediction with the ids of the true objects that it matches at IoU 0.5; other objects get ids of their own.
+    """Give predicted objects the ids of the true objects they match at IoU 0.5, and the others new ids.
 
     Examples
     --------
@@ -195,23 +193,24 @@ def align_ids(truth_yx: Labels, prediction_yx: Labels) -> npt.NDArray[np.int64]:
 
 
 def pool(scores: Sequence[ObjectScores]) -> dict[str, Any]:
-    """Summarise images in two ways.
+    """Summarise the scores of images as their mean and pooled over all objects.
 
     Parameters
     ----------
     scores
-        One for each image; at least one. Images without any counted pixel are left out.
+        One entry per image; at least one. Images without a counted pixel are omitted.
 
     Returns
     -------
-    Plain values for strict JSON. ``images``: number of images that count. ``mean``: every value of
-    `ObjectScores.to_json` averaged over the images, as the 2018 Data Science Bowl does. ``pooled``: the same values
-    for all images taken as one, that is from summed counts, as stardist's ``matching_dataset`` does.
+    dict
+        Plain values for strict JSON. ``images`` is the number of images that count. ``mean`` averages every value of
+        `ObjectScores.to_json` over the images, as the 2018 Data Science Bowl does. ``pooled`` computes the same values
+        from summed counts, as stardist's ``matching_dataset`` does.
 
     Raises
     ------
     ValueError
-        Where no image has a counted pixel.
+        No image has a counted pixel.
 
     Examples
     --------
@@ -239,7 +238,7 @@ def pool(scores: Sequence[ObjectScores]) -> dict[str, Any]:
         truth_best_dice=math.fsum(one.truth_best_dice for one in counted),
         prediction_best_dice=math.fsum(one.prediction_best_dice for one in counted),
     )
-    return {"images": len(counted), "thresholds": list(THRESHOLDS), "mean": mean, "pooled": pooled.to_json()}
+    return {"images": len(counted), "thresholds": list(IOU_THRESHOLDS), "mean": mean, "pooled": pooled.to_json()}
 
 
 def _sum_of_best(index: Integers, values: Reals, size: int) -> float:
@@ -249,5 +248,5 @@ def _sum_of_best(index: Integers, values: Reals, size: int) -> float:
 
 
 def _mean(values: Sequence[float]) -> float:
-    # Exact summation makes the mean independent of the order; the bounds keep rounding from leaving the values' range.
+    # Exact summation makes the mean independent of the order; the bounds keep it inside the range of the values.
     return float(min(max(math.fsum(values) / len(values), min(values)), max(values)))

@@ -1,7 +1,7 @@
-"""Which objects of two instance label images overlap, by how much, and which of them belong together.
+"""Overlaps and matches between the objects of two instance label images.
 
-An object is the set of all counted pixels with one id, connected or not. Pixels where the truth is `IGNORE` count in
-nothing: not in areas, overlaps or unions; an object that lies wholly within them does not exist.
+An object is the set of all counted pixels with one id, connected or not. Pixels that are `IGNORE` in the ground truth
+are not counted in areas, overlaps or unions. An object that lies entirely in such pixels does not exist.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ Labels = npt.NDArray[np.integer[Any]] | npt.NDArray[np.bool_]
 Integers = npt.NDArray[np.int64]
 Reals = npt.NDArray[np.float64]
 
-# Bounds the memory beside the inputs, and keeps the temporaries in the processor's cache.
+# Pixels per block: temporaries are small and stay in the processor's cache.
 _BLOCK = 1 << 18
 
 
 @dataclass(frozen=True, eq=False)
 class Contingency:
-    """Which objects of the truth and of a prediction overlap, and by how much.
+    """Overlaps between the objects of ground truth and prediction.
 
     Attributes
     ----------
     truth_ids, prediction_ids
         int64, ids of the N true and M predicted objects, ascending.
     truth_areas, prediction_areas
-        int64, their areas in counted pixels, at least 1.
+        int64, areas in counted pixels, at least 1.
     rows, columns
-        int64, for each pair of objects that overlap: index into ``truth_ids`` and into ``prediction_ids``; sorted by
-        row, then by column.
+        int64, for each overlapping pair: index into ``truth_ids`` and into ``prediction_ids``, sorted by row, then by
+        column.
     overlaps
         int64, common pixels of each pair, at least 1.
     pixels
-        Number of counted pixels, background included.
+        Number of counted pixels, including background.
     """
 
     truth_ids: Integers
@@ -55,12 +55,12 @@ class Contingency:
 
     @property
     def ious(self) -> Reals:
-        """Intersection over union of each pair, float64, above 0 to 1, the double nearest to the exact ratio."""
+        """Intersection over union of each pair, float64, above 0 and at most 1, correctly rounded."""
         return self.overlaps / (self._areas - self.overlaps)
 
     @property
     def dices(self) -> Reals:
-        """Dice coefficient of each pair, float64, above 0 to 1."""
+        """Dice coefficient of each pair, float64, above 0 and at most 1."""
         return 2 * self.overlaps / self._areas
 
     @property
@@ -77,9 +77,9 @@ class Match:
     threshold
         Least IoU of a pair.
     tp, fp, fn
-        Number of pairs, of predicted objects left over, of true objects left over.
+        Number of pairs, of unmatched predicted objects, and of unmatched true objects.
     pairs
-        int64, ``tp`` x 2: id in the truth, id in the prediction; sorted by the first.
+        int64 ``(tp, 2)``: id in the ground truth, id in the prediction; sorted by the first.
     ious
         float64, IoU of each pair.
     """
@@ -98,18 +98,19 @@ def contingency(truth_yx: Labels, prediction_yx: Labels) -> Contingency:
     Parameters
     ----------
     truth_yx, prediction_yx
-        Instance ids, any integer dtype or bool, equal shapes: 0 is background, every other id an object; ids may be
-        large and have gaps. Pixels where the truth is `IGNORE` (-1) do not count, whatever the prediction says.
+        Instance ids, any integer dtype or bool, equal shapes: 0 is background, every other id an object. Ids may be
+        large and have gaps. Pixels that are `IGNORE` (-1) in the ground truth do not count, whatever their prediction.
 
     Returns
     -------
-    The table of overlaps.
+    Contingency
+        Overlaps of all pairs of objects.
 
     Raises
     ------
     ValueError
-        For shapes that differ or are not YX, for arrays that are not integer, and for ids below 0 (but `IGNORE` in
-        the truth) or above 2**63 - 1 at counted pixels.
+        The shapes differ or are not YX, an array is not integer, or a counted pixel has an id below 0 (except `IGNORE`
+        in the ground truth) or above 2**63 - 1.
 
     Examples
     --------
@@ -122,7 +123,7 @@ def contingency(truth_yx: Labels, prediction_yx: Labels) -> Contingency:
     truth, prediction, lengths = (
         (np.concatenate(parts) for parts in zip(*blocks)) if blocks else (np.zeros(0, np.int64),) * 3
     )
-    # Index 0 stands for the background, whether it occurs or not.
+    # Index 0 is the background, even if no pixel is background.
     truth_ids, truth_index = np.unique(np.append(truth, 0), return_inverse=True)
     prediction_ids, prediction_index = np.unique(np.append(prediction, 0), return_inverse=True)
     keys, index = np.unique(truth_index[:-1] * prediction_ids.size + prediction_index[:-1], return_inverse=True)
@@ -144,25 +145,26 @@ def contingency(truth_yx: Labels, prediction_yx: Labels) -> Contingency:
 def match(table: Contingency, threshold: float = 0.5) -> Match:
     """Pair true and predicted objects whose IoU is at least ``threshold``, each at most once.
 
-    The number of pairs is the largest possible and, among those, so is the sum of their IoU. Above an IoU of 0.5 an
-    object has at most one partner, so there is nothing to choose. An IoU equal to the threshold is a match, as in
-    stardist and cellpose; the rules of the 2018 Data Science Bowl say "greater than".
+    The matching has the largest possible number of pairs and, among those, the largest sum of IoU. Above an IoU of 0.5
+    each object has at most one candidate. An IoU equal to the threshold is a match, as in stardist and cellpose; the
+    rules of the 2018 Data Science Bowl say "greater than".
 
     Parameters
     ----------
     table
-        From `contingency`.
+        Result of `contingency`.
     threshold
         Least IoU of a pair, above 0 and at most 1.
 
     Returns
     -------
-    Counts and pairs.
+    Match
+        Counts and pairs.
 
     Raises
     ------
     ValueError
-        For a threshold out of range.
+        The threshold is out of range.
 
     Examples
     --------
@@ -184,15 +186,16 @@ def match(table: Contingency, threshold: float = 0.5) -> Match:
 def _check(truth_yx: Labels, prediction_yx: Labels) -> None:
     if truth_yx.shape != prediction_yx.shape or truth_yx.ndim != 2:
         raise ValueError(
-            f"truth and prediction must both be YX and of equal shape, got {truth_yx.shape} and {prediction_yx.shape}"
+            "ground truth and prediction must both be YX and of equal shape, "
+            f"got {truth_yx.shape} and {prediction_yx.shape}"
         )
-    for name, array in (("truth", truth_yx), ("prediction", prediction_yx)):
+    for name, array in (("ground truth", truth_yx), ("prediction", prediction_yx)):
         if array.dtype.kind not in "bui":
             raise ValueError(f"{name} must hold integers, got {array.dtype}")
 
 
 def _runs(truth_yx: Labels, prediction_yx: Labels) -> Iterator[tuple[Integers, Integers, Integers]]:
-    """Id in the truth, id in the prediction and length of the runs of counted pixels in which neither changes.
+    """Yield true id, predicted id and length of each run of counted pixels in which neither id changes.
 
     Objects are far wider than a pixel, so sorting runs takes a tenth of the time of sorting pixels.
     """
@@ -205,13 +208,13 @@ def _runs(truth_yx: Labels, prediction_yx: Labels) -> Iterator[tuple[Integers, I
         lengths = np.diff(starts, append=truth.size)
         counted = truth[starts] != IGNORE
         starts, lengths = starts[counted], lengths[counted]
-        yield _ids("truth", truth[starts]), _ids("prediction", prediction[starts]), lengths
+        yield _ids("ground truth", truth[starts]), _ids("prediction", prediction[starts]), lengths
 
 
 def _ids(name: str, values: Labels) -> Integers:
     if values.size and not 0 <= int(values.min()) <= int(values.max()) < 1 << 63:
         stray = next(value for value in (int(values.min()), int(values.max())) if not 0 <= value < 1 << 63)
-        allowed = f"0 to 2**63 - 1{f' or the ignore label {IGNORE}' if name == 'truth' else ''}"
+        allowed = f"0 to 2**63 - 1{f' or the ignore label {IGNORE}' if name == 'ground truth' else ''}"
         raise ValueError(f"{name} holds the id {stray}, expected {allowed}")
     return values.astype(np.int64)
 
@@ -222,7 +225,7 @@ def _sums(index: Integers, numbers: Integers, size: int) -> Integers:
 
 
 def _assign(rows: Integers, columns: Integers, ious: Reals) -> Integers:
-    """Positions of the pairs of a largest matching, ascending."""
+    """Return the positions of the pairs of a maximum matching, ascending."""
     _, row = np.unique(rows, return_inverse=True)
     _, column = np.unique(columns, return_inverse=True)
     alone = (np.bincount(row)[row] == 1) & (np.bincount(column)[column] == 1)
@@ -232,8 +235,8 @@ def _assign(rows: Integers, columns: Integers, ious: Reals) -> Integers:
     _, row = np.unique(row[rivals], return_inverse=True)
     _, column = np.unique(column[rivals], return_inverse=True)
     height, width = int(row.max()) + 1, int(column.max()) + 1
-    # To go without a partner costs a row 2. A pair costs 1 less a share of its IoU, and all shares together are less
-    # than 1, so that one more pair outweighs any IoU. Sparse, for a dense table of 20,000 objects takes gigabytes.
+    # An unmatched row costs 2. A pair costs 1 minus a fraction of its IoU, and all fractions together are less than 1,
+    # so one more pair outweighs any IoU. The table is sparse: a dense one of 20,000 objects takes gigabytes.
     costs = np.concatenate([1 - ious[rivals] / (2 * min(height, width)), np.full(height, 2.0)])
     places = np.concatenate([row, np.arange(height)]), np.concatenate([column, width + np.arange(height)])
     _, partner = min_weight_full_bipartite_matching(csr_array((costs, places), shape=(height, width + height)))

@@ -1,8 +1,7 @@
-"""Pixel metrics: exact integer counts first, ratios from them, and intervals over images.
+"""Pixel metrics: exact integer counts, ratios of them, and intervals over images.
 
-Every ratio follows one policy, so that none is ever NaN: a class that is absent from the truth and from the
-prediction scores 1.0; a class that is absent from only one of them scores 0.0. Where no pixel counts at all
-(everything is ignored), the pixel accuracy is 1.0 and the pixel error 0.0.
+No ratio is ever NaN. A class that is absent from both ground truth and prediction scores 1.0; a class that is absent
+from only one of them scores 0.0. If no pixel counts (all are ignored), the pixel accuracy is 1.0 and the error 0.0.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ Labels = npt.NDArray[np.integer[Any]] | npt.NDArray[np.bool_]
 Counts = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float64]
 
-# Bounds the memory beside the inputs to a few MB, and keeps the temporaries in the processor's cache.
+# Pixels per block: temporaries take a few MB and stay in the processor's cache.
 _BLOCK = 1 << 18
 
 
@@ -31,17 +30,18 @@ def confusion(truth_yx: Labels, prediction_yx: Labels, classes: int, ignore: int
     classes
         Number of classes, at least 1.
     ignore
-        Ignore label: pixels where the truth has this value are not counted, whatever the prediction says there.
+        Ignore label: pixels with this value in the ground truth are not counted, whatever their prediction.
 
     Returns
     -------
-    int64 array, ``classes`` x ``classes``: rows are true, columns predicted classes. Confusions of several images
-    may be summed.
+    ndarray
+        int64 ``(classes, classes)``: rows are true classes, columns predicted classes. Confusions of several images can
+        be summed.
 
     Raises
     ------
     ValueError
-        For shapes that differ or are not YX, for arrays that are not integer, and for counted values that are no class.
+        The shapes differ or are not YX, an array is not integer, or a counted value is not a class.
 
     Examples
     --------
@@ -63,21 +63,22 @@ def confusion_multilabel(truth_yx: Labels, prediction_yx: Labels, classes: int, 
     Parameters
     ----------
     truth_yx, prediction_yx
-        Bit fields 0 to ``2**classes - 1``: bit k is set where class k is present. Any integer dtype or bool,
-        equal shapes.
+        Bit fields 0 to ``2**classes - 1``: bit k is set if class k is present. Any integer dtype or bool, equal
+        shapes.
     classes
         Number of classes, 1 to 63.
     ignore
-        Ignore label: pixels where the truth has this value are not counted, whatever the prediction says there.
+        Ignore label: pixels with this value in the ground truth are not counted, whatever their prediction.
 
     Returns
     -------
-    int64 array, ``classes`` x 2 x 2: class, absent/present in the truth, absent/present in the prediction.
+    ndarray
+        int64 ``(classes, 2, 2)``: class, absent/present in the ground truth, absent/present in the prediction.
 
     Raises
     ------
     ValueError
-        As `confusion`.
+        As for `confusion`.
 
     Examples
     --------
@@ -97,7 +98,7 @@ def confusion_multilabel(truth_yx: Labels, prediction_yx: Labels, classes: int, 
 
 
 def class_counts(confusion: Counts) -> Counts:
-    """Reduce a confusion to true/false positives/negatives of each class.
+    """Reduce a confusion to true and false positives and negatives of each class.
 
     Parameters
     ----------
@@ -106,12 +107,13 @@ def class_counts(confusion: Counts) -> Counts:
 
     Returns
     -------
-    int64 array K x 4, columns: true positives, false positives, false negatives, true negatives.
+    ndarray
+        int64 ``(K, 4)``: true positives, false positives, false negatives, true negatives.
 
     Raises
     ------
     ValueError
-        For any other shape.
+        The confusion has another shape.
 
     Examples
     --------
@@ -119,7 +121,7 @@ def class_counts(confusion: Counts) -> Counts:
     array([[1, 1, 0, 1],
            [1, 0, 1, 1]])
     """
-    matrix = _checked_confusion(confusion)
+    matrix = _check_confusion(confusion)
     if matrix.ndim == 3:
         return np.stack([matrix[:, 1, 1], matrix[:, 0, 1], matrix[:, 1, 0], matrix[:, 0, 0]], axis=1)
     hits = matrix.diagonal()
@@ -130,7 +132,7 @@ def class_counts(confusion: Counts) -> Counts:
 
 
 def dice(counts: Counts) -> Scores:
-    """Dice coefficient (equal to F1) of each class, 2 TP / (2 TP + FP + FN).
+    """Compute the Dice coefficient (equal to F1) of each class, 2 TP / (2 TP + FP + FN).
 
     Parameters
     ----------
@@ -139,12 +141,13 @@ def dice(counts: Counts) -> Scores:
 
     Returns
     -------
-    float64 array of K values, 0 to 1. A class absent from truth and prediction scores 1.0, from only one of them 0.0.
+    ndarray
+        float64 ``(K,)``, 0 to 1. A class absent from ground truth and prediction scores 1.0, from only one of them 0.0.
 
     Raises
     ------
     ValueError
-        If ``counts`` is not K x 4.
+        ``counts`` is not K x 4.
 
     Examples
     --------
@@ -156,7 +159,7 @@ def dice(counts: Counts) -> Scores:
 
 
 def iou(counts: Counts) -> Scores:
-    """Intersection over union (Jaccard index) of each class, TP / (TP + FP + FN).
+    """Compute the intersection over union (Jaccard index) of each class, TP / (TP + FP + FN).
 
     Parameters, result, policy and errors as for `dice`.
 
@@ -170,9 +173,9 @@ def iou(counts: Counts) -> Scores:
 
 
 def precision(counts: Counts) -> Scores:
-    """Share of each class's predicted pixels that is right, TP / (TP + FP).
+    """Compute the share of correct pixels among the predicted pixels of each class, TP / (TP + FP).
 
-    Parameters, result, policy and errors as for `dice`: 0.0 where a class of the truth was predicted nowhere.
+    Parameters, result, policy and errors as for `dice`: 0.0 if a class of the ground truth was never predicted.
 
     Examples
     --------
@@ -184,9 +187,9 @@ def precision(counts: Counts) -> Scores:
 
 
 def recall(counts: Counts) -> Scores:
-    """Share of each class's true pixels that was found, TP / (TP + FN).
+    """Compute the share of found pixels among the true pixels of each class, TP / (TP + FN).
 
-    Parameters, result, policy and errors as for `dice`: 0.0 where a predicted class is nowhere in the truth.
+    Parameters, result, policy and errors as for `dice`: 0.0 if a predicted class is absent from the ground truth.
 
     Examples
     --------
@@ -198,14 +201,14 @@ def recall(counts: Counts) -> Scores:
 
 
 def pixel_accuracy(confusion: Counts) -> float:
-    """Share of the counted pixels whose class is right, 0 to 1; 1.0 where no pixel counts.
+    """Compute the share of counted pixels with the correct class, 0 to 1; 1.0 if no pixel counts.
 
-    With overlapping classes (K x 2 x 2), each pixel counts once for each class.
+    With overlapping classes (K x 2 x 2), each pixel counts once per class.
 
     Raises
     ------
     ValueError
-        If ``confusion`` is neither K x K nor K x 2 x 2.
+        ``confusion`` is neither K x K nor K x 2 x 2.
 
     Examples
     --------
@@ -217,7 +220,7 @@ def pixel_accuracy(confusion: Counts) -> float:
 
 
 def pixel_error(confusion: Counts) -> float:
-    """Share of the counted pixels whose class is wrong, 0 to 1; 0.0 where no pixel counts. See `pixel_accuracy`.
+    """Compute the share of counted pixels with a wrong class, 0 to 1; 0.0 if no pixel counts. See `pixel_accuracy`.
 
     Examples
     --------
@@ -231,27 +234,28 @@ def pixel_error(confusion: Counts) -> float:
 def bootstrap_interval(
     values: npt.ArrayLike, *, level: float = 0.95, resamples: int = 2000, seed: int = 0
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of a mean (Efron and Tibshirani 1993, chapter 13).
+    """Compute the percentile bootstrap interval of a mean (Efron and Tibshirani 1993, chapter 13).
 
     Parameters
     ----------
     values
-        One finite number for each independent unit, here each image; at least one. Their order does not matter.
+        One finite number per independent unit, here per image; at least one. The order does not matter.
     level
-        Share of the resampled means that lies within the interval, between 0 and 1.
+        Share of the resampled means inside the interval, between 0 and 1.
     resamples
-        How often the units are drawn with replacement.
+        Number of draws with replacement.
     seed
-        Equal seeds and values give equal intervals.
+        Seed; equal seeds and values give equal intervals.
 
     Returns
     -------
-    Lower and upper end; both equal the value itself where all values are equal.
+    tuple
+        Lower and upper end. If all values are equal, both ends equal that value.
 
     Raises
     ------
     ValueError
-        For no values, values that are not finite, and a level or a number of resamples out of range.
+        There are no values, a value is not finite, or the level or the number of resamples is out of range.
 
     Examples
     --------
@@ -281,9 +285,10 @@ def _counted_blocks(
 ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
     if truth_yx.shape != prediction_yx.shape or truth_yx.ndim != 2:
         raise ValueError(
-            f"truth and prediction must both be YX and of equal shape, got {truth_yx.shape} and {prediction_yx.shape}"
+            "ground truth and prediction must both be YX and of equal shape, "
+            f"got {truth_yx.shape} and {prediction_yx.shape}"
         )
-    for name, array in (("truth", truth_yx), ("prediction", prediction_yx)):
+    for name, array in (("ground truth", truth_yx), ("prediction", prediction_yx)):
         if array.dtype.kind not in "bui":
             raise ValueError(f"{name} must hold integers, got {array.dtype}")
     height, width = truth_yx.shape
@@ -294,10 +299,10 @@ def _counted_blocks(
             window = slice(y, y + rows), slice(x, x + columns)
             truth, prediction = truth_yx[window].ravel(), prediction_yx[window].ravel()
             counted = truth != ignore
-            # Selecting costs more than the counting itself, so it is skipped where nothing is ignored.
+            # Selecting costs more than counting, so it is skipped if nothing is ignored.
             if not counted.all():
                 truth, prediction = truth[counted], prediction[counted]
-            _check_range("truth", truth, largest, ignore)
+            _check_range("ground truth", truth, largest, ignore)
             _check_range("prediction", prediction, largest, ignore)
             yield truth.astype(np.int64, copy=False), prediction.astype(np.int64, copy=False)
 
@@ -307,11 +312,11 @@ def _check_range(name: str, values: Labels, largest: int, ignore: int) -> None:
         return
     stray = [value for value in np.unique(values).tolist() if not 0 <= value <= largest]
     shown = ", ".join(map(str, stray[:5])) + (", ..." if len(stray) > 5 else "")
-    expected = f"0..{largest}" + (f" or the ignore label {ignore}" if name == "truth" else "")
+    expected = f"0..{largest}" + (f" or the ignore label {ignore}" if name == "ground truth" else "")
     raise ValueError(f"{name} holds {shown}, expected {expected}")
 
 
-def _checked_confusion(confusion: Counts) -> Counts:
+def _check_confusion(confusion: Counts) -> Counts:
     matrix = np.asarray(confusion)
     square = matrix.ndim == 2 and matrix.shape[0] == matrix.shape[1]
     if matrix.dtype.kind not in "ui" or not (square or (matrix.ndim == 3 and matrix.shape[1:] == (2, 2))):
@@ -320,7 +325,7 @@ def _checked_confusion(confusion: Counts) -> Counts:
 
 
 def _right_and_total(confusion: Counts) -> tuple[int, int]:
-    matrix = _checked_confusion(confusion)
+    matrix = _check_confusion(confusion)
     return int(np.trace(matrix, axis1=-2, axis2=-1).sum()), int(matrix.sum())
 
 

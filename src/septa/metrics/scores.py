@@ -1,4 +1,4 @@
-"""Scores of predictions: of each image, of each class, and how sure they are."""
+"""Scores of predictions per image and per class, with intervals."""
 
 from __future__ import annotations
 
@@ -10,15 +10,13 @@ import numpy as np
 
 from septa.errors import InputError
 from septa.metrics import pixels
-from septa.metrics.extra import extra_metrics
+from septa.metrics.extra import compute_extra_metrics
 from septa.metrics.neurites import NeuriteScores
-from septa.metrics.object_classes import ClassOfId, class_matches, object_class_spreads
-from septa.metrics.objects import ObjectScores, contingency, pool, score_table
-from septa.metrics.overlaps import Integers
+from septa.metrics.object_classes import ClassOfId, count_class_matches, summarise_object_classes
+from septa.metrics.objects import ObjectScores, pool, score_table
+from septa.metrics.overlaps import Integers, contingency
 from septa.metrics.pixels import Counts, Labels
-from septa.metrics.spread import LEVEL, RESAMPLES, SEED
-from septa.metrics.spread import mean as mean_of
-from septa.metrics.spread import spread as spread_of
+from septa.metrics.spread import LEVEL, RESAMPLES, SEED, compute_mean, compute_spread
 from septa.recipe import IGNORE
 
 _CLASS_METRICS = {"dice": pixels.dice, "iou": pixels.iou, "precision": pixels.precision, "recall": pixels.recall}
@@ -36,15 +34,15 @@ OBJECT_METRICS = {
     "symmetric_best_dice": "Symmetric best Dice",
     "truth_count": "True objects",
     "prediction_count": "Predicted objects",
-    "count_difference": "Difference of the counts",
+    "count_difference": "Difference of counts",
     "splits": "Split objects",
     "merges": "Merged objects",
 }
-"""Metrics of objects, each with its title; `septa.metrics.objects` says what they are."""
-CALIBRATION_ERROR = "Calibration error of the confidence (ECE)"
-OBJECTS_POLICY = "Without true and predicted objects an image scores 1.0, with objects on one side only 0.0."
+"""Metrics of objects, each with its title; `septa.metrics.ObjectScores` defines them."""
+CALIBRATION_ERROR = "Calibration error of confidences (ECE)"
+OBJECTS_POLICY = "An image without true and predicted objects scores 1.0; with objects on one side only, 0.0."
 POLICY = (
-    "A class absent from both labels and prediction of an image scores 1.0 there; absent from only one of them, 0.0."
+    "A class absent from both ground truth and prediction of an image scores 1.0; absent from only one of them, 0.0."
 )
 
 
@@ -73,10 +71,20 @@ class LabelPair(NamedTuple):
 class ImageScores:
     """Scores of one image, each 0 to 1.
 
-    ``classes`` maps class name to metric (dice, iou, precision, recall) to score. With overlapping classes, the pixel
-    accuracy and error count each pixel once for each class. ``objects`` is there for instances, ``object_classes``
-    where they have classes (see `septa.metrics.object_classes.class_matches`), ``more`` holds by its title what was
-    asked for beside them.
+    Attributes
+    ----------
+    name
+        Name of the image.
+    classes
+        Class name to metric (dice, iou, precision, recall) to score.
+    pixel_accuracy, pixel_error
+        Share of correct and of wrong pixels. With overlapping classes, each pixel counts once per class.
+    objects
+        Scores of objects, for instances.
+    object_classes
+        Counts of objects per class, if they have classes; see `septa.metrics.object_classes.count_class_matches`.
+    more
+        Title of each optional metric to its value.
     """
 
     name: str
@@ -95,7 +103,7 @@ class Evaluation:
     Attributes
     ----------
     class_names
-        Class 0 first.
+        Names of the classes, class 0 first.
     images
         Scores of each image in the order given.
     classes
@@ -106,29 +114,29 @@ class Evaluation:
         dice, iou, precision and recall as the mean of ``classes`` over the foreground classes (all but class 0;
         with overlapping classes, all), and pixel_accuracy and pixel_error as the mean over images.
     policy
-        How a class that is absent is scored.
+        Rule for scoring an absent class.
     pixels
         pixel_accuracy and pixel_error, each with ``mean``, ``low``, ``high`` and ``pooled``.
     both_empty
-        Class name to the number of images in which neither labels nor prediction have it, so that it scored 1.0.
+        Class name to the number of images that lack it in both ground truth and prediction, and so score 1.0.
     unscored
-        Names of the images without any counted pixel (all are the ignore label). They are listed in ``images``,
-        but count in no mean and no interval.
+        Names of the images without a counted pixel (all are the ignore label). They are listed in ``images``, but are
+        not part of any mean or interval.
     notes
-        What was inferred to get the scores, printable lines.
+        Lines to print about what was inferred to compute the scores.
     multilabel
-        Whether classes overlap, so that every class is foreground.
+        True if classes overlap; then every class is foreground.
     objects
         For instances: metric of `OBJECT_METRICS` to ``mean`` over images, ``low``, ``high`` and ``pooled``.
     object_classes
-        Where objects have classes, the name of each to its F1 at IoU 0.5, a match being right if the classes agree:
-        ``mean`` over images, ``low``, ``high`` and ``pooled``, and how many objects of it are true and predicted.
+        If objects have classes, the name of each to its F1 at IoU 0.5, where a match is correct if the classes agree:
+        ``mean`` over images, ``low``, ``high`` and ``pooled``, and the numbers of true and predicted objects.
     more
-        Title of each further metric to ``mean`` over images, ``low`` and ``high``; of a stack's metrics to ``mean``.
+        Title of each optional metric to ``mean`` over images, ``low`` and ``high``; of a stack's metrics to ``mean``.
     neurites
-        The stack's metrics in full, where they were asked for.
+        All metrics of the stack, if requested.
     calibration
-        For instances with probabilities, what `septa.objects.calibrate` gives.
+        Result of `septa.objects.calibrate`, for instances with probabilities.
     """
 
     class_names: tuple[str, ...]
@@ -149,7 +157,7 @@ class Evaluation:
     calibration: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values for strict JSON: keys sorted, images sorted by name, no NaN."""
+        """Return plain values for strict JSON: keys sorted, images sorted by name, no NaN."""
         images = [
             {"name": image.name, "classes": image.classes}
             | {"pixel_accuracy": image.pixel_accuracy, "pixel_error": image.pixel_error}
@@ -157,7 +165,7 @@ class Evaluation:
             | ({"more": image.more} if image.more else {})
             for image in sorted(self.images, key=lambda image: image.name)
         ]
-        plain: dict[str, Any] = _sorted_keys(
+        plain: dict[str, Any] = _sort_keys(
             {
                 "class_names": list(self.class_names),
                 "images": images,
@@ -220,7 +228,7 @@ def evaluate_labels(
     >>> evaluate_labels([("a", truth, truth)], ["background", "nucleus"]).summary["dice"]
     1.0
     """
-    names = _checked_names(class_names, multilabel)
+    names = _check_names(class_names, multilabel)
     total = np.zeros((len(names), 2, 2) if multilabel else (len(names), len(names)), np.int64)
     both_empty = np.zeros(len(names), np.int64)
     images: list[ImageScores] = []
@@ -244,7 +252,7 @@ def evaluate_labels(
         problem = "every pixel of every image is the ignore label" if images else "there is no image"
         raise InputError("evaluation", problem, "give at least one image with labels that are not all ignored")
     classes = _class_spreads(scored, names)
-    spreads = {metric: spread_of(getattr(image, metric) for image in scored) for metric in _PIXEL_METRICS}
+    spreads = {metric: compute_spread(getattr(image, metric) for image in scored) for metric in _PIXEL_METRICS}
     foreground = names if multilabel else names[1:]
     objects_of = _object_spreads([image.objects for image in scored if image.objects is not None])
     return Evaluation(
@@ -252,7 +260,9 @@ def evaluate_labels(
         images=tuple(images),
         classes=classes,
         pooled=_by_class(total, names),
-        summary={metric: mean_of([classes[name][metric]["mean"] for name in foreground]) for metric in _CLASS_METRICS}
+        summary={
+            metric: compute_mean([classes[name][metric]["mean"] for name in foreground]) for metric in _CLASS_METRICS
+        }
         | {metric: spread["mean"] for metric, spread in (spreads | objects_of).items()},
         policy=POLICY,
         pixels={metric: spreads[metric] | {"pooled": score(total)} for metric, score in _PIXEL_METRICS.items()},
@@ -260,12 +270,12 @@ def evaluate_labels(
         unscored=tuple(unscored),
         multilabel=multilabel,
         objects=objects_of,
-        object_classes=object_class_spreads([image.object_classes for image in scored], object_classes),
-        more={title: spread_of(image.more[title] for image in scored) for title in scored[0].more},
+        object_classes=summarise_object_classes([image.object_classes for image in scored], object_classes),
+        more={title: compute_spread(image.more[title] for image in scored) for title in scored[0].more},
     )
 
 
-def _checked_names(class_names: Sequence[str], multilabel: bool) -> tuple[str, ...]:
+def _check_names(class_names: Sequence[str], multilabel: bool) -> tuple[str, ...]:
     names = tuple(class_names)
     fewest = 1 if multilabel else 2
     if len(names) < fewest or len(set(names)) < len(names):
@@ -299,16 +309,16 @@ def _score(
 def _more(
     extra: Sequence[str], truth_yx: Labels, prediction_yx: Labels, names: Sequence[str], bits: bool, instances: bool
 ) -> dict[str, float]:
-    """What was asked for beside the usual metrics; objects are foreground to metrics of pixels."""
+    """Compute the optional metrics; for metrics of pixels, objects are foreground."""
     found: dict[str, float] = {}
     for family in extra:
         pair = _as_classes(truth_yx, prediction_yx) if instances and family != "glands" else (truth_yx, prediction_yx)
-        found |= extra_metrics(family, *pair, names, IGNORE, bits=bits)
+        found |= compute_extra_metrics(family, *pair, names, IGNORE, bits=bits)
     return found
 
 
 def _as_classes(truth_yx: Labels, prediction_yx: Labels) -> tuple[Labels, Labels]:
-    """Object ids as background and foreground."""
+    """Convert object ids to background and foreground."""
     return np.clip(truth_yx.astype(np.int64), IGNORE, 1), np.clip(prediction_yx.astype(np.int64), IGNORE, 1)
 
 
@@ -318,7 +328,7 @@ def _score_objects(pair: LabelPair, classes: int) -> tuple[ObjectScores, Integer
         return score_table(table), None
     if pair.truth_class_of_id is None or pair.prediction_class_of_id is None:
         raise ValueError(f"the objects of {pair.name} have no classes, true or predicted")
-    matches = class_matches(table, pair.truth_class_of_id, pair.prediction_class_of_id, classes)
+    matches = count_class_matches(table, pair.truth_class_of_id, pair.prediction_class_of_id, classes)
     return score_table(table), matches
 
 
@@ -327,7 +337,9 @@ def _object_spreads(scores: Sequence[ObjectScores]) -> dict[str, dict[str, float
         return {}
     each = [_object_metrics(one.to_json()) for one in scores]
     pooled = _object_metrics(pool(scores)["pooled"])
-    return {metric: spread_of(one[metric] for one in each) | {"pooled": pooled[metric]} for metric in OBJECT_METRICS}
+    return {
+        metric: compute_spread(one[metric] for one in each) | {"pooled": pooled[metric]} for metric in OBJECT_METRICS
+    }
 
 
 def _object_metrics(plain: Mapping[str, Any]) -> dict[str, float]:
@@ -343,12 +355,12 @@ def _by_class(confusion: Counts, names: tuple[str, ...]) -> dict[str, dict[str, 
 
 def _class_spreads(images: Sequence[ImageScores], names: tuple[str, ...]) -> dict[str, dict[str, dict[str, float]]]:
     return {
-        name: {metric: spread_of(image.classes[name][metric] for image in images) for metric in _CLASS_METRICS}
+        name: {metric: compute_spread(image.classes[name][metric] for image in images) for metric in _CLASS_METRICS}
         for name in names
     }
 
 
-def _sorted_keys(value: Any) -> Any:
+def _sort_keys(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {key: _sorted_keys(value[key]) for key in sorted(value)}
-    return [_sorted_keys(inner) for inner in value] if isinstance(value, list) else value
+        return {key: _sort_keys(value[key]) for key in sorted(value)}
+    return [_sort_keys(inner) for inner in value] if isinstance(value, list) else value

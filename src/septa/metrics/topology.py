@@ -1,6 +1,6 @@
-"""Segments told apart by membranes: connected components, thin borders, and warping that keeps the topology.
+"""Segments separated by membranes: border thinning, and warping that preserves topology.
 
-Cell interior is 4-connected, membrane 8-connected. The scans over pixels are compiled by numba when first used.
+Cell interior is 4-connected, membrane 8-connected. Numba compiles the loops over pixels at first use.
 
 References
 ----------
@@ -25,21 +25,22 @@ _QUEUED, _DAM, _OUTSIDE = -1, -2, -3
 
 
 def thin_borders(segments_yx: npt.NDArray[Any]) -> Segments:
-    """Grow segments into the membrane until lines of about one pixel are left between them.
+    """Grow segments into the membrane until lines of about one pixel remain between them.
 
-    This is the flooding of Soille and Vincent 1990 on two levels, as the challenge's scripts use it: membrane pixels
-    are visited breadth first from the segments in raster order, over 4-neighbours. A pixel that touches one segment
-    joins it; one that touches several, or only pixels of a line, becomes part of a line. So two different segments
-    are never 4-adjacent afterwards if they were not before, and segments neither merge nor split.
+    This is the flooding of Soille and Vincent 1990 on two levels, as in the challenge's scripts. Membrane pixels are
+    visited breadth first from the segments, in raster order, over 4-neighbours. A pixel that touches one segment joins
+    it. A pixel that touches several segments, or only pixels of a line, becomes part of a line. So segments that were
+    not 4-adjacent stay so, and segments neither merge nor split.
 
     Parameters
     ----------
     segments_yx
-        Integer YX below 2**31: 0 membrane, ids above 0; read only. Without any segment nothing grows.
+        Segment ids, integer YX below 2**31; 0 is membrane. Without segments, nothing grows.
 
     Returns
     -------
-    int32 YX: 0 on the lines, ids elsewhere.
+    ndarray
+        int32 YX: 0 on the lines, ids elsewhere.
 
     Examples
     --------
@@ -51,45 +52,45 @@ def thin_borders(segments_yx: npt.NDArray[Any]) -> Segments:
     return np.maximum(padded_yx[1:-1, 1:-1], 0)
 
 
-def warp(truth_yx: Mask, prediction_yx: Mask, sureness_yx: npt.NDArray[Any] | None = None) -> Mask:
-    """Warp the truth towards a prediction without changing its topology.
+def warp_mask(truth_yx: Mask, prediction_yx: Mask, sureness_yx: npt.NDArray[Any] | None = None) -> Mask:
+    """Warp the ground truth towards a prediction without changing its topology.
 
-    Pixels in which the two differ are flipped in the truth while they are simple, that is while the flip changes
-    neither the number of 4-connected components of the interior nor that of 8-connected ones of the membrane; in
-    passes until none is left to flip. What lies beyond the image counts as membrane. As in the plugin of the ISBI
-    2012 challenge this is greedy: the least disagreement over all warpings (Jain et al. 2010) is at most what it
-    leaves.
+    Pixels in which the two differ are flipped in the ground truth if they are simple: if the flip changes neither the
+    number of 4-connected components of the interior nor that of 8-connected components of the membrane. Passes repeat
+    until no pixel can be flipped. Pixels beyond the image count as membrane. Like the plugin of the ISBI 2012
+    challenge, this is greedy: the best warping (Jain et al. 2010) may leave fewer differences.
 
     Parameters
     ----------
     truth_yx, prediction_yx
-        bool YX, equal shapes, true in cell interior.
+        bool YX, equal shapes, True in cell interior.
     sureness_yx
-        Numbers by which pixels are tried, largest first, equal ones in raster order; raster order when not given.
+        Priority of each pixel, largest first, ties in raster order. The default is raster order.
 
     Returns
     -------
-    bool YX, the warped truth. Where it still differs from the prediction, the prediction has another topology.
+    ndarray
+        bool YX, the warped ground truth. Where it differs from the prediction, the prediction has another topology.
 
     Raises
     ------
     ValueError
-        For shapes that differ or are not YX, and masks that are not bool.
+        The shapes differ or are not YX, or a mask is not bool.
 
     Examples
     --------
     >>> truth_yx = np.array([[1, 1, 0, 1, 1]], bool)
-    >>> warp(truth_yx, np.array([[1, 1, 1, 0, 1]], bool)).astype(int)  # the membrane is a pixel off
+    >>> warp_mask(truth_yx, np.array([[1, 1, 1, 0, 1]], bool)).astype(int)  # the membrane is a pixel off
     array([[1, 1, 1, 0, 1]])
-    >>> warp(truth_yx, np.array([[1, 1, 1, 1, 1]], bool)).astype(int)  # the membrane is gone
+    >>> warp_mask(truth_yx, np.array([[1, 1, 1, 1, 1]], bool)).astype(int)  # the membrane is gone
     array([[1, 1, 0, 1, 1]])
     """
     sureness = np.zeros(truth_yx.shape, np.float32) if sureness_yx is None else sureness_yx
     shapes = truth_yx.shape, prediction_yx.shape, sureness.shape
     if len(set(shapes)) > 1 or truth_yx.ndim != 2:
-        raise ValueError(f"truth, prediction and sureness must be YX and of equal shape, got {shapes}")
+        raise ValueError(f"ground truth, prediction and sureness must be YX and of equal shape, got {shapes}")
     if truth_yx.dtype != bool or prediction_yx.dtype != bool:
-        raise ValueError(f"truth and prediction must be bool, got {truth_yx.dtype} and {prediction_yx.dtype}")
+        raise ValueError(f"ground truth and prediction must be bool, got {truth_yx.dtype} and {prediction_yx.dtype}")
     warped_yx = np.pad(truth_yx, 1)
     mismatches = np.flatnonzero(warped_yx != np.pad(prediction_yx, 1))
     order = mismatches[np.argsort(-np.pad(sureness, 1).ravel()[mismatches], kind="stable")]
@@ -99,9 +100,10 @@ def warp(truth_yx: Mask, prediction_yx: Mask, sureness_yx: npt.NDArray[Any] | No
 
 @functools.cache
 def _simple_points() -> Mask:
-    """Whether a pixel is simple, for each of the 256 neighbourhoods: bit k is the k-th neighbour counter-clockwise.
+    """Return for each of the 256 neighbourhoods whether its centre is simple.
 
-    Exactly then the number of 4-connected interior parts that meet in the pixel, by Yokoi's formula, is 1.
+    Bit k of a neighbourhood is its k-th neighbour, counter-clockwise. A pixel is simple if and only if exactly one
+    4-connected interior part meets in it, by Yokoi's formula.
     """
     bits = np.arange(256)[:, None] >> np.arange(8) & 1
     sides = [bits[:, k] - bits[:, k] * bits[:, k + 1] * bits[:, (k + 2) % 8] for k in (0, 2, 4, 6)]
@@ -111,7 +113,7 @@ def _simple_points() -> Mask:
 
 @Kernel
 def _flood(labels: Segments, width: int) -> None:
-    """Flood flat padded labels in place; afterwards no pixel is 0."""
+    """Flood flat padded labels in place until no pixel is 0."""
     queue = np.empty(labels.size, np.int64)
     steps = (-width, -1, 1, width)
     head = tail = 0
@@ -140,7 +142,7 @@ def _flood(labels: Segments, width: int) -> None:
 
 @Kernel
 def _flip_simple(warped: Mask, order: npt.NDArray[np.int64], simple: Mask, width: int) -> None:
-    """Flip simple pixels of a flat padded mask in place, in this order, in passes until no pixel flips."""
+    """Flip simple pixels of a flat padded mask in place, in the given order, until a pass flips none."""
     ring = (1, 1 - width, -width, -1 - width, -1, width - 1, width, width + 1)
     left, before = order.size, -1
     while left != before:
