@@ -47,6 +47,7 @@ def test_image_constants_are_percentiles(image: Any) -> None:
 def test_a_tile_is_normalised_as_its_image_is() -> None:
     image = RNG.integers(0, 5000, (2, 40, 30), dtype=np.uint16)
     resolved = Normalization("image").resolve(image)
+    # Exactness is promised: the values of a pixel do not depend on the tile that it is in.
     np.testing.assert_array_equal(resolved.apply(image)[:, 7:20, 3:9], resolved.apply(image[:, 7:20, 3:9]))
 
 
@@ -62,6 +63,7 @@ def test_the_curve_is_the_formula_and_the_same_wherever_a_tile_begins(
     start = data.draw(st.integers(0, width - 1))
     stop = data.draw(st.integers(start + 1, width))
     tile = Normalization("dataset", (20.0, 3.0), (50.0, 7.0), curve).apply(image[:, 2:7, start:stop])
+    # Exactness is promised: the values of a pixel do not depend on the tile that it is in.
     np.testing.assert_array_equal(tile, found[:, 2:7, start:stop])
 
 
@@ -81,6 +83,7 @@ def test_samples_give_what_the_whole_image_gives() -> None:
     rows, columns = choose_sampling_steps(image.shape[1:])
     assert (rows, columns) == (2, 2)
     for rule in (Normalization("image"), Normalization("image", curve=5.0), Normalization("dataset", (1.0,), (2.0,))):
+        # Exactness is promised: both take percentiles of the same values.
         assert rule.resolve_samples([plane[::rows, ::columns] for plane in image]) == rule.resolve(image)
 
 

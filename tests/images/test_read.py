@@ -591,7 +591,7 @@ def test_threads_read_without_disturbing_each_other(put: Callable[..., Path]) ->
     assert limit == Image.MAX_IMAGE_PIXELS
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="real data lies in ../shared/data beside the checkout")
+@pytest.mark.skipif(not SHARED.is_dir(), reason="there is no real data in ../shared/data")
 @pytest.mark.parametrize("folder", ["isbi2012", "glas", "dsb2018"])
 def test_real_data_is_what_pillow_decodes(folder: str) -> None:
     for image_path in sorted((SHARED / folder / "images").iterdir())[:3]:

@@ -44,13 +44,13 @@ def read_raster_info(path: Path, stream: BinaryIO, file_format: str, max_pixels:
     """Describe the image in ``stream`` from its header; pixels are not decoded."""
     with translate_decoder_errors(path, file_format):
         image = _open(stream, file_format)
-        depth, color = _png_kind(stream) if file_format == "png" else (8, -1)
+        depth, color = _read_png_kind(stream) if file_format == "png" else (8, -1)
         mode = image.mode
         width, height = image.size
         alpha = _PNG_ALPHA[color] if depth == 16 else mode in _ALPHA_MODES
         grey = color in (0, 4) if depth == 16 else mode in _GREY_MODES
         palette = mode in ("P", "PA")
-        exif = _png_exif(stream) if file_format == "png" else image.info.get("exif", b"")
+        exif = _read_png_exif(stream) if file_format == "png" else image.info.get("exif", b"")
         orientation = read_exif_orientation(exif) if isinstance(exif, bytes) else 1
     check_size(path, height, width, height * width * (1 if grey else 3), max_pixels)
     if orientation >= 5:
@@ -76,7 +76,7 @@ def read_raster_page(info: ImageInfo, stream: BinaryIO) -> Decoded:
     with translate_decoder_errors(info.path, info.format):
         depth, color = 8, -1
         if info.format == "png":
-            depth, color = _png_kind(stream)
+            depth, color = _read_png_kind(stream)
             _check_png(info.path, stream)
         image = _open(stream, info.format)
         palette = None
@@ -122,7 +122,7 @@ def _decode_deep_png(stream: BinaryIO) -> Array:
     return array
 
 
-def _png_kind(stream: BinaryIO) -> tuple[int, int]:
+def _read_png_kind(stream: BinaryIO) -> tuple[int, int]:
     """Return the bit depth and the colour type."""
     stream.seek(12)
     kind, _, _, depth, color = struct.unpack(">4sIIBB", stream.read(14))
@@ -131,7 +131,7 @@ def _png_kind(stream: BinaryIO) -> tuple[int, int]:
     return depth, color
 
 
-def _png_chunks(stream: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
+def _list_png_chunks(stream: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
     """Yield the type, the start of the data and its length of each chunk, until IEND or the end of the file."""
     start = 8
     while True:
@@ -146,8 +146,8 @@ def _png_chunks(stream: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
         start += length + 12
 
 
-def _png_exif(stream: BinaryIO) -> bytes:
-    for kind, start, length in _png_chunks(stream):
+def _read_png_exif(stream: BinaryIO) -> bytes:
+    for kind, start, length in _list_png_chunks(stream):
         if kind == b"eXIf":
             stream.seek(start)
             return stream.read(min(length, 1 << 16))
@@ -157,7 +157,7 @@ def _png_exif(stream: BinaryIO) -> bytes:
 def _check_png(path: Path, stream: BinaryIO) -> None:
     """Verify the checksum of every chunk: Pillow ignores those of the pixel data."""
     last = b""
-    for kind, start, length in _png_chunks(stream):
+    for kind, start, length in _list_png_chunks(stream):
         checksum = zlib.crc32(kind)
         left = length
         stream.seek(start)

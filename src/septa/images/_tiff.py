@@ -115,13 +115,13 @@ class TiffLayout:
 def read_tiff_info(path: Path, max_pixels: int) -> ImageInfo:
     """Describe a TIFF file from its directories; pixels are not decoded."""
     with _open_tiff(path) as file:
-        return _describe(path, file, _layout(path, file), max_pixels)
+        return _describe(path, file, _read_layout(path, file), max_pixels)
 
 
 def read_tiff_page(path: Path, page: int, max_pixels: int) -> tuple[ImageInfo, Decoded]:
     """Describe a TIFF file and decode one of its pages, and no other."""
     with _open_tiff(path) as file:
-        layout = _layout(path, file)
+        layout = _read_layout(path, file)
         info = _describe(path, file, layout, max_pixels)
         check_page(path, page, info.pages)
         series_number, page_in_series = divmod(page, layout.series_pages)
@@ -170,7 +170,7 @@ def _describe(path: Path, file: Any, layout: TiffLayout, max_pixels: int) -> Ima
     )
 
 
-def _layout(path: Path, file: Any) -> TiffLayout:
+def _read_layout(path: Path, file: Any) -> TiffLayout:
     check_series(path, file)
     return find_layout(path, find_alike_series(path, file.series))
 
@@ -294,7 +294,7 @@ def check_compression(path: Path, keyframe: Any) -> None:
 def read_palette(file: Any, layout: TiffLayout) -> NDArray[np.uint8] | None:
     """Return the colour table, N x 3 uint8, or None.
 
-    ImageJ keeps there the colours in which it shows grey values on the screen, which are no palette.
+    The table of an ImageJ file is not a palette: it only holds the colours in which ImageJ shows grey values.
     """
     keyframe = layout.series.keyframe
     table = keyframe.colormap

@@ -21,7 +21,7 @@ SHARED = Path(__file__).resolve().parents[3] / ".." / "shared" / "data"
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "gif"])
-def test_other_files_are_held_whole(suffix: str, tmp_path: Path) -> None:
+def test_other_files_are_decoded_whole(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"a.{suffix}"
     Image.fromarray(RGB).save(path)
     expected = read_image(path)
@@ -117,7 +117,7 @@ def test_what_is_no_image(tmp_path: Path) -> None:
             open_source(path)
 
 
-def test_limits_of_held_images(tmp_path: Path) -> None:
+def test_limits_of_files_decoded_whole(tmp_path: Path) -> None:
     Image.fromarray(RGB).save(tmp_path / "a.png")
     with pytest.raises(InputError, match="more than the limit"):
         open_source(tmp_path / "a.png", max_pixels=100)

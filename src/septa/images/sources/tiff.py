@@ -139,8 +139,8 @@ class _TiffReader:
         dtype = np.dtype(plane.keyframe.parent.byteorder + plane.keyframe.dtype.char)
         pixel = contig * dtype.itemsize
         # tifffile merges strips that follow each other without a gap.
-        strips = _strips(plane.keyframe) * planar
-        rows = height if len(plane.offsets) < strips else _rows_of_strip(plane.keyframe)
+        strips = _count_strips(plane.keyframe) * planar
+        rows = height if len(plane.offsets) < strips else _count_rows_of_strip(plane.keyframe)
         whole = len(plane.offsets) == 1 and planar > 1
         for sample in sorted({sample for _, sample in targets}) if planar > 1 else [0]:
             positions = [(p, 0 if planar > 1 else s) for p, s in targets if planar == 1 or s == sample]
@@ -289,8 +289,8 @@ def _find_levels(path: Path, file: Any, image: int) -> tuple[Any, list[Any], int
         copies = list(base.levels)[1:]
     elif image == 0:
         # Scanners write pages of decreasing size without marking them as a pyramid.
-        base = max(every, key=lambda series: _area(series)) if _is_tiled(every[0]) else every[0]
-        copies = sorted((series for series in every if _is_copy(base, series)), key=_area, reverse=True)
+        base = max(every, key=lambda series: _count_pixels(series)) if _is_tiled(every[0]) else every[0]
+        copies = sorted((series for series in every if _is_copy(base, series)), key=_count_pixels, reverse=True)
     else:
         copies = []
     others = [series for series in every if series is not base and series not in copies]
@@ -298,7 +298,7 @@ def _find_levels(path: Path, file: Any, image: int) -> tuple[Any, list[Any], int
     return base, [base, *copies], len(every) if image else len(alike)
 
 
-def _area(series: Any) -> int:
+def _count_pixels(series: Any) -> int:
     page = series.keyframe
     return int(page.imagelength) * int(page.imagewidth)
 
@@ -342,15 +342,15 @@ def _is_plain(keyframe: Any) -> bool:
 def _segment_size(keyframe: Any) -> tuple[int, int]:
     if keyframe.is_tiled:
         return int(keyframe.tilelength), int(keyframe.tilewidth)
-    return _rows_of_strip(keyframe), int(keyframe.imagewidth)
+    return _count_rows_of_strip(keyframe), int(keyframe.imagewidth)
 
 
-def _rows_of_strip(keyframe: Any) -> int:
+def _count_rows_of_strip(keyframe: Any) -> int:
     return max(1, min(int(keyframe.rowsperstrip), int(keyframe.imagelength)))
 
 
-def _strips(keyframe: Any) -> int:
-    return -(-int(keyframe.imagelength) // _rows_of_strip(keyframe))
+def _count_strips(keyframe: Any) -> int:
+    return -(-int(keyframe.imagelength) // _count_rows_of_strip(keyframe))
 
 
 def _find_roles(path: Path, layout: TiffLayout) -> dict[str, int]:

@@ -122,7 +122,7 @@ class ZarrArray:
         Returns
         -------
         ndarray
-            Of `dtype`, with the axes of the array.
+            Values of type `dtype`, with the axes of the array.
 
         Raises
         ------
@@ -141,7 +141,7 @@ class ZarrArray:
                     if self.shard:
                         self._read_shard(file, stream, index, window, values)
                     else:
-                        chunk = self._decode_chunk(stream.read(self._most_bytes()), self.codecs)
+                        chunk = self._decode_chunk(stream.read(self._limit_bytes()), self.codecs)
                         _paste(values, window, chunk, index, self.stored)
         return values
 
@@ -149,7 +149,7 @@ class ZarrArray:
         parts = self.separator.join(map(str, index))
         return self.path / (f"{self.prefix}{self.separator}{parts}" if self.prefix else parts)
 
-    def _most_bytes(self) -> int:
+    def _limit_bytes(self) -> int:
         return limit_packed_size(math.prod(self.chunk) * self.dtype.itemsize)
 
     def _decode_chunk(self, data: bytes, codecs: tuple[Codec, ...]) -> Array:
@@ -176,7 +176,7 @@ class ZarrArray:
             offset, count = map(int, places[tuple(number - start for number, start in zip(chunk, first))])
             if offset == count == _ABSENT:
                 continue
-            if offset + count > size or count > self._most_bytes():
+            if offset + count > size or count > self._limit_bytes():
                 raise make_damage_error(file, "zarr", "the file ends early or its index is damaged")
             stream.seek(offset)
             _paste(values, window, self._decode_chunk(stream.read(count), self.shard.codecs), chunk, self.shard.chunk)

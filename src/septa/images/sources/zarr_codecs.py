@@ -22,7 +22,7 @@ class UnsupportedMetadataError(Exception):
     """Zarr metadata that septa does not read; its text names the entry and may be shown to the user."""
 
 
-def _blosc(data: bytes, size: int) -> bytes:
+def _decode_blosc(data: bytes, size: int) -> bytes:
     # Blosc trusts the sizes in its header, so they are checked first.
     plain, packed = (int.from_bytes(data[start : start + 4], "little") for start in (4, 12))
     if len(data) < 16 or plain > size or packed > len(data):
@@ -30,25 +30,25 @@ def _blosc(data: bytes, size: int) -> bytes:
     return bytes(imagecodecs.blosc_decode(data, out=plain))
 
 
-def _zstd(data: bytes, size: int) -> bytes:
+def _decode_zstd(data: bytes, size: int) -> bytes:
     return bytes(imagecodecs.zstd_decode(data, out=size))
 
 
-def _lz4(data: bytes, size: int) -> bytes:
+def _decode_lz4(data: bytes, size: int) -> bytes:
     # The block follows its size of 4 bytes, as numcodecs writes it.
     return bytes(imagecodecs.lz4_decode(data[4:], out=size))
 
 
-def _zlib(data: bytes, size: int) -> bytes:
+def _decode_zlib(data: bytes, size: int) -> bytes:
     # wbits + 32: zlib or gzip, detected from the header of the data.
     return _decompress_bounded(zlib.decompressobj(wbits=32 + zlib.MAX_WBITS), data, size)
 
 
-def _bz2(data: bytes, size: int) -> bytes:
+def _decode_bz2(data: bytes, size: int) -> bytes:
     return _decompress_bounded(bz2.BZ2Decompressor(), data, size)
 
 
-def _lzma(data: bytes, size: int) -> bytes:
+def _decode_lzma(data: bytes, size: int) -> bytes:
     return _decompress_bounded(lzma.LZMADecompressor(memlimit=_LZMA_BYTES), data, size)
 
 
@@ -63,22 +63,23 @@ def check_crc32c(data: bytes, size: int = 0) -> bytes:
     """Return data without the CRC-32C that follows it, after comparing the two."""
     import google_crc32c
 
-    plain, stated = data[:-4], int.from_bytes(data[-4:], "little")
+    plain = data[:-4]
+    stated = int.from_bytes(data[-4:], "little")
     if google_crc32c.value(plain) != stated:
         raise DamagedDataError("a checksum does not match")
     return plain
 
 
 _V2: dict[str, Codec] = {
-    "blosc": _blosc,
-    "zstd": _zstd,
-    "lz4": _lz4,
-    "zlib": _zlib,
-    "gzip": _zlib,
-    "bz2": _bz2,
-    "lzma": _lzma,
+    "blosc": _decode_blosc,
+    "zstd": _decode_zstd,
+    "lz4": _decode_lz4,
+    "zlib": _decode_zlib,
+    "gzip": _decode_zlib,
+    "bz2": _decode_bz2,
+    "lzma": _decode_lzma,
 }
-_V3: dict[str, Codec] = {"blosc": _blosc, "zstd": _zstd, "gzip": _zlib, "crc32c": check_crc32c}
+_V3: dict[str, Codec] = {"blosc": _decode_blosc, "zstd": _decode_zstd, "gzip": _decode_zlib, "crc32c": check_crc32c}
 
 
 def find_codec_v2(compressor: Any) -> tuple[Codec, ...]:
@@ -116,7 +117,8 @@ def parse_codecs_v3(chain: Any, axes: int) -> tuple[tuple[int, ...], bool, tuple
     seen_bytes = False
     decoders: list[Codec] = []
     for codec in chain:
-        name, settings = codec["name"], codec.get("configuration") or {}
+        name = codec["name"]
+        settings = codec.get("configuration") or {}
         if name == "bytes" and not seen_bytes:
             seen_bytes = True
             endian = settings.get("endian", "little")

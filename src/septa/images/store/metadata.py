@@ -60,18 +60,18 @@ def read_group_attributes(path: Path) -> dict[str, Any] | None:
 
 def read_septa_attributes(path: Path) -> dict[str, Any]:
     """Return septa's own attributes of the group at ``path``; empty if septa did not write the group."""
-    noted = (read_group_attributes(path) or {}).get("septa")
-    return noted if isinstance(noted, dict) else {}
+    attributes = (read_group_attributes(path) or {}).get("septa")
+    return attributes if isinstance(attributes, dict) else {}
 
 
-def check_same(path: Path, noted: dict[str, Any], specs: Sequence[StoreSpec]) -> None:
+def check_same(path: Path, attributes: dict[str, Any], specs: Sequence[StoreSpec]) -> None:
     """Refuse a store of other specs, with an error that names the difference.
 
     Parameters
     ----------
     path
         Folder of the store.
-    noted
+    attributes
         Attributes that `read_septa_attributes` found there.
     specs
         Specs that the store must have.
@@ -83,7 +83,7 @@ def check_same(path: Path, noted: dict[str, Any], specs: Sequence[StoreSpec]) ->
     """
     remedy = "Write to another folder, or remove this one first"
     expected = [spec.to_json() for spec in specs]
-    found = noted.get("specs")
+    found = attributes.get("specs")
     if found == expected:
         return
     if not isinstance(found, list) or not all(isinstance(values, dict) for values in found):
@@ -117,13 +117,13 @@ def build_metadata(path: Path, specs: Sequence[StoreSpec], *, complete: bool) ->
     first = next((spec for spec in specs if spec.kind == "probabilities"), specs[0])
     # The root of a store is an image. Without probabilities, the root shows the first labels as an image.
     prefix = "" if first.kind == "probabilities" else f"labels/{first.name}/"
-    noted = {"specs": [spec.to_json() for spec in specs]}
-    yield path / _FILE, _build_group({"multiscales": [_build_multiscale(first, prefix)]}, complete, noted)
+    more = {"specs": [spec.to_json() for spec in specs]}
+    yield path / _FILE, _build_group({"multiscales": [_build_multiscale(first, prefix)]}, complete, more)
 
 
-def _build_group(ome: dict[str, Any], complete: bool, noted: dict[str, Any] | None = None) -> str:
+def _build_group(ome: dict[str, Any], complete: bool, more: dict[str, Any] | None = None) -> str:
     attributes: dict[str, Any] = {"ome": {"version": _OME_VERSION, **ome}} if complete else {}
-    attributes["septa"] = {"complete": complete, **(noted or {})}
+    attributes["septa"] = {"complete": complete, **(more or {})}
     return _dump({"zarr_format": 3, "node_type": "group", "attributes": attributes})
 
 

@@ -76,10 +76,10 @@ def create_store(path: str | Path, specs: Sequence[StoreSpec]) -> None:
     check_specs(specs)
     # This is checked first, because another process may be creating the same store.
     free = _is_free(path)
-    noted = read_septa_attributes(path)
-    if noted:
-        check_same(path, noted, specs)
-        if noted.get("complete") is True:
+    attributes = read_septa_attributes(path)
+    if attributes:
+        check_same(path, attributes, specs)
+        if attributes.get("complete") is True:
             return
     elif not free:
         raise InputError(path, "the folder holds files that are not a septa store", "Write to another folder")
@@ -218,7 +218,8 @@ def build_pyramid_block(path: str | Path, spec: StoreSpec, level: int, index: Bl
         raise ValueError("level 0 cannot be built: there is no level below it")
     block = np.zeros(spec.block_shape(level, index), spec.dtype)
     t, z, by, bx = index
-    half, grid = spec.block // 2, spec.grid(level - 1)
+    half = spec.block // 2
+    grid = spec.grid(level - 1)
     for dy, dx in product((0, 1), (0, 1)):
         below = (t, z, 2 * by + dy, 2 * bx + dx)
         if below[2] < grid[2] and below[3] < grid[3]:
@@ -244,10 +245,10 @@ def finish_store(path: str | Path, specs: Sequence[StoreSpec]) -> None:
     """
     path = Path(path)
     check_specs(specs)
-    noted = read_septa_attributes(path)
-    if not noted:
+    attributes = read_septa_attributes(path)
+    if not attributes:
         raise InputError(path, "the folder is not a septa store", "Run the command that writes it again")
-    check_same(path, noted, specs)
+    check_same(path, attributes, specs)
     _check_blocks(path, specs)
     for folder in {file.parent for file in _list_block_files(path, specs)}:
         remove_leftovers(folder)
@@ -305,10 +306,10 @@ def write_ome_tiff(path_tif: str | Path, path: str | Path, spec: StoreSpec) -> N
         If the disk is full.
     """
     path = Path(path)
-    noted = read_septa_attributes(path)
-    if noted.get("complete") is not True:
+    attributes = read_septa_attributes(path)
+    if attributes.get("complete") is not True:
         raise InputError(path, "the store is not complete", "Run the command that writes it again")
-    specs = noted.get("specs")
+    specs = attributes.get("specs")
     if not isinstance(specs, list) or spec.to_json() not in specs:
         problem = f"the store holds no {spec.kind} {spec.name!r} with these settings"
         raise InputError(path, problem, "Give a store that was written with them")
