@@ -108,7 +108,7 @@ def test_views_and_more_channels_than_opencv_takes_at_once() -> None:
 @settings(max_examples=50, deadline=None)
 @given(sides, sides, sides, sides, st.integers(-500, 500))
 def test_a_flat_image_stays_flat(y: int, x: int, new_y: int, new_x: int, value: int) -> None:
-    """This also holds if one axis grows and the other shrinks."""
+    """A flat image stays flat even if one axis grows and the other shrinks."""
     np.testing.assert_array_equal(resize_image(np.full((1, y, x), value, np.int16), (new_y, new_x)), value)
 
 
