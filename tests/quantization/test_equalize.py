@@ -1,4 +1,4 @@
-"""Channels of like ranges, and the same function."""
+"""Channels get more equal ranges, and the net stays the same function."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def logits(net: nn.Module, image_bcyx: Image) -> Image:
 
 
 def spread(net: nn.Module, image_bcyx: Image) -> dict[str, float]:
-    """For each convolution the largest range of a channel that it reads, as a multiple of the median."""
+    """Return the largest range of a channel that each convolution reads, as a multiple of the median range."""
     found: dict[str, float] = {}
 
     def look(name: str, x: Tensor) -> None:
@@ -60,7 +60,7 @@ def spread(net: nn.Module, image_bcyx: Image) -> dict[str, float]:
 
 
 def unequal(net: UNet) -> UNet:
-    """Channels of ranges that lie far apart, by factors that the next layer takes back in part only."""
+    """Make the ranges of channels unequal, by factors that the next layer compensates only in part."""
     rng = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for module in net.modules():
@@ -98,7 +98,7 @@ def test_channels_that_are_read_together_come_nearer(member: UNet) -> None:
         ("decoder.0.conv2", "head"),
     ],
 )
-def test_a_channel_that_outgrows_the_others_is_brought_back(name: str, reader: str) -> None:
+def test_a_channel_of_large_values_is_brought_to_the_range_of_the_others(name: str, reader: str) -> None:
     torch.manual_seed(0)
     net = UNet(2, 2, depth=1, width=4, norm="none").eval()
     with torch.no_grad():
@@ -112,8 +112,8 @@ def test_a_channel_that_outgrows_the_others_is_brought_back(name: str, reader: s
     np.testing.assert_allclose(logits(made, images[0]), logits(net, images[0]), rtol=1e-3, atol=1e-3)
 
 
-def test_what_a_norm_reads_is_left_alone() -> None:
-    """It would take the factors back: of a net that is normalised in groups what goes up is left."""
+def test_convolutions_before_a_norm_are_not_changed() -> None:
+    """The norm would cancel the factors; in a net with group norm only the upsampling can be equalised."""
     torch.manual_seed(0)
     net = UNet(2, 2, depth=1, width=8, norm="group").eval()
     nn.init.uniform_(net.get_submodule("up.0.conv").bias)

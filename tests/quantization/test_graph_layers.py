@@ -1,4 +1,4 @@
-"""Which convolutions of a net are which operations of its graph."""
+"""Convolutions of a net are matched with the operations of its graph."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def graph_for(net: UNet) -> object:
 
 
 def bare(net: UNet) -> UNet:
-    """Without norms, which the graph would fold into weights, and with biases, which it leaves out where they are 0."""
+    """Remove norms, which the graph would fold into weights, and set biases, which it leaves out if they are 0."""
     for name, module in list(net.named_modules()):
         if isinstance(module, nn.BatchNorm2d):
             parent, _, leaf = name.rpartition(".")
@@ -50,7 +50,7 @@ def test_every_convolution_that_runs_is_found(member: UNet) -> None:
         net(make_probe(net))
     for hook in hooks:
         hook.remove()
-    graph = graph_for(net)  # its operations know each other for as long as it is there
+    graph = graph_for(net)  # operations are valid only as long as the graph exists
     found = dict(_layers.match_convolutions(net, graph))
     assert set(found) == ran
     for conv, op in found.items():
@@ -73,7 +73,7 @@ def test_convolutions_of_equal_weights_are_left_out() -> None:
     assert before - set(dict(_layers.match_convolutions(net, graph_for(net)))) == {first, twin}
 
 
-def test_what_cuts_channels_is_no_crop() -> None:
+def test_a_cut_of_channels_is_not_a_crop() -> None:
     import openvino
     from openvino import opset13 as operations
 

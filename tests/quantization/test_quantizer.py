@@ -1,4 +1,4 @@
-"""Nets in 8-bit integers: near the float net, the same whatever the tiles, and kept in bytes."""
+"""Nets in 8-bit integers: close to the float net, independent of tiles, and stored as bytes."""
 
 from __future__ import annotations
 
@@ -63,10 +63,10 @@ def test_logits_are_near_the_nets_but_rounded(made: Made, size: tuple[int, int])
     assert logits.shape == expected.shape
     assert logits.dtype == np.float32
     error = float(np.sqrt(np.square(logits - expected).mean())) / float(expected.std())
-    assert 1e-4 < error < 0.05  # integers, and of the same net
+    assert 1e-4 < error < 0.05  # rounded, but the same net
 
 
-def test_integers_that_openvino_does_not_read_are_told(made: Made) -> None:
+def test_integers_that_openvino_cannot_read_are_reported(made: Made) -> None:
     net, _, quantized = made
     broken = replace(quantized, graph=quantized.graph[:-200])
     problem, remedy = (
@@ -88,13 +88,13 @@ def test_integers_run_many_images_as_each_alone(made: Made) -> None:
 def test_weights_are_kept_in_eight_bits(made: Made) -> None:
     net, quantizer, quantized = made
     parameters = sum(parameter.numel() for parameter in net.parameters())
-    assert len(quantized.weights) < 1.7 * parameters  # four times as much in float32
+    assert len(quantized.weights) < 1.7 * parameters  # four bytes each in float32
     assert (
         quantized.layers
         == len(quantizer.layers)
         == sum(isinstance(module, torch.nn.Conv2d | torch.nn.ConvTranspose2d) for module in net.modules())
     )
-    assert len(quantizer.make(quantizer.layers).weights) > 3 * parameters  # all of them float
+    assert len(quantizer.make(quantizer.layers).weights) > 3 * parameters  # all in float32
 
 
 @settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -110,11 +110,12 @@ def test_tiles_are_the_whole_images(made: Made, height: int, width: int, extra: 
 
     unit = Normalization("dataset", (0.0, 0.0), (1.0, 1.0))
     predict_tiles(engine, partial(cut_mirrored, image), unit, plan_tiles_for(net, height, width, tile), keep)
+    # Exact: sums of integers do not depend on their order, so tiles promise the values of the whole image.
     np.testing.assert_array_equal(found, engine(image))
 
 
 def test_the_layer_that_harms_most_is_found(made: Made) -> None:
-    """One whose channels differ by orders of magnitude, all of which share the scale of its output."""
+    """The channels of one layer differ by orders of magnitude, but share the scale of its output."""
     net = net_of(norm="none")
     with torch.no_grad():
         [module for module in net.modules() if isinstance(module, torch.nn.Conv2d)][3].weight[0] *= 300
@@ -142,16 +143,18 @@ def test_bytes_and_facts_come_back(made: Made) -> None:
 def test_an_engine_by_name_is_of_integers_or_floats(made: Made) -> None:
     net, _, quantized = made
     image = noise(2, 48, 48)
-    told: list[str] = []
+    lines: list[str] = []
     integers, floats = quantized.engine(net)(image), torch_engine(net)(image)
     for name, expected in {"openvino": integers, "auto": integers, "torch": floats}.items():
-        found = make_engine(net, "cpu", name, int8=quantized, notify=told.append)(image)
+        found = make_engine(net, "cpu", name, int8=quantized, notify=lines.append)(image)
         np.testing.assert_array_equal(found, expected)
-    assert told == ["engine: openvino, which runs this model in 8-bit integers"]
+    assert lines == ["engine: openvino, which runs this model in 8-bit integers"]
 
 
 @pytest.mark.parametrize("package", ["openvino", "onnx", "nncf"])
 def test_a_package_that_is_missing_is_named(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(int8, "find_spec", lambda name: None if name == package else object())
-    with pytest.raises(InputError, match=rf"quantize: {package} is not installed\. pip install 'septa\[openvino\]'"):
+    with pytest.raises(
+        InputError, match=rf"^quantize: the package {package} is not installed\. Run pip install 'septa\[openvino\]'\.$"
+    ):
         Quantizer(net_of(), [noise(2, 64, 64)])

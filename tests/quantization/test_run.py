@@ -1,4 +1,4 @@
-"""A model in 8-bit integers: made, compared, refused, and used as any other model."""
+"""Models in 8-bit integers are made, compared, refused, and used as other models."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from septa.images.read import read_labels
 from septa.inference.int8 import Int8
 from septa.model import Model
 from septa.quantization import run as room
-from septa.quantization.run import Quantized, quantize
+from septa.quantization.run import QuantizedModel, quantize
 from septa.synthetic.dataset import write_dataset
 
 NEEDS = ("openvino", "onnx", "nncf")
@@ -48,10 +48,10 @@ def test_from_the_command_line(model: Path, cells: Path, tmp_path: Path) -> None
     for package in NEEDS:
         pytest.importorskip(package, reason=f"{package} is not installed")
     small = tmp_path / "small.septa"
-    told = septa("quantize", model, "--data", cells, "-o", small, "--most-drop", 1, "--minutes", 0.05)
-    assert "13 layers; each version is tuned for at most 0.05 minutes" in told
-    assert "2 of 13 layers in float32" in told
-    assert f"model: {small}" in told
+    output = septa("quantize", model, "--data", cells, "-o", small, "--most-drop", 1, "--minutes", 0.05)
+    assert "13 layers; each version is tuned for at most 0.05 minutes" in output
+    assert "2 of 13 layers in float32" in output
+    assert f"model: {small}" in output
     floating, integer = Model.load(model), Model.load(small)
     assert integer.weights_sha256 == floating.weights_sha256
     assert integer.int8 is not None
@@ -71,9 +71,9 @@ def test_from_the_command_line(model: Path, cells: Path, tmp_path: Path) -> None
     assert 0 < np.abs(logits[0] - logits[1]).max() < 0.2 * np.abs(logits[0]).max()
     np.testing.assert_array_equal(labels["own"], integer.as_written(integer.task.decode(logits[1])))
 
-    told = septa("evaluate", small, cells)
+    output = septa("evaluate", small, cells)
     dice = facts["provenance"]["int8"]["scores"]["dice"]["int8"]
-    assert f"{dice:.4f}" in told
+    assert f"{dice:.4f}" in output
     untuned = tmp_path / "as-made.septa"
     assert "tuned" not in septa("quantize", model, "--data", cells, "-o", untuned, "--most-drop", 1, "--minutes", 0)
     assert Model.load(untuned).int8.tuned is False
@@ -86,7 +86,7 @@ def evaluation(score: float) -> Any:
 
 
 class Fake:
-    """Made to lose 0.02, of which the layers that rank first bring back what is said."""
+    """A quantizer whose integers lose 0.02, unless the ``lossy`` layers that rank first compute in float32."""
 
     layers = tuple(f"layer {number}" for number in range(12))
     lossy = 3
@@ -124,25 +124,25 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> type[Fake]:
     return Fake
 
 
-def test_layers_stay_floats_until_the_score_is_saved(fake: type[Fake], model: Path, cells: Path) -> None:
-    told: list[str] = []
-    made = quantize(model, cells, notify=told.append)
+def test_layers_are_kept_in_float32_until_the_drop_is_small(fake: type[Fake], model: Path, cells: Path) -> None:
+    lines: list[str] = []
+    made = quantize(model, cells, notify=lines.append)
     assert made.model.int8 is not None
     assert made.model.int8.floats == ("layer 0", "layer 11", "layer 10", "layer 9", "layer 8")
     assert made.drop == pytest.approx(0)
-    assert told[1:] == [
+    assert lines[1:] == [
         "2 of 12 layers in float32, tuned: Dice = F1 -0.0200",
         "2 of 12 layers in float32: Dice = F1 -0.0200",
-        "too much is lost; looking for the layers that lose it",
+        "the score drops too much; ranking the layers by the error that they cause",
         "3 of 12 layers in float32, tuned: Dice = F1 -0.0133",
         "5 of 12 layers in float32, tuned: Dice = F1 +0.0000",
     ]
     assert made.model.int8.weights == b"tuned for 3 minutes"
-    made = quantize(model, cells, most_drop=0.021, minutes=0, notify=told.append)
+    made = quantize(model, cells, most_drop=0.021, minutes=0, notify=lines.append)
     assert made.model.int8 == Int8(graph=b"x", weights=b"w", floats=("layer 0", "layer 11"), layers=12)
 
 
-def test_untuned_integers_are_taken_where_tuned_ones_score_less(
+def test_untuned_integers_are_chosen_if_tuned_ones_score_less(
     fake: type[Fake], model: Path, cells: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def score(one: Model, *args: Any, **kwargs: Any) -> Any:
@@ -153,7 +153,7 @@ def test_untuned_integers_are_taken_where_tuned_ones_score_less(
     assert made.model.int8 == Int8(graph=b"x", weights=b"w", floats=("layer 0", "layer 11"), layers=12)
 
 
-def test_what_is_lost_for_good_is_refused_with_the_table(
+def test_a_drop_that_remains_is_refused_with_the_table(
     fake: type[Fake], model: Path, cells: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     monkeypatch.setattr(fake, "lossy", 100)
@@ -162,8 +162,8 @@ def test_what_is_lost_for_good_is_refused_with_the_table(
         use.quantize(model, cells, output)
     assert caught.value.exit_code == 2
     assert str(caught.value) == (
-        f"{output}: not written: the score drops by 0.0186, more than 0.005. "
-        "give --most-drop 0.019 to have it all the same."
+        f"{output}: the model is not written, because its score drops by 0.0186, more than 0.005. "
+        "Give --most-drop 0.019 to write it anyway."
     )
     assert not output.exists()
     printed = capsys.readouterr().out
@@ -196,17 +196,21 @@ def test_ranges_come_from_training_images_alone(model: Path, cells: Path, monkey
     assert 0 < len(kept) < 6
     assert len(seen) >= 90
     corners = {patch[:, :64, :64].tobytes() for patch in seen}
-    assert corners == {image.tobytes() for image in kept}  # as large as a patch, so each is seen from its corner
+    # Exact: images are smaller than a patch, so that each patch begins with a whole image.
+    assert corners == {image.tobytes() for image in kept}
 
 
 def test_data_without_a_training_image_are_refused(model: Path, tmp_path: Path) -> None:
     write_dataset(tmp_path / "other", "cells", 2, (64, 64), 7)
-    with pytest.raises(InputError, match="holds none of the images that the model was trained on"):
+    with pytest.raises(
+        InputError,
+        match=r": the data contain no image that the model was trained on\. Give the data that it was trained on\.$",
+    ):
         quantize(model, tmp_path / "other")
 
 
 def test_a_table_shows_what_changed() -> None:
-    made = Quantized(SimpleNamespace(), "dice", evaluation(0.9), evaluation(0.88))  # type: ignore[arg-type]
+    made = QuantizedModel(SimpleNamespace(), "dice", evaluation(0.9), evaluation(0.88))  # type: ignore[arg-type]
     assert made.drop == pytest.approx(0.02)
     cells = [list(column.cells) for column in made.table().columns]
     assert cells[0][0] == "Dice = F1"

@@ -1,4 +1,4 @@
-"""Integers that are tuned: what is trained is what the engine computes, and comes nearer to the float net."""
+"""Tuning of integers: training computes as the engine does, and the result is closer to the float net."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ def error(one: Image, other: Image) -> float:
 
 
 def divergence(one: Image, other: Image) -> float:
-    """What the distillation is above its least, on average over pixels."""
+    """Return the distillation loss minus its minimum, as a mean over pixels."""
     logits, expected = torch.from_numpy(one)[None], torch.from_numpy(other)[None]
     return float(distillation(logits, expected) - distillation(expected, expected))
 
 
 def simulate(quantizer: Quantizer, floats: tuple[str, ...] = ()) -> tuple[_tune.Simulation, Any]:
-    """The graph in integers, and what simulates it."""
+    """Return a simulation of the graph in integers, and the graph."""
     graph = quantizer._quantize(floats)
     return _tune.Simulation(quantizer._net, quantizer._model, graph), graph
 
@@ -89,7 +89,7 @@ def test_what_is_trained_is_what_the_engine_computes(settings: dict[str, Any], m
             simulation.write()
         logits = quantizer._pack(graph, ()).engine(net)(image)
         errors.append(divergence(logits, expected))
-        # Sums in another order are rounded otherwise now and then, and then off by a step.
+        # Sums in another order are sometimes rounded to the neighbouring step.
         assert error(run(simulation.net, image), logits) < 0.2 * error(logits, expected)
     assert errors[1] < 0.95 * errors[0]
 
@@ -105,8 +105,8 @@ def test_every_net_is_tuned(member: UNet, monkeypatch: pytest.MonkeyPatch) -> No
     assert errors[1] < 0.95 * errors[0]
 
 
-def test_ranges_that_are_one_stay_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those of what is concatenated are, or the engine could not leave it in integers; 0 stays one of the steps."""
+def test_equal_ranges_stay_equal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Concatenated activations have equal ranges, or the engine could not keep them in integers; 0 stays a step."""
     monkeypatch.setattr(_tune, "_STEPS", 5)
     quantizer = quantizer_of(net_of(depth=2))
     simulation, graph = simulate(quantizer)
@@ -146,11 +146,14 @@ def test_the_better_of_tuned_and_untuned_is_taken(monkeypatch: pytest.MonkeyPatc
     assert quantizer.tune(distillation, 5).weights != quantizer.make().weights
 
 
-def test_want_of_memory_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_memory_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(logits_bkyx: Tensor, expected_bkyx: Tensor) -> Tensor:
         raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
 
-    with pytest.raises(ResourceError, match=r"tuning on patches of 64 x 64 pixels. give --minutes 0"):
+    with pytest.raises(
+        ResourceError,
+        match=r"^memory: there is not enough for tuning on patches of 64 x 64 pixels\. Give --minutes 0\.$",
+    ):
         quantizer_of(net_of()).tune(fail, 5)
 
 
@@ -158,11 +161,11 @@ def test_it_ends_with_its_minutes_or_its_steps(monkeypatch: pytest.MonkeyPatch) 
     seconds = iter(range(10**6))
     monkeypatch.setattr(_tune, "perf_counter", lambda: next(seconds))
     monkeypatch.setattr(_tune, "_STEPS", 12)
-    quantizer, told = quantizer_of(net_of()), []
-    for minutes in (0.1, 5):  # of steps that take a second each
-        quantizer.tune(distillation, minutes, (), lambda done, total: told.append((done, total)))
-    assert told[:6] == [(3, 12), (5, 12), (7, 12), (9, 12), (11, 12), (12, 12)]
-    assert told[6:] == [*((done, 12) for done in range(1, 13)), (12, 12)]
+    quantizer, calls = quantizer_of(net_of()), []
+    for minutes in (0.1, 5):  # each step takes a second
+        quantizer.tune(distillation, minutes, (), lambda done, total: calls.append((done, total)))
+    assert calls[:6] == [(3, 12), (5, 12), (7, 12), (9, 12), (11, 12), (12, 12)]
+    assert calls[6:] == [*((done, 12) for done in range(1, 13)), (12, 12)]
 
 
 def test_rates_rise_and_fall() -> None:
@@ -175,7 +178,7 @@ def test_rates_rise_and_fall() -> None:
 
 @pytest.mark.parametrize("low", [0, -98])
 def test_gradients_of_a_rounding(low: int) -> None:
-    """Against Esser et al. 2020, equation 3, value by value."""
+    """Compare with Esser et al. 2020, equation 3, value by value."""
     x = torch.linspace(-20, 40, 301).requires_grad_()
     step = torch.tensor(0.1).requires_grad_()
     upstream = torch.randn(301, generator=torch.Generator().manual_seed(0))
@@ -204,4 +207,4 @@ def test_weights_lie_on_their_grid() -> None:
     levels.requires_grad_()
     grid(levels).sum().backward()
     assert levels.grad is not None
-    torch.testing.assert_close(levels.grad, grid.scale.expand_as(levels))  # as if nothing were rounded
+    torch.testing.assert_close(levels.grad, grid.scale.expand_as(levels))  # gradients pass the rounding unchanged

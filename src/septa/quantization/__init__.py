@@ -1,4 +1,4 @@
-"""Models in 8-bit integers."""
+"""Conversion of models to 8-bit integers."""
 
 import lazy_loader
 

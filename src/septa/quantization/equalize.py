@@ -1,13 +1,13 @@
-"""Channels brought to like ranges, by factors that the weights before and behind them take up.
+"""Channel equalisation: channels that one layer reads get more equal ranges, and the net stays the same function.
 
-What one layer reads is rounded to steps of one size in all its channels, so that a channel of small values has few of
-them. Dividing what a convolution makes of a channel, and multiplying by as much the weights that read it, leaves the
-function as it is wherever there are but ReLUs, maxima and concatenations between.
+The input of a layer is rounded to steps of one size in all channels, so that a channel of small values has few steps.
+If a channel of a convolution is divided by a factor and the weights that read it are multiplied by the factor, the
+function of the net is unchanged. This holds where only ReLUs, max pooling and concatenations lie between them.
 
 References
 ----------
 Nagel et al. 2019, "Data-free quantization through weight equalization and bias correction" (arXiv 1906.04721),
-section 4.1; here with ranges of activations in place of those of weights.
+section 4.1; here with the ranges of activations instead of those of weights.
 """
 
 from __future__ import annotations
@@ -25,38 +25,40 @@ from torch import Tensor, nn
 from septa.quantization.graph_layers import KINDS, find_bias, find_consumers, is_crop, match_convolutions
 
 _POWER = 0.5
-"""0 leaves channels as they are, 1 makes their ranges equal at the cost of those of weights."""
+"""Exponent of the factors: 0 changes nothing, 1 makes the ranges of channels equal and those of weights unequal."""
 _NEGATIVE = 2.0
-"""How much more a value below 0 counts: it takes steps from channels that have none."""
+"""Weight of values below 0 in a range, because they take steps from the channels without negative values."""
 _LEAST = 0.05
-"""Ranges below this share of the largest count as this."""
+"""Smallest range of a channel, as a share of the largest; smaller ranges count as this."""
 
 
 @dataclass(frozen=True)
 class _Reader:
-    """A convolution that reads all channels of another one, in order, from ``start`` on."""
+    """A convolution that reads all channels of another one, in order, as its input channels from ``start`` on."""
 
     conv: Any
     start: int
 
 
 def equalize_channels(net: nn.Module, graph: Any, images: Sequence[NDArray[np.float32]]) -> nn.Module:
-    """A copy of a net of the same function but for rounding, whose layers read channels of more equal ranges.
+    """Return a copy of a net whose layers read channels of more equal ranges.
+
+    The copy is the same function except for rounding.
 
     Parameters
     ----------
     net
-        In evaluation. Convolutions with a norm behind them stay as they are.
+        Net in evaluation mode. A convolution that a norm reads is not changed.
     graph
         OpenVINO's graph of it.
     images
-        Normalised sample images ``1CYX`` of one size, on its grid.
+        Normalised sample images ``(1, C, Y, X)``, float32, of one size on the net's grid.
     """
-    made = copy.deepcopy(net).requires_grad_(False)
-    pairs = list(match_convolutions(made, graph))
+    equalized = copy.deepcopy(net).requires_grad_(False)
+    pairs = list(match_convolutions(equalized, graph))
     convs = {op.get_friendly_name(): conv for conv, op in pairs}
     readers = {conv: list(_find_readers(op, convs)) for conv, op in pairs}
-    ranges = _measure_ranges(made, list(readers), images)
+    ranges = _measure_ranges(equalized, list(readers), images)
     factors = {
         conv: _compute_factors(conv, ranges, found) for conv, found in readers.items() if found and None not in found
     }
@@ -65,11 +67,11 @@ def equalize_channels(net: nn.Module, graph: Any, images: Sequence[NDArray[np.fl
         for reader in readers[conv]:
             assert reader is not None
             _multiply(reader, factor)
-    return made
+    return equalized
 
 
 def _find_readers(op: Any, convs: dict[str, Any]) -> Iterator[_Reader | None]:
-    """What reads a convolution's output; None for what does not let factors through, or is no layer that is known."""
+    """Yield the convolutions that read a convolution's output; None for a reader that factors cannot pass."""
     added = find_bias(op)
     yield from _follow(op if added is None else added[0], 0, convs)
 
@@ -90,7 +92,7 @@ def _follow(op: Any, start: int, convs: dict[str, Any]) -> Iterator[_Reader | No
 
 
 def _measure_ranges(net: nn.Module, convs: list[Any], images: Sequence[NDArray[np.float32]]) -> dict[Any, Tensor]:
-    """For each convolution the range of each channel that it reads: the largest value of an image, on average."""
+    """Return the range of each channel that each convolution reads: the mean over images of the largest value."""
     seen: dict[Any, list[Tensor]] = {conv: [] for conv in convs}
 
     def look(conv: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -107,7 +109,7 @@ def _measure_ranges(net: nn.Module, convs: list[Any], images: Sequence[NDArray[n
 
 
 def _compute_factors(conv: Any, ranges: dict[Any, Tensor], readers: list[Any]) -> Tensor:
-    """By what a convolution's channels are divided: compared with all channels that are read together with them."""
+    """Return the divisor of each channel of a convolution, from its range among the channels that are read with it."""
     widest = max(readers, key=lambda reader: len(ranges[reader.conv]))
     together = ranges[widest.conv]
     own = together[widest.start : widest.start + conv.out_channels]

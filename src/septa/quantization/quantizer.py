@@ -1,4 +1,4 @@
-"""Make integer versions of a net with NNCF."""
+"""The quantizer, which makes integer versions of a net with NNCF."""
 
 from __future__ import annotations
 
@@ -19,38 +19,46 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from septa.errors import InputError
-from septa.inference import Int8, OpenVINOEngine, export_graph, fold_norms, import_openvino, make_probe, pad_to_grid
+from septa.errors import InputError, ResourceError
+from septa.inference import (
+    Int8,
+    OpenVINOEngine,
+    export_graph,
+    fold_norms,
+    import_openvino,
+    is_out_of_memory,
+    make_probe,
+    pad_to_grid,
+)
 from septa.quantization.equalize import equalize_channels
 from septa.quantization.tune import Distillation, Simulation
 
-Image = NDArray[np.float32]
 _TYPES = ("Convolution", "GroupConvolution", "ConvolutionBackpropData")
 _NEEDS = ("openvino", "onnx", "nncf")
-_LOOKED_AT = 8
-"""Images on which layers, and tuned integers with others, are compared; at most."""
+_COMPARED = 8
+"""Largest number of images on which layers, or tuned and untuned integers, are compared."""
 
 
 class Quantizer:
-    """Makes integer versions of one net.
+    """A maker of integer versions of one net.
 
     Parameters
     ----------
     net
-        As `septa.nets.UNet`.
+        A `septa.nets.UNet`.
     images
-        Normalised sample images ``CYX`` float32, from which the ranges of activations are taken, and on which integers
-        are tuned. Of equal size, and not large: tuning holds all activations of two in memory, several times.
+        Normalised sample images ``(C, Y, X)``, float32, of one size. They give the ranges of activations, and integers
+        are tuned on them. They must be small, because tuning holds all activations of two images several times.
 
     Raises
     ------
     InputError
-        A package is not installed, or the net cannot be written as a graph.
+        A package is not installed, PyTorch cannot export the net, or NNCF cannot quantise it.
     """
 
-    def __init__(self, net: Any, images: Sequence[Image]) -> None:
-        if lacking := next((name for name in _NEEDS if find_spec(name) is None), None):
-            raise InputError("quantize", f"{lacking} is not installed", "pip install 'septa[openvino]'")
+    def __init__(self, net: Any, images: Sequence[NDArray[np.float32]]) -> None:
+        if missing := next((name for name in _NEEDS if find_spec(name) is None), None):
+            raise InputError("quantize", f"the package {missing} is not installed", "Run pip install 'septa[openvino]'")
         self._images = [pad_to_grid(net, image_cyx)[None] for image_cyx in images]
         self._net = fold_norms(net, make_probe(net))
         self._net = equalize_channels(self._net, _read_graph(export_graph(self._net)), self._images)
@@ -64,7 +72,7 @@ class Quantizer:
         return tuple(self._names)
 
     def make(self, floats: Sequence[str] = ()) -> Int8:
-        """The net in integers but for some layers."""
+        """Make a version in integers, in which the layers ``floats`` compute in float32."""
         return self._pack(self._quantize(floats), floats)
 
     def tune(
@@ -74,27 +82,29 @@ class Quantizer:
         floats: Sequence[str] = (),
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> Int8:
-        """What `make` gives, with integers that were tuned until its logits were more nearly the float net's.
+        """Make a version as `make` does, and tune its integers so that its logits approach the float net's.
 
         Parameters
         ----------
         distillation
-            From its logits ``BKYX`` and the float net's to a scalar that is least where they agree.
+            Loss from its logits ``(B, K, Y, X)`` and the float net's to a scalar; it is smallest where they agree.
         minutes
-            It may take.
+            Longest duration of the tuning.
         floats
-            As for `make`.
+            Names of the layers that compute in float32.
         progress
-            Is told what is done, and the total.
+            Function that receives the number of steps done and their total.
 
         Returns
         -------
-        As `make` gives it where nothing was won, on images that it was not tuned on if there are several.
+        Int8
+            The tuned version; the untuned one if its loss is not larger. They are compared on images that were not
+            used for tuning, if there are several images.
 
         Raises
         ------
         ResourceError
-            The memory does not suffice.
+            The memory does not hold the activations.
         """
         model = self._quantize(floats)
         before = self._pack(model, floats)
@@ -107,24 +117,25 @@ class Quantizer:
 
     def _pack(self, model: Any, floats: Sequence[str]) -> Int8:
         with TemporaryDirectory() as folder:
-            graph, weights = Path(folder, "net.xml"), Path(folder, "net.bin")
+            graph = Path(folder, "net.xml")
+            weights = Path(folder, "net.bin")
             import_openvino().serialize(model, graph, weights)
             return Int8(
                 graph=graph.read_bytes(), weights=weights.read_bytes(), floats=tuple(floats), layers=len(self._names)
             )
 
     def rank_layers(self, floats: Sequence[str] = ()) -> list[str]:
-        """All other layers, that which harms the logits most first.
+        """Rank the other layers by the error that their rounding causes, the most harmful layer first.
 
-        A layer is judged by what is left of the error (root mean square over logits) when it alone computes in
-        float32 beside ``floats``.
+        The rank of a layer is the remaining error (mean square over logits) when it computes in float32 together with
+        ``floats``.
         """
         open_layers = [name for name in self._names if name not in floats]
         errors = {name: self._error(self.make([*floats, name]), functional.mse_loss) for name in open_layers}
         return sorted(open_layers, key=lambda name: errors[name])
 
     def _error(self, made: Int8, loss: Distillation) -> float:
-        """A loss of logits against the float net's, summed over some of the images."""
+        """Return the loss of the logits against the float net's, summed over the compared images."""
         engine = OpenVINOEngine(made.graph, torch.get_num_threads(), made.weights)
         total = 0.0
         for image_bcyx, expected in zip(self._images[:: self._stride], self._expected, strict=True):
@@ -133,30 +144,40 @@ class Quantizer:
 
     @cached_property
     def _expected(self) -> list[Tensor]:
-        """The float net's logits of some of the images."""
+        """Logits of the float net for the compared images."""
         with torch.inference_mode():
             return [self._net(torch.from_numpy(image_bcyx)) for image_bcyx in self._images[:: self._stride]]
 
     @property
     def _stride(self) -> int:
-        """Of so many images one is looked at."""
-        return -(-len(self._images) // _LOOKED_AT)
+        """Step from one compared image to the next."""
+        return -(-len(self._images) // _COMPARED)
 
     def _quantize(self, floats: Sequence[str]) -> Any:
-        with redirect_stdout(io.StringIO()):  # its progress bars
+        """Return OpenVINO's graph in integers, in which the layers ``floats`` compute in float32."""
+        with redirect_stdout(io.StringIO()):  # NNCF prints progress bars
             import nncf
             from nncf.quantization.advanced_parameters import OverflowFix
 
             nncf.set_log_level(logging.ERROR)
-            scope = nncf.IgnoredScope(names=[self._names[name] for name in floats])
-            # NNCF would give the first layer half of the integers, for CPUs whose sums saturate: it takes it for that
-            # which reads the image, but this one stays in float32.
+            # On CPUs whose sums saturate, NNCF would give half of the integers to the layer that it takes for the first
+            # one. The first layer stays in float32 here, so it would take another one.
             settings = nncf.AdvancedQuantizationParameters(overflow_fix=OverflowFix.DISABLE)
-            mixed = nncf.QuantizationPreset.MIXED  # what is never negative has all 256 values above 0
-            return nncf.quantize(
-                self._model, nncf.Dataset(self._images), preset=mixed, subset_size=len(self._images),
-                ignored_scope=scope, advanced_parameters=settings,
-            )  # fmt: skip
+            try:
+                return nncf.quantize(
+                    self._model,
+                    nncf.Dataset(self._images),
+                    preset=nncf.QuantizationPreset.MIXED,  # activations without negative values use all 256 integers
+                    subset_size=len(self._images),
+                    ignored_scope=nncf.IgnoredScope(names=[self._names[name] for name in floats]),
+                    advanced_parameters=settings,
+                )
+            except Exception as error:
+                if is_out_of_memory(error):
+                    remedy = "Use a machine with more memory"
+                    raise ResourceError("memory", "there is not enough to quantise the net", remedy) from error
+                remedy = "Use the model without 8-bit integers"
+                raise InputError("quantize", "NNCF cannot quantise this net", remedy) from error
 
 
 def _read_graph(graph: bytes) -> Any:
@@ -164,7 +185,7 @@ def _read_graph(graph: bytes) -> Any:
 
 
 def _name_layer(op: Any, number: int) -> str:
-    """A name that is the same each time: OpenVINO numbers what has none."""
+    """Return a name that is the same in each process, which OpenVINO's own names of unnamed operations are not."""
     name = op.get_friendly_name()
     if not name.startswith("/"):
         return f"layer {number + 1}"

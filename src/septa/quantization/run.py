@@ -21,33 +21,38 @@ from septa.model import Model
 from septa.quantization.quantizer import Quantizer
 
 MOST_DROP = 0.005
-"""By how much the score may fall."""
+"""Default of the largest drop of the score."""
+MINUTES = 3.0
+"""Default of the longest tuning of a version, minutes."""
 _PATCH = 256
 """Side of sample patches, pixels."""
-_IMAGES, _PATCHES = 32, 96
+_IMAGES = 32
+"""Largest number of training images from which patches are cut."""
+_PATCHES = 96
+"""Number of patches, about."""
 _KEPT = (0, 1, 3, 7)
-"""Of the layers that harm the logits most, how many are tried in float32 beside the first and the last."""
-MINUTES = 3.0
-"""That integers may be tuned."""
+"""Numbers of the most harmful layers that are tried in float32, in addition to the first and the last layer."""
 _SHOWN = ("f1_50", "mean_accuracy")
+"""Scores of objects that are reported."""
 
 Notify = Callable[[str], None]
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Quantized:
-    """A quantised model, and what both models score on images that neither was made from.
+class QuantizedModel:
+    """A quantised model, and the scores of both models on images that neither was made from.
 
     Attributes
     ----------
     model
-        The float model with the net in integers beside its own.
+        The float model, with its net in integers in addition.
     score
-        What the scores are compared by: the mean Dice of the foreground classes, or for instances the mean accuracy of
+        Name of the score that decides: the mean Dice of the foreground classes, or for instances the mean accuracy of
         objects over IoU 0.5 to 0.95.
-    floating, integer
-        The evaluations of the float model and of the integers.
+    floating
+        Evaluation of the float model.
+    integer
+        Evaluation of the model in integers.
     """
 
     model: Model
@@ -57,11 +62,11 @@ class Quantized:
 
     @property
     def drop(self) -> float:
-        """By how much the integers score less; negative where they score more."""
+        """Score of the float model minus that of the integers; negative if the integers score more."""
         return self.floating.summary[self.score] - self.integer.summary[self.score]
 
     def table(self) -> Table:
-        """A row for each score."""
+        """Build a table with a row for each score."""
         table = Table("Mean over images", "float", "int8", "difference")
         for name, title in _titles(self.floating).items():
             before, after = (evaluation.summary[name] for evaluation in (self.floating, self.integer))
@@ -79,41 +84,46 @@ def quantize(
     minutes: float = MINUTES,
     max_pixels: int = MAX_PIXELS,
     notify: Notify = lambda line: None,
-    progress: Progress = lambda done, total: None,
-) -> Quantized:
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> QuantizedModel:
     """Quantise a model to 8-bit integers.
 
-    The ranges of activations are found on training images, where the integers are then tuned to give what the float
-    net gives; the scores are those of all other images. The first and the last layer stay in float32: they take next to
-    no time and do most harm. Where the score drops by more than is allowed, the layers that harm the logits most are
-    kept in float32 as well, more and more of them.
+    Training images give the ranges of activations, and the integers are tuned on them to approach the logits of the
+    float net. All other images give the scores. The first and the last layer stay in float32, because they take little
+    time and lose most. While the score drops by more than ``most_drop``, more of the layers whose rounding harms the
+    logits most are kept in float32.
 
     Parameters
     ----------
     model
-        File of a trained model.
+        Path of a trained model.
     data
-        What it was trained on; see `septa.data.folder.find_pairs`, also for ``images`` and ``labels``.
+        Folder of the data that it was trained on; see `septa.data.find_pairs`, also for ``images`` and ``labels``.
     most_drop
-        By how much the score may drop.
+        Largest acceptable drop of the score.
     minutes
-        That the integers of one version may be tuned; not at all when 0. Those of a small net take less.
+        Longest tuning of each version, minutes; 0 for no tuning. A small net takes less.
     max_pixels
         Largest image that is decoded, pixels.
-    notify, progress
-        Are told what is done, line by line, and how much of a tuning or of the scoring.
+    notify
+        Function that receives a line about each version.
+    progress
+        Function that receives the number of tuning steps or scored images done, and their total.
 
     Returns
     -------
-    The version that scores best of those that were tried; its drop may be more than what is allowed.
+    QuantizedModel
+        The version with the best score. Its drop may exceed ``most_drop``.
 
     Raises
     ------
     InputError
-        The data hold no training image or no other, or cannot be read; a package is missing.
+        The data contain no training image or no other image, or cannot be read, or a package is missing.
+    ResourceError
+        The memory does not hold the activations.
     """
     loaded = replace(Model.load(model), int8=None)
-    samples = _samples(loaded, Path(data), images, labels, max_pixels)
+    samples = _sample_patches(loaded, Path(data), images, labels, max_pixels)
     quantizer = Quantizer(loaded.net, samples)
     tuning = f"; each version is tuned for at most {minutes:g} minutes" if minutes else ""
     notify(f"ranges from {len(samples)} patches of training images, {len(quantizer.layers)} layers{tuning}")
@@ -123,14 +133,14 @@ def quantize(
 
     floating = score_model(loaded)
     score = "mean_accuracy" if "mean_accuracy" in floating.summary else "dice"
-    best: Quantized | None = None
+    best: QuantizedModel | None = None
 
     def make_tuned(floats: tuple[str, ...]) -> Int8:
         return quantizer.tune(loaded.task.distillation, minutes, floats, progress)
 
-    for made in _versions(quantizer, make_tuned if minutes else None, notify):
+    for made in _make_versions(quantizer, make_tuned if minutes else None, notify):
         candidate = replace(loaded, int8=made)
-        found = Quantized(candidate, score, floating, score_model(candidate))
+        found = QuantizedModel(candidate, score, floating, score_model(candidate))
         change = found.integer.summary[score] - floating.summary[score]
         how = f"{len(made.floats)} of {made.layers} layers in float32{', tuned' if made.tuned else ''}"
         notify(f"{how}: {_titles(floating)[score]} {change:+.4f}")
@@ -141,13 +151,18 @@ def quantize(
     return replace(best, model=_record_scores(best))
 
 
-def _versions(quantizer: Quantizer, tuned: Callable[[tuple[str, ...]], Int8] | None, notify: Notify) -> Iterator[Int8]:
-    """Nets in integers, one after the other more of it in float32; each tuned, and the first also as it was before."""
-    ends = quantizer.layers[0], quantizer.layers[-1]
+def _make_versions(
+    quantizer: Quantizer, tuned: Callable[[tuple[str, ...]], Int8] | None, notify: Notify
+) -> Iterator[Int8]:
+    """Yield versions of the net in integers, with more and more layers in float32.
+
+    Each version is tuned; the first one is also yielded without tuning.
+    """
+    ends = (quantizer.layers[0], quantizer.layers[-1])
     ranked: list[str] = []
     for kept in _KEPT:
         if kept and not ranked:
-            notify("too much is lost; looking for the layers that lose it")
+            notify("the score drops too much; ranking the layers by the error that they cause")
             ranked = quantizer.rank_layers(ends)
         if kept <= len(ranked):
             floats = (*ends, *ranked[:kept])
@@ -157,10 +172,10 @@ def _versions(quantizer: Quantizer, tuned: Callable[[tuple[str, ...]], Int8] | N
                 yield quantizer.make(floats)
 
 
-def _samples(
+def _sample_patches(
     model: Model, data: Path, images: str | None, labels: str | None, max_pixels: int
 ) -> list[NDArray[np.float32]]:
-    """Normalised patches of training images, ``CYX`` of one size."""
+    """Return normalised patches ``(C, Y, X)`` of training images, of one size."""
     trained = {digest for _, digest in model.provenance.get("train", [])}
     pairs = find_pairs(data, images=images, labels=labels, max_pixels=max_pixels).pairs
     found: list[NDArray[np.float32]] = []
@@ -171,39 +186,40 @@ def _samples(
         if len(found) == _IMAGES:
             break
     if not found:
-        problem = "holds none of the images that the model was trained on"
-        raise InputError(data, problem, "give the data that it was trained on")
-    return _patches(model, found)
+        problem = "the data contain no image that the model was trained on"
+        raise InputError(data, problem, "Give the data that it was trained on")
+    return _cut_patches(model, found)
 
 
 def _normalise(model: Model, pair: Pair, image_cyx: NDArray[Any]) -> NDArray[np.float32]:
-    fitted_cyx = model.as_model_input(image_cyx, pair.image)
-    return model.normalization.resolve(fitted_cyx).apply(fitted_cyx)
+    input_cyx = model.as_model_input(image_cyx, pair.image)
+    return model.normalization.resolve(input_cyx).apply(input_cyx)
 
 
-def _patches(model: Model, images: list[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
-    """Patches at random places, equally many of each image; smaller images are repeated at their edges."""
-    rng, net = np.random.default_rng(0), model.net
-    side = net.valid_size(max(_PATCH, 4 * net.multiple))
+def _cut_patches(model: Model, images: list[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+    """Return patches at random places, equally many of each image; a smaller image is padded."""
+    rng = np.random.default_rng(0)
+    side = model.net.valid_size(max(_PATCH, 4 * model.net.multiple))
     found = []
     for image_cyx in images:
-        more = [(0, max(0, side - length)) for length in image_cyx.shape[1:]]
-        grown_cyx = np.pad(image_cyx, ((0, 0), *more), "reflect" if min(image_cyx.shape[1:]) > side // 2 else "edge")
+        padding = [(0, max(0, side - length)) for length in image_cyx.shape[1:]]
+        reflects = min(image_cyx.shape[1:]) > side // 2
+        padded_cyx = np.pad(image_cyx, ((0, 0), *padding), "reflect" if reflects else "edge")
         for _ in range(max(1, _PATCHES // len(images))):
-            y, x = (int(rng.integers(0, length - side + 1)) for length in grown_cyx.shape[1:])
-            found.append(np.ascontiguousarray(grown_cyx[:, y : y + side, x : x + side]))
+            y, x = (int(rng.integers(0, length - side + 1)) for length in padded_cyx.shape[1:])
+            found.append(np.ascontiguousarray(padded_cyx[:, y : y + side, x : x + side]))
     return found
 
 
 def _titles(evaluation: Evaluation) -> dict[str, str]:
-    """Of the scores that are compared."""
+    """Return the title of each score in the table."""
     if evaluation.objects:
         return {name: OBJECT_METRICS[name] for name in _SHOWN} | {"dice": f"{HEADERS['dice']} of pixels"}
     return dict(HEADERS)
 
 
-def _record_scores(found: Quantized) -> Model:
-    """The model with its scores in its provenance."""
+def _record_scores(found: QuantizedModel) -> Model:
+    """Return the model with both scores in its provenance."""
     scores = {
         name: {"float": found.floating.summary[name], "int8": found.integer.summary[name]}
         for name in _titles(found.floating)

@@ -1,12 +1,12 @@
-"""Layers in integers, tuned until the net gives what it gives in float32.
+"""Tuning of integers by fake quantization, until the net in integers gives nearly the logits of the float net.
 
-Every pass rounds as the engine will. Weights move on the grid of their integers, and with them biases and the steps of
-activations; gradients pass rounding as if it were not there. What shall come out is what the float net gives, so no
-labels are needed.
+Each forward pass rounds as the engine does. Weights, on the grid of their integers, biases and the steps of
+activations are learned; gradients pass rounding unchanged (straight-through). The target is the output of the float
+net, so no labels are needed.
 
 References
 ----------
-Simulated rounding: Jacob et al. 2018, "Quantization and training of neural networks for efficient
+Fake quantization: Jacob et al. 2018, "Quantization and training of neural networks for efficient
 integer-arithmetic-only inference" (arXiv 1712.05877), section 3. Steps: Esser et al. 2020, "Learned step size
 quantization" (arXiv 1902.08153), equation 3. Float net as teacher: Hinton et al. 2015 (arXiv 1503.02531).
 """
@@ -30,27 +30,30 @@ from septa.inference import translate_out_of_memory
 from septa.quantization.graph_layers import find_bias, find_producer, is_crop, match_convolutions, set_constant
 
 Distillation = Callable[[Tensor, Tensor], Tensor]
-"""From logits ``BKYX`` and those that they should be to a scalar that is least where they agree."""
-Progress = Callable[[int, int], None]
+"""Loss from logits ``(B, K, Y, X)`` and the expected logits to a scalar; it is smallest where they agree."""
+TuningProgress = Callable[[int, int], None]
+"""Function that receives the number of steps done and their total."""
 
 _LEVELS = 255
-"""Steps from the lowest integer of an activation to its highest."""
+"""Number of steps from the lowest integer of an activation to the highest."""
 _MOST = 127
-"""Largest integer of a weight; the lowest is its negative."""
+"""Largest integer of a weight; the smallest is its negative."""
 _BATCH = 2
+"""Number of images of a step."""
 _STEPS = 400
+"""Largest number of steps."""
 _WARMUP = 0.1
-"""Share of the tuning in which learning rates rise; then they fall as half a cosine."""
+"""Share of the tuning that is warm-up; after it the learning rates fall along half a cosine."""
 _RATE = 0.02
-"""Learning rate of weights, in integers, and of biases."""
+"""Learning rate of weights, in units of their integers, and of biases."""
 _STEP_RATE = 0.0025
-"""Learning rate of the logarithm of steps."""
+"""Learning rate of the logarithms of the steps."""
 _PASSED = ("Concat", "MaxPool", "Reshape", "Squeeze", "Unsqueeze", "Transpose")
-"""What leaves integers as they are, between an activation's rounding and the convolution that reads it."""
+"""Operations between the rounding of an activation and the convolution that reads it which keep integers."""
 
 
 class _Rounded(torch.autograd.Function):
-    """Activations on their grid: multiples of a step, from the lowest to the highest that 8 bits hold."""
+    """Rounding of activations to multiples of a step, clipped to the range of 8-bit integers."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, step: Tensor, low: int) -> Tensor:
@@ -69,7 +72,7 @@ class _Rounded(torch.autograd.Function):
 
 
 class _Range(nn.Module):
-    """Rounds what comes into a layer, by a step that is learned."""
+    """Rounding of the input of a layer, with a learned step."""
 
     def __init__(self, low: float, high: float) -> None:
         super().__init__()
@@ -79,6 +82,7 @@ class _Range(nn.Module):
 
     @property
     def step(self) -> Tensor:
+        """Distance between neighbouring values."""
         return self.first * self.log.exp()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -86,12 +90,12 @@ class _Range(nn.Module):
         return rounded
 
     def ends(self) -> tuple[float, float]:
-        """The lowest and the highest value."""
+        """Return the lowest and the highest value."""
         return tuple((self.low + level) * self.step.item() for level in (0, _LEVELS))  # type: ignore[return-value]
 
 
 class _Grid(nn.Module):
-    """Weights as integers times a scale for each channel that they make."""
+    """Parametrisation of weights as integers times a scale for each output channel."""
 
     def __init__(self, scale: Tensor) -> None:
         super().__init__()
@@ -109,7 +113,7 @@ class _Grid(nn.Module):
 
 
 class _Units(nn.Module):
-    """Biases in units of what one step of an activation changes at the largest weight."""
+    """Parametrisation of biases in units of one activation step times the largest weight."""
 
     def __init__(self, unit: Tensor) -> None:
         super().__init__()
@@ -124,14 +128,21 @@ class _Units(nn.Module):
 
 
 _Ranges = dict[tuple[float, ...], _Range]
-"""By the lowest and highest values that the graph had for them."""
+"""Range for each pair of lowest and highest values in the graph."""
 
 
 @dataclass(frozen=True)
 class _Layer:
-    """A convolution of the net, and the operation that it is in the graph of integers.
+    """A convolution in integers.
 
-    ``roundings``: the operations that round what comes into it, all to the same range; none where that is not so.
+    Attributes
+    ----------
+    conv
+        Convolution of the net.
+    op
+        Its operation in the graph in integers.
+    roundings
+        Operations that round its input, all to the same range; empty if the ranges differ or a part is not rounded.
     """
 
     conv: Any
@@ -140,17 +151,19 @@ class _Layer:
 
 
 class Simulation:
-    """A float net that computes what a graph in integers does, and whose weights, biases and ranges can be learned.
+    """A float net that computes as a graph in integers does, and whose weights, biases and ranges can be learned.
 
-    Layers are found by their weights; those in float32, and those that are not found, stay floats. What is rounded
-    elsewhere than before a convolution, as where branches are added, is not.
+    Layers are matched by their weights. Layers in float32, and layers without a match, are not changed. Only the inputs
+    of convolutions are rounded; OpenVINO also rounds at other places, such as additions of branches.
 
     Parameters
     ----------
     net
-        The float net, in evaluation.
-    floats, integers
-        OpenVINO's graphs of it, before and after quantisation.
+        The float net, in evaluation mode.
+    floats
+        OpenVINO's graph of it, before quantisation.
+    integers
+        OpenVINO's graph of it, after quantisation.
     """
 
     def __init__(self, net: nn.Module, floats: Any, integers: Any) -> None:
@@ -166,25 +179,25 @@ class Simulation:
         images: Sequence[NDArray[np.float32]],
         distillation: Distillation,
         minutes: float,
-        progress: Progress = lambda done, total: None,
+        progress: TuningProgress = lambda done, total: None,
     ) -> None:
-        """Learn to give what the float net gives.
+        """Learn to give the logits of the float net.
 
         Parameters
         ----------
         images
-            Normalised images ``1CYX`` of one size, on the net's grid.
+            Normalised images ``(1, C, Y, X)``, float32, of one size on the net's grid.
         distillation
-            What is made small.
+            Loss that is minimised.
         minutes
-            It may take, beside the last of its steps.
+            Longest duration; the step that is running is completed.
         progress
-            Is told the steps done and their number.
+            Function that receives the number of steps done and their total.
 
         Raises
         ------
         ResourceError
-            The memory does not suffice.
+            The memory does not hold the activations of a step.
         """
         learned = [parameter for parameter in self.net.parameters() if parameter.requires_grad]
         steps, others = ([one for one in learned if (one.ndim == 0) == scalar] for scalar in (True, False))
@@ -192,7 +205,8 @@ class Simulation:
         if not parts:
             return
         optimizer = torch.optim.Adam([{"params": group} for group, _ in parts])
-        rng, begin = np.random.default_rng(0), perf_counter()
+        rng = np.random.default_rng(0)
+        begin = perf_counter()
         for number in range(_STEPS):
             done = max(number / _STEPS, (perf_counter() - begin) / (60 * minutes))
             if done >= 1:
@@ -200,7 +214,7 @@ class Simulation:
             for group, (_, rate) in zip(optimizer.param_groups, parts, strict=True):
                 group["lr"] = rate * _scale_rate(done)
             chosen = np.concatenate([images[n] for n in rng.integers(len(images), size=_BATCH)])
-            with translate_out_of_memory(chosen.shape, "tuning on patches", "give --minutes 0"):
+            with translate_out_of_memory(chosen.shape, "tuning on patches", "Give --minutes 0"):
                 self._step(optimizer, torch.from_numpy(chosen), distillation)
             progress(round(_STEPS * done) + 1, _STEPS)
         progress(_STEPS, _STEPS)
@@ -214,7 +228,7 @@ class Simulation:
         optimizer.step()
 
     def write(self) -> None:
-        """Put what was learned into the graph. Ranges that are one stay one."""
+        """Write the learned weights, biases and ranges into the graph. Ranges that are equal stay equal."""
         for layer in self._layers:
             learned = layer.conv.parametrizations
             levels = learned.weight[0].integers(learned.weight.original).to(torch.int8)
@@ -228,7 +242,7 @@ class Simulation:
 
 
 def _scale_rate(done: float) -> float:
-    """Of the learning rate, after this share of the tuning."""
+    """Return the factor of the learning rates after the share ``done`` of the tuning."""
     return min(done / _WARMUP, 0.5 + 0.5 * math.cos(math.pi * (done - _WARMUP) / (1 - _WARMUP)))
 
 
@@ -236,7 +250,7 @@ def _scale_rate(done: float) -> float:
 
 
 def _match_layers(net: nn.Module, floats: Any, integers: Any) -> Iterator[_Layer]:
-    """The layers in integers."""
+    """Yield the convolutions that compute in integers."""
     quantized = {op.get_friendly_name(): op for op in integers.get_ordered_ops()}
     for conv, op in match_convolutions(net, floats):
         found = quantized[op.get_friendly_name()]
@@ -247,18 +261,18 @@ def _match_layers(net: nn.Module, floats: Any, integers: Any) -> Iterator[_Layer
 
 
 def _simulate_layer(layer: _Layer, ranges: _Ranges) -> None:
-    """Let a layer compute as the engine does, and its parameters be learned. Ranges that are one stay one."""
+    """Make a layer compute as the engine does, with parameters that are learned. Equal ranges share one parameter."""
     conv = layer.conv
     scale = torch.from_numpy(find_producer(find_producer(layer.op, 1), 1).data.copy())
     parametrize.register_parametrization(conv, "weight", _Grid(scale))
     conv.parametrizations.weight.original.requires_grad_(True)
     added = None if conv.bias is None else find_bias(layer.op)
     if added is not None:
-        conv.bias.data = torch.from_numpy(added[2].ravel().copy())  # that of integers may differ
+        conv.bias.data = torch.from_numpy(added[2].ravel().copy())  # quantisation may have changed it
     if not layer.roundings or (ends := _find_range(layer.roundings[0])) is None:
         return
     chosen = ranges.setdefault(ends, _Range(*ends))
-    conv.rounding = chosen  # a module within, so that its step is one of the net's parameters
+    conv.rounding = chosen  # a submodule, so that its step is a parameter of the net
     conv.register_forward_pre_hook(lambda module, inputs: (chosen(inputs[0]),))
     if added is not None:
         parametrize.register_parametrization(conv, "bias", _Units(scale.flatten() * _MOST * chosen.first))
@@ -266,7 +280,7 @@ def _simulate_layer(layer: _Layer, ranges: _Ranges) -> None:
 
 
 def _find_roundings(node: Any) -> Iterator[Any]:
-    """The operations that round what a node gives; None where it is not rounded, or changed afterwards."""
+    """Yield the operations that round the output of a node; None where it is not rounded, or changed after it."""
     kind = node.get_type_name()
     if kind == "FakeQuantize":
         yield node if _find_range(node) else None
@@ -278,6 +292,6 @@ def _find_roundings(node: Any) -> Iterator[Any]:
 
 
 def _find_range(rounding: Any) -> tuple[float, float] | None:
-    """The lowest and the highest value that it lets through; None where channels differ in that."""
+    """Return the lowest and the highest value of a rounding; None if they differ between channels."""
     lows, highs = (find_producer(rounding, index).data for index in (1, 2))
     return (lows.item(), highs.item()) if lows.size == highs.size == 1 else None
