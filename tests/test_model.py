@@ -725,26 +725,6 @@ def test_nets_that_cannot_be_built_are_recipe_errors(settings: list[str], named:
     assert_one_line(caught.value, named)
 
 
-@pytest.mark.parametrize(
-    ("labels", "settings", "named"),
-    [
-        (INDEX, ["task=instances"], ["task=instances takes objects of one class", "the labels have 3"]),
-        (PLANES, ["task=instances"], ["task=instances", "the labels have 3"]),
-        (BINARY, ["net.output=sigmoid"], ["loss.cross_entropy", "net.output is sigmoid", "loss.bce"]),
-        (OBJECTS, ["task=instances", "net.output=sigmoid"], ["loss.cross_entropy", "net.output is sigmoid"]),
-        (INDEX, list(SIGMOID), ["net.output=sigmoid is for two classes", "not for 3"]),
-        (PLANES, [], ["loss.cross_entropy needs exclusive classes", "loss.bce"]),
-        (PLANES, ["loss.cross_entropy=0", "loss.border_weight=10"], ["loss.border_weight needs exclusive classes"]),
-    ],
-)
-def test_tasks_that_do_not_suit_the_labels_are_recipe_errors(
-    labels: LabelMapping, settings: list[str], named: list[str]
-) -> None:
-    with pytest.raises(RecipeError) as caught:
-        make_task(Recipe().with_overrides(settings), labels)
-    assert_one_line(caught.value, named)
-
-
 def assert_one_line(error: RecipeError, named: list[str]) -> None:
     text = str(error)
     assert text.startswith("recipe: ")
@@ -752,24 +732,6 @@ def assert_one_line(error: RecipeError, named: list[str]) -> None:
     assert error.exit_code == 2
     for part in named:
         assert part in text
-
-
-@pytest.mark.parametrize(
-    ("labels", "settings", "outputs"),
-    [
-        (INDEX, [], 3),
-        (BINARY, [], 2),
-        (BINARY, list(SIGMOID), 1),
-        (OBJECTS, [], 2),
-        (OBJECTS, ["task=instances"], 2),
-        (OBJECTS, ["task=instances", *SIGMOID], 1),
-        (PLANES, list(SIGMOID), 3),
-    ],
-)
-def test_the_task_tells_the_outputs(labels: LabelMapping, settings: list[str], outputs: int) -> None:
-    task = make_task(Recipe().with_overrides(settings), labels)
-    assert task.outputs == outputs
-    assert isinstance(task, Instances) == ("task=instances" in settings)
 
 
 # --- files of the family --------------------------------------------------------------------------------------------

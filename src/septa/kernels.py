@@ -1,4 +1,4 @@
-"""Loops over pixels as machine code: those that numba compiles when they are first run, and connected regions."""
+"""Loops over pixels as machine code: kernels that numba compiles at their first call, and connected regions."""
 
 from __future__ import annotations
 
@@ -14,9 +14,14 @@ from numpy.typing import NDArray
 class Kernel:
     """A function of arrays and numbers that numba compiles at its first call.
 
-    Neither numba is imported nor anything compiled before: together that takes seconds, which most uses of septa never
-    need to spend. Threads that come meanwhile wait. While it runs the interpreter's lock is released. Its machine code
-    is kept beside its file, else in the user's cache folder, as Python's own compiled files are.
+    Before this call, numba is not imported and nothing is compiled: both take seconds that most uses of septa never
+    need. Threads that call meanwhile wait. The interpreter's lock is released while the machine code runs. numba caches
+    this code next to the file of the function, or in the user's cache folder.
+
+    Parameters
+    ----------
+    function
+        A function that numba can compile in nopython mode.
 
     Examples
     --------
@@ -38,20 +43,21 @@ class Kernel:
         update_wrapper(self, function)
 
     def __call__(self, *arguments: Any) -> Any:
+        """Run the machine code; the first call compiles it."""
         if self._compiled is None:
             with self._lock:
                 return self._first_call(arguments)
         return self._compiled(*arguments)
 
     def _first_call(self, arguments: tuple[Any, ...]) -> Any:
-        if self._compiled is not None:  # by another thread, meanwhile
+        if self._compiled is not None:  # another thread has compiled it meanwhile
             return self._compiled(*arguments)
         import numba
 
         try:
             compiled = numba.njit(nogil=True, cache=True)(self._function)
             result = compiled(*arguments)
-        except Exception:  # whatever ails numba's cache: no folder can be written, the disk is full, a damaged file
+        except Exception:  # numba cannot use its cache: a read-only folder, a full disk, a damaged file
             compiled = numba.njit(nogil=True)(self._function)
             result = compiled(*arguments)
         self._compiled = compiled
@@ -61,8 +67,7 @@ class Kernel:
 def label_mask(mask_yx: NDArray[np.bool_]) -> NDArray[np.int32]:
     """Label the 4-connected regions of a mask.
 
-    Every room that needs such regions takes them from here: seeds and holes of objects, classes as objects, and the
-    segments between membranes.
+    It serves seeds and holes of objects, classes as objects, and segments between membranes.
 
     Parameters
     ----------
@@ -80,7 +85,7 @@ def label_mask(mask_yx: NDArray[np.bool_]) -> NDArray[np.int32]:
     array([[1, 0],
            [0, 2]], dtype=int32)
     """
-    import cv2  # takes a tenth of a second, which a command that only prints its help need not spend
+    import cv2  # takes a tenth of a second, which printing a help page need not spend
 
     if not mask_yx.size:
         return np.zeros(mask_yx.shape, np.int32)
@@ -89,10 +94,10 @@ def label_mask(mask_yx: NDArray[np.bool_]) -> NDArray[np.int32]:
 
 
 def load() -> None:
-    """Make numba ready now, for a process that will need it, and not with its first kernel."""
-    _nothing()
+    """Import numba and compile a first kernel now, in a process that will need it."""
+    _do_nothing()
 
 
 @Kernel
-def _nothing() -> None:
-    """The first kernel makes numba load what all need."""
+def _do_nothing() -> None:
+    """Do nothing; numba loads its compiler with the first kernel."""

@@ -306,7 +306,7 @@ def test_empty_blocks_are_background(kit: SimpleNamespace, kind: str, levels: in
     assert finished.skipped == pytest.approx(1 - kept_yx.mean())
     logits_kyx = model.logits(image_yx)
     if kind == "distance":
-        foreground_yx, inner_yx = model.task.maps(logits_kyx)
+        foreground_yx, inner_yx = model.task.compute_maps(logits_kyx)
         expected_yx = find_objects(foreground_yx * kept_yx, inner_yx, model.decoding)
         kit.assert_same_objects(found["m"], expected_yx)
         assert finished.objects == expected_yx.max()

@@ -335,10 +335,10 @@ def test_blocks_of_different_images_are_refused() -> None:
     shape_yx[1, 2:6] = True
     grid, blocks = cut((shape_yx.astype(np.float32),) * 2, Decoding(), (4, 4), 1)
     _, others = cut((shape_yx.astype(np.float32),) * 2, Decoding(least_pixels=2), (4, 4), 1)
-    with pytest.raises(ValueError, match="different thresholds"):
+    with pytest.raises(ValueError, match="different smallest sizes of objects"):
         put_together(grid, {**blocks, (0, 1): others[0, 1]})
     _, others = cut((shape_yx[:3].astype(np.float32),) * 2, Decoding(), (4, 4), 1)
-    with pytest.raises(ValueError, match="different lengths"):
+    with pytest.raises(ValueError, match="the lines of neighbouring blocks differ in length"):
         put_together(grid, {**blocks, (0, 1): others[0, 1]})
 
 
@@ -353,7 +353,7 @@ def test_blocks_as_arrays() -> None:
         for name, values in again.to_arrays().items():
             assert values is arrays[name]
         for name in arrays:
-            with pytest.raises(ValueError, match=f"'{name}' is missing"):
+            with pytest.raises(ValueError, match=f"the array '{name}' of the block is missing"):
                 BlockLabels.from_arrays({key: value for key, value in arrays.items() if key != name})
 
 

@@ -277,9 +277,9 @@ def test_background_is_no_large_object() -> None:
     ],
 )
 def test_thresholds_out_of_range_are_refused(values: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="thresholds lie between 0 and 1, least_pixels >= 1, reach >= 0, got"):
+    with pytest.raises(ValueError, match="between 0 and 1, least_pixels at least 1, reach at least 0, got"):
         Decoding(**values)
-    with pytest.raises(ValueError, match="thresholds lie between"):
+    with pytest.raises(ValueError, match="foreground and seed must be between 0 and 1"):
         Decoding.from_json({**Decoding().to_json(), **values})
 
 

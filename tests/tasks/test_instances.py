@@ -87,7 +87,7 @@ def equation(ids_yx: np.ndarray, w0: float, sigma: float) -> np.ndarray:
 def test_it_is_two_classes_to_the_net(sigmoid: bool) -> None:
     task = Instances(sigmoid=sigmoid)
     assert (task.outputs, task.classes, task.multilabel) == (1 if sigmoid else 2, 2, False)
-    assert task.pixels == Semantic(2, sigmoid=sigmoid)
+    assert task.pixel_task == Semantic(2, sigmoid=sigmoid)
     assert not task.tilewise
     assert Semantic(2).tilewise
 
@@ -404,14 +404,14 @@ def test_distillation_is_that_of_each_kind_of_output() -> None:
 
 def test_class_labels() -> None:
     labels_yx = np.array([[IGNORE, 0, 1, 2, 70_000]], np.int32)
-    assert Instances().class_labels(labels_yx).tolist() == [[IGNORE, 0, 1, 1, 1]]
+    assert Instances().to_class_labels(labels_yx).tolist() == [[IGNORE, 0, 1, 1, 1]]
     assert labels_yx[0, 4] == 70_000
 
 
 def test_loss_terms_that_do_not_fit_are_refused() -> None:
     Instances().check(PAPER)
     Instances(sigmoid=True).check(LossSettings(cross_entropy=0, bce=1, border_weight=10))
-    with pytest.raises(ValueError, match=r"net\.output is sigmoid: use loss\.bce"):
+    with pytest.raises(ValueError, match=r"loss\.cross_entropy needs one output per class, but net\.output is sigmoid"):
         Instances(sigmoid=True).check(PAPER)
 
 
@@ -420,12 +420,14 @@ def test_loss_terms_that_do_not_fit_are_refused() -> None:
 
 def test_outputs_of_encodings() -> None:
     assert [(task.outputs, task.classes) for task in TASKS] == [(2, 2), (3, 2), (2, 2), (1, 2)]
-    assert Instances("border").pixels == Semantic(3)
+    assert Instances("border").pixel_task == Semantic(3)
 
 
 def test_one_output_is_for_seams_alone() -> None:
     for encoding in ("border", "distance"):
-        with pytest.raises(ValueError, match=rf"net\.output=sigmoid .* instances\.encoding=seam, not with {encoding}"):
+        with pytest.raises(
+            ValueError, match=rf"net\.output=sigmoid .*encoding=seam, got instances\.encoding={encoding}"
+        ):
             Instances(encoding, sigmoid=True)  # type: ignore[arg-type]
 
 
@@ -442,7 +444,7 @@ def test_activations_and_maps_by_their_formulas(task: Instances) -> None:
     found_kyx = task.activations(logits_kyx)
     assert found_kyx.dtype == np.float32
     np.testing.assert_allclose(found_kyx, expected, rtol=0, atol=1e-6)
-    foreground_yx, inner_yx = task.maps(logits_kyx)
+    foreground_yx, inner_yx = task.compute_maps(logits_kyx)
     wanted = {"seam": (expected[1], expected[1]), "distance": expected, "border": (1 - expected[0], expected[1])}
     for map_yx, wanted_yx in zip((foreground_yx, inner_yx), wanted[task.encoding]):
         assert map_yx.dtype == np.float32
@@ -570,7 +572,7 @@ def test_nothing_but_ignored_pixels_costs_nothing(task: Instances) -> None:
     "terms", [LossSettings(cross_entropy=0, bce=1), LossSettings(bce=1), LossSettings(cross_entropy=0, dice=1)]
 )
 def test_distances_are_weighed_by_the_cross_entropy(terms: LossSettings) -> None:
-    with pytest.raises(ValueError, match=r"instances\.encoding=distance weighs its loss by loss\.cross_entropy"):
+    with pytest.raises(ValueError, match=r"instances\.encoding=distance needs loss\.cross_entropy as the weight"):
         Instances("distance").check(terms)
 
 

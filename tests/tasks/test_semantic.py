@@ -24,7 +24,7 @@ def labels_byx(classes: int, multilabel: bool) -> torch.Tensor:
 @pytest.mark.parametrize(("classes", "multilabel"), [(2, False), (5, False), (1, True), (3, True), (31, True)])
 def test_one_hot_planes_by_loops(classes: int, multilabel: bool) -> None:
     labels = labels_byx(classes, multilabel)
-    planes = Semantic(classes, multilabel).one_hot(labels)
+    planes = Semantic(classes, multilabel).encode_one_hot(labels)
     assert planes.shape == (2, classes, 6, 5)
     assert planes.dtype == torch.float32
     for b, y, x in np.ndindex(2, 6, 5):
@@ -38,7 +38,7 @@ def test_one_hot_planes_by_loops(classes: int, multilabel: bool) -> None:
 def test_decoding_sure_logits_gives_the_labels_back(classes: int, multilabel: bool) -> None:
     task = Semantic(classes, multilabel)
     labels = labels_byx(classes, multilabel).clamp(min=0)
-    logits = (task.one_hot(labels) * 20 - 10).numpy()
+    logits = (task.encode_one_hot(labels) * 20 - 10).numpy()
     for one, expected in zip(logits, labels.numpy(), strict=True):
         decoded = task.decode(one)
         assert decoded.dtype == np.int32
@@ -98,7 +98,7 @@ def test_loss_is_the_weighted_sum_of_its_terms(multilabel: bool) -> None:
     labels = labels_byx(3, multilabel)
     logits, weights, class_weights = torch.randn(2, 3, 6, 5), torch.rand(2, 6, 5), torch.tensor([0.5, 1.0, 2.0])
     weighting = {"weights_byx": weights, "class_weights_k": class_weights}
-    planes, valid = task.one_hot(labels), labels != IGNORE
+    planes, valid = task.encode_one_hot(labels), labels != IGNORE
     chances = logits.sigmoid() if multilabel else logits.softmax(1)
     bce = binary_cross_entropy(logits, planes, valid_byx=valid, **weighting)
     dice = soft_dice(chances, planes, valid_byx=valid, **weighting)
@@ -123,7 +123,7 @@ def test_all_ignored_costs_nothing_and_has_zero_gradient(multilabel: bool) -> No
 
 @pytest.mark.parametrize("task", [Semantic(2, multilabel=True), Semantic(3, multilabel=True, sigmoid=True)])
 def test_softmax_cross_entropy_of_overlapping_classes_is_refused(task: Semantic) -> None:
-    with pytest.raises(ValueError, match=r"these overlap: use loss\.bce"):
+    with pytest.raises(ValueError, match=r"loss\.cross_entropy needs exclusive classes, but the classes overlap"):
         task.check(LossSettings())
     task.check(LossSettings(cross_entropy=0, bce=1))
     with pytest.raises(ValueError, match=r"loss\.border_weight needs exclusive classes"):
@@ -131,7 +131,7 @@ def test_softmax_cross_entropy_of_overlapping_classes_is_refused(task: Semantic)
 
 
 def test_softmax_cross_entropy_of_one_output_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"net\.output is sigmoid: use loss\.bce"):
+    with pytest.raises(ValueError, match=r"loss\.cross_entropy needs one output per class, but net\.output is sigmoid"):
         Semantic(2, sigmoid=True).check(LossSettings())
     Semantic(2, sigmoid=True).check(LossSettings(cross_entropy=0, bce=1, border_weight=10))
     Semantic(2).check(LossSettings(bce=1, border_weight=10))
@@ -142,7 +142,7 @@ def test_softmax_cross_entropy_of_one_output_is_refused() -> None:
 
 @pytest.mark.parametrize("classes", [1, 3, 4])
 def test_one_output_is_for_two_classes(classes: int) -> None:
-    with pytest.raises(ValueError, match=f"net.output=sigmoid .* not for {classes}"):
+    with pytest.raises(ValueError, match=f"net.output=sigmoid .* number of exclusive classes is {classes}"):
         Semantic(classes, sigmoid=True)
     assert Semantic(classes, multilabel=True, sigmoid=True).outputs == classes
     assert Semantic(classes).outputs == classes
@@ -184,7 +184,7 @@ def test_the_loss_of_one_output_by_loops() -> None:
         torch.tensor(logits), torch.tensor(target), terms, weights_byx=torch.tensor(weights)
     )
     assert found.item() == pytest.approx(expected, rel=1e-6)
-    same = Semantic(2, sigmoid=True).one_hot(torch.tensor(target))
+    same = Semantic(2, sigmoid=True).encode_one_hot(torch.tensor(target))
     np.testing.assert_array_equal(same.numpy(), (target == 1)[:, None])
 
 
@@ -296,7 +296,7 @@ def test_a_map_with_class_weights_costs_what_class_weights_cost() -> None:
     labels_yx, weights_k = blobs(3, 1), np.array([0.25, 4.0, 1.0], np.float32)
     task, entropy = Semantic(3), LossSettings(dice=0)
     logits, target = torch.randn(1, 3, *labels_yx.shape), torch.from_numpy(labels_yx)[None].long()
-    weights_yx = task.weight_map(labels_yx, labels_yx, LossSettings(border_weight=1e-30), weights_k)
+    weights_yx = task.compute_weight_map(labels_yx, labels_yx, LossSettings(border_weight=1e-30), weights_k)
     assert weights_yx is not None
     by_map = task.loss(logits, target, entropy, weights_byx=torch.from_numpy(weights_yx)[None])
     by_class = task.loss(logits, target, entropy, class_weights_k=torch.from_numpy(weights_k))

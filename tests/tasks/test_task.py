@@ -13,7 +13,7 @@ from septa.tasks.instances import Instances
 from septa.tasks.make import TASKS
 from septa.tasks.semantic import Semantic
 from septa.tasks.task import Task
-from septa.tasks.tuning import tune_decoding
+from septa.tasks.tuning import search_thresholds
 
 TASKS_MADE: list[Task] = [
     Semantic(3),
@@ -69,7 +69,7 @@ def test_thresholds_are_tuned_where_there_are_some(task: Task) -> None:
     decoding, curves = task.tune([(logits_kyx, truth_yx)])
     assert bool(curves) == task.has_thresholds
     if isinstance(task, Instances):
-        assert (decoding, curves) == tune_decoding([(*task.maps(logits_kyx), truth_yx)], task.decoding)
+        assert (decoding, curves) == search_thresholds([(*task.compute_maps(logits_kyx), truth_yx)], task.decoding)
     else:
         assert decoding == task.decoding == Decoding()
 
@@ -130,7 +130,7 @@ def test_blank_parts_hold_no_object(encoding: str) -> None:
         logits_kyx[0, 8:16] = -5
     core, blank = (slice(0, 24), slice(0, 16)), [(slice(0, 24), slice(16, 31))]
     found = task.label_block(logits_kyx, core, WHOLE, blank)
-    foreground_yx, inner_yx = task.maps(logits_kyx)
+    foreground_yx, inner_yx = task.compute_maps(logits_kyx)
     foreground_yx[:, 16:] = 0
     expected = find_block_objects(foreground_yx, inner_yx, task.decoding, core, WHOLE)
     assert found is not None

@@ -301,7 +301,7 @@ def test_predictions_by_the_command_are_those_of_the_model(trained: Trained, tmp
             found_yx = model.segment(image, device="cpu")
             (written,) = output.glob(f"{image.stem}.*")
             np.testing.assert_array_equal(read_labels(written).array, found_yx)
-            maps = model.task.maps(model.logits(read_image(image), device="cpu"))  # type: ignore[union-attr]
+            maps = model.task.compute_maps(model.logits(read_image(image), device="cpu"))  # type: ignore[union-attr]
             np.testing.assert_array_equal(found_yx, find_objects(*maps, model.decoding))
             changed += not np.array_equal(found_yx, find_objects(*maps, Decoding()))
     assert changed > 0

@@ -1,9 +1,10 @@
-"""The objects of all blocks of an image as those of the whole.
+"""The objects of all blocks of an image merged to those of the whole image.
 
 This is the step between `find_block_objects` and `renumber_block`.
 
-Only what lies on lines between blocks is held, less than 100 bytes for each border object and each open hole, and the
-lines of two rows of blocks. Objects inside a block are counted, and numbered when the block is finished.
+Memory holds only what lies on lines between blocks: less than 100 bytes for each border object and each open hole, and
+the lines of two rows of blocks. Objects inside a block are only counted here; they get their ids when the block is
+renumbered.
 """
 
 from __future__ import annotations
@@ -23,40 +24,51 @@ Int64 = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MergedObjects:
-    """How the ids of each block translate to ids of the whole image.
+    """Translation of the ids of each block to ids of the whole image.
 
     Attributes
     ----------
     grid_yx
         Number of blocks down and across.
     count
-        Number of objects of the whole image. Their ids are 1..count, by the first block, row by row, in which an object
-        has a pixel, and within a block in the order of its ids there.
+        Number of objects of the whole image. Their ids are 1 to count, ordered by the first block, row by row, in which
+        an object has a pixel, and within a block by the ids there.
+    conflicts
+        Number of pixels next to a border between blocks that one block gives to an object, but the block that they lie
+        in does not. It is 0 if the net gives the same values in every tile; an engine that rounds differently by tile
+        may cause a few.
     """
 
     grid_yx: tuple[int, int]
     count: int
-    _counts: Int64  # objects of each block, border objects included
-    _before: Int64  # the highest id of all blocks before each block
-    _starts: Int64  # where the border objects of each block begin in the following three, and where the last end
-    _local: Int32
-    _numbers: Int64
-    _begins: Flags  # whether the object is numbered as one of this block
-    _hole_starts: Int64
-    _hole_numbers: Int64
     conflicts: int = 0
-    """Pixels between blocks that one of them gives to an object and the other, whose pixel it is, to none. None
-    where the net gives the same values in every tile; an engine that rounds differently by tile may leave a few."""
+    _counts: Int64
+    """Number of objects of each block, border objects included."""
+    _before: Int64
+    """Highest id of all blocks before each block."""
+    _starts: Int64
+    """Place of the first border object of each block in the next three arrays, and the length of these."""
+    _local: Int32
+    """Id of each border object in its block."""
+    _numbers: Int64
+    """Id of each border object in the whole image; 0 if it is dropped."""
+    _begins: Flags
+    """True if the object gets its id in this block."""
+    _hole_starts: Int64
+    """Place of the first open hole of each block in the next array, and the length of it."""
+    _hole_numbers: Int64
+    """Id of the object that fills each open hole; 0 if it is not a hole."""
 
     def look_up_ids(self, row: int, column: int) -> Int64:
-        """The ids in the whole image of a block's objects and open holes; 0 for what is dropped or not filled.
+        """Return the ids in the whole image of a block's objects and open holes.
 
         Returns
         -------
         ndarray
-            int64: at 0 the background, at i object i of the block, and at -i, from the end, its open hole -i.
+            int64. Index 0 is the background, index i the object i of the block, and index -i, counted from the end, its
+            open hole -i. The value is 0 for objects that are dropped and holes that are not filled.
         """
         block = row * self.grid_yx[1] + column
         nodes = slice(self._starts[block], self._starts[block + 1])
@@ -71,41 +83,42 @@ class MergedObjects:
 
 
 def merge_blocks(grid_yx: tuple[int, int], load: Callable[[int, int], MergeFacts]) -> MergedObjects:
-    """Join the pieces of objects that lie in several blocks, fill holes across blocks, drop small objects, number all.
+    """Join the parts of objects that lie in several blocks, fill holes across blocks, and drop small objects.
 
     Parameters
     ----------
     grid_yx
         Number of blocks down and across.
     load
-        Gives the facts of the block in a row and a column; called once for each, row by row.
+        Function that returns the facts of the block in a row and a column. It is called once for each block, row by
+        row.
 
     Returns
     -------
     MergedObjects
-        The same whatever the order in which the blocks were cut.
+        Ids of all objects. They do not depend on the order in which blocks were computed.
 
     Raises
     ------
     ValueError
         Neighbouring blocks do not fit together, so they are not of one image.
     """
-    gathered = _BlockUnion()
+    union = _BlockUnion()
     above: list[_NodeLines] = []
     for row in range(grid_yx[0]):
         here: list[_NodeLines] = []
         for column in range(grid_yx[1]):
-            lines = gathered.add(load(row, column))
+            lines = union.add(load(row, column))
             if row:
-                gathered.join(above[column].bottom, above[column].below, lines.top)
+                union.join(above[column].bottom, above[column].below, lines.top)
             if column:
-                gathered.join(here[-1].right, here[-1].beside, lines.left)
+                union.join(here[-1].right, here[-1].beside, lines.left)
             here.append(lines)
         above = here
-    return gathered.finish(grid_yx)
+    return union.finish(grid_yx)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _NodeLines:
     """Lines of a block by nodes: border object i of all blocks is i + 1, open hole i of all blocks is -(i + 1)."""
 
@@ -119,7 +132,10 @@ class _NodeLines:
 
 @dataclass
 class _BlockUnion:
-    """Facts of the blocks so far. Pairs are (2, n), of nodes counted from 0."""
+    """Facts of the blocks added so far.
+
+    Nodes are the border objects, or the open holes, of all blocks, counted from 0. Pairs of nodes are ``(2, n)``.
+    """
 
     counts: list[Int64] = field(default_factory=list)
     local: list[Int32] = field(default_factory=list)
@@ -129,23 +145,31 @@ class _BlockUnion:
     holes: int = 0
     same_object: list[Int64] = field(default_factory=list)
     same_hole: list[Int64] = field(default_factory=list)
-    owners: list[Int64] = field(default_factory=list)  # of hole and object
-    no_holes: list[Int64] = field(default_factory=list)
+    owners: list[Int64] = field(default_factory=list)
+    """Pairs of an open hole and an object that it touches."""
+    not_holes: list[Int64] = field(default_factory=list)
+    """Open holes that touch background which is not a hole."""
     conflicts: int = 0
 
     def add(self, facts: MergeFacts) -> _NodeLines:
+        """Add the facts of one block, and return its lines by nodes."""
         border, pairs = np.append(facts.border, 0), facts.owners.astype(np.int64)
 
-        def nodes(ids: Int32) -> Int64:
+        def find_nodes(ids: Int32) -> Int64:
             places = np.searchsorted(facts.border, ids)
             return np.where((ids > 0) & (border[places] == ids), places + self.objects + 1, 0)
 
-        self.owners.append(np.stack([pairs[:, 0] - 1 + self.holes, nodes(facts.owners[:, 1]) - 1]))
+        def convert(line: Int32) -> Int64:
+            return np.where(line < 0, line.astype(np.int64) - self.holes, find_nodes(line))
+
+        self.owners.append(np.stack([pairs[:, 0] - 1 + self.holes, find_nodes(facts.owners[:, 1]) - 1]))
         lines = _NodeLines(
-            *(
-                np.where(line < 0, line.astype(np.int64) - self.holes, nodes(line))
-                for line in (facts.top, facts.bottom, facts.left, facts.right, facts.below, facts.beside)
-            )
+            top=convert(facts.top),
+            bottom=convert(facts.bottom),
+            left=convert(facts.left),
+            right=convert(facts.right),
+            below=convert(facts.below),
+            beside=convert(facts.beside),
         )
         self.counts.append(facts.counts)
         self.local.append(facts.border)
@@ -156,9 +180,19 @@ class _BlockUnion:
         return lines
 
     def join(self, line: Int64, seen: Int64, next_line: Int64) -> None:
-        """A block's outermost line, what it knows of the next line, and what the next block says of that itself."""
+        """Join the nodes of two neighbouring blocks.
+
+        Parameters
+        ----------
+        line
+            Outermost line of the upper or left block.
+        seen
+            Next line beyond it, as this block labels it.
+        next_line
+            The same line, as the block that it belongs to labels it.
+        """
         if not line.size == seen.size == next_line.size:
-            raise ValueError("neighbouring blocks have lines of different lengths: they are not cut from one image")
+            raise ValueError("the lines of neighbouring blocks differ in length, so they are not of one image")
         self.conflicts += int(((seen > 0) & (next_line <= 0)).sum())
         together = np.unique(np.stack([line, seen, next_line]), axis=1)
         line, seen, next_line = together
@@ -167,59 +201,59 @@ class _BlockUnion:
         for hole, other in ((line, next_line), (next_line, line)):
             owned = (hole < 0) & (other > 0)
             self.owners.append(np.stack([-hole[owned], other[owned]]) - 1)
-            self.no_holes.append(-hole[(hole < 0) & (other == 0)] - 1)
+            self.not_holes.append(-hole[(hole < 0) & (other == 0)] - 1)
 
     def finish(self, grid_yx: tuple[int, int]) -> MergedObjects:
+        """Give every object of all blocks its id."""
         counts = np.stack(self.counts)
         if (counts[:, 2] != counts[0, 2]).any():
-            raise ValueError("blocks were cut with different thresholds for the size of objects")
+            raise ValueError("the blocks were computed with different smallest sizes of objects")
         roots = _find_roots(self.objects, self.same_object)
         hole_roots = _find_roots(self.holes, self.same_hole)
-        owner = self._owners(roots, hole_roots)  # of each hole root, else -1
+        owner = self._find_hole_owners(roots, hole_roots)
         sizes, hole_sizes = np.zeros(self.objects, np.int64), np.zeros(self.holes, np.int64)
         np.add.at(sizes, roots, np.concatenate(self.sizes))
         np.add.at(hole_sizes, hole_roots, np.concatenate(self.hole_sizes))
         np.add.at(sizes, owner[owner >= 0], hole_sizes[owner >= 0])
         begins = (roots == np.arange(self.objects)) & (sizes >= counts[0, 2])
-        starts = _sum_up([part.size for part in self.local])
-        hole_starts = _sum_up([part.size for part in self.hole_sizes])
+        starts = _add_up([part.size for part in self.local])
         local = np.concatenate(self.local)
         begun = np.concatenate([[0], np.cumsum(begins)])
         inside = counts[:, 0] - np.diff(starts)
-        before = _sum_up(inside + np.diff(begun[starts]))
-        # The objects of a block up to and with a border object: those inside it, and border objects that begin there.
+        before = _add_up(inside + np.diff(begun[starts]))
+        # A border object that begins in its block counts all objects inside the block, and all border objects that
+        # begin there, up to and including itself.
         block = np.repeat(np.arange(len(self.counts)), np.diff(starts))
         inside_before = local - (np.arange(self.objects) - starts[block] + 1)
         own = before[block] + inside_before + begun[1:] - begun[starts[block]]
         numbers = np.where(begins, own, 0)[roots]
-        hole_numbers = np.append(numbers, 0)[owner[hole_roots]]  # -1 is the appended 0
         return MergedObjects(
-            grid_yx,
-            int(before[-1]),
-            counts[:, 0],
-            before[:-1],
-            starts,
-            local,
-            numbers,
-            begins,
-            hole_starts,
-            hole_numbers,
+            grid_yx=grid_yx,
+            count=int(before[-1]),
             conflicts=self.conflicts,
+            _counts=counts[:, 0],
+            _before=before[:-1],
+            _starts=starts,
+            _local=local,
+            _numbers=numbers,
+            _begins=begins,
+            _hole_starts=_add_up([part.size for part in self.hole_sizes]),
+            _hole_numbers=np.append(numbers, 0)[owner[hole_roots]],  # an owner of -1 takes the 0 at the end
         )
 
-    def _owners(self, roots: Int64, hole_roots: Int64) -> Int64:
-        """The root of the one object around each hole root; -1 where there are several, none, or the image's edge."""
+    def _find_hole_owners(self, roots: Int64, hole_roots: Int64) -> Int64:
+        """Find the root of the one object around each root of holes; -1 if there are several or it is not a hole."""
         holes, objects = np.concatenate(self.owners, axis=1)
         low, high = np.full(self.holes, self.objects, np.int64), np.full(self.holes, -1, np.int64)
         np.minimum.at(low, hole_roots[holes], roots[objects])
         np.maximum.at(high, hole_roots[holes], roots[objects])
-        if self.no_holes:
-            low[hole_roots[np.concatenate(self.no_holes)]] = -1
+        if self.not_holes:
+            low[hole_roots[np.concatenate(self.not_holes)]] = -1
         return np.where(low == high, high, -1)
 
 
 def _find_roots(count: int, pairs: list[Int64]) -> Int64:
-    """The first of all nodes that pairs join, for each node."""
+    """Return for each node the first of all nodes to which pairs connect it."""
     joined = np.concatenate(pairs, axis=1) if pairs else np.zeros((2, 0), np.int64)
     if not count:
         return np.zeros(0, np.int64)
@@ -230,6 +264,6 @@ def _find_roots(count: int, pairs: list[Int64]) -> Int64:
     return np.asarray(first[part], np.int64)
 
 
-def _sum_up(sizes: npt.ArrayLike) -> Int64:
-    """Where consecutive parts of these sizes begin, and where the last ends."""
+def _add_up(sizes: npt.ArrayLike) -> Int64:
+    """Return the start of each of several consecutive parts of these sizes, and the end of the last."""
     return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)

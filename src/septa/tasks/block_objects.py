@@ -1,20 +1,20 @@
-"""The objects of an image too large to be held, block by block: `find_block_objects`, `merge`, `renumber_block`.
+"""The objects of an image too large for memory, block by block: `find_block_objects`, `merge_blocks`, `renumber_block`.
 
-A block is cut from a window, its core with a margin around it, in which `grow_objects` proves what holds for the
-whole image. The cores cover the image. What goes into the final result is exactly `find_objects` of the whole, but
-for the ids.
+A block is the core of a window. In the window, `grow_objects` proves which labels hold for the whole image. The cores
+cover the image, and the final labels are exactly those of `find_objects` on the whole image, except for the ids.
 
-Why one line of pixels beyond a core suffices to join its pieces to its neighbours': in the whole image an object is a
-seed region with all pixels whose parents lead there (or a region without a seed). Seed pixels are connected by steps
-to neighbours, and so is every pixel with its parent. Steps that stay in a core join pixels that have the same id
-there already, since the id is that of where they lead. A step from core A to core B joins a pixel of A with a pixel q
-of B's outermost line. A has labelled q too, with the id of the step's other end, so joining A's and B's ids of q for
-all such q joins whatever belongs together; and nothing else, as both ids are of the object of the whole image that q
-is of. One of the two blocks suffices for that: here it is the upper or the left one.
+One line of pixels beyond a core is enough to join its objects to those of its neighbours. In the whole image, an object
+is a seed region with all pixels whose parents lead to it, or a region without a seed. Steps to neighbours connect the
+pixels of a seed region, and every pixel with its parent. A step inside a core joins pixels that have one id there
+already, because the id is that of the seed to which they lead. A step from core A to core B joins a pixel of A with a
+pixel q of B's outermost line. A has labelled q too, with the id of the other end of the step. So joining A's and B's
+ids of q, for all such q, joins all pixels of one object. It joins nothing else, because both ids are of the object of
+the whole image that q belongs to. It is enough if one of two neighbours does this; here it is the upper or the left
+one.
 
-As objects are connected, one that touches no line beyond which the image goes on lies in the core as a whole. It is
-finished at once: holes filled, dropped if small. The others are *border objects*; they alone wait for the merge, with
-the regions of background that may turn out as their holes.
+Objects are connected. One that touches no line beyond which the image continues therefore lies in the core as a whole.
+It is finished at once: its holes are filled, and it is dropped if it is small. All others are *border objects*. Only
+these wait for the merge, together with *open holes*: the regions of background that may be holes of border objects.
 """
 
 from __future__ import annotations
@@ -35,25 +35,26 @@ Int64 = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class MergeFacts:
-    """What the merge must know of a block. Ids are those of the block: objects from 1 up, its open holes from -1 down.
+    """Facts of a block that the merge needs. Ids are those of the block: objects from 1 up, open holes from -1 down.
 
     Attributes
     ----------
     counts
-        int64: number of objects, number of open holes, and the least number of pixels of an object.
+        Number of objects, number of open holes, and smallest size of an object in pixels, int64.
     border
-        int32, increasing: objects that the rest of the image may go on with.
+        Ids of the border objects, which may continue in other blocks, int32, ascending.
     sizes
-        int64: their pixels in the block, filled holes included.
+        Number of pixels of each border object in the block, with filled holes, int64.
     hole_sizes
-        int64: pixels of the open holes, regions of background of which the rest of the image decides.
+        Number of pixels of each open hole, int64.
     owners
-        int32 (n, 2): each open hole with each border object of the block that it touches.
+        Pairs of an open hole and a border object that it touches in the block, int32 ``(n, 2)``. Holes are counted
+        from 1 here.
     top, bottom, left, right
-        int32: the outermost lines, objects above 0, open holes below 0, and 0 for background that is no hole.
+        Outermost lines, int32: ids of objects, ids of open holes, and 0 for background that is not a hole.
     below, beside
-        int32: the next lines beyond the bottom and the right, which are the neighbours', in ids of this block and 0
-        for what is not of its objects; of length 0 where the image ends.
+        Next lines beyond the bottom and the right side, int32. They belong to the neighbours, but hold ids of this
+        block, and 0 where there is none of its objects. Their length is 0 where the image ends.
     """
 
     counts: Int64
@@ -69,28 +70,37 @@ class MergeFacts:
     beside: Int32
 
     def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """Every attribute by its name."""
+        """Return every attribute by its name."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> MergeFacts:
-        """What `to_arrays` gave; ValueError where something is missing, others are passed over."""
+        """Build facts from the arrays of `to_arrays`.
+
+        Other arrays are ignored.
+
+        Raises
+        ------
+        ValueError
+            An array is missing.
+        """
         try:
             return cls(**{field.name: arrays[field.name] for field in fields(cls)})
         except KeyError as error:
-            raise ValueError(f"block: {error} is missing") from None
+            raise ValueError(f"the array {error} of the block is missing") from None
 
 
 @dataclass(frozen=True)
 class BlockLabels:
-    """One block's part of the image: ids of the block, exchanged for those of the whole image by `renumber_block`.
+    """Labels of one block.
 
     Attributes
     ----------
     labels_yx
-        int32 YX, the core: objects 1..n in the order of their first pixels, open holes from -1 down, 0 background.
+        Labels of the core, int32 ``YX``: classes, or ids of the block, which `renumber_block` replaces by ids of the
+        whole image. Objects are 1 to n in the order of their first pixels, open holes are -1 down, background is 0.
     facts
-        What the merge must know. None if the labels are classes, which need no merge.
+        Facts that the merge needs. None if the labels are classes, which need no merge.
     """
 
     labels_yx: Int32
@@ -102,9 +112,9 @@ class BlockLabels:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> BlockLabels:
-        """What `to_arrays` gave; ValueError where something is missing."""
+        """Build a block of objects from the arrays of `to_arrays`; ValueError if one is missing."""
         if "labels_yx" not in arrays:
-            raise ValueError("block: 'labels_yx' is missing")
+            raise ValueError("the array 'labels_yx' of the block is missing")
         return cls(arrays["labels_yx"], MergeFacts.from_arrays(arrays))
 
 
@@ -118,15 +128,15 @@ def find_block_objects(
     foreground_yx, inner_yx, decoding
         As for `find_objects`, of the window.
     core
-        Where in the window the block lies, rows and columns, each ``slice(start, stop)``.
+        Rows and columns of the window that are the block, each ``slice(start, stop)``.
     image_ends
-        Whether the image ends at the top, bottom, left and right side of the window.
+        True where the image ends at the top, bottom, left and right side of the window.
 
     Returns
     -------
     BlockLabels or None
-        None where the window is too small to tell: some pixel of the core, or of the line beyond its bottom or right,
-        is uncertain or not in the window. Try again with a wider margin; with the whole image it is never None.
+        None if the window is too small: a pixel of the core, or of the line beyond its bottom or right side, is
+        uncertain or not in the window. Try again with a wider margin; for the whole image it is never None.
 
     Raises
     ------
@@ -144,7 +154,7 @@ def find_block_objects(
     >>> find_block_objects(foreground_yx[:, :4], inner_yx[:, :4], decoding, core, (True, True, True, False)) is None
     True
     """
-    top, bottom, left, right = _bounds(core, foreground_yx.shape)
+    top, bottom, left, right = _check_core(core, foreground_yx.shape)
     rows, columns = foreground_yx.shape
     continues = (
         not image_ends[0] or top > 0,
@@ -165,29 +175,29 @@ def find_block_objects(
     return _finish_inside(labels_yx, (below, beside), decoding.least_pixels, continues)
 
 
-def renumber_block(labels_yx: Int32, numbers: Int64, dtype: npt.DTypeLike = np.int64) -> npt.NDArray[Any]:
-    """The labels of a block in ids of the whole image.
+def renumber_block(labels_yx: Int32, ids: Int64, dtype: npt.DTypeLike = np.int64) -> npt.NDArray[Any]:
+    """Replace the ids of a block by those of the whole image.
 
     Parameters
     ----------
     labels_yx
-        Of the `Block`.
-    numbers
-        Of this block, from the merge.
+        Labels of `BlockLabels`.
+    ids
+        Ids in the whole image, from `MergedObjects.look_up_ids` for this block.
     dtype
-        Of the result, wide enough for the number of all objects.
+        Type of the result, large enough for the number of all objects.
 
     Returns
     -------
     ndarray
-        YX.
+        Labels ``YX``; filled holes have the id of their object.
     """
-    # Ids below 0 count from the end, where the merge has put the open holes.
-    return numbers.astype(dtype)[labels_yx]
+    # Negative labels index from the end, where `look_up_ids` puts the open holes.
+    return ids.astype(dtype)[labels_yx]
 
 
-def _bounds(core: tuple[slice, slice], shape: tuple[int, ...]) -> tuple[int, int, int, int]:
-    """Top, bottom, left, right."""
+def _check_core(core: tuple[slice, slice], shape: tuple[int, ...]) -> tuple[int, int, int, int]:
+    """Return the top, bottom, left and right end of the core; refuse a core that does not lie in the window."""
     (top, bottom), (left, right) = ((int(part.start), int(part.stop)) for part in core)
     if not (0 <= top < bottom <= shape[0] and 0 <= left < right <= shape[1]):
         raise ValueError(f"the core {top}:{bottom}, {left}:{right} must lie in the window of size {shape}")
@@ -195,7 +205,7 @@ def _bounds(core: tuple[slice, slice], shape: tuple[int, ...]) -> tuple[int, int
 
 
 def _finish_inside(labels_yx: Int32, beyond: tuple[Int32, Int32], least_pixels: int, continues: Sides) -> BlockLabels:
-    """Fill holes and drop objects where the core alone decides; number the others and note what the merge needs."""
+    """Finish the objects that lie in the core as a whole, number all objects, and collect the facts for the merge."""
     highest = max(int(part.max(initial=0)) for part in (labels_yx, *beyond))
     at_border = np.zeros(highest + 1, bool)
     for line, on in zip(get_outer_lines(labels_yx), continues):
@@ -214,14 +224,20 @@ def _finish_inside(labels_yx: Int32, beyond: tuple[Int32, Int32], least_pixels: 
     sizes_here = np.bincount(labels_yx[labels_yx > 0], minlength=count + 1)[border]
     hole_sizes = np.zeros(open_count, np.int64)
     hole_sizes[holes[waits] - 1] = np.bincount(regions_yx.reshape(-1), minlength=waits.size)[waits]
+    top, bottom, left, right = (line.copy() for line in get_outer_lines(labels_yx))
+    below, beside = beyond
     facts = MergeFacts(
-        np.array([count, open_count, least_pixels], np.int64),
-        border,
-        sizes_here.astype(np.int64),
-        hole_sizes,
-        _contacts(labels_yx) if open_count else np.zeros((0, 2), np.int32),
-        *(line.copy() for line in get_outer_lines(labels_yx)),
-        *(numbers[line] for line in beyond),
+        counts=np.array([count, open_count, least_pixels], np.int64),
+        border=border,
+        sizes=sizes_here.astype(np.int64),
+        hole_sizes=hole_sizes,
+        owners=_find_contacts(labels_yx) if open_count else np.zeros((0, 2), np.int32),
+        top=top,
+        bottom=bottom,
+        left=left,
+        right=right,
+        below=numbers[below],
+        beside=numbers[beside],
     )
     return BlockLabels(labels_yx, facts)
 
@@ -229,11 +245,11 @@ def _finish_inside(labels_yx: Int32, beyond: tuple[Int32, Int32], least_pixels: 
 def _judge_holes(
     labels_yx: Int32, at_border: npt.NDArray[np.bool_], continues: Sides
 ) -> tuple[Int32, Int32, npt.NDArray[np.bool_]]:
-    """Regions of background, the object that fills each (0: none), and which of them wait for the merge.
+    """Find the regions of background, the object that fills each (0: none), and the regions that wait for the merge.
 
-    A region that touches no line and one object is a hole of that. One that touches a line where the image ends is
-    none. Nor is any other one with an owner inside the core: were that its only owner it would be shut in by it, and
-    in the core.
+    A region that touches one object and no outermost line is a hole of this object. A region that touches a line where
+    the image ends is not a hole. Any other region that touches an object inside the core is not a hole either: if this
+    were its only object, the object would enclose it, and the region would lie in the core too.
     """
     regions_yx = label_mask(labels_yx == 0)
     low, high = find_owners(labels_yx, regions_yx)
@@ -249,7 +265,7 @@ def _judge_holes(
 
 @Kernel
 def _number(labels_yx: Int32, regions_yx: Int32, numbers: Int32, holes: Int32) -> tuple[int, int]:
-    """Number labels and regions 1..n in the order of their first pixels, in place of 0; those of -1 are passed over."""
+    """Write numbers 1 to n in place of 0, in the order of the first pixels of labels and regions; -1 is skipped."""
     count, hole_count = 0, 0
     for y in range(labels_yx.shape[0]):
         for x in range(labels_yx.shape[1]):
@@ -263,8 +279,8 @@ def _number(labels_yx: Int32, regions_yx: Int32, numbers: Int32, holes: Int32) -
     return count, hole_count
 
 
-def _contacts(labels_yx: Int32) -> Int32:
-    """(n, 2): open holes, numbered from 1, and the objects that they touch."""
+def _find_contacts(labels_yx: Int32) -> Int32:
+    """Find the pairs of an open hole, counted from 1, and an object that it touches, ``(n, 2)``."""
     found = []
     for one, other in ((labels_yx[:-1], labels_yx[1:]), (labels_yx[:, :-1], labels_yx[:, 1:])):
         for holes_yx, objects_yx in ((one, other), (other, one)):

@@ -1,8 +1,8 @@
-"""The border weight map: how the U-Net paper teaches the net the narrow gaps between touching cells.
+"""The border weight map of the U-Net paper, which makes the narrow gaps between touching cells count.
 
-The distances to the two nearest cells are found for all pixels in two scans of the image, whatever the number of
-cells: along columns, which for each pixel gives the two nearest different cells of its column, then along rows. The
-scans are compiled by numba.
+Two scans of the image find the distances to the two nearest cells for all pixels, whatever the number of cells. A scan
+along columns finds the two nearest different cells in the column of each pixel; a scan along rows combines these. numba
+compiles the scans.
 """
 
 from __future__ import annotations
@@ -19,32 +19,32 @@ Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
 
 _NEGLIGIBLE = 1e-8
-"""Share of ``w0`` below which a weight is taken as 0, which bounds how far cells are looked for."""
+"""Share of ``w0`` below which a weight is set to 0; it limits the distance at which cells are searched."""
 
 
 def cut_seams(labels_yx: npt.NDArray[Any]) -> Int32:
-    """Lay a background line between cells that touch, so that the net is taught to keep them apart.
+    """Set a line of background between cells that touch, so that a net learns to separate them.
 
     A pixel of a cell becomes 0 where its right or lower neighbour belongs to another cell, and after that where its
-    lower left or lower right one still does. Of two pixels that touch only the upper, or in one row the left, is so
-    lost: seams are one pixel wide, and afterwards no two different cells are neighbours, not even diagonally. A cell
-    all of whose pixels lie on seams, as of one pixel's width, may be gone.
+    lower left or lower right neighbour still does. Of two touching pixels only the upper one, or in one row the left
+    one, becomes background, so these seams are one pixel wide. Afterwards no two cells are neighbours, not even
+    diagonally. A cell may vanish if all its pixels lie on seams, such as a cell one pixel wide.
 
     Parameters
     ----------
     labels_yx
-        Instance ids, integer, in the range of int32. Values up to 0 (background, ignored) are no cells: they stay,
-        and cut nothing.
+        Instance ids, integers ``YX`` in the range of int32. Values up to 0 (background, ignored) are not cells: they
+        stay as they are and cut nothing.
 
     Returns
     -------
     labels_yx
-        int32, a new array.
+        int32 ``YX``, a new array.
 
     Raises
     ------
     ValueError
-        If the labels are not an integer array of two axes, or an id does not fit int32.
+        The labels are not an integer array of two axes, or an id does not fit int32.
 
     Examples
     --------
@@ -70,36 +70,40 @@ def cut_seams(labels_yx: npt.NDArray[Any]) -> Int32:
 
 
 def border_weights(labels_yx: npt.NDArray[Any], *, w0: float = 10.0, sigma: float = 5.0) -> Float32:
-    """How much more a pixel counts the nearer it is to two cells: ``w0 * exp(-(d1 + d2)**2 / (2 * sigma**2))``.
+    """Compute the weight by which pixels between two cells count more: ``w0 * exp(-(d1 + d2)**2 / (2 * sigma**2))``.
 
-    The second term of equation 2 of Ronneberger, Fischer and Brox, "U-Net: Convolutional Networks for Biomedical Image
-    Segmentation" (2015). ``d1`` and ``d2`` are the Euclidean distances, in pixels between the middles of pixels, to the
-    nearest pixels of the nearest and of the second nearest cell; inside a cell ``d1`` is 0. All cells of the array
-    count, so where labels were cut from a larger image, cells outside the cut are not seen. Weights below
-    ``1e-8 * w0`` are 0.
+    This is the second term of equation 2 of the U-Net paper. ``d1`` and ``d2`` are the Euclidean distances to the
+    nearest pixels of the nearest and of the second nearest cell, in pixels from centre to centre; inside a cell ``d1``
+    is 0. All cells of the array count; of labels that are cut from a larger image, cells outside the cut are not
+    known. Weights below ``1e-8 * w0`` are 0.
 
     Time and memory do not depend on the number of cells. The first call in a process compiles the scans, which takes
-    some seconds, or reads them from numba's cache of an earlier process.
+    some seconds, or loads them from numba's cache.
 
     Parameters
     ----------
     labels_yx
-        Instance ids, integer, in the range of int32, in any order and with gaps; values up to 0 are no cells. A cell
-        may be in several parts.
+        Instance ids, integers ``YX`` in the range of int32, in any order and with gaps; values up to 0 are not cells. A
+        cell may have several parts.
     w0
         Weight where both distances are 0; finite, at least 0.
     sigma
-        How fast the weight falls with distance, pixels; finite, above 0.
+        Scale of the distance over which the weight falls, pixels; finite, above 0.
 
     Returns
     -------
     weights_yx
-        float32 in [0, w0], a new array of the same shape; 0 everywhere with fewer than two cells.
+        float32 ``YX`` in [0, w0], a new array; 0 everywhere with fewer than two cells.
 
     Raises
     ------
     ValueError
-        If the labels are not an integer array of two axes, an id does not fit int32, or a setting is out of range.
+        The labels are not an integer array of two axes, an id does not fit int32, or a setting is out of range.
+
+    References
+    ----------
+    Ronneberger, Fischer, Brox 2015, "U-Net: Convolutional Networks for Biomedical Image Segmentation"
+    (arXiv 1505.04597), equation 2.
 
     Examples
     --------
@@ -107,38 +111,38 @@ def border_weights(labels_yx: npt.NDArray[Any], *, w0: float = 10.0, sigma: floa
     array([[8.353, 8.353, 8.353, 8.353]], dtype=float32)
     """
     if not (math.isfinite(w0) and w0 >= 0 and math.isfinite(sigma) and sigma > 0):
-        raise ValueError(f"w0 must be finite and at least 0, sigma finite and above 0, got {w0} and {sigma}")
+        raise ValueError(f"w0 must be finite and at least 0, and sigma finite and above 0, got {w0} and {sigma}")
     labels_yx = np.ascontiguousarray(_as_int32(labels_yx))
     weights_yx = np.zeros(labels_yx.shape, np.float32)
     if labels_yx.size:
         rows_nyx = np.empty((2, *labels_yx.shape), np.int32)
         _find_in_columns(labels_yx, rows_nyx)
-        # Beyond the image's diagonal there is nothing; so no square of a distance overflows, however large sigma is.
+        # No distance exceeds the diagonal of the image, so no square overflows, however large sigma is.
         reach = min(sigma * math.sqrt(-2 * math.log(_NEGLIGIBLE)), 2 * math.hypot(*labels_yx.shape))
         _weigh(labels_yx, rows_nyx, weights_yx, float(w0), float(sigma), float(reach))
     return weights_yx
 
 
 def _as_int32(labels_yx: npt.NDArray[Any]) -> Int32:
-    """A copy of the labels as int32."""
+    """Return a copy of the labels as int32."""
     if labels_yx.ndim != 2 or labels_yx.dtype.kind not in "iu":
-        raise ValueError(f"labels must be an integer array (Y, X), got {labels_yx.dtype} {labels_yx.shape}")
+        raise ValueError(f"the labels must be an integer array YX, got {labels_yx.dtype} {labels_yx.shape}")
     limits = np.iinfo(np.int32)
     if labels_yx.size and not (limits.min <= labels_yx.min() and labels_yx.max() <= limits.max):
-        raise ValueError(f"ids must be at most {limits.max}, got {labels_yx.min()} to {labels_yx.max()}")
+        raise ValueError(f"the ids must fit int32, got {labels_yx.min()} to {labels_yx.max()}")
     return np.array(labels_yx, np.int32, order="C")
 
 
 @Kernel
 def _find_in_columns(labels_yx: Int32, rows_nyx: Int32) -> None:
-    """For each pixel the rows of the nearest pixels of the two nearest different cells in its column; -1 for none.
+    """Write for each pixel the rows of the nearest pixels of the two nearest cells in its column; -1 if there are none.
 
-    A third cell of a column is never needed: for every pixel of the row the other two are nearer by way of it.
+    A third cell of the column is never needed: every pixel that reaches it through this pixel is nearer to the others.
     """
     height, width = labels_yx.shape
     rows_nyx[:] = -1
     for start, stop, step in ((0, height, 1), (height - 1, -1, -1)):
-        met_nx = np.full((2, width), -1, np.int32)  # rows of the two different cells met last, the latest first
+        met_nx = np.full((2, width), -1, np.int32)  # rows of the last two different cells, the latest first
         for y in range(start, stop, step):
             for x in range(width):
                 if labels_yx[y, x] > 0:
@@ -161,14 +165,14 @@ def _find_in_columns(labels_yx: Int32, rows_nyx: Int32) -> None:
 
 @Kernel
 def _weigh(labels_yx: Int32, rows_nyx: Int32, weights_yx: Float32, w0: float, sigma: float, reach: float) -> None:
-    """Equation 2 wherever the sum of both distances is at most ``reach``; other weights are left as they are.
+    """Write equation 2 where the sum of both distances is at most ``reach``; other weights stay as they are.
 
-    From each pixel the columns are searched outwards until none can hold a nearer second cell.
+    The columns are searched from each pixel outwards until none can hold a nearer second cell.
     """
     height, width = labels_yx.shape
-    limit = math.floor(reach * reach) + 1  # square of a distance that is too large
+    limit = math.floor(reach * reach) + 1  # square of a distance beyond the reach
     ids_xn = np.empty((width, 2), np.int32)
-    heights_xn = np.empty((width, 2), np.int64)  # squares of the distances along the column
+    heights_xn = np.empty((width, 2), np.int64)  # squared distances along the column
     for y in range(height):
         for x in range(width):
             for n in range(2):
@@ -177,7 +181,7 @@ def _weigh(labels_yx: Int32, rows_nyx: Int32, weights_yx: Float32, w0: float, si
                 heights_xn[x, n] = min((row - y) * (row - y), limit) if row >= 0 else limit
         for x in range(width):
             nearest, first, second = 0, limit, limit
-            # Both cells beyond reach / 2, or the second beyond what the first leaves of it, exceed the reach together.
+            # The sum exceeds the reach if both cells are beyond reach / 2, or the second beyond reach minus the first.
             dx, dx_end = 0, reach / 2
             while dx <= dx_end and dx * dx < second:
                 for column in (x - dx, x + dx):

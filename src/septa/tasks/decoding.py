@@ -1,4 +1,4 @@
-"""From maps of foreground and of the inside of objects to objects with an id each."""
+"""Decoding of objects: from maps of the foreground and of the inside of objects to one id per object."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Decoding:
-    """The few numbers by which objects are found; tuned on the validation images after a training.
+    """Thresholds by which objects are found; they are tuned on the validation images after a training.
 
     Attributes
     ----------
     foreground
-        Foreground probability above which a pixel belongs to some object, 0 to 1.
+        Probability of foreground above which a pixel belongs to an object, in (0, 1).
     seed
-        Value of the inner map above which a pixel is a seed, 0 to 1; each 4-connected region of them is one object.
+        Value of the inner map above which a pixel is a seed, in (0, 1); each 4-connected region of seeds is one object.
     least_pixels
-        Smaller objects are dropped.
+        Smallest size of an object, pixels; smaller ones are dropped.
     reach
-        How far an object may extend from its seed, in rows and in columns; 0: any distance. With a reach, what an
-        object is does not depend on anything far away, so that images of any size can be decoded in parts.
+        Largest distance of a pixel of an object from its seed, in rows and in columns; 0 for any distance. With a
+        reach, an object does not depend on anything far away, so images of any size can be decoded in parts.
 
     Raises
     ------
@@ -46,16 +46,18 @@ class Decoding:
     reach: int = 0
 
     def __post_init__(self) -> None:
+        """Check the ranges."""
         if not (0 < self.foreground < 1 and 0 < self.seed < 1 and self.least_pixels >= 1 and self.reach >= 0):
-            raise ValueError(f"thresholds lie between 0 and 1, least_pixels >= 1, reach >= 0, got {self}")
+            expected = "foreground and seed must be between 0 and 1, least_pixels at least 1, reach at least 0"
+            raise ValueError(f"{expected}, got {self}")
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Return plain values for JSON."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Decoding:
-        """What `to_json` wrote; ValueError where it does not fit."""
+        """Build thresholds from the values of `to_json`; ValueError if they do not fit."""
         try:
             whole = int(values["least_pixels"]), int(values.get("reach", 0))
             return cls(float(values["foreground"]), float(values["seed"]), *whole)
@@ -66,23 +68,23 @@ class Decoding:
 def find_objects(foreground_yx: Float32, inner_yx: Float32, decoding: Decoding) -> Int32:
     """Find the objects of one image.
 
-    Seeds are the regions where the inner map is high; they grow by a watershed over it to all of the foreground that
-    they reach. Foreground that no seed reaches is an object of its own, so that none is lost for being thin. Holes that
-    lie in one object are filled, and small objects dropped.
+    Seeds are the regions where the inner map is high. They grow by a watershed over this map to all foreground within
+    reach. A foreground region without a seed is an object of its own, so that thin objects are not lost. Holes inside
+    one object are filled, and small objects are dropped.
 
     Parameters
     ----------
     foreground_yx
-        Probability that a pixel belongs to some object, float32 YX in [0, 1].
+        Probability that a pixel belongs to an object, float32 ``YX`` in [0, 1].
     inner_yx
-        High inside objects and low at their rims, float32 YX in [0, 1].
+        Map that is high inside objects and low at their rims, float32 ``YX`` in [0, 1].
     decoding
         Thresholds.
 
     Returns
     -------
     ndarray
-        int32 YX: 0 is background, objects are 1..n.
+        int32 ``YX``: 0 is background, objects are 1 to n.
 
     Examples
     --------
@@ -97,21 +99,21 @@ def find_objects(foreground_yx: Float32, inner_yx: Float32, decoding: Decoding) 
 def grow_objects(
     foreground_yx: Float32, inner_yx: Float32, decoding: Decoding, open_sides: Sides = (False, False, False, False)
 ) -> Int32:
-    """Objects of an image, or of a window of one, before their holes are filled and small ones dropped.
+    """Find the objects of an image or of a window of it, before holes are filled and small objects are dropped.
 
     Parameters
     ----------
     foreground_yx, inner_yx, decoding
         As for `find_objects`.
     open_sides
-        Whether the image goes on beyond the top, bottom, left and right side of the window.
+        True where the image continues beyond the top, bottom, left and right side of the window.
 
     Returns
     -------
     ndarray
-        int32 YX: 0 is background, others are ids with gaps; `UNCERTAIN` where what lies beyond the open sides
-        matters. Pixels of one id are of one object in the whole image; those of two ids are so only where they are
-        connected beyond the window.
+        int32 ``YX``: 0 is background, other values are ids with gaps, and `UNCERTAIN` marks pixels that depend on what
+        lies beyond the open sides. Pixels with one id belong to one object of the whole image. Pixels with two ids
+        belong to one object only if they are connected beyond the window.
     """
     mask_yx = foreground_yx > decoding.foreground
     seeds_yx = label_mask(mask_yx & (inner_yx > decoding.seed))
@@ -126,7 +128,7 @@ def grow_objects(
 
 
 def _find_reachable(seeds_yx: Int32, reach: int, open_sides: Sides) -> tuple[Mask, Mask | None]:
-    """Pixels that a seed may reach, and those among them of which that depends on seeds beyond the open sides."""
+    """Find the pixels that a seed may reach, and those among them that only a seed beyond an open side may reach."""
     if not reach or not seeds_yx.size:
         return np.ones(seeds_yx.shape, bool), None
     near_yx = _dilate(seeds_yx > 0, reach)
@@ -143,7 +145,7 @@ def _find_reachable(seeds_yx: Int32, reach: int, open_sides: Sides) -> tuple[Mas
 
 
 def _dilate(mask_yx: Mask, reach: int) -> Mask:
-    """Pixels at most so many rows and so many columns from one of the mask."""
+    """Dilate a mask by a square: by ``reach`` rows and columns in each direction."""
     side = 2 * reach + 1
     grown = mask_yx.view(np.uint8)
     for shape in ((side, 1), (1, side)):
@@ -152,7 +154,7 @@ def _dilate(mask_yx: Mask, reach: int) -> Mask:
 
 
 def fill_holes(labels_yx: Int32) -> Int32:
-    """Give each 4-connected region of background that one object surrounds to that object; at edges there are no holes.
+    """Fill the holes of objects: 4-connected regions of background that touch one object and no edge of the image.
 
     Examples
     --------
@@ -170,20 +172,20 @@ def fill_holes(labels_yx: Int32) -> Int32:
 
 
 def find_owners(labels_yx: Int32, regions_yx: Int32) -> tuple[Int32, Int32]:
-    """The lowest and the highest id among the objects that each region of background touches.
+    """Find the lowest and the highest id among the objects that each region of background touches.
 
     Parameters
     ----------
     labels_yx
-        int32 YX, objects are above 0.
+        Object ids, int32 ``YX``, above 0.
     regions_yx
-        int32 YX, regions 1..n, 0 elsewhere.
+        Regions of background, int32 ``YX``: 1 to n, 0 elsewhere.
 
     Returns
     -------
-    tuple
-        Two int32 arrays of length n + 1; where a region touches none, the highest is 0 and the lowest the highest
-        int32.
+    low, high
+        int32 of length n + 1, indexed by region. For a region that touches no object, ``high`` is 0 and ``low`` the
+        largest int32.
 
     Examples
     --------
@@ -214,7 +216,7 @@ def _scan_owners(labels_yx: Int32, regions_yx: Int32, low: Int32, high: Int32) -
 
 
 def keep_large(labels_yx: Int32, least_pixels: int) -> Int32:
-    """Drop objects of fewer pixels and number the others 1..n in their order.
+    """Drop objects of fewer pixels, and renumber the others from 1 to n in the order of their ids.
 
     Examples
     --------

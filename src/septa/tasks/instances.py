@@ -1,4 +1,4 @@
-"""The instances task: objects that are kept apart, each with an id of its own."""
+"""The instances task: separate objects, each with an id of its own."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from septa.tasks.block_objects import BlockLabels, find_block_objects
 from septa.tasks.border_weights import cut_seams
 from septa.tasks.decoding import Decoding, find_objects
 from septa.tasks.semantic import Semantic
-from septa.tasks.tuning import Curve, tune_decoding
+from septa.tasks.task import TaskMisfit
+from septa.tasks.tuning import Curve, search_thresholds
 from septa.tasks.watershed import Sides
 
 Encoding = Literal["seam", "border", "distance"]
@@ -28,38 +29,40 @@ Float32 = NDArray[np.float32]
 Int32 = NDArray[np.int32]
 
 _NO_EDGE = np.float32(1e12)
-"""Distance to the edge of an object that fills the image, pixels: longer than any. OpenCV gives a larger number there
-that differs in its last bit from pixel to pixel.
+"""Distance to the edge of an object that fills the image, pixels: more than any real one. OpenCV gives a larger number,
+which differs in its last bit from pixel to pixel.
 """
 
 
 @dataclass(frozen=True)
 class Instances:
-    """Labels are object ids. What the net learns of them is the encoding; objects are found again by a watershed.
+    """A task whose labels are object ids.
 
-    ``seam``: background and foreground with a seam of background, one pixel wide, between touching objects, as in the
-    U-Net paper, whose border weight map makes it count. ``border``: background, the inside of objects, and their rim.
-    ``distance``: foreground, and how far inside its object a pixel lies, 1 at the innermost one.
+    The net is trained on an encoding of the objects, and a watershed finds the objects in its output. `Task` describes
+    the methods; docstrings here say what is special to this task.
 
     Parameters
     ----------
     encoding
-        One of these.
+        Target of the net. ``seam``: background and foreground, with a seam of background one pixel wide between
+        touching objects, as in the U-Net paper; its border weight map makes the seam count. ``border``: background,
+        inside of objects, and rim of objects. ``distance``: foreground, and relative distance of a pixel from the edge
+        of its object, 1 at the innermost pixel.
     sigmoid
-        Whether the net has one output in place of two, for ``seam``.
+        True if the net has one output instead of two; for ``seam`` only.
     rim
         Width of the rim of ``border``, pixels.
     decoding
         Thresholds by which objects are found.
     object_classes
-        Number of classes K that objects are told apart by. Above 1, the net has K outputs more, the logits of a softmax
-        that is learned inside objects only, and an object has the class of the largest sum of probabilities over its
+        Number of classes of objects, K. If it is above 1, the net has K more outputs: the logits of a softmax that is
+        trained inside objects only. The class of an object is the one with the largest sum of probabilities over its
         pixels.
 
     Raises
     ------
-    ValueError
-        ``sigmoid`` with an encoding that has other outputs.
+    TaskMisfit
+        ``sigmoid`` with another encoding than ``seam``.
 
     Examples
     --------
@@ -80,17 +83,21 @@ class Instances:
     classes = 2
     has_thresholds = True
     block_bytes_per_pixel = 72
-    """Maps, seeds, queues, labels and regions of background."""
+    """Bytes of maps, seeds, queues, labels and regions of background."""
 
     def __post_init__(self) -> None:
+        """Check that the encoding fits the outputs."""
         if self.sigmoid and self.encoding != "seam":
-            raise ValueError(f"net.output=sigmoid goes with instances.encoding=seam, not with {self.encoding}")
+            problem = f"net.output=sigmoid needs instances.encoding=seam, got instances.encoding={self.encoding}"
+            raise TaskMisfit(problem, "Change one of the two")
 
     @classmethod
     def from_recipe(cls, recipe: recipe.Recipe, labels: LabelMapping, decoding: Decoding) -> Instances:
-        """Make the task of a recipe. ValueError as for the class, and for labels from which objects cannot be told."""
+        """Make the task of a recipe. Errors as for the class, and for labels that do not define objects."""
         if (labels.kind != "instances" and labels.classes != 2) or labels.kind == "multilabel":
-            raise ValueError(f"task=instances takes objects of one class, and the labels have {labels.classes}")
+            kind = "overlapping classes" if labels.kind == "multilabel" else "classes"
+            problem = f"task=instances needs object ids, or background and one class, got {labels.classes} {kind}"
+            raise TaskMisfit(problem, "Set task=semantic, or give labels of object ids")
         return cls(
             encoding=recipe.instances.encoding,
             sigmoid=recipe.net.output == "sigmoid",
@@ -105,22 +112,23 @@ class Instances:
         return max(32, self.decoding.reach + 16)
 
     @property
-    def pixels(self) -> Semantic:
-        """What the net learns, where that is classes of pixels."""
+    def pixel_task(self) -> Semantic:
+        """Task of the outputs for ``seam`` and ``border``, which are classes of pixels."""
         return Semantic(3 if self.encoding == "border" else 2, sigmoid=self.sigmoid)
 
     @property
     def outputs(self) -> int:
-        """Channels that the net puts out."""
-        return (2 if self.encoding == "distance" else self.pixels.outputs) + self._more
+        """Number of channels that the net puts out; those of the classes of objects are last."""
+        return (2 if self.encoding == "distance" else self.pixel_task.outputs) + self._class_outputs
 
     @property
-    def _more(self) -> int:
-        """Outputs that tell classes."""
+    def _class_outputs(self) -> int:
+        """Number of outputs for classes of objects."""
         return self.object_classes if self.object_classes > 1 else 0
 
     @property
-    def _kinds(self) -> Semantic:
+    def _class_task(self) -> Semantic:
+        """Task of the outputs for classes of objects."""
         return Semantic(self.object_classes)
 
     def encode(
@@ -131,60 +139,51 @@ class Instances:
         *,
         class_of_id: Int32 | None = None,
     ) -> tuple[NDArray[Any], Float32 | None]:
-        """Object ids of a patch to what the net is trained on.
-
-        Parameters
-        ----------
-        labels_yx
-            Object ids, int32 YX, after augmentation; `IGNORE` where ignored.
-        terms
-            Its border weight map is used.
-        class_weights_k
-            Weights of background and foreground.
-        class_of_id
-            Class of each object from 1, as in `ObjectLabels`; needed where objects have classes.
+        """Compute the target of a patch and its weight map; see `Task.encode`.
 
         Returns
         -------
         target_yx
-            ``seam``: 0 and 1; ``border``: 0, 1 inside, 2 on rims, int32 YX. ``distance``: float32 YX, 0 outside, in
-            objects the distance to what is not the object, as a share of its largest. That is exactly 1 at the
-            innermost pixels of an object, and everywhere in an object that fills the image. `IGNORE` stays. Where
-            objects have classes, ``2YX``: then comes the class of each object from 0, `IGNORE` outside.
+            ``seam``: 0 and 1, int32. ``border``: 0, 1 inside objects, 2 on rims, int32. ``distance``: float32, 0
+            outside objects; inside, the distance to the nearest pixel outside the object, divided by the largest such
+            distance of the object. It is exactly 1 at the innermost pixels, and everywhere in an object that fills the
+            image. `IGNORE` stays. The shape is ``YX``. If objects have classes it is ``2YX``: the second plane holds
+            the class of each object from 0, and `IGNORE` outside objects.
         weights_yx
-            Weight map, float32 YX, with the class weights in it; None where these say it all.
+            Weight of each pixel, float32 ``YX``, which contains the class weights; None if the class weights say it
+            all.
 
         Raises
         ------
         ValueError
-            Objects have classes, and there is no table of them.
+            Objects have classes, but ``class_of_id`` is None.
         """
-        target_yx, weights_yx = self._encode(labels_yx, terms, class_weights_k)
-        if not self._more:
+        target_yx, weights_yx = self._encode_objects(labels_yx, terms, class_weights_k)
+        if not self._class_outputs:
             return target_yx, weights_yx
         if class_of_id is None:
-            raise ValueError(f"the objects have no classes, and the task tells {self.object_classes} apart")
+            raise ValueError(f"the objects have no classes, expected {self.object_classes} classes")
         class_yx = ObjectLabels(labels_yx, class_of_id).class_yx
         classes_yx = np.where(class_yx > 0, class_yx - 1, IGNORE)
         return np.stack([target_yx, classes_yx.astype(target_yx.dtype)]), weights_yx
 
-    def _encode(
+    def _encode_objects(
         self, labels_yx: Int32, terms: recipe.LossSettings, class_weights_k: Float32 | None
     ) -> tuple[NDArray[Any], Float32 | None]:
         ids_yx = cut_seams(labels_yx)
         classes_yx = np.minimum(ids_yx, 1)
         if self.encoding == "seam":
-            return classes_yx, self.pixels.weight_map(classes_yx, ids_yx, terms, class_weights_k)
-        if self.encoding == "border":  # rims take in the seams
+            return classes_yx, self.pixel_task.compute_weight_map(classes_yx, ids_yx, terms, class_weights_k)
+        if self.encoding == "border":  # rims include the seams
             classes_yx = np.minimum(labels_yx, 1)
-        weights_yx = Semantic(2, sigmoid=True).weight_map(classes_yx, ids_yx, terms, class_weights_k)
+        weights_yx = Semantic(2, sigmoid=True).compute_weight_map(classes_yx, ids_yx, terms, class_weights_k)
         objects_yx = (ids_yx > 0).astype(np.uint8)
         inside_yx = np.asarray(cv2.distanceTransform(objects_yx, cv2.DIST_L2, cv2.DIST_MASK_PRECISE), np.float32)
         np.minimum(inside_yx, _NO_EDGE, out=inside_yx)
         if self.encoding == "border":
             rim_yx = (labels_yx > 0) & (inside_yx <= self.rim)
             return np.where(rim_yx, np.int32(2), np.minimum(labels_yx, 1)), weights_yx
-        return np.where(ids_yx == IGNORE, np.float32(IGNORE), _shares(inside_yx, ids_yx)), weights_yx
+        return np.where(ids_yx == IGNORE, np.float32(IGNORE), _divide_by_largest(inside_yx, ids_yx)), weights_yx
 
     def loss(
         self,
@@ -195,20 +194,21 @@ class Instances:
         class_weights_k: Tensor | None = None,
         weights_byx: Tensor | None = None,
     ) -> Tensor:
-        """The recipe's weighted sum of loss terms; see `Semantic.loss`.
+        """Compute the weighted sum of the recipe's loss terms; see `Task.loss` and `Semantic.loss`.
 
-        For ``distance``, foreground and distance are two outputs with a sigmoid each: ``cross_entropy`` weighs the sum
-        of the cross entropies of both (that of the distance against its share), ``dice`` the foreground's Dice. Classes
-        of objects add their cross entropy, in which every pixel inside objects counts the same.
+        For ``distance``, foreground and distance are two outputs with a sigmoid each. ``cross_entropy`` weighs the sum
+        of both cross entropies, of which that of the distance is taken against the relative distance. ``dice`` weighs
+        the Dice loss of the foreground. Classes of objects add their cross entropy, in which all pixels inside objects
+        have equal weight.
         """
-        if self._more:
-            own_bkyx, class_bkyx = logits_bkyx[:, : -self._more], logits_bkyx[:, -self._more :]
+        if self._class_outputs:
+            own_bkyx, class_bkyx = logits_bkyx[:, : -self._class_outputs], logits_bkyx[:, -self._class_outputs :]
             objects = replace(self, object_classes=1).loss(
                 own_bkyx, target_byx[:, 0], terms, class_weights_k=class_weights_k, weights_byx=weights_byx
             )
             return objects + losses.cross_entropy(class_bkyx, target_byx[:, 1].long())
         if self.encoding != "distance":
-            return self.pixels.loss(
+            return self.pixel_task.loss(
                 logits_bkyx, target_byx, terms, class_weights_k=class_weights_k, weights_byx=weights_byx
             )
         valid_byx, target = target_byx != IGNORE, target_byx[:, None].clamp(min=0)
@@ -222,38 +222,39 @@ class Instances:
         return total
 
     def distillation(self, logits_bkyx: Tensor, expected_bkyx: Tensor) -> Tensor:
-        """Cross entropy against what other logits say; see `Semantic.distillation`. That of classes is added."""
-        own = logits_bkyx.shape[1] - self._more
-        total = self._activation.distillation(logits_bkyx[:, :own], expected_bkyx[:, :own])
-        if self._more:
-            total = total + self._kinds.distillation(logits_bkyx[:, own:], expected_bkyx[:, own:])
+        """Compute the cross entropy against other logits, that of classes added; see `Semantic.distillation`."""
+        own = logits_bkyx.shape[1] - self._class_outputs
+        total = self._activation_task.distillation(logits_bkyx[:, :own], expected_bkyx[:, :own])
+        if self._class_outputs:
+            total = total + self._class_task.distillation(logits_bkyx[:, own:], expected_bkyx[:, own:])
         return total
 
     def activations(self, logits_kyx: Float32) -> Float32:
-        """Each output in [0, 1], ``(outputs, Y, X)``, of a single one both classes: what versions are averaged in."""
-        own_kyx = self._activation.probabilities(self._own(logits_kyx))
-        if not self._more:
+        """Compute each output in [0, 1], and both classes of a single output; see `Task.activations`."""
+        own_kyx = self._activation_task.probabilities(self._drop_class_planes(logits_kyx))
+        if not self._class_outputs:
             return own_kyx
-        return np.concatenate([own_kyx, self._kinds.probabilities(logits_kyx[-self._more :])])
+        return np.concatenate([own_kyx, self._class_task.probabilities(logits_kyx[-self._class_outputs :])])
 
     def as_logits(self, activations_kyx: Float32) -> Float32:
-        """Logits of which `activations` gives these."""
-        own_kyx = self._activation.as_logits(self._own(activations_kyx))
-        if not self._more:
+        """Compute logits ``(outputs, Y, X)`` of which `activations` gives these values."""
+        own_kyx = self._activation_task.as_logits(self._drop_class_planes(activations_kyx))
+        if not self._class_outputs:
             return own_kyx
-        return np.concatenate([own_kyx, self._kinds.as_logits(activations_kyx[-self._more :])])
+        return np.concatenate([own_kyx, self._class_task.as_logits(activations_kyx[-self._class_outputs :])])
 
-    def _own(self, planes_kyx: Float32) -> Float32:
-        """The planes that tell where objects are."""
-        return planes_kyx[: len(planes_kyx) - self._more]
+    def _drop_class_planes(self, planes_kyx: Float32) -> Float32:
+        """Return the planes before those of the classes of objects."""
+        return planes_kyx[: len(planes_kyx) - self._class_outputs]
 
     @property
-    def _activation(self) -> Semantic:
-        return Semantic(2, multilabel=True) if self.encoding == "distance" else self.pixels
+    def _activation_task(self) -> Semantic:
+        """Task whose probabilities are the activations of the outputs, without those for classes of objects."""
+        return Semantic(2, multilabel=True) if self.encoding == "distance" else self.pixel_task
 
-    def maps(self, logits_kyx: Float32) -> tuple[Float32, Float32]:
-        """Foreground probability and what is high inside objects, float32 YX in [0, 1]."""
-        parts_kyx = self._activation.probabilities(self._own(logits_kyx))
+    def compute_maps(self, logits_kyx: Float32) -> tuple[Float32, Float32]:
+        """Compute the foreground and the inner map that `find_objects` takes, float32 ``YX`` in [0, 1]."""
+        parts_kyx = self._activation_task.probabilities(self._drop_class_planes(logits_kyx))
         if self.encoding == "seam":
             return parts_kyx[1], parts_kyx[1]
         if self.encoding == "border":
@@ -261,40 +262,32 @@ class Instances:
         return parts_kyx[0], parts_kyx[1]
 
     def probabilities(self, logits_kyx: Float32) -> Float32:
-        """Probabilities of background and foreground in [0, 1], ``(2, Y, X)`` float32."""
+        """Compute the probabilities of background and foreground in [0, 1], ``(2, Y, X)`` float32."""
         if self.encoding == "seam":
-            return self._activation.probabilities(self._own(logits_kyx))
-        foreground_yx, _ = self.maps(logits_kyx)
+            return self._activation_task.probabilities(self._drop_class_planes(logits_kyx))
+        foreground_yx, _ = self.compute_maps(logits_kyx)
         return np.stack([np.float32(1) - foreground_yx, foreground_yx])
 
     def decode(self, logits_kyx: Float32) -> Int32:
-        """Object ids ``(Y, X)`` int32, 1..n, of the logits of a whole image."""
-        return find_objects(*self.maps(logits_kyx), self.decoding)
+        """Find the objects of a whole image: ids 1 to n, int32 ``YX``."""
+        return find_objects(*self.compute_maps(logits_kyx), self.decoding)
 
     def classify(self, labels_yx: Int32, logits_kyx: Float32) -> Int32 | None:
-        """Class of each object, int32, 1..K indexed by object id, 0 at index 0; None where objects have no classes.
-
-        Parameters
-        ----------
-        labels_yx
-            What `decode` gives.
-        logits_kyx
-            The logits that it was given.
-        """
-        if not self._more:
+        """Find the class of each object; see `Task.classify`."""
+        if not self._class_outputs:
             return None
-        parts_kyx = self._kinds.probabilities(logits_kyx[-self._more :])
+        parts_kyx = self._class_task.probabilities(logits_kyx[-self._class_outputs :])
         sums = [np.bincount(labels_yx.ravel(), part_yx.ravel()) for part_yx in parts_kyx]
         class_of_id: Int32 = np.argmax(sums, axis=0).astype(np.int32) + 1
         class_of_id[0] = 0
         return class_of_id
 
-    def class_labels(self, labels_yx: Int32) -> Int32:
-        """Object ids as classes: 1 for every object, `IGNORE` where ignored."""
+    def to_class_labels(self, labels_yx: Int32) -> Int32:
+        """Return 1 for every object, 0 for background, and `IGNORE` where ignored."""
         return np.clip(labels_yx, IGNORE, 1)
 
     def pixel_shares(self, shares: Sequence[float]) -> tuple[float, ...]:
-        """Return the shares of background and of all objects: a loss of its own tells their classes apart."""
+        """Return the shares of background and of all objects; the loss of the classes of objects uses no weights."""
         return (*shares[:1], *((sum(shares[1:]),) if len(shares) > 1 else ()))
 
     def score(self, truth_yx: Int32, prediction_yx: Int32) -> tuple[float, tuple[float, ...]]:
@@ -303,14 +296,16 @@ class Instances:
         The accuracy is the mean over IoU thresholds 0.5 to 0.95 of tp / (tp + fp + fn), the average precision of the
         2018 Data Science Bowl. Classes of objects do not count.
         """
-        from septa.metrics import score_objects  # takes a third of a second, which the use of a model need not spend
+        from septa.metrics import score_objects  # takes a third of a second, which prediction need not spend
 
-        _, each = Semantic(2).score(self.class_labels(truth_yx), self.class_labels(prediction_yx))
+        _, each = Semantic(2).score(self.to_class_labels(truth_yx), self.to_class_labels(prediction_yx))
         return score_objects(truth_yx, prediction_yx).mean_accuracy, each
 
     def tune(self, images: Sequence[tuple[Float32, Int32]]) -> tuple[Decoding, dict[str, Curve]]:
         """Choose the thresholds by which objects are found; see `Task.tune`."""
-        return tune_decoding([(*self.maps(logits_kyx), truth_yx) for logits_kyx, truth_yx in images], self.decoding)
+        return search_thresholds(
+            [(*self.compute_maps(logits_kyx), truth_yx) for logits_kyx, truth_yx in images], self.decoding
+        )
 
     def align(self, truth_yx: Int32, prediction_yx: Int32) -> NDArray[Any]:
         """Return predicted objects with the ids of the true objects that they match; see `Task.align`."""
@@ -330,7 +325,7 @@ class Instances:
         blank: Sequence[tuple[slice, slice]] = (),
     ) -> BlockLabels | None:
         """Find the objects of a block; see `Task.label_block` and `find_block_objects`."""
-        foreground_yx, inner_yx = self.maps(logits_kyx)
+        foreground_yx, inner_yx = self.compute_maps(logits_kyx)
         for part in blank:
             foreground_yx[part] = 0
         return find_block_objects(foreground_yx, inner_yx, self.decoding, core, image_ends)
@@ -343,23 +338,24 @@ class Instances:
         return block
 
     def check(self, terms: recipe.LossSettings) -> None:
-        """Refuse loss terms that do not fit.
+        """Check that the loss terms fit the outputs.
 
         Raises
         ------
-        ValueError
-            As `Semantic.check`; and ``bce`` with ``distance``, which takes its weight from ``cross_entropy``.
+        TaskMisfit
+            As for `Semantic.check`; or ``bce`` with ``distance``, whose weight is that of ``cross_entropy``.
         """
         if self.encoding == "distance":
             if terms.bce or not terms.cross_entropy:
-                raise ValueError("instances.encoding=distance weighs its loss by loss.cross_entropy, not by loss.bce")
+                problem = "instances.encoding=distance needs loss.cross_entropy as the weight of its loss, not loss.bce"
+                raise TaskMisfit(problem, "Set loss.cross_entropy=1 and loss.bce=0")
         else:
-            self.pixels.check(terms)
+            self.pixel_task.check(terms)
 
 
-def _shares(inside_yx: Float32, ids_yx: Int32) -> Float32:
-    """Distances as shares of the largest of their object."""
-    from scipy import ndimage  # takes a fifth of a second, which the use of a model need not spend
+def _divide_by_largest(inside_yx: Float32, ids_yx: Int32) -> Float32:
+    """Divide distances by the largest of their object."""
+    from scipy import ndimage  # takes a fifth of a second, which prediction need not spend
 
     _, places = np.unique(ids_yx, return_inverse=True)
     places_yx = places.reshape(ids_yx.shape)

@@ -1,7 +1,7 @@
-"""Pixel losses. Every loss takes raw logits, an optional per-pixel weight and honours ignored pixels.
+"""Pixel losses of raw logits, with optional weights of classes and pixels; ignored pixels do not count.
 
-A pixel counts with its weight: the product of its class's weight, its own weight and 0 where it is ignored. The cross
-entropies are means over pixels so weighted, ``sum(w * loss) / sum(w)``; where no pixel counts, a loss is 0.
+The weight of a pixel is the product of the weight of its class and its own weight, or 0 where it is ignored. The cross
+entropies are weighted means over pixels, ``sum(w * loss) / sum(w)``. If no pixel counts, a loss is 0.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ def cross_entropy(
     class_weights_k: Tensor | None = None,
     weights_byx: Tensor | None = None,
 ) -> Tensor:
-    """Softmax cross entropy, equation 1 of the U-Net paper as a weighted mean.
+    """Compute the softmax cross entropy: equation 1 of the U-Net paper as a weighted mean.
 
     Parameters
     ----------
     logits_bkyx
         Raw scores, ``(B, K, Y, X)``, float.
     target_byx
-        Class indices 0..K-1, ``(B, Y, X)``, int64; `IGNORE` where a pixel counts not at all.
+        Class indices 0..K-1, ``(B, Y, X)``, int64; `IGNORE` where a pixel does not count.
     class_weights_k
         Weight of each class, ``(K,)``.
     weights_byx
-        Weight of each pixel (a weight map), ``(B, Y, X)``.
+        Weight of each pixel, ``(B, Y, X)``.
 
     Returns
     -------
@@ -50,7 +50,7 @@ def cross_entropy(
         weights = weights * class_weights_k.to(losses.dtype)[target_byx.clamp(min=0)]
     if weights_byx is not None:
         weights = weights * weights_byx
-    return _weighted_mean(losses, weights)
+    return _average(losses, weights)
 
 
 def binary_cross_entropy(
@@ -61,7 +61,7 @@ def binary_cross_entropy(
     class_weights_k: Tensor | None = None,
     weights_byx: Tensor | None = None,
 ) -> Tensor:
-    """Cross entropy of independent classes, each with its own sigmoid, averaged over classes and pixels.
+    """Compute the cross entropy of independent classes, each with a sigmoid, averaged over classes and pixels.
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ def binary_cross_entropy(
         weights = weights * class_weights_k.to(losses.dtype)[None, :, None, None]
     if weights_byx is not None:
         weights = weights * weights_byx[:, None]
-    return _weighted_mean(losses, weights)
+    return _average(losses, weights)
 
 
 def soft_dice(
@@ -97,18 +97,19 @@ def soft_dice(
     weights_byx: Tensor | None = None,
     smooth: float = 1.0,
 ) -> Tensor:
-    """One minus the soft Dice coefficient of each class over the whole batch, averaged over classes.
+    """Compute one minus the soft Dice coefficient of each class over the whole batch, averaged over classes.
 
-    ``1 - (2 sum(w p t) + smooth) / (sum(w p) + sum(w t) + smooth)``: a class absent from prediction and target costs 0.
+    Of each class it is ``1 - (2 sum(w p t) + smooth) / (sum(w p) + sum(w t) + smooth)``. A class that is absent from
+    prediction and target costs 0.
 
     Parameters
     ----------
     probabilities_bkyx, target_bkyx
         Probabilities in [0, 1] and {0, 1} targets, ``(B, K, Y, X)``, float.
     valid_byx, class_weights_k, weights_byx
-        As in `binary_cross_entropy`; class weights weigh the mean over classes.
+        As for `binary_cross_entropy`; class weights apply to the mean over classes.
     smooth
-        Pixels added above and below, so that empty classes are defined.
+        Number of pixels added to numerator and denominator, so that empty classes have a value.
 
     Returns
     -------
@@ -117,8 +118,8 @@ def soft_dice(
 
     References
     ----------
-    Milletari, Navab, Ahmadi 2016, "V-Net" (arXiv 1606.04797), section 3, with the plain sum below as in Sudre et al.
-    2017.
+    Milletari, Navab, Ahmadi 2016, "V-Net" (arXiv 1606.04797), section 3; with the plain sum in the denominator as in
+    Sudre et al. 2017 (arXiv 1707.03237).
     """
     if valid_byx is not None:
         weights_byx = valid_byx if weights_byx is None else weights_byx * valid_byx
@@ -130,8 +131,8 @@ def soft_dice(
     overlap = (probabilities * target_bkyx).sum(axes)
     total = probabilities.sum(axes) + target.sum(axes)
     losses = 1 - (2 * overlap + smooth) / (total + smooth)
-    return losses.mean() if class_weights_k is None else _weighted_mean(losses, class_weights_k.to(losses.dtype))
+    return losses.mean() if class_weights_k is None else _average(losses, class_weights_k.to(losses.dtype))
 
 
-def _weighted_mean(losses: Tensor, weights: Tensor) -> Tensor:
+def _average(losses: Tensor, weights: Tensor) -> Tensor:
     return (losses * weights).sum() / weights.sum().clamp(min=torch.finfo(losses.dtype).tiny)

@@ -1,4 +1,4 @@
-"""The choice of the task by its name in the recipe."""
+"""Creation of the task that a recipe names."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from septa.recipe import Recipe
 from septa.tasks.decoding import Decoding
 from septa.tasks.instances import Instances
 from septa.tasks.semantic import Semantic
-from septa.tasks.task import Task
+from septa.tasks.task import Task, TaskMisfit
 
 TASKS: Mapping[str, type[Semantic] | type[Instances]] = {"semantic": Semantic, "instances": Instances}
 """Class of each task by its name in the recipe."""
 
 
 def make_task(recipe: Recipe, labels: LabelMapping, decoding: Decoding = Decoding()) -> Task:  # noqa: B008 (frozen)
-    """Make the task of a recipe for labels of this kind.
+    """Make the task that a recipe names.
 
     Parameters
     ----------
     recipe
-        Its ``task`` names the task; ``auto`` stands for ``semantic`` here.
+        Settings, of which ``task`` is the name; ``auto`` is read as ``semantic`` here.
     labels
-        Classes of the label images.
+        Meaning of the values of the label images.
     decoding
         Thresholds by which objects are found.
 
     Raises
     ------
     RecipeError
-        The labels do not suit the task, or the output of the net or the loss do not suit the labels.
+        The task does not fit the labels, or the output of the net or the loss does not fit the task.
     """
     try:
         task: Task = TASKS.get(recipe.task, Semantic).from_recipe(recipe, labels, decoding)
         task.check(recipe.loss)
-    except ValueError as error:
-        raise RecipeError("recipe", str(error), "mend the recipe") from None
+    except TaskMisfit as error:
+        raise RecipeError("recipe", error.problem, error.remedy) from None
     return task

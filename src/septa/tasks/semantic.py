@@ -1,4 +1,4 @@
-"""The semantic task: every pixel has one class, or any number of overlapping ones."""
+"""The semantic task: each pixel has one class, or any number of overlapping classes."""
 
 from __future__ import annotations
 
@@ -19,27 +19,30 @@ from septa.tasks import losses
 from septa.tasks.block_objects import BlockLabels
 from septa.tasks.border_weights import border_weights
 from septa.tasks.decoding import Decoding
+from septa.tasks.task import TaskMisfit
 from septa.tasks.tuning import Curve
 from septa.tasks.watershed import Sides
 
 
 @dataclass(frozen=True)
 class Semantic:
-    """Labels are class indices; with ``multilabel`` they are bit fields, bit k telling whether class k is there.
+    """A task whose labels are class indices, or bit fields of overlapping classes (bit k = class k).
+
+    `Task` describes the methods; docstrings here say what is special to this task.
 
     Parameters
     ----------
     classes
-        Number of classes K, which is the number of channels that the net puts out.
+        Number of classes K.
     multilabel
-        Whether classes may overlap. Each then has its own sigmoid, and there is no background class.
+        True if classes may overlap. Each then has a sigmoid of its own, and there is no background class.
     sigmoid
-        Whether two exclusive classes share one output, the logit of class 1 against class 0.
+        True if two exclusive classes share one output, the logit of class 1 against class 0.
 
     Raises
     ------
-    ValueError
-        ``sigmoid`` with more than two classes.
+    TaskMisfit
+        ``sigmoid`` with more than two exclusive classes.
 
     Examples
     --------
@@ -63,12 +66,15 @@ class Semantic:
     block_bytes_per_pixel = 8
 
     def __post_init__(self) -> None:
+        """Check that the classes fit the outputs."""
         if self.sigmoid and not self.multilabel and self.classes != 2:
-            raise ValueError(f"net.output=sigmoid is for two classes, or for overlapping ones, not for {self.classes}")
+            needs = "net.output=sigmoid needs two classes or overlapping classes"
+            problem = f"{needs}, and the number of exclusive classes is {self.classes}"
+            raise TaskMisfit(problem, "Set net.output=softmax")
 
     @classmethod
     def from_recipe(cls, recipe: recipe.Recipe, labels: LabelMapping, decoding: Decoding) -> Semantic:
-        """Make the task of a recipe; ``decoding`` is not used. ValueError as for the class."""
+        """Make the task of a recipe; ``decoding`` is not used. Errors as for the class."""
         return cls(labels.classes, multilabel=labels.kind == "multilabel", sigmoid=recipe.net.output == "sigmoid")
 
     @property
@@ -77,7 +83,7 @@ class Semantic:
 
     @property
     def outputs(self) -> int:
-        """Channels that the net puts out: one for each class, or one in all."""
+        """Number of channels that the net puts out: one per class, or one for two classes."""
         return 1 if self._one_output else self.classes
 
     def encode(
@@ -88,53 +94,52 @@ class Semantic:
         *,
         class_of_id: NDArray[np.int32] | None = None,
     ) -> tuple[NDArray[np.int32], NDArray[np.float32] | None]:
-        """Labels of a patch to what the net is trained on.
+        """Return the labels as target, and compute their weight map; see `Task.encode`.
 
-        Parameters
-        ----------
-        labels_yx
-            Encoded labels, int32 YX, after augmentation.
-        terms
-            Its border weight map is used.
-        class_weights_k
-            Weight of each class.
-        class_of_id
-            Not used: labels are no objects.
-
-        Returns
-        -------
-        target_yx
-            int32 YX, the labels.
-        weights_yx
-            Weight map, float32 YX, with the class weights in it; None where these say it all. For the border weight
-            map, cells are the 4-connected regions of each class but the first.
+        For the border weight map, cells are the 4-connected regions of each class except class 0. ``class_of_id`` is
+        not used.
         """
         if not terms.border_weight:
-            return labels_yx, self.weight_map(labels_yx, labels_yx, terms, class_weights_k)
-        return labels_yx, self.weight_map(labels_yx, label_components(labels_yx), terms, class_weights_k)
+            return labels_yx, self.compute_weight_map(labels_yx, labels_yx, terms, class_weights_k)
+        return labels_yx, self.compute_weight_map(labels_yx, label_components(labels_yx), terms, class_weights_k)
 
-    def weight_map(
+    def compute_weight_map(
         self,
         target_yx: NDArray[np.int32],
         ids_yx: NDArray[np.int32],
         terms: recipe.LossSettings,
         class_weights_k: NDArray[np.float32] | None,
     ) -> NDArray[np.float32] | None:
-        """Equation 2 of the U-Net paper, ``w_c + w0 exp(-(d1 + d2)^2 / 2 sigma^2)``; None if it is the same everywhere
-        or can be told for each class.
+        """Compute equation 2 of the U-Net paper, ``w_c + w0 exp(-(d1 + d2)^2 / 2 sigma^2)``.
+
+        Parameters
+        ----------
+        target_yx
+            Class of each pixel, int32 ``YX``.
+        ids_yx
+            Cells between which the border weights lie, int32 ``YX``.
+        terms
+            Its border weight map is used.
+        class_weights_k
+            Weight ``w_c`` of each class; 1 if None.
+
+        Returns
+        -------
+        ndarray or None
+            float32 ``YX``. None if the class weights say it all, or if every pixel has the same weight.
         """
         if not terms.border_weight and not (self._one_output and class_weights_k is not None):
             return None
         if class_weights_k is None:
             weights_yx = np.ones(target_yx.shape, np.float32)
         else:
-            weights_yx = class_weights_k.astype(np.float32)[target_yx]  # IGNORE takes the last one and counts nowhere
+            weights_yx = class_weights_k.astype(np.float32)[target_yx]  # IGNORE takes the last weight, but never counts
         if terms.border_weight:
             weights_yx += border_weights(ids_yx, w0=terms.border_weight, sigma=terms.border_sigma)
         return weights_yx
 
-    def one_hot(self, labels_byx: Tensor) -> Tensor:
-        """Labels as one {0, 1} plane for each output, ``(B, K, Y, X)`` float32; all 0 where ignored."""
+    def encode_one_hot(self, labels_byx: Tensor) -> Tensor:
+        """Return labels as one {0, 1} plane per output, ``(B, K, Y, X)`` float32; all are 0 where ignored."""
         if self._one_output:
             return (labels_byx == 1).float()[:, None]
         if self.multilabel:
@@ -154,18 +159,18 @@ class Semantic:
         class_weights_k: Tensor | None = None,
         weights_byx: Tensor | None = None,
     ) -> Tensor:
-        """The recipe's weighted sum of loss terms.
+        """Compute the weighted sum of the recipe's loss terms; see `Task.loss`.
 
         Parameters
         ----------
         logits_bkyx
             Output of the net, ``(B, K, Y, X)``, float32.
         labels_byx
-            Encoded labels, ``(B, Y, X)``, integers, `IGNORE` where ignored.
+            Encoded labels, ``(B, Y, X)``, integers; `IGNORE` where ignored.
         terms
             Weight of each loss term.
         class_weights_k, weights_byx
-            Weight of each class, and of each pixel. A weight map from `encode` has the class weights in it already.
+            Weight of each class, and of each pixel. A weight map from `encode` already contains the class weights.
 
         Returns
         -------
@@ -178,7 +183,7 @@ class Semantic:
             total = total + terms.cross_entropy * losses.cross_entropy(logits_bkyx, labels_byx, **weighting)
         if not (terms.bce or terms.dice):
             return total
-        valid, planes = labels_byx != IGNORE, self.one_hot(labels_byx)
+        valid, planes = labels_byx != IGNORE, self.encode_one_hot(labels_byx)
         if terms.bce:
             bce = losses.binary_cross_entropy(logits_bkyx, planes, valid_byx=valid, **weighting)
             total = total + terms.bce * bce
@@ -188,8 +193,9 @@ class Semantic:
         return total
 
     def distillation(self, logits_bkyx: Tensor, expected_bkyx: Tensor) -> Tensor:
-        """Cross entropy against the probabilities of other logits, a scalar, averaged over pixels (and overlapping
-        classes): least where both agree.
+        """Compute the cross entropy against the probabilities of other logits; see `Task.distillation`.
+
+        It is the mean over pixels, and over overlapping classes, and smallest if both logits agree.
 
         References
         ----------
@@ -201,33 +207,31 @@ class Semantic:
 
     @property
     def _independent(self) -> bool:
-        """Whether each output has a sigmoid."""
+        """True if each output has a sigmoid."""
         return self.multilabel or self.sigmoid
 
     def _probabilities(self, logits_bkyx: Tensor) -> Tensor:
         return logits_bkyx.sigmoid() if self._independent else functional.softmax(logits_bkyx, dim=1)
 
     def probabilities(self, logits_kyx: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Probability of each class in [0, 1], ``(K, Y, X)`` float32: softmax, or a sigmoid each where classes
-        overlap.
-        """
+        """Compute the probability of each class: by softmax, or by a sigmoid each if classes overlap."""
         with torch.inference_mode():
             out: NDArray[np.float32] = self._probabilities(torch.from_numpy(logits_kyx)[None])[0].numpy()
         return np.concatenate([1 - out, out]) if self._one_output else out
 
     def activations(self, logits_kyx: NDArray[np.float32]) -> NDArray[np.float32]:
-        """What is averaged over versions of an image: the probabilities."""
+        """Return the probabilities; see `Task.activations`."""
         return self.probabilities(logits_kyx)
 
     def as_logits(self, probabilities_kyx: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Logits of which `probabilities` gives these, ``(outputs, Y, X)`` float32."""
+        """Compute logits ``(outputs, Y, X)``, float32, of which `probabilities` gives these values."""
         known = np.clip(probabilities_kyx, np.finfo(np.float32).tiny, 1 - np.finfo(np.float32).epsneg)
         if self._one_output:
             return np.asarray(np.log(known[1:]) - np.log(known[:1]), np.float32)
         return np.asarray(np.log(known) - np.log1p(-known) if self.multilabel else np.log(known), np.float32)
 
     def decode(self, logits_kyx: NDArray[np.float32]) -> NDArray[np.int32]:
-        """Labels ``(Y, X)`` int32: the class of the largest logit (the first of equals), or the bits of all above 0."""
+        """Return the class of the largest logit (the first of equal ones), or the bits of all logits above 0."""
         if self.multilabel:
             bits = np.left_shift(1, np.arange(self.classes, dtype=np.int32), dtype=np.int32)
             return np.asarray(np.tensordot(bits, (logits_kyx > 0).astype(np.int32), axes=1), np.int32)
@@ -236,10 +240,10 @@ class Semantic:
         return np.asarray(logits_kyx.argmax(axis=0), np.int32)
 
     def classify(self, labels_yx: NDArray[np.int32], logits_kyx: NDArray[np.float32]) -> None:
-        """Return None: this task finds no objects that could have classes."""
+        """Return None, because this task finds no objects."""
 
     def pixel_shares(self, shares: Sequence[float]) -> tuple[float, ...]:
-        """Return the shares as they are: the classes of labels are those of pixels."""
+        """Return the shares unchanged: the classes of labels are those of pixels."""
         return tuple(shares)
 
     def score(self, truth_yx: NDArray[np.int32], prediction_yx: NDArray[np.int32]) -> tuple[float, tuple[float, ...]]:
@@ -253,11 +257,11 @@ class Semantic:
     def tune(
         self, images: Sequence[tuple[NDArray[np.float32], NDArray[np.int32]]]
     ) -> tuple[Decoding, dict[str, Curve]]:
-        """Return the default thresholds: this task uses none."""
+        """Return the default thresholds and no curves, because this task uses none."""
         return self.decoding, {}
 
     def align(self, truth_yx: NDArray[np.int32], prediction_yx: NDArray[np.int32]) -> NDArray[Any]:
-        """Return the prediction: classes have the same values in both."""
+        """Return the prediction unchanged: a class has one value in both."""
         return prediction_yx
 
     def to_raw(self, labels_yx: NDArray[np.int32], mapping: LabelMapping) -> NDArray[Any]:
@@ -271,7 +275,7 @@ class Semantic:
         image_ends: Sides,
         blank: Sequence[tuple[slice, slice]] = (),
     ) -> BlockLabels:
-        """Decode the core, on which nothing around it has an influence; see `Task.label_block`."""
+        """Decode the core, on which the window around it has no influence; see `Task.label_block`."""
         return BlockLabels(self.decode(logits_kyx[(slice(None), *core)]), None)
 
     def blank_block(self, size_yx: tuple[int, int], core: tuple[slice, slice], image_ends: Sides) -> BlockLabels:
@@ -280,18 +284,18 @@ class Semantic:
         return BlockLabels(np.zeros((rows.stop - rows.start, columns.stop - columns.start), np.int32), None)
 
     def check(self, terms: recipe.LossSettings) -> None:
-        """Refuse loss terms that do not fit.
+        """Check that the loss terms fit the outputs.
 
         Raises
         ------
-        ValueError
+        TaskMisfit
             Softmax cross entropy with overlapping classes or one output, or a border weight map of overlapping classes.
         """
+        use_bce = "Set loss.cross_entropy=0 and loss.bce=1"
         if self.multilabel and terms.cross_entropy:
-            raise ValueError("loss.cross_entropy needs exclusive classes, but these overlap: use loss.bce")
+            raise TaskMisfit("loss.cross_entropy needs exclusive classes, but the classes overlap", use_bce)
         if self._one_output and terms.cross_entropy:
-            raise ValueError(
-                "loss.cross_entropy needs an output for each class, but net.output is sigmoid: use loss.bce"
-            )
+            raise TaskMisfit("loss.cross_entropy needs one output per class, but net.output is sigmoid", use_bce)
         if self.multilabel and terms.border_weight:
-            raise ValueError("loss.border_weight needs exclusive classes, but these overlap: set it to 0")
+            problem = "loss.border_weight needs exclusive classes, but the classes overlap"
+            raise TaskMisfit(problem, "Set loss.border_weight=0")

@@ -20,15 +20,33 @@ Float32 = NDArray[np.float32]
 Int32 = NDArray[np.int32]
 
 
+class TaskMisfit(ValueError):
+    """Settings that exclude each other, or that do not fit the labels.
+
+    Parameters
+    ----------
+    problem
+        Reason, a clause that names the settings by their keys in the recipe.
+    remedy
+        Imperative sentence that says which settings to change.
+    """
+
+    def __init__(self, problem: str, remedy: str) -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.remedy = remedy
+
+
 class Task(Protocol):
     """The meaning of labels and of a net's output: labels are encoded to targets, and logits are decoded to labels.
 
-    A workflow reads the properties and calls the methods below; it never asks which task it has. A new task is a
-    frozen dataclass in this folder that has all of them, and an entry in `septa.tasks.TASKS`.
+    A workflow reads the properties and calls the methods below; it never asks which task it has. A new task is a frozen
+    dataclass in this folder with all of these members and a class method ``from_recipe``, and an entry in
+    `septa.tasks.TASKS`.
 
-    Axes are named as everywhere: B batch, K output of the net, Y row, X column. Labels are int32 ``YX``. They are class
-    indices, bit fields of overlapping classes, or object ids from 1 up. In all of them 0 is background and `IGNORE`
-    marks pixels that count in no loss and no score.
+    Axes are B batch, K output of the net, Y row and X column. Labels are int32 ``YX``: class indices, bit fields of
+    overlapping classes, or object ids from 1 up. 0 is background, and `IGNORE` marks pixels that do not count in any
+    loss or score.
     """
 
     # --- properties ---------------------------------------------------------------------------------------------------
@@ -39,7 +57,7 @@ class Task(Protocol):
 
     @property
     def classes(self) -> int:
-        """Number of classes of pixels: those of `probabilities`, and of the Dice in `score`."""
+        """Number of classes of pixels, which `probabilities` and the Dice of `score` are for."""
 
     @property
     def multilabel(self) -> bool:
@@ -71,12 +89,12 @@ class Task(Protocol):
 
     @property
     def block_bytes_per_pixel(self) -> int:
-        """Bytes for each pixel of a window that `label_block` takes at most, without logits and probabilities."""
+        """Largest memory of `label_block` per pixel of a window, bytes, without logits and probabilities."""
 
     # --- training -----------------------------------------------------------------------------------------------------
 
     def check(self, terms: recipe.LossSettings) -> None:
-        """Raise ValueError if the loss terms do not fit the outputs of the net."""
+        """Raise `TaskMisfit` if the loss terms do not fit the outputs of the net."""
 
     def encode(
         self,
@@ -93,7 +111,7 @@ class Task(Protocol):
         labels_yx
             Labels, int32 ``YX``, after augmentation.
         terms
-            Settings of the loss; its border weight map is used here.
+            Settings of the loss, of which those of the border weight map are used.
         class_weights_k
             Weight of each of `classes`, float32.
         class_of_id
@@ -102,9 +120,10 @@ class Task(Protocol):
         Returns
         -------
         target_yx
-            Target that `loss` takes, int32 or float32, ``YX`` or with more planes before.
+            Target that `loss` takes, int32 or float32; ``YX``, or several such planes.
         weights_yx
-            Weight of each pixel, float32 ``YX``, with the class weights in it. None if the class weights say it all.
+            Weight of each pixel, float32 ``YX``, which contains the class weights. None if the class weights say it
+            all.
         """
 
     def loss(
@@ -116,26 +135,26 @@ class Task(Protocol):
         class_weights_k: Tensor | None = None,
         weights_byx: Tensor | None = None,
     ) -> Tensor:
-        """Compute the weighted sum of the recipe's loss terms, a scalar, from targets and weight maps of `encode`."""
+        """Compute the weighted sum of the recipe's loss terms, a scalar, for targets and weight maps of `encode`."""
 
     def distillation(self, logits_bkyx: Tensor, expected_bkyx: Tensor) -> Tensor:
         """Compute the cross entropy of logits against the probabilities of other logits, a scalar."""
 
     def pixel_shares(self, shares: Sequence[float]) -> tuple[float, ...]:
-        """Return the share of pixels of each of `classes`, given that of each class of the labels."""
+        """Return the share of pixels of each of `classes`, from that of each class of the labels."""
 
     def score(self, truth_yx: Int32, prediction_yx: Int32) -> tuple[float, tuple[float, ...]]:
-        """Score the predicted labels of one image by which the best weights are chosen.
+        """Score the predicted labels of one image; the mean over images decides which weights are the best.
 
         Parameters
         ----------
         truth_yx, prediction_yx
-            Labels of equal size; pixels that the truth ignores do not count.
+            Labels of equal size; pixels that are `IGNORE` in ``truth_yx`` do not count.
 
         Returns
         -------
         score
-            Number in [0, 1], more is better.
+            Score in [0, 1]; higher is better.
         dice
             Dice of each of `classes`.
         """
@@ -146,20 +165,20 @@ class Task(Protocol):
         Parameters
         ----------
         images
-            Logits ``KYX`` of whole images, and their true labels.
+            Logits ``KYX`` of whole images, and the ground truth of each.
 
         Returns
         -------
         decoding
             The chosen thresholds.
         curves
-            For each threshold its values and the scores with them. Empty without `has_thresholds`.
+            For each threshold its values and their scores. Empty if `has_thresholds` is False.
         """
 
     # --- prediction ---------------------------------------------------------------------------------------------------
 
     def activations(self, logits_kyx: Float32) -> Float32:
-        """Compute what may be averaged over several predictions, in [0, 1]; `as_logits` is its inverse."""
+        """Compute values in [0, 1] that may be averaged over several predictions; `as_logits` is the inverse."""
 
     def as_logits(self, activations_kyx: Float32) -> Float32:
         """Compute logits ``KYX`` of which `activations` gives these values."""
@@ -168,10 +187,10 @@ class Task(Protocol):
         """Compute the probability of each of `classes` in [0, 1], float32 ``(classes, Y, X)``."""
 
     def decode(self, logits_kyx: Float32) -> Int32:
-        """Find the labels of an image, or of a tile if the task is `tilewise`, in its logits ``KYX``."""
+        """Find the labels in the logits ``KYX`` of an image, or of a tile if the task is `tilewise`."""
 
     def classify(self, labels_yx: Int32, logits_kyx: Float32) -> Int32 | None:
-        """Find the class of each object that `decode` found in the same logits.
+        """Find the class of each object that `decode` has found in the same logits.
 
         Returns
         -------
@@ -181,10 +200,10 @@ class Task(Protocol):
         """
 
     def align(self, truth_yx: Int32, prediction_yx: Int32) -> NDArray[Any]:
-        """Return predicted labels that show the same value as the true labels where they agree, to be looked at."""
+        """Return predicted labels for display: where they match the ground truth they have its values."""
 
     def to_raw(self, labels_yx: Int32, mapping: LabelMapping) -> NDArray[Any]:
-        """Convert labels to the values that are written to disk: ids, or the raw values of the training labels."""
+        """Convert labels to the values of label images: ids, or the raw values of the training labels."""
 
     # --- images too large for memory ----------------------------------------------------------------------------------
 
@@ -206,12 +225,12 @@ class Task(Protocol):
         image_ends
             True where the image ends at the top, bottom, left and right side of the window.
         blank
-            Parts of the window beyond the core that are background, whatever the logits say.
+            Parts of the window outside the core that are background, whatever the logits say.
 
         Returns
         -------
         BlockLabels or None
-            Labels of the core. None if they depend on what lies beyond the window; a larger window is needed then.
+            Labels of the core. None if they depend on the image beyond the window; try again with a larger window.
         """
 
     def blank_block(self, size_yx: tuple[int, int], core: tuple[slice, slice], image_ends: Sides) -> BlockLabels:

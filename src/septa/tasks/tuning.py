@@ -1,4 +1,4 @@
-"""The thresholds by which objects are found, chosen on labelled images."""
+"""The search for the thresholds by which objects are found best, on labelled images."""
 
 from __future__ import annotations
 
@@ -15,38 +15,40 @@ _SEEDS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 _FOREGROUNDS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 _SIZES = (1, 5, 10, 20, 40)
 _SHARES = (64, 32, 16, 8, 4, 3)
-"""Least sizes that are tried: pixels, and parts of the median area of true objects."""
+"""Smallest sizes of an object that are tried: pixels, and parts of the median area of true objects."""
 
-_LEAST_REACH, _MOST_REACH = 8, 256
+_LEAST_REACH = 8
+_MOST_REACH = 256
 
 Curve = tuple[tuple[float, float], ...]
 """Values of a threshold, each with its score."""
 Maps = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int32]]
-"""Foreground and inner map of an image as `find_objects` takes them, and its true object ids."""
+"""Foreground and inner map of an image, as for `find_objects`, and its true object ids."""
 
 
-def tune_decoding(images: Sequence[Maps], decoding: Decoding) -> tuple[Decoding, dict[str, Curve]]:
-    """Choose the thresholds one after the other: the least size, of seeds, of the foreground, and the least size again.
+def search_thresholds(images: Sequence[Maps], decoding: Decoding) -> tuple[Decoding, dict[str, Curve]]:
+    """Choose the thresholds one by one: smallest size, seeds, foreground, and again the smallest size.
 
-    The least size comes first because specks would decide about the others. The score is the mean over images and IoU
-    thresholds 0.5 to 0.95 of the accuracy of objects.
+    The smallest size is first because specks would otherwise decide about the other thresholds. The score is the mean
+    accuracy of objects over images and IoU thresholds 0.5 to 0.95. The reach is set last: it is the smallest one tried
+    that does not lower the score.
 
     Parameters
     ----------
     images
-        Maps and true objects of at least one image.
+        Maps and ground truth of at least one image.
     decoding
-        Thresholds to begin with. Of values that score the same, the one nearest to these is taken.
+        Initial thresholds. Of values with equal scores, the one nearest to the current threshold is taken.
 
     Returns
     -------
     decoding
         The chosen thresholds.
     curves
-        For each threshold its values and the score with each, while the others were as chosen by then.
+        For each threshold its values and their scores; the other thresholds are those chosen up to then.
     """
     curves: dict[str, Curve] = {}
-    sizes = _sizes(images, decoding.least_pixels)
+    sizes = _list_sizes(images, decoding.least_pixels)
     best = 0.0
     for name, values in (
         ("least_pixels", sizes),
@@ -54,23 +56,24 @@ def tune_decoding(images: Sequence[Maps], decoding: Decoding) -> tuple[Decoding,
         ("foreground", _FOREGROUNDS),
         ("least_pixels", sizes),
     ):
-        tried = [(float(value), _score(images, _with(decoding, name, value))) for value in values]
+        tried = [(float(value), _score(images, _set(decoding, name, value))) for value in values]
         best = max(score for _, score in tried)
-        standing = float(getattr(decoding, name))
-        value, _ = min((entry for entry in tried if entry[1] == best), key=lambda entry: abs(entry[0] - standing))
-        decoding = _with(decoding, name, value)
+        current = float(getattr(decoding, name))
+        value, _ = min((entry for entry in tried if entry[1] == best), key=lambda entry: abs(entry[0] - current))
+        decoding = _set(decoding, name, value)
         curves[name] = tuple(tried)
-    return _with_reach(images, decoding, best), curves
+    return _set_reach(images, decoding, best), curves
 
 
-def _sizes(images: Sequence[Maps], standing: int) -> tuple[int, ...]:
+def _list_sizes(images: Sequence[Maps], current: int) -> tuple[int, ...]:
+    """Return the smallest sizes to try, ascending."""
     areas = [np.unique(truth_yx[truth_yx > 0], return_counts=True)[1] for *_, truth_yx in images]
     median = int(np.median(np.concatenate(areas))) if any(part.size for part in areas) else 0
-    return tuple(sorted({standing, *_SIZES, *(max(1, median // share) for share in _SHARES)}))
+    return tuple(sorted({current, *_SIZES, *(max(1, median // share) for share in _SHARES)}))
 
 
-def _with_reach(images: Sequence[Maps], decoding: Decoding, least_score: float) -> Decoding:
-    """Set the reach to twice what nearly all pixels of true objects need, or to more if the score would fall."""
+def _set_reach(images: Sequence[Maps], decoding: Decoding, least_score: float) -> Decoding:
+    """Set the reach to twice the distance of nearly all pixels of true objects; double it while it lowers the score."""
     distances = [np.zeros(1, np.float32)]
     for foreground_yx, inner_yx, truth_yx in images:
         found_yx = foreground_yx > decoding.foreground
@@ -87,12 +90,13 @@ def _with_reach(images: Sequence[Maps], decoding: Decoding, least_score: float) 
     return decoding
 
 
-def _with(decoding: Decoding, name: str, value: float) -> Decoding:
+def _set(decoding: Decoding, name: str, value: float) -> Decoding:
+    """Return thresholds in which one has another value."""
     return Decoding.from_json({**decoding.to_json(), name: value})
 
 
 def _score(images: Sequence[Maps], decoding: Decoding) -> float:
-    from septa.metrics import score_objects  # takes a third of a second, which the use of a model need not spend
+    from septa.metrics import score_objects  # takes a third of a second, which prediction need not spend
 
     scores = [
         score_objects(truth_yx, find_objects(foreground_yx, inner_yx, decoding)).mean_accuracy

@@ -1,30 +1,31 @@
-"""The watershed: regions that grow from seeds and meet where the ground is highest.
+"""A watershed in which seeds grow over the lowest ground first and regions meet where the ground is highest.
 
-What a pixel gets follows from a definition, and from no order in which pixels are visited. Only so can an image be cut
-into windows that give, together, what the whole gives. Pixels have 4 neighbours, and a way runs through the mask alone.
+The id of a pixel follows from a definition, not from the order in which pixels are visited. This makes it possible to
+cut an image into windows that together give the result of the whole image. Pixels have 4 neighbours, and paths run
+through the mask alone.
 
-*Cost* of a way from a seed pixel: ``(m, k)``, m its highest ground, both ends included, k its steps since it first
-was as high as m. One step on, to ground h, makes ``(h, 0)`` of it where h > m, else ``(m, k + 1)``. So a longer way
-costs more, and of two ways that go on alike the dearer one is never the cheaper one later. Costs are compared by m,
-then by k.
-*Cost* of a pixel: the least of all ways to it; that of a seed pixel is ``(its ground, 0)``.
-*Parent* of a pixel that is no seed: of the neighbours from which one step gives the pixel its cost the one of the
-least cost, and of several such the first of up, left, right, down. Parents cost less than their pixels, so that
-following them ends at a seed pixel, whose id the pixel gets.
+*Cost* of a path from a seed pixel: ``(m, k)``. m is its highest ground, both ends included; k is the number of steps
+since the path first was as high as m. One step further, to ground h, gives ``(h, 0)`` if h > m, else ``(m, k + 1)``.
+So a longer path costs more. Of two paths that continue in the same way, the more expensive one never becomes the
+cheaper one. Costs are compared by m, then by k.
+*Cost* of a pixel: the least cost of all paths to it; that of a seed pixel is ``(its ground, 0)``.
+*Parent* of a pixel that is not a seed: among the neighbours from which one step gives the pixel its cost, the one of
+the least cost, and of several such the first of up, left, right, down. A parent costs less than its pixel, so the
+parents of a pixel lead to a seed pixel, whose id the pixel gets.
 
-Windows of a larger image: on an open side, where the image goes on beyond the window, every pixel of the outermost
-line that is no seed starts a way of cost ``(its ground, 0)``, the least that any way through the unseen part could
-have; and so does every pixel that may or may not be of the mask. Pixels that follow their parents to such a start are
-uncertain; all others have the id that the whole image gives them:
+Windows of a larger image: on an open side the image continues beyond the window. There, every pixel of the outermost
+line that is not a seed starts a path of cost ``(its ground, 0)``. No path through the unseen part can cost less.
+Pixels of which only the whole image shows whether they belong to the mask start such a path too. Pixels whose parents
+lead to such a start are uncertain. All others have the id that the whole image gives them:
 
-1. No pixel has a higher cost in the window than in the whole image: for those on the outermost line, and for the
-   unsure ones, it is the least possible, and the other ways are the same.
-2. Let p be certain. The pixels from p to its seed pixel are a way that the image has too, so the cost of each of them
-   is the same in both. Let q be p's parent in the whole image; it lies in the window, as p is not on an open line. By
-   1 it costs no more in the window, and yet a step from it cannot undercut p's cost, so it gives p this cost in the
-   window as well: q was among the candidates there, no worse than in the image. A parent preferred to it in the
-   window is certain, costs the same in the image, and would have been preferred there. So the parent is q, and so on
-   down to the seed.
+1. No pixel costs more in the window than in the whole image: the pixels of the outermost line and the unsure ones have
+   the least possible cost, and all other paths are the same.
+2. Let p be certain. The pixels from p to its seed pixel are a path of the whole image too, so each of them has the same
+   cost in both. Let q be p's parent in the whole image; q lies in the window, as p is not on an open line. By 1, q
+   costs no more in the window. A step from q cannot undercut p's cost there, so it gives p its cost in the window as
+   well. Thus q was a candidate in the window, no worse than in the whole image. A parent that the window preferred to q
+   is certain, has the same cost in the whole image, and would have been preferred there. So q is the parent in the
+   window, and the same holds for q and all further parents down to the seed.
 """
 
 from __future__ import annotations
@@ -39,10 +40,10 @@ from septa.kernels import Kernel
 Int32 = npt.NDArray[np.int32]
 Scalar = TypeVar("Scalar", bound=np.generic)
 Sides = tuple[bool, bool, bool, bool]
-"""Something about the top, bottom, left and right side."""
+"""One truth value for the top, bottom, left and right side."""
 
 UNCERTAIN = -1
-"""Label of pixels whose object depends on what lies beyond the window."""
+"""Label of pixels whose object depends on the image beyond the window."""
 
 
 def watershed(
@@ -52,34 +53,34 @@ def watershed(
     open_sides: Sides = (False, False, False, False),
     unsure_yx: npt.NDArray[np.bool_] | None = None,
 ) -> Int32:
-    """Grow seeds over the mask, the lowest ground first; on equal ground the nearest seed goes on first.
+    """Grow seeds over the mask, the lowest ground first; on equal ground the nearest seed grows first.
 
-    As `skimage.segmentation.watershed` with 4-connected pixels where heights differ. Where they tie the result is
-    defined at the top of this file, and mirroring or turning the image changes no more than the choice among equals.
+    Where heights differ, the result is that of `skimage.segmentation.watershed` with 4-connected pixels. Ties are
+    resolved as defined at the top of this file. Mirroring or rotating the image changes only the choice between equals.
 
     Parameters
     ----------
     height_yx
-        uint8, axes YX.
+        Ground, uint8 ``YX``.
     seeds_yx
-        Integer ids above 0, 0 where there is no seed; seeds outside the mask do not grow and are left out.
+        Ids of the seeds, integers ``YX`` above 0; 0 where there is no seed. Seeds outside the mask are ignored.
     mask_yx
-        Where regions may be.
+        Pixels that regions may cover, bool ``YX``.
     open_sides
-        Whether the image goes on beyond the top, bottom, left and right side.
+        True where the image continues beyond the top, bottom, left and right side.
     unsure_yx
-        Pixels of the mask of which only the whole image tells whether regions may be there at all.
+        Pixels of the mask of which only the whole image shows whether they belong to it, bool ``YX``.
 
     Returns
     -------
     ndarray
-        int32 YX: ids of the seeds; 0 outside the mask and where no seed reaches; `UNCERTAIN` where the part of the
-        image beyond the open sides might change the id.
+        int32 ``YX``: ids of the seeds; 0 outside the mask and where no seed arrives; `UNCERTAIN` where the image beyond
+        the open sides may change the id.
 
     Raises
     ------
     ValueError
-        The sizes differ.
+        The arrays differ in size.
 
     Examples
     --------
@@ -94,7 +95,7 @@ def watershed(
         shapes = f"{height_yx.shape}, {seeds_yx.shape} and {mask_yx.shape}"
         raise ValueError(f"height, seeds and mask must have the same size YX, got {shapes}")
     rows, columns = height_yx.shape
-    # A frame that is never entered spares the loop all questions about edges.
+    # With a frame that is never entered, the loop needs no checks for edges.
     labels = np.zeros((rows + 2, columns + 2), np.int32)
     labels_yx = labels[1:-1, 1:-1]
     np.copyto(labels_yx, seeds_yx, where=mask_yx, casting="unsafe")
@@ -105,7 +106,7 @@ def watershed(
         labels_yx[unsure_yx & mask_yx & (labels_yx == 0)] = UNCERTAIN
     heights = np.zeros(labels.shape, np.uint8)
     heights[1:-1, 1:-1] = height_yx
-    kind = np.int32 if labels.size < 2**29 else np.int64  # there are up to four ranks for each pixel
+    kind = np.int32 if labels.size < 2**29 else np.int64  # up to four ranks per pixel
     ranks = np.full(labels.shape, -1, kind)
     free = np.iinfo(kind).max
     ranks[1:-1, 1:-1][mask_yx & (labels_yx == 0)] = free
@@ -114,17 +115,19 @@ def watershed(
 
 
 def get_outer_lines(values_yx: npt.NDArray[Scalar]) -> tuple[npt.NDArray[Scalar], ...]:
-    """Views of the top, bottom, left and right line."""
+    """Return views of the top, bottom, left and right line."""
     return values_yx[0], values_yx[-1], values_yx[:, 0], values_yx[:, -1]
 
 
 @Kernel
 def _flood(labels: Int32, heights: npt.NDArray[np.uint8], ranks: npt.NDArray[Any], width: int, free: int) -> None:
-    """Flat padded arrays; rank of a pixel: its parent's group and direction, `free` at first, -1 if never entered.
+    """Grow the labels of flat padded arrays in place.
 
-    Pixels wait in linked lists, one for each m of their cost. Within a list they stand in groups of the same k, as
-    those of a group are followed by what they reach. A parent's whole group is done before its children's turn comes,
-    so that a pixel that waits may still change to a neighbour that the definition prefers.
+    The rank of a pixel is its parent's group and direction; it is ``free`` at first, and -1 where nothing grows.
+
+    Pixels wait in linked lists, one for each m of their cost. Within a list, pixels of one k form a group, because the
+    pixels that a group reaches are appended after it. The group of a parent is complete before its children are
+    visited, so a waiting pixel can still change to a neighbour that the definition prefers.
     """
     after = np.full(labels.size, -1, ranks.dtype)
     first, last = np.full(256, -1, np.int64), np.full(256, -1, np.int64)
