@@ -1,4 +1,4 @@
-"""Something is fetched and something done while the caller is at something else, and nothing of it shows."""
+"""Tests of iterators with a thread: they work ahead by one item, keep the order, and leave no thread."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ class Thing:
         self.number = number
 
 
-def test_the_next_item_is_fetched_while_the_caller_is_at_one_and_no_other() -> None:
-    begun, done = [threading.Event() for _ in range(50)], [threading.Event() for _ in range(50)]
+def test_only_the_next_item_is_fetched_while_the_caller_works() -> None:
+    started, done = [threading.Event() for _ in range(50)], [threading.Event() for _ in range(50)]
 
     def items() -> Iterator[int]:
         for number in range(50):
             assert number < 2 or done[number - 2].is_set()
-            begun[number].set()
+            started[number].set()
             yield number
 
     for number in prefetch_items(items()):
-        assert begun[min(number + 1, 49)].wait(WAIT_S)
+        assert started[min(number + 1, 49)].wait(WAIT_S)
         done[number].set()
     assert done[49].is_set()
 
 
-def test_an_item_is_worked_on_while_the_next_one_is_fetched_and_no_other() -> None:
+def test_one_item_is_computed_while_the_next_is_fetched() -> None:
     asked, done = [threading.Event() for _ in range(51)], [threading.Event() for _ in range(50)]
     asked[50].set()
 
@@ -53,38 +53,38 @@ def test_an_item_is_worked_on_while_the_next_one_is_fetched_and_no_other() -> No
     assert list(map_in_background(work, items())) == [-number for number in range(50)]
 
 
-def test_no_work_is_begun_before_the_result_before_it_is_taken() -> None:
-    begun: list[int] = []
-    for number in map_in_background(lambda number: begun.append(number) or number, range(9)):  # type: ignore[func-returns-value]
-        assert begun == list(range(number + 1))
+def test_work_starts_after_the_previous_result_is_taken() -> None:
+    started: list[int] = []
+    for number in map_in_background(lambda number: started.append(number) or number, range(9)):  # type: ignore[func-returns-value]
+        assert started == list(range(number + 1))
 
 
-def test_errors_come_in_their_order() -> None:
+def test_errors_are_raised_in_the_order_of_the_items() -> None:
     def items() -> Iterator[int]:
         yield from (4, 2, 0)
         raise OSError
 
-    ahead = prefetch_items(items())
-    assert [next(ahead) for _ in range(3)] == [4, 2, 0]
+    fetched = prefetch_items(items())
+    assert [next(fetched) for _ in range(3)] == [4, 2, 0]
     with pytest.raises(OSError):
-        next(ahead)
-    behind = map_in_background(lambda number: 8 // number, items())
-    assert [next(behind), next(behind)] == [2, 4]
-    with pytest.raises(ZeroDivisionError):  # of the last item, although to fetch one more has failed by now
-        next(behind)
-    behind = map_in_background(abs, items())
-    assert [next(behind) for _ in range(3)] == [4, 2, 0]
+        next(fetched)
+    results = map_in_background(lambda number: 8 // number, items())
+    assert [next(results), next(results)] == [2, 4]
+    with pytest.raises(ZeroDivisionError):  # by the last item; fetching one more has failed by now, too
+        next(results)
+    results = map_in_background(abs, items())
+    assert [next(results) for _ in range(3)] == [4, 2, 0]
     with pytest.raises(OSError):
-        next(behind)
+        next(results)
 
 
-def test_nothing_is_held_that_the_caller_is_done_with() -> None:
+def test_finished_items_are_freed() -> None:
     alive: list[weakref.ref[Thing]] = []
 
     def items() -> Iterator[Thing]:
         for number in range(6):
             gc.collect()
-            assert sum(made() is not None for made in alive) <= 2  # the caller's, and that of the work
+            assert sum(made() is not None for made in alive) <= 2  # the caller's item, and the one that is computed
             thing = Thing(number)
             alive.append(weakref.ref(thing))
             yield thing

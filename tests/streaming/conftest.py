@@ -1,4 +1,4 @@
-"""Small models with random weights, images larger than their blocks, and the command in this process."""
+"""Test kit: small models with random weights, images of several blocks, and the command run in this process."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ ENCODINGS = ("seam", "border", "distance")
 
 
 def texture(shape: tuple[int, ...], dtype: str = "uint16", seed: int = 0) -> Array:
-    """An image of blobs on several scales, over most of the range of its type."""
+    """Draw an image of blobs of several sizes, which uses most of the range of its type."""
     rng = np.random.default_rng(seed)
     still = (0,) * (len(shape) - 2)
     noise = (rng.normal(size=shape) for _ in range(3))
@@ -56,7 +56,7 @@ def texture(shape: tuple[int, ...], dtype: str = "uint16", seed: int = 0) -> Arr
 def make(
     kind: str, padding: str = "same", channels: int = 1, per_image: bool = False, dtype: str = "uint16", seed: int = 0
 ) -> Model:
-    """A model with random weights; batch statistics, biases and thresholds are such that its outputs vary.
+    """Make a model with random weights. Its batch statistics, biases and thresholds are set so that its outputs vary.
 
     ``kind`` is an encoding of instances or one of `LABELS`. Models are shared between tests.
     """
@@ -109,13 +109,13 @@ def make(
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch, one_thread: None) -> None:
-    """Blocks of 64 pixels, so that small images have many; the disk need not keep what tests write."""
+    """Use blocks of 64 pixels, so that small images have many blocks, and do not flush files to disk."""
     set_blocks(monkeypatch, 64, 32)
     monkeypatch.setattr(os, "fsync", lambda handle: None)
 
 
 def set_blocks(monkeypatch: pytest.MonkeyPatch, block: int, chunk: int) -> None:
-    """Set the side of the blocks that are planned from now on."""
+    """Set the sides of blocks and chunks in new plans."""
     monkeypatch.setattr(budget, "BLOCKS", (block,))
     monkeypatch.setattr(budget, "CHUNK", chunk)
     monkeypatch.setattr(plan, "CHUNK", chunk)
@@ -130,7 +130,7 @@ def write_image(
     levels: int = 1,
     chunk: int = 50,
 ) -> Path:
-    """Write an OME-Zarr image with odd chunks; levels are subsampled."""
+    """Write an OME-Zarr image whose chunks do not divide blocks; levels are subsampled."""
     group = zarr.open_group(path, mode="w", zarr_format=3)
     unit = {} if pixel is None else {"unit": "micrometer"}
     kinds = {"T": "time", "C": "channel"}
@@ -151,20 +151,20 @@ def write_image(
 
 
 def run(request: StreamRequest) -> StreamFinished:
-    """Stream to the end."""
+    """Run a request to its end and return the last event."""
     *_, last = stream(request)
     assert isinstance(last, StreamFinished)
     return last
 
 
 def read(path: Path, name: str | None = None, level: int = 0) -> Array:
-    """An image of a store, as zarr reads it; the probabilities without a name."""
+    """Read a label image of a store with zarr; the probabilities if no name is given."""
     array = zarr.open_array(path / (f"labels/{name}/{level}" if name else str(level)), mode="r")
     return np.asarray(array[...])
 
 
 def assert_same_objects(found_yx: Array, expected_yx: Array) -> None:
-    """Equal but for the numbers, which are 1..n in both."""
+    """Assert that two label images hold the same objects; both number them 1..n, in any order."""
     pairs = np.unique(np.stack([found_yx.ravel().astype(np.int64), expected_yx.ravel()]), axis=1)
     assert ((pairs[0] == 0) == (pairs[1] == 0)).all()
     count = int(expected_yx.max(initial=0))
@@ -175,7 +175,7 @@ def assert_same_objects(found_yx: Array, expected_yx: Array) -> None:
 
 
 def files(path: Path) -> dict[str, bytes]:
-    """Everything below a folder, or a file."""
+    """Return the contents of all files in a folder, or of one file."""
     if path.is_file():
         return {"": path.read_bytes()}
     return {str(file.relative_to(path)): file.read_bytes() for file in sorted(path.rglob("*")) if file.is_file()}
@@ -183,7 +183,7 @@ def files(path: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="session")
 def kit() -> SimpleNamespace:
-    """The functions of this file."""
+    """Return the functions of this file."""
     return SimpleNamespace(
         texture=texture,
         make=make,
@@ -198,7 +198,7 @@ def kit() -> SimpleNamespace:
 
 @pytest.fixture
 def septa(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """``septa(*arguments)`` runs the real entry point here: exit code, stdout, stderr without ``error: ``."""
+    """Return a function that runs the command line: exit code, stdout, and stderr without ``error: ``."""
 
     def call(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["septa", "--no-prepare", *map(str, arguments)])

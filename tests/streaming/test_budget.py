@@ -1,4 +1,4 @@
-"""Blocks and tiles stay within a budget; tiles that do not fit after all are halved."""
+"""Tests of the memory budget: blocks and tiles stay within it, and tiles that do not fit are halved."""
 
 from __future__ import annotations
 
@@ -36,9 +36,7 @@ def real_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("real_blocks")
 @pytest.mark.parametrize("padding", ["same", "valid"])
 @pytest.mark.parametrize("kind", ["distance", "softmax"])
-def test_more_memory_gives_larger_blocks_and_never_more_than_it_is(
-    kit: SimpleNamespace, kind: str, padding: str
-) -> None:
+def test_blocks_grow_with_the_memory_and_stay_within_it(kit: SimpleNamespace, kind: str, padding: str) -> None:
     model, seen = kit.make(kind, padding), []
     for memory in np.geomspace(0.5e9, 64e9, 25).astype(int).tolist():
         found = fit_budget(model, 2, memory, margin=32)
@@ -55,7 +53,7 @@ def test_more_memory_gives_larger_blocks_and_never_more_than_it_is(
 
 @pytest.mark.usefixtures("real_blocks")
 @pytest.mark.parametrize("block", [None, 1024])
-def test_the_least_that_is_named_suffices_and_less_does_not(kit: SimpleNamespace, block: int | None) -> None:
+def test_the_smallest_budget_is_exact(kit: SimpleNamespace, block: int | None) -> None:
     model = kit.make("distance")
     with pytest.raises(ResourceError, match="this net needs at least") as caught:
         fit_budget(model, 2, 10**6, margin=32, block=block)
@@ -67,8 +65,8 @@ def test_the_least_that_is_named_suffices_and_less_does_not(kit: SimpleNamespace
         fit_budget(model, 2, least - 2 * 10**6, margin=32, block=block)
 
 
-def test_memory_that_is_held_counts() -> None:
-    """In pages of its own: an array may be given memory that the process holds already."""
+def test_resident_bytes_grow_with_touched_pages() -> None:
+    """The test maps pages of its own, because an array may reuse memory that the process holds already."""
     with mmap(-1, 40_000_000) as pages:
         before = resident_bytes()
         for start in range(0, len(pages), 1000):
@@ -76,7 +74,7 @@ def test_memory_that_is_held_counts() -> None:
         assert 35e6 < resident_bytes() - before < 80e6
 
 
-def test_too_little_is_refused_before_anything_is_done(
+def test_too_little_memory_is_refused_before_anything_is_written(
     kit: SimpleNamespace, tmp_path: Path, septa: Callable[..., Any]
 ) -> None:
     kit.make("distance").save(tmp_path / "m.septa")
@@ -93,7 +91,7 @@ def test_too_little_is_refused_before_anything_is_done(
     assert output.exists()
 
 
-def test_a_tile_that_is_asked_for_stays_within_the_budget(kit: SimpleNamespace, tmp_path: Path) -> None:
+def test_the_tile_option_stays_within_the_budget(kit: SimpleNamespace, tmp_path: Path) -> None:
     model = kit.make("distance")
     model.save(tmp_path / "m.septa")
     image = kit.write_image(tmp_path / "a.ome.zarr", kit.texture((100, 90)), "YX")
@@ -113,11 +111,11 @@ def test_a_tile_that_is_asked_for_stays_within_the_budget(kit: SimpleNamespace, 
     assert made == [smallest_tile_for(model.net)]
 
 
-@pytest.mark.parametrize("failure", [OutOfMemory("memory", "does not suffice"), MemoryError()])
+@pytest.mark.parametrize("failure", [OutOfMemory("memory", "a tile does not fit"), MemoryError()])
 def test_tiles_that_do_not_fit_are_halved(
     kit: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: Exception
 ) -> None:
-    """No more often than it takes, and the blocks after that know it."""
+    """A tile is halved only as often as necessary, and later blocks start with the halved tile."""
     model = kit.make("distance")
     model.save(tmp_path / "m.septa")
     image_yx = kit.texture((330, 100))
@@ -145,29 +143,29 @@ def test_tiles_that_do_not_fit_are_halved(
     assert isinstance(started, StreamStarted)
     assert smallest_tile_for(model.net) < started.budget.tile // 2 < 112 < started.budget.tile
     assert workers[0].tile == started.budget.tile // 2
-    assert 1 <= failed[0] <= 2  # the block itself, and the window that was read ahead
+    assert 1 <= failed[0] <= 2  # the block itself, and the window that was read before the tile was halved
     kit.assert_same_objects(kit.read(tmp_path / "o.ome.zarr", "m"), model.segment(image_yx))
 
 
-def test_smallest_tiles_that_do_not_fit_are_told(
+def test_an_error_reports_that_the_smallest_tile_does_not_fit(
     kit: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, septa: Callable[..., Any]
 ) -> None:
     kit.make("distance").save(tmp_path / "m.septa")
     image = kit.write_image(tmp_path / "a.ome.zarr", kit.texture((100, 90)), "YX")
 
     def fail(image_cyx: Any) -> Any:
-        raise OutOfMemory("memory", "does not suffice for a tile", "give a smaller --tile")
+        raise OutOfMemory("memory", "a tile does not fit", "Give a smaller --tile")
 
     monkeypatch.setattr(Model, "engine", lambda self, *given: SingleImageEngine(fail))
     code, _, err = septa("predict", tmp_path / "m.septa", image, "-o", tmp_path / "o.ome.zarr")
     assert (code, err.count("\n")) == (4, 1)
-    assert err.startswith("memory: does not suffice")
+    assert err.startswith("memory: a tile does not fit. Give a smaller --tile")
 
 
-def test_objects_that_hang_together_further_than_memory_reaches_are_refused(
+def test_connected_objects_that_exceed_the_memory_are_refused(
     kit: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Without a reach, foreground without a seed is uncertain however wide the margin."""
+    """Without a limited reach, foreground without a seed is uncertain at any margin."""
     model = kit.make("distance")
     replace(model, decoding=Decoding(foreground=1e-6, seed=1 - 1e-6)).save(tmp_path / "m.septa")
     image = kit.write_image(tmp_path / "a.ome.zarr", kit.texture((600, 600)), "YX")
@@ -195,7 +193,7 @@ def test_objects_that_hang_together_further_than_memory_reaches_are_refused(
 
 
 def least_bytes(model: Model) -> int:
-    """Room for one block with its first margin and the smallest tile, and hardly more."""
+    """Return bytes for one block with its first margin and the smallest tile, and little more."""
     side = budget.BLOCKS[-1]
     return int(1.3 * block_bytes(model, 1, side, 32)) + smallest_tile_for(model.net) ** 2 * model.net.bytes_per_pixel
 

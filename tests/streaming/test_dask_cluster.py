@@ -1,4 +1,4 @@
-"""The same bytes from many processes, whichever of them are killed."""
+"""Tests of Dask clusters: many processes write the same bytes as one, even if some of them are killed."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def workers() -> Iterator[Cluster]:
 
 @pytest.fixture(scope="module")
 def data(kit: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model and an image of 25 blocks."""
+    """Write a model, and an image of 25 blocks."""
     folder = tmp_path_factory.mktemp("data")
     kit.make("seam").save(folder / "model.septa")
     kit.write_image(folder / "image.zarr", kit.texture((1, SIDE, SIDE)), "CYX")
@@ -69,7 +69,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def expected(data: Path, tmp_path: Path) -> dict[str, bytes]:
-    """The store that this process makes by itself."""
+    """Return the files of the store that this process writes without a cluster."""
     list(stream(request_of(data, tmp_path / "local.zarr", name="cells")))
     return files(tmp_path / "local.zarr")
 
@@ -81,11 +81,11 @@ def processes(workers: Cluster) -> set[int]:
 def test_two_processes_write_the_same_bytes(
     workers: Cluster, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Never more than two blocks a worker are in flight, and the model is sent once for all runs."""
+    """At most two blocks per worker are in flight, and the model is sent once for all runs."""
     sent: list[Any] = []
     most, submit = 0, workers.client.submit
 
-    def counted(*arguments: Any, **options: Any) -> Any:
+    def submit_and_count(*arguments: Any, **options: Any) -> Any:
         nonlocal most
         sent.append(submit(*arguments, **options))
         most = max(most, sum(future.status == "pending" for future in sent))
@@ -96,7 +96,7 @@ def test_two_processes_write_the_same_bytes(
 
         return [(name, type(model).__name__, id(model)) for name, model in dask_worker._models.items()]
 
-    monkeypatch.setattr(workers.client, "submit", counted)
+    monkeypatch.setattr(workers.client, "submit", submit_and_count)
     asked = partial(request_of, data, probabilities=True, name="cells")
     list(stream(asked(tmp_path / "one.zarr")))
     monkeypatch.chdir(tmp_path)
@@ -104,7 +104,9 @@ def test_two_processes_write_the_same_bytes(
     assert files(tmp_path / "one.zarr") == files(tmp_path / "two.zarr")
     assert not work_folder(tmp_path / "two.zarr").exists()
     assert [type(events[0]), type(events[-1])] == [StreamStarted, StreamFinished]
-    assert len(sent) == 2 * BLOCKS + 2 * (9 + 4 + 1 + 1)  # to segment, to finish, and the levels of two images
+    assert len(sent) == 2 * BLOCKS + 2 * (
+        9 + 4 + 1 + 1
+    )  # segmented, written into the store, and the higher levels of two images
     assert 2 < most <= 4
     before = workers.client.run(models)
     assert all([kind for _, kind, _ in found] == ["Model"] for found in before.values())
@@ -113,7 +115,9 @@ def test_two_processes_write_the_same_bytes(
     assert workers.client.run(models) == before
 
 
-def test_each_worker_is_killed_once(workers: Cluster, data: Path, tmp_path: Path, expected: dict[str, bytes]) -> None:
+def test_blocks_of_killed_workers_are_done_again(
+    workers: Cluster, data: Path, tmp_path: Path, expected: dict[str, bytes]
+) -> None:
     victims, killed = sorted(processes(workers)), []
     steps = 0
     for event in stream(request_of(data, tmp_path / "store.zarr", name="cells"), workers.make_executor):
@@ -137,10 +141,10 @@ cli.main()
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_a_client_that_dies_goes_on(
+def test_an_ended_client_is_resumed(
     workers: Cluster, data: Path, tmp_path: Path, expected: dict[str, bytes], number: signal.Signals
 ) -> None:
-    """The signal goes to the whole process group, as that of a terminal does."""
+    """The signal goes to the whole process group, as the signal of a terminal does."""
     output = tmp_path / "store.zarr"
     command = ["predict", data / "model.septa", data / "image.zarr", "-o", output, "--workers", "2", "--name", "cells"]
     client = subprocess.Popen(
@@ -157,11 +161,11 @@ def test_a_client_that_dies_goes_on(
             time.sleep(0.02)
     finally:
         os.killpg(client.pid, number)
-        _, told = client.communicate()
+        _, err = client.communicate()
     if number == signal.SIGINT:
         assert client.returncode == 130
-        assert told.count("\n") == 1
-        assert "the run was interrupted, and its finished blocks are kept" in told
+        assert err.count("\n") == 1
+        assert "the run was interrupted, and its finished blocks are kept" in err
     assert not output.exists() or not store.is_store_complete(output)
     plan = StreamPlan.from_json(json.loads((folder / "plan.json").read_text()))
     done = sum(is_done(folder, plan, index) for index in plan.blocks())
@@ -173,16 +177,16 @@ def test_a_client_that_dies_goes_on(
     assert files(output) == expected
 
 
-# Faults ---------------------------------------------------------------------------------------------------------------
+# Failures ------------------------------------------------------------------------------------------------------------
 
 
-def copied(data: Path, tmp_path: Path) -> Path:
+def copy_data(data: Path, tmp_path: Path) -> Path:
     shutil.copytree(data, tmp_path / "data")
     return tmp_path / "data"
 
 
-def test_an_image_that_a_worker_does_not_see(workers: Cluster, data: Path, tmp_path: Path) -> None:
-    data = copied(data, tmp_path)
+def test_an_image_that_workers_do_not_see_is_reported(workers: Cluster, data: Path, tmp_path: Path) -> None:
+    data = copy_data(data, tmp_path)
 
     def make_executor(*arguments: Any) -> DaskExecutor:
         (data / "image.zarr").rename(data / "elsewhere.zarr")  # this process has it open
@@ -193,7 +197,7 @@ def test_an_image_that_a_worker_does_not_see(workers: Cluster, data: Path, tmp_p
     assert "\n" not in str(caught.value)
 
 
-def test_a_plan_that_a_worker_does_not_see(workers: Cluster, data: Path, tmp_path: Path) -> None:
+def test_a_plan_that_workers_do_not_see_is_reported(workers: Cluster, data: Path, tmp_path: Path) -> None:
     def make_executor(*arguments: Any) -> DaskExecutor:
         (work_folder(tmp_path / "store.zarr") / "plan.json").unlink()
         return workers.make_executor(*arguments)
@@ -204,7 +208,7 @@ def test_a_plan_that_a_worker_does_not_see(workers: Cluster, data: Path, tmp_pat
         list(stream(request_of(data, tmp_path / "store.zarr"), make_executor))
 
 
-def test_too_little_memory_on_a_worker(workers: Cluster, data: Path, tmp_path: Path) -> None:
+def test_too_little_memory_of_a_worker_is_reported(workers: Cluster, data: Path, tmp_path: Path) -> None:
     def make_executor(request: StreamRequest, worker: Any) -> DaskExecutor:
         return workers.make_executor(request_of(data, request.output, memory=2**20), worker)
 
@@ -214,8 +218,8 @@ def test_too_little_memory_on_a_worker(workers: Cluster, data: Path, tmp_path: P
         list(stream(request_of(data, tmp_path / "store.zarr"), make_executor))
 
 
-def test_a_block_that_fails_for_good_is_named(workers: Cluster, data: Path, tmp_path: Path) -> None:
-    data = copied(data, tmp_path)
+def test_a_block_that_always_fails_is_reported(workers: Cluster, data: Path, tmp_path: Path) -> None:
+    data = copy_data(data, tmp_path)
 
     def make_executor(*arguments: Any) -> DaskExecutor:
         found = workers.make_executor(*arguments)
@@ -230,7 +234,7 @@ def test_a_block_that_fails_for_good_is_named(workers: Cluster, data: Path, tmp_
 
 
 class Client:
-    """As `distributed.Client`, without anyone behind it."""
+    """A fake `distributed.Client` without a cluster."""
 
     status = "running"
 
@@ -262,7 +266,7 @@ def executor_of(client: Client) -> DaskExecutor:
     return DaskExecutor(Cluster(client, "--cluster x"), SimpleNamespace(key="key"))  # type: ignore[arg-type]
 
 
-def test_a_block_that_kills_its_workers_is_named() -> None:
+def test_a_block_that_kills_its_workers_is_reported() -> None:
     client = Client(distributed.KilledWorker("task", SimpleNamespace(address="a"), 3))  # type: ignore[arg-type]
     with pytest.raises(
         ResourceError, match=r"^block 0,0,3,5: 3 attempts failed: the worker processes died or were killed"
@@ -271,7 +275,7 @@ def test_a_block_that_kills_its_workers_is_named() -> None:
     assert client.submitted == [(0, 0, 3, 5)] * 3
 
 
-def test_a_lost_connection_is_told() -> None:
+def test_a_lost_connection_is_reported() -> None:
     with pytest.raises(
         InputError, match=r"^--cluster x: the connection to the scheduler was lost.* Run the same command again"
     ):
@@ -282,7 +286,7 @@ def test_a_lost_connection_is_told() -> None:
         list(executor_of(client).segment([(0, 0, 0, 0)]))
 
 
-def test_what_is_queued_is_cancelled() -> None:
+def test_closing_the_executor_cancels_queued_blocks() -> None:
     client = Client(None, cores=5)
     segmented = executor_of(client).segment([(0, 0, 0, x) for x in range(100)])
     next(segmented)
@@ -291,7 +295,7 @@ def test_what_is_queued_is_cancelled() -> None:
     assert len(client.cancelled) == 9
 
 
-def test_a_cluster_without_workers_for_long_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_ends_after_a_long_time_without_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dask_cluster, "_POLL_S", 0.01)
     monkeypatch.setattr(dask_cluster, "_WAIT_S", 0.05)
     client = Client(None, cores=0)
@@ -300,10 +304,10 @@ def test_a_cluster_without_workers_for_long_ends(monkeypatch: pytest.MonkeyPatch
         list(executor_of(client).segment([(0, 0, 0, 0)]))
 
 
-# Reaching a cluster ---------------------------------------------------------------------------------------------------
+# Connecting to a cluster ---------------------------------------------------------------------------------------------
 
 
-def test_without_distributed_the_error_tells_how_to_install_it(
+def test_the_error_without_distributed_gives_the_install_command(
     septa: Septa, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "distributed", None)
@@ -316,19 +320,19 @@ def test_without_distributed_the_error_tells_how_to_install_it(
 
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "tls://127.0.0.1:1", "nonsense", "a://b:c"])
-def test_a_wrong_address_is_one_line(
+def test_a_wrong_address_is_reported_in_one_line(
     septa: Septa, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str
 ) -> None:
     monkeypatch.setattr(dask_connection, "remote_cluster", partial(remote_cluster, timeout_s=0.5))
     output = tmp_path / "store.zarr"
-    code, _, told = septa("predict", data / "model.septa", data / "image.zarr", "-o", output, "--cluster", address)
-    assert (code, told.count("\n")) == (2, 1)
-    assert told.startswith(f"--cluster {address}: no scheduler can be reached at this address. Give the address")
+    code, _, err = septa("predict", data / "model.septa", data / "image.zarr", "-o", output, "--cluster", address)
+    assert (code, err.count("\n")) == (2, 1)
+    assert err.startswith(f"--cluster {address}: no scheduler can be reached at this address. Give the address")
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "error"),
     [
         (["--workers", "2", "--cluster", "tcp://a:1"], "--workers and --cluster cannot be combined. Give one of them."),
         (["--tls-ca", "x"], "--tls-ca works only with --cluster. Leave --tls-ca out."),
@@ -336,18 +340,18 @@ def test_a_wrong_address_is_one_line(
         (["--cluster", "tls://a:1", "--tls-ca", __file__], "TLS needs both --tls-ca and --tls-cert. Give both."),
     ],
 )
-def test_options_that_exclude_each_other(
-    septa: Septa, data: Path, tmp_path: Path, options: list[str], told: str
+def test_conflicting_options_are_refused(
+    septa: Septa, data: Path, tmp_path: Path, options: list[str], error: str
 ) -> None:
     command = "predict", data / "model.septa", data / "image.zarr", "-o", tmp_path / "store.zarr"
-    code, _, line = septa(*command, *options)
+    code, _, err = septa(*command, *options)
     assert code == 2
-    assert line.startswith(told)
+    assert err.startswith(error)
 
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Tls:
-    """A certificate that vouches for itself."""
+    """Make a self-signed certificate."""
     if shutil.which("openssl") is None:
         pytest.skip("needs the command openssl")
     folder = tmp_path_factory.mktemp("tls")
@@ -362,10 +366,10 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Tls:
     return files
 
 
-def test_a_cluster_elsewhere_with_tls(
+def test_a_remote_cluster_with_tls(
     certificate: Tls, data: Path, tmp_path: Path, expected: dict[str, bytes], septa: Septa
 ) -> None:
-    """It outlives its client, and keeps nothing of what it was sent."""
+    """The cluster outlives its client, and keeps nothing that it was sent."""
     roles = {
         f"tls_{who}_{what}": str(getattr(certificate, what))
         for who in ("scheduler", "worker", "client")
@@ -397,9 +401,9 @@ def test_a_cluster_elsewhere_with_tls(
         assert not dask_worker._block_workers
         files_given = [f"--tls-{name}={getattr(certificate, name)}" for name in ("ca", "cert", "key")]
         command = "predict", data / "model.septa", data / "image.zarr", "-o", tmp_path / "store.zarr"
-        code, told, error = septa(*command, "--cluster", address, *files_given, "--name", "cells")
-        assert (code, error) == (0, "")
-        assert "is complete already" in told
+        code, out, err = septa(*command, "--cluster", address, *files_given, "--name", "cells")
+        assert (code, err) == (0, "")
+        assert "is complete already" in out
         running.scale(0)
         with (
             pytest.raises(InputError, match="the cluster has no workers"),
@@ -409,7 +413,7 @@ def test_a_cluster_elsewhere_with_tls(
     assert files(tmp_path / "store.zarr") == expected
 
 
-# Workers ------------------------------------------------------------------------------------------------------------
+# Workers -------------------------------------------------------------------------------------------------------------
 
 
 def test_local_workers_share_the_cores(monkeypatch: pytest.MonkeyPatch, workers: Cluster) -> None:
@@ -423,7 +427,7 @@ def test_local_workers_share_the_cores(monkeypatch: pytest.MonkeyPatch, workers:
     assert workers.client.scheduler.address.startswith("tcp://127.0.0.1:")
 
 
-def test_every_port_is_closed_to_other_machines(workers: Cluster) -> None:
+def test_ports_are_opened_at_localhost_only(workers: Cluster) -> None:
     def ports() -> set[str]:
         import psutil
 
@@ -439,15 +443,14 @@ def test_every_port_is_closed_to_other_machines(workers: Cluster) -> None:
     ("given", "peers", "asked", "expected"),
     [(1, 2, None, 4), (6, 2, None, 6), (99, 1, None, 8), (1, 20, None, 1), (1, 1, 3, 3)],
 )
-def test_threads_of_a_worker(
+def test_a_worker_uses_its_threads_or_its_share_of_the_cores(
     monkeypatch: pytest.MonkeyPatch, given: int, peers: int, asked: int | None, expected: int
 ) -> None:
-    """As many as dask gave it, or its share of the cores."""
     monkeypatch.setattr(dask_worker, "CPU_COUNT", 8)
     monkeypatch.setattr(dask_worker.runtime, "count_cores", lambda: 64)
     places = {"nanny": (3, peers)}
     job: Any = SimpleNamespace(key="key", is_local=False, threads=asked, local_ranks=places)
-    for nanny, number in (("nanny", 3), ("another that came later", None)):
+    for nanny, number in (("nanny", 3), ("a worker that started later", None)):
         plugin = dask_worker.RunPlugin(job)
         plugin.setup(SimpleNamespace(nanny=nanny, address="a", state=SimpleNamespace(nthreads=given)))
         place = dask_worker._prepared_runs["key"]
@@ -457,7 +460,7 @@ def test_threads_of_a_worker(
         assert not dask_worker._prepared_runs
 
 
-def test_each_worker_of_a_machine_takes_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_workers_of_a_machine_take_its_gpus_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [dask_worker._choose_device("cpu", number) for number in range(2)] == ["cpu", "cpu"]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
@@ -465,14 +468,14 @@ def test_each_worker_of_a_machine_takes_a_gpu_of_its_own(monkeypatch: pytest.Mon
     assert dask_worker._choose_device("cuda:1", 0) == "cuda:1"
 
 
-def test_workers_of_a_machine_are_numbered() -> None:
+def test_workers_are_ranked_within_their_machine() -> None:
     hosts = {"tcp://b:1": ("b", None), "tcp://a:9": ("a", "tcp://a:2"), "tcp://a:3": ("a", "tcp://a:1")}
     about = {address: {"host": host, "nanny": nanny} for address, (host, nanny) in hosts.items()}
     client = SimpleNamespace(scheduler_info=lambda n_workers: {"workers": about})
     assert Cluster(client, "x")._rank_workers() == {"tcp://a:1": (0, 2), "tcp://a:2": (1, 2), "tcp://b:1": (0, 1)}
 
 
-def test_a_worker_with_another_septa_is_refused(data: Path, tmp_path: Path) -> None:
+def test_a_worker_with_another_version_of_septa_is_refused(data: Path, tmp_path: Path) -> None:
     place: Any = SimpleNamespace(run=SimpleNamespace(version="0.0.1"))
     with pytest.raises(SeptaError, match=r"has version \S+ of septa, but the client has version 0.0.1"):
         dask_worker._make_worker(place)

@@ -1,4 +1,7 @@
-"""A store holds what the whole image in memory gives: labels equal, objects equal but for their numbers."""
+"""Tests of exactness: a store equals the segmentation of the whole image in memory, except for ids of objects.
+
+septa promises that tiles and blocks change no value, so these tests compare floats for equality.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ KINDS = ("seam", "border", "distance", "softmax", "sigmoid", "multilabel")
 
 @dataclass(frozen=True)
 class Case:
-    """One way to cut one image."""
+    """An image, a model, and a division into blocks."""
 
     kind: str
     size: tuple[int, int]
@@ -95,14 +98,14 @@ def check(kit: SimpleNamespace, case: Case, folder: Path) -> None:
 
 @settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cases())
-def test_any_blocks_give_the_whole_images_result(kit: SimpleNamespace, case: Case) -> None:
+def test_any_division_into_blocks_gives_the_result_of_the_whole_image(kit: SimpleNamespace, case: Case) -> None:
     with tempfile.TemporaryDirectory() as folder:
         check(kit, case, Path(folder))
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_many_blocks_give_the_whole_images_result(kit: SimpleNamespace, kind: str, tmp_path: Path) -> None:
-    """One case of each kind that is never small: objects that cross several blocks, a margin that is too narrow."""
+def test_many_blocks_give_the_result_of_the_whole_image(kit: SimpleNamespace, kind: str, tmp_path: Path) -> None:
+    """Each kind of model gets a case with objects that cross several blocks, and with a margin that is too narrow."""
     number = KINDS.index(kind)
     padding, dtype = ("same", "valid")[number % 2], ("uint8", "uint16", "float32")[number % 3]
     check(
@@ -124,10 +127,10 @@ def test_many_blocks_give_the_whole_images_result(kit: SimpleNamespace, kind: st
     )
 
 
-def test_without_the_halo_it_would_be_another_result(
+def test_a_smaller_halo_would_change_the_result(
     kit: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """These nets look as far as the halo goes, or the tests above prove nothing."""
+    """The nets of the tests above use their whole halo, else these tests would prove nothing."""
     case = Case(
         kind="softmax",
         size=(100, 70),
@@ -148,7 +151,7 @@ def test_without_the_halo_it_would_be_another_result(
         check(kit, case, tmp_path)
 
 
-# --- planes, channels, levels, parts --------------------------------------------------------------------------------
+# --- planes, channels, levels, regions --------------------------------------------------------------------------------
 
 
 def save(kit: SimpleNamespace, folder: Path, kind: str = "distance", **options: Any) -> Any:
@@ -157,10 +160,10 @@ def save(kit: SimpleNamespace, folder: Path, kind: str = "distance", **options: 
     return model
 
 
-def test_every_plane_is_segmented_as_an_image_of_its_own(kit: SimpleNamespace, tmp_path: Path) -> None:
+def test_each_plane_is_segmented_as_a_separate_image(kit: SimpleNamespace, tmp_path: Path) -> None:
     model = save(kit, tmp_path, per_image=True)
     image = kit.texture((2, 2, 2, 80, 70))
-    image[1, :, 1] //= 7  # another brightness
+    image[1, :, 1] //= 7  # a different brightness
     path = kit.write_image(tmp_path / "a.ome.zarr", image, "TCZYX")
     request = StreamRequest(
         model=tmp_path / "m.septa",
@@ -182,7 +185,7 @@ def test_every_plane_is_segmented_as_an_image_of_its_own(kit: SimpleNamespace, t
 
 
 @pytest.mark.parametrize("channels", [(2, 0), (1, 2)])
-def test_channels_are_taken_in_the_order_given(kit: SimpleNamespace, tmp_path: Path, channels: tuple[int, ...]) -> None:
+def test_channels_are_used_in_the_given_order(kit: SimpleNamespace, tmp_path: Path, channels: tuple[int, ...]) -> None:
     model = save(kit, tmp_path, "softmax", channels=2)
     image_cyx = kit.texture((3, 90, 70))
     path = kit.write_image(tmp_path / "a.ome.zarr", image_cyx, "CYX")
@@ -195,7 +198,7 @@ def test_channels_are_taken_in_the_order_given(kit: SimpleNamespace, tmp_path: P
     np.testing.assert_array_equal(kit.read(tmp_path / "o.ome.zarr", "m"), expected)
 
 
-def test_a_level_is_an_image_with_larger_pixels(kit: SimpleNamespace, tmp_path: Path) -> None:
+def test_a_pyramid_level_is_an_image_with_larger_pixels(kit: SimpleNamespace, tmp_path: Path) -> None:
     model = save(kit, tmp_path)
     image_cyx = kit.texture((1, 240, 250))
     path = kit.write_image(tmp_path / "a.ome.zarr", image_cyx, "CYX", pixel=0.25, origin=3.0, levels=2)
@@ -209,7 +212,7 @@ def test_a_level_is_an_image_with_larger_pixels(kit: SimpleNamespace, tmp_path: 
 
 
 @pytest.mark.parametrize("ending", ["ome.zarr", "ome.tif"])
-def test_a_region_is_segmented_as_the_image_cut_out(kit: SimpleNamespace, tmp_path: Path, ending: str) -> None:
+def test_a_region_is_segmented_like_a_cropped_image(kit: SimpleNamespace, tmp_path: Path, ending: str) -> None:
     model = save(kit, tmp_path)
     image_cyx = kit.texture((1, 260, 250))
     path = kit.write_image(tmp_path / "a.ome.zarr", image_cyx, "CYX", pixel=0.5, origin=3.0)
@@ -227,7 +230,7 @@ def test_a_region_is_segmented_as_the_image_cut_out(kit: SimpleNamespace, tmp_pa
 
 
 @pytest.mark.parametrize("planes", [(), (2,), (2, 3)])
-def test_a_pyramidal_tiff_of_it(kit: SimpleNamespace, tmp_path: Path, planes: tuple[int, ...]) -> None:
+def test_the_output_can_be_a_pyramidal_tiff(kit: SimpleNamespace, tmp_path: Path, planes: tuple[int, ...]) -> None:
     model = save(kit, tmp_path)
     image = kit.texture((*planes, 150, 140))
     path = kit.write_image(tmp_path / "a.ome.zarr", image, "TZYX"[2 - len(planes) :], pixel=0.5)
@@ -247,7 +250,7 @@ def test_a_pyramidal_tiff_of_it(kit: SimpleNamespace, tmp_path: Path, planes: tu
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a.ome.zarr", "m.septa", "o.ome.tif"]
 
 
-def test_files_that_are_no_zarr(kit: SimpleNamespace, tmp_path: Path) -> None:
+def test_the_input_can_be_a_plain_tiff(kit: SimpleNamespace, tmp_path: Path) -> None:
     model = save(kit, tmp_path)
     image_yx = kit.texture((130, 110))
     tifffile.imwrite(tmp_path / "a.tif", image_yx, rowsperstrip=7)
@@ -259,11 +262,11 @@ def test_files_that_are_no_zarr(kit: SimpleNamespace, tmp_path: Path) -> None:
     kit.assert_same_objects(kit.read(tmp_path / "o.ome.zarr", "m"), model.segment(image_yx))
 
 
-# --- blocks without anything in them --------------------------------------------------------------------------------
+# --- empty blocks --------------------------------------------------------------------------------
 
 
-def islands(kit: SimpleNamespace, levels: int, folder: Path) -> tuple[Any, Path]:
-    """An image that is flat but for two places, one of which just reaches over the border of a block."""
+def write_islands(kit: SimpleNamespace, levels: int, folder: Path) -> tuple[Any, Path]:
+    """Write an image that is flat except for two places, one of which just crosses the border of a block."""
     image_yx = np.full((300, 320), 500, np.uint16)
     image_yx[10:90, 20:130] = kit.texture((80, 110), seed=4)  # reaches 2 columns into block 2
     image_yx[200:250, 260:300] = kit.texture((50, 40), seed=5)
@@ -272,9 +275,9 @@ def islands(kit: SimpleNamespace, levels: int, folder: Path) -> tuple[Any, Path]
 
 @pytest.mark.parametrize(("kind", "levels"), [("distance", 1), ("softmax", 3), ("multilabel", 3)])
 def test_empty_blocks_are_background(kit: SimpleNamespace, kind: str, levels: int, tmp_path: Path) -> None:
-    """What else is found is what the maps give that are background there."""
+    """The other blocks hold the result for maps that are background in the empty blocks."""
     model = save(kit, tmp_path, kind)
-    image_yx, path = islands(kit, levels, tmp_path)
+    image_yx, path = write_islands(kit, levels, tmp_path)
     busy_yx = np.zeros((5, 5), bool)
     for y, x in zip(*np.nonzero(image_yx != 500)):
         busy_yx[y // 64, x // 64] = True
@@ -318,7 +321,7 @@ def test_empty_blocks_are_background(kit: SimpleNamespace, kind: str, levels: in
     np.testing.assert_array_equal(soft_kyx, model.probabilities(image_yx).astype(np.float16))
 
 
-def test_an_image_of_nothing(kit: SimpleNamespace, tmp_path: Path) -> None:
+def test_a_blank_image_has_no_objects(kit: SimpleNamespace, tmp_path: Path) -> None:
     save(kit, tmp_path)
     path = kit.write_image(tmp_path / "a.ome.zarr", np.full((150, 100), 9, np.uint8), "YX")
     finished = kit.run(
@@ -330,8 +333,8 @@ def test_an_image_of_nothing(kit: SimpleNamespace, tmp_path: Path) -> None:
     assert not kit.read(tmp_path / "o.ome.zarr", "m").any()
 
 
-def test_more_than_margins_decide_nothing(kit: SimpleNamespace, tmp_path: Path) -> None:
-    """A foreground without a seed, wider than several blocks, is one object."""
+def test_an_object_may_be_wider_than_several_blocks(kit: SimpleNamespace, tmp_path: Path) -> None:
+    """A foreground region without a seed is one object, at any size."""
     model = replace(kit.make("distance"), decoding=replace(kit.make("distance").decoding, foreground=1e-4, seed=0.9999))
     model.save(tmp_path / "m.septa")
     image_yx = kit.texture((200, 190))

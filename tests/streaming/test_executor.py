@@ -1,4 +1,4 @@
-"""While the net is at one block, others are read and labelled, and nothing of it shows in the result."""
+"""Tests of the local executor: it reads, scores and labels blocks at the same time, and the result is the same."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WAIT_S = 30
 
 @pytest.fixture
 def request_(kit: SimpleNamespace, tmp_path: Path) -> StreamRequest:
-    """Nine blocks, and objects that never reach further than the margin."""
+    """Make a request with nine blocks, and with objects that never reach beyond the margin."""
     model = kit.make("distance")
     replace(model, decoding=replace(model.decoding, reach=8)).save(tmp_path / "m.septa")
     image = kit.write_image(tmp_path / "a.ome.zarr", kit.texture((150, 170)), "YX")
@@ -40,10 +40,10 @@ def expected(kit: SimpleNamespace, request_: StreamRequest) -> dict[str, bytes]:
     return dict(kit.files(other.output))
 
 
-def test_the_net_goes_on_while_a_block_is_labelled(
+def test_the_next_block_is_scored_while_one_is_labelled(
     kit: SimpleNamespace, request_: StreamRequest, expected: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No block's labels are begun to be found before the net is at the next one; one by one, that would never end."""
+    """Each block's labelling waits until the next block is scored. One after the other, this would never end."""
     scoring = [threading.Event() for _ in range(10)]
     scoring[9].set()
     order = iter(range(9))
@@ -63,10 +63,10 @@ def test_the_net_goes_on_while_a_block_is_labelled(
     assert kit.files(request_.output) == expected
 
 
-def test_no_more_than_two_blocks_are_in_flight(
+def test_at_most_two_blocks_are_in_flight(
     kit: SimpleNamespace, request_: StreamRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The budget counts the logits of two."""
+    """The budget has room for the logits of two blocks."""
     held, most = [0], [0]
 
     def score(worker: BlockWorker, *given: Any) -> ScoredBlock:
@@ -87,7 +87,7 @@ def test_no_more_than_two_blocks_are_in_flight(
 
 
 @pytest.mark.parametrize("refusal", [False, MemoryError()])
-def test_a_block_that_could_not_be_labelled_is_done_again_alone(
+def test_a_block_that_cannot_be_labelled_is_done_again_alone(
     kit: SimpleNamespace,
     request_: StreamRequest,
     expected: dict[str, bytes],
@@ -103,18 +103,18 @@ def test_a_block_that_could_not_be_labelled_is_done_again_alone(
             raise refusal
         return refusal
 
-    def once_more(worker: BlockWorker, index: Any, margin: int) -> None:
+    def segment_again(worker: BlockWorker, index: Any, margin: int) -> None:
         again.append((index, margin // worker.plan.margin, len(list(worker.folder.rglob("*.block")))))
         segment_block(worker, index, margin)
 
     monkeypatch.setattr(executor, "label_block", label)
-    monkeypatch.setattr(executor, "segment_block", once_more)
+    monkeypatch.setattr(executor, "segment_block", segment_again)
     kit.run(request_)
     assert again == [((0, 0, 1, 1), 1 if isinstance(refusal, MemoryError) else 2, 8)]
     assert kit.files(request_.output) == expected
 
 
-def test_an_error_of_the_labelling_ends_the_run_and_what_is_done_is_kept(
+def test_an_error_in_labelling_ends_the_run_and_keeps_finished_blocks(
     kit: SimpleNamespace, request_: StreamRequest, expected: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def label(worker: BlockWorker, scored: ScoredBlock) -> bool:
@@ -136,7 +136,7 @@ def test_an_error_of_the_labelling_ends_the_run_and_what_is_done_is_kept(
 def test_the_store_is_written_in_several_threads(
     kit: SimpleNamespace, request_: StreamRequest, expected: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two blocks wait for each other to begin; levels are built of levels that are whole."""
+    """Two blocks wait for each other to start, so that one thread alone would never end."""
     together = threading.Barrier(2)
     done = [0]
 
@@ -152,7 +152,7 @@ def test_the_store_is_written_in_several_threads(
     assert kit.files(request_.output) == expected
 
 
-def test_the_merge_unpacks_no_labels(
+def test_the_merge_does_not_decompress_labels(
     kit: SimpleNamespace, request_: StreamRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
@@ -168,12 +168,12 @@ def test_the_merge_unpacks_no_labels(
     while getattr(next(events), "stage", "") != "writing":
         pass
     events.close()  # type: ignore[attr-defined]
-    labels = 22 * 42  # the smallest block
-    assert sum(size >= labels for size in sizes) <= 2 * 3  # of those that are written by now
+    labels = 22 * 42  # pixels of the smallest block
+    assert sum(size >= labels for size in sizes) <= 2 * 3  # only for blocks that are written by now
     assert len(sizes) > 9 * 11
 
 
-def test_the_last_line_tells_the_share_of_the_net(
+def test_the_summary_gives_the_share_of_the_net(
     kit: SimpleNamespace, request_: StreamRequest, septa: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     finished = kit.run(request_)
@@ -186,7 +186,7 @@ def test_the_last_line_tells_the_share_of_the_net(
 
 
 @pytest.mark.parametrize(("held", "trimmed"), [(89, []), (91, [0])])
-def test_freed_memory_is_given_back_where_the_next_pass_would_not_fit(
+def test_freed_memory_is_returned_if_the_next_tile_would_not_fit(
     monkeypatch: pytest.MonkeyPatch, held: int, trimmed: list[int]
 ) -> None:
     calls: list[int] = []
@@ -196,10 +196,10 @@ def test_freed_memory_is_given_back_where_the_next_pass_would_not_fit(
     assert calls == trimmed
 
 
-def test_a_block_of_classes_for_which_memory_did_not_suffice_is_done_again_too(
+def test_a_semantic_block_is_done_again_after_a_lack_of_memory(
     kit: SimpleNamespace, request_: StreamRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Classes need no margin."""
+    """A semantic task needs no margin."""
     kit.make("softmax").save(request_.model)
     other = replace(request_, output=request_.output.with_name("expected.ome.zarr"))
     kit.run(other)

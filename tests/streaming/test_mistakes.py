@@ -1,4 +1,4 @@
-"""What a user can get wrong with stores: one line, exit code 2, and nothing is written."""
+"""Tests of mistakes with stores: each is reported in one line with exit code 2, and nothing is written."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Command = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture(scope="module")
 def folder(kit: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Images and models. Not to be changed."""
+    """Write images and models, which tests must not change."""
     folder = tmp_path_factory.mktemp("data")
     kit.make("distance").save(folder / "m.septa")
     kit.make("multilabel").save(folder / "many.septa")
@@ -119,7 +119,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_one_line_says_what_is_wrong(
+def test_a_mistake_is_reported_in_one_line(
     name: str, kit: SimpleNamespace, folder: Path, tmp_path: Path, septa: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arguments, expected = WRONG[name]
@@ -141,7 +141,7 @@ def test_one_line_says_what_is_wrong(
     ("name", "written"),
     [("my model (2)", "my_model_2_"), ("_x", "x"), ("ümlaut", "mlaut"), ("名", "labels"), ("a" * 180, "a" * 150)],
 )
-def test_any_name_of_a_model_gives_a_name_of_labels(
+def test_any_model_name_gives_a_valid_label_name(
     kit: SimpleNamespace, septa: Command, folder: Path, tmp_path: Path, name: str, written: str
 ) -> None:
     model = tmp_path / f"{name}.septa"
@@ -151,7 +151,7 @@ def test_any_name_of_a_model_gives_a_name_of_labels(
     assert kit.read(tmp_path / "o.ome.zarr", written).any()
 
 
-def test_what_is_told_and_several_images_to_a_folder(
+def test_several_images_are_segmented_into_a_folder(
     kit: SimpleNamespace, septa: Command, folder: Path, tmp_path: Path
 ) -> None:
     tifffile.imwrite(tmp_path / "c.tif", kit.texture((70, 66)))
@@ -175,7 +175,9 @@ def test_what_is_told_and_several_images_to_a_folder(
         assert kit.read(tmp_path / "out" / f"{name}.ome.zarr", "cells").shape == shape
 
 
-def test_the_share_of_empty_blocks_is_told(kit: SimpleNamespace, septa: Command, folder: Path, tmp_path: Path) -> None:
+def test_the_share_of_empty_blocks_is_reported(
+    kit: SimpleNamespace, septa: Command, folder: Path, tmp_path: Path
+) -> None:
     image_yx = np.full((128, 256), 7, np.uint16)
     image_yx[:60, :60] = kit.texture((60, 60))
     path: Any = kit.write_image(tmp_path / "e.ome.zarr", image_yx, "YX")

@@ -1,4 +1,4 @@
-"""The plan survives JSON; what is surveyed is what the whole image gives; blocks are read no more than needed."""
+"""Tests of plans and of the prescan: plans survive JSON, and each part of an image is read only as often as needed."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ from hypothesis import strategies as st
 from septa.images import normalize
 from septa.images.normalize import Normalization
 from septa.images.sources.open import open_source
-from septa.streaming import StreamInput, StreamRequest
-from septa.streaming import prescan as prescan
+from septa.streaming import StreamInput, StreamRequest, prescan
 from septa.streaming.plan import RunIdentity, StreamPlan
 from septa.streaming.prescan import find_empty_blocks, resolve_normalizations
 
@@ -83,7 +82,7 @@ def test_a_plan_survives_json(plan: StreamPlan) -> None:
     plans(),
     st.sampled_from(["asked", "input", "block", "constants", "skipped", "pixel_size_um", "origin_um", "margin"]),
 )
-def test_a_plan_that_lacks_something_is_refused(plan: StreamPlan, name: str) -> None:
+def test_an_incomplete_plan_is_refused(plan: StreamPlan, name: str) -> None:
     values = plan.to_json()
     del values[name]
     with pytest.raises(ValueError, match=name):
@@ -100,7 +99,7 @@ def test_a_plan_that_lacks_something_is_refused(plan: StreamPlan, name: str) -> 
             StreamPlan.from_json(junk)
 
 
-def test_an_image_is_told_apart_from_another_one(tmp_path: Path) -> None:
+def test_stamps_of_different_images_differ(tmp_path: Path) -> None:
     stamps = []
     for text in ("a", "ab"):
         (tmp_path / "a.tif").write_text(text)
@@ -117,7 +116,7 @@ def test_an_image_is_told_apart_from_another_one(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("sampled", [700, 10**6])
 @pytest.mark.parametrize("region", [None, (7, 3, 205, 160)])
-def test_brightness_is_that_of_the_whole_image(
+def test_the_normalisation_is_that_of_the_whole_image(
     kit: SimpleNamespace, tmp_path: Path, sampled: int, region: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(normalize, "_SAMPLED", sampled)
@@ -135,7 +134,7 @@ def test_brightness_is_that_of_the_whole_image(
 def test_blocks_do_not_parse_the_normalisation(
     kit: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Only the model's own one is parsed, when the model is loaded."""
+    """Only the model's own normalisation is parsed, when the model is loaded."""
     kit.make("softmax", per_image=True).save(tmp_path / "m.septa")
     path = kit.write_image(tmp_path / "a.ome.zarr", kit.texture((100, 90)), "YX")
     parse, parsed = Normalization.from_json, []
@@ -161,7 +160,7 @@ def test_empty_blocks_are_those_of_the_chosen_image(tmp_path: Path) -> None:
         assert set(skipped) == {*corners} - {busy}
 
 
-def test_each_file_of_a_block_is_read_once_for_the_merge_and_once_for_the_store(
+def test_a_block_file_is_read_once_for_the_merge_and_once_for_the_store(
     kit: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kit.make("distance").save(tmp_path / "m.septa")
@@ -181,10 +180,10 @@ def test_each_file_of_a_block_is_read_once_for_the_merge_and_once_for_the_store(
     }
 
 
-def test_no_more_of_the_image_is_read_than_it_takes(
+def test_only_the_needed_windows_of_the_image_are_read(
     kit: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each block's window once; its margin and halo, but no more."""
+    """Each block's window is read once; it holds the margin and the halo, and no more."""
     model = kit.make("softmax")
     model.save(tmp_path / "m.septa")
     path = kit.write_image(tmp_path / "a.ome.zarr", kit.texture((300, 280)), "YX")

@@ -1,4 +1,4 @@
-"""Whatever ends a run, the same command goes on with it, and the store is the undisturbed one, byte for byte."""
+"""Tests of resuming: however a run ends, the same command resumes it and writes the same bytes."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 class Killed(BaseException):
-    """Nothing catches it."""
+    """A kill, which no code catches."""
 
 
 class Disk:
-    """Counts what is flushed; from the given time on, flushing fails."""
+    """A disk that counts flushed files, and on which flushing fails after a given number."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.flushed, self.most, self.error = 0, 10**9, BaseException()
@@ -60,7 +60,7 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
 
 @pytest.fixture
 def request_(kit: SimpleNamespace, tmp_path: Path) -> StreamRequest:
-    """Four blocks, with probabilities."""
+    """Make a request with four blocks and probabilities."""
     kit.make("distance").save(tmp_path / "m.septa")
     image = kit.write_image(tmp_path / "a.ome.zarr", kit.texture((100, 90)), "YX")
     return StreamRequest(
@@ -69,15 +69,15 @@ def request_(kit: SimpleNamespace, tmp_path: Path) -> StreamRequest:
 
 
 @pytest.fixture
-def undisturbed(kit: SimpleNamespace, request_: StreamRequest, disk: Disk) -> dict[str, bytes]:
-    """Files of a store that was written in one go."""
-    other = replace(request_, output=request_.output.with_name("undisturbed.ome.zarr"))
+def expected(kit: SimpleNamespace, request_: StreamRequest, disk: Disk) -> dict[str, bytes]:
+    """Return the files of a store that was written without interruption."""
+    other = replace(request_, output=request_.output.with_name("expected.ome.zarr"))
     kit.run(other)
     return dict(kit.files(other.output))
 
 
-def blocks(request: StreamRequest) -> dict[str, int]:
-    """When each block was written."""
+def block_times(request: StreamRequest) -> dict[str, int]:
+    """Return the time at which each block was written."""
     return {file.name: file.stat().st_mtime_ns for file in run.work_folder(request.output).rglob("*.block")}
 
 
@@ -86,19 +86,19 @@ def command(request: StreamRequest) -> tuple[str, ...]:
     return ("predict", str(request.model), request.input.path, "-o", str(request.output), *more)
 
 
-def finish(kit: SimpleNamespace, request: StreamRequest, undisturbed: dict[str, bytes]) -> None:
+def finish(kit: SimpleNamespace, request: StreamRequest, expected: dict[str, bytes]) -> None:
     kit.run(request)
-    assert kit.files(request.output) == undisturbed
+    assert kit.files(request.output) == expected
     assert not run.work_folder(request.output).exists()
 
 
-def test_killed_after_ever_more_writes(
-    kit: SimpleNamespace, request_: StreamRequest, undisturbed: dict[str, bytes], disk: Disk
+def test_a_run_that_is_killed_after_each_write_is_resumed(
+    kit: SimpleNamespace, request_: StreamRequest, expected: dict[str, bytes], disk: Disk
 ) -> None:
     total, runs = disk.flushed, 0
     assert total > 50
     for runs in range(100):
-        done, kept = {}, blocks(request_)
+        done, kept = {}, block_times(request_)
         disk.fail_after(runs, Killed())
         try:
             for event in stream(request_):
@@ -107,20 +107,20 @@ def test_killed_after_ever_more_writes(
                     assert event.done == len(kept)
                     assert len(kept) == 4 or not request_.output.exists()
         except Killed:
-            assert done.items() <= blocks(request_).items()  # none of them is written again
+            assert done.items() <= block_times(request_).items()  # no block is written again
             continue
         break
     assert 5 < runs < 40
-    assert kit.files(request_.output) == undisturbed
+    assert kit.files(request_.output) == expected
     *_, last = stream(request_)
     assert isinstance(last, StreamFinished)
     assert last.already_complete
 
 
-def test_a_disk_that_is_full_is_told_and_the_run_goes_on(
-    kit: SimpleNamespace, request_: StreamRequest, undisturbed: dict[str, bytes], disk: Disk, septa: Callable[..., Any]
+def test_a_full_disk_is_reported_and_the_run_is_resumed(
+    kit: SimpleNamespace, request_: StreamRequest, expected: dict[str, bytes], disk: Disk, septa: Callable[..., Any]
 ) -> None:
-    for count in (0, 5, 24):  # plan, blocks, store
+    for count in (0, 5, 24):  # while the plan, the blocks and the store are written
         disk.fail_after(count, FULL)
         code, _, err = septa(*command(request_))
         assert code == 4
@@ -129,10 +129,10 @@ def test_a_disk_that_is_full_is_told_and_the_run_goes_on(
         assert not request_.output.exists() or not store.is_store_complete(request_.output)
         assert not list(request_.output.parent.rglob("*.tmp"))
     disk.fail_after(10**9, FULL)
-    finish(kit, request_, undisturbed)
+    finish(kit, request_, expected)
 
 
-def test_a_disk_that_fills_up_under_the_ledger(
+def test_a_full_disk_is_reported_by_the_list_of_written_blocks(
     request_: StreamRequest, septa: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flush = os.fsync
@@ -149,22 +149,22 @@ def test_a_disk_that_fills_up_under_the_ledger(
 
 
 def end_while(request: StreamRequest, stage: str, count: int) -> None:
-    """Leave a run in a stage."""
+    """Stop a run in a stage."""
     for number, event in enumerate(event for event in stream(request) if isinstance(event, StreamStep)):
         if event.stage == stage and number >= count:
             return
     raise AssertionError(stage)
 
 
-def spoil(file: Path) -> None:
+def damage_one_bit(file: Path) -> None:
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 1
     file.write_bytes(data)
 
 
-@pytest.mark.parametrize("damage", [spoil, Path.unlink, lambda file: file.write_bytes(file.read_bytes()[:-9])])
+@pytest.mark.parametrize("damage", [damage_one_bit, Path.unlink, lambda file: file.write_bytes(file.read_bytes()[:-9])])
 def test_damaged_blocks_and_shards_are_done_again(
-    kit: SimpleNamespace, request_: StreamRequest, undisturbed: dict[str, bytes], damage: Callable[[Path], Any]
+    kit: SimpleNamespace, request_: StreamRequest, expected: dict[str, bytes], damage: Callable[[Path], Any]
 ) -> None:
     end_while(request_, "writing", 11)
     folder = run.work_folder(request_.output)
@@ -174,19 +174,19 @@ def test_damaged_blocks_and_shards_are_done_again(
     for shard in shards:
         damage(shard)
     with (folder / "digests.jsonl").open("a") as lines:
-        lines.write("[0, 0, 0")  # cut short
-    before = blocks(request_)
+        lines.write("[0, 0, 0")  # a line that a kill has cut short
+    before = block_times(request_)
     for event in stream(request_):
         if isinstance(event, StreamStarted):
             assert (event.done, event.blocks) == (3, 4)
             assert event.notes == ("an interrupted run is resumed",)
         if isinstance(event, StreamStep) and event.stage == "writing":
-            changed = {name for name, then in blocks(request_).items() if then != before.get(name)}
+            changed = {name for name, then in block_times(request_).items() if then != before.get(name)}
             assert changed == {block.name}
-    assert kit.files(request_.output) == undisturbed
+    assert kit.files(request_.output) == expected
 
 
-def test_an_unfinished_store_is_no_image(request_: StreamRequest) -> None:
+def test_an_unfinished_store_cannot_be_opened(request_: StreamRequest) -> None:
     end_while(request_, "writing", 8)
     with pytest.raises(InputError, match=r"the store is not complete\. Run the command"):
         open_source(request_.output)
@@ -194,16 +194,16 @@ def test_an_unfinished_store_is_no_image(request_: StreamRequest) -> None:
         assert "ome" not in json.loads(file.read_text()).get("attributes", {})
 
 
-def test_an_unfinished_store_without_its_work_folder(
-    kit: SimpleNamespace, request_: StreamRequest, undisturbed: dict[str, bytes]
+def test_an_unfinished_store_without_work_folder_is_completed(
+    kit: SimpleNamespace, request_: StreamRequest, expected: dict[str, bytes]
 ) -> None:
     end_while(request_, "writing", 8)
     shutil.rmtree(run.work_folder(request_.output))
-    finish(kit, request_, undisturbed)
+    finish(kit, request_, expected)
 
 
 @pytest.mark.parametrize("ending", ["ome.zarr", "ome.tif"])
-def test_a_run_that_was_killed_while_it_cleaned_up(
+def test_a_run_that_was_killed_while_cleaning_up_is_complete(
     kit: SimpleNamespace, request_: StreamRequest, ending: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = replace(request_, output=request_.output.with_name(f"p.{ending}"), probabilities=False)
@@ -217,8 +217,8 @@ def test_a_run_that_was_killed_while_it_cleaned_up(
     assert kit.files(given.output) == written
 
 
-def test_other_settings_are_refused_and_named(
-    kit: SimpleNamespace, request_: StreamRequest, undisturbed: dict[str, bytes], septa: Callable[..., Any]
+def test_resuming_with_other_settings_is_refused(
+    kit: SimpleNamespace, request_: StreamRequest, expected: dict[str, bytes], septa: Callable[..., Any]
 ) -> None:
     end_while(request_, "segmenting", 1)
     image = Path(request_.input.path)
@@ -238,7 +238,7 @@ def test_other_settings_are_refused_and_named(
             list(stream(changed))
         assert named in caught.value.problem
     moved.rename(image)
-    finish(kit, request_, undisturbed)
+    finish(kit, request_, expected)
     code, out, _ = septa(*command(request_))
     assert code == 0
     assert "is complete already, nothing was done" in out
@@ -247,7 +247,7 @@ def test_other_settings_are_refused_and_named(
             list(stream(changed))
 
 
-def test_another_image_under_the_same_name_is_noticed(kit: SimpleNamespace, request_: StreamRequest) -> None:
+def test_another_image_of_the_same_name_is_recognised(kit: SimpleNamespace, request_: StreamRequest) -> None:
     kit.run(request_)
     path = Path(request_.input.path)
     kit.write_image(path, kit.texture((100, 90), seed=8), "YX")
@@ -256,20 +256,20 @@ def test_another_image_under_the_same_name_is_noticed(kit: SimpleNamespace, requ
         list(stream(request_))
 
 
-def test_overwrite_begins_again(kit: SimpleNamespace, request_: StreamRequest, undisturbed: dict[str, bytes]) -> None:
-    """Of an unfinished run with other settings, and of a complete store."""
+def test_overwrite_starts_again(kit: SimpleNamespace, request_: StreamRequest, expected: dict[str, bytes]) -> None:
+    """Both an unfinished run with other settings and a complete store are replaced."""
     other = replace(request_, name="nuclei", probabilities=False)
     end_while(other, "writing", 8)
     again = replace(request_, overwrite=True)
-    finish(kit, again, undisturbed)
+    finish(kit, again, expected)
     *_, last = stream(again)
     assert isinstance(last, StreamFinished)
     assert not last.already_complete
     assert last.segmented > 0
-    assert kit.files(request_.output) == undisturbed
+    assert kit.files(request_.output) == expected
 
 
-def test_overwrite_keeps_what_is_there_until_the_run_can_begin(
+def test_overwrite_keeps_the_old_output_until_the_run_can_start(
     kit: SimpleNamespace, request_: StreamRequest, septa: Callable[..., Any]
 ) -> None:
     kit.run(request_)
@@ -278,7 +278,7 @@ def test_overwrite_keeps_what_is_there_until_the_run_can_begin(
     assert kit.files(request_.output) == written
 
 
-def test_overwrite_removes_nothing_but_stores(kit: SimpleNamespace, request_: StreamRequest) -> None:
+def test_overwrite_removes_only_stores(kit: SimpleNamespace, request_: StreamRequest) -> None:
     again = replace(request_, overwrite=True)
     image = kit.write_image(request_.output, kit.texture((20, 20)), "YX")
     with pytest.raises(InputError, match="was not written by septa"):
@@ -290,7 +290,7 @@ def test_overwrite_removes_nothing_but_stores(kit: SimpleNamespace, request_: St
     assert kit.files(Path(request_.input.path))
 
 
-def test_a_tiff_that_was_interrupted(kit: SimpleNamespace, request_: StreamRequest) -> None:
+def test_an_interrupted_tiff_is_resumed(kit: SimpleNamespace, request_: StreamRequest) -> None:
     given = replace(request_, output=request_.output.with_name("o.ome.tif"), probabilities=False)
     end_while(given, "writing", 6)
     assert not given.output.exists()
@@ -300,10 +300,10 @@ def test_a_tiff_that_was_interrupted(kit: SimpleNamespace, request_: StreamReque
     assert tifffile.imread(given.output).tobytes() == tifffile.imread(other.output).tobytes()
 
 
-def test_interrupted_it_says_so_in_one_line(
+def test_an_interrupt_is_reported_in_one_line(
     kit: SimpleNamespace,
     request_: StreamRequest,
-    undisturbed: dict[str, bytes],
+    expected: dict[str, bytes],
     septa: Callable[..., Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -326,11 +326,11 @@ def test_interrupted_it_says_so_in_one_line(
         in err
     )
     assert threading.active_count() == threads
-    assert len(blocks(request_)) == 2
+    assert len(block_times(request_)) == 2
     code, out, _ = septa(*command(request_))
     assert code == 0
     assert "2 of 4 blocks are done already" in out
-    assert kit.files(request_.output) == undisturbed
+    assert kit.files(request_.output) == expected
     monkeypatch.setattr(executor, "label_block", interrupt)
     with pytest.raises(Interrupted):
         list(stream(replace(request_, output=request_.output.with_name("q.ome.zarr"))))
@@ -342,8 +342,8 @@ SMALL = (
 )
 
 
-def test_the_command_killed_at_random_moments(
-    kit: SimpleNamespace, request_: StreamRequest, undisturbed: dict[str, bytes]
+def test_a_command_that_is_killed_at_random_moments_is_resumed(
+    kit: SimpleNamespace, request_: StreamRequest, expected: dict[str, bytes]
 ) -> None:
     moments = random.Random(1)
     folder = run.work_folder(request_.output)
@@ -360,13 +360,13 @@ def test_the_command_killed_at_random_moments(
         time.sleep(moments.uniform(0, 0.05))
         process.kill()
         process.wait()
-    finish(kit, request_, undisturbed)
+    finish(kit, request_, expected)
 
 
 def test_an_interrupted_run_of_version_0_1_is_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Version 0.1 planned 9 blocks of 16 pixels and left 5 of them segmented."""
+    """Version 0.1 planned 9 blocks of 16 pixels and segmented 5 of them."""
     shutil.copy(OLD / "data" / "images" / "0.png", tmp_path / "image.png")
-    os.utime(tmp_path / "image.png", (1_600_000_000, 1_600_000_000))  # a plan holds the time of its image
+    os.utime(tmp_path / "image.png", (1_600_000_000, 1_600_000_000))  # the time is part of the plan
     request = StreamRequest(
         model=OLD / "instances.septa",
         input=StreamInput("image.png"),
