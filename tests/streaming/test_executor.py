@@ -182,7 +182,7 @@ def test_the_summary_gives_the_share_of_the_net(
     code, out, _ = septa("predict", request_.model, request_.input.path, "-o", output)
     assert code == 0
     assert "the net took " in out
-    assert out.rstrip().endswith("% of it")
+    assert out.rstrip().endswith("% of the time")
 
 
 @pytest.mark.parametrize(("held", "trimmed"), [(89, []), (91, [0])])
