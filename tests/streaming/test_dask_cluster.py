@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -252,10 +252,10 @@ class Client:
         future.key = str(len(self.submitted))
         if self.outcome is None:
             future.set_result(dask_worker.WorkerReply("x"))
-        elif isinstance(self.outcome, distributed.KilledWorker):
-            future.set_exception(self.outcome)
-        else:
+        elif isinstance(self.outcome, CancelledError):
             future.cancel()
+        else:
+            future.set_exception(self.outcome)
         return future
 
     def cancel(self, futures: list[Any]) -> None:
@@ -279,7 +279,7 @@ def test_a_lost_connection_is_reported() -> None:
     with pytest.raises(
         InputError, match=r"^--cluster x: the connection to the scheduler was lost.* Run the same command again"
     ):
-        list(executor_of(Client(RuntimeError())).segment([(0, 0, 0, 0)]))
+        list(executor_of(Client(CancelledError())).segment([(0, 0, 0, 0)]))
     client = Client(None)
     client.status = "closed"
     with pytest.raises(InputError, match=r"^--cluster x: the connection to the scheduler was lost"):
@@ -304,6 +304,30 @@ def test_a_run_ends_after_a_long_time_without_workers(monkeypatch: pytest.Monkey
         list(executor_of(client).segment([(0, 0, 0, 0)]))
 
 
+def test_texts_of_other_packages_are_shown_with_debug_only() -> None:
+    failure = dask_worker.WorkerFailure.from_exception(RuntimeError("bad\x1b text"))
+    error = dask_cluster._make_error("worker tcp://a:1", failure)
+    assert isinstance(error, InputError)
+    remedy = "Run 'septa --debug predict ...' and report the output"
+    assert str(error) == f"worker tcp://a:1: an unexpected RuntimeError occurred. {remedy}."
+    assert "RuntimeError: bad\x1b text" in str(error.__cause__)
+
+
+def test_a_worker_without_memory_is_reported() -> None:
+    error = dask_cluster._make_error("worker tcp://a:1", dask_worker.WorkerFailure.from_exception(MemoryError()))
+    assert isinstance(error, ResourceError)
+    assert str(error) == "worker tcp://a:1: the worker ran out of memory. Give a smaller --tile."
+
+
+def test_a_lost_result_is_reported_without_the_text_of_dask() -> None:
+    client = Client(RuntimeError("text of Dask"))
+    with pytest.raises(
+        InputError, match=r"^block 0,0,0,0: 3 attempts failed: Dask lost its result\. Run the"
+    ) as caught:
+        list(executor_of(client).segment([(0, 0, 0, 0)]))
+    assert "text of Dask" in str(caught.value.__cause__)
+
+
 # Connecting to a cluster ---------------------------------------------------------------------------------------------
 
 
@@ -317,6 +341,17 @@ def test_the_error_without_distributed_gives_the_install_command(
         assert code == 2
         problem = "--workers and --cluster need the package distributed, which is not installed"
         assert err == f"{problem}. Run pip install 'septa[cluster]'.\n"
+
+
+def test_workers_that_cannot_be_started_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(**options: Any) -> None:
+        raise RuntimeError("text of Dask")
+
+    monkeypatch.setattr(distributed, "LocalCluster", fail)
+    with pytest.raises(InputError) as caught, local_cluster(3):
+        pass
+    remedy = "Give fewer workers, or leave the option out"
+    assert str(caught.value) == f"--workers 3: the worker processes cannot be started. {remedy}."
 
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "tls://127.0.0.1:1", "nonsense", "a://b:c"])
@@ -479,3 +514,12 @@ def test_a_worker_with_another_version_of_septa_is_refused(data: Path, tmp_path:
     place: Any = SimpleNamespace(run=SimpleNamespace(version="0.0.1"))
     with pytest.raises(SeptaError, match=r"has version \S+ of septa, but the client has version 0.0.1"):
         dask_worker._make_worker(place)
+
+
+def test_a_damaged_plan_is_refused_by_a_worker(tmp_path: Path) -> None:
+    (tmp_path / "plan.json").write_text('{"block": 64')
+    dask_run: Any = SimpleNamespace(folder=tmp_path)
+    with pytest.raises(InputError) as caught:
+        dask_worker._read_plan(dask_run)
+    remedy = "Run the same command again with --overwrite"
+    assert str(caught.value) == f"{tmp_path / 'plan.json'}: the plan is damaged. {remedy}."

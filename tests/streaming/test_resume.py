@@ -247,6 +247,19 @@ def test_resuming_with_other_settings_is_refused(
             list(stream(changed))
 
 
+def test_a_damaged_plan_is_refused_and_can_be_overwritten(
+    kit: SimpleNamespace, request_: StreamRequest, expected: dict[str, bytes]
+) -> None:
+    end_while(request_, "segmenting", 1)
+    (run.work_folder(request_.output) / "plan.json").write_text('{"block": 64')
+    with pytest.raises(InputError) as caught:
+        list(stream(request_))
+    problem = "the plan of the unfinished run in this folder cannot be read"
+    remedy = "Give --overwrite to start again, or remove the folder"
+    assert str(caught.value) == f"{run.work_folder(request_.output)}: {problem}. {remedy}."
+    finish(kit, replace(request_, overwrite=True), expected)
+
+
 def test_another_image_of_the_same_name_is_recognised(kit: SimpleNamespace, request_: StreamRequest) -> None:
     kit.run(request_)
     path = Path(request_.input.path)

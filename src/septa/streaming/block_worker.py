@@ -114,7 +114,7 @@ class BlockWorker:
         return out_kyx
 
     def free_memory_for(self, height: int, width: int) -> None:
-        """Return freed memory to the system if a tile of this size might exceed the limit otherwise."""
+        """Return freed memory to the system if a tile of this size might exceed the limit without that."""
         if self.limit is not None:
             trim_heap(self.limit, height * width * pixel_bytes(self.model, self.plan.identity.engine))
 

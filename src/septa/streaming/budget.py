@@ -66,7 +66,7 @@ def resident_bytes() -> int:
 
 
 def trim_heap(limit: int, needed: int) -> None:
-    """Return freed memory to the system if the next allocation might exceed a limit otherwise.
+    """Return freed memory to the system if the next allocation might exceed a limit without that.
 
     The heap keeps freed memory for the next allocation, which saves page faults. But arrays of many sizes fragment it,
     so the process grows although much of its memory is free.

@@ -114,7 +114,7 @@ class WorkerFailure:
         return cls(
             where="",
             problem=f"an unexpected {type(error).__name__} occurred",
-            remedy="Run the same command again with --debug after septa, and report it",
+            remedy="Run 'septa --debug predict ...' and report the output",
             traceback="".join(traceback.format_exception(error)),
         )
 
