@@ -398,7 +398,7 @@ def test_dataclasses_are_built_by_keyword() -> None:
     assert list(positional_violations({"a.py": text})) == ["a.py:5: x.A has 5 positional arguments"]
 
 
-VERBS_IN_ED = frozenset({"embed", "feed", "need", "proceed", "read", "seed", "shed", "speed"})
+VERBS_IN_ED = frozenset({"embed", "feed", "need", "proceed", "read", "seed", "shed", "speed", "watershed"})
 """Names that end like a participle and are not one."""
 
 PARTICIPLES = frozenset(

@@ -125,7 +125,7 @@ def test_a_given_task_stays(cells: Path, data: Path, task: str) -> None:
 
 def test_classes_are_no_objects(three: Path, shapes: Path) -> None:
     for folder, classes in ((three, 3), (shapes, 6)):
-        with pytest.raises(RecipeError, match=rf"task=instances takes objects of one class, .* have {classes}\. "):
+        with pytest.raises(RecipeError, match=rf"task=instances needs object ids, .* got {classes} .*classes\. "):
             planned(folder, "task=instances", given=False)
 
 
