@@ -79,7 +79,7 @@ import sys
 from septa import kernels
 assert "numba" not in sys.modules
 kernels.load()
-assert "numba.np.arraymath" in sys.modules  # among the last of what numba loads with its first kernel
+assert "numba.np.arraymath" in sys.modules  # one of the last modules that numba loads with its first kernel
 """
 
 
@@ -94,7 +94,7 @@ def flood_fill(mask_yx: np.ndarray) -> list[list[tuple[int, int]]]:
     regions = []
     while left:
         region = [left.pop()]
-        for y, x in region:  # it grows while it is read
+        for y, x in region:  # the list grows during the loop
             for near in ((y - 1, x), (y, x - 1), (y, x + 1), (y + 1, x)):
                 if near in left:
                     left.remove(near)

@@ -1,4 +1,4 @@
-"""Connected regions against a flood fill, pixel by pixel."""
+"""Connected regions, compared with a flood fill, pixel by pixel."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_more_regions_than_16_bits_number() -> None:
 
 
 def test_a_winding_region_is_one() -> None:
-    """A spiral reaches every corner; its windings are apart."""
+    """A spiral reaches every corner, and its windings do not touch."""
     labels_yx = np.zeros((31, 31), np.uint8)
     y = x = 15
     for turn in range(28):

@@ -1,4 +1,4 @@
-"""Objects and the table of their classes, against loops."""
+"""Objects and the table of their classes, compared with loops."""
 
 from __future__ import annotations
 

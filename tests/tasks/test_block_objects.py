@@ -1,4 +1,4 @@
-"""Block by block as the whole at once, for maps of all kinds, blocks and margins of all sizes."""
+"""Objects block by block equal those of the whole image, for maps of all kinds and all sizes of blocks and margins."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ Blocks = dict[tuple[int, int], BlockLabels]
 
 
 def smooth(rng: np.random.Generator, size: tuple[int, int], sigma: float) -> np.ndarray:
-    """Values in [0, 1], evenly spread over it."""
+    """Replace values by their ranks, evenly spread over [0, 1]."""
     values_yx = ndimage.gaussian_filter(rng.random(size), sigma)
     ranks = values_yx.reshape(-1).argsort().argsort()
     return (ranks.reshape(size) / max(1, ranks.size - 1)).astype(np.float32)
 
 
 def draw(seed: int, size: tuple[int, int], kind: str, levels: int) -> Maps:
-    """Maps that noise, blobs, rings or nothing but ties make hard."""
+    """Draw maps that are hard because of noise, blobs, rings, thin seeds or nothing but ties."""
     rng = np.random.default_rng(seed)
     foreground_yx, inner_yx = smooth(rng, size, 1.5), smooth(rng, size, 1.0)
     if kind == "noise":
@@ -41,7 +41,7 @@ def draw(seed: int, size: tuple[int, int], kind: str, levels: int) -> Maps:
         near_yx = np.min([abs(np.hypot(y - row, x - column) - 4) for row, column in zip(rows, columns)], axis=0)
         foreground_yx = np.where(rng.random(size) < 0.02, 0, near_yx < 1.2).astype(np.float32)
         inner_yx = np.where(rng.random(size) < 0.3, inner_yx, 0.9).astype(np.float32)
-    elif kind == "lines":  # thin seeds, U-shaped and longer than blocks, in a wide foreground
+    elif kind == "lines":  # thin U-shaped seeds, longer than blocks, in a wide foreground
         y, x = np.indices(size)
         inner_yx = np.where((x % 6 == 2) | ((y % 9 == 4) & (x // 6 % 2 == 0)), 0.9, inner_yx * 0.6).astype(np.float32)
     return foreground_yx, (np.rint(inner_yx * levels) / levels).astype(np.float32)
@@ -67,7 +67,7 @@ decodings = st.builds(
 def cut_with(
     images: Maps, decoding: Decoding, core: tuple[int, int, int, int], margin: int
 ) -> tuple[BlockLabels | None, bool]:
-    """The block of a core (top, bottom, left, right) with a margin, and whether the window is the whole image."""
+    """Return the block of a core (top, bottom, left, right) with a margin; True if the window is the whole image."""
     rows, columns = images[0].shape
     top, bottom, left, right = core
     window = (
@@ -83,7 +83,7 @@ def cut_with(
 
 
 def cut(images: Maps, decoding: Decoding, side: tuple[int, int], margin: int) -> tuple[tuple[int, int], Blocks]:
-    """All blocks, the margin of each widened as far as it must be."""
+    """Return all blocks, each with the smallest sufficient margin of those tried."""
     (rows, columns), blocks = images[0].shape, {}
     grid = -(-rows // side[0]), -(-columns // side[1])
     for row, column in np.ndindex(*grid):
@@ -107,7 +107,7 @@ def put_together(grid: tuple[int, int], blocks: Blocks) -> tuple[np.ndarray, Mer
 
 
 def in_order(labels_yx: np.ndarray, side: tuple[int, int]) -> np.ndarray:
-    """Numbered by the first block, row by row, in which an object is, then by its first pixel there."""
+    """Renumber objects by the first block, row by row, that holds a part, then by their first pixel there."""
     y, x = np.indices(labels_yx.shape)
     keys = [part.reshape(-1) for part in (x % side[1], y % side[0], x // side[1], y // side[0])]
     order = np.lexsort(keys)
@@ -127,7 +127,7 @@ def test_blocks_give_what_the_whole_gives(images: Maps, decoding: Decoding, side
     found_yx, merged = put_together(grid, blocks)
     assert found_yx.dtype == np.int64
     assert merged.count == found_yx.max(initial=0)
-    # Not even the ids depend on the margin.
+    # Exact: even the ids do not depend on the margin.
     np.testing.assert_array_equal(found_yx, in_order(find_objects(*images, decoding), side))
 
 
@@ -149,7 +149,7 @@ def test_larger_images(kind: str, side: tuple[int, int]) -> None:
 
 
 def test_with_a_reach_a_narrow_margin_suffices_however_far_the_foreground_goes() -> None:
-    """Foreground everywhere and few seeds: without a reach only the whole image could tell."""
+    """With foreground everywhere and few seeds, only the whole image decides if there is no reach."""
     rng = np.random.default_rng(0)
     inner_yx = (0.3 * smooth(rng, (120, 120), 1.0)).astype(np.float32)
     inner_yx[rng.random(inner_yx.shape) < 0.0005] = 0.9
@@ -170,7 +170,7 @@ def test_with_a_reach_a_narrow_margin_suffices_however_far_the_foreground_goes()
 
 
 def cut_shape(shape_yx: np.ndarray, side: int, least: int = 1) -> tuple[np.ndarray, MergedObjects]:
-    """Objects of a mask that is its own seeds."""
+    """Find the objects of a mask that is also its seeds."""
     mask_yx = shape_yx.astype(np.float32)
     return put_together(*cut((mask_yx, mask_yx), Decoding(least_pixels=least), (side, side), 1))
 
@@ -180,11 +180,11 @@ def test_a_ring_over_nine_blocks_with_its_hole_at_their_corners() -> None:
     shape_yx[1:11, 1:11] = True
     shape_yx[3:9, 3:9] = False
     assert (cut_shape(shape_yx, 4)[0] == np.pad(np.ones((10, 10), int), 1)).all()
-    shape_yx[5:7, 5:7] = True  # what lies within takes the hole away
+    shape_yx[5:7, 5:7] = True  # an object inside it: no hole any more
     found_yx, merged = cut_shape(shape_yx, 4)
     assert merged.count == 2
     np.testing.assert_array_equal(found_yx > 0, shape_yx)
-    shape_yx[5:7, 5:7], shape_yx[5, 9:11] = False, False  # as does a gap
+    shape_yx[5:7, 5:7], shape_yx[5, 9:11] = False, False  # a gap in the ring: no hole either
     np.testing.assert_array_equal(cut_shape(shape_yx, 4)[0], shape_yx)
 
 
@@ -198,7 +198,7 @@ def test_a_hole_of_one_pixel_at_a_corner_of_blocks(place: tuple[int, int]) -> No
 
 def test_a_hole_between_pieces_that_meet_elsewhere() -> None:
     shape_yx = np.zeros((9, 12), bool)
-    shape_yx[1:4, 1:8] = shape_yx[5:8, 1:8] = True  # two bars, apart in the left block, joined in the right one
+    shape_yx[1:4, 1:8] = shape_yx[5:8, 1:8] = True  # two bars, separate in the left block, joined in the right one
     shape_yx[1:8, 6:8] = shape_yx[1:8, 1] = True
     shape_yx[4, 1] = True
     for side in (3, 4, 5, 6):
@@ -236,7 +236,7 @@ def test_a_window_that_is_too_small_is_refused() -> None:
     assert find_block_objects(*maps, Decoding(), core, (True, True, True, True)) is not None
     nothing = np.zeros((6, 6), np.float32)
     assert find_block_objects(nothing, nothing, Decoding(), core, (False,) * 4) is not None
-    for part in ((slice(1, 6), slice(1, 4)), (slice(1, 4), slice(1, 6))):  # the next line is not in the window
+    for part in ((slice(1, 6), slice(1, 4)), (slice(1, 4), slice(1, 6))):  # the next line is outside the window
         assert find_block_objects(nothing, nothing, Decoding(), part, (False,) * 4) is None
         assert find_block_objects(nothing, nothing, Decoding(), part, (True,) * 4) is not None
 
@@ -261,14 +261,14 @@ def test_more_objects_than_sixteen_bits_hold() -> None:
 
 
 def blocks_of(labels_yx: np.ndarray, side: tuple[int, int], least: int) -> tuple[tuple[int, int], Blocks]:
-    """Blocks of an image whose objects are known, each with connected ids of its own."""
+    """Cut an image of known objects into blocks; the ids of a block are those of connected parts."""
     rows, columns = labels_yx.shape
     grid, blocks = (-(-rows // side[0]), -(-columns // side[1])), {}
     for row, column in np.ndindex(*grid):
         top, left = row * side[0], column * side[1]
         bottom, right = min(rows, top + side[0]), min(columns, left + side[1])
         part_yx = labels_yx[top : min(rows, bottom + 1), left : min(columns, right + 1)]
-        own_yx = np.zeros(part_yx.shape, np.int32)  # pieces that are apart in the window have different ids there
+        own_yx = np.zeros(part_yx.shape, np.int32)  # separate parts in the window have different ids
         for value in np.unique(part_yx[part_yx > 0]):
             regions_yx = ndimage.label(part_yx == value)[0]
             own_yx[regions_yx > 0] = regions_yx[regions_yx > 0] + own_yx.max()

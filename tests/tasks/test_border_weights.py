@@ -28,7 +28,7 @@ def naive_weights(labels_yx: np.ndarray, w0: float = 10, sigma: float = 5) -> np
 
 
 def naive_seams(labels_yx: np.ndarray) -> np.ndarray:
-    """Oracle: first what has another cell to the right or below, then what still has one diagonally below."""
+    """Oracle: cut pixels with another cell to the right or below, then those that still have one diagonally below."""
     height, width = labels_yx.shape
     for steps in (((0, 1), (1, 0)), ((1, -1), (1, 1))):
         cut_yx = labels_yx.copy()
@@ -44,7 +44,7 @@ def naive_seams(labels_yx: np.ndarray) -> np.ndarray:
 
 @st.composite
 def random_labels(draw: st.DrawFn) -> np.ndarray:
-    """Small label images: blocks of random size, hence cells that touch, in parts, of one pixel or cut by the edge."""
+    """Draw small label images of random blocks: cells that touch, have parts or one pixel, or are cut by the edge."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     height, width = draw(st.integers(1, 24)), draw(st.integers(1, 24))
     ids = [*draw(st.lists(st.integers(1, LARGEST), max_size=6)), 0, 0, IGNORE]
@@ -56,7 +56,7 @@ def random_labels(draw: st.DrawFn) -> np.ndarray:
 
 
 def discs(count: int, height: int, width: int, seed: int = 0) -> np.ndarray:
-    """Round cells, many of them pressed together; where they overlap the later one is on top."""
+    """Draw round cells, many of them touching; where they overlap, the later one is on top."""
     rng = np.random.default_rng(seed)
     y, x = np.ogrid[:height, :width]
     labels_yx = np.zeros((height, width), np.int32)
@@ -85,7 +85,7 @@ def test_weights_of_many_cells_are_those_of_the_formula(count: int, cut: bool) -
 
 
 def test_a_cell_that_is_far_down_one_column_hides_no_near_ones() -> None:
-    """The first cell met on the search outwards may be the farthest of three."""
+    """The first cell found on the search outwards may be the farthest of three."""
     labels_yx = np.zeros((31, 21), np.int32)
     labels_yx[30, 10], labels_yx[0, 6], labels_yx[0, 14] = 1, 2, 3
     np.testing.assert_allclose(border_weights(labels_yx), naive_weights(labels_yx), rtol=0, atol=1e-5)
@@ -108,7 +108,7 @@ def test_extreme_sigma(sigma: float) -> None:
 
 
 def test_what_is_cut_off_is_negligible() -> None:
-    """The weight falls to 1e-8 of w0 at 6.07 sigma: a little nearer it is there, a little farther it is 0."""
+    """The weight falls to 1e-8 of w0 at 6.07 sigma; it is above 0 at a slightly smaller distance and 0 beyond."""
     pair_yx = np.zeros((1, 80), np.int32)
     pair_yx[0, 0], pair_yx[0, 60] = 1, 2
     assert (border_weights(pair_yx, w0=1, sigma=60 / 6.06)[0, :61] > 0).all()
@@ -181,7 +181,7 @@ def test_any_integers_and_layout_and_inputs_untouched(function: Any, dtype: Any)
 
 @pytest.mark.parametrize("function", [cut_seams, border_weights])
 @pytest.mark.parametrize(
-    ("labels", "told"),
+    ("labels", "problem"),
     [
         (np.zeros((2, 3, 4), np.int32), r"int32 \(2, 3, 4\)"),
         (np.zeros((2, 3), np.float32), "float32"),
@@ -190,8 +190,8 @@ def test_any_integers_and_layout_and_inputs_untouched(function: Any, dtype: Any)
         (np.array([[0, 2**64 - 1]], np.uint64), str(2**64 - 1)),
     ],
 )
-def test_what_are_no_labels_is_refused(function: Any, labels: np.ndarray, told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_arrays_that_are_not_labels_are_refused(function: Any, labels: np.ndarray, problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
         function(labels)
 
 

@@ -1,4 +1,4 @@
-"""From maps to objects: holes and sizes against scipy, objects against what was drawn."""
+"""Decoding of maps: holes and sizes are compared with scipy, objects with those that were drawn."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from septa.tasks.decoding import Decoding, fill_holes, find_objects, grow_object
 
 
 def blobs(*middles: tuple[float, float], radius: float, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Foreground of discs, and their inner map: 1 at the nearest middle, falling to 0 at the rim."""
+    """Draw the foreground of discs and their inner map, which falls from 1 at the centre to 0 at the rim."""
     y, x = np.indices(size)
     distance_yx = np.min([np.hypot(y - row, x - column) for row, column in middles], axis=0)
     inner_yx = np.clip(1 - distance_yx / radius, 0, 1).astype(np.float32)
@@ -25,7 +25,7 @@ def blobs(*middles: tuple[float, float], radius: float, size: tuple[int, int]) -
 
 
 def ragged(seed: int, size: tuple[int, int], count: int) -> np.ndarray:
-    """Random ids with gaps and holes of all kinds."""
+    """Draw random ids with gaps, and holes of all kinds."""
     rng = np.random.default_rng(seed)
     coarse_yx = ndimage.zoom(rng.integers(0, count + 1, (5, 6)), 3, order=0)[: size[0], : size[1]]
     coarse_yx[rng.random(coarse_yx.shape) < 0.25] = 0
@@ -33,7 +33,7 @@ def ragged(seed: int, size: tuple[int, int], count: int) -> np.ndarray:
 
 
 def filled(labels_yx: np.ndarray) -> np.ndarray:
-    """Oracle: scipy's holes of each object by itself, less those in which another object lies."""
+    """Oracle: fill the holes of each object by scipy, except those that hold another object."""
     out_yx = labels_yx.copy()
     for value in np.unique(labels_yx[labels_yx > 0]):
         object_yx = labels_yx == value
@@ -45,7 +45,7 @@ def filled(labels_yx: np.ndarray) -> np.ndarray:
 
 
 def slowly(foreground_yx: np.ndarray, inner_yx: np.ndarray, decoding: Decoding) -> list[np.ndarray]:
-    """Oracle: the objects one after the other, each as a mask, by scikit-image and scipy."""
+    """Oracle: find the objects by scikit-image, and finish each by itself as a mask."""
     mask_yx = foreground_yx > decoding.foreground
     seeds_yx, count = ndimage.label(mask_yx & (inner_yx > decoding.seed))
     grown_yx = np.zeros(mask_yx.shape, int)
@@ -153,7 +153,7 @@ def test_objects_as_by_scikit_image_and_scipy(
 ) -> None:
     rng = np.random.default_rng(seed)
     foreground_yx = ndimage.gaussian_filter(rng.random(size), 0.7).astype(np.float32)
-    # Heights without ties, so that there is but one watershed.
+    # Heights have no ties, so there is only one watershed.
     inner_yx = (1 - rng.permutation(256)[: foreground_yx.size].reshape(size) / 255).astype(np.float32)
     decoding = Decoding(foreground, inner, least)
     maps = foreground_yx.copy(), inner_yx.copy()
@@ -211,8 +211,8 @@ def test_nested_holes() -> None:
         labels_yx[inset:-inset, inset:-inset] = value
         labels_yx[inset + 1 : -inset - 1, inset + 1 : -inset - 1] = 0
     found_yx = fill_holes(labels_yx)
-    assert found_yx[6].tolist() == [0, 4, 0, *[70_000] * 7, 0, 4, 0]  # the ring between both belongs to neither
-    labels_yx[labels_yx == 70_000] = 4  # a ring in a ring is one object: all of it is filled
+    assert found_yx[6].tolist() == [0, 4, 0, *[70_000] * 7, 0, 4, 0]  # the ring between both belongs to neither object
+    labels_yx[labels_yx == 70_000] = 4  # a ring in a ring of one object is filled completely
     assert (fill_holes(labels_yx)[1:-1, 1:-1] == 4).all()
     assert not fill_holes(labels_yx)[0].any()
 
@@ -252,7 +252,7 @@ def test_large_objects_are_kept_in_order(seed: int, count: int, least: int) -> N
     np.testing.assert_array_equal(found_yx, expected_yx)
 
 
-def test_background_is_no_large_object() -> None:
+def test_background_is_not_a_large_object() -> None:
     assert not keep_large(np.zeros((9, 9), np.int32), 1).any()
     assert keep_large(np.array([[0, 0, 0, 100_000]], np.int32), 1).tolist() == [[0, 0, 0, 1]]
 
@@ -304,7 +304,7 @@ def test_objects_end_within_reach_of_their_seed_and_the_rest_is_an_object_of_its
     near_yx = ndimage.maximum_filter(seeds_yx, 2 * reach + 1) & (foreground_yx > 0)
     found_yx = find_objects(foreground_yx, inner_yx, Decoding(reach=reach))
     inside_yx = find_objects(np.where(near_yx, foreground_yx, 0).astype(np.float32), inner_yx, Decoding())
-    reached_yx = near_yx & np.isin(inside_yx, inside_yx[seeds_yx])  # what is near but cut off is not
+    reached_yx = near_yx & np.isin(inside_yx, inside_yx[seeds_yx])  # near but disconnected pixels are not reached
     pairs = np.unique(np.stack([found_yx[reached_yx], inside_yx[reached_yx]]), axis=1)
     assert pairs.shape[1] == np.unique(pairs[0]).size == np.unique(pairs[1]).size
     rest_yx = (foreground_yx > 0) & ~reached_yx
@@ -317,7 +317,7 @@ def test_objects_end_within_reach_of_their_seed_and_the_rest_is_an_object_of_its
 @pytest.mark.parametrize(
     "values", [{}, {"foreground": 0.5, "seed": 0.5}, {"foreground": None, "seed": 0.5, "least_pixels": 1}, [], 3, None]
 )
-def test_what_is_no_json_of_thresholds_is_refused(values: Any) -> None:
+def test_other_json_than_thresholds_is_refused(values: Any) -> None:
     with pytest.raises(ValueError, match=r"decoding: (KeyError|TypeError)"):
         Decoding.from_json(values)
 

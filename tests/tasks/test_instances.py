@@ -1,4 +1,4 @@
-"""The instances task: seams, weights and objects, against loops and the equation written out."""
+"""The instances task: seams, weights and objects, compared with loops and with the equation written out."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ every_encoding = pytest.mark.parametrize("encoding", ENCODINGS)
 
 
 def discs(count: int, height: int, width: int, seed: int = 0) -> np.ndarray:
-    """Round cells with gaps in their ids, many of them pressed together."""
+    """Draw round cells with gaps in their ids, many of them touching."""
     rng = np.random.default_rng(seed)
     y, x = np.ogrid[:height, :width]
     labels_yx = np.zeros((height, width), np.int32)
@@ -35,7 +35,7 @@ def discs(count: int, height: int, width: int, seed: int = 0) -> np.ndarray:
 
 
 def tissue(height: int, width: int, seed: int = 0) -> np.ndarray:
-    """Round convex cells, some fifteen pixels across, that touch all around within some ground; ids with gaps."""
+    """Draw convex cells about fifteen pixels wide that touch on all sides, within background; ids have gaps."""
     rng = np.random.default_rng(seed)
     middles = np.array([(y, x + y // 2 % 15) for y in range(7, height + 7, 15) for x in range(0, width + 7, 15)])
     y, x = np.indices((height, width))
@@ -48,7 +48,7 @@ def tissue(height: int, width: int, seed: int = 0) -> np.ndarray:
 
 
 def inward(labels_yx: np.ndarray) -> np.ndarray:
-    """Oracle: of each object cut from the others, by itself, the distance to what is not the object."""
+    """Oracle: the distance to pixels outside the object, computed for each object by itself after the cut."""
     ids_yx = cut_seams(labels_yx)
     distance_yx = np.zeros(labels_yx.shape)
     for value in np.unique(ids_yx[ids_yx > 0]):
@@ -57,7 +57,7 @@ def inward(labels_yx: np.ndarray) -> np.ndarray:
 
 
 def sure_logits(task: Instances, target_yx: np.ndarray, size: float = 8.0) -> np.ndarray:
-    """Logits of a net that has learnt its target by heart."""
+    """Return the logits of a net that reproduces its target."""
     if task.encoding == "border":
         return np.stack([np.where(target_yx == value, size, -size) for value in range(3)]).astype(np.float32)
     if task.encoding == "distance":
@@ -69,7 +69,7 @@ def sure_logits(task: Instances, target_yx: np.ndarray, size: float = 8.0) -> np
 
 
 def partners(first_yx: np.ndarray, second_yx: np.ndarray) -> set[tuple[int, int]]:
-    """Pairs of ids, 0 excepted, that share a pixel."""
+    """Return the pairs of ids above 0 that share a pixel."""
     both = (first_yx > 0) & (second_yx > 0)
     return set(zip(first_yx[both].tolist(), second_yx[both].tolist()))
 
@@ -114,10 +114,10 @@ def test_targets_keep_every_pixel_but_seams(seed: int, count: int) -> None:
     np.testing.assert_array_equal(target_yx == IGNORE, labels_yx == IGNORE)
     assert set(np.unique(target_yx)) <= {IGNORE, 0, 1}
     assert not target_yx[labels_yx == 0].any()
-    for y, x in np.argwhere((labels_yx > 0) & (target_yx == 0)):  # a seam only where two cells met
+    for y, x in np.argwhere((labels_yx > 0) & (target_yx == 0)):  # a seam lies only where two cells touch
         near = labels_yx[max(0, y - 1) : y + 2, max(0, x - 1) : x + 2]
         assert len(set(near[near > 0].tolist())) > 1
-    # Pixels that are left of different cells are not neighbours, not even diagonally.
+    # The remaining pixels of different cells are not neighbours, not even diagonally.
     kept_yx = np.where(target_yx == 1, labels_yx, 0)
     for y, x in np.argwhere(kept_yx > 0):
         near = kept_yx[max(0, y - 1) : y + 2, max(0, x - 1) : x + 2]
@@ -156,7 +156,7 @@ def test_rims_lie_within_some_pixels_of_what_is_not_the_object(seed: int, count:
     target_yx, weights_yx = Instances("border", rim=rim).encode(labels_yx, LossSettings())
     assert weights_yx is None
     assert target_yx.dtype == np.int32
-    rim_yx = (labels_yx > 0) & (inward(labels_yx) <= rim)  # seams are rim of the object that they are cut from
+    rim_yx = (labels_yx > 0) & (inward(labels_yx) <= rim)  # a seam is rim of the object that it is cut from
     expected_yx = np.where(rim_yx, 2, np.clip(labels_yx, IGNORE, 1))
     np.testing.assert_array_equal(target_yx, expected_yx)
 
@@ -181,14 +181,14 @@ def test_distances_are_shares_of_the_largest_of_their_object(seed: int, count: i
     np.testing.assert_array_equal(target_yx > 0, ids_yx > 0)
 
 
-def test_the_edge_of_the_image_is_no_rim() -> None:
+def test_the_edge_of_the_image_is_not_a_rim() -> None:
     labels_yx = np.repeat(np.array([[9, 9, 9, 9, 0, 0, 0, 4]], np.int32), 3, 0)
     assert Instances("border").encode(labels_yx, LossSettings())[0][1].tolist() == [1, 1, 2, 2, 0, 0, 0, 2]
     assert Instances("distance").encode(labels_yx, LossSettings())[0][1].tolist() == [1, 0.75, 0.5, 0.25, 0, 0, 0, 1]
-    for value, inside in ((0, 0), (70_000, 1)):  # nothing else in the image, so no distance to it
+    for value, inside in ((0, 0), (70_000, 1)):  # the value fills the image, so there is no distance to anything else
         for size in ((1, 1), (40, 70)):
             labels_yx = np.full(size, value, np.int32)
-            for encoding in ENCODINGS:  # exact: a share of the largest distance is 1 where the distance is the largest
+            for encoding in ENCODINGS:  # exact: x / x is 1
                 np.testing.assert_array_equal(
                     Instances(encoding).encode(labels_yx, LossSettings())[0], np.full(size, inside)
                 )
@@ -211,7 +211,7 @@ def test_ten_thousand_touching_objects(encoding: Encoding) -> None:
     labels_yx = (np.arange(10_000, dtype=np.int32).reshape(100, 100) * 70_000 + 1).repeat(8, 0).repeat(8, 1)
     task = Instances(encoding)
     target_yx, _ = task.encode(labels_yx, LossSettings())
-    few_yx, _ = task.encode(labels_yx[:24, :24], LossSettings())  # where the others are far away
+    few_yx, _ = task.encode(labels_yx[:24, :24], LossSettings())  # the other objects are far away
     blocks_nyx = target_yx[8:-8, 8:-8].reshape(98, 8, 98, 8).transpose(0, 2, 1, 3).reshape(-1, 8, 8)
     np.testing.assert_array_equal(blocks_nyx, np.broadcast_to(few_yx[8:16, 8:16], blocks_nyx.shape))
     found_yx = task.decode(sure_logits(task, target_yx))
@@ -225,8 +225,8 @@ def test_a_weight_map_has_class_weights_and_seams_in_it() -> None:
     labels_yx[:, 20:24] = IGNORE
     ids_yx = cut_seams(labels_yx)
     border_yx = equation(ids_yx, 7, 3)
-    # A seam is background to all encodings but to border, whose rim it is.
-    told_yx = ids_yx == np.where(labels_yx == IGNORE, 1, labels_yx)
+    # A seam is background in all encodings except border, in which it is rim.
+    counted_yx = ids_yx == np.where(labels_yx == IGNORE, 1, labels_yx)
     for encoding in ENCODINGS:
         for given_k in (None, weights_k):
             for terms in (LossSettings(), LossSettings(border_weight=7, border_sigma=3)):
@@ -239,7 +239,7 @@ def test_a_weight_map_has_class_weights_and_seams_in_it() -> None:
                 expected_yx = np.ones(labels_yx.shape) if given_k is None else np.where(ids_yx > 0, 3.0, 0.5)
                 if terms.border_weight:
                     expected_yx = expected_yx + border_yx
-                counts = told_yx if encoding == "border" else ids_yx != IGNORE
+                counts = counted_yx if encoding == "border" else ids_yx != IGNORE
                 np.testing.assert_allclose(weights_yx[counts], expected_yx[counts], rtol=0, atol=1e-5)
 
 
@@ -252,7 +252,7 @@ def test_no_object_and_one_object(value: int) -> None:
     np.testing.assert_array_equal(weights_yx, np.ones((6, 7)))
 
 
-def test_a_map_without_a_border_weight_only_where_classes_cannot_be_told() -> None:
+def test_there_is_a_map_without_border_weight_only_for_one_output() -> None:
     labels_yx, weights_k = discs(5, 30, 30), np.array([0.25, 4.0], np.float32)
     assert Instances().encode(labels_yx, LossSettings(), weights_k)[1] is None
     assert Instances(sigmoid=True).encode(labels_yx, LossSettings())[1] is None
@@ -274,12 +274,12 @@ def test_what_was_encoded_is_decoded_as_separate_objects(sigmoid: bool, seed: in
     np.testing.assert_array_equal(found_yx > 0, target_yx == 1)
     assert sorted(set(np.unique(found_yx)) - {0}) == list(range(1, found_yx.max() + 1))
     pairs = partners(found_yx, labels_yx)
-    assert len(pairs) == found_yx.max()  # no object found lies in two cells
+    assert len(pairs) == found_yx.max()  # no object lies in two cells
     cells = set(np.unique(labels_yx[target_yx == 1]).tolist())
     assert {cell for _, cell in pairs} == cells
     whole = {cell for cell in cells if ndimage.label((labels_yx == cell) & (target_yx == 1))[1] == 1}
     assert len(whole) > 15
-    assert sum(cell in whole for _, cell in pairs) == len(whole)  # nor a cell in two objects
+    assert sum(cell in whole for _, cell in pairs) == len(whole)  # and no cell in two objects
 
 
 @every_task
@@ -296,7 +296,7 @@ def test_touching_objects_come_apart(task: Instances, seed: int) -> None:
         values, counts = np.unique(found_yx[(ids_yx == cell) & (found_yx > 0)], return_counts=True)
         mine_yx = found_yx == values[counts.argmax()]
         iou = (mine_yx & (labels_yx == cell)).sum() / (mine_yx | (labels_yx == cell)).sum()
-        assert iou > (0.85 if task.encoding == "border" else 0.6)  # of the others, seams are lost
+        assert iou > (0.85 if task.encoding == "border" else 0.6)  # the other encodings lose the seams
     if task.encoding == "border":
         np.testing.assert_array_equal(found_yx > 0, labels_yx > 0)
     else:
@@ -320,7 +320,7 @@ def test_small_and_hollow_objects_and_those_at_the_edge(task: Instances) -> None
 
 
 def test_thresholds_decide_what_is_found() -> None:
-    # Two cells joined by a bridge over which the inner map dips to 0.6, and faint foreground beside.
+    # Two cells are joined by a bridge in which the inner map falls to 0.6; faint foreground lies next to them.
     inner = np.array([0.05, 0.8, 0.95, 0.8, 0.6, 0.8, 0.95, 0.8, 0.05, 0.05])
     foreground = np.array([0.1, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.4, 0.1])
     probabilities = np.stack([foreground, inner])[:, None].astype(np.float32)
@@ -361,7 +361,7 @@ def test_decoding_takes_the_likelier_class_and_no_diagonal(sigmoid: bool) -> Non
     assert task.decode(sure_logits(task, np.ones((2, 3)), 0.01)).tolist() == [[1, 1, 1], [1, 1, 1]]
 
 
-# --- what it has from its pixels ----------------------------------------------------------------------------------
+# --- results of the pixel task ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("sigmoid", [False, True])
@@ -473,10 +473,10 @@ def test_logits_of_activations_give_them_back(task: Instances) -> None:
 def written_out(
     task: Instances, logits: torch.Tensor, target: torch.Tensor, weights: torch.Tensor, terms: LossSettings
 ) -> torch.Tensor:
-    """Oracle: the loss in plain torch, pixel after pixel that counts."""
+    """Oracle: the loss in plain torch, over the pixels that count."""
     counts = target != IGNORE
     w, t = weights[counts], target[counts]
-    parts = logits.movedim(1, -1)[counts]  # one row a pixel
+    parts = logits.movedim(1, -1)[counts]  # one row per pixel
     if task.encoding == "distance":
         truth = torch.stack([(t > 0).to(t), t], dim=1)
         each = functional.binary_cross_entropy(parts.sigmoid(), truth, reduction="none").sum(1)
@@ -532,7 +532,7 @@ def test_class_weights_of_the_map_are_those_of_the_loss(task: Instances) -> None
         else {"weights_byx": torch.from_numpy(weights_yx)[None]}
     )
     found = task.loss(logits, target, bce, **given)
-    objects_yx = labels_yx if task.encoding == "border" else cut_seams(labels_yx)  # rims take in the seams
+    objects_yx = labels_yx if task.encoding == "border" else cut_seams(labels_yx)  # rims include the seams
     thrice = torch.from_numpy(np.where(objects_yx > 0, 3.0, 1.0))[None]
     exact = target.double() if task.encoding == "distance" else target.long()
     torch.testing.assert_close(
@@ -552,7 +552,7 @@ def test_the_loss_of_a_net_that_knows_its_target_is_the_least(task: Instances) -
     least = loss(sure)
     assert least < loss(np.roll(sure, 2, axis=2)) - 0.1
     assert least < loss(np.zeros_like(sure)) - 0.1
-    if task.encoding == "distance":  # the cross entropy against a share is not 0 but its entropy
+    if task.encoding == "distance":  # the smallest cross entropy against a relative distance is its entropy, not 0
         least -= ndimage.mean(-(target_yx * np.log(target_yx + 1e-9) + (1 - target_yx) * np.log(1 - target_yx + 1e-9)))
     assert abs(least) < 0.02
 

@@ -17,7 +17,7 @@ ENCODINGS: tuple[Encoding, ...] = ("seam", "border", "distance")
 
 @pytest.fixture
 def labels() -> ObjectLabels:
-    """Three objects, two of them touching, of the classes 1, 2 and 2 of three, and an ignored corner."""
+    """Return three objects, two of them touching, with the classes 1, 2 and 2 of three, and an ignored corner."""
     ids_yx = np.zeros((12, 16), np.int32)
     ids_yx[2:9, 1:6], ids_yx[2:9, 6:11], ids_yx[10:12, 2:14] = 4, 5, 6
     class_yx = np.array([0, 0, 0, 0, 1, 2, 2])[ids_yx]

@@ -64,7 +64,7 @@ def test_probabilities_by_loops(multilabel: bool) -> None:
 
 @pytest.mark.parametrize("task", [Semantic(3), Semantic(2, sigmoid=True), Semantic(3, multilabel=True)], ids=str)
 def test_distillation_by_loops(task: Semantic) -> None:
-    """Cross entropy of what other logits say, which is least where they agree, and there without a gradient."""
+    """The cross entropy against other logits is smallest, and has no gradient, where both agree."""
     rng = torch.Generator().manual_seed(0)
     logits, expected = (torch.randn(2, task.outputs, 4, 5, generator=rng).double() * 3 for _ in range(2))
     total = 0.0
@@ -235,7 +235,7 @@ def test_sure_probabilities_have_finite_logits(task: Semantic) -> None:
 
 
 def equation_2(labels_yx: np.ndarray, class_weights: tuple[float, ...], w0: float, sigma: float) -> np.ndarray:
-    """Oracle: w(x) = w_c(x) + w0 exp(-(d1(x) + d2(x))^2 / 2 sigma^2), cells being the regions of each class above 0."""
+    """Oracle: w(x) = w_c(x) + w0 exp(-(d1(x) + d2(x))^2 / 2 sigma^2); cells are the regions of each class above 0."""
     distances = []
     for label in range(1, int(labels_yx.max()) + 1):
         regions_yx, count = ndimage.label(labels_yx == label)
@@ -248,7 +248,7 @@ def equation_2(labels_yx: np.ndarray, class_weights: tuple[float, ...], w0: floa
 
 
 def blobs(classes: int, seed: int, size: tuple[int, int] = (50, 60)) -> np.ndarray:
-    """Regions of every class, some of which touch, and ignored pixels."""
+    """Draw regions of every class, some of which touch, and ignored pixels."""
     rng = np.random.default_rng(seed)
     y, x = np.ogrid[: size[0], : size[1]]
     labels_yx = np.zeros(size, np.int32)
@@ -283,7 +283,7 @@ def test_the_weight_map_is_equation_2(classes: int, sigmoid: bool, weighted: boo
 def test_weight_maps_are_made_only_where_needed() -> None:
     labels_yx, weights_k = blobs(2, 0), np.array([0.25, 4.0], np.float32)
     assert Semantic(2).encode(labels_yx, LossSettings())[1] is None
-    assert Semantic(2).encode(labels_yx, LossSettings(), weights_k)[1] is None  # the loss knows classes
+    assert Semantic(2).encode(labels_yx, LossSettings(), weights_k)[1] is None  # the loss has the class weights
     assert Semantic(2, multilabel=True, sigmoid=True).encode(labels_yx, LossSettings(), weights_k)[1] is None
     assert Semantic(2, sigmoid=True).encode(labels_yx, LossSettings())[1] is None
     weights_yx = Semantic(2, sigmoid=True).encode(labels_yx, LossSettings(), weights_k)[1]

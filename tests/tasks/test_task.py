@@ -1,4 +1,4 @@
-"""The interface of tasks: both have all of it, and what they answer agrees with what they do."""
+"""The interface of tasks: every task has all members, and its properties agree with its methods."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ WHOLE = (True, True, True, True)
 
 
 def random_logits(task: Task, height: int = 24, width: int = 31) -> np.ndarray:
-    """Smooth random logits."""
+    """Return random logits that are constant in squares of 4 x 4 pixels."""
     rng = np.random.default_rng(task.outputs)
     coarse_kyx = rng.normal(0, 4, (task.outputs, height // 4 + 1, width // 4 + 1))
     return np.ascontiguousarray(coarse_kyx.repeat(4, 1).repeat(4, 2)[:, :height, :width], np.float32)
@@ -45,7 +45,7 @@ def test_a_task_has_every_member_of_the_interface(task: Task) -> None:
 
 
 @every_task
-def test_what_it_says_of_its_labels_is_so(task: Task) -> None:
+def test_properties_of_labels_are_true(task: Task) -> None:
     logits_kyx = random_logits(task)
     labels_yx = task.decode(logits_kyx)
     assert labels_yx.dtype == np.int32
@@ -110,7 +110,7 @@ def test_a_block_that_is_the_image_has_its_labels(task: Task) -> None:
 
 @every_task
 def test_a_block_depends_on_nothing_beyond_its_margin(task: Task) -> None:
-    """Exact: cut from a window or from the whole image, the core's labels are the same but for the ids."""
+    """The labels of a core are exactly the same from a window and from the whole image."""
     logits_kyx = random_logits(task, 40, 120)
     core, open_sides = (slice(0, 40), slice(30, 60)), (True, True, True, False)
     whole = task.label_block(logits_kyx, core, WHOLE)
@@ -147,11 +147,11 @@ def test_blank_parts_hold_no_object(encoding: str) -> None:
 
 @every_task
 @pytest.mark.parametrize("image_ends", [WHOLE, (True, False, False, True)])
-def test_a_blank_block_is_that_of_background(task: Task, image_ends: tuple[bool, bool, bool, bool]) -> None:
+def test_a_blank_block_equals_one_of_background(task: Task, image_ends: tuple[bool, bool, bool, bool]) -> None:
     size, core = (12, 17), (slice(1, 11), slice(1, 16))
     block = task.blank_block(size, core, image_ends)
     assert block.labels_yx.shape == (10, 15)
-    assert block.labels_yx.max() <= 0  # below 0 are regions of background that other blocks may make holes
+    assert block.labels_yx.max() <= 0  # negative values are open holes
     logits_kyx = np.full((task.outputs, *size), -9, np.float32)
     if not (task.multilabel or task.outputs == 1 or getattr(task, "encoding", "") == "distance"):
         logits_kyx[0] = 9

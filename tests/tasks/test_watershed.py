@@ -1,4 +1,4 @@
-"""The watershed: against scikit-image where heights differ, and where they tie against the definition, step by step."""
+"""The watershed, compared with scikit-image where heights differ, and with the definition where they tie."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from septa.tasks.watershed import UNCERTAIN, watershed
 
 Parts = tuple[np.ndarray, np.ndarray, np.ndarray]
 Pixel = tuple[int, int]
-UNUSED = 12345  # no id of `land`
+UNUSED = 12345  # not an id of `land`
 
 
 def land(seed: int, size: tuple[int, int], heights: int, seeds: float, covered: float) -> Parts:
-    """Heights that tie, seeds of one pixel or a few with gaps in their ids, and a ragged mask that some lie outside."""
+    """Draw heights with ties, seeds of few pixels with gaps in their ids, and a mask that excludes some seeds."""
     rng = np.random.default_rng(seed)
     height_yx = rng.integers(0, heights, size).astype(np.uint8)
     seeds_yx = ndimage.label(rng.random(size) < seeds)[0].astype(np.int32)
@@ -40,7 +40,7 @@ lands = st.builds(
 def by_definition(
     height_yx: np.ndarray, seeds_yx: np.ndarray, mask_yx: np.ndarray, order: tuple[int, ...] = (0, 1, 2, 3)
 ) -> np.ndarray:
-    """Oracle: costs by Dijkstra, then parents by looking at all neighbours, then ids by following parents.
+    """Oracle: costs by Dijkstra, then parents by comparing all neighbours, then ids by following parents.
 
     ``order`` has the ranks of up, left, right and down among equals.
     """
@@ -70,12 +70,12 @@ def by_definition(
             labels_yx[pixel] = seeds_yx[pixel]
         else:
             able = [other for other in near(pixel) if other in costs and one_on(costs[other], pixel) == costs[pixel]]
-            labels_yx[pixel] = labels_yx[min(able, key=costs.__getitem__)]  # the first of equals
+            labels_yx[pixel] = labels_yx[min(able, key=costs.__getitem__)]  # the first of equal ones
     return labels_yx
 
 
 def passes(height_yx: np.ndarray, from_yx: np.ndarray, mask_yx: np.ndarray) -> np.ndarray:
-    """The highest ground on the lowest way from the marked pixels to each pixel, both ends included; else 999."""
+    """Return the highest ground on the lowest path from marked pixels to each pixel, ends included; else 999."""
     lowest_yx = np.full(mask_yx.shape, 999)
     for level in np.unique(height_yx)[::-1]:
         low_yx = mask_yx & (height_yx <= level)
@@ -99,7 +99,7 @@ def test_heights_without_ties_as_in_scikit_image(
     height_yx = order.reshape(size).astype(np.uint8)
     expected_yx = skimage.segmentation.watershed(height_yx, seeds_yx, connectivity=1, mask=mask_yx)
     if not (seeds_yx * mask_yx).any():
-        expected_yx = np.zeros(size)  # without any seed, scikit-image makes up its own
+        expected_yx = np.zeros(size)  # without seeds, scikit-image invents some
     np.testing.assert_array_equal(watershed(height_yx, seeds_yx, mask_yx), expected_yx)
 
 
@@ -182,7 +182,7 @@ def test_regions_do_not_pass_through_corners_nor_around_edges() -> None:
     mask_yx = np.array([[1, 0, 1], [0, 1, 0], [1, 0, 1]], bool)
     found_yx = watershed(np.zeros((3, 3), np.uint8), np.diag([0, 2, 0]), mask_yx)
     np.testing.assert_array_equal(found_yx, np.diag([0, 2, 0]))
-    mask_yx = np.array([[0, 0, 1], [1, 0, 0]], bool)  # neighbours only in memory
+    mask_yx = np.array([[0, 0, 1], [1, 0, 0]], bool)  # neighbours in memory, but not in the image
     assert not watershed(np.zeros((2, 3), np.uint8), np.array([[0, 0, 0], [5, 0, 0]]), mask_yx)[0].any()
 
 
@@ -282,11 +282,11 @@ def test_what_is_certain_in_a_window_holds_for_the_image(parts: Parts, data: st.
 @settings(max_examples=60, deadline=None)
 @given(lands)
 def test_what_is_uncertain_can_turn_out_differently(parts: Parts) -> None:
-    """A window is no more cautious than it must be."""
+    """A window marks no more pixels as uncertain than necessary."""
     height_yx, seeds_yx, mask_yx = parts
     height_yx = np.maximum(height_yx, 1)
     found_yx = watershed(height_yx, seeds_yx, mask_yx, (True,) * 4)
-    # Seeds on lower ground all around: what they take is what the window cannot be sure of, and no more.
+    # With seeds on lower ground all around the window, exactly the pixels that they take are uncertain.
     wide = [
         np.pad(part, 1, constant_values=outer) for part, outer in zip((height_yx, seeds_yx, mask_yx), (0, UNUSED, 1))
     ]
