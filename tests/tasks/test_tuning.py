@@ -1,0 +1,76 @@
+"""The search for thresholds on maps, compared with a search written out; whole trainings are in tests/training."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from septa.metrics.objects import score_objects
+from septa.tasks.decoding import Decoding, find_objects
+from septa.tasks.tuning import Maps, search_thresholds
+
+
+def draw(seed: int) -> Maps:
+    """Draw squares whose inner map dips between some of them, with faint foreground around and specks."""
+    rng = np.random.default_rng(seed)
+    foreground_yx, inner_yx = np.zeros((2, 48, 60), np.float32)
+    truth_yx = np.zeros((48, 60), np.int32)
+    for number, (row, column) in enumerate(np.ndindex(4, 5)):
+        inside = np.s_[12 * row + 1 : 12 * row + 10, 12 * column : 12 * column + 12]
+        foreground_yx[12 * row : 12 * row + 11, inside[1]] = rng.uniform(0.35, 0.75)
+        foreground_yx[inside], inner_yx[inside] = 0.9, rng.uniform(0.4, 0.65)
+        inner_yx[12 * row + 3 : 12 * row + 8, 12 * column + 3 : 12 * column + 9] = 0.97
+        truth_yx[inside] = 5 * number + 2
+    specks = rng.integers(0, (48, 60), (25, 2))
+    foreground_yx[tuple(specks.T)] = inner_yx[tuple(specks.T)] = 0.99
+    return foreground_yx, inner_yx, truth_yx
+
+
+def score(images: list[Maps], decoding: Decoding) -> float:
+    """Oracle: the mean accuracy of objects."""
+    return float(
+        np.mean(
+            [
+                score_objects(truth_yx, find_objects(foreground_yx, inner_yx, decoding)).mean_accuracy
+                for foreground_yx, inner_yx, truth_yx in images
+            ]
+        )
+    )
+
+
+@pytest.mark.parametrize("begin", [Decoding(), Decoding(0.4, 0.9, 20)])
+def test_each_threshold_in_turn_is_the_best_of_its_curve(begin: Decoding) -> None:
+    images = [draw(seed) for seed in range(2)]
+    before = [part.copy() for image in images for part in image]
+    found, curves = search_thresholds(images, begin)
+    for part, copy in zip((part for image in images for part in image), before, strict=True):
+        np.testing.assert_array_equal(part, copy)
+    assert set(curves) == {"least_pixels", "seed", "foreground"}
+    assert begin.least_pixels in dict(curves["least_pixels"])
+    # The curve of the smallest size is that of its second search, when all others were chosen.
+    for value, known in curves["least_pixels"]:
+        assert known == score(images, replace(found, reach=0, least_pixels=int(value)))
+    best = dict(curves["least_pixels"])[found.least_pixels]
+    assert best == max(known for _, known in curves["least_pixels"])
+    assert found.seed in dict(curves["seed"])
+    assert found.foreground in dict(curves["foreground"])
+    assert score(images, found) >= best > score(images, begin)
+
+
+def test_the_value_nearest_to_the_threshold_is_taken_where_all_are_equal() -> None:
+    _, _, truth_yx = draw(0)
+    certain_yx = (truth_yx > 0).astype(np.float32)
+    truth_yx = np.where(truth_yx % 2 == 0, truth_yx, 0)
+    certain_yx[truth_yx == 0] = 0
+    found, curves = search_thresholds([(certain_yx, certain_yx, truth_yx)], Decoding(0.42, 0.52, 7))
+    assert len({known for _, known in (*curves["seed"], *curves["foreground"])}) == 1
+    assert (found.foreground, found.seed, found.least_pixels) == (0.4, 0.5, 7)
+
+
+def test_the_reach_covers_the_objects_and_keeps_the_score() -> None:
+    images = [draw(3)]
+    found, curves = search_thresholds(images, Decoding())
+    assert 8 <= found.reach < 256
+    assert score(images, found) >= max(known for _, known in curves["least_pixels"])
