@@ -1,4 +1,4 @@
-"""The machine that a benchmark runs on: what it is, how fast it multiplies matrices, what a process holds."""
+"""The machine that a benchmark runs on: its hardware, its matrix speed and the memory of a process."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ from typing import Any
 PACKAGES = ("septa", "torch", "numpy", "openvino", "nncf", "onnxruntime", "numba", "opencv-python-headless")
 
 
-def facts() -> dict[str, str]:
-    """What figures depend on: processor, cores, memory, system and versions. No names, no paths."""
+def collect_facts() -> dict[str, str]:
+    """Return what the figures depend on: processor, cores, memory, system and versions.
+
+    The facts hold no host name, user name or path.
+    """
     from septa.runtime import count_cores, find_memory_limit
 
-    told = {
-        "processor": processor(),
+    facts = {
+        "processor": name_processor(),
         "cores": str(count_cores()),
         "memory": f"{find_memory_limit() / 2**30:.0f} GiB",
         "system": f"{platform.system()} {platform.machine()}",
@@ -26,40 +29,41 @@ def facts() -> dict[str, str]:
     }
     for package in PACKAGES:
         try:
-            told[package] = version(package)
+            facts[package] = version(package)
         except PackageNotFoundError:
-            told[package] = "not installed"
-    return told
+            facts[package] = "not installed"
+    return facts
 
 
-def processor() -> str:
-    """Its name, and of its vector instructions the widest that it knows."""
+def name_processor() -> str:
+    """Return the name of the processor and its widest vector instructions."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.processor() or platform.machine()
-    told = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    flags = told.get("flags", told.get("Features", "")).split()
+    fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    flags = fields.get("flags", fields.get("Features", "")).split()
     known = {"avx512_vnni": "AVX-512 with VNNI", "avx512f": "AVX-512", "avx2": "AVX2", "asimd": "NEON"}
     widest = next((name for flag, name in known.items() if flag in flags), "")
-    return ", ".join(part for part in (told.get("model name", platform.machine()), widest) if part)
+    return ", ".join(part for part in (fields.get("model name", platform.machine()), widest) if part)
 
 
-def matrix_peak(seconds: float = 0.5) -> tuple[float, str]:
-    """GFLOP/s of the fastest product of two float32 matrices with torch's number of threads, and whose it was.
+def measure_matrix_peak(seconds: float = 0.5) -> tuple[float, str]:
+    """Return the GFLOP/s of the fastest float32 matrix product, and the name of the library that computed it.
 
-    Of 1024 x 1024 and 2048 x 2048 values, by PyTorch, NumPy, and oneDNN with matrices in its own layout: which of them
-    knows a processor best differs, and convolutions are oneDNN's. Each product is repeated for so many seconds.
+    The matrices have 1024 x 1024 and 2048 x 2048 values. They are multiplied by PyTorch, by NumPy, and by oneDNN with
+    matrices in its own layout, all with torch's number of threads. The fastest of the three depends on the processor;
+    convolutions run in oneDNN. Each product is repeated for ``seconds``.
     """
     rates = [
-        (2 * side**3 / fastest(product, seconds) / 1e9, name)
+        (2 * side**3 / time_fastest(product, seconds) / 1e9, name)
         for side in (1024, 2048)
-        for name, product in _products(side).items()
+        for name, product in _make_products(side).items()
     ]
     return max(rates)
 
 
-def _products(side: int) -> dict[str, Callable[[], Any]]:
+def _make_products(side: int) -> dict[str, Callable[[], Any]]:
     import numpy as np
     import torch
 
@@ -71,10 +75,11 @@ def _products(side: int) -> dict[str, Callable[[], Any]]:
     return products
 
 
-def fastest(work: Callable[[], Any], seconds: float) -> float:
-    """Least seconds of one call among those that fit into a time, behind one that warms up."""
+def time_fastest(work: Callable[[], Any], seconds: float) -> float:
+    """Return the seconds of the fastest call, after a warm-up call; calls are repeated for ``seconds``."""
     work()
-    least, end = float("inf"), time.perf_counter() + seconds
+    least = float("inf")
+    end = time.perf_counter() + seconds
     while time.perf_counter() < end:
         began = time.perf_counter()
         work()
@@ -82,14 +87,14 @@ def fastest(work: Callable[[], Any], seconds: float) -> float:
     return least
 
 
-def held(peak: bool = False) -> int:
-    """Resident memory of this process in bytes, or the most since `forget_peak`; Linux alone."""
+def read_memory(peak: bool = False) -> int:
+    """Return the resident memory of this process in bytes, or its peak since `reset_peak_memory`; Linux only."""
     name = "VmHWM:" if peak else "VmRSS:"
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
 
 
-def forget_peak() -> int:
-    """Let the peak of `held` begin anew; returns what is held now."""
+def reset_peak_memory() -> int:
+    """Reset the peak of `read_memory`; return the memory of this process now, in bytes."""
     Path("/proc/self/clear_refs").write_text("5")
-    return held()
+    return read_memory()

@@ -1,8 +1,9 @@
-"""The peer of ``time_to_quality.py``: the widely used padded U-Net with batch norm, and the plain loop that trains it.
+"""Train the widely used padded U-Net with batch norm in a plain loop, for ``time_to_quality.py``.
 
-Written for this comparison after what such repositories have in common: two 3 x 3 convolutions a level, each with batch
-norm and ReLU, max pooling, transposed convolutions on the way up; batches of one whole image, values divided by 255,
-cross entropy plus soft Dice, gradients clipped at 1, channels last, float32, no augmentation and a constant rate.
+This code was written for the comparison, and follows the common design of such repositories. The net has two 3 x 3
+convolutions per level, each with batch norm and ReLU, max pooling, and transposed convolutions for upsampling. The loop
+uses batches of one whole image, values divided by 255, cross entropy plus soft Dice, gradients clipped at 1,
+channels last, float32, no augmentation, and a constant learning rate.
 """
 
 from __future__ import annotations
@@ -17,16 +18,17 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from septa.data.samples import Examples
-from septa.metrics.pixels import class_counts, confusion, dice
+from septa.data import Examples
+from septa.metrics import class_counts, confusion, dice
 
-FIRST, GROWTH = 20, 1.15
-"""A validation comes the limit's FIRST part after the last one, or at GROWTH times its time where that is later."""
+FIRST = 20
+GROWTH = 1.15
+"""A validation comes ``limit / FIRST`` seconds after the last one, or at `GROWTH` times its time if that is later."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """A validation: after so many steps, processor and wall seconds of training, its score."""
+    """A validation: its step, the processor and wall seconds of training before it, and its score."""
 
     step: int
     seconds: float
@@ -36,38 +38,42 @@ class Point:
 
 @dataclass
 class Watch:
-    """Processor time of all threads of this process and wall time, less what was left out of this thread's."""
+    """A stopwatch for the processor time of this process and wall time; it can exclude work of this thread."""
 
-    _began: tuple[float, float] = field(default_factory=lambda: (time.process_time(), time.perf_counter()))
-    _out: tuple[float, float] = (0.0, 0.0)
+    _start: tuple[float, float] = field(default_factory=lambda: (time.process_time(), time.perf_counter()))
+    _excluded: tuple[float, float] = (0.0, 0.0)
 
     def read(self) -> tuple[float, float]:
-        """Processor and wall seconds."""
-        return time.process_time() - self._began[0] - self._out[0], time.perf_counter() - self._began[1] - self._out[1]
+        """Return the processor seconds of all threads and the wall seconds, without the excluded work."""
+        processor = time.process_time() - self._start[0] - self._excluded[0]
+        wall = time.perf_counter() - self._start[1] - self._excluded[1]
+        return processor, wall
 
     @staticmethod
     def mark() -> tuple[float, float]:
-        """A moment for `leave_out`."""
+        """Return the present moment, for `exclude_since`."""
         return time.thread_time(), time.perf_counter()
 
-    def leave_out(self, since: tuple[float, float]) -> None:
-        """What this thread did since a mark does not count; what other threads did meanwhile does."""
+    def exclude_since(self, mark: tuple[float, float]) -> None:
+        """Exclude the work of this thread since a mark; the work of other threads still counts."""
         now = self.mark()
-        self._out = self._out[0] + now[0] - since[0], self._out[1] + now[1] - since[1]
+        processor = self._excluded[0] + now[0] - mark[0]
+        wall = self._excluded[1] + now[1] - mark[1]
+        self._excluded = (processor, wall)
 
 
 class PlainUNet(nn.Module):
-    """One level of a U-Net, the levels below it inside: features ``BCYX`` to features of ``width`` channels."""
+    """One level of a U-Net with all levels below it: from features ``BCYX`` to features of ``width`` channels."""
 
     def __init__(self, channels: int, width: int, depth: int) -> None:
         super().__init__()
-        self.down = _double(channels, width)
+        self.down = _make_convolutions(channels, width)
         self.below = PlainUNet(width, 2 * width, depth - 1) if depth else None
         self.up = nn.ConvTranspose2d(2 * width, width, 2, 2) if depth else None
-        self.merge = _double(2 * width, width) if depth else None
+        self.merge = _make_convolutions(2 * width, width) if depth else None
 
     def forward(self, image_bcyx: Tensor) -> Tensor:
-        """Same height and width, which are multiples of ``2**depth``."""
+        """Compute features of the same height and width; both must be multiples of ``2**depth``."""
         fine: Tensor = self.down(image_bcyx)
         if self.below is None or self.up is None or self.merge is None:
             return fine
@@ -76,17 +82,27 @@ class PlainUNet(nn.Module):
         return merged
 
 
-def _double(channels: int, width: int) -> nn.Sequential:
+def _make_convolutions(channels: int, width: int) -> nn.Sequential:
     layers: list[nn.Module] = []
     for inputs in (channels, width):
         layers += [nn.Conv2d(inputs, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers)
 
 
-@dataclass(frozen=True)
-class Loop:
-    """A plain training: optimiser ``rmsprop`` (rate 1e-5, momentum 0.999, decay 1e-8) or ``adam`` (rate 1e-3), and
-    the factor by which images are scaled for the net; scores are of labels at the images' own size.
+@dataclass(frozen=True, kw_only=True)
+class PlainLoop:
+    """A plain training loop.
+
+    Attributes
+    ----------
+    optimizer
+        ``rmsprop`` (learning rate 1e-5, momentum 0.999, decay 1e-8) or ``adam`` (learning rate 1e-3).
+    scale
+        Factor by which images are scaled for the net. Scores are computed at the original image size.
+    width, depth
+        Channels of the first level, and number of downsamplings.
+    classes
+        Number of classes with the background.
     """
 
     optimizer: str
@@ -95,8 +111,8 @@ class Loop:
     depth: int
     classes: int
 
-    def points(self, train: Examples, validation: Examples, limit: float) -> Iterator[Point]:
-        """Train for ``limit`` processor seconds, validating every now and then."""
+    def train(self, train: Examples, validation: Examples, limit: float) -> Iterator[Point]:
+        """Train for ``limit`` processor seconds; yield each validation."""
         watch = Watch()
         torch.manual_seed(0)
         rng = np.random.default_rng(0)
@@ -108,14 +124,14 @@ class Loop:
             if self.optimizer == "rmsprop"
             else torch.optim.Adam(net.parameters(), lr=1e-3)
         )
-        step, due = 0, limit / FIRST
+        step = 0
+        due = limit / FIRST
         while True:
             for index in rng.permutation(len(train)):
                 example = train[int(index)]
-                image_bcyx = self.prepared(example.image_cyx)
-                target_byx = self.fitted(torch.from_numpy(example.labels_yx)[None, None].float(), "nearest")[
-                    :, 0
-                ].long()
+                image_bcyx = self.prepare(example.image_cyx)
+                labels_bcyx = torch.from_numpy(example.labels_yx)[None, None].float()
+                target_byx = self.scale_and_pad(labels_bcyx, "nearest")[:, 0].long()
                 optimizer.zero_grad(set_to_none=True)
                 loss = _loss(net(image_bcyx), target_byx)
                 loss.backward()  # type: ignore[no-untyped-call]
@@ -126,31 +142,31 @@ class Loop:
                 if seconds >= due:
                     mark = watch.mark()
                     yield Point(step, seconds, wall, self.score(net, validation))
-                    watch.leave_out(mark)
+                    watch.exclude_since(mark)
                     due = min(limit, max(GROWTH * seconds, seconds + limit / FIRST))
                 if seconds >= limit:
                     return
 
-    def prepared(self, image_cyx: NDArray[np.uint8]) -> Tensor:
-        """An image as the net takes it, ``BCYX``: scaled, 0 to 1, mirrored to a multiple of ``2**depth``."""
-        image_bcyx = self.fitted(torch.from_numpy(image_cyx)[None].float() / 255, "bicubic")
+    def prepare(self, image_cyx: NDArray[np.uint8]) -> Tensor:
+        """Return the input of the net, ``BCYX``, 0 to 1: scaled, and padded to a multiple of ``2**depth``."""
+        image_bcyx = self.scale_and_pad(torch.from_numpy(image_cyx)[None].float() / 255, "bicubic")
         return image_bcyx.to(memory_format=torch.channels_last)
 
-    def fitted(self, values_bcyx: Tensor, mode: str) -> Tensor:
-        """Scaled, then mirrored at the bottom and at the right."""
+    def scale_and_pad(self, values_bcyx: Tensor, mode: str) -> Tensor:
+        """Scale values, then pad them by reflection at the bottom and on the right."""
         if self.scale != 1:
             values_bcyx = F.interpolate(values_bcyx, scale_factor=self.scale, mode=mode)
         down, right = (-side % (1 << self.depth) for side in values_bcyx.shape[2:])
         return F.pad(values_bcyx, (0, right, 0, down), mode="reflect")
 
     def score(self, net: nn.Module, validation: Examples) -> float:
-        """Mean over images of the mean Dice over the foreground classes, as septa's validation tells it."""
+        """Return the mean Dice over foreground classes and then over images, as septa's validation computes it."""
         net.eval()
         scores = []
         with torch.inference_mode():
             for index in range(len(validation)):
                 truth_yx = validation[index].labels_yx
-                logits_bkyx = net(self.prepared(validation[index].image_cyx))
+                logits_bkyx = net(self.prepare(validation[index].image_cyx))
                 size = [int(side * self.scale) for side in truth_yx.shape]
                 logits_bkyx = logits_bkyx[:, :, : size[0], : size[1]]
                 if self.scale != 1:

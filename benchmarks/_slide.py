@@ -1,9 +1,10 @@
-"""An endless synthetic plane of fluorescent nuclei, of which any window can be drawn alone, with its true labels.
+"""Draw any window of an endless synthetic plane of fluorescent nuclei, with its ground truth.
 
-The plane is a grid of 24 x 24 pixels. A hash of seed and grid position proposes one nucleus for each square, anywhere
-within it; one that would come too near to another of higher rank is left out (Matérn's second hard-core process), so
-that whether it is there depends on the eight squares around alone. Those left are ellipses, 12 to 30 pixels wide. Where
-two overlap a straight wall divides them. Every value of a pixel is a function of seed and position: windows agree.
+The plane is a grid of 24 x 24 pixels. A hash of seed and grid position proposes one nucleus at a random place in each
+square. A proposal is dropped if it is too close to another proposal of higher rank (Matérn's second hard-core
+process). It therefore depends only on the eight squares around it. The remaining nuclei are ellipses, 12 to 30 pixels
+wide. A straight wall divides two nuclei that overlap. Every pixel value is a function of seed and position, so all
+windows agree.
 """
 
 from __future__ import annotations
@@ -24,28 +25,32 @@ Unsigned = npt.NDArray[np.uint64]
 Grid = dict[str, npt.NDArray[Any]]
 
 PITCH = 24
-"""Side of a grid square, pixels: no smaller than the largest distance at which one nucleus excludes another."""
-LONGEST, SHORTEST = 30.0, 12.0
-"""Largest and smallest diameter of a nucleus, pixels."""
+"""Side of a grid square, pixels; at least the largest distance at which one nucleus excludes another."""
+LONGEST = 30.0
+"""Largest diameter of a nucleus, pixels."""
+SHORTEST = 12.0
+"""Smallest diameter of a nucleus, pixels."""
 CLOSEST = 0.8
-"""Least distance of two middles, of the distance at which their outlines would touch."""
+"""Smallest distance of two centres, as a share of the distance at which their outlines would touch."""
 GLOW = 6.0
-"""Pixels beyond its outline to which a nucleus shines."""
-READ_NOISE, GAIN = 2.0, 0.3
-"""Noise: its deviation in a dark pixel, and counts of variance for each count of signal."""
+"""Largest distance from its outline to which a nucleus shines, pixels."""
+READ_NOISE = 2.0
+"""Standard deviation of the noise in a dark pixel, counts."""
+GAIN = 0.3
+"""Variance of the noise for each count of signal, counts."""
 FIRST = 16
-"""Number of the grid row and column at pixel 0, so that those of squares before it are positive too."""
+"""Number of the grid row and column at pixel 0; it keeps the numbers of squares at negative pixels positive."""
 ROW = 1 << 16
-"""Ids in a grid row: a nucleus's id is its grid row times this plus its grid column."""
+"""Number of ids in a grid row: the id of a nucleus is its grid row times this number plus its grid column."""
 BAND = 2048
-"""Rows looked at together where a whole slide is counted."""
+"""Rows that are processed together when the nuclei of a whole slide are counted."""
 CORE = 3
-"""Grid squares whose nuclei reach into a window (1) or share a wall with one that does (2), on each side."""
+"""Grid squares around a window: 1 for the nuclei that reach into it, 2 for those that share a wall with one of them."""
 
 _GOLDEN, _FIRST_MIX, _SECOND_MIX = (
     np.uint64(value) for value in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 )
-_THIRTY, _TWENTY_SEVEN, _THIRTY_ONE = np.uint64(30), np.uint64(27), np.uint64(31)
+_THIRTY, _TWENTY_SEVEN, _THIRTY_ONE = (np.uint64(value) for value in (30, 27, 31))
 _LOW, _16, _32, _48 = (np.uint64(value) for value in (0xFFFF, 16, 32, 48))
 _STREAMS = (
     *("y", "x", "long", "short", "tilt", "rank", "presence", "brightness", "softness"),
@@ -55,24 +60,24 @@ _STREAMS = (
 
 @dataclass(frozen=True)
 class Cells:
-    """Nuclei, one row each, in the order of their ids.
+    """Nuclei of a window, one row each, in the order of their ids.
 
     Attributes
     ----------
     ids
-        int64, positive, unique in the plane.
-    middles
-        (n, 2): y and x, pixels; a pixel's own middle has whole coordinates.
+        (n), int64: positive numbers, unique in the plane.
+    centres
+        (n, 2): y and x, pixels; the centre of a pixel has integer coordinates.
     shapes
-        (n, 3): the ellipse is where yy * dy^2 + 2 * yx * dy * dx + xx * dx^2 < 1.
+        (n, 3): yy, yx and xx; the ellipse is the region where yy * dy^2 + 2 * yx * dy * dx + xx * dx^2 < 1.
     lights
         (n, 3): half the longest diameter (pixels), brightness (counts), softness of the outline (pixels).
     walls
-        (n, most, 3): a nucleus ends where y * dy + x * dx reaches the third number, pixels; infinite after the last.
+        (n, most, 3): a nucleus ends where y * dy + x * dx reaches the third number, pixels. Unused rows hold infinity.
     """
 
     ids: Integers
-    middles: Floats
+    centres: Floats
     shapes: Floats
     lights: Floats
     walls: Floats
@@ -87,18 +92,18 @@ def draw(y0: int, y1: int, x0: int, x1: int, seed: int) -> npt.NDArray[np.uint8]
     Parameters
     ----------
     y0, y1, x0, x1
-        Pixels, ``y0`` and ``x0`` at least 0. Nine bytes of memory a pixel are taken.
+        Bounds in pixels, at least 0. The function uses nine bytes of memory per pixel.
     seed
-        Non-negative.
+        Non-negative number.
 
     Returns
     -------
     npt.NDArray[np.uint8]
-        Axes ``YX``, 0..255.
+        Image, axes ``YX``, 0..255.
     """
     cells = find_cells(y0, y1, x0, x1, seed)
     light_yx = np.zeros((y1 - y0, x1 - x0), np.float32)
-    _shine(light_yx, y0, x0, GLOW, cells.middles, cells.shapes, cells.lights, cells.walls)
+    _shine(light_yx, y0, x0, GLOW, cells.centres, cells.shapes, cells.lights, cells.walls)
     window = y0, y1, x0, x1
     field_yx = np.ones_like(light_yx)
     _vary(field_yx, window, 3, 0.34, "fleck", seed)
@@ -113,83 +118,85 @@ def draw(y0: int, y1: int, x0: int, x1: int, seed: int) -> npt.NDArray[np.uint8]
     return image_yx
 
 
-def truth_labels(y0: int, y1: int, x0: int, x1: int, seed: int) -> Integers:
-    """Labels of a window, axes ``YX``, int64: 0 or the nucleus's id, which is the same in every window.
+def draw_labels(y0: int, y1: int, x0: int, x1: int, seed: int) -> Integers:
+    """Draw the labels of a window, axes ``YX``, int64: 0, or the id of the nucleus, the same in every window.
 
-    Each nucleus is one convex region and holds the pixel nearest to its middle; see `draw` for the parameters.
+    Each nucleus is one convex region that contains the pixel nearest to its centre. See `draw` for the parameters.
     """
     labels_yx = np.zeros((y1 - y0, x1 - x0), np.int64)
     cells = find_cells(y0, y1, x0, x1, seed)
-    _label(labels_yx, y0, x0, cells.ids, cells.middles, cells.shapes, cells.lights, cells.walls)
+    _label(labels_yx, y0, x0, cells.ids, cells.centres, cells.shapes, cells.lights, cells.walls)
     return labels_yx
 
 
-def truth_count(height: int, width: int, seed: int) -> int:
-    """Number of ids in the labels of a slide, without drawing it.
+def count_nuclei(height: int, width: int, seed: int) -> int:
+    """Count the ids in the labels of a slide, without drawing the slide.
 
-    Nuclei whose middle is inside, and those on the slide's outermost two pixels whose middle is outside.
+    The count is the number of nuclei with a centre inside the slide, plus the number of nuclei on its outermost two
+    pixels with a centre outside.
     """
-    inside = sum(len(ids) for ids, _ in truth_middles(height, width, seed))
+    inside = sum(len(ids) for ids, _ in find_centres(height, width, seed))
     rows = [(0, min(2, height), 0, width), (max(height - 2, 0), height, 0, width)]
     columns = [(0, height, 0, min(2, width)), (0, height, max(width - 2, 0), width)]
     seen: set[int] = set()
     for y0, y1, x0, x1 in rows + columns:
-        seen.update(np.unique(truth_labels(y0, y1, x0, x1, seed)).tolist())
+        seen.update(np.unique(draw_labels(y0, y1, x0, x1, seed)).tolist())
         cells = find_cells(y0, y1, x0, x1, seed)
         seen.difference_update(cells.ids[_is_inside(cells, 0, height, 0, width)].tolist())
     return inside + len(seen - {0})
 
 
-def truth_middles(height: int, width: int, seed: int) -> Iterator[tuple[Integers, Floats]]:
-    """Ids (n) and middles (n, 2: y and x, pixels) of the nuclei whose middle is on the slide, band by band."""
+def find_centres(height: int, width: int, seed: int) -> Iterator[tuple[Integers, Floats]]:
+    """Yield ids (n) and centres (n, 2: y and x, pixels) of the nuclei with a centre on the slide, band by band."""
     for y0 in range(0, height, BAND):
         y1 = min(y0 + BAND, height)
         cells = find_cells(y0, y1, 0, width, seed)
         cells = cells[_is_inside(cells, y0, y1, 0, width)]
-        yield cells.ids, cells.middles
+        yield cells.ids, cells.centres
 
 
 def find_cells(y0: int, y1: int, x0: int, x1: int, seed: int) -> Cells:
-    """All nuclei that reach into a window, and some around it.
+    """Find all nuclei that reach into a window, and some around it.
 
     Raises
     ------
     ValueError
-        The window is empty or starts before pixel 0, or the seed is negative.
+        The window is empty or starts at a negative pixel, or the seed is negative.
     """
     if not 0 <= y0 < y1 or not 0 <= x0 < x1 or seed < 0:
-        raise ValueError(f"no window of the plane: rows {y0}..{y1}, columns {x0}..{x1}, seed {seed}")
+        window = f"rows {y0}..{y1}, columns {x0}..{x1}, seed {seed}"
+        raise ValueError(f"a window must not be empty, and its start and seed must be at least 0, got {window}")
     margin = CORE + 1
     rows, columns = (
         np.arange(low // PITCH - margin, (high - 1) // PITCH + margin + 1) + FIRST for low, high in ((y0, y1), (x0, x1))
     )
     grid = _propose(rows, columns, seed)
-    grid["there"] &= ~_outranked(grid)
+    grid["there"] &= ~_find_outranked(grid)
     inner = {name: values[CORE:-CORE, CORE:-CORE] for name, values in grid.items()}
     there = inner["there"]
-    walls = _nearest_first(_walls(grid)[there])
+    walls = _sort_by_distance(_find_walls(grid)[there])
     ids = (rows[CORE:-CORE, None] * ROW + columns[None, CORE:-CORE])[there]
-    middles, shapes, lights = (
+    centres, shapes, lights = (
         np.stack([inner[name][there] for name in names], axis=1)
         for names in (("y", "x"), ("yy", "yx", "xx"), ("half", "brightness", "softness"))
     )
-    return Cells(ids, middles, shapes, lights, walls)
+    return Cells(ids, centres, shapes, lights, walls)
 
 
 def _is_inside(cells: Cells, y0: int, y1: int, x0: int, x1: int) -> npt.NDArray[np.bool_]:
-    y, x = np.floor(cells.middles + 0.5).T
+    y, x = np.floor(cells.centres + 0.5).T
     return np.asarray((y >= y0) & (y < y1) & (x >= x0) & (x < x1))
 
 
 def _propose(rows: Integers, columns: Integers, seed: int) -> Grid:
-    """One nucleus for each grid square; ``there`` tells whether the density of its place lets it live."""
+    """Propose one nucleus for each grid square; ``there`` is True if the local density keeps it."""
 
     def random(stream: str) -> Floats:
         return _random(stream, rows, columns, seed)
 
     y = (rows[:, None] - FIRST + random("y")) * PITCH - 0.5
     x = (columns[None, :] - FIRST + random("x")) * PITCH - 0.5
-    # Sizes pile up in the middle; most nuclei are rounder than the flattest.
+    # Most sizes are close to the mean, and most nuclei are rounder than the flattest one.
     long = LONGEST - (LONGEST - 15) * (0.65 * random("long") + 0.35 * random("softness"))
     short = np.maximum(SHORTEST, long * (1 - 0.42 * random("short") ** 1.5))
     tilt = np.pi * random("tilt")
@@ -210,22 +217,22 @@ def _propose(rows: Integers, columns: Integers, seed: int) -> Grid:
     }
 
 
-def _outranked(grid: Grid) -> npt.NDArray[np.bool_]:
-    """Proposals too near to one of higher rank, be that left out itself or not; False in the outermost squares."""
+def _find_outranked(grid: Grid) -> npt.NDArray[np.bool_]:
+    """Find the proposals too close to one of higher rank, dropped or not; False in the outermost squares."""
     lost = np.zeros_like(grid["there"])
     middle = (slice(1, -1), slice(1, -1))
-    for one, other in _neighbours(grid, 1):
-        distance, mine, theirs = _facing(one, other)
+    for one, other in _pair_neighbours(grid, 1):
+        distance, mine, theirs = _measure_gap(one, other)
         lost[middle] |= other["there"] & (other["rank"] > one["rank"]) & (distance < CLOSEST * (mine + theirs))
     return lost
 
 
-def _walls(grid: Grid) -> Floats:
-    """Walls of the nuclei of all squares but the three outermost on each side."""
+def _find_walls(grid: Grid) -> Floats:
+    """Find the walls of the nuclei in all squares except the three outermost on each side."""
     walls = []
     inner = {name: values[1:-1, 1:-1] for name, values in grid.items()}
-    for one, other in _neighbours(inner, 2):
-        distance, mine, theirs = _facing(one, other)
+    for one, other in _pair_neighbours(inner, 2):
+        distance, mine, theirs = _measure_gap(one, other)
         shared = other["there"] & (distance < one["half"] + other["half"])
         share = np.where(shared, distance * mine / (mine + theirs), np.inf)
         dy, dx = ((other[name] - one[name]) / distance for name in "yx")
@@ -233,14 +240,14 @@ def _walls(grid: Grid) -> Floats:
     return np.stack(walls, axis=2)
 
 
-def _nearest_first(walls: Floats) -> Floats:
+def _sort_by_distance(walls: Floats) -> Floats:
     order = np.argsort(walls[..., 2], axis=1, kind="stable")
     most = int(np.isfinite(walls[..., 2]).sum(axis=1).max(initial=0))
     return np.take_along_axis(walls, order[:, :most, None], axis=1)
 
 
-def _neighbours(grid: Grid, reach: int) -> Iterator[tuple[Grid, Grid]]:
-    """All squares that are ``reach`` squares within the grid, with those at each offset up to ``reach``."""
+def _pair_neighbours(grid: Grid, reach: int) -> Iterator[tuple[Grid, Grid]]:
+    """Yield the squares at least ``reach`` squares inside the grid, with their neighbours at each offset within it."""
     height, width = grid["there"].shape
 
     def part(dy: int, dx: int) -> Grid:
@@ -251,8 +258,8 @@ def _neighbours(grid: Grid, reach: int) -> Iterator[tuple[Grid, Grid]]:
     return ((part(0, 0), part(dy, dx)) for dy in offsets for dx in offsets if dy or dx)
 
 
-def _facing(one: Grid, other: Grid) -> tuple[Floats, Floats, Floats]:
-    """Distance of the middles, and the part of it within either ellipse, were it long enough; pixels."""
+def _measure_gap(one: Grid, other: Grid) -> tuple[Floats, Floats, Floats]:
+    """Return the distance of two centres and the radius of either ellipse in that direction, in pixels."""
     dy, dx = other["y"] - one["y"], other["x"] - one["x"]
     distance = np.hypot(dy, dx)
     mine, theirs = (
@@ -262,7 +269,7 @@ def _facing(one: Grid, other: Grid) -> tuple[Floats, Floats, Floats]:
 
 
 def _mix(values: Unsigned) -> Unsigned:
-    """The finaliser of SplitMix64 (Steele, Lea and Flood, 2014), after a step of its sequence."""
+    """Mix values by one step of SplitMix64 and its finaliser (Steele, Lea and Flood, 2014)."""
     values = values + _GOLDEN
     values = (values ^ (values >> _THIRTY)) * _FIRST_MIX
     values = (values ^ (values >> _TWENTY_SEVEN)) * _SECOND_MIX
@@ -275,13 +282,13 @@ def _row_keys(stream: str, rows: Integers, seed: int) -> Unsigned:
 
 
 def _random(stream: str, rows: Integers, columns: Integers, seed: int) -> Floats:
-    """Uniform numbers in 0..1, one for each row and column."""
+    """Draw uniform numbers in 0..1, one for each row and column."""
     keys = _row_keys(stream, rows, seed)
     return np.asarray((_mix(keys[:, None] + columns.astype(np.uint64)[None, :]) >> np.uint64(11)) * 2.0**-53)
 
 
 def _lattice_value(y: Floats, x: Floats, step: int, stream: str, seed: int) -> Floats:
-    """Smooth noise in 0..1 at any points: random numbers on a lattice of ``step`` pixels, interpolated."""
+    """Compute smooth noise in 0..1 at given points from random numbers on a lattice of ``step`` pixels."""
     y, x = y / step + FIRST, x / step + FIRST
     rows, columns = (np.arange(int(values.min()), int(values.max()) + 2) for values in (y, x))
     lattice = _random(stream, rows, columns, seed)
@@ -295,7 +302,7 @@ def _lattice_value(y: Floats, x: Floats, step: int, stream: str, seed: int) -> F
 def _vary(
     field_yx: Float32, window: tuple[int, int, int, int], step: int, strength: float, stream: str, seed: int
 ) -> None:
-    """Add smooth noise, within -0.5..0.5 times ``strength``, to a window's field."""
+    """Add smooth noise to the field of a window, within -0.5..0.5 times ``strength``."""
     y0, y1, x0, x1 = window
     (rows, row, down), (columns, column, right) = (_between(low, high, step) for low, high in ((y0, y1), (x0, x1)))
     lattice = ((_random(stream, rows, columns, seed) - 0.5) * strength).astype(np.float32)
@@ -303,7 +310,7 @@ def _vary(
 
 
 def _between(low: int, high: int, step: int) -> tuple[Integers, Integers, Float32]:
-    """Lattice lines around pixels, and for each pixel the line before it (an index) and the weight of the next."""
+    """Return the lattice lines around pixels, and for each pixel the index of its line and the weight of the next."""
     pixels = np.arange(low, high)
     part = (pixels % step / step).astype(np.float32)
     lines = np.arange(low // step, (high - 1) // step + 2)
@@ -325,12 +332,12 @@ def _interpolate(
 
 @Kernel
 def _shine(
-    light_yx: Float32, y0: int, x0: int, glow: float, middles: Floats, shapes: Floats, lights: Floats, walls: Floats
+    light_yx: Float32, y0: int, x0: int, glow: float, centres: Floats, shapes: Floats, lights: Floats, walls: Floats
 ) -> None:
-    """Add the light of each nucleus: a dome whose outline is a soft step, about as an optical blur makes it."""
+    """Add the light of each nucleus: a dome with a soft outline, similar to an optical blur."""
     height, width = light_yx.shape
-    for n in range(len(middles)):
-        y, x = middles[n, 0] - y0, middles[n, 1] - x0
+    for n in range(len(centres)):
+        y, x = centres[n, 0] - y0, centres[n, 1] - x0
         half, brightness, softness = lights[n]
         yy, yx, xx = shapes[n]
         count = np.isfinite(walls[n, :, 2]).sum()
@@ -360,14 +367,14 @@ def _label(
     y0: int,
     x0: int,
     ids: Integers,
-    middles: Floats,
+    centres: Floats,
     shapes: Floats,
     lights: Floats,
     walls: Floats,
 ) -> None:
     height, width = labels_yx.shape
     for n in range(len(ids)):
-        y, x, reach = middles[n, 0] - y0, middles[n, 1] - x0, lights[n, 0]
+        y, x, reach = centres[n, 0] - y0, centres[n, 1] - x0, lights[n, 0]
         yy, yx, xx = shapes[n]
         count = np.isfinite(walls[n, :, 2]).sum()
         for i in range(max(int(np.ceil(y - reach)), 0), min(int(np.floor(y + reach)) + 1, height)):
@@ -385,7 +392,7 @@ def _label(
 def _expose(
     image_yx: npt.NDArray[np.uint8], light_yx: Float32, keys: Unsigned, x0: int, dark: float, gain: float
 ) -> None:
-    """Noise of camera and photons; nearly normal, as the sum of the four quarters of a hash."""
+    """Add noise of camera and photons; it is nearly normal, as the sum of the four quarters of a hash."""
     height, width = image_yx.shape
     for i in range(height):
         for j in range(width):

@@ -1,9 +1,11 @@
-"""Augmentation of one image with labels, septa against the usual libraries: milliseconds of one core.
+"""Compare the speed of augmentation in septa and in common libraries: milliseconds on one core.
 
-Every library flips, rotates, magnifies and deforms image and labels (elastic: 3 x 3 nodes of 10 pixels, or the nearest
-that it has), labels by the nearest pixel, and then changes contrast, brightness and gamma, blurs and adds noise; every
-change is made in every draw. Libraries that are not installed are named and left out:
-``python benchmarks/augmentation.py [--size 512] [--draws 8] [--repeats 15]``.
+Usage: ``python benchmarks/augmentation.py [--size 512] [--draws 8] [--repeats 15]``.
+
+Every library flips, rotates, scales and elastically deforms one image and its labels. The elastic grid has 3 x 3 nodes
+with displacements of 10 pixels, or the closest setting of the library. Labels are resampled by the nearest pixel. Then
+every library changes contrast, brightness and gamma, blurs, and adds noise. Every draw applies every change. Libraries
+that are not installed are listed and skipped.
 """
 
 from __future__ import annotations
@@ -26,19 +28,36 @@ from septa.data.augment import jitter_patch, warp_patch
 from septa.recipe import AugmentSettings
 from septa.synthetic.dataset import draw_cells
 
-ROTATE, SCALE, ELASTIC, GRID = 180.0, (0.8, 1.25), 10.0, 3
-BRIGHTNESS, CONTRAST, GAMMA, BLUR, NOISE = 0.2, 0.2, (0.8, 1.25), 0.8, 0.1
+ROTATE = 180.0
+SCALE = (0.8, 1.25)
+ELASTIC = 10.0
+GRID = 3
+BRIGHTNESS = 0.2
+CONTRAST = 0.2
+GAMMA = (0.8, 1.25)
+BLUR = 0.8
+NOISE = 0.1
 
 Work = Callable[[np.ndarray, np.ndarray, int], Any]
-"""What is timed: an image (1, Y, X) float32, labels (Y, X) int32 and a seed."""
+"""A timed function of an image (1, Y, X), float32, labels (Y, X), int32, and a seed."""
 
 
-def septa() -> tuple[Work, Work]:
-    """One field, applied once with OpenCV."""
+def make_septa() -> tuple[Work, Work]:
+    """Make septa's augmentation: one displacement field, applied once with OpenCV."""
     augment = AugmentSettings(
-        flip=True, turn=False, rotate=ROTATE, scale=SCALE, elastic=ELASTIC, elastic_grid=GRID, probability=1,
-        brightness=BRIGHTNESS, contrast=CONTRAST, gamma=GAMMA, blur=BLUR, noise=NOISE,
-    )  # fmt: skip
+        flip=True,
+        turn=False,
+        rotate=ROTATE,
+        scale=SCALE,
+        elastic=ELASTIC,
+        elastic_grid=GRID,
+        probability=1,
+        brightness=BRIGHTNESS,
+        contrast=CONTRAST,
+        gamma=GAMMA,
+        blur=BLUR,
+        noise=NOISE,
+    )
 
     def geometry(image_cyx: np.ndarray, labels_yx: np.ndarray, seed: int) -> Any:
         height, width = labels_yx.shape
@@ -52,8 +71,8 @@ def septa() -> tuple[Work, Work]:
     return geometry, everything
 
 
-def batchgeneratorsv2() -> tuple[Work, Work]:
-    """nnU-Net's transforms; elastic noise is smoothed over half a node's distance."""
+def make_batchgeneratorsv2() -> tuple[Work, Work]:
+    """Make nnU-Net's transforms; the elastic noise is smoothed over half the distance of the nodes."""
     from batchgeneratorsv2.transforms.intensity.brightness import BrightnessAdditiveTransform
     from batchgeneratorsv2.transforms.intensity.contrast import ContrastTransform
     from batchgeneratorsv2.transforms.intensity.gamma import GammaTransform
@@ -71,26 +90,36 @@ def batchgeneratorsv2() -> tuple[Work, Work]:
         GaussianNoiseTransform((0, NOISE**2)),
     ]
 
-    def spatial(size_hw: tuple[int, int]) -> list[Any]:
+    def make_spatial(size_hw: tuple[int, int]) -> list[Any]:
         return [
             SpatialTransform(
-                size_hw, 0, random_crop=False, p_elastic_deform=1, elastic_deform_scale=0.5 / (GRID - 1),
-                elastic_deform_magnitude=ELASTIC, p_rotation=1, rotation=(-np.pi, np.pi), p_scaling=1,
-                scaling=SCALE, p_synchronize_scaling_across_axes=1, mode_seg="nearest",
-                padding_mode_image="reflection", border_mode_seg="reflection",
+                size_hw,
+                0,
+                random_crop=False,
+                p_elastic_deform=1,
+                elastic_deform_scale=0.5 / (GRID - 1),
+                elastic_deform_magnitude=ELASTIC,
+                p_rotation=1,
+                rotation=(-np.pi, np.pi),
+                p_scaling=1,
+                scaling=SCALE,
+                p_synchronize_scaling_across_axes=1,
+                mode_seg="nearest",
+                padding_mode_image="reflection",
+                border_mode_seg="reflection",
             ),
             MirrorTransform((0, 1)),
-        ]  # fmt: skip
+        ]
 
-    return as_work(
-        lambda size_hw: ComposeTransforms(spatial(size_hw)),
-        lambda size_hw: ComposeTransforms(spatial(size_hw) + intensity),
+    return make_work(
+        lambda size_hw: ComposeTransforms(make_spatial(size_hw)),
+        lambda size_hw: ComposeTransforms(make_spatial(size_hw) + intensity),
         lambda transform, image, labels: transform(image=image, segmentation=labels[None]),
     )
 
 
-def monai() -> tuple[Work, Work]:
-    """Rand2DElasticd, which rotates and magnifies by the same field."""
+def make_monai() -> tuple[Work, Work]:
+    """Make MONAI's transforms; Rand2DElasticd rotates and scales by the same displacement field."""
     from monai.transforms import (
         Compose,
         Rand2DElasticd,
@@ -102,7 +131,8 @@ def monai() -> tuple[Work, Work]:
         RandShiftIntensityd,
     )
 
-    both, sigma = ("image", "labels"), (0.01, BLUR)
+    both = ("image", "labels")
+    sigma = (0.01, BLUR)
     intensity = [
         RandScaleIntensityFixedMeand("image", factors=CONTRAST, prob=1),
         RandShiftIntensityd("image", offsets=BRIGHTNESS, prob=1),
@@ -111,29 +141,35 @@ def monai() -> tuple[Work, Work]:
         RandGaussianNoised("image", std=NOISE, prob=1),
     ]
 
-    def spatial(size_hw: tuple[int, int]) -> list[Any]:
+    def make_spatial(size_hw: tuple[int, int]) -> list[Any]:
         return [
             RandFlipd(both, prob=0.5, spatial_axis=0),
             RandFlipd(both, prob=0.5, spatial_axis=1),
             Rand2DElasticd(
-                both, spacing=(size_hw[0] / (GRID - 1), size_hw[1] / (GRID - 1)), magnitude_range=(ELASTIC, ELASTIC),
-                prob=1, rotate_range=np.pi, scale_range=(SCALE[0] - 1, SCALE[1] - 1), spatial_size=size_hw,
-                mode=("bilinear", "nearest"), padding_mode="reflection",
+                both,
+                spacing=(size_hw[0] / (GRID - 1), size_hw[1] / (GRID - 1)),
+                magnitude_range=(ELASTIC, ELASTIC),
+                prob=1,
+                rotate_range=np.pi,
+                scale_range=(SCALE[0] - 1, SCALE[1] - 1),
+                spatial_size=size_hw,
+                mode=("bilinear", "nearest"),
+                padding_mode="reflection",
             ),
-        ]  # fmt: skip
+        ]
 
-    def seeded(transforms: list[Any]) -> Any:
+    def compose(transforms: list[Any]) -> Any:
         return Compose(transforms).set_random_state(0)
 
-    return as_work(
-        lambda size_hw: seeded(spatial(size_hw)),
-        lambda size_hw: seeded(spatial(size_hw) + intensity),
+    return make_work(
+        lambda size_hw: compose(make_spatial(size_hw)),
+        lambda size_hw: compose(make_spatial(size_hw) + intensity),
         lambda transform, image, labels: transform({"image": image, "labels": labels[None]}),
     )
 
 
-def kornia() -> tuple[Work, Work]:
-    """A flip, an affine and an elastic transform, one after the other; its elastic kernel is 63 pixels wide."""
+def make_kornia() -> tuple[Work, Work]:
+    """Make kornia's flip, affine and elastic transforms, applied in sequence; the elastic kernel is 63 pixels wide."""
     from kornia import augmentation as k
 
     def build(*more: Any) -> Any:
@@ -153,7 +189,7 @@ def kornia() -> tuple[Work, Work]:
         k.RandomGaussianBlur(7, (0.01, BLUR), p=1),
         k.RandomGaussianNoise(std=NOISE, p=1),
     )
-    return as_work(
+    return make_work(
         lambda size_hw: build(),
         lambda size_hw: build(*intensity),
         lambda transform, image, labels: transform(image[None], labels[None, None].float()),
@@ -161,19 +197,19 @@ def kornia() -> tuple[Work, Work]:
 
 
 LIBRARIES: dict[str, Callable[[], tuple[Work, Work]]] = {
-    "septa": septa,
-    "batchgeneratorsv2": batchgeneratorsv2,
-    "monai": monai,
-    "kornia": kornia,
+    "septa": make_septa,
+    "batchgeneratorsv2": make_batchgeneratorsv2,
+    "monai": make_monai,
+    "kornia": make_kornia,
 }
 
 
-def as_work(
+def make_work(
     geometry: Callable[[tuple[int, int]], Any], everything: Callable[[tuple[int, int]], Any], call: Callable[..., Any]
 ) -> tuple[Work, Work]:
-    """Work on torch tensors, each transform built once for a size."""
+    """Make the timed functions of a library that transforms torch tensors; each transform is built once per size."""
 
-    def one(build: Callable[[tuple[int, int]], Any]) -> Work:
+    def cache(build: Callable[[tuple[int, int]], Any]) -> Work:
         built: dict[tuple[int, ...], Any] = {}
 
         def work(image_cyx: np.ndarray, labels_yx: np.ndarray, seed: int) -> Any:
@@ -187,43 +223,48 @@ def as_work(
 
         return work
 
-    return one(geometry), one(everything)
+    return cache(geometry), cache(everything)
 
 
 def main() -> None:
-    """Measure what is installed, print a table."""
-    runtime.prepare()  # helps every library: freed blocks are kept
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--size", type=int, default=512)
-    parser.add_argument("--draws", type=int, default=8, help="different random changes, over which the mean is taken")
-    parser.add_argument("--repeats", type=int, default=15, help="of each, of which the fastest counts")
+    """Measure the installed libraries and print a table."""
+    # The set-up keeps freed memory blocks, which speeds up every library.
+    runtime.prepare()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, default=512, help="height and width of the image, pixels")
+    parser.add_argument("--draws", type=int, default=8, help="number of random draws to average over")
+    parser.add_argument("--repeats", type=int, default=15, help="runs per draw; the fastest counts")
     arguments = parser.parse_args()
 
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    warnings.simplefilter("ignore")  # of the other libraries
+    # The other libraries warn about their own internals.
+    warnings.simplefilter("ignore")
     console = Console()
     drawing = draw_cells(arguments.size, arguments.size, seed=0)
     image_cyx = drawing.image_cyx.astype(np.float32)
     image_cyx = (image_cyx - image_cyx.min()) / (image_cyx.max() - image_cyx.min())
     title = f"{arguments.size} x {arguments.size} pixels, one channel, with labels, one core"
-    table = Table("library", "geometry, ms", "ratio", "all, ms", "ratio", title=title)
+    table = Table("library", "geometry, ms", "ratio", "geometry and intensity, ms", "ratio", title=title)
     ours: list[float] = []
     for name, library in LIBRARIES.items():
         try:
             works = library()
         except ImportError as error:
-            console.print(f"{name}: left out ({error}); pip install {name}")
+            console.print(f"{name}: skipped ({error}). Run pip install {name}")
             continue
-        times = [milliseconds(work, image_cyx, drawing.labels_yx, arguments.draws, arguments.repeats) for work in works]
+        times = [time_work(work, image_cyx, drawing.labels_yx, arguments.draws, arguments.repeats) for work in works]
         ours = ours or times
         cells = [f"{value:.1f}" for time_ms, own in zip(times, ours) for value in (time_ms, time_ms / own)]
         table.add_row(name, *cells)
     console.print(table)
 
 
-def milliseconds(work: Work, image_cyx: np.ndarray, labels_yx: np.ndarray, draws: int, repeats: int) -> float:
-    """Mean over draws of the least processor time of all threads, which other load hardly touches."""
+def time_work(work: Work, image_cyx: np.ndarray, labels_yx: np.ndarray, draws: int, repeats: int) -> float:
+    """Return milliseconds of processor time: the fastest run of each draw, averaged over draws.
+
+    Processor time of all threads is used because other programs on the machine hardly change it.
+    """
     work(image_cyx, labels_yx, 0)
     best = []
     for seed in range(draws):

@@ -1,8 +1,10 @@
-"""The border weight map against the formula taken at its word: a distance transform of the whole image for each cell.
+"""Compare septa's border weight map with a direct implementation of the paper's equation 2.
 
-Draws 50, 200 and 1000 touching round cells on 512 x 512 pixels and prints, on one core and in processor time, the
-milliseconds of both ways and their ratio, the largest difference, septa's peak memory and the time of the seams' cut:
-``python benchmarks/border_weights.py [--size 512] [--cells 50 200 1000] [--repeats 20]``.
+Usage: ``python benchmarks/border_weights.py [--size 512] [--cells 50 200 1000] [--repeats 20]``.
+
+The direct implementation computes a distance transform of the whole image for each cell. The script draws 50, 200 and
+1000 touching round cells on 512 x 512 pixels. It prints the milliseconds of both implementations and their ratio, the
+largest difference, septa's peak memory, and the time to cut the seams. All times are processor time on one core.
 """
 
 from __future__ import annotations
@@ -21,40 +23,44 @@ from scipy import ndimage, spatial
 
 from septa.tasks.border_weights import border_weights, cut_seams
 
-W0, SIGMA = 10.0, 5.0
+W0 = 10.0
+SIGMA = 5.0
 
 
 def main() -> None:
-    """Measure, print a table; exit code 1 if a weight differs by more than 1e-5."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--size", type=int, default=512)
-    parser.add_argument("--cells", type=int, nargs="+", default=[50, 200, 1000])
-    parser.add_argument("--repeats", type=int, default=20)
+    """Measure and print a table; exit with code 1 if a weight differs by more than 1e-5."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, default=512, help="height and width of the image, pixels")
+    parser.add_argument("--cells", type=int, nargs="+", default=[50, 200, 1000], help="numbers of cells to draw")
+    parser.add_argument("--repeats", type=int, default=20, help="runs of septa's functions; the fastest counts")
     arguments = parser.parse_args()
 
     console = Console()
     start = time.perf_counter()
     border_weights(np.eye(3, dtype=np.int32))
-    console.print(f"the first call of the process: {time.perf_counter() - start:.2f} s (import of numba, compilation)")
+    console.print(f"first call in the process: {time.perf_counter() - start:.2f} s (imports numba and compiles)")
     title = f"{arguments.size} x {arguments.size} pixels, w0 = {W0:g}, sigma = {SIGMA:g}"
-    columns = ("cells", "formula, ms", "septa, ms", "ratio", "difference", "septa, MB", "seams, ms")
+    columns = ("cells", "direct, ms", "septa, ms", "ratio", "difference", "septa, MB", "seams, ms")
     table = Table(*columns, title=title)
     worst = 0.0
     for count in arguments.cells:
-        labels_yx = cut_seams(pressed_discs(count, arguments.size))
-        slow, expected_yx = best_of(1 if count > 200 else 3, by_the_formula, labels_yx)
-        fast, found_yx = best_of(arguments.repeats, border_weights, labels_yx)
-        cut, _ = best_of(arguments.repeats, cut_seams, labels_yx)
+        labels_yx = cut_seams(draw_touching_discs(count, arguments.size))
+        slow, expected_yx = time_best(1 if count > 200 else 3, compute_directly, labels_yx)
+        fast, found_yx = time_best(arguments.repeats, border_weights, labels_yx)
+        cut, _ = time_best(arguments.repeats, cut_seams, labels_yx)
         difference = float(np.abs(found_yx - expected_yx).max())
         worst = max(worst, difference)
         row = (f"{1e3 * slow:.0f}", f"{1e3 * fast:.1f}", f"{slow / fast:.0f}", f"{difference:.1g}")
-        table.add_row(str(count), *row, f"{peak_memory(labels_yx) / 1e6:.1f}", f"{1e3 * cut:.2f}")
+        table.add_row(str(count), *row, f"{measure_peak_memory(labels_yx) / 1e6:.1f}", f"{1e3 * cut:.2f}")
     console.print(table)
     raise SystemExit(int(worst > 1e-5))
 
 
-def pressed_discs(count: int, size: int) -> npt.NDArray[np.int32]:
-    """Discs around random points that share out the image where they would overlap; they cover about half of it."""
+def draw_touching_discs(count: int, size: int) -> npt.NDArray[np.int32]:
+    """Draw discs around random points; each pixel of an overlap goes to the nearest point.
+
+    The discs cover about half of the image.
+    """
     points = np.random.default_rng(0).uniform(0, size, (count, 2))
     pixels = np.indices((size, size)).reshape(2, -1).T
     distance, nearest = spatial.cKDTree(points).query(pixels)
@@ -62,8 +68,8 @@ def pressed_discs(count: int, size: int) -> npt.NDArray[np.int32]:
     return labels.reshape(size, size).astype(np.int32)
 
 
-def by_the_formula(labels_yx: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:
-    """Equation 2's second term: all distances of all cells, sorted, the two smallest taken."""
+def compute_directly(labels_yx: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:
+    """Compute the second term of equation 2 from the two smallest of the distances to all cells."""
     ids = [value for value in np.unique(labels_yx) if value > 0]
     distances_nyx = np.stack([ndimage.distance_transform_edt(labels_yx != value) for value in ids])
     distances_nyx.sort(axis=0)
@@ -71,10 +77,13 @@ def by_the_formula(labels_yx: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:
     return np.asarray(W0 * np.exp(-(total_yx**2) / (2 * SIGMA**2)))
 
 
-def best_of(
+def time_best(
     repeats: int, work: Callable[[npt.NDArray[np.int32]], Any], labels_yx: npt.NDArray[np.int32]
 ) -> tuple[float, Any]:
-    """Least processor time of this thread, seconds, which other load hardly touches, and the result."""
+    """Return the least processor time of this thread, in seconds, and the result of the work.
+
+    Processor time is used because other programs on the machine hardly change it.
+    """
     times = []
     for _ in range(repeats):
         start = time.thread_time()
@@ -83,8 +92,8 @@ def best_of(
     return min(times), result
 
 
-def peak_memory(labels_yx: npt.NDArray[np.int32]) -> int:
-    """Bytes that the map takes at most, its result included, the labels given not."""
+def measure_peak_memory(labels_yx: npt.NDArray[np.int32]) -> int:
+    """Return the peak memory of the weight map in bytes; it includes the result, but not the labels."""
     tracemalloc.start()
     border_weights(labels_yx, w0=W0, sigma=SIGMA)
     peak = tracemalloc.get_traced_memory()[1]

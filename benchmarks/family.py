@@ -1,9 +1,10 @@
-"""Every member of the family, trained for equal minutes on the same data: parameters, speed and Dice.
+"""Train every network of the family for equal minutes on the same data; compare parameters, speed and Dice.
 
-``python benchmarks/family.py ISBI GLAS --minutes 2`` trains each on classes of pixels with the automatic recipe and
-width 16, one after the other, and writes a table (Markdown) to standard output. Models go to ``--output``; a member
-that is there already is not trained again, so that an interrupted run goes on. The machine should do nothing else
-meanwhile.
+Usage: ``python benchmarks/family.py ISBI GLAS --minutes 2``.
+
+The networks are trained one after the other on the task ``semantic``, with the automatic recipe and width 16. The
+script writes a Markdown table to standard output and the models to ``--output``. An existing model is not trained
+again, so an interrupted run can be resumed. The machine should do nothing else meanwhile.
 """
 
 from __future__ import annotations
@@ -38,10 +39,11 @@ MEMBERS = {
 }
 COMMON = ("net.width=16", "task=semantic")
 SIDE = 1024
+"""Height and width of the image for the speed of inference, pixels."""
 
 
-def trained(data: Path, settings: tuple[str, ...], minutes: float, output: Path) -> Model:
-    """The model at ``output``, trained first if it is not there."""
+def load_or_train(data: Path, settings: tuple[str, ...], minutes: float, output: Path) -> Model:
+    """Load the model at ``output``; train it first if the file does not exist."""
     if not output.is_file():
         options = [part for setting in (*COMMON, *settings) for part in ("--set", setting)]
         command = [sys.executable, "-m", "septa", "train", str(data), "-o", str(output), "--overwrite", *options]
@@ -49,15 +51,15 @@ def trained(data: Path, settings: tuple[str, ...], minutes: float, output: Path)
     return Model.load(output)
 
 
-def training_speed(folder: Path) -> float:
-    """Training samples per second, median over the rows of the log."""
+def read_training_speed(folder: Path) -> float:
+    """Return the training samples per second, as the median over the rows of the log."""
     with (folder / "log.csv").open() as file:
         rates = [float(row["images_per_s"]) for row in csv.DictReader(file) if row.get("images_per_s")]
     return median(rates)
 
 
-def inference_speed(model: Model) -> float:
-    """Megapixels per second of one image of `SIDE` x `SIDE` pixels, the best of three."""
+def measure_inference_speed(model: Model) -> float:
+    """Return the megapixels per second for one image of `SIDE` x `SIDE` pixels, the best of three runs."""
     image_cyx = np.random.default_rng(0).integers(0, 255, (model.channels, SIDE, SIDE), dtype=np.uint8)
     times = []
     for _ in range(3):
@@ -68,25 +70,27 @@ def inference_speed(model: Model) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Train the networks and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, nargs="+", help="folders of images and labels")
-    parser.add_argument("--minutes", type=float, default=2.0, help="for each training")
-    parser.add_argument("--output", type=Path, default=Path("family"), help="folder for the models")
+    parser.add_argument("--minutes", type=float, default=2.0, help="length of each training")
+    parser.add_argument("--output", type=Path, default=Path("family"), help="folder of the models")
     arguments = parser.parse_args()
     prepare()
     torch.manual_seed(0)
     names = [data.resolve().name for data in arguments.data]
-    columns = [f"{name}: {what}" for name in names for what in ("Dice", "samples/s", "MP/s")]
-    print("| member | parameters | exact tiles |", " | ".join(columns), "|")
+    columns = [f"{name}: {figure}" for name in names for figure in ("Dice", "samples/s", "MP/s")]
+    print("| network | parameters | exact tiles |", " | ".join(columns), "|")
     print("|---|---|---|" + "---|" * len(columns), flush=True)
     for member, settings in MEMBERS.items():
         cells = []
         for name, data in zip(names, arguments.data):
             slug = "".join(letter if letter.isalnum() else "_" for letter in member)
             path = arguments.output / name / f"{slug}.septa"
-            model = trained(data, settings, arguments.minutes, path)
-            rate = training_speed(path.with_name(f"{path.stem}-run"))
-            cells += [f"{model.provenance['scores']['dice']:.4f}", f"{rate:.1f}", f"{inference_speed(model):.2f}"]
+            model = load_or_train(data, settings, arguments.minutes, path)
+            rate = read_training_speed(path.with_name(f"{path.stem}-run"))
+            speed = measure_inference_speed(model)
+            cells += [f"{model.provenance['scores']['dice']:.4f}", f"{rate:.1f}", f"{speed:.2f}"]
         parameters = sum(value.numel() for value in model.net.parameters())
         exact = "yes" if model.net.exact_tiles else "no"
         print(f"| {member} | {parameters:,} | {exact} |", " | ".join(cells), "|", flush=True)

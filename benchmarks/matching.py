@@ -1,8 +1,9 @@
-"""Time to score the objects of one image at ten IoU thresholds: septa against stardist and cellpose.
+"""Measure the time to score the objects of one image at ten IoU thresholds: septa against stardist and cellpose.
 
-``python benchmarks/matching.py [--size 1024] [--objects 1000] [--repeats 20]`` prints median milliseconds of
-processor time, and checks that all count the same. Peers that are not installed are named with the command that
-installs them.
+Usage: ``python benchmarks/matching.py [--size 1024] [--objects 1000] [--repeats 20]``.
+
+The script prints the median milliseconds of processor time and checks that all libraries find the same counts. For each
+library that is not installed, it prints the command that installs it.
 """
 
 from __future__ import annotations
@@ -21,9 +22,8 @@ from rich.console import Console
 from rich.table import Table
 from scipy import ndimage
 
-from septa.metrics.glands import score_glands
-from septa.metrics.objects import IOU_THRESHOLDS, score_objects
-from septa.metrics.overlaps import contingency
+from septa.metrics import contingency, score_glands, score_objects
+from septa.metrics.objects import IOU_THRESHOLDS
 
 INSTALL = {
     "stardist": "pip install --no-deps stardist csbdeep tqdm six numba llvmlite",
@@ -33,16 +33,16 @@ Labels = np.ndarray[Any, np.dtype[np.int32]]
 
 
 def main() -> None:
-    """Measure and print a table; exit code 1 if a peer counts differently."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--size", type=int, default=1024)
-    parser.add_argument("--objects", type=int, default=1000)
-    parser.add_argument("--repeats", type=int, default=20)
+    """Measure and print a table; exit with code 1 if the counts of a library differ."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, default=1024, help="height and width of the image, pixels")
+    parser.add_argument("--objects", type=int, default=1000, help="number of objects in the ground truth")
+    parser.add_argument("--repeats", type=int, default=20, help="runs of each function")
     arguments = parser.parse_args()
-    truth, prediction = draw(arguments.size, arguments.objects)
+    truth, prediction = draw_objects(arguments.size, arguments.objects)
     gappy = [labels.astype(np.int64) * 1_000_003 for labels in (truth, prediction)]
 
-    table = Table("what", "ms", title=f"{arguments.objects} objects on {arguments.size} x {arguments.size}")
+    table = Table("function", "ms", title=f"{arguments.objects} objects on {arguments.size} x {arguments.size}")
     expected = score_objects(truth, prediction).tp
     differ = False
     rows: dict[str, Callable[[], Any]] = {
@@ -52,19 +52,22 @@ def main() -> None:
         "septa score_glands": lambda: score_glands(truth, prediction),
     }
     for name, function in rows.items():
-        table.add_row(name, f"{milliseconds(function, arguments.repeats):.1f}")
-    for name, peer in (("stardist", stardist_counts()), ("cellpose", cellpose_counts())):
+        table.add_row(name, f"{time_function(function, arguments.repeats):.1f}")
+    for name, peer in (("stardist", load_stardist()), ("cellpose", load_cellpose())):
         if peer is None:
-            table.add_row(name, f"not installed: {INSTALL[name]}")
+            table.add_row(name, f"not installed. Run {INSTALL[name]}")
             continue
         differ |= peer(truth, prediction) != expected
-        table.add_row(name, f"{milliseconds(partial(peer, truth, prediction), min(5, arguments.repeats)):.1f}")
+        table.add_row(name, f"{time_function(partial(peer, truth, prediction), min(5, arguments.repeats)):.1f}")
     Console().print(table)
     raise SystemExit(int(differ))
 
 
-def draw(size: int, count: int) -> tuple[Labels, Labels]:
-    """Cells that touch, and the same moved by a few pixels with every 17th lost; ids without gaps."""
+def draw_objects(size: int, count: int) -> tuple[Labels, Labels]:
+    """Draw touching cells as ground truth, and a prediction of them; ids have no gaps.
+
+    The prediction is the ground truth moved by a few pixels, without every 17th object.
+    """
     rng = np.random.default_rng(0)
     seeds = np.zeros((size, size), np.int32)
     places = rng.choice(size * size, count, replace=False)
@@ -76,8 +79,8 @@ def draw(size: int, count: int) -> tuple[Labels, Labels]:
     return truth, np.unique(prediction, return_inverse=True)[1].reshape(size, size).astype(np.int32)
 
 
-def milliseconds(function: Callable[[], Any], repeats: int) -> float:
-    """Median processor time over the repeats, after one run that compiles what there is to compile."""
+def time_function(function: Callable[[], Any], repeats: int) -> float:
+    """Return the median milliseconds of processor time over the repeats, after a warm-up run that compiles."""
     function()
     times = []
     for _ in range(repeats):
@@ -87,8 +90,11 @@ def milliseconds(function: Callable[[], Any], repeats: int) -> float:
     return 1000 * statistics.median(times)
 
 
-def stardist_counts() -> Callable[[Labels, Labels], tuple[int, ...]] | None:
-    """True positives by stardist's matching.py, loaded by itself: its package needs compiled code and tensorflow."""
+def load_stardist() -> Callable[[Labels, Labels], tuple[int, ...]] | None:
+    """Load the function that counts true positives in stardist; None if stardist is not installed.
+
+    Only the file matching.py is loaded, because the package needs compiled code and tensorflow.
+    """
     package = importlib.util.find_spec("stardist")
     if package is None or not package.submodule_search_locations or importlib.util.find_spec("csbdeep") is None:
         return None
@@ -103,8 +109,8 @@ def stardist_counts() -> Callable[[Labels, Labels], tuple[int, ...]] | None:
     )
 
 
-def cellpose_counts() -> Callable[[Labels, Labels], tuple[int, ...]] | None:
-    """True positives by cellpose."""
+def load_cellpose() -> Callable[[Labels, Labels], tuple[int, ...]] | None:
+    """Load the function that counts true positives in cellpose; None if cellpose is not installed."""
     try:
         from cellpose import metrics
     except ImportError:

@@ -1,10 +1,11 @@
-"""All benchmarks, one after the other, into ``benchmarks/RESULTS.md``: ``make bench``.
+"""Run all benchmarks one after the other and write ``benchmarks/RESULTS.md``; this is ``make bench``.
 
-``python benchmarks/run_all.py [--only NAME...] [--peers monai=PYTHON]`` runs the commands of `SECTIONS`. Each has a
-section with its command, the machine, the day and what it printed; a section that is not run stays as it is. Where a
-command takes a MODEL, one is trained first, for some minutes on synthetic nuclei; real data are looked for in
-``../shared/data``, and what needs data that are not there is passed over. Exit code 1 if a command fails: its section
-says so. All of it takes hours on a machine that should do nothing else meanwhile.
+Usage: ``python benchmarks/run_all.py [--only NAME...] [--peers monai=PYTHON]``.
+
+The script runs the commands of `SECTIONS`. Each has a section with its command, the machine, the date and the output. A
+section that is not run stays unchanged. If a command needs a MODEL, one is first trained for a few minutes on synthetic
+nuclei. Real data are read from ``../shared/data``; a command whose data are missing is skipped. If a command fails, its
+section says so and the exit code is 1. The whole takes hours, and the machine should do nothing else meanwhile.
 """
 
 from __future__ import annotations
@@ -23,29 +24,38 @@ from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
-from _machine import facts
-from septa.images.write import write_text
+from _machine import collect_facts
+from septa.images import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "RESULTS.md"
 WIDTH = 140
-"""Columns of the tables."""
+"""Width of the tables, characters."""
 MINUTES = 4
-"""Of training for the model."""
+"""Length of the training of MODEL, minutes."""
 HEAD = f"""# Results of the benchmarks
 
-Written by `make bench`; `make bench ONLY=inference` runs one of them again. MODEL stands for what
-`septa train FOLDER/nuclei -o MODEL --minutes {MINUTES}` makes of the images that
-`python benchmarks/slide.py training -o FOLDER/nuclei` draws, INT8 for what `septa quantize` makes of it, DATA for the
-folder of real data, FOLDER for a temporary one.
+`make bench` writes this page; `make bench ONLY=inference` runs one benchmark again. The commands use these names:
+
+- FOLDER: a temporary folder. `python benchmarks/slide.py training -o FOLDER/nuclei` draws its training images.
+- MODEL: the model that `septa train FOLDER/nuclei -o MODEL --minutes {MINUTES}` trains.
+- INT8: the model that `septa quantize` makes from MODEL.
+- DATA: the folder of the real data.
 """
 
 
 @dataclass(frozen=True)
 class Section:
-    """A command as a reader would type it, with MODEL, INT8, DATA and FOLDER in place of what they stand for.
+    """A section of the page.
 
-    ``data`` are the data sets that it needs, ``peers`` the names that its ``--peers`` takes.
+    Attributes
+    ----------
+    command
+        Command as a reader types it, with the placeholders MODEL, INT8, DATA and FOLDER.
+    data
+        Names of the data sets that it needs.
+    peers
+        Names that its option ``--peers`` accepts.
     """
 
     command: str
@@ -73,12 +83,12 @@ SECTIONS = {
         "benchmarks/family.py DATA/isbi2012 DATA/glas --minutes 2.5 --output FOLDER/family", data=("isbi2012", "glas")
     ),
 }
-"""In the order of the page. touching.py is not among them: what it makes are pictures."""
+"""Sections in the order of the page. touching.py is not included because it draws pictures."""
 
 
 @dataclass
 class Places:
-    """Where MODEL, DATA and FOLDER are; the model is trained when it is first asked for."""
+    """Paths of MODEL, DATA and FOLDER; the model is trained at its first use."""
 
     folder: Path
     data: Path = ROOT.parent / "shared" / "data"
@@ -87,7 +97,7 @@ class Places:
 
     @cached_property
     def model(self) -> Path:
-        """The model of all sections."""
+        """Path of the model of all sections."""
         if self.given is not None:
             return self.given.resolve()
         nuclei, path = self.folder / "nuclei", self.folder / "nuclei.septa"
@@ -99,16 +109,19 @@ class Places:
 
     @cached_property
     def int8(self) -> Path:
-        """What ``septa quantize`` makes of it."""
+        """Path of the model that ``septa quantize`` makes from it."""
         path = self.folder / "int8.septa"
         command = ["quantize", str(self.model), "--data", str(self.folder / "nuclei"), "-o", str(path)]
         subprocess.run([sys.executable, "-m", "septa", *command], check=True, stdout=subprocess.DEVNULL)
         return path
 
-    def filled(self, section: Section) -> list[str]:
-        """The command as it is run."""
-        command = section.command if self.given is None else section.command.replace(" --int8 INT8", "")
-        parts = shlex.split(command)  # what a given model was trained on, and int8 wants, is not known
+    def fill_command(self, section: Section) -> list[str]:
+        """Return the command of a section with paths in place of the placeholders."""
+        command = section.command
+        if self.given is not None:
+            # Quantization needs the training images, which are not known for a given model.
+            command = command.replace(" --int8 INT8", "")
+        parts = shlex.split(command)
         found = {"DATA": self.data, "FOLDER": self.folder}
         if "MODEL" in parts:
             found["MODEL"] = self.model
@@ -118,8 +131,8 @@ class Places:
         peers = [peer for peer in self.peers if peer.partition("=")[0] in section.peers]
         return [sys.executable, *words, *(["--peers", *peers] if peers else [])]
 
-    def hidden(self, text: str) -> str:
-        """A text with nothing of where this machine has its files."""
+    def hide_paths(self, text: str) -> str:
+        """Replace the paths of this machine in a text by placeholders."""
         named = {str(self.folder): "FOLDER", str(self.data): "DATA", sys.executable: "python"}
         if "model" in self.__dict__:
             named[str(self.model)] = "MODEL"
@@ -131,15 +144,20 @@ class Places:
 
 
 def main() -> None:
-    """Run, write the page section by section."""
+    """Run the benchmarks and write the page section by section."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=SECTIONS, metavar="NAME", help=f"of {', '.join(SECTIONS)}")
-    parser.add_argument("--model", type=Path, help="in place of one that is trained")
-    parser.add_argument("--peers", nargs="*", default=[], metavar="NAME=PYTHON", help="interpreters that have them")
+    parser.add_argument(
+        "--only", nargs="+", choices=SECTIONS, metavar="NAME", help=f"run only some of {', '.join(SECTIONS)}"
+    )
+    parser.add_argument("--model", type=Path, help="use this model as MODEL instead of training one")
+    parser.add_argument(
+        "--peers", nargs="*", default=[], metavar="NAME=PYTHON", help="interpreters that have the other libraries"
+    )
     arguments = parser.parse_args()
     known = {name for section in SECTIONS.values() for name in section.peers}
     if unknown := [given for given in arguments.peers if given.partition("=")[0] not in known]:
-        parser.error(f"--peers {unknown[0]}: write {' or '.join(f'{name}=PYTHON' for name in sorted(known))}")
+        choices = " or ".join(f"{name}=PYTHON" for name in sorted(known))
+        parser.error(f"--peers does not know {unknown[0]}. Write {choices}.")
     with tempfile.TemporaryDirectory() as folder:
         places = Places(Path(folder), given=arguments.model, peers=tuple(arguments.peers))
         names = arguments.only or list(SECTIONS)
@@ -150,18 +168,18 @@ def main() -> None:
 
 
 def run_all(sections: dict[str, Section], places: Places, page: Path, order: Sequence[str]) -> list[str]:
-    """Run some sections and replace them in the page, each as soon as it is done; returns the names of those that fail.
+    """Run some sections and replace each in the page once it is done; return the names of those that fail.
 
-    ``order`` is that of the page; what else stands in it comes last.
+    ``order`` is the order of the page. Sections of the page that it does not name come last.
     """
     failed = []
     for name, section in sections.items():
-        lacking = [one for one in section.data if not (places.data / one).is_dir()]
-        if lacking:
-            print(f"{name}: not run, {', '.join(lacking)} not in ../shared/data", flush=True)
+        missing = [one for one in section.data if not (places.data / one).is_dir()]
+        if missing:
+            print(f"{name}: skipped, because ../shared/data does not contain {', '.join(missing)}", flush=True)
             continue
         print(f"{name}: {section.command}", flush=True)
-        body, good = run(section, places)
+        body, good = run_section(section, places)
         failed += [] if good else [name]
         kept = read_page(page) | {name: body}
         ordered = [*(one for one in order if one in kept), *(one for one in kept if one not in order)]
@@ -169,45 +187,44 @@ def run_all(sections: dict[str, Section], places: Places, page: Path, order: Seq
     return failed
 
 
-def run(section: Section, places: Places) -> tuple[str, bool]:
-    """What a section says, and whether its command ended well."""
+def run_section(section: Section, places: Places) -> tuple[str, bool]:
+    """Run a section; return its text, and True if its command succeeded."""
     plain = {"COLUMNS": str(WIDTH), "NO_COLOR": "1", "TERM": "dumb", "PYTHONUTF8": "1"}
     environment = {name: value for name, value in os.environ.items() if name not in ("FORCE_COLOR", "TTY_COMPATIBLE")}
     began = time.perf_counter()
     try:
-        command = places.filled(section)
+        command = places.fill_command(section)
         began = time.perf_counter()
         done = subprocess.run(command, capture_output=True, cwd=ROOT, env=environment | plain, check=False)
     except subprocess.CalledProcessError as error:
-        return (
-            f"`python {section.command}` **failed**: no model could be trained (exit code {error.returncode}).",
-            False,
-        )
+        reason = f"the training of the model ended with exit code {error.returncode}"
+        return f"`python {section.command}` **failed**: {reason}.", False
     minutes = (time.perf_counter() - began) / 60
-    out, told = (places.hidden(text.decode(errors="replace")).rstrip() for text in (done.stdout, done.stderr))
+    out, errors = (places.hide_paths(text.decode(errors="replace")).rstrip() for text in (done.stdout, done.stderr))
     shown = section.command + (" --peers NAME=PYTHON" if "--peers" in command else "")
-    lines = [f"`python {shown}`, {minutes:.1f} minutes, {datetime.now(UTC).date()}. {machine()}"]
+    lines = [f"`python {shown}`, {minutes:.1f} minutes, {datetime.now(UTC).date()}. {describe_machine()}"]
     if done.returncode:
-        reason = told.splitlines()[-1] if told else "it said nothing"
+        reason = errors.splitlines()[-1] if errors else "the command printed no error"
         lines += ["", f"**Failed** (exit code {done.returncode}): {reason}"]
-        print(told, file=sys.stderr)
-    if out.startswith("| "):  # a table in Markdown
+        print(errors, file=sys.stderr)
+    if out.startswith("| "):
+        # The output is a Markdown table.
         lines += ["", out]
     elif out:
         lines += ["", "```text", *(line.rstrip() for line in out.splitlines()), "```"]
     return "\n".join(lines), not done.returncode
 
 
-def machine() -> str:
-    """One line of facts."""
-    known = facts()
+def describe_machine() -> str:
+    """Return the facts of the machine in one line."""
+    known = collect_facts()
     named = {name: known.pop(name) for name in ("processor", "cores", "memory", "system")}
     versions = ", ".join(f"{name} {version}" for name, version in known.items())
     return f"{named['processor']}; {named['cores']} cores, {named['memory']}; {named['system']}; {versions}."
 
 
 def read_page(page: Path) -> dict[str, str]:
-    """The sections of a page by name; none where there is no page."""
+    """Read the sections of a page by name; return none if the page does not exist."""
     if not page.is_file():
         return {}
     parts = page.read_text(encoding="utf-8").split("\n## ")[1:]

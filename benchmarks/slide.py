@@ -1,10 +1,12 @@
-"""A synthetic microscopy slide of any size with a known number of nuclei, drawn block by block on one core.
+"""Draw a synthetic microscopy slide of any size with a known number of nuclei, block by block on one core.
 
-``python benchmarks/slide.py draw --size 32768 -o slide.ome.zarr`` draws fluorescent nuclei, 12 to 30 pixels wide, many
-of them touching, into an OME-Zarr 0.5 store: uint8, one channel, 0.5 micrometres a pixel, chunks of 512 in shards of
-2048, one level. It prints the exact number of nuclei, the time and the peak memory. A smaller slide is the corner of a
-larger one. ``python benchmarks/slide.py training --images 40 --size 256 -o DIR`` writes small images of the same kind
-with their labels, none of them part of a slide.
+``python benchmarks/slide.py draw --size 32768 -o slide.ome.zarr`` draws fluorescent nuclei, 12 to 30 pixels wide, into
+an OME-Zarr 0.5 store. Many nuclei touch. The store has one level of uint8 values, one channel, 0.5 micrometres per
+pixel, and chunks of 512 in shards of 2048. The command prints the exact number of nuclei, the time and the peak
+memory. A smaller slide is the corner of a larger one.
+
+``python benchmarks/slide.py training --images 40 --size 256 -o DIR`` writes small images of the same kind with their
+labels. None of them is part of a slide.
 """
 
 from __future__ import annotations
@@ -20,42 +22,44 @@ from typing import Any
 
 import numpy as np
 
-from _slide import draw, truth_count, truth_labels, truth_middles
+from _slide import count_nuclei, draw, draw_labels, find_centres
 from septa.errors import InputError, SeptaError
-from septa.images.write import write_image, write_labels
+from septa.images import write_image, write_labels
 
-__all__ = ["draw", "truth_count", "truth_labels", "truth_middles", "write_slide", "write_training_set"]
+__all__ = ["count_nuclei", "draw", "draw_labels", "find_centres", "write_slide", "write_training_set"]
 
 PIXEL_SIZE_UM = 0.5
-CHUNK, SHARD = 512, 2048
+CHUNK = 512
+SHARD = 2048
 
 
 def write_slide(
     path: str | Path, height: int, width: int, seed: int, *, progress: Callable[[int, int], None] | None = None
 ) -> None:
-    """Draw a slide into a new OME-Zarr store; memory does not grow with its size.
+    """Draw a slide into a new OME-Zarr store; the memory does not depend on the size.
 
     Parameters
     ----------
     path
-        Folder to make. It appears when the slide is whole.
+        Folder to make. It appears once the slide is complete.
     height, width
         Size, pixels.
     seed
-        Non-negative; ``draw(y0, y1, x0, x1, seed)`` is any window of the slide.
+        Non-negative number; ``draw(y0, y1, x0, x1, seed)`` returns any window of the slide.
     progress
-        Is told the number of blocks done and of all.
+        Function that is called after each block, with the number of blocks done and the number of all blocks.
 
     Raises
     ------
     InputError
-        ``path`` exists, or there is nothing to draw.
+        ``path`` exists, or a side is below 1, or the seed is negative.
     """
     path = Path(path)
     if path.exists():
-        raise InputError(path, "exists", "remove it or choose another name")
+        raise InputError(path, "this folder already exists", "Remove it or choose another name")
     if min(height, width) < 1 or seed < 0:
-        raise InputError(path, f"{height} x {width} pixels with seed {seed} cannot be drawn", "choose other numbers")
+        problem = f"each side must be at least 1 pixel and the seed at least 0, got {height} x {width} and seed {seed}"
+        raise InputError(path, problem, "Choose other numbers")
     blocks = [(y, x) for y in range(0, height, SHARD) for x in range(0, width, SHARD)]
     temporary = path.parent / f".{path.name}.{secrets.token_hex(8)}.tmp"
     try:
@@ -93,26 +97,28 @@ def _new_array(path: Path, height: int, width: int, seed: int) -> Any:
 
 
 def write_training_set(folder: str | Path, count: int, size: int, seed: int) -> None:
-    """Write ``folder/images`` and ``folder/labels``: 8-bit TIFF images, and instance ids, contiguous from 1, as TIFF.
+    """Write 8-bit TIFF images to ``folder/images`` and their instance ids to ``folder/labels``.
 
-    Each image comes from a plane of its own, which is none of those of `write_slide` for any small seed.
+    The ids of an image are contiguous from 1. Each image is drawn from a plane of its own. No slide that `write_slide`
+    draws with a small seed uses these planes.
 
     Raises
     ------
     InputError
-        The folder holds images or labels, or there is nothing to draw.
+        The folder holds images or labels, or ``count`` or ``size`` is below 1, or the seed is negative.
     """
     folder = Path(folder)
     if count < 1 or size < 1 or seed < 0:
-        raise InputError(folder, f"{count} images of {size} pixels cannot be drawn", "choose other numbers")
+        problem = f"images and pixels must be at least 1 and the seed at least 0, got {count}, {size} and {seed}"
+        raise InputError(folder, problem, "Choose other numbers")
     for name in ("images", "labels"):
         if (folder / name).exists():
-            raise InputError(folder / name, "exists", "choose another folder")
+            raise InputError(folder / name, "this folder already exists", "Choose another folder")
     pixel_size_um = (PIXEL_SIZE_UM, PIXEL_SIZE_UM)
     for index in range(count):
         plane = int(np.random.SeedSequence([seed, index]).generate_state(1, np.uint64)[0] >> np.uint64(1))
         window = 0, size, 0, size
-        ids, numbers = np.unique(truth_labels(*window, plane), return_inverse=True)
+        ids, numbers = np.unique(draw_labels(*window, plane), return_inverse=True)
         labels_yx = numbers.reshape(size, size) + int(ids[0] > 0)
         name = f"nuclei_{index:04d}.tif"
         write_labels(folder / "labels" / name, labels_yx, pixel_size_um=pixel_size_um)
@@ -120,17 +126,17 @@ def write_training_set(folder: str | Path, count: int, size: int, seed: int) -> 
 
 
 def main() -> None:
-    """Draw what the command line asks for."""
+    """Draw a slide or a training set."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    slide = commands.add_parser("draw", help="a slide")
-    slide.add_argument("--size", type=int, nargs="+", default=[8192], help="side, or height and width, pixels")
-    training = commands.add_parser("training", help="small images with labels")
-    training.add_argument("--images", type=int, default=40)
-    training.add_argument("--size", type=int, default=256, help="side, pixels")
+    slide = commands.add_parser("draw", help="draw a slide")
+    slide.add_argument("--size", type=int, nargs="+", default=[8192], help="side, or height and width, in pixels")
+    training = commands.add_parser("training", help="write small images with labels")
+    training.add_argument("--images", type=int, default=40, help="number of images")
+    training.add_argument("--size", type=int, default=256, help="height and width of an image, pixels")
     for command in (slide, training):
-        command.add_argument("--seed", type=int, default=0)
-        command.add_argument("-o", "--output", type=Path, required=True)
+        command.add_argument("--seed", type=int, default=0, help="number from which all nuclei are drawn")
+        command.add_argument("-o", "--output", type=Path, required=True, help="folder or store to write")
     arguments = parser.parse_args()
     try:
         if arguments.command == "training":
@@ -138,7 +144,7 @@ def main() -> None:
         else:
             _draw_slide(arguments.output, arguments.size[0], arguments.size[-1], arguments.seed)
     except SeptaError as error:
-        print(error, file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
 
 
@@ -151,7 +157,7 @@ def _draw_slide(output: Path, height: int, width: int, seed: int) -> None:
     megapixels = height * width / 1e6
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
     print(
-        f"{output}: {height} x {width} pixels, {truth_count(height, width, seed)} nuclei, {elapsed:.1f} s "
+        f"{output}: {height} x {width} pixels, {count_nuclei(height, width, seed)} nuclei, {elapsed:.1f} s "
         f"({busy:.1f} s of processor time), {megapixels / elapsed:.1f} megapixels/s, peak memory {peak:.0f} MB"
     )
 

@@ -1,11 +1,12 @@
-"""Slides of any size in a fixed memory budget: peak memory, speed, and objects found against those that are there.
+"""Segment slides of any size in a fixed memory budget: peak memory, speed, and accuracy of the objects.
 
-``python benchmarks/streaming.py MODEL [--sizes 8192 16384 32768] [--memory 1GB] [--folder streaming]`` draws synthetic
-slides, segments each by ``septa predict MODEL SLIDE -o LABELS --memory 1GB`` in a process of its own, and prints a
-table. The count's error stands beside that of the same model on small images of the same kind, which no block divides;
-F1 (IoU 0.5) is measured in windows at corners of blocks and in windows inside blocks. MODEL is trained on
-``python benchmarks/slide.py training -o DIR``. Slides that are there already are not drawn again, labels are made anew.
-Memory is read from /proc, so on Linux alone.
+Usage: ``python benchmarks/streaming.py MODEL [--sizes 8192 16384 32768] [--memory 1GB] [--folder streaming]``.
+
+The script draws synthetic slides, segments each with ``septa predict MODEL SLIDE -o LABELS --memory 1GB`` in a process
+of its own, and prints a table. It also prints the error of the object count on small images of the same kind, which are
+not divided into blocks. F1 (IoU 0.5) is measured in windows at corners of blocks and in windows inside blocks. Train
+MODEL on the images that ``python benchmarks/slide.py training -o DIR`` writes. Existing slides are not drawn again;
+labels are always computed again. Memory is read from /proc, so the script runs on Linux only.
 """
 
 from __future__ import annotations
@@ -26,19 +27,21 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from septa.metrics.objects import pool, score_objects
-from slide import truth_count, truth_labels, write_slide, write_training_set
+from septa.metrics import pool, score_objects
+from slide import count_nuclei, draw_labels, write_slide, write_training_set
 
 WINDOW = 512
-"""Side of a window in which objects are matched, pixels."""
-SMALL_IMAGES, SMALL_SIDE, SMALL_SEED = 8, 1024, 1_000_000
+"""Height and width of a window in which objects are matched, pixels."""
+SMALL_IMAGES = 8
+SMALL_SIDE = 1024
+SMALL_SEED = 1_000_000
 INTERVAL = 0.02
-"""Seconds between two looks at a process's memory."""
+"""Seconds between two readings of a process's memory."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """A process that ended: seconds, peak resident memory in bytes, and what it printed."""
+    """A finished process: its seconds, its peak resident memory in bytes, and its output."""
 
     seconds: float
     peak: int
@@ -46,59 +49,75 @@ class Run:
 
 
 def main() -> None:
-    """Draw, segment, compare, print a table."""
+    """Draw and segment the slides, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[8192, 16384, 32768], help="sides, pixels")
-    parser.add_argument("--memory", default="1GB", help="the budget, as septa takes it")
-    parser.add_argument("--block", type=int, default=2048, help="side of a block, pixels: where borders are looked for")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--folder", type=Path, default=Path("streaming"), help="for slides and their labels")
+    parser.add_argument("model", type=Path, help="a model of the task instances")
+    parser.add_argument(
+        "--sizes", type=int, nargs="+", default=[8192, 16384, 32768], help="sides of the slides, pixels"
+    )
+    parser.add_argument("--memory", default="1GB", help="memory budget of septa predict, such as 1GB")
+    parser.add_argument("--block", type=int, default=2048, help="side of septa's blocks, pixels")
+    parser.add_argument("--seed", type=int, default=0, help="number from which the slides are drawn")
+    parser.add_argument("--folder", type=Path, default=Path("streaming"), help="folder of slides and labels")
     arguments = parser.parse_args()
     console = Console()
-    small_error, small_f1 = small_images(arguments.model)
+    small_error, small_f1 = evaluate_small_images(arguments.model)
     small = f"{SMALL_IMAGES} images of {SMALL_SIDE} x {SMALL_SIDE}"
-    console.print(f"{small}: count {small_error:+.2%}, F1 {small_f1:.4f}", highlight=False)
-    columns = ("side", "MP", "seconds", "MP/s", "peak, MB", "found", "true", "error", "F1 at corners", "F1 inside")
+    console.print(f"{small}: error of the count {small_error:+.2%}, F1 {small_f1:.4f}", highlight=False)
+    columns = (
+        "side",
+        "MP",
+        "seconds",
+        "MP/s",
+        "peak, MB",
+        "predicted objects",
+        "true objects",
+        "error",
+        "F1 at corners",
+        "F1 inside",
+    )
     table = Table(*columns, title=f"--memory {arguments.memory}")
     for side in arguments.sizes:
         slide, output = (arguments.folder / f"{kind}-{side}.ome.zarr" for kind in ("slide", "labels"))
         if not slide.exists():
             slide.parent.mkdir(parents=True, exist_ok=True)
             write_slide(slide, side, side, arguments.seed)
-        shutil.rmtree(output, ignore_errors=True)  # else an earlier run would be gone on with
-        run = measured("predict", str(arguments.model), str(slide), "-o", str(output), "--memory", arguments.memory)
+        # Without its output, septa predict cannot resume an earlier run.
+        shutil.rmtree(output, ignore_errors=True)
+        run = run_septa("predict", str(arguments.model), str(slide), "-o", str(output), "--memory", arguments.memory)
         labels = open_labels(output)
-        found, true = count_objects(labels), truth_count(side, side, arguments.seed)
-        f1 = [window_f1(labels, places, arguments.seed) for places in sampled(side, arguments.block)]
+        found = count_objects(labels)
+        true = count_nuclei(side, side, arguments.seed)
+        f1 = [score_windows(labels, places, arguments.seed) for places in sample_windows(side, arguments.block)]
         row = [f"{side**2 / 1e6:.0f}", f"{run.seconds:.0f}", f"{side**2 / 1e6 / run.seconds:.2f}"]
         row += [f"{run.peak / 1e6:.0f}", str(found), str(true), f"{found / true - 1:+.2%}"]
         table.add_row(str(side), *row, *("-" if value is None else f"{value:.4f}" for value in f1))
     console.print(table)
 
 
-def measured(*arguments: str) -> Run:
-    """Run ``septa`` in a process of its own; stop with its own message if it fails.
+def run_septa(*arguments: str) -> Run:
+    """Run ``septa`` in a process of its own; exit with its exit code if it fails.
 
-    The peak is the kernel's high-water mark of that program alone, read until it ends. ``getrusage`` would not do: it
-    counts what this process held when it started the other.
+    The peak is the kernel's high-water mark of that process alone, read until it ends. ``getrusage`` is not used, as it
+    includes the memory that this process held when it started the other one.
     """
-    begin, peak = time.perf_counter(), 0
-    with tempfile.TemporaryFile("w+") as told:
-        process = subprocess.Popen([sys.executable, "-m", "septa", *arguments], stdout=told)
+    begin = time.perf_counter()
+    peak = 0
+    with tempfile.TemporaryFile("w+") as output:
+        process = subprocess.Popen([sys.executable, "-m", "septa", *arguments], stdout=output)
         while process.poll() is None:
-            peak = max(peak, high_water(process.pid))
+            peak = max(peak, read_peak_memory(process.pid))
             time.sleep(INTERVAL)
         seconds = time.perf_counter() - begin
-        told.seek(0)
-        text = told.read()
+        output.seek(0)
+        text = output.read()
     if process.returncode:
         raise SystemExit(process.returncode)
     return Run(seconds, peak, text)
 
 
-def high_water(process: int) -> int:
-    """Peak resident memory of a running process, bytes; 0 where it has ended or the system does not tell."""
+def read_peak_memory(process: int) -> int:
+    """Return the peak resident memory of a running process in bytes; 0 if it has ended or the system has no /proc."""
     try:
         text = Path(f"/proc/{process}/status").read_text()
     except OSError:
@@ -107,21 +126,23 @@ def high_water(process: int) -> int:
     return int(lines[0].split()[1]) * 1024 if lines else 0
 
 
-def small_images(model: Path) -> tuple[float, float]:
-    """The model's relative error of the count, and its F1 at IoU 0.5, on small images that it has not seen."""
+def evaluate_small_images(model: Path) -> tuple[float, float]:
+    """Return the relative error of the object count and the F1 at IoU 0.5 on small, unseen images."""
     with tempfile.TemporaryDirectory() as folder:
         data, scores = Path(folder) / "data", Path(folder) / "scores.json"
         write_training_set(data, SMALL_IMAGES, SMALL_SIDE, SMALL_SEED)
-        measured("evaluate", str(model), str(data), "--all", "--json", str(scores))
+        run_septa("evaluate", str(model), str(data), "--all", "--json", str(scores))
         objects = [image.get("objects") for image in json.loads(scores.read_text())["images"]]
     if None in objects:
-        raise SystemExit(f"{model}: was not trained on objects. train one on what benchmarks/slide.py writes.")
+        problem = "this model was not trained for the task instances"
+        remedy = "Train one on the images that benchmarks/slide.py training writes"
+        raise SystemExit(f"error: {model}: {problem}. {remedy}.")
     true, found = (sum(one[f"{side}_count"] for one in objects) for side in ("truth", "prediction"))
     return found / true - 1, 2 * sum(one["tp"][0] for one in objects) / (true + found)
 
 
 def open_labels(output: Path) -> Any:
-    """The full labels in a store that ``septa predict`` wrote, a zarr array whose last axes are ``YX``."""
+    """Open the full-size labels in a store of ``septa predict``: a zarr array whose last axes are ``YX``."""
     import zarr
 
     labels: Any = zarr.open_group(output, mode="r")["labels"]
@@ -129,13 +150,13 @@ def open_labels(output: Path) -> Any:
 
 
 def read_window(labels: Any, y0: int, y1: int, x0: int, x1: int) -> np.ndarray[Any, Any]:
-    """A window of the labels, axes ``YX``."""
+    """Read a window of the labels, axes ``YX``."""
     window = np.asarray(labels[..., y0:y1, x0:x1])
     return window.reshape(window.shape[-2:])
 
 
 def count_objects(labels: Any) -> int:
-    """Number of ids, read shard by shard."""
+    """Count the ids of the labels, shard by shard."""
     height, width = labels.shape[-2:]
     step_y, step_x = (labels.shards or labels.chunks)[-2:]
     seen = np.zeros(1, bool)
@@ -148,8 +169,8 @@ def count_objects(labels: Any) -> int:
     return int(np.count_nonzero(seen[1:]))
 
 
-def sampled(side: int, block: int, most: int = 16) -> Iterator[Sequence[tuple[int, int]]]:
-    """First rows and columns of windows around corners of blocks, then of windows in the middle of blocks."""
+def sample_windows(side: int, block: int, most: int = 16) -> Iterator[Sequence[tuple[int, int]]]:
+    """Yield the first rows and columns of windows around corners of blocks, then of windows in the middle of blocks."""
     random = np.random.default_rng(0)
     for first in (block, block // 2):
         lines = np.arange(first, side - WINDOW // 2, block) - WINDOW // 2
@@ -157,12 +178,12 @@ def sampled(side: int, block: int, most: int = 16) -> Iterator[Sequence[tuple[in
         yield [places[index] for index in random.permutation(len(places))[:most]]
 
 
-def window_f1(labels: Any, places: Sequence[tuple[int, int]], seed: int) -> float | None:
-    """F1 at IoU 0.5 of the objects in windows; None without windows."""
+def score_windows(labels: Any, places: Sequence[tuple[int, int]], seed: int) -> float | None:
+    """Return the pooled F1 at IoU 0.5 of the objects in windows; None without windows."""
     scores = []
     for y, x in places:
         window = y, y + WINDOW, x, x + WINDOW
-        scores.append(score_objects(truth_labels(*window, seed), read_window(labels, *window).astype(np.int64)))
+        scores.append(score_objects(draw_labels(*window, seed), read_window(labels, *window).astype(np.int64)))
     return float(pool(scores)["pooled"]["f1"][0]) if scores else None
 
 

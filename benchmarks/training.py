@@ -1,19 +1,20 @@
-"""Training, septa against the plain loop that most people write: images/s and what bounds them.
+"""Compare the speed of training in septa and in a plain PyTorch loop: images/s and the factors that limit them.
 
-``python benchmarks/training.py [--widths 16 32] [--batches 1 4] [--size 512] [--seconds 15] [--rounds 2]``.
-All train the padded U-Net of depth 4 with batch norm on two classes, with cross entropy and Adam, on patches of
-synthetic cells, each in a process of its own; rows take turns for some rounds, and of each the best round's median step
-counts.
+Usage: ``python benchmarks/training.py [--widths 16 32] [--batches 1 4] [--size 512] [--seconds 15] [--rounds 2]``.
 
-- ``plain``: eager PyTorch as it comes: float32, contiguous arrays, no allocator settings, a `DataLoader` with one
-  worker process that only cuts and flips.
-- ``septa``: the loop of the command (`train_steps`) with all that it does by default: process set-up, channels last,
-  warping and jittering of every patch, gradient clipping, a moving average of the weights. Here in float32.
-- ``automatic``: the same in the precision that the automatic recipe takes on this machine.
-- ``unprepared``: the last without the process set-up, as with ``septa --no-prepare``.
+All rows train the padded U-Net of depth 4 with batch norm on two classes, with cross entropy and Adam, on patches of
+synthetic cells. Each row runs in a process of its own. The rows take turns for several rounds. The median step of a
+row's best round counts.
 
-GFLOP/s count two for each multiply-add of a convolution; the peak is the fastest matrix product in the same precision,
-measured in every round. *Convolutions* is their share of the operators' time.
+- ``plain``: eager PyTorch with its defaults: float32, contiguous arrays, no allocator settings, and a `DataLoader`
+  with one worker process that only crops and flips.
+- ``septa``: the loop of ``septa train`` (`train_steps`) with its defaults: process set-up, channels last, warping and
+  jittering of every patch, gradient clipping, and a moving average of the weights. This row uses float32.
+- ``automatic``: the same in the precision that the automatic recipe chooses on this machine.
+- ``unprepared``: the same as ``automatic`` without the process set-up, as with ``septa --no-prepare``.
+
+The GFLOP/s count two operations for each multiply-add of a convolution. The peak is the fastest matrix product in the
+same precision, measured in every round. The column "convolutions" is their share of the time of all operators.
 """
 
 from __future__ import annotations
@@ -32,28 +33,30 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from _machine import fastest, matrix_peak
+from _machine import measure_matrix_peak, time_fastest
 from septa import runtime
 
 ROWS = ("plain", "septa", "automatic", "unprepared")
-IMAGES, SIDE = 8, 768
+IMAGES = 8
+SIDE = 768
+"""Height and width of an image, pixels."""
 
 
 def main() -> None:
-    """Measure, print a table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--widths", type=int, nargs="+", default=[16, 32])
-    parser.add_argument("--batches", type=int, nargs="+", default=[1, 4])
-    parser.add_argument("--size", type=int, default=512)
-    parser.add_argument("--seconds", type=float, default=15, help="for each row and round, after a step to warm up")
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--rows", nargs="+", choices=ROWS, default=ROWS)
+    """Measure the rows and print a table for each width and batch size."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--widths", type=int, nargs="+", default=[16, 32], help="channels of the first level")
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 4], help="patches per batch")
+    parser.add_argument("--size", type=int, default=512, help="height and width of a patch, pixels")
+    parser.add_argument("--seconds", type=float, default=15, help="length of a measurement after a warm-up step")
+    parser.add_argument("--rounds", type=int, default=2, help="measurements of each row; the best counts")
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=ROWS, help="loops to measure")
     parser.add_argument("--row", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.row is not None:
         print(json.dumps(measure(json.loads(arguments.row))))
         return
-    automatic = in_process({"loop": "precision"})["amp"]
+    automatic = run_child({"loop": "precision"})["amp"]
     for width in arguments.widths:
         for batch in arguments.batches:
             with tempfile.TemporaryDirectory() as folder:
@@ -62,37 +65,50 @@ def main() -> None:
                 rows = {name: common | {"loop": name, "amp": "off"} for name in arguments.rows}
                 for name in {"automatic", "unprepared"} & rows.keys():
                     rows[name]["amp"] = automatic
-                Console(width=140).print(table(rows, arguments.rounds))
+                Console(width=140).print(make_table(rows, arguments.rounds))
 
 
-def table(rows: dict[str, dict[str, Any]], rounds: int) -> Table:
-    """One line for each loop."""
+def make_table(rows: dict[str, dict[str, Any]], rounds: int) -> Table:
+    """Measure the loops and make a table with one line for each."""
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in rows}
     peaks: dict[str, float] = {}
     for _ in range(rounds):
         for amp in {row["amp"] for row in rows.values()}:
-            peaks[amp] = max(peaks.get(amp, 0.0), in_process({"loop": "peak", "amp": amp})["gflops"])
+            peaks[amp] = max(peaks.get(amp, 0.0), run_child({"loop": "peak", "amp": amp})["gflops"])
         for name, row in rows.items():
-            found[name].append(in_process(row))
+            found[name].append(run_child(row))
     best = {name: min(each, key=lambda one: float(one["seconds"])) for name, each in found.items()}
     base = next(iter(best.values()))["seconds"]
     width, batch, size = (next(iter(rows.values()))[key] for key in ("width", "batch", "size"))
-    told = Table(f"width {width}, batch {batch}, {size} x {size}")
-    for header in ("s a step", "images/s", "times as fast", "GFLOP/s", "of peak", "convolutions", "waits for data"):
-        told.add_column(header, justify="right")
+    table = Table(f"width {width}, batch {batch}, {size} x {size}")
+    for header in (
+        "s per step",
+        "images/s",
+        "speed-up",
+        "GFLOP/s",
+        "share of peak",
+        "convolutions",
+        "waiting for data",
+    ):
+        table.add_column(header, justify="right")
     for name, one in best.items():
         seconds, amp = one["seconds"], rows[name]["amp"]
         gflops = batch * one["gflop"] / seconds
-        told.add_row(
-            f"{name}, {'float32' if amp == 'off' else amp}", f"{seconds:.3f}", f"{batch / seconds:.2f}",
-            f"{base / seconds:.2f}", f"{gflops:.0f}", f"{gflops / peaks[amp]:.0%} of {peaks[amp]:.0f}",
-            f"{one['convolutions']:.0%}", f"{one['waiting']:.0%}",
-        )  # fmt: skip
-    return told
+        table.add_row(
+            f"{name}, {'float32' if amp == 'off' else amp}",
+            f"{seconds:.3f}",
+            f"{batch / seconds:.2f}",
+            f"{base / seconds:.2f}",
+            f"{gflops:.0f}",
+            f"{gflops / peaks[amp]:.0%} of {peaks[amp]:.0f}",
+            f"{one['convolutions']:.0%}",
+            f"{one['waiting']:.0%}",
+        )
+    return table
 
 
-def in_process(row: dict[str, Any]) -> dict[str, Any]:
-    """Measure a row in a process that nothing was loaded into before."""
+def run_child(row: dict[str, Any]) -> dict[str, Any]:
+    """Measure a row in a new process, so that nothing is loaded before."""
     command = [sys.executable, __file__, "--row", json.dumps(row)]
     quiet = os.environ | {"KINETO_LOG_LEVEL": "99"}
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=quiet)
@@ -101,22 +117,25 @@ def in_process(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def measure(row: dict[str, Any]) -> dict[str, Any]:
-    """One row, in this process."""
+    """Measure a row in this process."""
     if row["loop"] not in ("plain", "unprepared"):
         runtime.prepare()
     if row["loop"] == "peak":
-        return {"gflops": peak(row["amp"])}
+        return {"gflops": measure_peak(row["amp"])}
     if row["loop"] == "precision":
         from septa.training.automatic import resolve_amp
 
         return {"amp": resolve_amp("auto", str(runtime.pick_device()))[0]}
     write_cells(Path(row["data"]))
     steps = plain_steps(row) if row["loop"] == "plain" else septa_steps(row)
-    return timed(steps, row)
+    return time_steps(steps, row)
 
 
-def timed(steps: Iterator[float], row: dict[str, Any]) -> dict[str, Any]:
-    """Median seconds of a step, and the share of convolutions in one more; each item tells the wait for its data."""
+def time_steps(steps: Iterator[float], row: dict[str, Any]) -> dict[str, Any]:
+    """Measure the median seconds of a step, and the share of convolutions in one more step.
+
+    Each item of ``steps`` is the share of the step that it waited for data.
+    """
     import numpy as np
     from torch.profiler import profile
 
@@ -132,22 +151,29 @@ def timed(steps: Iterator[float], row: dict[str, Any]) -> dict[str, Any]:
         next(steps)
     spent = {event.key: event.self_cpu_time_total + event.self_device_time_total for event in recorder.key_averages()}
     convolutions = sum(value for key, value in spent.items() if "convolution" in key)
-    found = {"seconds": float(np.median(seconds)), "gflop": gflop(row["width"], row["size"])}
+    found = {"seconds": float(np.median(seconds)), "gflop": count_gflop(row["width"], row["size"])}
     return found | {"convolutions": convolutions / sum(spent.values()), "waiting": float(np.mean(waited))}
 
 
 def septa_steps(row: dict[str, Any]) -> Iterator[float]:
-    """Steps of the training that the command runs; each item is the share of the step that it waited for data."""
-    from septa.training import loop
-    from septa.training.plan import TrainingRequest
-    from septa.training.run import train_steps
+    """Run the steps of ``septa train``; yield the share of each step that it waited for data."""
+    from septa.training import TrainingRequest, loop, train_steps
 
     loop.LOG_EVERY = 1
     settings = (
-        f"net.width={row['width']}", "net.depth=4", "net.reduction=1", f"sampling.patch=[{row['size']}, {row['size']}]",
-        f"training.batch={row['batch']}", f"training.amp='{row['amp']}'", "training.optimizer=adam",
-        "training.validations=1", "training.steps=100000", "loss.dice=0", "loss.cross_entropy=1", "task=semantic",
-    )  # fmt: skip
+        "task=semantic",
+        f"net.width={row['width']}",
+        "net.depth=4",
+        "net.reduction=1",
+        f"sampling.patch=[{row['size']}, {row['size']}]",
+        "loss.dice=0",
+        "loss.cross_entropy=1",
+        f"training.batch={row['batch']}",
+        f"training.amp='{row['amp']}'",
+        "training.optimizer=adam",
+        "training.validations=1",
+        "training.steps=100000",
+    )
     data = Path(row["data"])
     for event in train_steps(TrainingRequest(data=data, output=data / "x.septa", overrides=settings, overwrite=True)):
         if isinstance(event, dict):
@@ -155,7 +181,7 @@ def septa_steps(row: dict[str, Any]) -> Iterator[float]:
 
 
 def plain_steps(row: dict[str, Any]) -> Iterator[float]:
-    """Steps of the usual loop."""
+    """Run the steps of a plain loop; yield the share of each step that it waited for data."""
     import torch
     from torch import nn
     from torch.utils.data import DataLoader
@@ -182,10 +208,10 @@ def plain_steps(row: dict[str, Any]) -> Iterator[float]:
 
 
 class Crops:
-    """Random patches, flipped at random; decoded images are kept."""
+    """Data set of random patches, flipped at random; it keeps the decoded images in memory."""
 
     def __init__(self, data: Path, size: int) -> None:
-        from septa.images.read import read_image
+        from septa.images import read_image
 
         self.size = size
         names = sorted(path.name for path in (data / "images").iterdir())
@@ -209,15 +235,18 @@ class Crops:
 
 
 def write_cells(data: Path) -> None:
-    """The images of all rows."""
-    from septa.synthetic.dataset import write_dataset
+    """Write the images of all rows, if they do not exist."""
+    from septa.synthetic import write_dataset
 
     if not (data / "images").exists():
         write_dataset(data, "cells", IMAGES, (SIDE, SIDE), 0)
 
 
-def gflop(width: int, size: int) -> float:
-    """Operations of one image in a step: forward, and twice that backward, but for the gradient of the image itself."""
+def count_gflop(width: int, size: int) -> float:
+    """Count 1e9 operations of one image in a step.
+
+    The backward pass counts twice the forward pass, without the gradient of the image itself.
+    """
     from septa.describe.layers import trace_layers
     from septa.nets import UNet
 
@@ -225,16 +254,16 @@ def gflop(width: int, size: int) -> float:
     return (3 * sum(layer.flops for layer in layers) - layers[0].flops) / 1e9
 
 
-def peak(amp: str) -> float:
-    """GFLOP/s of the fastest product of two matrices."""
+def measure_peak(amp: str) -> float:
+    """Return the GFLOP/s of the fastest product of two matrices in a precision."""
     import torch
 
     device = runtime.pick_device()
     if amp == "off" and device.type == "cpu":
-        return matrix_peak()[0]
-    kind = {"bf16": torch.bfloat16, "fp16": torch.float16, "off": torch.float32}[amp]
-    one, two = (torch.randn(2048, 2048, device=device).to(kind) for _ in range(2))
-    return 2 * 2048**3 / fastest(lambda: float((one @ two)[0, 0]), 0.5) / 1e9
+        return measure_matrix_peak()[0]
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "off": torch.float32}[amp]
+    a, b = (torch.randn(2048, 2048, device=device).to(dtype) for _ in range(2))
+    return 2 * 2048**3 / time_fastest(lambda: float((a @ b)[0, 0]), 0.5) / 1e9
 
 
 if __name__ == "__main__":
