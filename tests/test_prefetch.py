@@ -20,7 +20,8 @@ class Thing:
 
 
 def test_only_the_next_item_is_fetched_while_the_caller_works() -> None:
-    started, done = [threading.Event() for _ in range(50)], [threading.Event() for _ in range(50)]
+    started = [threading.Event() for _ in range(50)]
+    done = [threading.Event() for _ in range(50)]
 
     def items() -> Iterator[int]:
         for number in range(50):
@@ -35,7 +36,8 @@ def test_only_the_next_item_is_fetched_while_the_caller_works() -> None:
 
 
 def test_one_item_is_computed_while_the_next_is_fetched() -> None:
-    asked, done = [threading.Event() for _ in range(51)], [threading.Event() for _ in range(50)]
+    asked = [threading.Event() for _ in range(51)]
+    done = [threading.Event() for _ in range(50)]
     asked[50].set()
 
     def items() -> Iterator[int]:

@@ -103,7 +103,8 @@ def make(
     task = model.task
     assert isinstance(task, Instances)
     foreground_yx, inner_yx = task.compute_maps(model.logits(sample_cyx))
-    foreground, seed_value = float(np.quantile(foreground_yx, 0.6)), float(np.quantile(inner_yx, 0.75))
+    foreground = float(np.quantile(foreground_yx, 0.6))
+    seed_value = float(np.quantile(inner_yx, 0.75))
     return replace(model, decoding=Decoding(foreground, seed_value, least_pixels=4))
 
 

@@ -37,7 +37,8 @@ def real_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("padding", ["same", "valid"])
 @pytest.mark.parametrize("kind", ["distance", "softmax"])
 def test_blocks_grow_with_the_memory_and_stay_within_it(kit: SimpleNamespace, kind: str, padding: str) -> None:
-    model, seen = kit.make(kind, padding), []
+    model = kit.make(kind, padding)
+    seen = []
     for memory in np.geomspace(0.5e9, 64e9, 25).astype(int).tolist():
         found = fit_budget(model, 2, memory, margin=32)
         assert found.expected <= memory
@@ -120,7 +121,8 @@ def test_tiles_that_do_not_fit_are_halved(
     model.save(tmp_path / "m.septa")
     image_yx = kit.texture((330, 100))
     image = kit.write_image(tmp_path / "a.ome.zarr", image_yx, "YX")
-    made, failed = Model.engine, [0]
+    made = Model.engine
+    failed = [0]
 
     def engine(self: Model, *given: str) -> Engine:
         inner = made(self, *given)

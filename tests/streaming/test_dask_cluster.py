@@ -83,7 +83,8 @@ def test_two_processes_write_the_same_bytes(
 ) -> None:
     """At most two blocks per worker are in flight, and the model is sent once for all runs."""
     sent: list[Any] = []
-    most, submit = 0, workers.client.submit
+    most = 0
+    submit = workers.client.submit
 
     def submit_and_count(*arguments: Any, **options: Any) -> Any:
         nonlocal most
@@ -118,7 +119,8 @@ def test_two_processes_write_the_same_bytes(
 def test_blocks_of_killed_workers_are_done_again(
     workers: Cluster, data: Path, tmp_path: Path, expected: dict[str, bytes]
 ) -> None:
-    victims, killed = sorted(processes(workers)), []
+    victims = sorted(processes(workers))
+    killed = []
     steps = 0
     for event in stream(request_of(data, tmp_path / "store.zarr", name="cells"), workers.make_executor):
         steps += isinstance(event, StreamStep) and event.stage == "segmenting"
@@ -239,7 +241,8 @@ class Client:
     status = "running"
 
     def __init__(self, outcome: BaseException | None, cores: int = 1) -> None:
-        self.outcome, self.cores = outcome, cores
+        self.outcome = outcome
+        self.cores = cores
         self.submitted: list[Any] = []
         self.cancelled: list[Any] = []
 

@@ -79,7 +79,8 @@ def check(kit: SimpleNamespace, case: Case, folder: Path) -> None:
             probabilities=True,
         )
         finished = kit.run(request)
-    labels_yx, output = model.segment(image_cyx), request.output
+    labels_yx = model.segment(image_cyx)
+    output = request.output
     probabilities_kyx = model.probabilities(image_cyx)
     np.testing.assert_array_equal(kit.read(output), probabilities_kyx.astype(np.float16))
     if isinstance(model.task, Instances):
@@ -107,7 +108,8 @@ def test_any_division_into_blocks_gives_the_result_of_the_whole_image(kit: Simpl
 def test_many_blocks_give_the_result_of_the_whole_image(kit: SimpleNamespace, kind: str, tmp_path: Path) -> None:
     """Each kind of model gets a case with objects that cross several blocks, and with a margin that is too narrow."""
     number = KINDS.index(kind)
-    padding, dtype = ("same", "valid")[number % 2], ("uint8", "uint16", "float32")[number % 3]
+    padding = ("same", "valid")[number % 2]
+    dtype = ("uint8", "uint16", "float32")[number % 3]
     check(
         kit,
         Case(
@@ -172,7 +174,9 @@ def test_each_plane_is_segmented_as_a_separate_image(kit: SimpleNamespace, tmp_p
         probabilities=True,
     )
     finished = kit.run(request)
-    found, soft, total = kit.read(request.output, "m"), kit.read(request.output), 0
+    found = kit.read(request.output, "m")
+    soft = kit.read(request.output)
+    total = 0
     assert found.shape == (2, 2, 80, 70)
     assert soft.shape == (2, 2, 2, 80, 70)
     for t in range(2):

@@ -125,7 +125,8 @@ def test_a_mistake_is_reported_in_one_line(
     arguments, expected = WRONG[name]
     monkeypatch.chdir(folder)
     before = {path.name for path in folder.iterdir()}, kit.files(folder / "a.ome.zarr")
-    threads, handles = threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))
+    threads = threading.active_count()
+    handles = len(list(Path("/proc/self/fd").iterdir()))
     code, _, err = septa("predict", *arguments.replace("{o}", str(tmp_path / "o.ome.zarr")).split())
     assert code == 2, err
     assert err.count("\n") == 1, err

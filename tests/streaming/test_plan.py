@@ -137,7 +137,8 @@ def test_blocks_do_not_parse_the_normalisation(
     """Only the model's own normalisation is parsed, when the model is loaded."""
     kit.make("softmax", per_image=True).save(tmp_path / "m.septa")
     path = kit.write_image(tmp_path / "a.ome.zarr", kit.texture((100, 90)), "YX")
-    parse, parsed = Normalization.from_json, []
+    parse = Normalization.from_json
+    parsed = []
     monkeypatch.setattr(Normalization, "from_json", lambda values: parsed.append(values) or parse(values))
     kit.run(StreamRequest(model=tmp_path / "m.septa", input=StreamInput(str(path)), output=tmp_path / "o.ome.zarr"))
     assert len(parsed) == 1
@@ -189,7 +190,8 @@ def test_only_the_needed_windows_of_the_image_are_read(
     path = kit.write_image(tmp_path / "a.ome.zarr", kit.texture((300, 280)), "YX")
     with open_source(path) as source:
         reader = type(source.reader)
-    original, windows = reader.read, []
+    original = reader.read
+    windows = []
 
     def read(self: Any, t: int, z: int, channels: Any, y: tuple[int, int], x: tuple[int, int]) -> Any:
         windows.append((y[1] - y[0], x[1] - x[0]))

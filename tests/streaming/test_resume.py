@@ -41,7 +41,9 @@ class Disk:
     """A disk that counts flushed files, and on which flushing fails after a given number."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.flushed, self.most, self.error = 0, 10**9, BaseException()
+        self.flushed = 0
+        self.most = 10**9
+        self.error = BaseException()
         monkeypatch.setattr(os, "fsync", self.flush)
 
     def flush(self, handle: int) -> None:
@@ -50,7 +52,9 @@ class Disk:
             raise self.error
 
     def fail_after(self, count: int, error: BaseException) -> None:
-        self.flushed, self.most, self.error = 0, count, error
+        self.flushed = 0
+        self.most = count
+        self.error = error
 
 
 @pytest.fixture
@@ -95,10 +99,12 @@ def finish(kit: SimpleNamespace, request: StreamRequest, expected: dict[str, byt
 def test_a_run_that_is_killed_after_each_write_is_resumed(
     kit: SimpleNamespace, request_: StreamRequest, expected: dict[str, bytes], disk: Disk
 ) -> None:
-    total, runs = disk.flushed, 0
+    total = disk.flushed
+    runs = 0
     assert total > 50
     for runs in range(100):
-        done, kept = {}, block_times(request_)
+        done = {}
+        kept = block_times(request_)
         disk.fail_after(runs, Killed())
         try:
             for event in stream(request_):

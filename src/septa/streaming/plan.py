@@ -306,7 +306,8 @@ class StreamPlan:
         """
         try:
             plain = dict(values)
-            size, origin = plain.pop("pixel_size_um"), plain.pop("origin_um")
+            size = plain.pop("pixel_size_um")
+            origin = plain.pop("origin_um")
             return cls(
                 identity=RunIdentity.from_json(plain.pop("asked")),
                 input=StreamInput.from_json(plain.pop("input")),
