@@ -1,4 +1,4 @@
-"""While the net is at one image, others are read and written, and nothing of it shows in the result."""
+"""Pages are read and written in parallel with the net, which does not change any result."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from septa import prediction as segment
+from septa import prediction
 from septa.errors import InputError, ResourceError
 from septa.images.normalize import Normalization
 from septa.images.read import read_image
@@ -27,14 +27,14 @@ from septa.images.write import write_image, write_labels
 from septa.inference.protocol import SingleImageEngine
 from septa.labels.mapping import LabelMapping
 from septa.model import Model, build_net
-from septa.objects.files import ObjectOptions
-from septa.prediction import Failed, Options, Segmented, segment_files
+from septa.objects.files import ObjectFiles, ObjectOptions
+from septa.prediction import FailedFile, Options, SegmentedFile, segment_files
 from septa.recipe import Recipe
 from septa.tasks.instances import Instances
 
 WAIT_S = 30
 PAGES = ["a", "b_0000", "b_0001", "b_0002", "c", "d", "e"]
-"""The pages of `paths`, in their order."""
+"""Pages of `paths`, in their order."""
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -66,13 +66,13 @@ def make_model(task: str = "instances") -> Model:
 
 
 def bright(image_cyx: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Logits by which objects are what is bright."""
+    """Return logits of which bright pixels are objects."""
     return np.concatenate([-image_cyx, image_cyx])
 
 
 def everything(output: Path) -> Options:
     objects = ObjectOptions(output / "o.csv", geojson=True, coco=output / "coco.json", rois=True)
-    return Options(output, probabilities=True, overlay=True, objects=objects)
+    return Options(output=output, probabilities=True, overlay=True, objects=objects)
 
 
 def pages_of(path: Path) -> NDArray[Any]:
@@ -86,13 +86,13 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., Any]], None]:
-    """Gives every model this engine."""
+    """Function that replaces the engine of every model."""
     return lambda compute: monkeypatch.setattr(Model, "engine", lambda *_: SingleImageEngine(compute))
 
 
 @pytest.fixture
 def expected(paths: list[Path], tmp_path: Path, use: Callable[..., None]) -> dict[str, bytes]:
-    """What is written of all images with everything that there is."""
+    """Files that are written of all images with all options."""
     use(bright)
     list(segment_files(make_model(), paths, everything(tmp_path / "expected")))
     return files_of(tmp_path / "expected")
@@ -107,12 +107,12 @@ def check(found: Path, expected: dict[str, bytes]) -> None:
 @pytest.mark.parametrize("task", ["instances", "semantic"])
 @pytest.mark.parametrize("more", [False, True])
 def test_many_images_give_what_each_gives_alone(paths: list[Path], tmp_path: Path, task: str, more: bool) -> None:
-    """Here with the real engine."""
+    """This test uses the real engine."""
     model, output, one = make_model(task), tmp_path / "out", tmp_path / "one"
-    results = list(segment_files(model, paths, Options(output, probabilities=more, overlay=more, certify=more)))
+    results = list(segment_files(model, paths, Options(output=output, probabilities=more, overlay=more, certify=more)))
     for path, result in zip(paths, results, strict=True):
-        (alone,) = segment_files(model, [path], Options(one, probabilities=more, overlay=more, certify=more))
-        assert isinstance(alone, Segmented)
+        (alone,) = segment_files(model, [path], Options(output=one, probabilities=more, overlay=more, certify=more))
+        assert isinstance(alone, SegmentedFile)
         assert result == replace(alone, labels=output / path.name)
         images, found = pages_of(path), pages_of(output / path.name)
         for image_yx, labels_yx in zip(images, found, strict=True):
@@ -136,23 +136,23 @@ def test_tables_and_outlines_are_in_the_order_of_the_images(
     assert files == ["a.tif", "b.tif#0", "b.tif#1", "b.tif#2", "c.tif", "d.tif", "e.tif"]
 
 
-def test_the_net_goes_on_while_images_are_read_and_written(
+def test_the_net_runs_while_images_are_read_and_written(
     paths: list[Path],
     expected: dict[str, bytes],
     tmp_path: Path,
     use: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The net ends no page before the next one is being read, nor is a page written before the net is at the next."""
+    """The net finishes no page before the next one is being read; no page is written before the net runs the next."""
     count = len(PAGES)
     reading, scoring = ([threading.Event() for _ in range(count + 1)] for _ in range(2))
     reading[count].set()
     scoring[count].set()
     at = {"read": 0, "score": 0, "write": 0}
-    write_one, names = segment._write_extras, iter(PAGES)
+    write_one, names = prediction._Pipeline._write_extras, iter(PAGES)
 
     def read(*given: Any, **more: Any) -> Any:
-        assert at["read"] < at["score"] + 2  # one ahead, and not two
+        assert at["read"] < at["score"] + 2  # one page ahead, not two
         reading[at["read"]].set()
         at["read"] += 1
         assert threading.current_thread() is not threading.main_thread()
@@ -160,7 +160,7 @@ def test_the_net_goes_on_while_images_are_read_and_written(
 
     def score(image_cyx: NDArray[np.float32]) -> NDArray[np.float32]:
         assert threading.current_thread() is threading.main_thread()
-        assert at["score"] < at["write"] + 2  # the logits of two
+        assert at["score"] < at["write"] + 2  # logits of two pages at most
         scoring[at["score"]].set()
         at["score"] += 1
         assert reading[at["score"]].wait(WAIT_S)
@@ -173,37 +173,37 @@ def test_the_net_goes_on_while_images_are_read_and_written(
         assert (tmp_path / "out" / "overlays" / f"{next(names)}.png").is_file()
         at["write"] += 1
 
-    monkeypatch.setattr(segment, "read_image", read)
-    monkeypatch.setattr(segment, "_write_extras", write)
+    monkeypatch.setattr(prediction, "read_image", read)
+    monkeypatch.setattr(prediction._Pipeline, "_write_extras", write)
     use(score)
     results = segment_files(make_model(), paths, everything(tmp_path / "out"))
-    assert [result.path for result in results if isinstance(result, Segmented)] == paths
+    assert [result.path for result in results if isinstance(result, SegmentedFile)] == paths
     check(tmp_path / "out", expected)
 
 
 @pytest.mark.parametrize("page", [0, 1, 2])
-def test_a_file_that_cannot_be_read_is_passed_over(
+def test_a_file_that_cannot_be_read_does_not_stop_the_others(
     paths: list[Path], tmp_path: Path, use: Callable[..., None], monkeypatch: pytest.MonkeyPatch, page: int
 ) -> None:
     def read(path: Path, number: int, **more: Any) -> Any:
         if path == paths[1] and number >= page:
-            raise InputError(path, f"page {number} is damaged", "copy it again")
+            raise InputError(path, f"page {number} is damaged", "Copy it again")
         return read_image(path, number, **more)
 
-    monkeypatch.setattr(segment, "read_image", read)
+    monkeypatch.setattr(prediction, "read_image", read)
     use(bright)
     model, good = make_model(), [path for path in paths if path != paths[1]]
     results = list(segment_files(model, paths, everything(tmp_path / "out")))
-    assert [isinstance(result, Failed) for result in results] == [False, True, False, False, False]
-    assert isinstance(results[1], Failed)
+    assert [isinstance(result, FailedFile) for result in results] == [False, True, False, False, False]
+    assert isinstance(results[1], FailedFile)
     assert results[1].path == paths[1]
     assert results[1].error.problem == f"page {page} is damaged"
-    assert results[1].error.__traceback__ is None  # it would hold arrays as long as the caller holds the result
+    assert results[1].error.__traceback__ is None  # it would keep arrays as long as the caller keeps the result
     list(segment_files(model, good, everything(tmp_path / "good")))
     found = {name: data for name, data in files_of(tmp_path / "out").items() if "b_0" not in name}
     assert found == files_of(tmp_path / "good")
     left = sorted(path.name for path in (tmp_path / "out" / "overlays").iterdir() if path.name.startswith("b_0"))
-    assert left == [f"b_{number:04d}.png" for number in range(page)]  # as far as it could be read
+    assert left == [f"b_{number:04d}.png" for number in range(page)]  # the pages that could be read
 
 
 def test_a_full_disk_ends_it_at_once(
@@ -214,7 +214,7 @@ def test_a_full_disk_ends_it_at_once(
             raise ResourceError(path, "the disk or the quota is full", "free some space")
         write_labels(path, *given, **more)
 
-    monkeypatch.setattr(segment, "write_labels", write)
+    monkeypatch.setattr(prediction, "write_labels", write)
     use(bright)
     threads, output = threading.active_count(), tmp_path / "out"
     results = segment_files(make_model(), paths, everything(output))
@@ -228,7 +228,7 @@ def test_a_full_disk_ends_it_at_once(
 
 @pytest.mark.parametrize("step", ["read", "score", "label", "table"])
 @pytest.mark.parametrize("again", [False, True])
-def test_where_memory_does_not_suffice_an_image_is_done_again_alone(
+def test_an_image_out_of_memory_is_segmented_again_alone(
     paths: list[Path],
     expected: dict[str, bytes],
     tmp_path: Path,
@@ -237,7 +237,7 @@ def test_where_memory_does_not_suffice_an_image_is_done_again_alone(
     step: str,
     again: bool,
 ) -> None:
-    """Alone: no other thread is there. Where that does not help, the image is passed over."""
+    """No other thread runs then. If memory is exhausted again, the image fails and the others are segmented."""
     threads, refused, short = threading.active_count(), [0], (56, 52) if step != "table" else (44, 52)
 
     def refuse(array: NDArray[Any], error: Exception) -> None:
@@ -249,7 +249,7 @@ def test_where_memory_does_not_suffice_an_image_is_done_again_alone(
 
     def score(image_cyx: NDArray[np.float32]) -> NDArray[np.float32]:
         if step == "score":
-            refuse(image_cyx, ResourceError("memory", "does not suffice for a tile", "give a smaller --tile"))
+            refuse(image_cyx, ResourceError("memory", "there is not enough for a tile", "Give a smaller --tile"))
         return bright(image_cyx)
 
     def before(owner: Any, name: str, argument: int, error: Exception) -> None:
@@ -271,12 +271,12 @@ def test_where_memory_does_not_suffice_an_image_is_done_again_alone(
         )
     if step == "label":
         before(Instances, "decode", 1, MemoryError())
-    if step == "table":  # of the stack, after some of its pages were counted already
-        before(segment, "_write_extras", 2, MemoryError())
+    if step == "table":  # of the stack, after some of its pages were added
+        before(prediction._Pipeline, "_write_extras", 2, MemoryError())
     results = list(segment_files(make_model(), paths, everything(tmp_path / "out")))
     assert [result.path for result in results] == paths
     assert refused == [2 if again else 1]
-    failed = [result for result in results if isinstance(result, Failed)]
+    failed = [result for result in results if isinstance(result, FailedFile)]
     assert [result.path for result in failed] == ([paths[1 if step == "table" else 4]] if again else [])
     if again:
         assert isinstance(failed[0].error, ResourceError)
@@ -285,7 +285,7 @@ def test_where_memory_does_not_suffice_an_image_is_done_again_alone(
         check(tmp_path / "out", expected)
 
 
-def test_large_images_are_done_one_at_a_time(
+def test_large_images_are_segmented_alone(
     paths: list[Path],
     expected: dict[str, bytes],
     tmp_path: Path,
@@ -300,8 +300,8 @@ def test_large_images_are_done_one_at_a_time(
         return bright(image_cyx)
 
     use(score)
-    # Of a pixel there are a byte of the image and two logits; the first two images are no more than the share.
-    monkeypatch.setattr(segment, "find_memory_limit", lambda: 44 * 52 * (1 + 2 * 4) / segment._SHARE)
+    # A pixel takes a byte of the image and two logits; the first two images do not exceed the share.
+    monkeypatch.setattr(prediction, "find_memory_limit", lambda: 44 * 52 * (1 + 2 * 4) / prediction._SHARE)
     list(segment_files(make_model(), paths, everything(tmp_path / "out")))
     assert seen == [(40, False), (44, False), (44, False), (44, False), (48, True), (52, True), (56, True)]
     check(tmp_path / "out", expected)
@@ -313,14 +313,14 @@ def test_no_thread_is_left_where_the_caller_stops(
 ) -> None:
     use(bright)
     threads = threading.active_count()
-    results = segment_files(make_model(), paths, Options(tmp_path / "out"))
+    results = segment_files(make_model(), paths, Options(output=tmp_path / "out"))
     assert [next(results).path for _ in range(taken)] == paths[:taken]
     results.close()  # type: ignore[attr-defined]
     assert threading.active_count() == threads
     assert len(list((tmp_path / "out").glob("*.tif"))) == taken
 
 
-def test_an_interrupt_keeps_what_is_done_and_leaves_no_thread(
+def test_an_interrupt_keeps_written_files_and_leaves_no_thread(
     paths: list[Path], tmp_path: Path, use: Callable[..., None]
 ) -> None:
     pages = []
@@ -333,7 +333,7 @@ def test_an_interrupt_keeps_what_is_done_and_leaves_no_thread(
 
     use(score)
     threads = threading.active_count()
-    results = segment_files(make_model(), paths, Options(tmp_path / "out"))
+    results = segment_files(make_model(), paths, Options(output=tmp_path / "out"))
     with pytest.raises(KeyboardInterrupt):
         list(results)
     assert threading.active_count() == threads
@@ -351,14 +351,14 @@ def test_each_page_is_adapted_to_the_model_once(
         return original(model, image_cyx, where)
 
     monkeypatch.setattr(Model, "as_model_input", count)
-    list(segment_files(make_model(task), paths, Options(tmp_path / "out", overlay=True, certify=True)))
+    list(segment_files(make_model(task), paths, Options(output=tmp_path / "out", overlay=True, certify=True)))
     assert adapted == [paths[0], paths[1], paths[1], paths[1], *paths[2:]]
 
 
 def test_classes_are_decoded_tile_by_tile(
     paths: list[Path], tmp_path: Path, use: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where nothing else is made of them, the logits of a whole image are never held."""
+    """The logits of a whole image are not kept unless an option needs them."""
 
     def refuse(*given: Any, **more: Any) -> None:
         raise AssertionError("logits of a whole image")
@@ -367,7 +367,7 @@ def test_classes_are_decoded_tile_by_tile(
     model = make_model("semantic")
     labels = [model.as_written(model.segment(path)) for path in paths if path.stem != "b"]
     monkeypatch.setattr(Model, "compute_logits", refuse)
-    list(segment_files(model, paths, Options(tmp_path / "out", overlay=True)))
+    list(segment_files(model, paths, Options(output=tmp_path / "out", overlay=True)))
     for path, labels_yx in zip((path for path in paths if path.stem != "b"), labels, strict=True):
         np.testing.assert_array_equal(tifffile.imread(tmp_path / "out" / path.name), labels_yx)
 
@@ -378,24 +378,48 @@ def test_a_fault_of_the_engine_ends_it_at_once(paths: list[Path], tmp_path: Path
 
     use(broken)
     with pytest.raises(InputError, match="is broken"):
-        list(segment_files(make_model(), paths, Options(tmp_path / "out")))
+        list(segment_files(make_model(), paths, Options(output=tmp_path / "out")))
 
 
-def test_want_of_memory_holds_no_array_while_the_file_is_done_again(
+def test_an_error_holds_no_array_while_the_file_is_segmented_again(
     paths: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def label(work: Any, page: Any) -> None:
+    def fail(pipeline: Any, page: Any) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(segment._Work, "_label", label)
-    work: Any = segment._Work(make_model(), Options(tmp_path / "out"), None, SingleImageEngine(bright))  # type: ignore[arg-type]
-    page = next(work.read(paths[:1]))
-    image = weakref.ref(page.image_cyx)
+    monkeypatch.setattr(prediction._Pipeline, "_write", fail)
+    options = Options(output=tmp_path / "out")
+    pipeline: Any = prediction._Pipeline(make_model(), options, None, SingleImageEngine(bright))  # type: ignore[arg-type]
+    page = pipeline.run_net(next(pipeline.read_pages(paths[:1])))
+    assert isinstance(page, prediction._ComputedPage)
+    image = weakref.ref(page.page.image_cyx)
     gc.disable()
     try:
-        result = work.label(page)
+        result = pipeline.write_page(page)
         del page
         assert image() is None
     finally:
         gc.enable()
     assert isinstance(result.error, ResourceError)
+
+
+def test_a_file_ends_written_or_failed(paths: list[Path], tmp_path: Path) -> None:
+    """After a failure, no later step works on the other pages of the file."""
+    model, options = make_model("semantic"), Options(output=tmp_path / "out")
+    pipeline = prediction._Pipeline(
+        model, options, ObjectFiles(options.objects, options.output, ()), model.engine("cpu")
+    )
+    first, second, *_ = pages = list(pipeline.read_pages(paths[1:2]))
+    file = first.file
+    assert all(page.file is file for page in pages)
+    assert [pipeline.write_page(pipeline.run_net(page)) is None for page in pages] == [True, True, False]
+    assert file.state is prediction._FileState.WRITTEN
+
+    first, second, *_ = pipeline.read_pages(paths[1:2])
+    file = first.file
+    assert file.state is prediction._FileState.OPEN
+    failure = prediction._FailedPage(file, InputError(file.path, "the page is damaged", "Copy it again"))
+    assert isinstance(pipeline.write_page(failure), FailedFile)
+    assert file.state is prediction._FileState.FAILED
+    assert pipeline.run_net(second) is second
+    assert pipeline.write_page(second) is None

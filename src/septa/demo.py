@@ -12,7 +12,7 @@ from septa.errors import InputError
 from septa.evaluation import evaluate_files
 from septa.images import write_text
 from septa.model import Model
-from septa.prediction import Failed, Options, find_images, segment_files
+from septa.prediction import FailedFile, Options, find_images, segment_files
 from septa.synthetic import write_dataset
 from septa.training import TrainingRequest, train_steps
 
@@ -68,7 +68,7 @@ def run_demo(console: Console, folder: Path, *, minutes: float, overwrite: bool)
     say(console, f"3. segmenting {HELD_OUT} images that were held out: {labels}")
     options = Options(output=labels, overlay=True)
     for result in segment_files(Model.load(model_path), find_images([str(held_out / "images")]), options):
-        if isinstance(result, Failed):
+        if isinstance(result, FailedFile):
             raise result.error
     say(console, "4. comparing them with the ground truth")
     evaluation = evaluate_files(labels, held_out / "labels", instances=True)

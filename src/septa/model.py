@@ -264,11 +264,21 @@ class Model:
         return self._tiles(*(self.recipe.data.resize or (height, width)), tile)
 
     def _tiles(self, height: int, width: int, tile: int | None) -> list[ImageTile]:
-        net, least = self.net, smallest_tile_for(self.net)
+        self.check_tile(tile)
+        return plan_tiles_for(self.net, height, width, tile)
+
+    def check_tile(self, tile: int | None) -> None:
+        """Check that a tile has room for a core and the halo of the net; None is accepted.
+
+        Raises
+        ------
+        InputError
+            The tile is too small.
+        """
+        least = smallest_tile_for(self.net)
         if tile is not None and tile < least:
-            problem = f"is less than this net's halo needs ({net.halo} pixels a side)"
-            raise InputError(f"--tile {tile}", problem, f"give at least {least}")
-        return plan_tiles_for(net, height, width, tile)
+            problem = f"a tile of this net must be at least {least} pixels, got {tile}"
+            raise InputError("--tile", problem, f"Give --tile {least} or more")
 
     def as_written(self, labels_yx: NDArray[np.int32]) -> NDArray[Any]:
         """Labels as they are written to disk: object ids, or the raw values that the training labels had."""

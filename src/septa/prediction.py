@@ -1,4 +1,8 @@
-"""The prediction workflow: image files to label files, in their order, past those that fail."""
+"""The prediction workflow: image files to label files, one after the other, continuing after files that fail.
+
+The file is long because the workflow stands in one file, from top to bottom: the options and results, the files to
+segment, the loop over files, the three steps of a page (read, run the net, write), and what is written.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +11,13 @@ from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from enum import Enum, auto
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from septa.data import find_classes_folder
 from septa.errors import InputError, ResourceError, SeptaError
 from septa.images import (
     IMAGE_SUFFIXES,
@@ -29,27 +33,55 @@ from septa.images import (
     write_probabilities,
 )
 from septa.inference import Engine, compute_overhead, largest_difference, smallest_tile_for
+from septa.labels import find_class_folders
 from septa.model import Model, PredictionOptions
 from septa.objects import ObjectFiles, ObjectOptions
 from septa.prefetch import map_in_background, prefetch_items
 from septa.runtime import find_memory_limit
 
-_PNG_IDS = 65_535
-"""Largest object id that a PNG holds."""
-OVERLAYS, PROBABILITIES, CLASSES = "overlays", "probabilities", "classes"
-"""Folders inside the output for what is not labels."""
+OVERLAYS = "overlays"
+"""Folder for pictures inside the output."""
+PROBABILITIES = "probabilities"
+"""Folder for probabilities inside the output."""
+CLASSES = "classes"
+"""Folder for the classes of objects inside the output."""
 EXACT = 1e-5
-"""Largest difference of logits between tiles and whole image that `certify` accepts."""
+"""Largest difference of logits between tiles and whole image that ``certify`` accepts."""
+_PNG_IDS = 65_535
+"""Largest object id in a PNG file."""
 _SHARE = 1 / 32
-"""Of the memory, for the pixels and logits of a page among others; finding objects takes several times as much."""
+"""Share of the memory up to which the pixels and logits of a page are small.
+
+Pages of several images are in memory at once, and finding objects takes several times as much.
+"""
 
 
-@dataclass(frozen=True)
+# Options and results -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
 class Options:
-    """What is written for each image, and how.
+    """Options of `segment_files`.
 
-    ``suffix`` is that of the label files, ``.png`` or ``.tif``; chosen for each image when None. ``certify`` also
-    segments each image whole and compares.
+    Attributes
+    ----------
+    output
+        Folder of the label files.
+    suffix
+        Suffix of the label files, ``.png`` or ``.tif``; chosen for each image if None.
+    probabilities
+        If True, the probabilities of the classes are written too.
+    overlay
+        If True, a picture with the labels laid over the image is written too.
+    certify
+        If True, each image is also computed as a whole, and an error is raised if its logits differ by more than
+        `EXACT`.
+    tile, device, tta, engine
+        See `septa.model.PredictionOptions`.
+    max_pixels
+        Largest image that is decoded, pixels.
+    objects
+        Files of objects.
     """
 
     output: Path
@@ -65,12 +97,28 @@ class Options:
     engine: str | None = None
 
 
-@dataclass(frozen=True)
-class Segmented:
-    """One image done.
+@dataclass(frozen=True, kw_only=True)
+class SegmentedFile:
+    """An image file that was segmented.
 
-    ``overhead`` are pixels computed for each pixel kept, ``exact`` whether tiles equal the whole image by the net's
-    design, ``padding`` the rows and columns that the net repeats, ``difference`` what `certify` measured.
+    Attributes
+    ----------
+    path
+        Image file.
+    labels
+        Label file.
+    megapixels
+        Size of all pages.
+    tiles
+        Number of tiles of a page.
+    overhead
+        Number of pixels computed for each pixel kept.
+    exact
+        True if tiles equal the whole image by the design of the net.
+    padding
+        Number of rows and columns by which the net pads a page.
+    difference
+        Largest difference of logits between tiles and whole image, if ``certify`` was set.
     """
 
     path: Path
@@ -84,126 +132,188 @@ class Segmented:
 
 
 @dataclass(frozen=True)
-class Failed:
-    """One image that could not be segmented, and why."""
+class FailedFile:
+    """An image file that could not be segmented, and the error."""
 
     path: Path
     error: SeptaError
 
 
+# The workflow --------------------------------------------------------------------------------------------------------
+
+
 def find_images(inputs: Sequence[str]) -> list[Path]:
-    """Files, folders (their images, not searched deeper) and globs as a list of files without repetition.
+    """Find the image files that some arguments name.
+
+    Parameters
+    ----------
+    inputs
+        Files, folders (without their subfolders), and globs.
+
+    Returns
+    -------
+    list of Path
+        Files in the order of the arguments, each once.
 
     Raises
     ------
     InputError
-        An input names nothing, or two files would be written to labels of one name.
+        An argument names no file, or two files would have label files of one name.
     """
     found: list[Path] = []
     for text in inputs:
         path = Path(text)
         if path.is_dir():
-            inside = [
-                file for file in sorted(path.iterdir()) if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()
-            ]
-            files = [file for file in inside if not file.name.startswith(".")]
+            images = [file for file in sorted(path.iterdir()) if file.suffix.lower() in IMAGE_SUFFIXES]
+            files = [file for file in images if file.is_file() and not file.name.startswith(".")]
+        elif path.exists():
+            files = [path]
         else:
-            files = [path] if path.exists() else [Path(match) for match in sorted(glob.glob(text, recursive=True))]  # noqa: PTH207 - may be absolute
+            files = [Path(match) for match in sorted(glob.glob(text, recursive=True))]  # noqa: PTH207 - may be absolute
         if not files:
-            what = "holds no images" if path.is_dir() else "does not exist"
-            raise InputError(text, what, "give image files, a folder of images or a glob in quotes")
+            problem = "the folder contains no images" if path.is_dir() else "the file does not exist"
+            raise InputError(text, problem, "Give image files, a folder of images, or a glob in quotes")
         found += files
     unique = list(dict.fromkeys(found))
     stems: dict[str, Path] = {}
     for path in unique:
         other = stems.setdefault(_stem(path), path)
         if other != path:
-            raise InputError(path, f"would be written to the same label file as {other}", "segment them apart")
+            problem = f"its label file would have the same name as that of {other}"
+            raise InputError(path, problem, "Segment them into two folders")
     return unique
 
 
-def segment_files(model: Model, paths: Sequence[Path], options: Options) -> Iterator[Segmented | Failed]:
-    """Segment each file and write its labels (with its stem and pixel size); a bad file is told and passed over.
+def segment_files(model: Model, paths: Sequence[Path], options: Options) -> Iterator[SegmentedFile | FailedFile]:
+    """Segment image files and write their label files.
 
-    While the net is at one page, a thread reads the next one, and another writes what was found in the one before. An
-    image that is large for the memory is done alone, and so again one for which the memory did not suffice.
+    While the net computes one page, a thread reads the next page, and another thread writes the results of the last
+    page. An image that is large for the memory is segmented alone. If memory is exhausted, the image is segmented
+    again, alone.
+
+    Parameters
+    ----------
+    model
+        Model that segments.
+    paths
+        Image files; see `find_images`.
+    options
+        Output and options.
+
+    Yields
+    ------
+    SegmentedFile or FailedFile
+        Result of each file, in the order of the files.
 
     Raises
     ------
     InputError
-        Before anything is read, where the options suit no file at all.
+        The options fit no image; nothing has been read then. Or the engine fails.
     ResourceError
         The disk is full.
     """
-    model.plan(1, 1, options.tile)
-    engine = model.engine(options.device, options.engine)
-    if model.task.multilabel and options.suffix == ".png":
-        problem = "cannot hold classes that overlap, one plane for each"
-        raise InputError("--format png", problem, "leave it out, or give --format tif")
-    if options.objects.wanted and not model.task.finds_objects:
-        problem = "the model was not trained on objects"
-        raise InputError("objects", problem, "leave --table, --geojson, --coco, --rois and --min-confidence out")
-    if model.labels.object_classes > 1 and options.output.is_dir() and find_classes_folder(options.output):
-        problem = f"holds labelled data, whose {CLASSES}/ would be overwritten"
-        raise InputError(options.output, problem, "give another folder with -o")
+    _check_options(model, options)
     files = ObjectFiles(options.objects, options.output, model.labels.class_names)
-    work, left = _Work(model, options, files, engine), deque(paths)
-    while left:
-        with closing(work.overlapped(tuple(left))) as results:
+    pipeline = _Pipeline(model, options, files, model.engine(options.device, options.engine))
+    remaining = deque(paths)
+    while remaining:
+        with closing(pipeline.segment_overlapped(tuple(remaining))) as results:
             for result in results:
-                if isinstance(result, Failed) and isinstance(result.error, ResourceError):
-                    break  # closing frees what else is in memory
-                left.popleft()
+                if isinstance(result, FailedFile) and isinstance(result.error, ResourceError):
+                    break  # closing the pipeline frees the memory of all other pages
+                remaining.popleft()
                 yield result
-        if left:
-            yield work.alone(left.popleft())
+        if remaining:
+            yield pipeline.segment_alone(remaining.popleft())
     files.finish()
 
 
+def _check_options(model: Model, options: Options) -> None:
+    model.check_tile(options.tile)
+    if model.task.multilabel and options.suffix == ".png":
+        problem = "a PNG file cannot hold classes that overlap, because each class needs a plane"
+        raise InputError("--format png", problem, "Leave the option out, or give --format tif")
+    if options.objects.wanted and not model.task.finds_objects:
+        problem = "--table, --geojson, --coco, --rois and --min-confidence need a model that finds objects"
+        raise InputError("", problem, "Leave them out, or give a model that was trained with --task instances")
+    if model.labels.object_classes > 1 and options.output.is_dir() and find_class_folders(options.output):
+        problem = f"the folder holds labelled data, whose {CLASSES}/ would be overwritten"
+        raise InputError(options.output, problem, "Give another folder with -o")
+
+
+class _FileState(Enum):
+    """State of an image file in the pipeline."""
+
+    OPEN = auto()
+    WRITTEN = auto()
+    FAILED = auto()
+
+
 @dataclass
-class _File:
-    """An image file and what is to be written of it so far; ``over`` where that is all, or it failed."""
+class _ImageFile:
+    """An image file in the pipeline, and what will be written when its last page is done."""
 
     path: Path
-    pages: list[NDArray[Any]] = field(default_factory=list)
+    state: _FileState = _FileState.OPEN
+    labels: list[NDArray[Any]] = field(default_factory=list)
     classes: list[NDArray[Any]] = field(default_factory=list)
     difference: float | None = None
-    over: bool = False
 
 
-@dataclass
-class _Page:
-    """One page of a file; the net gives it logits, or labels where nothing else is made of them."""
+@dataclass(frozen=True)
+class _ReadPage:
+    """A page that was read; ``image_cyx`` has the model's channels."""
 
-    file: _File
+    file: _ImageFile
     info: ImageInfo
     number: int
     image_cyx: NDArray[Any]
+
+    @property
+    def name(self) -> str:
+        """Stem of the files that are written for this page alone."""
+        stem = _stem(self.info.path)
+        return stem if self.info.pages == 1 else f"{stem}_{self.number:04d}"
+
+
+@dataclass(frozen=True)
+class _ComputedPage:
+    """A page that the net has computed: its logits, or its labels if the logits are not needed."""
+
+    page: _ReadPage
     logits_kyx: NDArray[np.float32] | None = None
     labels_yx: NDArray[np.int32] | None = None
 
+    @property
+    def file(self) -> _ImageFile:
+        return self.page.file
+
 
 @dataclass(frozen=True)
-class _Broken:
-    """A file that cannot be segmented any further."""
+class _FailedPage:
+    """An error that ends the work on a file."""
 
-    file: _File
+    file: _ImageFile
     error: SeptaError | MemoryError
 
-    def told(self) -> Failed:
-        path, error = self.file.path, self.error
+    def close_file(self) -> FailedFile:
+        """Return the result of the file, with an error that holds no arrays."""
+        self.file.state = _FileState.FAILED
+        error = self.error
         if isinstance(error, MemoryError):
-            error = ResourceError(path, "does not fit into memory", "segment it on a larger machine")
-        for one in (self.error, error):  # what these refer to holds arrays
+            problem = "the image does not fit into memory"
+            error = ResourceError(self.file.path, problem, "Segment it on a machine with more memory")
+        for one in (self.error, error):  # frames of the traceback and of causes refer to arrays
             one.__traceback__ = one.__cause__ = one.__context__ = None
-        return Failed(path, error)
+        return FailedFile(self.file.path, error)
 
 
 @dataclass(frozen=True)
-class _Work:
-    """The three steps of a page, each of which one thread does for one page after the other: `read`, `score`, `label`.
+class _Pipeline:
+    """The three steps of a page: `read_pages`, `run_net` and `write_page`.
 
-    Only `label` tells what fails, in the order of the pages.
+    Each step can run in a thread of its own, on one page after the other. An error in a step becomes a `_FailedPage`,
+    which passes the later steps, so that results have the order of the pages.
     """
 
     model: Model
@@ -211,125 +321,159 @@ class _Work:
     files: ObjectFiles
     engine: Engine
 
-    def overlapped(self, paths: Sequence[Path]) -> Generator[Segmented | Failed, None, None]:
-        """The result of each file; the last is a `ResourceError` where memory does not suffice for several at once."""
+    def segment_overlapped(self, paths: Sequence[Path]) -> Generator[SegmentedFile | FailedFile, None, None]:
+        """Segment files with the steps of successive pages in parallel.
+
+        The last result has a ResourceError if the memory does not hold several pages at once.
+        """
         with (
-            closing(prefetch_items(self.read(paths))) as pages,
-            closing(map_in_background(self.label, map(self.score, pages))) as results,
+            closing(prefetch_items(self.read_pages(paths))) as pages,
+            closing(map_in_background(self.write_page, map(self.run_net, pages))) as results,
         ):
             yield from (result for result in results if result is not None)
 
-    def alone(self, path: Path) -> Segmented | Failed:
-        """The result of a file while nothing else is in memory."""
-        results = map(self.label, map(self.score, self.read([path], alone=True)))
+    def segment_alone(self, path: Path) -> SegmentedFile | FailedFile:
+        """Segment a file with nothing else in memory."""
+        results = map(self.write_page, map(self.run_net, self.read_pages([path], alone=True)))
         return next(result for result in results if result is not None)
 
-    def read(self, paths: Sequence[Path], *, alone: bool = False) -> Iterator[_Page | _Broken]:
-        """The pages of files, to one that does not fit into memory or, unless ``alone``, takes a large share of it."""
+    # Step 1
+
+    def read_pages(self, paths: Sequence[Path], *, alone: bool = False) -> Iterator[_ReadPage | _FailedPage]:
+        """Read the pages of files.
+
+        It ends at a page that does not fit into memory or, unless ``alone``, takes a large share of the memory.
+        """
         for path in paths:
-            file, most = _File(path), self.options.max_pixels
+            file = _ImageFile(path)
             try:
-                info = read_info(path, max_pixels=most)
-                _spare(info.path, _target(info, self.options, self.model.task.multilabel))
+                info = read_info(path, max_pixels=self.options.max_pixels)
+                _check_target(info.path, _target(info, self.options, self.model.task.multilabel))
                 if not alone and self._is_large(info):
                     raise MemoryError
                 for number in range(info.pages):
-                    if file.over:
+                    if file.state is _FileState.FAILED:
                         break
-                    image_cyx = self.model.as_model_input(read_image(path, number, max_pixels=most), path)
-                    yield _Page(file, info, number, image_cyx)
+                    image_cyx = read_image(path, number, max_pixels=self.options.max_pixels)
+                    yield _ReadPage(file, info, number, self.model.as_model_input(image_cyx, path))
             except (ResourceError, MemoryError) as error:
-                yield _Broken(file, error)
+                yield _FailedPage(file, error)
                 return
             except SeptaError as error:
-                yield _Broken(file, error)
+                yield _FailedPage(file, error)
 
     def _is_large(self, info: ImageInfo) -> bool:
-        values = info.channels * info.dtype.itemsize + 4 * self.model.net.out_channels
-        return info.height * info.width * values > _SHARE * find_memory_limit()
+        bytes_per_pixel = info.channels * info.dtype.itemsize + 4 * self.model.net.out_channels
+        return info.height * info.width * bytes_per_pixel > _SHARE * find_memory_limit()
 
-    def score(self, page: _Page | _Broken) -> _Page | _Broken:
-        """Run the net."""
-        if isinstance(page, _Broken) or page.file.over:
+    # Step 2
+
+    def run_net(self, page: _ReadPage | _FailedPage) -> _ReadPage | _ComputedPage | _FailedPage:
+        """Compute the labels or the logits of a page; a page of a failed file is returned unchanged.
+
+        Errors of the engine and of the model are raised, because they would occur with each file.
+        """
+        if isinstance(page, _FailedPage) or page.file.state is _FileState.FAILED:
             return page
         try:
-            self._score(page)
+            return self._compute(page)
         except (SeptaError, MemoryError) as error:
             if isinstance(error, SeptaError) and error.where.startswith(("--engine", "model")):
-                raise  # it would be the same with every file
-            return _Broken(page.file, error)
-        return page
+                raise
+            return _FailedPage(page.file, error)
 
-    def _score(self, page: _Page) -> None:
-        model, options = self.model, self.options
-        how = PredictionOptions(tile=options.tile, tta=options.tta, engine=self.engine)
-        if model.task.tilewise and not (options.probabilities or options.certify):
-            page.labels_yx = model.compute_labels(page.image_cyx, how)
-            return
-        page.logits_kyx = model.compute_logits(page.image_cyx, how)
-        if options.certify:
-            difference = _difference(model, page.image_cyx, page.logits_kyx, how)
-            page.file.difference = max(page.file.difference or 0.0, difference)
-            if difference > EXACT:
-                problem = f"tiles differ from the whole image by {difference:.3g}, more than {EXACT:g}"
-                remedy = "give a --tile as large as the image; only norm batch and none make tiles exact"
-                raise InputError(page.file.path, problem, remedy)
+    def _compute(self, page: _ReadPage) -> _ComputedPage:
+        options = PredictionOptions(tile=self.options.tile, tta=self.options.tta, engine=self.engine)
+        if self.model.task.tilewise and not (self.options.probabilities or self.options.certify):
+            return _ComputedPage(page, labels_yx=self.model.compute_labels(page.image_cyx, options))
+        logits_kyx = self.model.compute_logits(page.image_cyx, options)
+        if self.options.certify:
+            self._certify(page, logits_kyx, options)
+        return _ComputedPage(page, logits_kyx=logits_kyx)
 
-    def label(self, page: _Page | _Broken) -> Segmented | Failed | None:
-        """Write what is in a page; the result of its file at its end, or where it fails."""
+    def _certify(self, page: _ReadPage, logits_kyx: NDArray[np.float32], options: PredictionOptions) -> None:
+        """Compare logits with those of the whole image, and raise InputError if they differ by more than `EXACT`."""
+        whole = max(self.model.recipe.data.resize or page.image_cyx.shape[1:]) + smallest_tile_for(self.model.net)
+        expected_kyx = self.model.compute_logits(page.image_cyx, replace(options, tile=whole))
+        difference = largest_difference(expected_kyx, logits_kyx)
+        page.file.difference = max(page.file.difference or 0.0, difference)
+        if difference > EXACT:
+            problem = f"tiles differ from the whole image by {difference:.3g}, more than {EXACT:g}"
+            remedy = "Give a --tile as large as the image; only the norms batch and none make tiles exact"
+            raise InputError(page.file.path, problem, remedy)
+
+    # Step 3
+
+    def write_page(self, page: _ReadPage | _ComputedPage | _FailedPage) -> SegmentedFile | FailedFile | None:
+        """Write the files of a page, and return the result of its file at the last page or when it fails."""
         file = page.file
-        if file.over:
+        if file.state is _FileState.FAILED:
             return None
-        if isinstance(page, _Page):
+        if isinstance(page, _ComputedPage):
             try:
-                return self._label(page)
-            except ResourceError:  # the disk is full: the others would fail too
+                return self._write(page)
+            except ResourceError:  # a full disk concerns all other files too
                 raise
             except (SeptaError, MemoryError) as error:
-                page = _Broken(file, error)
-        file.over = True
-        return page.told()
+                page = _FailedPage(file, error)
+        assert isinstance(page, _FailedPage)
+        return page.close_file()
 
-    def _label(self, page: _Page) -> Segmented | None:
-        model, task, options, file, info = self.model, self.model.task, self.options, page.file, page.info
-        image_cyx, logits_kyx, labels_yx = page.image_cyx, page.logits_kyx, page.labels_yx
+    def _write(self, computed: _ComputedPage) -> SegmentedFile | None:
+        task, page, logits_kyx = self.model.task, computed.page, computed.logits_kyx
         if page.number == 0:
-            self.files.begin(file.path.name)
+            self.files.begin(page.file.path.name)
+        labels_yx = computed.labels_yx
         if labels_yx is None:
             assert logits_kyx is not None
             labels_yx = task.decode(logits_kyx)
         class_of_id = None if logits_kyx is None else task.classify(labels_yx, logits_kyx)
-        if logits_kyx is not None and options.objects.wanted:
-            foreground_yx, name = task.probabilities(logits_kyx)[1], _page_name(info, page.number)
+        if logits_kyx is not None and self.options.objects.wanted:
+            foreground_yx = task.probabilities(logits_kyx)[1]
             class_yx = None if class_of_id is None else class_of_id[labels_yx]
-            labels_yx = self.files.add(name, labels_yx, image_cyx, foreground_yx, info.pixel_size_um, class_yx)
-        file.pages.append(model.as_written(labels_yx))
+            labels_yx = self.files.add(
+                page.name, labels_yx, page.image_cyx, foreground_yx, page.info.pixel_size_um, class_yx
+            )
+        page.file.labels.append(self.model.as_written(labels_yx))
         if class_of_id is not None:
-            file.classes.append(model.labels.raw_values[class_of_id[labels_yx]])
-        _write_extras(model, image_cyx, labels_yx, logits_kyx, info, page.number, options)
-        if page.number + 1 < info.pages:
-            return None
-        file.over = True
-        return self._finished(file, info)
+            page.file.classes.append(self.model.labels.raw_values[class_of_id[labels_yx]])
+        self._write_extras(page, labels_yx, logits_kyx)
+        return self._close_file(page.file, page.info) if page.number + 1 == page.info.pages else None
 
-    def _finished(self, file: _File, info: ImageInfo) -> Segmented:
-        """Write the labels of all pages."""
-        model, options, classes, size = self.model, self.options, file.classes, (info.height, info.width)
-        target = _write(file.pages, info, options)
-        if classes:
-            write_labels(options.output / CLASSES / target.name, _stacked(classes), pixel_size_um=info.pixel_size_um)
+    def _write_extras(
+        self, page: _ReadPage, labels_yx: NDArray[np.int32], logits_kyx: NDArray[np.float32] | None
+    ) -> None:
+        output = self.options.output
+        if self.options.probabilities and logits_kyx is not None:
+            probabilities_kyx = self.model.task.probabilities(logits_kyx)
+            target = output / PROBABILITIES / f"{page.name}.tif"
+            write_probabilities(target, probabilities_kyx, pixel_size_um=page.info.pixel_size_um)
+        if self.options.overlay:
+            picture_yxs = _draw_labels(self.model, page.image_cyx, labels_yx)
+            write_bytes(output / OVERLAYS / f"{page.name}.png", encode_png(picture_yxs))
+
+    def _close_file(self, file: _ImageFile, info: ImageInfo) -> SegmentedFile:
+        """Write the labels of all pages of a file."""
+        target = _write_labels(file.labels, info, self.options)
+        if file.classes:
+            classes = self.options.output / CLASSES / target.name
+            write_labels(classes, _stack(file.classes), pixel_size_um=info.pixel_size_um)
         self.files.commit(target)
-        tiles, megapixels = model.plan(*size, options.tile), info.pages * info.height * info.width / 1e6
-        padding, exact = _padding(model, *(model.recipe.data.resize or size)), model.net.exact_tiles
-        return Segmented(
-            file.path, target, megapixels, len(tiles), compute_overhead(tiles), exact, padding, file.difference
+        file.state = _FileState.WRITTEN
+        tiles = self.model.plan(info.height, info.width, self.options.tile)
+        return SegmentedFile(
+            path=file.path,
+            labels=target,
+            megapixels=info.pages * info.height * info.width / 1e6,
+            tiles=len(tiles),
+            overhead=compute_overhead(tiles),
+            exact=self.model.net.exact_tiles,
+            padding=_compute_padding(self.model, info.height, info.width),
+            difference=file.difference,
         )
 
 
-def _padding(model: Model, height: int, width: int) -> tuple[int, int]:
-    """Rows and columns that the net repeats below and at the right; a valid net mirrors instead."""
-    full = model.net.pad_size(height, width) if not model.net.margin else (height, width)
-    return full[0] - height, full[1] - width
+# What is written -----------------------------------------------------------------------------------------------------
 
 
 def _target(info: ImageInfo, options: Options, multilabel: bool) -> Path:
@@ -337,66 +481,45 @@ def _target(info: ImageInfo, options: Options, multilabel: bool) -> Path:
     return options.output / f"{_stem(info.path)}{options.suffix or ('.tif' if stacked else '.png')}"
 
 
-def _spare(path: Path, target: Path) -> None:
+def _check_target(path: Path, target: Path) -> None:
     if target.exists() and target.samefile(path):
-        raise InputError(path, "would be overwritten by its labels", "give another folder with -o")
+        raise InputError(path, "its label file would overwrite it", "Give another folder with -o")
 
 
-def _write(pages: list[NDArray[Any]], info: ImageInfo, options: Options) -> Path:
-    """One label file: a stack for a stack of images, a plane for each class where classes overlap."""
-    overlapping, size = pages[0].ndim == 3, info.pixel_size_um
+def _write_labels(pages: list[NDArray[Any]], info: ImageInfo, options: Options) -> Path:
+    """Write the labels of all pages: one stack, or for overlapping classes one file of planes for each page."""
+    overlapping = pages[0].ndim == 3
     target = _target(info, options, overlapping)
     if overlapping:
-        for page, planes_kyx in enumerate(pages):
-            one = target if len(pages) == 1 else target.with_stem(f"{target.stem}_{page:04d}")
-            write_image(one, planes_kyx, pixel_size_um=size)
-        return one
+        for number, planes_kyx in enumerate(pages):
+            file = target if len(pages) == 1 else target.with_stem(f"{target.stem}_{number:04d}")
+            write_image(file, planes_kyx, pixel_size_um=info.pixel_size_um)
+        return file
     if options.suffix is None and max(int(page.max(initial=0)) for page in pages) > _PNG_IDS:
         target = target.with_suffix(".tif")
-    write_labels(target, _stacked(pages), pixel_size_um=size)
+    write_labels(target, _stack(pages), pixel_size_um=info.pixel_size_um)
     return target
 
 
-def _stacked(pages: list[NDArray[Any]]) -> NDArray[Any]:
+def _stack(pages: list[NDArray[Any]]) -> NDArray[Any]:
     return pages[0] if len(pages) == 1 else np.stack(pages)
 
 
-def _difference(
-    model: Model, image_cyx: NDArray[Any], logits_kyx: NDArray[np.float32], options: PredictionOptions
-) -> float:
-    side = max(model.recipe.data.resize or image_cyx.shape[1:]) + smallest_tile_for(model.net)
-    return largest_difference(model.compute_logits(image_cyx, replace(options, tile=side)), logits_kyx)
+def _compute_padding(model: Model, height: int, width: int) -> tuple[int, int]:
+    """Return the number of rows and columns that a padded net adds; a valid net adds none."""
+    height, width = model.recipe.data.resize or (height, width)
+    padded = (height, width) if model.net.margin else model.net.pad_size(height, width)
+    return padded[0] - height, padded[1] - width
 
 
-def _write_extras(
-    model: Model,
-    image_cyx: NDArray[Any],
-    labels_yx: NDArray[np.int32],
-    logits_kyx: NDArray[np.float32] | None,
-    info: ImageInfo,
-    page: int,
-    options: Options,
-) -> None:
-    stem = _page_name(info, page)
-    if options.probabilities and logits_kyx is not None:
-        target = options.output / PROBABILITIES / f"{stem}.tif"
-        write_probabilities(target, model.task.probabilities(logits_kyx), pixel_size_um=info.pixel_size_um)
-    if options.overlay:
-        write_bytes(options.output / OVERLAYS / f"{stem}.png", encode_png(_drawn(model, image_cyx, labels_yx)))
-
-
-def _drawn(model: Model, image_cyx: NDArray[Any], labels_yx: NDArray[np.int32]) -> NDArray[np.uint8]:
-    """The image with its labels over it; of overlapping classes, each in its own colour."""
+def _draw_labels(model: Model, image_cyx: NDArray[Any], labels_yx: NDArray[np.int32]) -> NDArray[np.uint8]:
+    """Draw labels over an image; classes that overlap are drawn one over the other, each in its own colour."""
     if not model.task.multilabel:
         return draw_overlay(image_cyx, labels_yx)
     for bit in range(model.labels.classes):
-        picture = draw_overlay(image_cyx, (labels_yx >> bit & 1) * (bit + 1))
-        image_cyx = np.moveaxis(picture, -1, 0)
-    return picture
-
-
-def _page_name(info: ImageInfo, page: int) -> str:
-    return _stem(info.path) if info.pages == 1 else f"{_stem(info.path)}_{page:04d}"
+        picture_yxs = draw_overlay(image_cyx, (labels_yx >> bit & 1) * (bit + 1))
+        image_cyx = np.moveaxis(picture_yxs, -1, 0)
+    return picture_yxs
 
 
 def _stem(path: Path) -> str:

@@ -75,5 +75,7 @@ def test_a_failed_file_is_in_none_of_the_tables(septa, cells, model, tmp_path):
 
 def test_a_semantic_model_has_no_objects(fault, cells, pixel_model, tmp_path):
     line = fault("predict", pixel_model, cells / "images", "-o", tmp_path / "out", "--table", "o.csv")
-    assert line.startswith("objects: the model was not trained on objects. leave --table, ")
+    assert line.startswith(
+        "--table, --geojson, --coco, --rois and --min-confidence need a model that finds objects. Leave"
+    )
     assert not (tmp_path / "out").exists()

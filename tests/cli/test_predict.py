@@ -95,22 +95,24 @@ def test_it_continues_after_bad_files(septa, model, cells, tmp_path):
 
 def test_missing_inputs(fault, septa, model, cells, tmp_path):
     out = tmp_path / "out"
-    assert fault("predict", model, tmp_path / "no.tif", "-o", out).startswith(f"{tmp_path / 'no.tif'}: does not exist")
+    line = fault("predict", model, tmp_path / "no.tif", "-o", out)
+    assert line.startswith(f"{tmp_path / 'no.tif'}: the file does not exist. ")
     (tmp_path / "empty").mkdir()
     line = fault("predict", model, tmp_path / "empty", "-o", out)
-    assert line.startswith(f"{tmp_path / 'empty'}: holds no images. ")
+    assert line.startswith(f"{tmp_path / 'empty'}: the folder contains no images. ")
     Image.fromarray(np.zeros((40, 40), np.uint8)).save(tmp_path / "cells_0000.png")
     line = fault("predict", model, cells / "images" / "cells_0000.tif", tmp_path / "cells_0000.png", "-o", out)
-    assert "would be written to the same label file" in line
+    assert "its label file would have the same name as that of " in line
     assert not out.exists()
 
 
 def test_options_that_fit_no_image_are_reported_once(fault, model, cells, tmp_path):
     arguments = ["predict", model, cells / "images", "-o", tmp_path / "out"]
     line = fault(*arguments, "--tile", LEAST - 1)
-    assert line.startswith(f"--tile {LEAST - 1}: ")
-    assert f"{HALO} pixels a side" in line
-    assert f"give at least {LEAST}." in line
+    assert (
+        line
+        == f"--tile: a tile of this net must be at least {LEAST} pixels, got {LEAST - 1}. Give --tile {LEAST} or more."
+    )
     line = fault(*arguments, "--device", "toaster")
     assert line.startswith("--device: the device must be auto, cpu, cuda, cuda:N or mps, got toaster. ")
     assert fault(*arguments, "--format", "jpg").startswith("--format: the value must be png or tif, got jpg. ")
@@ -120,7 +122,9 @@ def test_options_that_fit_no_image_are_reported_once(fault, model, cells, tmp_pa
 def test_images_are_not_overwritten_by_their_labels(fault, model, copied):
     image = copied / "images" / "cells_0002.tif"
     before = image.read_bytes()
-    assert fault("predict", model, image, "-o", copied / "images").startswith(f"{image}: would be overwritten")
+    assert fault("predict", model, image, "-o", copied / "images").startswith(
+        f"{image}: its label file would overwrite it. "
+    )
     assert image.read_bytes() == before
 
 

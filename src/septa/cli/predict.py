@@ -26,7 +26,7 @@ from septa.report import format_count
 
 if TYPE_CHECKING:
     from septa.model import Model
-    from septa.prediction import Options, Segmented
+    from septa.prediction import Options, SegmentedFile
 
 EXAMPLE = "septa predict cells.septa new/*.tif -o segmented"
 
@@ -164,14 +164,14 @@ def predict(
 def _segment_to_folder(file: Path, model: Model, inputs: list[str], options: Options) -> None:
     """Segment the images one after another, continuing after one that fails."""
     from septa.display import say, show_progress
-    from septa.prediction import Failed, find_images, segment_files
+    from septa.prediction import FailedFile, find_images, segment_files
 
     console, paths, failed = make_console(), find_images(inputs), []
     task = f"task {model.recipe.task}, {model.labels.describe()}"
     say(console, f"segmenting {format_count(len(paths), 'image')} with {file} to {options.output}; {task}")
     with show_progress(console, "segmenting") as progress:
         for done, result in enumerate(segment_files(model, paths, options), start=1):
-            if isinstance(result, Failed):
+            if isinstance(result, FailedFile):
                 failed.append(result)
                 print_error(result.error)
             else:
@@ -185,8 +185,7 @@ def _segment_to_folder(file: Path, model: Model, inputs: list[str], options: Opt
         )
 
 
-def _describe_result(result: Segmented) -> str:
-
+def _describe_result(result: SegmentedFile) -> str:
     parts = [f"{result.labels}: {format_count(result.tiles, 'tile')}"]
     if result.tiles > 1:
         parts.append(f"{result.overhead - 1:.0%} computed twice")

@@ -13,6 +13,7 @@ from septa.data.matching import LABEL_END, get_stem, match_files
 from septa.data.pairs import PairingError
 from septa.errors import InputError, shorten_list
 from septa.images import IMAGE_SUFFIXES, read_info
+from septa.labels import IMAGE_FOLDERS, LABEL_FOLDERS, find_class_folders, find_subfolders, list_folder
 
 LAYOUTS = (
     "Arrange the folder as images/ and labels/ with equal names, as x.png beside x_mask.png, as two TIFF stacks "
@@ -21,9 +22,6 @@ LAYOUTS = (
 )
 """Remedy for a folder in none of the layouts."""
 
-_IMAGE_FOLDERS = ("images", "image", "imgs", "img")
-_LABEL_FOLDERS = ("labels", "label", "masks", "mask")
-_CLASS_FOLDERS = ("classes", "types")
 _STACK_IMAGE = re.compile(r"volume|image|raw", re.IGNORECASE)
 _STACK_LABELS = re.compile(r"label|mask", re.IGNORECASE)
 
@@ -82,16 +80,16 @@ def recognise_layout(data: Path, notes: list[str]) -> FolderLayout:
     InputError
         If the folder follows no layout.
     """
-    entries = _list_folder(data)
+    entries = list_folder(data)
     folders = [path for path in entries if path.is_dir() and not _is_hidden(path)]
-    image_folders = [path for path in folders if path.name.lower() in _IMAGE_FOLDERS]
-    label_folders = [path for path in folders if path.name.lower() in _LABEL_FOLDERS]
+    image_folders = [path for path in folders if path.name.lower() in IMAGE_FOLDERS]
+    label_folders = [path for path in folders if path.name.lower() in LABEL_FOLDERS]
     if image_folders and label_folders:
         return _pair_two_folders(data, image_folders, label_folders, notes)
     if image_folders or label_folders:
         present, missing = ("images", "labels") if image_folders else ("labels", "images")
         raise InputError(data, f"the folder holds {present}/ but no {missing}/", LAYOUTS)
-    per_image = [path for path in folders if _find_inner(path, _IMAGE_FOLDERS) or _find_inner(path, _LABEL_FOLDERS)]
+    per_image = [path for path in folders if find_subfolders(path, IMAGE_FOLDERS + LABEL_FOLDERS)]
     if per_image:
         _note_ignored(data, [path for path in entries if path not in per_image], notes)
         return _pair_folders(data, per_image, notes)
@@ -111,16 +109,12 @@ def _pair_two_folders(
         remedy = "Keep one folder of each, or name the files with --images and --labels"
         raise PairingError(data, "several folders may hold the images or the labels", remedy, reasons)
     known = {*several, find_classes_folder(data)}
-    _note_ignored(data, [path for path in _list_folder(data) if path not in known], notes)
-    files, label_files = (_select_images(_list_folder(folder), notes, folder) for folder in several)
+    _note_ignored(data, [path for path in list_folder(data) if path not in known], notes)
+    files, label_files = (_select_images(list_folder(folder), notes, folder) for folder in several)
     name = " and ".join(f"{folder.name}/" for folder in several)
     if not files and not label_files:
         raise InputError(data, f"{name} hold no images", LAYOUTS)
     return FolderLayout(name, *_pair_lists(data, files, label_files, notes))
-
-
-def _find_inner(folder: Path, names: Sequence[str]) -> Path | None:
-    return next((path for path in _list_folder(folder) if path.is_dir() and path.name.lower() in names), None)
 
 
 def _pair_folders(data: Path, folders: Iterable[Path], notes: list[str]) -> FolderLayout:
@@ -128,10 +122,10 @@ def _pair_folders(data: Path, folders: Iterable[Path], notes: list[str]) -> Fold
     reasons: dict[Path, str] = {}
     datasets = []
     for folder in folders:
-        image_folder = _find_inner(folder, _IMAGE_FOLDERS)
-        mask_folder = _find_inner(folder, _LABEL_FOLDERS)
-        files = _select_images(_list_folder(image_folder), notes, image_folder) if image_folder else []
-        masks = _select_images(_list_folder(mask_folder), notes, mask_folder) if mask_folder else []
+        image_folder = next(iter(find_subfolders(folder, IMAGE_FOLDERS)), None)
+        mask_folder = next(iter(find_subfolders(folder, LABEL_FOLDERS)), None)
+        files = _select_images(list_folder(image_folder), notes, image_folder) if image_folder else []
+        masks = _select_images(list_folder(mask_folder), notes, mask_folder) if mask_folder else []
         if len(files) == 1 and masks:
             pairs.append(FilePair(folder.name, files[0], tuple(masks)))
         elif not files and masks:
@@ -205,7 +199,7 @@ def _expand_pattern(data: Path, pattern: str, notes: list[str]) -> list[Path]:
     hits = [data / hit for hit in sorted(glob(pattern, root_dir=data, recursive=True))]  # noqa: PTH207
     files: list[Path] = []
     for hit in hits:
-        files += _select_images(_list_folder(hit), notes, hit) if hit.is_dir() and len(hits) == 1 else []
+        files += _select_images(list_folder(hit), notes, hit) if hit.is_dir() and len(hits) == 1 else []
     files += _select_images([hit for hit in hits if hit.is_file()], notes, data)
     if not files:
         remedy = f"Give a pattern relative to {data} or an absolute one, in quotes, such as 'images/*.png'"
@@ -236,13 +230,11 @@ def find_classes_folder(data: Path) -> Path | None:
     PairingError
         If there are several.
     """
-    folders = [path for path in _list_folder(data) if path.is_dir() and path.name.lower() in _CLASS_FOLDERS]
-    if not folders or not _find_inner(data, _IMAGE_FOLDERS) or not _find_inner(data, _LABEL_FOLDERS):
-        return None
+    folders = find_class_folders(data)
     if len(folders) > 1:
         reasons = dict.fromkeys(folders, "it may hold the classes")
         raise PairingError(data, "several folders may hold the classes of objects", "Keep one of them", reasons)
-    return folders[0]
+    return folders[0] if folders else None
 
 
 def pair_classes(folder: Path, labels: Sequence[Path], notes: list[str]) -> dict[Path, Path]:
@@ -270,7 +262,7 @@ def pair_classes(folder: Path, labels: Sequence[Path], notes: list[str]) -> dict
         If a label file has no class file or several, or a class file belongs to no label file.
     """
     files: dict[str, list[Path]] = defaultdict(list)
-    for path in _select_images(_list_folder(folder), notes, folder):
+    for path in _select_images(list_folder(folder), notes, folder):
         files[get_stem(path)].append(path)
     found: dict[Path, Path] = {}
     reasons: dict[Path, str] = {}
@@ -288,14 +280,6 @@ def pair_classes(folder: Path, labels: Sequence[Path], notes: list[str]) -> dict
         remedy = f"Give each label file one class file of the same name, or move {folder.name}/ away"
         raise PairingError(folder, "labels and classes cannot be paired", remedy, reasons)
     return found
-
-
-def _list_folder(folder: Path) -> list[Path]:
-    try:
-        return sorted(folder.iterdir())
-    except OSError as error:
-        problem = f"the folder cannot be listed ({error.strerror})"
-        raise InputError(folder, problem, "Make it readable") from None
 
 
 def _select_images(paths: Sequence[Path], notes: list[str], folder: Path) -> list[Path]:

@@ -1,5 +1,10 @@
 from .components import label_components as label_components
 from .detect import find_mapping as find_mapping
+from .folders import IMAGE_FOLDERS as IMAGE_FOLDERS
+from .folders import LABEL_FOLDERS as LABEL_FOLDERS
+from .folders import find_class_folders as find_class_folders
+from .folders import find_subfolders as find_subfolders
+from .folders import list_folder as list_folder
 from .mapping import LabelMapping as LabelMapping
 from .object_labels import ObjectLabels as ObjectLabels
 from .raw_classes import read_object_classes as read_object_classes

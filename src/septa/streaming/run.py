@@ -23,7 +23,6 @@ import numpy as np
 from septa.errors import InputError, Interrupted
 from septa.images import Source, store, write_text
 from septa.images.store import StoreSpec
-from septa.inference import smallest_tile_for
 from septa.model import Model
 from septa.streaming.block_file import is_done, load_facts
 from septa.streaming.block_worker import BlockWorker
@@ -184,10 +183,7 @@ def _check_request(model: Model, request: StreamRequest) -> None:
     if not model.task.finds_objects and _label_type(model, None).kind != "u":
         problem = "a class of this model has a label value below 0, which a store cannot hold"
         raise InputError(where, problem, "Train with label values of at least 0")
-    if request.tile is not None and request.tile < smallest_tile_for(model.net):
-        least = smallest_tile_for(model.net)
-        problem = f"a tile of this net must be at least {least} pixels, got {request.tile}"
-        raise InputError("--tile", problem, f"Give --tile {least} or more")
+    model.check_tile(request.tile)
     if request.output.suffix.lower() in _TIFF and (model.task.multilabel or request.probabilities):
         problem = "an OME-TIFF file holds one image, but overlapping classes or probabilities need several"
         raise InputError(request.output, problem, "Give -o a name that ends in .ome.zarr")
