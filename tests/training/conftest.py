@@ -1,4 +1,4 @@
-"""A tiny dataset, trainings on it in this process, and the command line in this process and in others."""
+"""Fixtures: a tiny dataset, trainings on it in this process, and the command line in this or another process."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ TIMED = {"minutes", "images_per_s", "data_wait"}
 
 
 def draw(seed: int, size: tuple[int, int] = (64, 64)) -> tuple[np.ndarray, np.ndarray]:
-    """Bright discs on a noisy ground: uint8 ``CYX`` and {0, 1} ``YX``."""
+    """Draw bright discs on a noisy background: an image, uint8 ``CYX``, and its labels, {0, 1} ``YX``."""
     rng = np.random.default_rng(seed)
     y, x = np.indices(size)
     labels_yx = np.zeros(size, np.uint8)
@@ -64,18 +64,18 @@ def write_tiny(folder: Path, count: int = 8) -> Path:
     return folder
 
 
-class Ended(NamedTuple):
+class Result(NamedTuple):
     code: int
     out: str
     err: str
 
 
 class Killed(Exception):
-    """Stands for the sudden end of a training in this process."""
+    """Sudden end of a training in this process."""
 
 
 class DyingSampler(Sampler):
-    """Ends the training when its sample ``limit`` is asked for."""
+    """Sampler that ends the training when sample ``limit`` is requested."""
 
     limit = 0
 
@@ -86,7 +86,7 @@ class DyingSampler(Sampler):
 
 
 class Bench:
-    """Trainings of `run_training_loop` in this process, without the workflow around it."""
+    """Trainings by `run_training_loop` in this process, without the workflow around it."""
 
     def __init__(
         self,
@@ -117,7 +117,7 @@ class Bench:
         encode = partial(self.task.encode, terms=self.recipe.loss)
         sampler = kind(train, self.normalization, self.recipe, encode=encode, margin=margin)
         if dies_before is not None:
-            object.__setattr__(sampler, "limit", dies_before * self.take)
+            object.__setattr__(sampler, "limit", dies_before * self.images_per_step)
         return TrainingJob(
             recipe=self.recipe,
             task=self.task,
@@ -132,7 +132,7 @@ class Bench:
         )
 
     @property
-    def take(self) -> int:
+    def images_per_step(self) -> int:
         return self.recipe.training.batch * self.recipe.training.accumulate
 
     def state(self, seed: int = 0) -> TrainingState:
@@ -140,7 +140,7 @@ class Bench:
         return TrainingState.create(build_net(self.recipe, 1, self.task.outputs), self.recipe, torch.device("cpu"))
 
     def run(self, folder: Path) -> TrainingState:
-        """An undisturbed training."""
+        """Train without an interruption."""
         state = self.state()
         for _ in run_training_loop(self.job(folder), state):
             pass
@@ -170,23 +170,23 @@ class Bench:
         return bool(checkpoints.list_states())
 
 
-def same_states(first: TrainingState, second: TrainingState) -> None:
-    """Two trainings hold the same, bit for bit, but for the clock."""
+def assert_same_states(first: TrainingState, second: TrainingState) -> None:
+    """Assert that two states are equal, bit for bit, except for times."""
     (one, tensors), (two, others) = first.to_checkpoint(), second.to_checkpoint()
     assert tensors.keys() == others.keys()
     for name, tensor in tensors.items():
         assert torch.equal(tensor, others[name]), name
-    assert timeless(one.pop("history")) == timeless(two.pop("history"))
+    assert drop_times(one.pop("history")) == drop_times(two.pop("history"))
     one.pop("elapsed"), two.pop("elapsed")
     assert one == two
 
 
-def timeless(history: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def drop_times(history: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{key: value for key, value in row.items() if key not in TIMED} for row in history]
 
 
 class Septa:
-    """The command ``septa train DATA -o OUTPUT`` with tiny settings, in other processes."""
+    """Runner of the command ``septa train DATA -o OUTPUT`` with tiny settings, in another process."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -202,17 +202,17 @@ class Septa:
             cwd=self.folder,
         )
 
-    def end(self, process: subprocess.Popen[str]) -> Ended:
+    def end(self, process: subprocess.Popen[str]) -> Result:
         out, err = process.communicate(timeout=300)
-        return Ended(process.returncode, out, err)
+        return Result(process.returncode, out, err)
 
-    def run(self, data: Path, output: Path, *more: str, launcher: Sequence[str] = ()) -> Ended:
+    def run(self, data: Path, output: Path, *more: str, launcher: Sequence[str] = ()) -> Result:
         return self.end(self.start(data, output, *more, launcher=launcher))
 
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """Tiny nets gain nothing from more threads, and bits depend on their number."""
+    """Use one thread: tiny nets gain nothing from more, and results depend on their number in the last bits."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -235,18 +235,18 @@ def septa(tmp_path_factory: pytest.TempPathFactory) -> Septa:
 
 
 @pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
-    """The command line in this process."""
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
+    """Return a function that runs the command line in this process."""
 
-    def run(*arguments: object) -> Ended:
+    def run(*arguments: object) -> Result:
         monkeypatch.setenv("COLUMNS", "400")
         monkeypatch.setattr(sys, "argv", ["septa", "--no-prepare", *map(str, arguments)])
         capsys.readouterr()
         with pytest.raises(SystemExit) as end:
             cli.main()
-        told = capsys.readouterr()
+        printed = capsys.readouterr()
         assert isinstance(end.value.code, int)
-        return Ended(end.value.code, told.out, told.err)
+        return Result(end.value.code, printed.out, printed.err)
 
     return run
 
@@ -263,9 +263,9 @@ def tiny_options() -> list[str]:
 
 @pytest.fixture
 def without_times() -> Callable[..., list[dict[str, Any]]]:
-    return timeless
+    return drop_times
 
 
 @pytest.fixture
 def assert_equal() -> Callable[[TrainingState, TrainingState], None]:
-    return same_states
+    return assert_same_states

@@ -83,22 +83,22 @@ def test_threads_for_samples_follow_the_cores(cores: int, device: str, workers: 
 
 @pytest.mark.parametrize("size", [(64, 64), (513, 700)])
 @pytest.mark.parametrize("mapping", [BINARY, OVERLAPPING], ids=["binary", "overlapping"])
-def test_every_changed_setting_has_its_reason(size: tuple[int, int], mapping: LabelMapping) -> None:
+def test_every_changed_setting_has_a_reason(size: tuple[int, int], mapping: LabelMapping) -> None:
     choice = automatic(size, mapping=mapping)
     changed = {line.partition(":")[0] for line in differences(Recipe(), choice.recipe)}
     changed = {"sampling.patch" if key.startswith("sampling.patch") else key for key in changed}
     assert changed
     assert changed <= choice.reasons.keys()
-    assert all(why and "\n" not in why for why in choice.reasons.values())
+    assert all(reason and "\n" not in reason for reason in choice.reasons.values())
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_yaml_with_reasons_is_the_recipe(size: tuple[int, int]) -> None:
+def test_yaml_with_reasons_loads_as_the_same_recipe(size: tuple[int, int]) -> None:
     choice = automatic(size)
     text = choice.recipe.to_yaml(choice.reasons)
     assert Recipe.from_yaml(text) == choice.recipe
-    for why in choice.reasons.values():
-        assert f"# {why}" in text
+    for reason in choice.reasons.values():
+        assert f"# {reason}" in text
 
 
 def test_overlapping_classes_get_sigmoids() -> None:
@@ -111,7 +111,7 @@ def test_overlapping_classes_get_sigmoids() -> None:
 
 
 @pytest.mark.parametrize(("side", "reduction"), [(40, 1), (100, 2), (250, 4)])
-def test_large_objects_are_reduced_and_seen_whole(side: int, reduction: int) -> None:
+def test_large_objects_are_downsampled_and_fit_the_receptive_field(side: int, reduction: int) -> None:
     labels_yx = np.zeros((600, 800), np.int32)
     labels_yx[100 : 100 + side, 200 : 200 + side] = 1
     image_cyx = np.random.default_rng(0).integers(0, 200, (1, 600, 800)).astype(np.uint8)
@@ -126,7 +126,7 @@ def test_large_objects_are_reduced_and_seen_whole(side: int, reduction: int) -> 
     ("gains", "dark", "expected"),
     [((1, 1), True, "dataset"), ((1, 20, 5), True, "asinh"), ((1, 20, 5), False, "image"), ((3, 3), False, "dataset")],
 )
-def test_normalisation_follows_contrast_and_ground(gains: tuple[int, ...], dark: bool, expected: str) -> None:
+def test_normalisation_follows_contrast_and_background(gains: tuple[int, ...], dark: bool, expected: str) -> None:
     rng, labels_yx = np.random.default_rng(0), np.zeros((64, 64), np.int32)
     labels_yx[8:24, 8:24] = 1
     facts = []
@@ -139,7 +139,7 @@ def test_normalisation_follows_contrast_and_ground(gains: tuple[int, ...], dark:
 
 
 @pytest.mark.parametrize(("share", "dice"), [(0.5, False), (0.02, True)])
-def test_dice_is_for_rare_classes(share: float, dice: bool) -> None:
+def test_dice_is_chosen_for_rare_classes(share: float, dice: bool) -> None:
     labels_yx = (np.arange(10_000).reshape(100, 100) < share * 10_000).astype(np.int32)
     facts = [scan_image("a", np.arange(10_000, dtype=np.uint16).reshape(1, 100, 100), labels_yx, classes=2)]
     assert (choose_recipe(combine_facts(facts), facts, BINARY, LAPTOP, Recipe()).recipe.loss.dice > 0) == dice
@@ -151,7 +151,7 @@ def test_channels_are_those_of_the_images() -> None:
     assert build_net(recipe, 3, 2).in_channels == 3
 
 
-def test_what_is_not_chosen_stays_as_given() -> None:
+def test_settings_that_are_not_chosen_keep_their_values() -> None:
     base = Recipe().with_overrides(["seed=5", "training.optimizer=sgd", "augment.flip=false", "loss.bce=0.25"])
     recipe = automatic((64, 64), base=base).recipe
     assert (recipe.seed, recipe.training.optimizer) == (5, "sgd")
@@ -159,7 +159,7 @@ def test_what_is_not_chosen_stays_as_given() -> None:
     assert recipe.loss.bce == 0.25
 
 
-def test_given_settings_stay_and_shape_what_follows() -> None:
+def test_given_settings_are_kept_and_decide_the_others() -> None:
     labels_yx = (np.arange(512 * 512).reshape(512, 512) % 2).astype(np.int32)
     facts = [scan_image("a", np.arange(512 * 512).reshape(1, 512, 512).astype(np.uint16), labels_yx, classes=2)]
 
@@ -183,15 +183,55 @@ def test_little_memory_makes_small_batches() -> None:
     assert automatic((256, 256), SMALL).recipe.training.batch <= automatic((256, 256)).recipe.training.batch
 
 
+def test_reasons_are_plain_english(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda: True)
+    cpu = automatic((256, 320), LAPTOP, channels=3).reasons
+    del cpu["training.amp"]  # depends on the CPU of this machine
+    assert cpu == {
+        "data.encoding": "labels: {0, 255} are background and object",
+        "data.channels": "the images have 3 channels",
+        "data.normalization": "all images have similar contrast (log spread 0.00)",
+        "net.reduction": "largest factor for object diameters of 131 (5th percentile) and 131 pixels (median)",
+        "net.depth": "the receptive field is 408 pixels; the shorter side of the images has 256",
+        "net.width": "the CPU has 4 cores: many steps of a narrow net learn more than few of a wide one",
+        "loss.dice": (
+            "no class is rare (the smallest has 17% of the pixels): cross entropy alone keeps probabilities calibrated"
+        ),
+        "sampling.patch": "at most 512 pixels per side; the median image has 256 x 320",
+        "training.batch": "0.49 megapixels per step",
+        "training.steps": "150 epochs of 4 images with about 1.0 patches each; 1000 to 16000 steps",
+        "training.workers": "the net uses the other cores of the CPU",
+    }
+    base = Recipe().with_overrides(["net.output=sigmoid", "net.padding=valid", "task=instances"])
+    gpu = automatic((256, 320), GPU, base=base).reasons
+    assert (
+        gpu.items()
+        >= {
+            "instances.encoding": "the only encoding for a single output",
+            "instances.rim": "1/12 of the median object diameter (131 pixels), at most 8",
+            "net.reduction": "a net without padding does not downsample its input",
+            "net.width": "the device is a GPU (cuda)",
+            "loss.cross_entropy": "the net has a single sigmoid output",
+            "loss.border_weight": "as in the paper, so that the seams between objects have weight",
+            "sampling.patch": (
+                "at most 256 pixels per side; the median image has 256 x 320; "
+                "and 92 more at each side, which the net removes"
+            ),
+            "training.amp": "the GPU has bf16 instructions",
+            "training.workers": "one less than the 16 cores, at most 12, to feed the GPU",
+        }.items()
+    )
+
+
 @pytest.mark.parametrize("amp", ["off", "bf16", "fp16"])
-def test_a_given_precision_stays(amp: str) -> None:
+def test_a_given_precision_is_kept(amp: str) -> None:
     assert resolve_amp(amp, "cpu")[0] == amp
 
 
-# Through the workflow ------------------------------------------------------------------------------------------------
+# The workflow --------------------------------------------------------------------------------------------------------
 
 
-def test_overrides_win_and_carry_no_reason(data: Path, tmp_path: Path) -> None:
+def test_overrides_replace_choices_and_have_no_reason(data: Path, tmp_path: Path) -> None:
     overrides = ("net.depth=1", "training.lr=0.5")
     _, choice = plan_recipe(TrainingRequest(data=data, output=tmp_path / "m.septa", overrides=overrides))
     assert choice.recipe.net.depth == 1
@@ -200,7 +240,7 @@ def test_overrides_win_and_carry_no_reason(data: Path, tmp_path: Path) -> None:
     assert "net.width" in choice.reasons
 
 
-def test_a_given_recipe_is_used_as_it_is(data: Path, tmp_path: Path) -> None:
+def test_a_given_recipe_is_used_unchanged(data: Path, tmp_path: Path) -> None:
     given = Recipe().with_overrides(["task=semantic", "net.depth=3", "training.amp='off'", "training.workers=2"])
     _, choice = plan_recipe(TrainingRequest(data=data, output=tmp_path / "m.septa", recipe=given))
     assert choice.recipe == given

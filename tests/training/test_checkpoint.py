@@ -29,7 +29,7 @@ def names(checkpoints: Checkpoints) -> list[str]:
     return sorted(path.name for path in checkpoints.folder.iterdir())
 
 
-def test_newest_state_comes_back_as_it_was(checkpoints: Checkpoints) -> None:
+def test_the_newest_state_is_loaded_unchanged(checkpoints: Checkpoints) -> None:
     checkpoints.save_state(header(1), tensors(1.5))
     checkpoints.save_state(header(12), tensors(2.5))
     found, values, refused = checkpoints.load_newest()
@@ -62,7 +62,7 @@ def test_two_states_are_kept_with_the_best_weights_that_they_name(checkpoints: C
     assert torch.equal(checkpoints.load_best(15)["a"], tensors(15)["a"])
 
 
-def test_best_weights_are_kept_until_a_state_names_later_ones(checkpoints: Checkpoints) -> None:
+def test_best_weights_are_kept_until_no_state_names_them(checkpoints: Checkpoints) -> None:
     checkpoints.save_best(5, tensors(5))
     checkpoints.save_state(header(5, best=5), tensors(5))
     checkpoints.save_state(header(6, best=5), tensors(6))
@@ -72,7 +72,7 @@ def test_best_weights_are_kept_until_a_state_names_later_ones(checkpoints: Check
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_nothing_but_finite_values_is_ever_written(checkpoints: Checkpoints, value: float) -> None:
+def test_values_that_are_not_finite_are_never_written(checkpoints: Checkpoints, value: float) -> None:
     checkpoints.save_state(header(1), tensors(1))
     before = names(checkpoints)
     with pytest.raises(ValueError, match="'a' holds NaN or Inf"):
@@ -85,7 +85,7 @@ def test_nothing_but_finite_values_is_ever_written(checkpoints: Checkpoints, val
 
 
 @pytest.mark.parametrize("size", [0, 4, 200, -1])
-def test_damaged_newest_state_is_named_and_the_one_before_taken(checkpoints: Checkpoints, size: int) -> None:
+def test_a_damaged_newest_state_is_named_and_the_previous_one_loaded(checkpoints: Checkpoints, size: int) -> None:
     checkpoints.save_state(header(1), tensors(1))
     checkpoints.save_state(header(2), tensors(2))
     newest = checkpoints.list_states()[-1]
@@ -96,7 +96,7 @@ def test_damaged_newest_state_is_named_and_the_one_before_taken(checkpoints: Che
     assert newest.name in refused[0]
 
 
-def test_every_changed_byte_is_noticed(checkpoints: Checkpoints) -> None:
+def test_every_changed_byte_is_detected(checkpoints: Checkpoints) -> None:
     checkpoints.save_state(header(1), tensors(1))
     (path,) = checkpoints.list_states()
     whole = path.read_bytes()
@@ -106,7 +106,7 @@ def test_every_changed_byte_is_noticed(checkpoints: Checkpoints) -> None:
             checkpoints.load_newest()
 
 
-def test_state_without_its_best_weights_is_not_usable(checkpoints: Checkpoints) -> None:
+def test_a_state_without_its_best_weights_is_not_usable(checkpoints: Checkpoints) -> None:
     checkpoints.save_state(header(1), tensors(1))
     checkpoints.save_best(2, tensors(2))
     checkpoints.save_state(header(2, best=2), tensors(2))
@@ -116,7 +116,7 @@ def test_state_without_its_best_weights_is_not_usable(checkpoints: Checkpoints) 
     assert "best-00000002.safetensors: the file cannot be read (no such file or directory)." in refused[0]
 
 
-def test_no_usable_state_is_an_error_that_names_each(checkpoints: Checkpoints) -> None:
+def test_an_error_names_every_unusable_state(checkpoints: Checkpoints) -> None:
     with pytest.raises(ModelError) as error:
         checkpoints.load_newest()
     problem = "no checkpoint in this folder can be used"
@@ -132,7 +132,7 @@ def test_no_usable_state_is_an_error_that_names_each(checkpoints: Checkpoints) -
     assert "\n" not in str(error.value)
 
 
-def test_clear_removes_checkpoints_and_nothing_else(checkpoints: Checkpoints) -> None:
+def test_clear_removes_only_checkpoints(checkpoints: Checkpoints) -> None:
     checkpoints.clear()
     checkpoints.save_best(1, tensors(1))
     checkpoints.save_state(header(1, best=1), tensors(1))

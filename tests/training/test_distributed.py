@@ -1,4 +1,4 @@
-"""Two processes under ``torchrun`` against one that averages the gradients of two half batches."""
+"""Training in two processes under ``torchrun``, compared with one process that averages two half batches."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ SETTINGS = (
     "training.optimizer=sgd",
     "training.lr=0.005",
 )
-"""Adam, or larger steps, would let rounding errors grow."""
+"""Settings with small SGD steps; Adam or larger steps would amplify rounding errors."""
 
 pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="this torch has no gloo")
 
 
-def reference(bench: Any, model: Model) -> dict[str, torch.Tensor]:
-    """Weights of the moving average after a plain loop over the same samples."""
+def compute_reference(bench: Any, model: Model) -> dict[str, torch.Tensor]:
+    """Compute the moving average of the weights by a plain loop over the same samples."""
     recipe, names = model.recipe, {pair.name: pair for pair in bench.pairs}
     bench.pairs = [names[name] for side in ("validation", "train") for name, _ in model.provenance[side]]
     assert len(model.provenance["validation"]) == 2
@@ -69,7 +69,7 @@ def test_two_processes_train_as_one(septa: Any, bench: Any, data: Path, tmp_path
     output = tmp_path / "m.septa"
     ended = septa.run(data, output, *options(*SETTINGS), launcher=LAUNCHER)
     assert ended.code == 0, ended.err
-    # One process tells and writes.
+    # Only one process prints and writes.
     assert ended.out.count("model: ") == 1
     found = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
     assert found == ["m-run/log.csv", "m-run/recipe.yaml", "m-run/report.html", "m.septa"]
@@ -77,18 +77,18 @@ def test_two_processes_train_as_one(septa: Any, bench: Any, data: Path, tmp_path
         rows = list(csv.DictReader(file))
     assert [row["step"] for row in rows] == ["10", "20", "20"]
     model = Model.load(output)
-    # The scores that the processes found for their shares of the images are those of all images.
+    # Each process scores a share of the images; the score is that of all images.
     assert float(rows[-1]["score"]) == pytest.approx(model.provenance["scores"]["dice"], abs=1e-9)
     one = bench(recipe=model.recipe)
-    born, expected = one.state(model.recipe.seed).net.state_dict(), reference(one, model)
+    born, expected = one.state(model.recipe.seed).net.state_dict(), compute_reference(one, model)
     for name, value in model.net.state_dict().items():
         torch.testing.assert_close(value, expected[name], rtol=0, atol=1e-5)
     assert max(float((expected[name] - born[name]).abs().max()) for name in born) > 0.01
 
 
 @pytest.mark.slow
-def test_two_processes_stop_together_and_go_on(septa: Any, data: Path, tmp_path: Path) -> None:
-    """SIGTERM to one process stops both after the same step; two processes resume to the undisturbed model."""
+def test_two_processes_stop_together_and_resume(septa: Any, data: Path, tmp_path: Path) -> None:
+    """SIGTERM to one process stops both after the same step; resumed, they train the same model as without it."""
     longer = options(*SETTINGS, "training.steps=200", "training.checkpoint_every=5")
     one, two = tmp_path / "one" / "m.septa", tmp_path / "two" / "m.septa"
     assert septa.run(data, one, *longer, launcher=LAUNCHER).code == 0
@@ -107,10 +107,10 @@ def test_two_processes_stop_together_and_go_on(septa: Any, data: Path, tmp_path:
     assert Model.load(one).weights_sha256 == Model.load(two).weights_sha256
 
 
-def test_a_batch_that_cannot_be_shared_is_refused(
+def test_a_batch_that_cannot_be_divided_among_processes_is_refused(
     command: Any, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_options: list[str]
 ) -> None:
-    """One process of two, of which no other exists: the refusal comes before they talk to each other."""
+    """The batch is refused before the processes communicate, so one of two processes is enough here."""
     settings = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}
     for name, value in settings.items():
         monkeypatch.setenv(name, value)

@@ -1,4 +1,4 @@
-"""Trainings of the family's nets, losses and tasks: each step by a plain loop, and resumed bit for bit."""
+"""Trainings of all nets, losses and tasks: compared with a plain loop, and resumed bit for bit."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ PLAIN = (
     "training.clip=0",
     "training.ema=0",
 )
-"""Steps along the gradient and nothing else."""
+"""Settings for plain steps along the gradient."""
 
 Loss = Callable[[nn.Module, int], Tensor]
 
 
 @pytest.fixture(scope="module")
 def cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six images of squares, most of which touch another; ids have gaps."""
+    """Write six images of squares, most of which touch another; their ids have gaps."""
     folder = tmp_path_factory.mktemp("cells")
     for index in range(6):
         rng = np.random.default_rng(index)
@@ -65,7 +65,7 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def assert_steps(bench: Any, folder: Path, loss: Loss, *, job: Any = None) -> None:
-    """``run_training_loop`` moves the weights as steps along the gradient of this loss do."""
+    """Assert that `run_training_loop` changes the weights as plain gradient steps on ``loss`` do."""
     trained, born = bench.state(), bench.state().net
     for _ in run_training_loop(job or bench.job(folder), trained):
         pass
@@ -78,7 +78,7 @@ def assert_steps(bench: Any, folder: Path, loss: Loss, *, job: Any = None) -> No
                 value -= lr * value.grad
     moved = 0.0
     for (name, value), expected, before in zip(trained.net.named_parameters(), net.parameters(), born.parameters()):
-        torch.testing.assert_close(value, expected, rtol=1e-4, atol=2e-6, msg=lambda told, name=name: f"{name}: {told}")
+        torch.testing.assert_close(value, expected, rtol=1e-4, atol=2e-6, msg=lambda text, name=name: f"{name}: {text}")
         moved = max(moved, float((expected - before).detach().abs().max()))
     assert moved > 1e-3
 
@@ -118,8 +118,8 @@ def test_the_loss_is_the_weighted_sum_over_the_outputs(
 # Weight maps ---------------------------------------------------------------------------------------------------------
 
 
-def cut(ids_yx: np.ndarray) -> np.ndarray:
-    """Seams between touching cells, pixel by pixel: to the right and below, then diagonally what still touches."""
+def cut_seams(ids_yx: np.ndarray) -> np.ndarray:
+    """Cut seams between touching cells, pixel by pixel: first to the right and below, then along diagonals."""
     height, width = ids_yx.shape
     for steps in (((0, 1), (1, 0)), ((1, -1), (1, 1))):
         out_yx = ids_yx.copy()
@@ -131,8 +131,8 @@ def cut(ids_yx: np.ndarray) -> np.ndarray:
     return ids_yx
 
 
-def equation_2(ids_yx: np.ndarray, w0: float, sigma: float) -> np.ndarray:
-    """The second term of the paper's equation 2 from the distances to each cell by itself."""
+def compute_equation_2(ids_yx: np.ndarray, w0: float, sigma: float) -> np.ndarray:
+    """Compute the second term of the paper's equation 2 from the distances to each single cell."""
     cells = [ids_yx == value for value in np.unique(ids_yx) if value > 0]
     if len(cells) < 2:
         return np.zeros(ids_yx.shape)
@@ -140,10 +140,10 @@ def equation_2(ids_yx: np.ndarray, w0: float, sigma: float) -> np.ndarray:
     return w0 * np.exp(-((distances[0] + distances[1]) ** 2) / (2 * sigma**2))
 
 
-def weighted_entropy(
+def compute_weighted_entropy(
     logits_bkyx: Tensor, target_byx: np.ndarray, weights_byx: np.ndarray, *, sigmoid: bool = False
 ) -> Tensor:
-    """Mean of the pixels' cross entropies by their weights, in float64."""
+    """Compute the weighted mean of the pixels' cross entropies in float64."""
     if sigmoid:
         logits_bkyx = torch.cat([torch.zeros_like(logits_bkyx), logits_bkyx], dim=1)
     logs_bkyx = logits_bkyx.double().log_softmax(1)
@@ -190,21 +190,21 @@ def test_border_weights_reach_the_loss(
         batch = labels_only.batch(2 * step, 2)
         targets, maps = [], []
         for labels_yx in whole:
-            ids_yx = cut(labels_yx) if job.sampler.examples.objects else scipy.ndimage.label(labels_yx == 1)[0]
+            ids_yx = cut_seams(labels_yx) if job.sampler.examples.objects else scipy.ndimage.label(labels_yx == 1)[0]
             target_yx = np.where(labels_yx < 0, labels_yx, np.minimum(ids_yx, 1))
             of_class = np.array(class_weights or (1, 1))[np.maximum(target_yx, 0)]
             inside = (slice(margin, 52 - margin),) * 2
             targets.append(target_yx[inside])
-            maps.append((of_class + equation_2(ids_yx, 10, 4))[inside])
+            maps.append((of_class + compute_equation_2(ids_yx, 10, 4))[inside])
         heaviest.append(np.max(maps))
         logits_bkyx = net.train()(torch.from_numpy(batch.image_bcyx))
-        return weighted_entropy(logits_bkyx, np.stack(targets), np.stack(maps), sigmoid=SIGMOID[0] in settings)
+        return compute_weighted_entropy(logits_bkyx, np.stack(targets), np.stack(maps), sigmoid=SIGMOID[0] in settings)
 
     assert_steps(bench, tmp_path, loss, job=job)
     assert max(heaviest) > 3.5
 
 
-def test_without_a_border_class_weights_count_once(bench: Any, tmp_path: Path) -> None:
+def test_class_weights_are_applied_once_without_border_weights(bench: Any, tmp_path: Path) -> None:
     bench = bench(*PLAIN)
     weights_k = torch.tensor([0.5, 3.0])
     job = replace(bench.job(tmp_path), class_weights_k=weights_k)
@@ -213,7 +213,7 @@ def test_without_a_border_class_weights_count_once(bench: Any, tmp_path: Path) -
         batch = job.sampler.batch(2 * step, 2)
         assert batch.weights_byx is None
         maps = weights_k.numpy()[np.maximum(batch.target_byx, 0)]
-        return weighted_entropy(net.train()(torch.from_numpy(batch.image_bcyx)), batch.target_byx, maps)
+        return compute_weighted_entropy(net.train()(torch.from_numpy(batch.image_bcyx)), batch.target_byx, maps)
 
     assert_steps(bench, tmp_path, loss, job=job)
 
@@ -221,8 +221,8 @@ def test_without_a_border_class_weights_count_once(bench: Any, tmp_path: Path) -
 # Optimisers ----------------------------------------------------------------------------------------------------------
 
 
-def test_rmsprop_steps_as_its_formula(bench: Any, tmp_path: Path) -> None:
-    """Hinton's running mean of squares with share 0.99, momentum after the division; only kernels decay."""
+def test_rmsprop_follows_its_formula(bench: Any, tmp_path: Path) -> None:
+    """Hinton's running mean of squares with decay 0.99, then momentum; weight decay only for kernels."""
     given = ("training.optimizer=rmsprop", "training.lr=1e-3", "training.momentum=0.8", "training.weight_decay=0.1")
     bench = bench(*PLAIN, *given, "training.steps=4")
     trained, job = bench.run(tmp_path), bench.job(tmp_path)
@@ -271,7 +271,7 @@ VARIANTS = {
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_a_training_cut_off_ends_bit_for_bit_as_undisturbed(
+def test_an_interrupted_training_ends_bit_for_bit_as_an_undisturbed_one(
     variant: str, bench: Any, cells: Path, tmp_path: Path, assert_equal: Callable[[TrainingState, TrainingState], None]
 ) -> None:
     bench = bench(*VARIANTS[variant], folder=cells, encoding="instances")
@@ -287,7 +287,7 @@ def test_a_training_cut_off_ends_bit_for_bit_as_undisturbed(
     assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
 
 
-def test_the_paper_variant_has_what_it_is_there_for(bench: Any, cells: Path, tmp_path: Path) -> None:
+def test_the_paper_variant_has_margins_weights_and_dropout(bench: Any, cells: Path, tmp_path: Path) -> None:
     bench = bench(*VARIANTS["paper"], folder=cells, encoding="instances")
     state, job = bench.state(), bench.job(tmp_path)
     assert state.net.margin > 0

@@ -1,4 +1,4 @@
-"""The real command, killed and interrupted: it ends with the model of the undisturbed training."""
+"""The command, killed or interrupted and then resumed, writes the same model as an undisturbed training."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ def original(septa: Any, data: Path, tmp_path_factory: pytest.TempPathFactory) -
     return Model.load(output).weights_sha256
 
 
-def newest_step(output: Path) -> int:
+def find_newest_step(output: Path) -> int:
     states = Checkpoints(output.with_name("m-run") / "checkpoints").list_states()
     return int(states[-1].name.split("-")[1]) if states else -1
 
 
-def stop_later(process: subprocess.Popen[str], output: Path, number: signal.Signals, wait: float) -> None:
-    """Send a signal some time after the process has saved a state of its own."""
-    before = newest_step(output)
-    while process.poll() is None and newest_step(output) <= max(before, 0):
+def send_after_save(process: subprocess.Popen[str], output: Path, number: signal.Signals, wait: float) -> None:
+    """Send a signal ``wait`` seconds after the process has saved its first new state."""
+    before = find_newest_step(output)
+    while process.poll() is None and find_newest_step(output) <= max(before, 0):
         time.sleep(0.005)
     time.sleep(wait)
     process.send_signal(number)
@@ -49,25 +49,27 @@ def assert_complete(output: Path, original: str) -> None:
     assert len(set(lines)) == len(lines)
 
 
-def test_killed_twice_it_ends_as_undisturbed(septa: Any, data: Path, tmp_path: Path, original: str) -> None:
+def test_a_training_killed_twice_ends_as_an_undisturbed_one(
+    septa: Any, data: Path, tmp_path: Path, original: str
+) -> None:
     output = tmp_path / "m.septa"
     moments = random.Random(0)
     for _ in range(2):
         process = septa.start(data, output, *LONGER, "--resume")
-        stop_later(process, output, signal.SIGKILL, moments.uniform(0, 0.15))
+        send_after_save(process, output, signal.SIGKILL, moments.uniform(0, 0.15))
         assert septa.end(process).code == -signal.SIGKILL
         assert not output.exists()
     assert septa.run(data, output, *LONGER, "--resume").code == 0
     assert_complete(output, original)
 
 
-def test_interrupted_it_says_so_in_one_line_and_ends_as_undisturbed(
+def test_an_interrupted_training_prints_one_line_and_ends_as_an_undisturbed_one(
     septa: Any, data: Path, tmp_path: Path, original: str
 ) -> None:
     output = tmp_path / "m.septa"
     for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
         process = septa.start(data, output, *LONGER, "--resume")
-        stop_later(process, output, number, 0.0)
+        send_after_save(process, output, number, 0.0)
         ended = septa.end(process)
         assert ended.code == code
         folder = output.with_name("m-run") / "checkpoints"
@@ -81,10 +83,10 @@ def test_interrupted_it_says_so_in_one_line_and_ends_as_undisturbed(
 
 
 @pytest.mark.slow
-def test_killed_ten_times_at_any_moment_it_ends_as_undisturbed(
+def test_a_training_killed_ten_times_at_random_ends_as_an_undisturbed_one(
     septa: Any, data: Path, tmp_path: Path, original: str
 ) -> None:
-    """From the start of the process on: while it sets up, trains, writes, or finishes."""
+    """The process is killed while it sets up, trains, writes or finishes."""
     output = tmp_path / "m.septa"
     moments = random.Random(1)
     kills = 0

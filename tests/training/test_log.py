@@ -12,13 +12,13 @@ from septa.training.run import train_steps
 from septa.training.state import TrainingState
 
 
-def read(path: Path) -> list[dict[str, str]]:
+def read_log(path: Path) -> list[dict[str, str]]:
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
-def assert_tells(path: Path, history: list[dict[str, Any]]) -> None:
-    rows = read(path)
+def assert_log_has(path: Path, history: list[dict[str, Any]]) -> None:
+    rows = read_log(path)
     assert len(rows) == len(history)
     for written, row in zip(rows, history):
         assert tuple(written) == COLUMNS
@@ -26,35 +26,35 @@ def assert_tells(path: Path, history: list[dict[str, Any]]) -> None:
             assert written[name] == ("" if name not in row else str(row[name]))
 
 
-def rows_of(request: TrainingRequest) -> list[dict[str, Any]]:
+def train_rows(request: TrainingRequest) -> list[dict[str, Any]]:
     return [event for event in train_steps(request) if isinstance(event, dict)]
 
 
-def test_every_row_is_written_as_it_comes(data: Path, tiny: tuple[str, ...], tmp_path: Path) -> None:
+def test_every_row_is_written_at_once(data: Path, tiny: tuple[str, ...], tmp_path: Path) -> None:
     request = TrainingRequest(data=data, output=tmp_path / "m.septa", overrides=tiny)
     history: list[dict[str, Any]] = []
     for event in train_steps(request):
         if isinstance(event, dict):
             history.append(event)
-            assert_tells(request.folder / "log.csv", history)
+            assert_log_has(request.folder / "log.csv", history)
     assert len(history) == 6
 
 
-def test_a_resumed_log_has_neither_gaps_nor_doubles(
+def test_a_resumed_log_has_no_gaps_and_no_duplicates(
     data: Path, tiny: tuple[str, ...], tmp_path: Path, without_times: Any
 ) -> None:
-    undisturbed = rows_of(TrainingRequest(data=data, output=tmp_path / "one.septa", overrides=tiny))
+    undisturbed = train_rows(TrainingRequest(data=data, output=tmp_path / "one.septa", overrides=tiny))
     request = TrainingRequest(data=data, output=tmp_path / "two.septa", overrides=tiny)
     events = train_steps(request)
     for event in events:
         if isinstance(event, dict) and event["step"] == 10 and "score" in event:
             break
-    events.close()  # the newest checkpoint is that of step 8, the log tells of step 10
-    assert [row["step"] for row in read(request.folder / "log.csv")] == ["5", "10", "10"]
+    events.close()  # the newest checkpoint is of step 8, while the log reaches step 10
+    assert [row["step"] for row in read_log(request.folder / "log.csv")] == ["5", "10", "10"]
     resumed = TrainingRequest(data=data, output=request.output, resume=True)
-    later = rows_of(resumed)
+    later = train_rows(resumed)
     assert [row["step"] for row in later] == [10, 10, 15, 20, 20]
-    rows = read(request.folder / "log.csv")
+    rows = read_log(request.folder / "log.csv")
     assert [float(row["step"]) for row in rows] == [row["step"] for row in undisturbed]
     for written, row in zip(rows, without_times(undisturbed)):
         assert {name: written[name] for name in ("loss", "lr", "score", "val_loss") if written[name]} == {

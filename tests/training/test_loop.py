@@ -1,4 +1,4 @@
-"""The loop itself, and that a training that was cut off goes on bit for bit."""
+"""The training loop: its steps, history, checkpoints, signals and clock; resuming is exact, bit for bit."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ VARIANTS = {
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_a_training_cut_off_twice_ends_bit_for_bit_as_undisturbed(
+def test_a_training_interrupted_twice_ends_bit_for_bit_as_an_undisturbed_one(
     variant: str, bench: Any, tmp_path: Path, assert_equal: Any
 ) -> None:
     bench = bench(*VARIANTS[variant])
@@ -66,7 +66,7 @@ def test_a_training_cut_off_twice_ends_bit_for_bit_as_undisturbed(
     assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
 
 
-def test_the_variants_reach_what_they_are_there_for(bench: Any, tmp_path: Path) -> None:
+def test_the_variants_do_what_they_are_named_after(bench: Any, tmp_path: Path) -> None:
     assert bench(*VARIANTS["plateau"]).run(tmp_path / "plateau").drops > 0
     stopped = bench(*VARIANTS["early stop"]).run(tmp_path / "stopped")
     assert stopped.finished
@@ -92,16 +92,16 @@ def test_a_finished_training_is_not_trained_further(
     assert_equal(finished, bench.resume(tmp_path))
 
 
-def test_the_seed_decides(bench: Any, tmp_path: Path) -> None:
+def test_the_seed_changes_the_training(bench: Any, tmp_path: Path) -> None:
     one, two = (bench(f"seed={seed}", "training.steps=3").run(tmp_path / str(seed)) for seed in (1, 2**32 - 1))
     assert not torch.equal(one.net.head.weight, two.net.head.weight)
 
 
-# What it computes ----------------------------------------------------------------------------------------------------
+# Computations --------------------------------------------------------------------------------------------------------
 
 
 def test_steps_agree_with_a_plain_loop(bench: Any, tmp_path: Path) -> None:
-    """The oracle: one big batch's mean loss by plain PyTorch, AdamW on all, the average by its formula."""
+    """The oracle is a plain PyTorch loop with AdamW, and the formula of the moving average."""
     steps, decay = 6, 0.9
     bench = bench(
         f"training.steps={steps}", "training.validations=1", f"training.ema={decay}", "net.norm=none", "training.clip=0"
@@ -206,7 +206,7 @@ def test_history_has_a_row_every_ten_steps_and_for_each_validation(bench: Any, t
     assert state.best == {"step": best["step"], "score": best["score"]}
 
 
-def test_a_checkpoint_is_there_from_the_first_step_on(bench: Any, tmp_path: Path) -> None:
+def test_a_checkpoint_is_written_before_the_first_step(bench: Any, tmp_path: Path) -> None:
     bench = bench()
     bench.die(tmp_path, before=1)
     header, _, _ = Checkpoints(tmp_path).load_newest()
@@ -220,20 +220,20 @@ def test_a_checkpoint_is_there_from_the_first_step_on(bench: Any, tmp_path: Path
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_saves_the_state_and_resume_ends_the_same(
+def test_a_signal_saves_the_state_and_resuming_gives_the_same_result(
     number: signal.Signals, code: int, bench: Any, tmp_path: Path, assert_equal: Any
 ) -> None:
     before = signal.getsignal(number)
     bench = bench("training.checkpoint_every=1000")
     undisturbed, state = bench.run(tmp_path / "one"), bench.state()
 
-    def interrupted() -> None:
+    def train_until_signal() -> None:
         for row in run_training_loop(bench.job(tmp_path / "two"), state):
             if row["step"] == 10:
                 signal.raise_signal(number)
 
     with pytest.raises(Interrupted, match=f"{number.name} was received and the state is saved") as error:
-        interrupted()
+        train_until_signal()
     assert error.value.exit_code == code
     assert signal.getsignal(number) is before
     assert Checkpoints(tmp_path / "two").load_newest()[0]["step"] == 10
@@ -248,7 +248,7 @@ def test_a_second_signal_acts_as_usual() -> None:
             signal.raise_signal(signal.SIGINT)
 
 
-# What is not finite --------------------------------------------------------------------------------------------------
+# NaN and Inf ---------------------------------------------------------------------------------------------------------
 
 
 def assert_all_finite(folder: Path) -> int:
@@ -263,10 +263,10 @@ def assert_all_finite(folder: Path) -> int:
 
 @pytest.mark.parametrize("checkpoint_every", [1, 1000])
 @pytest.mark.parametrize("spoiled", ["the loss", "the gradient"])
-def test_what_is_not_finite_names_the_images_and_saves_nothing(
+def test_an_error_about_nan_or_inf_names_the_images_and_nothing_is_saved(
     spoiled: str, checkpoint_every: int, bench: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Steps are looked at before a state is saved, or only some steps later: the first bad one is named either way."""
+    """Results are read before a save or some steps later; the error names the first bad step in both cases."""
     bench = bench(f"training.checkpoint_every={checkpoint_every}", "training.validations=1")
     job, state, plain = bench.job(tmp_path), bench.state(), loop._compute_loss
 
@@ -277,7 +277,7 @@ def test_what_is_not_finite_names_the_images_and_saves_nothing(
         if spoiled == "the loss":
             return loss * math.nan
         parameter = state.net.head.weight
-        return loss + (parameter - parameter.detach()).abs().sqrt().sum()  # 0, with an infinite slope
+        return loss + (parameter - parameter.detach()).abs().sqrt().sum()  # adds 0, with an infinite gradient
 
     monkeypatch.setattr(loop, "_compute_loss", spoil)
     with pytest.raises(SeptaError, match=f"^step 4: {spoiled} became NaN or Inf") as error:
@@ -298,10 +298,10 @@ def test_a_training_that_diverges_ends_with_an_error(bench: Any, tmp_path: Path)
     assert assert_all_finite(tmp_path) > 0
 
 
-def test_numbers_are_read_only_where_something_is_told_or_saved(
+def test_results_are_read_only_before_a_report_or_a_save(
     bench: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A GPU is waited for whenever a number is read."""
+    """Reading a number from a GPU waits for it."""
     looks, plain = [], TrainingState.read_results
 
     def look(state: TrainingState) -> None:
@@ -318,7 +318,7 @@ def test_numbers_are_read_only_where_something_is_told_or_saved(
     assert [look for look in looks if look[1]] == [(6, 6), (10, 4), (12, 2), (18, 6), (20, 2)]
 
 
-def test_weights_that_are_not_finite_are_never_the_best(
+def test_weights_that_are_not_finite_are_never_saved_as_the_best(
     bench: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     step = loop._run_step
@@ -334,12 +334,12 @@ def test_weights_that_are_not_finite_are_never_the_best(
     bench = bench("training.validations=20", "training.checkpoint_every=2")
     state = bench.state()
 
-    def always_better() -> None:
+    def improve_always() -> None:
         for _ in run_training_loop(bench.job(tmp_path), state):
             state.best["score"] = -1.0
 
     with pytest.raises(SeptaError) as error:
-        always_better()
+        improve_always()
     problem = "'head.bias' holds NaN or Inf, so nothing was saved"
     assert str(error.value) == f"step {state.step}: {problem}. Lower training.lr."
     assert error.value.exit_code == 2
@@ -349,8 +349,8 @@ def test_weights_that_are_not_finite_are_never_the_best(
 # The clock -----------------------------------------------------------------------------------------------------------
 
 
-class Clock:
-    """A clock that stands still unless told, in place of the module ``time``."""
+class FakeClock:
+    """Fake of the module ``time`` whose clock changes only when a test changes it."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -360,8 +360,8 @@ class Clock:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
+def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
+    clock = FakeClock()
     step = loop._run_step
 
     def slow_step(*args: Any) -> float:
@@ -379,8 +379,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def timed(bench: Callable[..., Any], folder: Path, clock: Clock, *overrides: str) -> TrainingState:
-    """A training whose set-up took 3 s."""
+def train_with_clock(bench: Callable[..., Any], folder: Path, clock: FakeClock, *overrides: str) -> TrainingState:
+    """Train after a set-up of 3 seconds."""
     bench = bench("training.minutes=0.5", "training.validations=10", *overrides)
     job, state = bench.job(folder, started=clock.now), bench.state()
     clock.now += 3
@@ -389,11 +389,11 @@ def timed(bench: Callable[..., Any], folder: Path, clock: Clock, *overrides: str
     return state
 
 
-def test_minutes_end_the_training_and_its_schedule(bench: Any, clock: Clock, tmp_path: Path) -> None:
+def test_minutes_end_the_training_and_its_schedule(bench: Any, clock: FakeClock, tmp_path: Path) -> None:
     begin = clock.now
-    state = timed(bench, tmp_path, clock, "training.steps=100000")
+    state = train_with_clock(bench, tmp_path, clock, "training.steps=100000")
     spent = clock.now - begin
-    # Room is left for the final evaluation, which takes as long as a validation, and for the report.
+    # Time is kept for the report and for the final evaluation, which takes as long as a validation.
     assert 0.85 * 30 < spent <= 30 - 0.5
     assert state.step < 200
     assert state.optimizer.param_groups[0]["lr"] < 0.01 * Recipe().training.lr
@@ -402,13 +402,13 @@ def test_minutes_end_the_training_and_its_schedule(bench: Any, clock: Clock, tmp
     assert 2 <= len(scored) <= 10
 
 
-def test_steps_end_the_training_where_they_come_first(bench: Any, clock: Clock, tmp_path: Path) -> None:
-    state = timed(bench, tmp_path, clock, "training.steps=20")
+def test_steps_end_the_training_if_they_are_reached_first(bench: Any, clock: FakeClock, tmp_path: Path) -> None:
+    state = train_with_clock(bench, tmp_path, clock, "training.steps=20")
     assert state.step == 20
     assert state.optimizer.param_groups[0]["lr"] < 0.05 * Recipe().training.lr
 
 
-def test_a_resumed_training_goes_on_with_the_minutes_that_are_left(bench: Any, clock: Clock, tmp_path: Path) -> None:
+def test_a_resumed_training_has_the_remaining_minutes(bench: Any, clock: FakeClock, tmp_path: Path) -> None:
     overrides = ("training.minutes=0.5", "training.steps=100000", "training.checkpoint_every=10")
     # Both runs start at the fake clock: on the machine's own, the result would depend on the time since it booted.
     bench(*overrides).die(tmp_path, before=50, started=clock.now)
@@ -421,7 +421,9 @@ def test_a_resumed_training_goes_on_with_the_minutes_that_are_left(bench: Any, c
     assert state.finished
 
 
-def test_a_budget_that_set_up_has_spent_still_ends_in_a_validation(bench: Any, clock: Clock, tmp_path: Path) -> None:
+def test_a_budget_used_up_by_the_set_up_still_ends_in_a_validation(
+    bench: Any, clock: FakeClock, tmp_path: Path
+) -> None:
     bench = bench("training.minutes=0.01")
     job, state = bench.job(tmp_path, started=clock.now), bench.state()
     clock.now += 60

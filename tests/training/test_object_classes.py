@@ -1,4 +1,4 @@
-"""Objects with classes from a folder to tables: trained, evaluated, predicted, and resumed as any other training."""
+"""Objects with classes, from a folder to tables: they are trained, evaluated and predicted."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ VALUES = (0, 3, 8)
 
 @pytest.fixture(scope="module")
 def cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Dark and bright squares on grey ground; their class is 3 or 8."""
+    """Write dark and bright squares on grey background; their class is 3 or 8."""
     folder = tmp_path_factory.mktemp("classed")
     for index in range(6):
         rng = np.random.default_rng(index)
@@ -57,7 +57,7 @@ def done(cells: Path, tmp_path_factory: pytest.TempPathFactory, tiny: tuple[str,
     return last
 
 
-def test_the_model_tells_classes(done: TrainingDone) -> None:
+def test_the_model_predicts_classes(done: TrainingDone) -> None:
     model = Model.load(done.path)
     assert isinstance(model.task, Instances)
     assert (model.task.object_classes, model.net.out_channels) == (2, 3 + 2)
@@ -70,7 +70,7 @@ def test_the_model_tells_classes(done: TrainingDone) -> None:
     assert "F1 at IoU 0.5, dark" in report
 
 
-def test_evaluation_holds_classes_against_the_truth(
+def test_evaluation_compares_classes_with_the_ground_truth(
     done: TrainingDone, cells: Path, tmp_path: Path, command: Any
 ) -> None:
     scores = tmp_path / "scores.json"
@@ -100,16 +100,18 @@ def test_evaluation_holds_classes_against_the_truth(
         assert found[name]["pooled"] == pytest.approx(2 * counts[kind, 0] / counts[kind, 1:].sum())
 
 
-def test_predictions_tell_classes_everywhere(done: TrainingDone, cells: Path, tmp_path: Path, command: Any) -> None:
+def test_every_output_of_a_prediction_has_the_classes(
+    done: TrainingDone, cells: Path, tmp_path: Path, command: Any
+) -> None:
     out, table, coco = tmp_path / "out", tmp_path / "o.csv", tmp_path / "c.json"
-    asked = ("--table", table, "--coco", coco, "--geojson", "--min-confidence", "0.3", "--device", "cpu")
-    assert command("predict", done.path, cells / "images", "-o", out, *asked).code == 0
+    options = ("--table", table, "--coco", coco, "--geojson", "--min-confidence", "0.3", "--device", "cpu")
+    assert command("predict", done.path, cells / "images", "-o", out, *options).code == 0
     with table.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert {row["class"] for row in rows} == {"dark", "bright"}
-    told = json.loads(coco.read_text())
-    images = {image["id"]: image["file_name"] for image in told["images"]}
-    categories = {entry["id"]: entry["name"] for entry in told["categories"]}
+    annotations = json.loads(coco.read_text())
+    images = {image["id"]: image["file_name"] for image in annotations["images"]}
+    categories = {entry["id"]: entry["name"] for entry in annotations["categories"]}
     assert set(categories.values()) >= {"dark", "bright"}
     right = 0
     for path in sorted((cells / "images").iterdir()):
@@ -121,7 +123,7 @@ def test_predictions_tell_classes_everywhere(done: TrainingDone, cells: Path, tm
         assert all(len(np.unique(class_yx[labels_yx == int(row["label"])])) == 1 for row in mine)
         features = json.loads((out / "outlines" / f"{path.stem}.geojson").read_text())["features"]
         assert [feature["properties"]["classification"]["name"] for feature in features] == expected
-        found = [one for one in told["annotations"] if images[one["image_id"]] == path.name]
+        found = [one for one in annotations["annotations"] if images[one["image_id"]] == path.name]
         assert [categories[one["category_id"]] for one in found] == expected
         image_yx = read_image(path)[0]
         for row, name in zip(mine, expected, strict=True):
@@ -134,7 +136,7 @@ def test_predictions_tell_classes_everywhere(done: TrainingDone, cells: Path, tm
     assert result.code == 0, result.err
 
 
-def test_true_classes_are_not_overwritten(done: TrainingDone, cells: Path, command: Any) -> None:
+def test_classes_of_the_ground_truth_are_not_overwritten(done: TrainingDone, cells: Path, command: Any) -> None:
     before = (cells / "classes" / "0.png").read_bytes()
     result = command("predict", done.path, cells / "images", "-o", cells, "--device", "cpu")
     assert result.code == 2

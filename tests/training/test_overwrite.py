@@ -10,7 +10,7 @@ from septa.synthetic.dataset import write_dataset
 from septa.training.run import train
 
 
-def test_a_training_that_cannot_begin_leaves_the_old_model(tmp_path: Path) -> None:
+def test_a_training_that_cannot_begin_keeps_the_old_model(tmp_path: Path) -> None:
     old = tmp_path / "m.septa"
     old.write_bytes(b"old")
     state = tmp_path / "m-run" / "checkpoints" / "step-00000010-best-none.safetensors"
@@ -27,7 +27,7 @@ def test_an_output_that_is_a_folder_is_refused(tmp_path: Path) -> None:
         train(tmp_path, tmp_path, overwrite=True)
 
 
-def test_overwriting_trains_anew(tmp_path: Path) -> None:
+def test_overwriting_trains_a_new_model(tmp_path: Path) -> None:
     data, out = tmp_path / "data", tmp_path / "m.septa"
     write_dataset(data, "cells", 4, (64, 64), 0)
     out.write_bytes(b"old")
@@ -36,7 +36,7 @@ def test_overwriting_trains_anew(tmp_path: Path) -> None:
     assert Model.load(out).weights_sha256 == model.weights_sha256
 
 
-def test_minutes_that_the_check_has_spent_are_refused(tmp_path: Path) -> None:
+def test_minutes_used_up_by_the_dataset_check_are_refused(tmp_path: Path) -> None:
     write_dataset(tmp_path / "data", "cells", 4, (64, 64), 0)
     with pytest.raises(InputError, match=r"--minutes .*: the dataset check alone took .* minutes"):
         train(tmp_path / "data", tmp_path / "m.septa", minutes=1e-4)

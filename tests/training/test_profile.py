@@ -1,4 +1,4 @@
-"""``septa train --profile``: one epoch is timed and traced, and the training is the same."""
+"""``septa train --profile``: one epoch is timed and traced, and the training stays the same."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ ROWS = [*PHASES, "rest", "validation", "all"]
 
 @pytest.fixture(scope="module")
 def profiled(septa: Any, data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
-    """The real command: what it told, and the model."""
+    """Run the command; return its result and the path of the model."""
     output = tmp_path_factory.mktemp("profiled") / "m.septa"
     return septa.run(data, output, "--profile"), output
 
 
-def table(text: str) -> dict[str, list[str]]:
-    """Rows of the table of phases by their names."""
+def read_table(text: str) -> dict[str, list[str]]:
+    """Return the rows of the table of phases by their names."""
     cells = ([cell.strip() for cell in line.split("│")[1:-1]] for line in text.splitlines() if line.startswith("│"))
     return {row[0]: row[1:] for row in cells if row[0] in ROWS}
 
 
-def test_it_prints_and_writes_the_table(profiled: tuple[Any, Path]) -> None:
+def test_the_table_is_printed_and_written(profiled: tuple[Any, Path]) -> None:
     ended, output = profiled
     assert (ended.code, ended.err) == (0, "")
     folder = output.with_name("m-run")
     written = (folder / "profile.txt").read_text()
     assert f"profile: {folder / 'profile.txt'}, {folder / 'profile.json.gz'}\n" in ended.out
-    rows = table(written)
+    rows = read_table(written)
     assert list(rows) == ROWS
-    assert table(ended.out) == rows
+    assert read_table(ended.out) == rows
     assert "3 steps and a validation" in written  # 6 images for training, 2 in a batch
     assert "aten::convolution_backward" in written
     seconds = {name: float(row[0]) for name, row in rows.items()}
@@ -71,20 +71,20 @@ def test_the_training_is_the_same(profiled: tuple[Any, Path], septa: Any, data: 
     assert Model.load(tmp_path / "m.septa").weights_sha256 == Model.load(output).weights_sha256
 
 
-def test_a_training_too_short_for_it_says_so(septa: Any, data: Path, tmp_path: Path) -> None:
+def test_a_training_too_short_for_a_profile_says_so(septa: Any, data: Path, tmp_path: Path) -> None:
     ended = septa.run(data, tmp_path / "m.septa", "--profile", "--set", f"training.steps={WARM_UP}")
     assert (ended.code, ended.err) == (0, "")
     assert "no profile: the training ended during the warm-up\n" in ended.out
     assert not list((tmp_path / "m-run").glob("profile*"))
 
 
-def test_time_is_put_down_to_the_phase_in_which_it_passes(
+def test_time_is_attributed_to_the_phase_in_which_it_passes(
     bench: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A clock that each part of a step moves on by an amount of its own, in every step alike."""
+    """Each phase advances a fake clock by its own amount, the same in every step."""
     now, costs = [0.0], {"data": 1.0, "transfer": 2.0, "forward": 4.0, "optimiser": 8.0}
 
-    def costly(name: str, plain: Any) -> Any:
+    def add_cost(name: str, plain: Any) -> Any:
         def run(*given: Any, **more: Any) -> Any:
             now[0] += costs[name]
             return plain(*given, **more)
@@ -95,9 +95,9 @@ def test_time_is_put_down_to_the_phase_in_which_it_passes(
     job, state = bench.job(tmp_path), bench.state()
     job = replace(job, profile=tmp_path)
     monkeypatch.setattr(Profiler, "_now", lambda _: now[0])
-    monkeypatch.setattr(loop, "_move_batch", costly("transfer", loop._move_batch))
-    monkeypatch.setattr(loop, "_compute_loss", costly("forward", loop._compute_loss))
-    monkeypatch.setattr(loop, "update_average", costly("optimiser", loop.update_average))
+    monkeypatch.setattr(loop, "_move_batch", add_cost("transfer", loop._move_batch))
+    monkeypatch.setattr(loop, "_compute_loss", add_cost("forward", loop._compute_loss))
+    monkeypatch.setattr(loop, "update_average", add_cost("optimiser", loop.update_average))
     plain = loop.Loader.batches
 
     def batches(loader: Any) -> Any:
@@ -111,7 +111,7 @@ def test_time_is_put_down_to_the_phase_in_which_it_passes(
     assert found.seconds == {name: 3 * costs.get(name, 0.0) for name in PHASES} | {"rest": 0.0, "validation": 0.0}
 
 
-def test_an_end_within_the_epoch_ends_the_profile(bench: Any, tmp_path: Path) -> None:
+def test_a_training_that_ends_within_the_epoch_ends_the_profile(bench: Any, tmp_path: Path) -> None:
     bench = bench(f"training.steps={WARM_UP + 2}", "training.validations=1")
     job, state = replace(bench.job(tmp_path), profile=tmp_path), bench.state()
     (found,) = (row for row in run_training_loop(job, state) if isinstance(row, TrainingProfile))
@@ -119,7 +119,7 @@ def test_an_end_within_the_epoch_ends_the_profile(bench: Any, tmp_path: Path) ->
     assert found.trace.is_file()
 
 
-def test_an_error_while_it_runs_leaves_the_profiler_free(bench: Any, tmp_path: Path) -> None:
+def test_an_error_during_a_profile_stops_the_profiler(bench: Any, tmp_path: Path) -> None:
     bench = bench()
     job = replace(bench.job(tmp_path, dies_before=WARM_UP + 1), profile=tmp_path)
     for _ in range(2):
@@ -129,7 +129,7 @@ def test_an_error_while_it_runs_leaves_the_profiler_free(bench: Any, tmp_path: P
     assert not torch.autograd.profiler._is_profiler_enabled
 
 
-def test_without_a_folder_it_does_nothing() -> None:
+def test_without_a_folder_the_profiler_does_nothing() -> None:
     profile = Profiler(None, torch.device("cpu"), 1)
     for _ in range(WARM_UP + 3):
         profile.next_step()

@@ -1,4 +1,4 @@
-"""``septa train --resume``: what it goes on with, what it refuses, and that the model is the undisturbed one."""
+"""``septa train --resume``: it continues from the newest checkpoint, or refuses; the model is the undisturbed one."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ Command = Callable[..., Any]
 
 @pytest.fixture(scope="module")
 def original(data: Path, tiny: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Weights of the undisturbed training."""
+    """Return the digest of the weights of an undisturbed training."""
     torch.set_num_threads(1)
     return train(data, tmp_path_factory.mktemp("original") / "m.septa", overrides=tiny).weights_sha256
 
 
 @pytest.fixture(scope="module")
 def stopped(data: Path, tiny: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a training that was stopped after step 10, with checkpoints of steps 8 and 10."""
+    """Stop a training after step 10, with checkpoints of steps 8 and 10; return its folder."""
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("stopped")
 
@@ -50,20 +50,20 @@ def stopped(data: Path, tiny: tuple[str, ...], tmp_path_factory: pytest.TempPath
 
 @pytest.fixture
 def output(stopped: Path, tmp_path: Path) -> Path:
-    """A copy of the stopped training."""
+    """Copy the stopped training."""
     shutil.copytree(stopped, tmp_path / "copy")
     return tmp_path / "copy" / "m.septa"
 
 
-def states(output: Path) -> list[Path]:
-    return Checkpoints(run_folder(output) / "checkpoints").list_states()
+def list_states(output: Path) -> list[Path]:
+    return Checkpoints(find_run_folder(output) / "checkpoints").list_states()
 
 
-def run_folder(output: Path) -> Path:
+def find_run_folder(output: Path) -> Path:
     return output.with_name(f"{output.stem}-run")
 
 
-def contents(folder: Path) -> dict[Path, bytes]:
+def read_files(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
@@ -80,34 +80,34 @@ def assert_complete(output: Path, original: str) -> None:
     assert found == ["m-run/log.csv", "m-run/recipe.yaml", "m-run/report.html", "m.septa"]
 
 
-# Going on ------------------------------------------------------------------------------------------------------------
+# Resuming ------------------------------------------------------------------------------------------------------------
 
 
-def test_the_stopped_training_is_where_it_should_be(output: Path) -> None:
-    assert [path.name.split("-")[1] for path in states(output)] == ["00000008", "00000010"]
+def test_the_stopped_training_has_its_checkpoints(output: Path) -> None:
+    assert [path.name.split("-")[1] for path in list_states(output)] == ["00000008", "00000010"]
     assert not output.exists()
 
 
 @pytest.mark.parametrize("same_settings", [True, False])
-def test_resume_ends_with_the_undisturbed_model(
+def test_a_resumed_training_ends_with_the_undisturbed_model(
     same_settings: bool, command: Command, data: Path, output: Path, original: str, tiny_options: list[str]
 ) -> None:
-    """Settings given before need not be given again: the recipe is in the checkpoint."""
-    before = (run_folder(output) / "recipe.yaml").read_text()
+    """Settings need not be given again, because the checkpoint contains the recipe."""
+    before = (find_run_folder(output) / "recipe.yaml").read_text()
     ended = command("train", data, "-o", output, "--resume", *(tiny_options if same_settings else []))
     assert ended.code == 0, ended.err
     assert "resumed after step 10" in ended.out
     assert original in ended.out
     assert_complete(output, original)
-    assert (run_folder(output) / "recipe.yaml").read_text() == before
+    assert (find_run_folder(output) / "recipe.yaml").read_text() == before
     assert "# " in before
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "empty"])
-def test_damaged_newest_checkpoint_falls_back_to_the_one_before(
+def test_a_damaged_newest_checkpoint_is_replaced_by_the_previous_one(
     damage: str, command: Command, data: Path, output: Path, original: str
 ) -> None:
-    newest = states(output)[-1]
+    newest = list_states(output)[-1]
     whole = newest.read_bytes()
     middle = len(whole) // 2
     flipped = whole[:middle] + bytes([whole[middle] ^ 0x10]) + whole[middle + 1 :]
@@ -120,27 +120,27 @@ def test_damaged_newest_checkpoint_falls_back_to_the_one_before(
 
 
 def test_damaged_best_weights_make_their_states_unusable(command: Command, data: Path, output: Path) -> None:
-    (best,) = states(output)[-1].parent.glob("best-*")
+    (best,) = list_states(output)[-1].parent.glob("best-*")
     best.write_bytes(best.read_bytes()[:-1])
     ended = command("train", data, "-o", output, "--resume")
     assert_refused(ended, "no checkpoint in this folder can be used; ", best.name)
 
 
-def test_all_checkpoints_damaged_is_an_error(command: Command, data: Path, output: Path) -> None:
-    for path in states(output):
+def test_it_is_an_error_if_all_checkpoints_are_damaged(command: Command, data: Path, output: Path) -> None:
+    for path in list_states(output):
         path.write_bytes(path.read_bytes()[:100])
-    before = contents(output.parent)
+    before = read_files(output.parent)
     ended = command("train", data, "-o", output, "--resume")
-    assert_refused(ended, "no checkpoint in this folder can be used; ", *(path.name for path in states(output)))
-    assert contents(output.parent) == before
+    assert_refused(ended, "no checkpoint in this folder can be used; ", *(path.name for path in list_states(output)))
+    assert read_files(output.parent) == before
 
 
-def test_what_killed_writes_left_is_removed_and_nothing_else(
+def test_temporary_files_of_killed_processes_are_removed(
     command: Command, data: Path, output: Path, original: str
 ) -> None:
-    folder = run_folder(output)
+    folder = find_run_folder(output)
     left = [output.parent / ".m.septa.0123456789abcdef.tmp", folder / ".log.csv.0123456789abcdef.tmp"]
-    left.append(folder / "checkpoints" / f".{states(output)[-1].name}.0123456789abcdef.tmp")
+    left.append(folder / "checkpoints" / f".{list_states(output)[-1].name}.0123456789abcdef.tmp")
     others = [output.parent / ".other.septa.0123456789abcdef.tmp", output.parent / "notes.tmp"]
     for path in (*left, *others):
         path.write_bytes(b"half")
@@ -152,7 +152,7 @@ def test_what_killed_writes_left_is_removed_and_nothing_else(
     assert_complete(output, original)
 
 
-def test_resume_where_nothing_was_begun_begins(
+def test_resuming_without_an_earlier_training_starts_one(
     command: Command, data: Path, tmp_path: Path, original: str, tiny_options: list[str]
 ) -> None:
     output = tmp_path / "new" / "m.septa"
@@ -162,7 +162,7 @@ def test_resume_where_nothing_was_begun_begins(
     assert_complete(output, original)
 
 
-def test_death_between_model_and_report_is_mended(
+def test_a_training_killed_between_model_and_report_is_completed(
     command: Command, data: Path, output: Path, original: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def die(*_: Any, **__: Any) -> None:
@@ -172,11 +172,11 @@ def test_death_between_model_and_report_is_mended(
         patch.setattr(finish, "write_report", die)
         assert command("train", data, "-o", output, "--resume").code == 130
     assert output.exists()
-    assert states(output)
-    rows = (run_folder(output) / "log.csv").read_text()
+    assert list_states(output)
+    rows = (find_run_folder(output) / "log.csv").read_text()
     ended = command("train", data, "-o", output, "--resume")
     assert ended.code == 0, ended.err
-    assert (run_folder(output) / "log.csv").read_text() == rows
+    assert (find_run_folder(output) / "log.csv").read_text() == rows
     assert_complete(output, original)
 
 
@@ -192,14 +192,14 @@ def done(data: Path, tiny: tuple[str, ...], tmp_path_factory: pytest.TempPathFac
 
 
 def test_resuming_a_finished_training_says_so(command: Command, data: Path, done: Path) -> None:
-    before = contents(done.parent)
+    before = read_files(done.parent)
     ended = command("train", data, "-o", done, "--resume")
     assert ended.code == 0, ended.err
     assert ended.err == ""
     assert f"{done}: this training is finished" in ended.out
-    assert contents(done.parent) == before
+    assert read_files(done.parent) == before
     assert train(data, done, resume=True).weights_sha256 == Model.load(done).weights_sha256
-    assert contents(done.parent) == before
+    assert read_files(done.parent) == before
 
 
 def test_another_recipe_for_a_finished_training_is_refused(command: Command, data: Path, done: Path) -> None:
@@ -216,16 +216,16 @@ def test_a_damaged_model_is_not_a_finished_training(command: Command, data: Path
 # Refusals ------------------------------------------------------------------------------------------------------------
 
 
-def test_nothing_is_overwritten_unasked(
+def test_nothing_is_overwritten_without_overwrite(
     command: Command, data: Path, output: Path, done: Path, tiny_options: list[str]
 ) -> None:
-    for path, told in ((output, "the folder holds an unfinished training. "), (done, "m.septa: the file exists. ")):
-        before = contents(path.parent)
-        assert_refused(command("train", data, "-o", path, *tiny_options), told, "--overwrite")
-        assert contents(path.parent) == before
+    for path, problem in ((output, "the folder holds an unfinished training. "), (done, "m.septa: the file exists. ")):
+        before = read_files(path.parent)
+        assert_refused(command("train", data, "-o", path, *tiny_options), problem, "--overwrite")
+        assert read_files(path.parent) == before
 
 
-def test_overwrite_begins_again(
+def test_overwrite_starts_again(
     command: Command, data: Path, output: Path, original: str, tiny_options: list[str]
 ) -> None:
     ended = command("train", data, "-o", output, "--overwrite", *tiny_options)
@@ -234,19 +234,19 @@ def test_overwrite_begins_again(
     assert_complete(output, original)
 
 
-def test_resume_and_overwrite_contradict(command: Command, data: Path, output: Path) -> None:
-    before = contents(output.parent)
+def test_resume_and_overwrite_cannot_be_combined(command: Command, data: Path, output: Path) -> None:
+    before = read_files(output.parent)
     assert_refused(
         command("train", data, "-o", output, "--resume", "--overwrite"),
         "error: --resume and --overwrite cannot be combined. Give one of them.",
     )
-    assert contents(output.parent) == before
+    assert read_files(output.parent) == before
 
 
 def test_another_recipe_is_refused_and_its_differences_named(
     command: Command, data: Path, output: Path, tmp_path: Path, tiny: tuple[str, ...]
 ) -> None:
-    before = contents(output.parent)
+    before = read_files(output.parent)
     other = ["--set", "training.lr=0.5", "--set", "augment.flip=false"]
     ended = command("train", data, "-o", output, "--resume", *other)
     assert_refused(
@@ -255,7 +255,7 @@ def test_another_recipe_is_refused_and_its_differences_named(
     recipe = tmp_path / "other.yaml"
     recipe.write_text(Recipe().with_overrides((*tiny, "net.width=5")).to_yaml())
     assert_refused(command("train", data, "-o", output, "--resume", "--recipe", recipe), "net.width: 4 -> 5")
-    assert contents(output.parent) == before
+    assert read_files(output.parent) == before
 
 
 def test_changed_data_are_refused(command: Command, data: Path, output: Path, tmp_path: Path) -> None:
@@ -264,15 +264,15 @@ def test_changed_data_are_refused(command: Command, data: Path, output: Path, tm
     image_cyx = np.array(read_image(changed / "images" / "im3.png"))
     image_cyx[0, 5, 5] ^= 1
     write_image(changed / "images" / "im3.png", image_cyx)
-    before = contents(output.parent)
+    before = read_files(output.parent)
     assert_refused(
         command("train", changed, "-o", output, "--resume"), "the data have changed since this training began (digest "
     )
-    assert contents(output.parent) == before
+    assert read_files(output.parent) == before
 
 
 def test_renamed_images_are_refused(command: Command, data: Path, output: Path, tmp_path: Path) -> None:
-    """The same pixels under other names come in another order, or on the other side of the split."""
+    """The same pixels under other names have another order, or another side of the split."""
     renamed = tmp_path / "renamed"
     shutil.copytree(data, renamed)
     for folder in ("images", "labels"):
@@ -283,7 +283,7 @@ def test_renamed_images_are_refused(command: Command, data: Path, output: Path, 
     )
 
 
-def test_a_loss_that_explodes_is_one_line_and_the_checkpoints_stay_finite(
+def test_a_diverging_loss_is_one_error_line_and_checkpoints_stay_finite(
     command: Command, data: Path, tmp_path: Path, tiny_options: list[str]
 ) -> None:
     output = tmp_path / "m.septa"
@@ -292,7 +292,7 @@ def test_a_loss_that_explodes_is_one_line_and_the_checkpoints_stay_finite(
     ended = command("train", data, "-o", output, *tiny_options, *more)
     assert_refused(ended, "became NaN or Inf with a batch from im", "training.lr")
     assert not output.exists()
-    assert states(output)
-    _, tensors, refused = Checkpoints(run_folder(output) / "checkpoints").load_newest()
+    assert list_states(output)
+    _, tensors, refused = Checkpoints(find_run_folder(output) / "checkpoints").load_newest()
     assert not refused
     assert all(tensor.isfinite().all() for tensor in tensors.values() if tensor.is_floating_point())

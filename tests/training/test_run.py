@@ -1,4 +1,4 @@
-"""The workflow: the values that the net sees, and trainings of objects and of resized images from end to end."""
+"""The workflow: the normalised input of the net, and trainings of objects and resized images from end to end."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from septa.training.run import TrainingDone, train, train_steps
 
 ONE_STEP = ("training.steps=1", "training.validations=1", "net.width=2", "net.depth=1")
 MEAN, DEVIATION = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
-"""Of red, green and blue over ImageNet, in units of the full range."""
+"""Mean and standard deviation of red, green and blue over ImageNet, as shares of the full range."""
 
 
 def write_images(folder: Path, dtype: Any, channels: int) -> Path:
-    """Discs on noise in images whose ranges differ, far from the ends of the dtype's."""
+    """Write rectangles on noise; the images have different ranges, far from the limits of the dtype."""
     top = {"uint8": 200, "uint16": 9000, "float32": 3.5}[np.dtype(dtype).name]
     for index in range(5):
         rng = np.random.default_rng(index)
@@ -38,8 +38,8 @@ def write_images(folder: Path, dtype: Any, channels: int) -> Path:
     return folder
 
 
-def full_scale(model: Model, images: Path) -> float:
-    """The value that stands for 1."""
+def find_full_scale(model: Model, images: Path) -> float:
+    """Find the image value that becomes 1."""
     paths = [next(images.glob(f"{name}.*")) for name, _ in model.provenance["train"]]
     every = [np.array(read_image(path)) for path in paths]
     if every[0].dtype.kind == "u":
@@ -50,7 +50,7 @@ def full_scale(model: Model, images: Path) -> float:
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
-def test_normalizations_by_the_range_of_the_dtype(
+def test_normalisation_by_the_range_of_the_dtype(
     dtype: str, channels: int, tmp_path: Path, tiny: tuple[str, ...]
 ) -> None:
     data = write_images(tmp_path / "data", dtype, channels)
@@ -59,7 +59,7 @@ def test_normalizations_by_the_range_of_the_dtype(
         settings = (*tiny, *ONE_STEP, f"data.normalization={kind}")
         model = train(data, tmp_path / f"{kind}.septa", overrides=settings)
         seen_cyx = Model.load(tmp_path / f"{kind}.septa").normalization.apply(image_cyx)
-        share_cyx = image_cyx.astype(np.float64) / full_scale(model, data / "images")
+        share_cyx = image_cyx.astype(np.float64) / find_full_scale(model, data / "images")
         if kind == "unit":
             expected_cyx = share_cyx
             assert 0 <= seen_cyx.min() < seen_cyx.max() <= (1.2 if dtype == "float32" else 1)
@@ -71,7 +71,7 @@ def test_normalizations_by_the_range_of_the_dtype(
         assert model.recipe.data.normalization == kind
 
 
-def test_objects_from_labels_to_report(tmp_path: Path, tiny: tuple[str, ...]) -> None:
+def test_objects_are_trained_from_labels_to_report(tmp_path: Path, tiny: tuple[str, ...]) -> None:
     write_dataset(tmp_path / "data", "cells", 5, (64, 64), 0)
     overrides = (*tiny, "training.lr=0.01", "training.steps=40", "loss.border_weight=5")
     *_, done = train_steps(TrainingRequest(data=tmp_path / "data", output=tmp_path / "m.septa", overrides=overrides))
@@ -92,10 +92,12 @@ def test_objects_from_labels_to_report(tmp_path: Path, tiny: tuple[str, ...]) ->
     rows = (tmp_path / "m-run" / "log.csv").read_text(encoding="utf-8").splitlines()
     column = rows[0].split(",").index("score")
     best = max(float(row.split(",")[column]) for row in rows[1:] if row.split(",")[column])
-    assert best <= score.mean_accuracy + 1e-4  # tuned thresholds are no worse than those of the validations
+    assert best <= score.mean_accuracy + 1e-4  # tuning never makes the score worse
 
 
-def test_objects_of_binary_labels_are_their_regions(data: Path, tmp_path: Path, tiny: tuple[str, ...]) -> None:
+def test_objects_of_binary_labels_are_their_connected_regions(
+    data: Path, tmp_path: Path, tiny: tuple[str, ...]
+) -> None:
     model = train(data, tmp_path / "m.septa", overrides=(*tiny, "training.lr=0.01", "task=instances"))
     assert model.labels.kind == "binary"
     result = evaluate(model, data, every=True)
@@ -106,17 +108,17 @@ def test_objects_of_binary_labels_are_their_regions(data: Path, tmp_path: Path, 
     assert result.images[0].objects.prediction_count == len(np.unique(segmented_yx)) - 1
 
 
-def test_a_compiled_net_is_trained_as_the_net_itself(
+def test_a_compiled_net_is_trained_like_a_plain_one(
     data: Path, tmp_path: Path, tiny: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compiled: list[torch.nn.Module] = []
     compile_of = torch.compile
 
-    def eager(net: Any) -> Any:  # without the code that a C++ compiler would make of it, and its rounding
+    def compile_eagerly(net: Any) -> Any:  # generated C++ code would round differently
         compiled.append(net)
         return compile_of(net, backend="eager", fullgraph=True)
 
-    monkeypatch.setattr(torch, "compile", eager)
+    monkeypatch.setattr(torch, "compile", compile_eagerly)
     settings = (*tiny, "training.steps=4", "training.amp=off")
     plain, other = (
         train(data, tmp_path / f"{how}.septa", overrides=(*settings, f"training.compile={how}"))

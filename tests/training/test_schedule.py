@@ -24,7 +24,7 @@ def test_warm_up_rises_linearly_to_one(schedule: str) -> None:
 
 
 @pytest.mark.parametrize("schedule", KINDS)
-def test_without_warm_up_it_begins_at_one(schedule: str) -> None:
+def test_the_factor_begins_at_one_without_a_warm_up(schedule: str) -> None:
     assert compute_lr_factor(0, training(schedule=schedule, warmup=0)) == 1
 
 
@@ -34,7 +34,7 @@ def test_falling_schedules_end_at_zero(schedule: str, half: float, end: float) -
     assert compute_lr_factor(1.0, training(schedule=schedule)) == pytest.approx(end, abs=1e-12)
 
 
-def test_cosine_is_the_paper_s() -> None:
+def test_cosine_follows_the_formula_of_the_paper() -> None:
     for progress in (0.2, 0.4, 0.9):
         expected = 0.5 * (1 + math.cos(math.pi * progress))
         assert compute_lr_factor(progress, training(warmup=0)) == pytest.approx(expected)
@@ -51,7 +51,7 @@ def test_plateau_divides_by_ten_at_each_drop() -> None:
     st.lists(st.floats(0, 1), min_size=2, max_size=2),
     st.integers(0, 3),
 )
-def test_within_bounds_and_never_rising_after_the_warm_up(
+def test_the_factor_stays_within_bounds_and_never_rises_after_the_warm_up(
     schedule: Any, warmup: float, progress: list[float], drops: int
 ) -> None:
     settings = training(schedule=schedule, warmup=warmup)

@@ -1,4 +1,4 @@
-"""Thresholds that are tuned: against a search of the whole grid on maps that are known, and through whole trainings."""
+"""The tuning of thresholds, compared with a search of the whole grid on known maps, and in whole trainings."""
 
 from __future__ import annotations
 
@@ -32,31 +32,33 @@ from septa.training.tuning import Tuning, tune_model
 NAMES = ("least_pixels", "seed", "foreground")
 
 
-class Known:
-    """A model that has learnt nothing: the logits of an image are the image."""
+class FakeModel:
+    """Fake model: the logits of an image are the image itself."""
 
     def __init__(self) -> None:
         self.task = Instances("distance")
         self.decoding = Decoding()
-        self.asked: list[tuple[tuple[int, ...], str]] = []
+        self.requests: list[tuple[tuple[int, ...], str]] = []
 
     def engine(self, device: str, name: str) -> str:
         return f"{name} on {device}"
 
     def logits(self, image_cyx: np.ndarray, *, engine: str) -> np.ndarray:
-        self.asked.append((image_cyx.shape[1:], engine))
+        self.requests.append((image_cyx.shape[1:], engine))
         return image_cyx
 
 
-def example(foreground_yx: np.ndarray, inner_yx: np.ndarray, labels_yx: np.ndarray) -> Example:
-    """An image in which a `Known` model sees these maps."""
+def make_example(foreground_yx: np.ndarray, inner_yx: np.ndarray, labels_yx: np.ndarray) -> Example:
+    """Make an image in which a `FakeModel` finds these maps."""
     maps = np.clip(np.stack([foreground_yx, inner_yx]), 1e-4, 1 - 1e-4)
     return Example((np.log(maps) - np.log1p(-maps)).astype(np.float32), labels_yx, ())
 
 
-def scene(seed: int) -> Example:
-    """Pairs of cells for which 0.7, 0.7 and 10 are best: lower seeds join them and higher ones miss some, lower
-    foreground has a halo, and there are specks of six pixels and cells of sixteen.
+def make_scene(seed: int) -> Example:
+    """Make pairs of cells for which the thresholds 0.7, 0.7 and 10 are best.
+
+    Lower seeds join the cells, higher ones miss some, and a lower foreground has a halo. There are specks of six pixels
+    and cells of sixteen.
     """
     rng = np.random.default_rng(seed)
     size = (64, 96)
@@ -74,11 +76,11 @@ def scene(seed: int) -> Example:
         small = np.s_[row + 13 : row + 17, column + 6 : column + 10]
         foreground_yx[small], inner_yx[small], labels_yx[small] = 0.95, 0.95, 5 + 70_000 * (2 * number + 1)
     labels_yx[:, 92:], foreground_yx[:20, 92:] = IGNORE, 0.9
-    return example(foreground_yx, inner_yx, labels_yx)
+    return make_example(foreground_yx, inner_yx, labels_yx)
 
 
-def known_score(examples: list[Example], decoding: Decoding) -> float:
-    """Oracle: the score on known maps."""
+def compute_score(examples: list[Example], decoding: Decoding) -> float:
+    """Compute the score on known maps, as an oracle."""
     scores = []
     for one in examples:
         maps = 1 / (1 + np.exp(-one.image_cyx))
@@ -86,13 +88,13 @@ def known_score(examples: list[Example], decoding: Decoding) -> float:
     return float(np.mean(scores))
 
 
-def tuned(examples: list[Example], device: str = "cpu") -> tuple[Tuning, Known]:
-    model = Known()
+def run_tuning(examples: list[Example], device: str = "cpu") -> tuple[Tuning, FakeModel]:
+    model = FakeModel()
     return tune_model(model, examples, device), model  # type: ignore[arg-type]
 
 
-def thresholds(found: Tuning) -> Decoding:
-    """What was searched for; the reach follows from it."""
+def drop_reach(found: Tuning) -> Decoding:
+    """Return the thresholds that were searched; the reach follows from them."""
     return replace(found.decoding, reach=0)
 
 
@@ -100,40 +102,41 @@ def thresholds(found: Tuning) -> Decoding:
 
 
 def test_each_threshold_in_turn_is_the_best_of_the_grid() -> None:
-    examples = [scene(seed) for seed in range(3)]
-    found, model = tuned(examples, "cuda:7")
-    assert model.asked == [((64, 96), "torch on cuda:7")] * 3
+    examples = [make_scene(seed) for seed in range(3)]
+    found, model = run_tuning(examples, "cuda:7")
+    assert model.requests == [((64, 96), "torch on cuda:7")] * 3
     assert tuple(found.curves) == NAMES
     values = {name: [value for value, _ in found.curves[name]] for name in NAMES}
     for name in NAMES:
         assert values[name] == sorted(set(values[name]))
         assert getattr(Decoding(), name) in values[name]
     grid = {
-        (least, seed, foreground): known_score(examples, Decoding(foreground, seed, int(least)))
+        (least, seed, foreground): compute_score(examples, Decoding(foreground, seed, int(least)))
         for least, seed, foreground in itertools.product(*values.values())
     }
     standing = [getattr(Decoding(), name) for name in NAMES]
     for turn, name in enumerate((*NAMES, NAMES[0])):
         place = turn % len(NAMES)
         line = {value: grid[(*standing[:place], value, *standing[place + 1 :])] for value in values[name]}
-        assert turn == 0 or found.curves[name] == tuple(line.items())  # the first one is made again
+        assert turn == 0 or found.curves[name] == tuple(line.items())  # the first curve is replaced later
         assert all(isinstance(number, float) for point in found.curves[name] for number in point)
         before = standing[place]
         standing[place] = max(line, key=lambda value: (line[value], -abs(value - before)))
     assert standing == [10, 0.7, 0.7]
-    assert thresholds(found) == Decoding(foreground=0.7, seed=0.7, least_pixels=10)
-    assert known_score(examples, found.decoding) == known_score(examples, thresholds(found))
+    assert drop_reach(found) == Decoding(foreground=0.7, seed=0.7, least_pixels=10)
+    assert compute_score(examples, found.decoding) == compute_score(examples, drop_reach(found))
     assert isinstance(found.decoding.least_pixels, int)
-    assert grid[tuple(standing)] == max(grid.values()) == 1  # here, one after the other is enough
+    # Here, tuning one threshold after the other finds the best of the grid.
+    assert grid[tuple(standing)] == max(grid.values()) == 1
 
 
-def test_where_it_makes_no_difference_the_defaults_stay() -> None:
+def test_the_defaults_are_kept_if_no_value_is_better() -> None:
     labels_yx = np.zeros((20, 30), np.int32)
     labels_yx[3:12, 4:14], labels_yx[3:16, 20:28] = 9, 4
-    for sure in (labels_yx > 0, np.zeros(labels_yx.shape)):
-        found, _ = tuned([example(sure, sure, labels_yx)])
-        assert thresholds(found) == Decoding()
-        assert {score for curve in found.curves.values() for _, score in curve} == {float(np.any(sure))}
+    for maps_yx in (labels_yx > 0, np.zeros(labels_yx.shape)):
+        found, _ = run_tuning([make_example(maps_yx, maps_yx, labels_yx)])
+        assert drop_reach(found) == Decoding()
+        assert {score for curve in found.curves.values() for _, score in curve} == {float(np.any(maps_yx))}
 
 
 @pytest.mark.parametrize(("rim", "reach"), [(2, 8), (9, 18), (30, 60)])
@@ -142,77 +145,78 @@ def test_the_reach_is_twice_what_objects_need(rim: int, reach: int) -> None:
     labels_yx[20:180, 20:180] = 1
     inner_yx = np.zeros(labels_yx.shape)
     inner_yx[20 + rim : 180 - rim, 20 + rim : 180 - rim] = 0.95
-    found, _ = tuned([example(labels_yx > 0, inner_yx, labels_yx)])
+    found, _ = run_tuning([make_example(labels_yx > 0, inner_yx, labels_yx)])
     assert found.decoding.reach == pytest.approx(reach, abs=2)
 
 
-def test_a_reach_that_would_cost_score_is_widened() -> None:
-    """One object of many has its seed at one end: a percentile alone would cut it in two."""
+def test_a_reach_that_lowers_the_score_is_increased() -> None:
+    """One of many objects has its seed at one end; the reach of a percentile would cut it in two."""
     labels_yx, inner_yx = np.zeros((90, 300), np.int32), np.zeros((90, 300))
     for number, column in enumerate(range(5, 290, 15), start=1):
         labels_yx[5:60, column : column + 12] = number
         inner_yx[7:58, column + 2 : column + 10] = 0.95
     labels_yx[80:84, 10:70], inner_yx[80:84, 10:13] = 99, 0.95
-    one = example(labels_yx > 0, inner_yx, labels_yx)
-    found, _ = tuned([one])
-    assert known_score([one], found.decoding) == 1
-    assert known_score([one], replace(found.decoding, reach=found.decoding.reach // 2)) < 1
+    one = make_example(labels_yx > 0, inner_yx, labels_yx)
+    found, _ = run_tuning([one])
+    assert compute_score([one], found.decoding) == 1
+    assert compute_score([one], replace(found.decoding, reach=found.decoding.reach // 2)) < 1
 
 
-def test_sizes_that_are_tried_follow_the_objects() -> None:
-    """Specks of 100 pixels beside objects of 4096: none of the usual sizes would drop them."""
+def test_the_sizes_that_are_tried_depend_on_the_objects() -> None:
+    """None of the usual sizes would drop specks of 100 pixels near objects of 4096."""
     labels_yx = np.zeros((150, 230), np.int32)
     foreground_yx = np.zeros(labels_yx.shape)
     for number, column in enumerate((5, 80, 155), start=1):
         labels_yx[5:69, column : column + 64] = number
         foreground_yx[80:90, column : column + 10] = 0.95
     foreground_yx[labels_yx > 0] = 0.95
-    found, _ = tuned([example(foreground_yx, foreground_yx, labels_yx)])
+    found, _ = run_tuning([make_example(foreground_yx, foreground_yx, labels_yx)])
     assert [value for value, _ in found.curves["least_pixels"]] == [1, 5, 10, 20, 40, 64, 128, 256, 512, 1024, 1365]
     assert found.decoding.least_pixels == 128
     assert dict(found.curves["least_pixels"])[128] == 1 > dict(found.curves["least_pixels"])[64]
 
 
-def test_of_equals_the_nearest_to_the_default() -> None:
+def test_of_equally_good_values_the_nearest_to_the_default_is_chosen() -> None:
     labels_yx = np.zeros((12, 30), np.int32)
     labels_yx[1:11, 1:15], labels_yx[1:11, 15:29] = 1, 2
     inner_yx = np.where(labels_yx > 0, 0.2, 0)
     inner_yx[4:8, 4:11] = inner_yx[4:8, 19:26] = 0.95
-    inner_yx[5, 11:19] = 0.65  # any seed above parts them
-    found, _ = tuned([example(labels_yx > 0, inner_yx, labels_yx)])
+    inner_yx[5, 11:19] = 0.65  # every higher seed separates the objects
+    found, _ = run_tuning([make_example(labels_yx > 0, inner_yx, labels_yx)])
     scores = dict(found.curves["seed"])
     assert scores[0.7] == scores[0.9] > scores[0.6]
-    assert thresholds(found) == Decoding(seed=0.7)
+    assert drop_reach(found) == Decoding(seed=0.7)
     inner_yx[5, 11:19] = 0.2
-    inner_yx[4:8, 4:11] = 0.45  # and here any below finds both
-    found, _ = tuned([example(labels_yx > 0, inner_yx, labels_yx)])
-    assert thresholds(found) == Decoding(seed=0.4)
+    inner_yx[4:8, 4:11] = 0.45  # here every lower seed finds both
+    found, _ = run_tuning([make_example(labels_yx > 0, inner_yx, labels_yx)])
+    assert drop_reach(found) == Decoding(seed=0.4)
 
 
 def test_the_score_is_the_mean_over_images() -> None:
-    """Two small images outvote a large one."""
+    """Two small images have more weight than a large one."""
     examples = []
     for size, faint in (((40, 60), 0.95), ((14, 14), 0.65), ((14, 14), 0.65)):
         labels_yx = np.zeros(size, np.int32)
         labels_yx[2:-2, 2:-2] = 1
-        foreground_yx = np.where(labels_yx > 0, 0.95, 0.35 if faint > 0.9 else faint)  # ground is taken as foreground
-        examples.append(example(foreground_yx, labels_yx > 0, labels_yx))
-    found, _ = tuned(examples)
+        # A low threshold takes this background as foreground.
+        foreground_yx = np.where(labels_yx > 0, 0.95, 0.35 if faint > 0.9 else faint)
+        examples.append(make_example(foreground_yx, labels_yx > 0, labels_yx))
+    found, _ = run_tuning(examples)
     scores = dict(found.curves["foreground"])
-    alone = [dict(tuned([one])[0].curves["foreground"]) for one in examples]
+    alone = [dict(run_tuning([one])[0].curves["foreground"]) for one in examples]
     for value, score in scores.items():
         assert score == pytest.approx(np.mean([curve[value] for curve in alone]))
     assert scores[0.3] < scores[0.5] < scores[0.7] == 1
     assert found.decoding.foreground == 0.7
 
 
-def test_only_so_many_pixels_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_pixels_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = [(30, 40), (10, 10), (20, 30), (20, 20)]
-    examples = [example(np.ones(size), np.ones(size), np.ones(size, np.int32)) for size in sizes]
-    for limit, looked_at in ((10**6, sizes), (1800, [sizes[0], sizes[1], sizes[3]]), (1200, sizes[:1]), (1, sizes[:1])):
+    examples = [make_example(np.ones(size), np.ones(size), np.ones(size, np.int32)) for size in sizes]
+    for limit, used in ((10**6, sizes), (1800, [sizes[0], sizes[1], sizes[3]]), (1200, sizes[:1]), (1, sizes[:1])):
         monkeypatch.setattr(tuning, "_MOST_PIXELS", limit)
-        _, model = tuned(examples)
-        assert [size for size, _ in model.asked] == looked_at
+        _, model = run_tuning(examples)
+        assert [size for size, _ in model.requests] == used
 
 
 # --- through a training -------------------------------------------------------------------------------------------
@@ -230,33 +234,33 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     data = folder / "data"
     write_dataset(data, "cells", 6, (64, 64), 0)
     more = ("task=instances", f"instances.encoding={request.param}", "training.lr=0.02", "training.ema=0")
-    told: list[Tuning] = []
+    tunings: list[Tuning] = []
 
-    def noted(*arguments: Any) -> Tuning:
-        told.append(tune_model(*arguments))
-        return told[-1]
+    def record_tuning(*arguments: Any) -> Tuning:
+        tunings.append(tune_model(*arguments))
+        return tunings[-1]
 
     passes: list[Any] = []
     logits = Model.logits
 
-    def counted(model: Model, image: Any, **settings: Any) -> Any:
+    def count_pass(model: Model, image: Any, **settings: Any) -> Any:
         passes.append(image)
         return logits(model, image, **settings)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(finish, "tune_model", noted)
-        patch.setattr(Model, "logits", counted)
-        asked = TrainingRequest(
+        patch.setattr(finish, "tune_model", record_tuning)
+        patch.setattr(Model, "logits", count_pass)
+        training = TrainingRequest(
             data=data, output=folder / "m.septa", overrides=(*tiny, "training.steps=40", *more), device="cpu"
         )
-        *_, done = train_steps(asked)
+        *_, done = train_steps(training)
     assert isinstance(done, TrainingDone)
-    (one,) = told
-    assert len(passes) == len(done.model.provenance["validation"])  # each image goes through the net once
-    return Trained(data, done, one)
+    (tuning_result,) = tunings
+    assert len(passes) == len(done.model.provenance["validation"])  # each image passes through the net once
+    return Trained(data, done, tuning_result)
 
 
-def images_of(data: Path) -> list[Path]:
+def list_images(data: Path) -> list[Path]:
     return sorted((data / "images").iterdir())
 
 
@@ -272,8 +276,8 @@ def test_the_model_has_the_thresholds_that_were_found(trained: Trained) -> None:
     assert header["decoding"] == found.to_json()
 
 
-def test_the_scores_told_are_those_with_the_thresholds(trained: Trained) -> None:
-    """All validation images are few enough to have been looked at, so the last curve ends at the score."""
+def test_the_reported_scores_use_the_chosen_thresholds(trained: Trained) -> None:
+    """The tuning used all of the few validation images, so the last curve contains the score."""
     last = dict(trained.tuning.curves["least_pixels"])
     spread = trained.done.evaluation.objects["mean_accuracy"]
     assert spread["mean"] == pytest.approx(last[trained.tuning.decoding.least_pixels])
@@ -297,7 +301,7 @@ def test_predictions_by_the_command_are_those_of_the_model(trained: Trained, tmp
     for path, model in ((trained.done.path, trained.done.model), (tmp_path / "others.septa", others)):
         output = tmp_path / f"{path.stem}-out"
         assert command("predict", path, trained.data / "images", "-o", output, "--device", "cpu").code == 0
-        for image in images_of(trained.data):
+        for image in list_images(trained.data):
             found_yx = model.segment(image, device="cpu")
             (written,) = output.glob(f"{image.stem}.*")
             np.testing.assert_array_equal(read_labels(written).array, found_yx)
@@ -307,15 +311,15 @@ def test_predictions_by_the_command_are_those_of_the_model(trained: Trained, tmp
     assert changed > 0
 
 
-def charts(markup: str, chapter: str = "thresholds") -> dict[str, str]:
-    """The figures of a chapter by their titles."""
+def find_charts(markup: str, chapter: str = "thresholds") -> dict[str, str]:
+    """Return the charts of a chapter by their titles."""
     found = re.search(rf'<section id="{chapter}">.*?</section>', markup, re.DOTALL)
     figures = re.findall(r'<figure class="chart">.*?</figure>', found[0] if found else "", re.DOTALL)
     return {re.search(r"<b>(.*?)</b>", figure)[1]: figure for figure in figures}  # type: ignore[index]
 
 
-def judged_by_hand(trained: Trained) -> list[tuple[float, bool]]:
-    """Confidence of every predicted object of the validation images, and whether it has a true one at IoU 0.5."""
+def judge_by_hand(trained: Trained) -> list[tuple[float, bool]]:
+    """Return the confidence of each predicted object, and True if it matches a true object at IoU 0.5."""
     found = []
     for name, _ in trained.done.model.provenance["validation"]:
         truth_yx = read_labels(next((trained.data / "labels").glob(f"{name}.*"))).array.astype(np.int32)
@@ -331,30 +335,32 @@ def judged_by_hand(trained: Trained) -> list[tuple[float, bool]]:
     return found
 
 
-def test_confidence_is_held_against_the_truth(trained: Trained, tmp_path: Path, command: Any) -> None:
-    found = judged_by_hand(trained)
-    told = trained.done.evaluation.calibration
-    sure, right = [one for one, _ in found], [one for _, one in found]
-    assert told["objects"] == len(found) > 0
-    assert told["expected_calibration_error"] == pytest.approx(compute_calibration_error(sure, right), abs=1e-6)
-    assert [entry["objects"] for entry in told["bins"]] == np.histogram(sure, np.arange(11) / 10)[0].tolist()
-    assert Model.load(trained.done.path).provenance["calibration"] == told
+def test_confidence_is_compared_with_the_ground_truth(trained: Trained, tmp_path: Path, command: Any) -> None:
+    found = judge_by_hand(trained)
+    calibration = trained.done.evaluation.calibration
+    confidences, correct = [one for one, _ in found], [one for _, one in found]
+    assert calibration["objects"] == len(found) > 0
+    expected = compute_calibration_error(confidences, correct)
+    assert calibration["expected_calibration_error"] == pytest.approx(expected, abs=1e-6)
+    counts, _ = np.histogram(confidences, np.arange(11) / 10)
+    assert [entry["objects"] for entry in calibration["bins"]] == counts.tolist()
+    assert Model.load(trained.done.path).provenance["calibration"] == calibration
     markup = trained.done.report.read_text(encoding="utf-8")
-    (figure,) = charts(markup, "calibration").values()
+    (figure,) = find_charts(markup, "calibration").values()
     assert figure.count("<polyline") == 2
-    assert f"{told['expected_calibration_error']:.4f}" in markup
+    assert f"{calibration['expected_calibration_error']:.4f}" in markup
 
     scores = tmp_path / "scores.json"
     result = command("evaluate", trained.done.path, trained.data, "--json", scores, "--device", "cpu")
     assert result.code == 0
     again = json.loads(scores.read_text(encoding="utf-8"))["calibration"]
-    assert again["objects"] == told["objects"]
-    assert again["expected_calibration_error"] == pytest.approx(told["expected_calibration_error"])
-    assert f"{told['expected_calibration_error']:.4f}" in result.out
+    assert again["objects"] == calibration["objects"]
+    assert again["expected_calibration_error"] == pytest.approx(calibration["expected_calibration_error"])
+    assert f"{calibration['expected_calibration_error']:.4f}" in result.out
 
 
 def test_the_report_shows_each_curve(trained: Trained) -> None:
-    shown = charts(trained.done.report.read_text(encoding="utf-8"))
+    shown = find_charts(trained.done.report.read_text(encoding="utf-8"))
     assert list(shown) == ["Least pixels", "Seed", "Foreground"]
     for figure, curve in zip(shown.values(), trained.tuning.curves.values(), strict=True):
         (line,) = re.findall(r'<polyline points="([^"]*)"', figure)
@@ -365,12 +371,12 @@ def test_the_report_shows_each_curve(trained: Trained) -> None:
         assert figure.count('class="ring"') == 1
 
 
-def test_the_report_rings_the_value_that_was_taken(tmp_path: Path) -> None:
+def test_the_report_marks_the_chosen_value_with_a_ring(tmp_path: Path) -> None:
     given: dict[str, Any] = dict.fromkeys(("title", "command", "recipe_yaml"), "")
     given |= {"versions": {}, "fingerprint": {}, "history": [], "evaluation": None, "gallery": [], "notes": []}
     curve = ((0.3, 0.2), (0.5, 0.6), (0.7, 0.9), (0.9, 0.4))
     write_report(tmp_path / "with.html", tuning={"seed": curve}, chosen={"seed": 0.7}, **given)
-    (figure,) = charts((tmp_path / "with.html").read_text(encoding="utf-8")).values()
+    (figure,) = find_charts((tmp_path / "with.html").read_text(encoding="utf-8")).values()
     (ring,) = re.findall(r'class="ring" cx="([\d.]+)" cy="([\d.]+)"', figure)
     (line,) = re.findall(r'<polyline points="([^"]*)"', figure)
     assert ",".join(ring) == line.split()[2]

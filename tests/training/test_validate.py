@@ -38,7 +38,7 @@ def net() -> Any:
 
 @pytest.fixture
 def examples(tmp_path: Path) -> Examples:
-    """Three images of different sizes with classes 0, 1, 2 and ignored pixels; class 2 is not in the last."""
+    """Write three images of different sizes with classes 0, 1, 2 and ignored pixels; the last lacks class 2."""
     rng = np.random.default_rng(0)
     for index, size in enumerate([(20, 31), (64, 40), (9, 9)]):
         write_image(tmp_path / "images" / f"{index}.png", rng.integers(0, 255, (1, *size)).astype(np.uint8))
@@ -48,12 +48,12 @@ def examples(tmp_path: Path) -> Examples:
     return Examples(find_pairs(tmp_path).pairs, mapping, channels=1, memory=2**20)
 
 
-def model_of(net: Any, examples: Examples, *settings: str) -> Model:
+def make_model(net: Any, examples: Examples, *settings: str) -> Model:
     recipe = Recipe().with_overrides(["net.width=4", "net.depth=1", *settings])
     return Model(net, 1, examples.labels, NORMALIZATION, recipe)
 
 
-def whole_logits(net: Any, image_cyx: np.ndarray) -> torch.Tensor:
+def compute_whole_logits(net: Any, image_cyx: np.ndarray) -> torch.Tensor:
     net.eval()
     with torch.inference_mode():
         logits_bkyx = net(torch.from_numpy((image_cyx.astype(np.float32) - 100) / 50)[None])
@@ -62,7 +62,7 @@ def whole_logits(net: Any, image_cyx: np.ndarray) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("tile", [None, 24])
-def test_scores_are_means_over_images_of_whole_images(
+def test_scores_of_whole_images_are_averaged(
     net: Any, examples: Examples, tile: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if tile is not None:
@@ -70,7 +70,7 @@ def test_scores_are_means_over_images_of_whole_images(
     dice_nk, losses = [], []
     for index in range(3):
         example = examples[index]
-        logits_bkyx = whole_logits(net, example.image_cyx)
+        logits_bkyx = compute_whole_logits(net, example.image_cyx)
         predicted_yx = logits_bkyx[0].argmax(0).numpy()
         valid_yx = example.labels_yx >= 0
         found = []
@@ -81,12 +81,12 @@ def test_scores_are_means_over_images_of_whole_images(
         dice_nk.append(found)
         truth_byx = torch.from_numpy(example.labels_yx).long()[None]
         losses.append(functional.cross_entropy(logits_bkyx, truth_byx, ignore_index=-1).item())
-    result = validate(model_of(net, examples, "loss.dice=0"), examples, CPU)
+    result = validate(make_model(net, examples, "loss.dice=0"), examples, CPU)
     assert result.dice == pytest.approx(np.mean(dice_nk, axis=0))
     assert result.score == pytest.approx(np.mean(dice_nk, axis=0)[1:].mean())
     if tile is None:
         assert result.loss == pytest.approx(np.mean(losses), rel=1e-5)
-    else:  # the mean over tiles weighs ignored pixels a little otherwise
+    else:  # the mean over tiles gives ignored pixels a slightly different weight
         assert result.loss == pytest.approx(np.mean(losses), rel=0.05)
 
 
@@ -97,18 +97,18 @@ def test_all_classes_count_where_they_overlap(tmp_path: Path, net: Any) -> None:
     write_image(tmp_path / "labels" / "0.tif", masks_kyx)
     mapping = LabelMapping("multilabel", ("a", "b", "c"), (), None)
     examples = Examples(find_pairs(tmp_path).pairs, mapping, channels=1, memory=2**20)
-    predicted_kyx = (whole_logits(net, examples[0].image_cyx)[0] > 0).numpy()
+    predicted_kyx = (compute_whole_logits(net, examples[0].image_cyx)[0] > 0).numpy()
     expected = [2 * (p & (m == 1)).sum() / (p.sum() + m.sum()) for p, m in zip(predicted_kyx, masks_kyx)]
-    result = validate(model_of(net, examples, "loss.cross_entropy=0", "loss.bce=1"), examples, CPU)
+    result = validate(make_model(net, examples, "loss.cross_entropy=0", "loss.bce=1"), examples, CPU)
     assert result.dice == pytest.approx(expected)
     assert result.score == pytest.approx(np.mean(expected))
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_the_net_is_left_as_it_was(net: Any, examples: Examples, training: bool) -> None:
+def test_the_net_keeps_its_mode_and_weights(net: Any, examples: Examples, training: bool) -> None:
     net.train(training)
     before = {name: value.clone() for name, value in net.state_dict().items()}
-    validate(model_of(net, examples), examples, CPU)
+    validate(make_model(net, examples), examples, CPU)
     assert net.training is training
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
 
@@ -116,8 +116,8 @@ def test_the_net_is_left_as_it_was(net: Any, examples: Examples, training: bool)
 # Instances -----------------------------------------------------------------------------------------------------------
 
 
-def average_precision(truth_yx: np.ndarray, predicted_yx: np.ndarray) -> float:
-    """Score of the 2018 Data Science Bowl by its definition: sets of pixels, one pair after the other."""
+def compute_average_precision(truth_yx: np.ndarray, predicted_yx: np.ndarray) -> float:
+    """Compute the score of the 2018 Data Science Bowl by its definition, from sets of pixels."""
     counted = truth_yx != -1
     true, predicted = (
         [frozenset(np.flatnonzero((ids_yx == value) & counted)) for value in np.unique(ids_yx[counted]) if value > 0]
@@ -134,7 +134,7 @@ def average_precision(truth_yx: np.ndarray, predicted_yx: np.ndarray) -> float:
 
 @pytest.fixture
 def squares(tmp_path: Path) -> Examples:
-    """Two images of bright squares with ids with gaps, two of which touch, and an ignored strip; one without any."""
+    """Write two images of bright squares and one without any; ids have gaps, two squares touch, a strip is ignored."""
     rng = np.random.default_rng(3)
     for index in range(3):
         ids_yx = np.zeros((50, 70), np.int32)
@@ -143,7 +143,7 @@ def squares(tmp_path: Path) -> Examples:
             ids_yx[y : y + 11, x : x + 20 - 3 * number] = 300 + 7 * number
         ids_yx[2 + 9 * index : 13 + 9 * index, 10:22][ids_yx[2 + 9 * index : 13 + 9 * index, 10:22] > 0] = 999
         shown_yx = ids_yx > 0
-        shown_yx[:, 31:33], shown_yx[44:, 50:66] = False, True  # one object split, one missed, one invented
+        shown_yx[:, 31:33], shown_yx[44:, 50:66] = False, True  # one object is split, one missed, one false
         image_yx = 60 + 110 * shown_yx + rng.normal(0, 12, ids_yx.shape)
         ids_yx[45:, :30] = 65_000
         write_image(tmp_path / "images" / f"{index}.png", image_yx.clip(0, 255).astype(np.uint8)[None])
@@ -154,7 +154,7 @@ def squares(tmp_path: Path) -> Examples:
 
 @pytest.fixture
 def threshold() -> Any:
-    """A net that finds what is bright: its logits are the blurred image."""
+    """Make a net that finds bright pixels: its logits are the blurred image."""
     torch.manual_seed(0)
     net = build_net(Recipe().with_overrides(["net.width=4", "net.depth=1", "net.norm=none"]), 1, 2)
     for parameter in net.parameters():
@@ -174,13 +174,13 @@ def test_instances_are_scored_as_objects_of_the_whole_image(
 ) -> None:
     if tile is not None:
         monkeypatch.setattr(tiling, "choose_tile", lambda **_: tile)
-    model = model_of(threshold, squares, "net.norm=none", "task=instances", "loss.dice=0")
+    model = make_model(threshold, squares, "net.norm=none", "task=instances", "loss.dice=0")
     scores, dices, counts = [], [], []
     for index in range(3):
         example = squares[index]
-        foreground_yx = whole_logits(threshold, example.image_cyx)[0].argmax(0).numpy()
+        foreground_yx = compute_whole_logits(threshold, example.image_cyx)[0].argmax(0).numpy()
         regions_yx, count = scipy.ndimage.label(foreground_yx)
-        scores.append(average_precision(example.labels_yx, regions_yx))
+        scores.append(compute_average_precision(example.labels_yx, regions_yx))
         counts.append((count, len(np.unique(example.labels_yx))))
         counted = example.labels_yx != -1
         both = ((example.labels_yx > 0) & (foreground_yx > 0))[counted].sum()
@@ -196,7 +196,7 @@ def test_instances_are_scored_as_objects_of_the_whole_image(
 
 
 def test_the_loss_of_instances_is_that_of_the_seamed_target(threshold: Any, squares: Examples) -> None:
-    plain = validate(model_of(threshold, squares, "net.norm=none", "task=instances", "loss.dice=0"), squares, CPU)
+    plain = validate(make_model(threshold, squares, "net.norm=none", "task=instances", "loss.dice=0"), squares, CPU)
     losses = []
     for index in range(3):
         example = squares[index]
@@ -209,13 +209,13 @@ def test_the_loss_of_instances_is_that_of_the_seamed_target(threshold: Any, squa
                         cut_yx[y, x] = 0
             ids_yx = cut_yx
         target_yx = np.minimum(ids_yx, 1)
-        logits_bkyx = whole_logits(threshold, example.image_cyx)
+        logits_bkyx = compute_whole_logits(threshold, example.image_cyx)
         target_byx = torch.from_numpy(target_yx).long()[None]
         losses.append(functional.cross_entropy(logits_bkyx, target_byx, ignore_index=-1).item())
     assert plain.loss == pytest.approx(np.mean(losses), rel=1e-5)
     border = ["loss.border_weight=10", "loss.border_sigma=4"]
     weighted = validate(
-        model_of(threshold, squares, "net.norm=none", "task=instances", "loss.dice=0", *border), squares, CPU
+        make_model(threshold, squares, "net.norm=none", "task=instances", "loss.dice=0", *border), squares, CPU
     )
     assert weighted.score == plain.score
     assert weighted.loss != pytest.approx(plain.loss, rel=0.02)
@@ -225,7 +225,7 @@ def test_the_loss_of_instances_is_that_of_the_seamed_target(threshold: Any, squa
 def test_the_loss_of_objects_with_classes_is_summed_over_tiles(
     squares: Examples, tile: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Targets then have two planes, of objects and of their classes."""
+    """These targets have two planes, one of objects and one of their classes."""
     if tile is not None:
         monkeypatch.setattr(tiling, "choose_tile", lambda **_: tile)
     torch.manual_seed(1)
@@ -235,11 +235,11 @@ def test_the_loss_of_objects_with_classes_is_summed_over_tiles(
     one = squares[0]
     objects = ObjectLabels.from_class_map(one.labels_yx, np.where(one.labels_yx > 0, 1 + one.labels_yx % 2, 0))
     examples = [replace(one, labels_yx=objects.ids_yx, class_of_id=objects.class_of_id)]
-    model = replace(model_of(net, squares, *settings), labels=labels)
+    model = replace(make_model(net, squares, *settings), labels=labels)
     task, terms = model.task, model.recipe.loss
     target_yx, _ = task.encode(objects.ids_yx, terms, class_of_id=objects.class_of_id)
     assert target_yx.shape == (2, 50, 70)
-    logits_bkyx = whole_logits(net, one.image_cyx)
+    logits_bkyx = compute_whole_logits(net, one.image_cyx)
     expected = 0.0
     tiles = model.plan(50, 70)
     assert (len(tiles) > 1) == (tile is not None)
@@ -250,15 +250,15 @@ def test_the_loss_of_objects_with_classes_is_summed_over_tiles(
     assert validate(model, examples, CPU).loss == pytest.approx(expected, rel=1e-5)  # type: ignore[arg-type]
 
 
-def test_score_of_an_image_by_its_task() -> None:
+def test_the_score_of_an_image_depends_on_the_task() -> None:
     truth_yx = np.array([[5, 5, 0, 9, 9, 0, -1]], np.int32)
     merged_yx = np.array([[1, 1, 1, 1, 1, 0, 1]], np.int32)
     score, dice = Instances().score(truth_yx, merged_yx)
-    assert score == average_precision(truth_yx, merged_yx) == 0
+    assert score == compute_average_precision(truth_yx, merged_yx) == 0
     assert dice == pytest.approx((2 / 3, 8 / 9))
     split_yx = np.array([[1, 1, 0, 2, 3, 0, 0]], np.int32)
     score, dice = Instances().score(truth_yx, split_yx)
-    # At 0.5 one of the halves is the object, above it none; the other half is too much.
+    # At IoU 0.5 one half matches the object, above it none does; the other half is a false object.
     assert score == pytest.approx((2 / 3 + 9 * 1 / 4) / 10)
     assert dice == (1.0, 1.0)
     score, dice = Semantic(2).score(np.minimum(truth_yx, 1), np.minimum(merged_yx, 1))

@@ -172,13 +172,14 @@ def _choose_reduction(fingerprint: Fingerprint, base: Recipe, objects: bool) -> 
         for factor in factors
         if median >= _REDUCED_MEDIAN * factor and small >= _REDUCED_SMALL * factor and side >= _REDUCED_SIDE * factor
     ]
-    return max(possible, default=1), f"object diameters: {small:.0f} (5th percentile) and {median:.0f} pixels (median)"
+    sizes = f"{small:.0f} (5th percentile) and {median:.0f} pixels (median)"
+    return max(possible, default=1), f"largest factor for object diameters of {sizes}"
 
 
 def _choose_encoding(base: Recipe) -> tuple[str, str]:
     if base.net.output == "sigmoid":
         return "seam", "the only encoding for a single output"
-    return "border", "it found more nuclei than the others in equal time"
+    return "border", "this encoding found the most nuclei in equal time"
 
 
 def _choose_rim(fingerprint: Fingerprint) -> tuple[int, str]:
@@ -196,7 +197,7 @@ def _choose_object_loss(encoding: str) -> dict[str, tuple[float, str]]:
         return {
             "loss.border_weight": (6.0, "fewer objects merge if the gaps between them have more weight"),
             "loss.border_sigma": (4.0, "the gaps between objects are narrow"),
-            "loss.dice": (1.0, "it found the most nuclei, together with the border weights"),
+            "loss.dice": (1.0, "Dice and border weights together found the most nuclei"),
         }
     return {}
 
