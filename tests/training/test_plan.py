@@ -195,7 +195,7 @@ def test_the_depth_is_that_of_the_encoder(data: Path, given: bool) -> None:
 def test_nets_that_cannot_be_built_are_refused_before_the_training(data: Path) -> None:
     with pytest.raises(RecipeError, match="padding=valid and aspp=true exclude each other"):
         plan(data, "net.padding=valid", "net.aspp=true")
-    with pytest.raises(RecipeError, match=r"net\.output is sigmoid: use loss\.bce"):
+    with pytest.raises(RecipeError, match=r"but net\.output is sigmoid\. Set loss\.cross_entropy=0 and loss\.bce=1\."):
         plan(data, "net.output=sigmoid")
 
 
