@@ -94,7 +94,7 @@ class Comparison:
         """Return the comparison as a Markdown page."""
         lines = [f"# septa reproduce {self.preset}", "", _format_row(_HEADERS), _format_row(["---"] * len(_HEADERS))]
         lines += [_format_row(row.cells()) for row in self.rows]
-        for heading, sentences in (("How the protocols differ", self.differences), ("Notes", self.notes)):
+        for heading, sentences in (("Differences between the protocols", self.differences), ("Notes", self.notes)):
             if sentences:
                 lines += ["", f"## {heading}", "", *(f"- {sentence}" for sentence in sentences)]
         return "\n".join(lines) + "\n"

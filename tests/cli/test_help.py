@@ -103,3 +103,11 @@ def test_help_is_printed_without_arguments_and_for_h(septa) -> None:
     assert septa("-h").stdout == printed
     assert septa().stdout == printed
     assert septa("train", "-h").stdout.startswith("Usage: septa train [OPTIONS] DATA\n")
+
+
+def test_the_default_limit_of_pixels_is_the_one_of_the_library() -> None:
+    """The command line repeats the number, because importing it would import numpy for each help page."""
+    from septa import images
+    from septa.cli.options import MAX_PIXELS
+
+    assert images.MAX_PIXELS == MAX_PIXELS

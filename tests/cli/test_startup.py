@@ -81,12 +81,12 @@ def test_help_loads_nothing_heavy():
 
 STATES = """
 import gc
-from septa.cli.options import loading
+from septa.cli.options import pause_garbage_collection
 
 for enabled in (True, False):
     (gc.enable if enabled else gc.disable)()
     try:
-        with loading():
+        with pause_garbage_collection():
             assert not gc.isenabled()
             raise KeyError
     except KeyError:

@@ -34,9 +34,7 @@ def check(
     max_pixels: MaxPixels = MAX_PIXELS,
     html: Annotated[
         Path | None,
-        option(
-            "--html", heading=OUTPUT, kind=path(example="cells.html"), help="Also write a page with thumbnails (HTML)."
-        ),
+        option("--html", heading=OUTPUT, kind=path(example="cells.html"), help="Also write a page with thumbnails."),
     ] = None,
     settings: Settings = None,
     group: Group = None,

@@ -47,7 +47,7 @@ class Command(TyperCommand):
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """Return the words after the command's name in the usage line."""
-        return ["[OPTIONS]", *(_argument_name(each) for each in self.params if _is_argument(each))]
+        return ["[OPTIONS]", *(_format_argument(each) for each in self.params if _is_argument(each))]
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the arguments, and the options under their headings."""
@@ -85,7 +85,7 @@ class CommandGroup(TyperGroup):
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the commands, then the options."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, _summary(self.commands[name])) for name in self.list_commands(ctx)])
+            formatter.write_dl([(name, _read_summary(self.commands[name])) for name in self.list_commands(ctx)])
         _write_parameters(self, ctx, formatter)
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
@@ -132,11 +132,11 @@ def _is_argument(parameter: Any) -> bool:
     return bool(parameter.param_type_name == "argument")
 
 
-def _argument_name(parameter: Any) -> str:
+def _format_argument(parameter: Any) -> str:
     return str(parameter.metavar) if parameter.required else f"[{parameter.metavar}]"
 
 
-def _summary(command: Any) -> str:
+def _read_summary(command: Any) -> str:
     return inspect.cleandoc(command.help or "").partition("\n")[0]
 
 
@@ -144,7 +144,7 @@ def _write_parameters(command: Any, context: Any, formatter: Any) -> None:
     groups: dict[str, list[tuple[str, str]]] = {heading: [] for heading in HEADINGS}
     for each in command.get_params(context):
         heading = ARGUMENTS if _is_argument(each) else getattr(each, "rich_help_panel", None) or OTHER
-        groups[heading].append((_names(each), _help_text(each)))
+        groups[heading].append((_format_names(each), _format_help(each)))
     filled = {heading: rows for heading, rows in groups.items() if rows}
     width = min(_NAMES_WIDTH, max(len(names) for rows in filled.values() for names, _ in rows))
     alone = not set(filled) - {ARGUMENTS, OTHER}
@@ -153,7 +153,7 @@ def _write_parameters(command: Any, context: Any, formatter: Any) -> None:
             formatter.write_dl([(names.ljust(width), text) for names, text in rows], col_max=width)
 
 
-def _names(parameter: Any) -> str:
+def _format_names(parameter: Any) -> str:
     if _is_argument(parameter):
         return str(parameter.metavar)
     # typer gives the names of the help option in a random order.
@@ -161,11 +161,13 @@ def _names(parameter: Any) -> str:
     return names if parameter.is_flag else f"{names} {parameter.metavar}"
 
 
-def _help_text(parameter: Any) -> str:
+def _format_help(parameter: Any) -> str:
     text = parameter.help or ""
     if getattr(parameter, "is_flag", False) or parameter.default is None or not parameter.show_default:
         return f"{text} [required]" if parameter.required and not _is_argument(parameter) else text
-    return f"{text} [default: {parameter.default}]"
+    default = parameter.default
+    shown = "x".join(map(str, default)) if isinstance(default, tuple) else default
+    return f"{text} [default: {shown}]"
 
 
 def _write_example(command: Any, formatter: Any) -> None:

@@ -22,7 +22,12 @@ Subject = Annotated[
 ]
 Size = Annotated[
     tuple[int, int] | None,
-    option("--size", heading=INPUT, kind=SIZE, help="Size of the image. The default is the recipe's patch size."),
+    option(
+        "--size",
+        heading=INPUT,
+        kind=SIZE,
+        help="Height and width of the image in pixels. The default is the recipe's patch size.",
+    ),
 ]
 ChannelCount = Annotated[
     int | None,

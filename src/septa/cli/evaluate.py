@@ -13,10 +13,10 @@ from septa.cli.options import (
     NetOptions,
     Settings,
     argument,
-    loading,
     make_console,
     make_overrides,
     option,
+    pause_garbage_collection,
     refuse_options,
 )
 from septa.cli.values import choice, path, word
@@ -37,7 +37,7 @@ Metrics = Annotated[
         "--metrics",
         heading=OUTPUT,
         kind=word("NAME", "boundaries"),
-        help="Further metrics: boundaries, glands or neurites. May be repeated.",
+        help="Also compute boundaries, glands or neurites. May be repeated.",
     ),
 ]
 LabelsTask = Annotated[
@@ -68,7 +68,7 @@ def evaluate(
     A model is scored on the images of a data folder that it was not trained on. Two folders of label images are
     compared by equal file names.
     """
-    with loading():
+    with pause_garbage_collection():
         from septa.display import make_evaluation_table, say, show_progress
         from septa.evaluation import evaluate as evaluate_model
         from septa.evaluation import evaluate_files

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from septa.cli.options import ModelFile, loading
+from septa.cli.options import ModelFile, pause_garbage_collection
 
 EXAMPLE = "septa info cells.septa"
 
@@ -15,7 +15,7 @@ def info(model: ModelFile) -> None:
     These are the recipe, the meaning of the labels, the normalisation, facts of the net, and the provenance: digests of
     the training images, scores and versions.
     """
-    with loading():
+    with pause_garbage_collection():
         from septa.model import Model
 
         loaded = Model.load(model)

@@ -29,7 +29,7 @@ MAX_PIXELS = 2_000_000_000
 
 def argument(metavar: str, help: str, kind: ValueKind | None = None) -> Any:
     """Define an argument; its value is a path unless ``kind`` is given."""
-    return typer.Argument(metavar=metavar, help=help, parser=_parser(metavar, kind or path(example="a path")))
+    return typer.Argument(metavar=metavar, help=help, parser=_make_parser(metavar, kind or path(example="a path")))
 
 
 def option(*names: str, help: str, heading: str | None = None, kind: ValueKind | None = None) -> Any:
@@ -37,11 +37,11 @@ def option(*names: str, help: str, heading: str | None = None, kind: ValueKind |
     if kind is None:
         return typer.Option(*names, help=help, rich_help_panel=heading)
     return typer.Option(
-        *names, help=help, rich_help_panel=heading, metavar=kind.metavar, parser=_parser(names[-1], kind)
+        *names, help=help, rich_help_panel=heading, metavar=kind.metavar, parser=_make_parser(names[-1], kind)
     )
 
 
-def _parser(name: str, kind: ValueKind) -> Callable[[Any], Any]:
+def _make_parser(name: str, kind: ValueKind) -> Callable[[Any], Any]:
     """Return the function that typer calls with each word, and also with default values, which stay as they are."""
 
     def parse(value: Any) -> Any:
@@ -58,12 +58,17 @@ ImagesGlob = Annotated[
         "--images",
         heading=INPUT,
         kind=word("GLOB", "'raw/*.tif'"),
-        help="Images in any other folder layout, as a quoted glob relative to the data folder.",
+        help="Quoted glob relative to the data folder, for any other folder layout.",
     ),
 ]
 LabelsGlob = Annotated[
     str | None,
-    option("--labels", heading=INPUT, kind=word("GLOB", "'gt/*.tif'"), help="Label images that belong to --images."),
+    option(
+        "--labels",
+        heading=INPUT,
+        kind=word("GLOB", "'gt/*.tif'"),
+        help="Quoted glob of the label files that belong to --images.",
+    ),
 ]
 MaxPixels = Annotated[
     int,
@@ -80,7 +85,7 @@ RecipeFile = Annotated[
         "--recipe",
         heading=RECIPE,
         kind=path(example="mine.yaml"),
-        help="Recipe file (YAML). By default the recipe is chosen from the data.",
+        help="YAML file with the settings of the training. By default they are chosen from the data.",
     ),
 ]
 Preset = Annotated[
@@ -89,7 +94,7 @@ Preset = Annotated[
         "--preset",
         heading=RECIPE,
         kind=word("NAME", "paper"),
-        help="Recipe that ships with septa; 'septa presets' lists them.",
+        help="Settings that ship with septa under this name; 'septa presets' lists them.",
     ),
 ]
 Settings = Annotated[
@@ -131,11 +136,17 @@ Seed = Annotated[
         "--seed",
         heading=RUN,
         kind=whole_number(least=0, most=2**32 - 1, example=7),
-        help="Seed of all random numbers. The default is the recipe's.",
+        help="Number that fixes all random choices. The default is the recipe's.",
     ),
 ]
 Device = Annotated[
-    str, option("--device", heading=SPEED, kind=word("NAME", "cpu"), help="One of auto, cpu, cuda, cuda:N and mps.")
+    str,
+    option(
+        "--device",
+        heading=SPEED,
+        kind=word("NAME", "cpu"),
+        help="Hardware to compute on: auto, cpu, cuda, cuda:N or mps.",
+    ),
 ]
 
 
@@ -156,7 +167,7 @@ class PlanOptions:
     seed: Seed = None
     device: Device = "auto"
 
-    def request(self, output: Path, **more: Any) -> TrainingRequest:
+    def make_request(self, output: Path, **more: Any) -> TrainingRequest:
         """Return the training that the options ask for.
 
         Parameters
@@ -201,7 +212,7 @@ class NetOptions:
             "--tile",
             heading=SPEED,
             kind=whole_number(least=1, example=512),
-            help="Largest side of a tile in pixels. The default fits most machines.",
+            help="Cut images into pieces of at most N x N pixels. The default fits most machines.",
         ),
     ] = None
     tta: Annotated[
@@ -230,14 +241,14 @@ class NetOptions:
             "--engine",
             heading=SPEED,
             kind=word("NAME", "torch"),
-            help="One of torch (also torch+bf16, torch+fp16, torch+compile), openvino, onnxruntime and auto (the "
-            "fastest). The default is the model's own.",
+            help="Library that runs the net: torch (also torch+bf16, torch+fp16, torch+compile), openvino, onnxruntime "
+            "or auto (the fastest). The default is the model's own.",
         ),
     ] = None
 
 
 @contextmanager
-def loading() -> Iterator[None]:
+def pause_garbage_collection() -> Iterator[None]:
     """Pause garbage collection while packages are imported and a model is read.
 
     Nearly all of these objects live until the program ends. Python would search these hundreds of thousands of objects

@@ -14,9 +14,9 @@ from septa.cli.options import (
     ModelFile,
     NetOptions,
     argument,
-    loading,
     make_console,
     option,
+    pause_garbage_collection,
     print_error,
     refuse_options,
 )
@@ -41,7 +41,7 @@ class FileOptions:
             "--format",
             heading=OUTPUT,
             kind=choice("png", "tif"),
-            help="Format of the label images. By default it follows from the input.",
+            help="File type of the label images. By default it follows from the input.",
         ),
     ] = None
     overlay: Annotated[
@@ -143,12 +143,12 @@ def predict(
     """
     if is_for_stores(inputs, output):
         refuse_options(asdict(files) | {"tta": net.tta, "prune": net.prune}, f"a store such as {output}")
-        with loading():
+        with pause_garbage_collection():
             requests = make_requests(model, inputs, output, store, net, probabilities)
         segment_to_stores(make_console(), requests, store)
         return
     refuse_options(asdict(store), f"a folder of label images such as {output}")
-    with loading():
+    with pause_garbage_collection():
         from septa import kernels
         from septa.model import Model
 

@@ -31,7 +31,7 @@ class StoreOptions:
             "--memory",
             heading=LARGE,
             kind=MEMORY,
-            help="Memory limit of each process. The default is 4 GiB, or half of the machine's memory if that is less.",
+            help="Limit for each process. The default is 4 GiB, or half of the machine's memory if that is less.",
         ),
     ] = None
     level: Annotated[
@@ -79,7 +79,7 @@ class StoreOptions:
             "--cluster",
             heading=LARGE,
             kind=word("ADDRESS", "tcp://host:8786"),
-            help="Spread the blocks over a Dask cluster, such as tcp://host:8786.",
+            help="Spread the blocks over a Dask cluster, such as tcp://host:8786 (needs septa[cluster]).",
         ),
     ] = None
     tls_ca: Annotated[
@@ -138,7 +138,7 @@ def make_requests(
         raise errors.InputError(output, f"one store takes one image, got {len(inputs)}", "Give a folder with -o")
     targets: dict[Path, Path] = {}
     for image in map(Path, inputs):
-        target = output if is_store else output / f"{_stem(image)}.ome.zarr"
+        target = output if is_store else output / f"{_get_stem(image)}.ome.zarr"
         if target in targets.values():
             raise errors.InputError(target, "two images would be written to this store", "Segment them separately")
         targets[image] = target
@@ -168,7 +168,7 @@ def make_requests(
     ]
 
 
-def _stem(image: Path) -> str:
+def _get_stem(image: Path) -> str:
     return image.name.split(".", maxsplit=1)[0]
 
 

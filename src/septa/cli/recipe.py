@@ -11,7 +11,7 @@ EXAMPLE = "septa recipe cells --minutes 10 > mine.yaml"
 
 def recipe(options: PlanOptions) -> None:
     """Print the recipe that 'septa train' would use, with reasons."""
-    request = options.request(Path("unused.septa"))
+    request = options.make_request(Path("unused.septa"))
     from septa.display import show_progress
     from septa.training import plan_recipe
 

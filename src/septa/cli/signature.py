@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from dataclasses import MISSING, Field, fields, is_dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import MISSING, fields, is_dataclass
 from functools import wraps
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
@@ -35,10 +35,9 @@ def flatten(function: Callable[..., None]) -> Callable[..., None]:
     for name, parameter in inspect.signature(function).parameters.items():
         if is_dataclass(hints[name]):
             blocks[name] = hints[name]
-            inner = get_type_hints(hints[name], include_extras=True)
-            parameters += [_parameter(field.name, inner[field.name], _default(field)) for field in fields(hints[name])]
+            parameters += _make_parameters(hints[name])
         else:
-            parameters.append(_parameter(name, hints[name], parameter.default))
+            parameters.append(_make_parameter(name, hints[name], parameter.default))
 
     @wraps(function)
     def run(**values: Any) -> None:
@@ -51,15 +50,19 @@ def flatten(function: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def _parameter(name: str, hint: Any, default: Any) -> inspect.Parameter:
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=_single(hint), default=default)
+def _make_parameter(name: str, hint: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=_replace_tuple(hint), default=default)
 
 
-def _default(field: Field[Any]) -> Any:
-    return inspect.Parameter.empty if field.default is MISSING else field.default
+def _make_parameters(block: Any) -> Iterator[inspect.Parameter]:
+    """Yield a parameter for each field of a dataclass."""
+    hints = get_type_hints(block, include_extras=True)
+    for field in fields(block):
+        default = inspect.Parameter.empty if field.default is MISSING else field.default
+        yield _make_parameter(field.name, hints[field.name], default)
 
 
-def _single(hint: Any) -> Any:
+def _replace_tuple(hint: Any) -> Any:
     """Replace a tuple type by Any: typer would expect one word for each item, where septa reads them from one word."""
     if get_origin(hint) is not Annotated:
         return hint

@@ -24,9 +24,10 @@ def synth(
         ),
     ] = "cells",
     count: Annotated[int, option("--count", kind=whole_number(least=1, example=20), help="Number of images.")] = 20,
-    size: Annotated[
-        tuple[int, int], option("--size", kind=SIZE, help="Size of each image. The default is 256x256.")
-    ] = (256, 256),
+    size: Annotated[tuple[int, int], option("--size", kind=SIZE, help="Height and width of each image in pixels.")] = (
+        256,
+        256,
+    ),
     seed: Annotated[int, option("--seed", kind=whole_number(least=0, example=7), help="Seed of the drawings.")] = 0,
 ) -> None:
     """Draw a synthetic dataset with exact labels."""

@@ -36,7 +36,8 @@ def train(
         bool, option("--overwrite", heading=OUTPUT, help="Start again and replace an existing model and its run.")
     ] = False,
     tensorboard: Annotated[
-        bool, option("--tensorboard", heading=OUTPUT, help="Also log to TensorBoard (needs septa[track]).")
+        bool,
+        option("--tensorboard", heading=OUTPUT, help="Also write the curves for TensorBoard (needs septa[track])."),
     ] = False,
     resume: Annotated[
         bool, option("--resume", heading=RUN, help="Continue an interrupted training from its newest checkpoint.")
@@ -51,7 +52,7 @@ def train(
     """
     if profile:
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # PyTorch reads it on import: its profiler then prints nothing
-    request = options.request(
+    request = options.make_request(
         output or Path(f"{options.data.resolve().name}.septa"),
         resume=resume,
         overwrite=overwrite,
