@@ -106,7 +106,7 @@ def test_values_that_the_labels_lack_are_refused_or_given(tmp_path):
     truth[:4] = 2
     found[:4, :4] = 3
     folders = write_folders(tmp_path, {"a.png": truth}, {"a.png": found})
-    with pytest.raises(InputError, match=r"predictions/a\.png: holds 3, and the classes are 0, 1, 2\. "):
+    with pytest.raises(InputError, match=r"predictions/a\.png: the label image holds 3, expected only 0, 1, 2\. "):
         evaluate_files(*folders)
     given = evaluate_files(*folders, DataSettings(values=(0, 1, 2, 3)))
     assert given.images[0].pixel_error == np.mean(truth != found)
@@ -232,7 +232,7 @@ def test_labels_without_objects_are_refused(tmp_path):
     truth = np.random.default_rng(0).integers(0, 2, (2, 24, 28), dtype=np.uint8)
     write_image(tmp_path / "labels" / "a.tif", truth)
     write_labels(tmp_path / "predictions" / "a.tif", drawn(0))
-    with pytest.raises(InputError, match=r"labels/a\.tif: has one plane for each class, from which objects cannot"):
+    with pytest.raises(InputError, match=r"labels/a\.tif: the label image has one plane per class, in which objects"):
         evaluate_files(tmp_path / "predictions", tmp_path / "labels", instances=True)
     rgb = np.zeros((3, 24, 28), np.uint8)
     rgb[0] = drawn(1) * 200
@@ -327,7 +327,7 @@ def test_data_that_do_not_fit_the_model_name_the_file(model, data):
     with pytest.raises(InputError, match="--max-pixels 672"):
         evaluate(model, data, max_pixels=600)
     write_labels(data / "labels" / "b.png", drawn(1) * 7)
-    with pytest.raises(InputError, match=r"labels/b\.png: holds 7, and the classes are 0, 255"):
+    with pytest.raises(InputError, match=r"labels/b\.png: the label image holds 7, expected only 0, 255"):
         evaluate(model, data)
     write_labels(data / "labels" / "b.png", drawn(1)[:8] * 255)
     with pytest.raises(InputError, match=r"images/b\.png: is 24 x 28 pixels, the labels of b are 8 x 28"):
