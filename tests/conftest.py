@@ -1,4 +1,4 @@
-"""What tests of several rooms share."""
+"""Fixtures and settings that the tests of several folders share."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from hypothesis import settings
 if TYPE_CHECKING:
     from septa.nets import UNet
 
-# As many tests run side by side as there are cores; more threads than that would wait for each other.
+# One test runs on each core, so more than one thread per test would only wait.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# No test fails for being slow, as on a machine that does other work too.
+# No test fails because it is slow, since the machine may do other work too.
 settings.register_profile("septa", deadline=None)
 settings.load_profile("septa")
 
-# A shell starts background jobs with SIGINT ignored, and what they start would inherit that.
+# A shell starts background jobs with SIGINT ignored, and child processes would inherit this.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """No test reads or fills the user's cache."""
+    """Use a temporary cache folder, so that no test reads or fills the user's cache."""
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="session")
 def cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six images of 64 x 64 pixels with instance labels. Not to be changed."""
+    """Write six images of 64 x 64 pixels with instance labels; tests must not change them."""
     from septa.synthetic.dataset import write_dataset
 
     folder = tmp_path_factory.mktemp("cells") / "data"
@@ -44,7 +44,7 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
-    """Small nets are faster on one thread, and round the same wherever the tests run."""
+    """Use one thread: small nets are faster, and their results do not depend on the number of cores."""
     import torch
 
     before = torch.get_num_threads()
@@ -68,13 +68,16 @@ FAMILY: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(params=FAMILY)
 def family(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """Settings of a net, one of each kind; by name with ``indirect``."""
+    """Return the settings of each kind of net; ``indirect`` selects one by name."""
     return FAMILY[request.param]
 
 
 @pytest.fixture
 def member(family: dict[str, Any]) -> UNet:
-    """A net of each kind for 2 channels and 3 classes: random weights, and batch statistics unlike a fresh net's."""
+    """Make a net of each kind for 2 channels and 3 classes.
+
+    The weights are random, and the batch statistics differ from those of a new net.
+    """
     import torch
     from torch import nn
 

@@ -1,6 +1,6 @@
-"""The examples in the docstrings, run from the installed package.
+"""Run the examples in the docstrings of the installed package.
 
-``pytest --doctest-modules src`` would import the files below ``src/`` and so leave the installed package untested.
+``pytest --doctest-modules src`` would import the files in ``src/``, and the installed package would stay untested.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import septa
 HOUSE = Path(septa.__file__).parent
 
 
-def module_name(path: Path) -> str:
+def name_module(path: Path) -> str:
     return ".".join(["septa", *path.relative_to(HOUSE).with_suffix("").parts]).removesuffix(".__init__")
 
 
 # Importing __main__ would run the command line.
-MODULES = sorted(module_name(path) for path in HOUSE.rglob("*.py") if path.name != "__main__.py")
+MODULES = sorted(name_module(path) for path in HOUSE.rglob("*.py") if path.name != "__main__.py")
 
 
 @pytest.mark.parametrize("name", MODULES)

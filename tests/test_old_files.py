@@ -1,6 +1,6 @@
-"""Models, checkpoints and recipes written by version 0.1 (before the rooms were moved) are read back, equal to the bit.
+"""Read models, checkpoints and recipes written by version 0.1; the values must be equal to the last bit.
 
-``tests/files/v0.1/facts.json`` was written by that version beside them: digests of tensors and the parsed headers.
+Version 0.1 also wrote ``tests/files/v0.1/facts.json``: digests of the tensors and the parsed headers.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ OLD = Path(__file__).parent / "files" / "v0.1"
 FACTS: dict[str, Any] = json.loads((OLD / "facts.json").read_text())
 
 
-def digest(tensors: Mapping[str, Tensor]) -> str:
-    """Hash names, types, shapes and bytes of tensors, in the way in which the old version did it for the facts."""
+def digest_tensors(tensors: Mapping[str, Tensor]) -> str:
+    """Hash names, types, shapes and bytes of tensors, as the old version did for the facts."""
     total = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name].contiguous()
@@ -39,7 +39,7 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
 def test_an_old_model_is_read_to_the_bit(name: str, tmp_path: Path) -> None:
     model, facts = septa.load(str(OLD / f"{name}.septa")), FACTS[name]
     assert model.weights_sha256 == facts["weights_sha256"]
-    assert digest(model.net.state_dict()) == facts["weights"]
+    assert digest_tensors(model.net.state_dict()) == facts["weights"]
     assert model.recipe.model_dump(mode="json") == facts["recipe"]
     assert model.normalization.to_json() == facts["normalization"]
     assert model.labels.to_json() == facts["labels"]
@@ -47,14 +47,14 @@ def test_an_old_model_is_read_to_the_bit(name: str, tmp_path: Path) -> None:
     assert json.loads(json.dumps(model.provenance)) == facts["provenance"]
     model.save(tmp_path / "again.septa")
     again = septa.load(str(tmp_path / "again.septa"))
-    assert digest(again.net.state_dict()) == facts["weights"]
+    assert digest_tensors(again.net.state_dict()) == facts["weights"]
     assert (again.recipe, again.provenance, again.decoding) == (model.recipe, model.provenance, model.decoding)
 
 
 def test_old_integers_are_read_to_the_bit(tmp_path: Path) -> None:
     model = septa.load(str(OLD / "int8.septa"))
     assert model.int8 is not None
-    assert digest(model.net.state_dict()) == FACTS["instances"]["weights"]
+    assert digest_tensors(model.net.state_dict()) == FACTS["instances"]["weights"]
     model.save(tmp_path / "again.septa")
     assert septa.load(str(tmp_path / "again.septa")).int8 == model.int8
 
@@ -68,8 +68,8 @@ def test_an_old_checkpoint_is_read_to_the_bit() -> None:
     header, tensors, refused = checkpoints.load_newest()
     assert (header, refused) == (facts["header"], [])
     assert sorted(tensors) == facts["names"]
-    assert digest(tensors) == facts["tensors"]
-    assert digest(checkpoints.load_best(header["best"]["step"])) == facts["best"]
+    assert digest_tensors(tensors) == facts["tensors"]
+    assert digest_tensors(checkpoints.load_best(header["best"]["step"])) == facts["best"]
 
 
 def test_a_training_of_the_old_version_is_resumed_to_its_end(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The README: its Python examples run, its commands exist, and what it says of layouts and exit codes holds."""
+"""Test the README: its Python examples run, its commands and options exist, and its tables are complete."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def test_python_examples_run(example: str, tmp_path: Path) -> None:
     assert 0 <= float(done.stdout.split()[0]) <= 1
 
 
-def test_every_command_is_told_and_every_told_command_exists() -> None:
-    told = set(
+def test_every_command_is_listed_and_every_listed_command_exists() -> None:
+    listed = set(
         re.findall(r"(?:`|^|&& |-m )septa (\w+)", "\n".join([*SHELL, *re.findall(r"`[^`\n]+`", README)]), re.MULTILINE)
     )
-    assert told - {"COMMAND"} == set(COMMANDS)
+    assert listed - {"COMMAND"} == set(COMMANDS)
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_options_of_the_command_lines_exist(command: str, arguments: list[str]) 
     assert {word for word in arguments if word.startswith("-")} <= options
 
 
-def test_options_told_in_the_table_of_commands_exist() -> None:
+def test_options_in_the_table_of_commands_exist() -> None:
     rows = re.findall(r"^\| `septa (\w+)[^`]*` \|(.*)\|$", README, re.MULTILINE)
     assert len(rows) > len(COMMANDS)
     for command, text in rows:
@@ -63,7 +63,7 @@ def test_options_told_in_the_table_of_commands_exist() -> None:
         assert set(re.findall(r"`(--?[a-z-]+)`", text)) <= options
 
 
-def test_every_encoding_is_told() -> None:
+def test_every_encoding_is_listed() -> None:
     from typing import get_args
 
     from septa.recipe import DataSettings

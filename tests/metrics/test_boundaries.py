@@ -1,4 +1,4 @@
-"""Surface distances against all pairs of surface pixels."""
+"""Compare surface distances with those of all pairs of surface pixels."""
 
 import math
 
@@ -27,18 +27,18 @@ def mask_pairs(draw):
     return draw(hnp.arrays(bool, shape)), draw(hnp.arrays(bool, shape))
 
 
-def loop_surface(mask):
-    """Surface pixels as (y, x), by looking at each neighbour."""
+def find_surface_by_loop(mask):
+    """Return surface pixels as (y, x), found by checking each neighbour."""
     inside = {(y, x) for y, x in np.argwhere(mask).tolist()}
     return [(y, x) for y, x in sorted(inside) if not {(y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1)} <= inside]
 
 
-def loop_distances(points, others, spacing):
+def measure_by_loop(points, others, spacing):
     height, width = spacing
     return [min(math.hypot((y - v) * height, (x - u) * width) for v, u in others) for y, x in points]
 
 
-def percentile95(values):
+def compute_percentile95(values):
     ordered = sorted(values)
     rank = 0.95 * (len(ordered) - 1)
     low = math.floor(rank)
@@ -46,7 +46,7 @@ def percentile95(values):
     return ordered[low] + (rank - low) * (ordered[high] - ordered[low])
 
 
-def f1_of(missed, stray, tolerance):
+def compute_f1(missed, stray, tolerance):
     recall = sum(distance <= tolerance for distance in missed) / len(missed)
     precision = sum(distance <= tolerance for distance in stray) / len(stray)
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
@@ -54,7 +54,7 @@ def f1_of(missed, stray, tolerance):
 
 @given(hnp.arrays(bool, SHAPES))
 def test_surface_equals_loop_and_erosion(mask):
-    assert [tuple(point) for point in np.argwhere(find_surface(mask)).tolist()] == loop_surface(mask)
+    assert [tuple(point) for point in np.argwhere(find_surface(mask)).tolist()] == find_surface_by_loop(mask)
     assert np.array_equal(find_surface(mask), mask & ~binary_erosion(mask, border_value=0))
 
 
@@ -63,16 +63,16 @@ def test_scores_equal_all_pairs(masks, spacing, tolerance):
     truth, prediction = masks
     assume(truth.any() and prediction.any())
     before = truth.copy(), prediction.copy()
-    points, others = loop_surface(truth), loop_surface(prediction)
-    missed, stray = loop_distances(points, others, spacing), loop_distances(others, points, spacing)
+    points, others = find_surface_by_loop(truth), find_surface_by_loop(prediction)
+    missed, stray = measure_by_loop(points, others, spacing), measure_by_loop(others, points, spacing)
     found = surface_distances(truth, prediction, spacing)
     assert found[0].tolist() == pytest.approx(missed)
     assert found[1].tolist() == pytest.approx(stray)
     scores = score_boundaries(truth, prediction, tolerance=tolerance, spacing=spacing)
     assert scores.assd == pytest.approx(sum(missed + stray) / len(missed + stray))
-    assert scores.hd95 == pytest.approx(max(percentile95(missed), percentile95(stray)))
-    in_pixels = loop_distances(points, others, (1, 1)), loop_distances(others, points, (1, 1))
-    assert scores.f1 == pytest.approx(f1_of(*in_pixels, tolerance))
+    assert scores.hd95 == pytest.approx(max(compute_percentile95(missed), compute_percentile95(stray)))
+    in_pixels = measure_by_loop(points, others, (1, 1)), measure_by_loop(others, points, (1, 1))
+    assert scores.f1 == pytest.approx(compute_f1(*in_pixels, tolerance))
     assert np.array_equal(truth, before[0])
     assert np.array_equal(prediction, before[1])
 
@@ -104,7 +104,7 @@ def test_empty_masks(spacing):
         assert score_boundaries(*masks, spacing=spacing) == BoundaryScores(diagonal, diagonal, 0.0, 0.0, 0.0)
 
 
-def test_diagonal_is_reached_by_no_distance():
+def test_no_distance_reaches_the_diagonal():
     corners = np.zeros((2, 30, 40), bool)
     corners[0, 0, 0] = corners[1, -1, -1] = True
     missing = score_boundaries(corners[0], np.zeros((30, 40), bool))

@@ -1,4 +1,4 @@
-"""GlaS scores against masks, sets and scipy's directed Hausdorff distance."""
+"""Compare GlaS scores with find_masks, sets and scipy's directed Hausdorff distance."""
 
 import json
 import math
@@ -20,7 +20,7 @@ SHAPES = hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=7)
 
 @st.composite
 def label_pairs(draw):
-    """Truth and prediction of few pixels, so that many objects overlap nothing; some truth pixels are ignored."""
+    """Draw a small ground truth and prediction with many unmatched objects; some ground-truth pixels are ignored."""
     shape = draw(SHAPES)
     elements = st.sampled_from([0] * draw(st.integers(0, 8)) + IDS)
     truth, prediction = (draw(hnp.arrays(np.int64, shape, elements=elements)) for _ in range(2))
@@ -29,13 +29,13 @@ def label_pairs(draw):
     return truth, prediction
 
 
-def brute_hausdorff(first, second):
+def measure_brute_hausdorff(first, second):
     a, b = np.argwhere(first), np.argwhere(second)
     return max(directed_hausdorff(a, b)[0], directed_hausdorff(b, a)[0])
 
 
-def masks(truth, prediction):
-    """Masks of the counted pixels of each object in order of their ids."""
+def find_masks(truth, prediction):
+    """Return the mask of the counted pixels of each object, in the order of ids."""
     counted = truth != -1
     found = [
         [(labels == label) & counted for label in np.unique(labels[counted]) if label > 0]
@@ -44,35 +44,37 @@ def masks(truth, prediction):
     return found[0], found[1]
 
 
-def partner(mask, others):
-    """The other object with most common pixels, the first of equals; None where there is no common pixel."""
+def find_partner(mask, others):
+    """Find the first object with most common pixels; return None if no object has any."""
     common = [int((mask & other).sum()) for other in others]
     return others[common.index(max(common))] if any(common) else None
 
 
-def mask_dice(mask, other):
+def compute_mask_dice(mask, other):
     return 0.0 if other is None else 2 * (mask & other).sum() / (mask.sum() + other.sum())
 
 
-def challenge_scores(truth, prediction):
-    """Section 4 of the paper, loop by loop; "more than half" as in the challenge's code."""
-    true, predicted = masks(truth, prediction)
+def score_as_the_challenge(truth, prediction):
+    """Compute section 4 of the paper with plain loops; "more than half" follows the code of the challenge."""
+    true, predicted = find_masks(truth, prediction)
     if not true and not predicted:
         return 1.0, 1.0, 0.0
     if not true or not predicted:
         return 0.0, 0.0, math.hypot(*truth.shape)
     tp = 0
     for mask in predicted:
-        found = partner(mask, true)
+        found = find_partner(mask, true)
         tp += found is not None and (mask & found).sum() / found.sum() > 0.5
     dices, distances = [], []
     for one, other in ((true, predicted), (predicted, true)):
         total = sum(mask.sum() for mask in one)
-        dices.append(sum(mask.sum() / total * mask_dice(mask, partner(mask, other)) for mask in one))
+        dices.append(sum(mask.sum() / total * compute_mask_dice(mask, find_partner(mask, other)) for mask in one))
         distance = 0.0
         for mask in one:
-            found = partner(mask, other)
-            nearest = min(brute_hausdorff(mask, candidate) for candidate in (other if found is None else [found]))
+            found = find_partner(mask, other)
+            nearest = min(
+                measure_brute_hausdorff(mask, candidate) for candidate in (other if found is None else [found])
+            )
             distance += mask.sum() / total * nearest
         distances.append(distance)
     return 2 * tp / (len(true) + len(predicted)), sum(dices) / 2, sum(distances) / 2
@@ -83,7 +85,7 @@ def test_scores_equal_the_challenge(case):
     before = case[0].copy(), case[1].copy()
     scores = score_glands(*case)
     values = scores.f1, scores.object_dice, scores.object_hausdorff
-    assert values == pytest.approx(challenge_scores(*case), abs=1e-12)
+    assert values == pytest.approx(score_as_the_challenge(*case), abs=1e-12)
     np.testing.assert_array_equal(case[0], before[0])
     np.testing.assert_array_equal(case[1], before[1])
 
@@ -94,15 +96,15 @@ def test_hausdorff_equals_brute_force(pair):
         with pytest.raises(ValueError, match="no pixel set"):
             hausdorff(*pair)
         return
-    assert hausdorff(*pair) == brute_hausdorff(*pair) == hausdorff(*pair[::-1])
+    assert hausdorff(*pair) == measure_brute_hausdorff(*pair) == hausdorff(*pair[::-1])
 
 
 def test_the_farthest_pixel_may_lie_inside():
-    """Within a ring, the middle of a disc is farther from it than the disc's edge."""
+    """The centre of a disc is farther from the ring around it than the edge of the disc."""
     y, x = np.mgrid[-20:21, -20:21]
     radius = np.hypot(y, x)
     disc, ring = radius <= 12, (radius > 14) & (radius <= 16)
-    assert hausdorff(disc, ring) == brute_hausdorff(disc, ring) > 14
+    assert hausdorff(disc, ring) == measure_brute_hausdorff(disc, ring) > 14
 
 
 @given(label_pairs())
@@ -117,8 +119,8 @@ def test_swapping_sides(case):
 
 
 @given(label_pairs())
-def test_ids_do_not_matter_but_in_ties(case):
-    """Ids that keep their order, so that ties fall the same way."""
+def test_ids_matter_only_in_ties(case):
+    """Ids keep their order here, so that ties are resolved in the same way."""
     moved = [np.where(labels > 0, labels * 3 + 100_000, labels) for labels in case]
     assert score_glands(*moved) == score_glands(*case)
 
@@ -194,7 +196,7 @@ def test_pooling(cases):
 
 @pytest.mark.skipif(not GLAS.is_dir(), reason="needs the GlaS labels in ../shared/data/glas")
 def test_real_glands():
-    """Every third row and column of real glands, against a shifted copy with a gland lost and one invented."""
+    """Score a shifted copy of real glands, without one gland and with one invented gland."""
     from septa.images.read import read_labels
 
     path = sorted(GLAS.iterdir())[0]
@@ -204,4 +206,4 @@ def test_real_glands():
     prediction[:3, :3] = 99
     scores = score_glands(truth, prediction)
     values = scores.f1, scores.object_dice, scores.object_hausdorff
-    assert values == pytest.approx(challenge_scores(truth, prediction), abs=1e-9)
+    assert values == pytest.approx(score_as_the_challenge(truth, prediction), abs=1e-9)

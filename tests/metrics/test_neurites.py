@@ -1,4 +1,4 @@
-"""Scores of neurites against loops over all pairs of pixels, and against scikit-image."""
+"""Compare scores of neurites with loops over all pairs of pixels, and with scikit-image."""
 
 import math
 from collections import Counter
@@ -25,8 +25,8 @@ ISBI = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "isbi201
 
 
 @pytest.fixture(scope="module", autouse=True)
-def compiled():
-    """Compile before hypothesis looks at the time."""
+def compile_kernels():
+    """Compile the kernels before hypothesis measures the time of an example."""
     thin_borders(np.eye(3, dtype=int))
     warp_mask(np.eye(3, dtype=bool), np.ones((3, 3), bool))
 
@@ -38,23 +38,23 @@ def partitions(draw, smallest=0):
     return draw(hnp.arrays(np.int64, shape, elements=ids)), draw(hnp.arrays(np.int32, shape, elements=ids))
 
 
-def foreground(truth, segments):
-    """Pairs of a true and a predicted id; a pixel of no predicted segment gets an id of its own."""
+def pair_foreground_ids(truth, segments):
+    """Return pairs of a true and a predicted id; a pixel of no predicted segment gets an id of its own."""
     pixels = zip(truth.ravel().tolist(), segments.ravel().tolist(), strict=True)
     return [(true, predicted or -k) for k, (true, predicted) in enumerate(pixels, 1) if true]
 
 
 def count_pairs(truth, segments):
-    """Pairs of pixels together in both partitions, in the truth, in the prediction; by looking at each pair."""
+    """Count the pairs of pixels that are together in both partitions, in the ground truth, and in the prediction."""
     both = true = predicted = 0
-    for one, other in product(foreground(truth, segments), repeat=2):
+    for one, other in product(pair_foreground_ids(truth, segments), repeat=2):
         both += one == other
         true += one[0] == other[0]
         predicted += one[1] == other[1]
     return both, true, predicted
 
 
-def entropy(ids):
+def compute_entropy(ids):
     return -sum(count / len(ids) * math.log(count / len(ids)) for count in Counter(ids).values())
 
 
@@ -74,14 +74,14 @@ def test_rand_equals_all_pairs(pair, alpha):
 
 @given(partitions(), st.sampled_from([0, 0.25, 0.5, 1]))
 def test_information_equals_dictionaries(pair, alpha):
-    pixels = foreground(*pair)
+    pixels = pair_foreground_ids(*pair)
     truth, predicted = ([pixel[k] for pixel in pixels] for k in (0, 1))
     scores = information_scores(*pair, alpha)
     assert all(0 <= score <= 1 for score in scores)
-    whole = (1 - alpha) * entropy(predicted) + alpha * entropy(truth)
-    shared = entropy(truth) + entropy(predicted) - entropy(pixels)
-    assert scores.split == pytest.approx(shared / entropy(predicted) if len(set(predicted)) > 1 else 1)
-    assert scores.merge == pytest.approx(shared / entropy(truth) if len(set(truth)) > 1 else 1)
+    whole = (1 - alpha) * compute_entropy(predicted) + alpha * compute_entropy(truth)
+    shared = compute_entropy(truth) + compute_entropy(predicted) - compute_entropy(pixels)
+    assert scores.split == pytest.approx(shared / compute_entropy(predicted) if len(set(predicted)) > 1 else 1)
+    assert scores.merge == pytest.approx(shared / compute_entropy(truth) if len(set(truth)) > 1 else 1)
     assert scores.f == pytest.approx(shared / whole if whole > 1e-12 else 1)
 
 
@@ -93,7 +93,7 @@ def test_scikit_image_agrees_with_precision_and_recall_exchanged(pair):
     assume(true > n and predicted > n)
     error, precision, recall = adapted_rand_error(truth, segments, ignore_labels=())
     scores = rand_scores(truth, segments)
-    # Less the pairs of a pixel with itself, which scikit-image leaves out.
+    # scikit-image does not count the pair of a pixel with itself.
     assert (scores.split * true - n) / (true - n) == pytest.approx(precision)
     assert (scores.merge * predicted - n) / (predicted - n) == pytest.approx(recall)
     assert 1 - 2 * (both - n) / (true + predicted - 2 * n) == pytest.approx(error)
@@ -105,8 +105,8 @@ def test_scikit_image_agrees_on_information(pair):
     splits, merges = variation_of_information(truth, segments)
     scores = information_scores(truth, segments)
     nats = math.log(2)
-    assert (1 - scores.split) * entropy(segments.ravel().tolist()) == pytest.approx(splits * nats, abs=1e-9)
-    assert (1 - scores.merge) * entropy(truth.ravel().tolist()) == pytest.approx(merges * nats, abs=1e-9)
+    assert (1 - scores.split) * compute_entropy(segments.ravel().tolist()) == pytest.approx(splits * nats, abs=1e-9)
+    assert (1 - scores.merge) * compute_entropy(truth.ravel().tolist()) == pytest.approx(merges * nats, abs=1e-9)
 
 
 @given(partitions(), st.permutations([1, 2, 5, 70_000]))
@@ -149,16 +149,16 @@ def test_unusable_partitions_are_refused(score):
             score(truth, np.array([[1, 1]]))
 
 
-def cells(seed=0, size=48):
-    """Truth with some cells, and a noisy probability."""
+def draw_cells(seed=0, size=48):
+    """Draw a ground truth with some draw_cells, and a noisy probability."""
     rng = np.random.default_rng(seed)
     truth = abs(gaussian_filter(rng.normal(size=(size, size)), 4)) > 0.02
     probability = gaussian_filter(truth.astype(float), 1) + rng.normal(0, 0.2, truth.shape)
     return truth, np.clip(probability, 0, 1).astype(np.float32)
 
 
-def scores_at(truth, probability, threshold):
-    """The measures of one image at one threshold, from the parts."""
+def score_at(truth, probability, threshold):
+    """Compute the measures of one image at one threshold from their parts."""
     predicted = probability > threshold
     grown, segments = thin_borders(label_mask(predicted)), label_mask(predicted)
     both, true, found = neurites._pairs(neurites._foreground(label_mask(truth), segments))
@@ -174,12 +174,12 @@ def scores_at(truth, probability, threshold):
 
 
 def test_stack_is_scored_at_thresholds_of_the_whole_stack():
-    stack = [(truth, probability ** (seed + 1)) for seed in range(3) for truth, probability in [cells(seed)]]
+    stack = [(truth, probability ** (seed + 1)) for seed in range(3) for truth, probability in [draw_cells(seed)]]
     thresholds = (0.3, 0.5, 0.6, 0.8)
-    table = [[scores_at(*pair, threshold) for pair in stack] for threshold in thresholds]
+    table = [[score_at(*pair, threshold) for pair in stack] for threshold in thresholds]
     scores = score_stack(iter(stack), thresholds)
 
-    def pooled(row, name):
+    def pool_images(row, name):
         return sum(image[name][0] for image in row) / sum(image[name][1] for image in row)
 
     for name in ("rand", "info"):
@@ -191,15 +191,16 @@ def test_stack_is_scored_at_thresholds_of_the_whole_stack():
             parts = [getattr(image[name], part) for image in table[k]]
             assert getattr(scores, f"v_{name}_{part}") == pytest.approx(np.mean(parts))
     for name, values in {
-        "rand": [1 - pooled(row, "pairs") for row in table],
+        "rand": [1 - pool_images(row, "pairs") for row in table],
         "warping": [np.mean([image["warping"] for image in row]) for row in table],
         "pixel": [np.mean([image["pixel"] for image in row]) for row in table],
-        "pixel_f": [1 - pooled(row, "interior") for row in table],
+        "pixel_f": [1 - pool_images(row, "interior") for row in table],
     }.items():
         assert getattr(scores, f"{name}_error") == pytest.approx(min(values))
         assert getattr(scores, f"{name}_threshold") == thresholds[int(np.argmin(values))]
     best_alone = np.mean([score_neurites(*pair, thresholds).v_rand for pair in stack])
-    assert scores.v_rand < best_alone  # the choice is made once, not for each image
+    # The threshold is chosen once for the stack, not for each image.
+    assert scores.v_rand < best_alone
 
 
 @given(hnp.arrays(bool, SHAPES))
@@ -256,7 +257,7 @@ def test_images_without_membrane_or_without_interior():
 
 
 def test_of_equally_good_thresholds_the_nearest_to_half_is_given():
-    truth, _ = cells()
+    truth, _ = draw_cells()
     assert score_neurites(truth, truth * 0.7, (0.1, 0.3, 0.6, 0.8)).v_rand_threshold == 0.6
     assert score_neurites(truth, truth * 0.5, (0.1, 0.3, 0.6, 0.8)).v_rand_threshold == 0.3
 
@@ -293,7 +294,7 @@ def test_unusable_thresholds_and_empty_stacks_are_refused():
         score_stack([])
 
 
-@pytest.mark.skipif(not ISBI.is_dir(), reason="the ISBI 2012 labels are not beside the checkout")
+@pytest.mark.skipif(not ISBI.is_dir(), reason="the ISBI 2012 labels are not next to the checkout")
 def test_real_labels():
     truth = cv2.imread(str(ISBI / "00.png"), cv2.IMREAD_GRAYSCALE) > 0
     perfect = score_neurites(truth, truth)
@@ -307,6 +308,6 @@ def test_real_labels():
     assert poor.v_rand < good.v_rand
     assert poor.v_info < good.v_info
     assert 0 < good.warping_error < 1e-3 < poor.warping_error < poor.pixel_error
-    # Slices are 50 nm apart, so the labels of the next one are a poor guess, yet no random one.
+    # Slices are 50 nm apart, so the labels of the next slice are a poor prediction, but not a random one.
     following = cv2.imread(str(ISBI / "01.png"), cv2.IMREAD_GRAYSCALE) > 0
     assert 0.2 < score_neurites(truth, following).v_rand < 0.95

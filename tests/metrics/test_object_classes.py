@@ -1,4 +1,4 @@
-"""Scores of objects with classes against loops over objects."""
+"""Compare the scores of objects with classes with loops over objects."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from septa.metrics.scores import LabelPair, evaluate_labels
 NAMES = ("background", "round", "long")
 
 
-def drawn(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Squares with the classes 1 and 2, and a prediction that lacks some, cuts some and mistakes the class of some."""
+def draw_squares(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draw squares of the classes 1 and 2, and a prediction in which some are missing, cut, or of the wrong class."""
     rng = np.random.default_rng(seed)
     truth_yx, prediction_yx = np.zeros((2, 40, 40), np.int64)
     for number, (row, column) in enumerate(np.ndindex(5, 5)):
@@ -29,10 +29,10 @@ def drawn(seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 CLASS_OF_ID = np.arange(1000) % 3
-"""The ids of `drawn` leave the class of the object when divided by 3."""
+"""Class of each id of `draw_squares`: the remainder of the id divided by 3."""
 
 
-def counted(truth_yx: np.ndarray, prediction_yx: np.ndarray) -> np.ndarray:
+def count_matches(truth_yx: np.ndarray, prediction_yx: np.ndarray) -> np.ndarray:
     counted_yx = truth_yx >= 0
     ids = [np.unique(array[counted_yx & (array > 0)]) for array in (truth_yx, prediction_yx)]
     counts = np.zeros((3, 3), np.int64)
@@ -47,19 +47,19 @@ def counted(truth_yx: np.ndarray, prediction_yx: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_matches_count_where_classes_agree(seed: int) -> None:
-    truth_yx, prediction_yx = drawn(seed)
+    truth_yx, prediction_yx = draw_squares(seed)
     counts = count_class_matches(contingency(truth_yx, prediction_yx), CLASS_OF_ID, CLASS_OF_ID, 3)
-    np.testing.assert_array_equal(counts, counted(truth_yx, prediction_yx))
+    np.testing.assert_array_equal(counts, count_matches(truth_yx, prediction_yx))
     assert 0 < counts[1:, 0].sum() < counts[1:, 2].sum()
     for k, score in enumerate(compute_class_f1(counts)):
         tp, truth, prediction = counts[k]
         assert score == (2 * tp / (truth + prediction) if k else 1)
 
 
-def test_an_evaluation_tells_the_classes() -> None:
-    items = [LabelPair(str(seed), *drawn(seed), CLASS_OF_ID, CLASS_OF_ID) for seed in range(4)]
+def test_an_evaluation_scores_the_classes() -> None:
+    items = [LabelPair(str(seed), *draw_squares(seed), CLASS_OF_ID, CLASS_OF_ID) for seed in range(4)]
     found = evaluate_labels(items, ["background", "object"], instances=True, object_classes=NAMES)
-    counts = [counted(truth_yx, prediction_yx) for _, truth_yx, prediction_yx, *_ in items]
+    counts = [count_matches(truth_yx, prediction_yx) for _, truth_yx, prediction_yx, *_ in items]
     assert list(found.object_classes) == ["round", "long"]
     for k, spread in enumerate(found.object_classes.values(), 1):
         assert spread["mean"] == pytest.approx(np.mean([compute_class_f1(one)[k] for one in counts]))
@@ -75,6 +75,6 @@ def test_an_evaluation_tells_the_classes() -> None:
 
 @pytest.mark.parametrize("tables", [(), (CLASS_OF_ID,)])
 def test_classes_need_both_tables(tables: tuple[np.ndarray, ...]) -> None:
-    item = LabelPair("cell 7", *drawn(0), *tables)
+    item = LabelPair("cell 7", *draw_squares(0), *tables)
     with pytest.raises(ValueError, match="objects of cell 7 have no classes"):
         evaluate_labels([item], ["background", "object"], instances=True, object_classes=NAMES)

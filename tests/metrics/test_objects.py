@@ -1,4 +1,4 @@
-"""Object scores against Python sets, hand-made cases, and the field's own implementations where they are installed."""
+"""Compare object scores with Python sets, hand-made cases, and other implementations if they are installed."""
 
 import importlib.util
 import json
@@ -23,7 +23,7 @@ QUALITIES = ["panoptic_quality", "segmentation_quality", "recognition_quality", 
 
 @st.composite
 def label_pairs(draw):
-    """Truth and a prediction that often agrees with it; some truth pixels are ignored."""
+    """Draw a ground truth and a prediction that often agrees; some ground-truth pixels are ignored."""
     shape = draw(SHAPES)
     truth, other = (draw(hnp.arrays(np.int64, shape, elements=st.sampled_from(IDS))) for _ in range(2))
     prediction = np.where(draw(hnp.arrays(bool, shape)), truth, other)
@@ -32,7 +32,7 @@ def label_pairs(draw):
     return truth, prediction
 
 
-def pixel_sets(truth, prediction):
+def find_pixel_sets(truth, prediction):
     both = ({}, {})
     for place in np.ndindex(truth.shape):
         if truth[place] != -1:
@@ -42,34 +42,34 @@ def pixel_sets(truth, prediction):
     return [list(sets.values()) for sets in both]
 
 
-def ratio(part, whole, empty):
+def divide(part, whole, empty):
     return 1.0 if empty else part / whole if whole else 0.0
 
 
-def set_scores(truth, prediction):
-    """Every score, written out for sets of pixels. A matching at 0.5 is found greedily: no ties are allowed here."""
-    true, predicted = pixel_sets(truth, prediction)
+def score_sets(truth, prediction):
+    """Compute every score from sets of pixels; the matching at 0.5 is greedy, so ties are not allowed here."""
+    true, predicted = find_pixel_sets(truth, prediction)
     empty = not true and not predicted
     ious = [len(a & b) / len(a | b) for a in true for b in predicted]
     lists = {name: [] for name in ["tp", "fp", "fn", *RATIOS]}
     for threshold in IOU_THRESHOLDS:
         tp = sum(iou >= threshold for iou in ious)
         fp, fn = len(predicted) - tp, len(true) - tp
-        values = [tp, fp, fn, ratio(tp, tp + fp, empty), ratio(tp, tp + fn, empty)]
-        values += [ratio(2 * tp, 2 * tp + fp + fn, empty), ratio(tp, tp + fp + fn, empty)]
+        values = [tp, fp, fn, divide(tp, tp + fp, empty), divide(tp, tp + fn, empty)]
+        values += [divide(2 * tp, 2 * tp + fp + fn, empty), divide(tp, tp + fp + fn, empty)]
         for name, value in zip(lists, values, strict=True):
             lists[name].append(value)
     matched, tp = sum(iou for iou in ious if iou >= 0.5), lists["tp"][0]
-    quality = ratio(matched, tp + lists["fp"][0] / 2 + lists["fn"][0] / 2, empty)
+    quality = divide(matched, tp + lists["fp"][0] / 2 + lists["fn"][0] / 2, empty)
     best = [
-        ratio(sum(max((2 * len(a & b) / (len(a) + len(b)) for b in other), default=0) for a in one), len(one), empty)
+        divide(sum(max((2 * len(a & b) / (len(a) + len(b)) for b in other), default=0) for a in one), len(one), empty)
         for one, other in ((true, predicted), (predicted, true))
     ]
     return (
         lists
         | {
             "panoptic_quality": quality,
-            "segmentation_quality": ratio(matched, tp, empty),
+            "segmentation_quality": divide(matched, tp, empty),
             "recognition_quality": lists["f1"][0],
             "symmetric_best_dice": min(best),
             "truth_count": len(true),
@@ -86,11 +86,12 @@ def set_scores(truth, prediction):
 @given(label_pairs())
 def test_scores_equal_sets(case):
     before = case[0].copy(), case[1].copy()
-    true, predicted = pixel_sets(*case)
+    true, predicted = find_pixel_sets(*case)
     halves = [(i, j) for i, a in enumerate(true) for j, b in enumerate(predicted) if 2 * len(a & b) == len(a | b)]
     plain = score_objects(*case).to_json()
-    if not halves:  # what happens at an IoU of exactly 0.5 is tested with the matching
-        expected = set_scores(*case)
+    # The tests of the matching cover an IoU of exactly 0.5.
+    if not halves:
+        expected = score_sets(*case)
         assert sorted(plain) == sorted(expected)
         for name, value in expected.items():
             assert plain[name] == pytest.approx(value, abs=1e-12), name
@@ -102,7 +103,7 @@ def test_scores_equal_sets(case):
 
 @given(label_pairs(), st.randoms(use_true_random=False))
 def test_names_do_not_matter(case, random):
-    """Other ids, mirroring and swapping axes change nothing."""
+    """Other ids, mirrored images and swapped axes change no score."""
     truth, prediction = case
     new = random.sample(range(1, 10**6), len(IDS) - 1)
     renamed = [labels.copy() for labels in case]
@@ -147,7 +148,7 @@ def test_empty_sides(truth, prediction, score):
 
 
 def test_splits_and_merges():
-    #                  whole   split in two  a sliver outside  merged        half of it merged
+    #                  whole   split in two  a sliver outside  merged        half merged
     truth = np.array([[1, 1, 0, 2, 2, 2, 2, 0, 3, 3, 3, 0, 0, 4, 4, 5, 5, 0, 6, 6, 7, 7, 7]])
     prediction = np.array([[1, 1, 0, 2, 2, 3, 3, 0, 4, 4, 5, 5, 0, 6, 6, 6, 6, 0, 7, 7, 7, 0, 0]])
     scores = score_objects(truth, prediction)
@@ -158,7 +159,7 @@ def test_splits_and_merges():
 
 def test_thresholds_are_those_of_the_data_science_bowl():
     assert IOU_THRESHOLDS == (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
-    # IoU 3/5 and 19/20 lie exactly on a threshold
+    # The IoU values 3/5 and 19/20 lie exactly on a threshold.
     for common, union, matched in ((3, 5, 3), (19, 20, 10)):
         truth, prediction = np.ones((1, union), int), np.zeros((1, union), int)
         prediction[0, :common] = 1
@@ -178,7 +179,7 @@ def test_pooling(cases):
     assert json.loads(json.dumps(both, allow_nan=False)) == both
     for name, value in both["mean"].items():
         np.testing.assert_allclose(value, np.mean([plain[name] for _, plain in counted], axis=0), atol=1e-12)
-    # Laid side by side with ids of their own, the images are one image: its scores are the pooled ones.
+    # The pooled scores equal those of one image that holds all images side by side with separate ids.
     height = max(truth.shape[0] for (truth, _), _ in counted)
     sides = ([], [])
     for index, (case, _) in enumerate(counted):
@@ -194,8 +195,8 @@ def test_pooling(cases):
             assert value == pytest.approx(whole[name], abs=1e-12), name
 
 
-def discs(size=128, count=60, seed=0):
-    """Touching discs, and the same shifted, cut, merged and thinned out; ids 1, 2, ... without gaps."""
+def draw_discs(size=128, count=60, seed=0):
+    """Draw touching draw_discs, and a prediction with shifted, cut, merged and missing draw_discs; ids have no gaps."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:size, :size]
     truth = np.zeros((size, size), np.int32)
@@ -209,8 +210,8 @@ def discs(size=128, count=60, seed=0):
     ]
 
 
-def stardist_matching():
-    """stardist's file by itself: importing the package needs its compiled code and tensorflow."""
+def load_stardist_matching():
+    """Load only the file of stardist, because its package needs compiled code and tensorflow."""
     package = importlib.util.find_spec("stardist")
     if package is None or not package.submodule_search_locations:
         pytest.skip("stardist is not installed")
@@ -225,8 +226,8 @@ def stardist_matching():
 
 @pytest.mark.parametrize("seed", range(5))
 def test_against_stardist(seed):
-    peer = stardist_matching()
-    truth, prediction = discs(seed=seed)
+    peer = load_stardist_matching()
+    truth, prediction = draw_discs(seed=seed)
     scores = score_objects(truth, prediction)
     for index, theirs in enumerate(peer.matching(truth, prediction, thresh=IOU_THRESHOLDS)):
         assert (scores.tp[index], scores.fp[index], scores.fn[index]) == (theirs.tp, theirs.fp, theirs.fn)
@@ -240,8 +241,8 @@ def test_against_stardist(seed):
 
 
 def test_pooling_against_stardist():
-    peer = stardist_matching()
-    cases = [discs(seed=seed) for seed in range(3)]
+    peer = load_stardist_matching()
+    cases = [draw_discs(seed=seed) for seed in range(3)]
     both = pool([score_objects(*case) for case in cases])
     truths, predictions = zip(*cases, strict=True)
     for by_image, ours in ((False, both["pooled"]), (True, both["mean"])):
@@ -254,7 +255,7 @@ def test_pooling_against_stardist():
 @pytest.mark.parametrize("seed", range(5))
 def test_against_cellpose(seed):
     peer = pytest.importorskip("cellpose.metrics")
-    truth, prediction = discs(seed=seed)
+    truth, prediction = draw_discs(seed=seed)
     scores = score_objects(truth, prediction)
     accuracy, *counts = peer.average_precision(truth, prediction, list(IOU_THRESHOLDS))
     assert [list(map(int, count)) for count in counts] == [list(scores.tp), list(scores.fp), list(scores.fn)]
@@ -262,13 +263,13 @@ def test_against_cellpose(seed):
 
 
 def test_sums_do_not_depend_on_the_order_of_images():
-    scores = [score_objects(*discs(64, 20, seed)) for seed in range(4)]
+    scores = [score_objects(*draw_discs(64, 20, seed)) for seed in range(4)]
     assert pool(scores) == pool(scores[::-1])
     assert math.isfinite(pool(scores)["pooled"]["panoptic_quality"])
 
 
-def regions(labels):
-    """Pixels of each id, ids forgotten."""
+def find_regions(labels):
+    """Return the sets of pixels of all ids, without the ids."""
     return {frozenset(np.flatnonzero(labels == value)) for value in np.unique(labels) if value != 0}
 
 
@@ -278,7 +279,7 @@ def test_aligned_objects_share_ids_and_others_have_their_own(case):
     before = truth.copy(), prediction.copy()
     renamed = align_ids(truth, prediction)
     assert renamed.shape == prediction.shape
-    assert regions(renamed) == regions(prediction)
+    assert find_regions(renamed) == find_regions(prediction)
     np.testing.assert_array_equal(renamed == 0, prediction == 0)
     pairs = {int(p): int(t) for t, p in match(contingency(truth, prediction), 0.5).pairs}
     for value in np.unique(prediction[prediction != 0]):
@@ -292,15 +293,16 @@ def test_aligned_objects_share_ids_and_others_have_their_own(case):
     np.testing.assert_array_equal(prediction, before[1])
 
 
-def test_aligned_by_hand():
+def test_align_ids_by_hand():
     truth = np.array([[7, 7, 7, 0, 5, 5, -1, -1, 3]])
     prediction = np.array([[2, 2, 9, 0, 7, 7, 7, 7, 5]])
-    # 2 is 7 by two thirds, 7 is 5 as ignored pixels do not count, 5 is 3; 9 is nothing and takes the next free id.
+    # 2 matches 7 with an IoU of 2/3. 7 matches 5, because ignored pixels do not count. 5 matches 3. 9 matches
+    # nothing and gets the next free id.
     np.testing.assert_array_equal(align_ids(truth, prediction), [[7, 7, 11, 0, 5, 5, 5, 5, 3]])
 
 
 @pytest.mark.parametrize("shape", [(0, 0), (0, 4), (3, 3)])
-def test_aligned_without_objects(shape):
+def test_align_ids_without_objects(shape):
     empty = np.zeros(shape, np.int32)
     np.testing.assert_array_equal(align_ids(empty, empty), empty)
     np.testing.assert_array_equal(align_ids(np.full(shape, -1), np.full(shape, 8)), np.full(shape, 1))

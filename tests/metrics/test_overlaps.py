@@ -1,4 +1,4 @@
-"""Overlaps and matching against Python sets and a search through all matchings."""
+"""Compare overlaps and matching with Python sets and with a search through all matchings."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ SHAPES = hnp.array_shapes(min_dims=2, max_dims=2, min_side=0, max_side=6)
 
 @st.composite
 def label_pairs(draw, ids=IDS, shapes=SHAPES):
-    """Truth and prediction; some truth pixels are ignored, and there the prediction may hold anything."""
+    """Draw a ground truth and a prediction; at ignored pixels, the prediction may hold any value."""
     shape = draw(shapes)
     truth = draw(hnp.arrays(np.int64, shape, elements=st.sampled_from(ids)))
     prediction = draw(hnp.arrays(np.int64, shape, elements=st.sampled_from(ids)))
@@ -27,8 +27,8 @@ def label_pairs(draw, ids=IDS, shapes=SHAPES):
     return truth, prediction
 
 
-def pixel_sets(truth, prediction):
-    """Id to set of counted pixels, of both images."""
+def find_pixel_sets(truth, prediction):
+    """Return a dictionary from id to counted pixels for each of both images."""
     both = ({}, {})
     for place in np.ndindex(truth.shape):
         if truth[place] != -1:
@@ -38,18 +38,18 @@ def pixel_sets(truth, prediction):
     return both
 
 
-def all_ious(truth, prediction):
-    true, predicted = pixel_sets(truth, prediction)
+def compute_all_ious(truth, prediction):
+    true, predicted = find_pixel_sets(truth, prediction)
     return {(t, p): len(a & b) / len(a | b) for t, a in true.items() for p, b in predicted.items() if a & b}
 
 
-def best_matching(pairs, ious):
-    """Largest number of pairs, then largest sum of IoU, by trying everything."""
+def find_best_matching(pairs, ious):
+    """Find the largest number of pairs, then the largest sum of IoU, by an exhaustive search."""
     if not pairs:
         return 0, 0.0
     (t, p), rest = pairs[0], pairs[1:]
-    without = best_matching(rest, ious)
-    count, total = best_matching([(a, b) for a, b in rest if a != t and b != p], ious)
+    without = find_best_matching(rest, ious)
+    count, total = find_best_matching([(a, b) for a, b in rest if a != t and b != p], ious)
     return max(without, (count + 1, total + ious[t, p]))
 
 
@@ -60,7 +60,7 @@ def test_contingency_equals_sets(case, block):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(overlaps, "_BLOCK", block)
         table = contingency(truth, prediction)
-    true, predicted = pixel_sets(truth, prediction)
+    true, predicted = find_pixel_sets(truth, prediction)
     assert dict(zip(table.truth_ids.tolist(), table.truth_areas.tolist())) == {t: len(s) for t, s in true.items()}
     areas = dict(zip(table.prediction_ids.tolist(), table.prediction_areas.tolist()))
     assert areas == {p: len(s) for p, s in predicted.items()}
@@ -71,7 +71,7 @@ def test_contingency_equals_sets(case, block):
     assert dict(zip(pairs, table.overlaps.tolist())) == {
         (t, p): len(a & b) for t, a in true.items() for p, b in predicted.items() if a & b
     }
-    assert dict(zip(pairs, table.ious.tolist())) == all_ious(truth, prediction)
+    assert dict(zip(pairs, table.ious.tolist())) == compute_all_ious(truth, prediction)
     assert table.pixels == np.count_nonzero(truth != -1)
     np.testing.assert_array_equal(truth, before[0])
     np.testing.assert_array_equal(prediction, before[1])
@@ -79,11 +79,11 @@ def test_contingency_equals_sets(case, block):
 
 @given(label_pairs(), st.sampled_from([0.01, 0.2, 1 / 3, 0.4, 0.5, 0.55, 0.6, 0.75, 1.0]))
 def test_match_is_a_best_matching(case, threshold):
-    ious = {pair: iou for pair, iou in all_ious(*case).items() if iou >= threshold}
+    ious = {pair: iou for pair, iou in compute_all_ious(*case).items() if iou >= threshold}
     assume(len(ious) <= 12)
     table = contingency(*case)
     found = match(table, threshold)
-    count, total = best_matching(list(ious), ious)
+    count, total = find_best_matching(list(ious), ious)
     assert found.tp == len(found.pairs) == count
     assert (found.fp, found.fn) == (table.prediction_ids.size - count, table.truth_ids.size - count)
     assert found.ious.sum() == pytest.approx(total, abs=1e-12)
@@ -111,7 +111,7 @@ def test_equality_is_a_match():
 
 
 def test_low_thresholds_need_no_dense_table():
-    """20,000 objects a side would need gigabytes as a dense matrix."""
+    """A dense matrix of 20,000 objects on each side would need gigabytes."""
     truth = np.arange(1, 40_001).reshape(200, 200) // 2
     found = match(contingency(truth, np.roll(truth, 1, axis=1)), 0.1)
     assert found.tp > 15_000

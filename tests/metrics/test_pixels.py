@@ -1,4 +1,4 @@
-"""Pixel metrics against loops over Python integers."""
+"""Compare pixel metrics with loops over Python integers."""
 
 import tracemalloc
 from fractions import Fraction
@@ -17,7 +17,7 @@ SHAPES = hnp.array_shapes(min_dims=2, max_dims=2, min_side=0, max_side=7)
 
 @st.composite
 def label_pairs(draw, multilabel=False):
-    """Truth, prediction, classes and ignore label; some predictions of ignored pixels are no class."""
+    """Draw ground truth, prediction, number of classes and ignore label; some ignored pixels have an invalid class."""
     classes = draw(st.integers(1, 5))
     largest = 2**classes - 1 if multilabel else classes - 1
     ignore = draw(st.sampled_from([-1, 0, 100]))
@@ -30,33 +30,33 @@ def label_pairs(draw, multilabel=False):
     return truth, prediction, classes, ignore
 
 
-def counted_pairs(truth, prediction, ignore):
+def list_counted_pairs(truth, prediction, ignore):
     pairs = zip(truth.ravel().tolist(), prediction.ravel().tolist(), strict=True)
     return [(true, predicted) for true, predicted in pairs if true != ignore]
 
 
-def loop_confusion(truth, prediction, classes, ignore):
+def count_confusion_by_loop(truth, prediction, classes, ignore):
     counts = [[0] * classes for _ in range(classes)]
-    for true, predicted in counted_pairs(truth, prediction, ignore):
+    for true, predicted in list_counted_pairs(truth, prediction, ignore):
         counts[true][predicted] += 1
     return counts
 
 
-def loop_counts(pairs, present):
-    """tp, fp, fn, tn of the class for which ``present(value)`` holds."""
+def count_by_loop(pairs, present):
+    """Count tp, fp, fn and tn of the class for which ``present(value)`` is True."""
     hits = [(present(true), present(predicted)) for true, predicted in pairs]
     return [hits.count(kind) for kind in ((True, True), (False, True), (True, False), (False, False))]
 
 
-def exact_scores(tp, fp, fn):
-    """dice, iou, precision, recall as fractions, with the policy written out."""
+def compute_exact_scores(tp, fp, fn):
+    """Compute Dice, IoU, precision and recall as fractions; the policy for empty classes is explicit."""
     if tp + fp + fn == 0:
         return [1.0] * 4
     parts = [(2 * tp, 2 * tp + fp + fn), (tp, tp + fp + fn), (tp, tp + fp), (tp, tp + fn)]
     return [float(Fraction(part, whole)) if whole else 0.0 for part, whole in parts]
 
 
-def class_scores(counts):
+def compute_class_scores(counts):
     return np.stack([score(counts) for score in (pixels.dice, pixels.iou, pixels.precision, pixels.recall)], axis=1)
 
 
@@ -68,7 +68,7 @@ def test_confusion_equals_loop(case, block):
         patch.setattr(pixels, "_BLOCK", block)
         counts = pixels.confusion(truth, prediction, classes, ignore)
     assert counts.dtype == np.int64
-    assert counts.tolist() == loop_confusion(truth, prediction, classes, ignore)
+    assert counts.tolist() == count_confusion_by_loop(truth, prediction, classes, ignore)
     assert np.array_equal(truth, before[0])
     assert np.array_equal(prediction, before[1])
 
@@ -80,9 +80,9 @@ def test_confusion_multilabel_equals_loop(case, block):
         patch.setattr(pixels, "_BLOCK", block)
         counts = pixels.confusion_multilabel(truth, prediction, classes, ignore)
     assert counts.dtype == np.int64
-    pairs = counted_pairs(truth, prediction, ignore)
+    pairs = list_counted_pairs(truth, prediction, ignore)
     for k in range(classes):
-        tp, fp, fn, tn = loop_counts(pairs, lambda value, k=k: bool(value >> k & 1))
+        tp, fp, fn, tn = count_by_loop(pairs, lambda value, k=k: bool(value >> k & 1))
         assert counts[k].tolist() == [[tn, fp], [fn, tp]]
         assert pixels.class_counts(counts)[k].tolist() == [tp, fp, fn, tn]
 
@@ -91,13 +91,13 @@ def test_confusion_multilabel_equals_loop(case, block):
 def test_scores_equal_fractions(case):
     truth, prediction, classes, ignore = case
     confusion = pixels.confusion(truth, prediction, classes, ignore)
-    pairs = counted_pairs(truth, prediction, ignore)
+    pairs = list_counted_pairs(truth, prediction, ignore)
     counts = pixels.class_counts(confusion)
-    scores = class_scores(counts)
+    scores = compute_class_scores(counts)
     for k in range(classes):
-        expected = loop_counts(pairs, lambda value, k=k: value == k)
+        expected = count_by_loop(pairs, lambda value, k=k: value == k)
         assert counts[k].tolist() == expected
-        assert scores[k].tolist() == exact_scores(*expected[:3])
+        assert scores[k].tolist() == compute_exact_scores(*expected[:3])
     right = sum(true == predicted for true, predicted in pairs)
     assert pixels.pixel_accuracy(confusion) == (right / len(pairs) if pairs else 1.0)
     assert pixels.pixel_error(confusion) == ((len(pairs) - right) / len(pairs) if pairs else 0.0)
@@ -107,7 +107,7 @@ def test_scores_equal_fractions(case):
 def test_multilabel_accuracy_counts_each_bit(case):
     truth, prediction, classes, ignore = case
     confusion = pixels.confusion_multilabel(truth, prediction, classes, ignore)
-    pairs = counted_pairs(truth, prediction, ignore)
+    pairs = list_counted_pairs(truth, prediction, ignore)
     wrong = sum((true ^ predicted).bit_count() for true, predicted in pairs)
     total = len(pairs) * classes
     assert pixels.pixel_error(confusion) == (wrong / total if total else 0.0)
@@ -118,7 +118,7 @@ def test_strided_arrays_and_bool():
     rng = np.random.default_rng(0)
     wide = rng.integers(0, 2, (40, 30)).astype(bool)
     truth, prediction = wide[::2, ::-1].T, wide[1::2].T.copy()
-    assert pixels.confusion(truth, prediction, 2).tolist() == loop_confusion(
+    assert pixels.confusion(truth, prediction, 2).tolist() == count_confusion_by_loop(
         truth.astype(int), prediction.astype(int), 2, -1
     )
 
@@ -194,8 +194,8 @@ def test_wrong_confusions_and_counts_are_refused():
             score(np.zeros((2, 3), int))
 
 
-def exact_interval(values, level):
-    """Quantiles of the mean over all len(values)**len(values) equally likely resamples."""
+def compute_exact_interval(values, level):
+    """Compute quantiles of the mean over all len(values)**len(values) equally likely resamples."""
     grid = np.stack(np.meshgrid(*[values] * len(values)), axis=-1).reshape(-1, len(values))
     return np.quantile(grid.mean(axis=1), [(1 - level) / 2, (1 + level) / 2])
 
@@ -204,7 +204,7 @@ def exact_interval(values, level):
 def test_interval_approaches_all_resamples(level):
     values = [0.1, 0.35, 0.42, 0.71, 0.77, 0.93]
     interval = pixels.bootstrap_interval(values, level=level, resamples=40_000)
-    assert interval == pytest.approx(exact_interval(values, level), abs=0.01)
+    assert interval == pytest.approx(compute_exact_interval(values, level), abs=0.01)
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=30), st.randoms(use_true_random=False))
@@ -229,7 +229,7 @@ def test_interval_in_several_batches_uses_every_resample(monkeypatch):
     monkeypatch.setattr(pixels, "_BLOCK", 64)
     values = [0.1, 0.35, 0.42, 0.71, 0.77, 0.93]
     interval = pixels.bootstrap_interval(values, resamples=20_001)
-    assert interval == pytest.approx(exact_interval(values, 0.95), abs=0.01)
+    assert interval == pytest.approx(compute_exact_interval(values, 0.95), abs=0.01)
 
 
 @pytest.mark.parametrize("values", [[], [0.5, float("nan")], [float("inf")]])

@@ -1,4 +1,4 @@
-"""Evaluation: image means, pooled values, intervals, and what is printed."""
+"""Test the evaluation: image means, pooled values, intervals, and the print_table table."""
 
 import json
 import statistics
@@ -19,28 +19,28 @@ from septa.metrics.scores import HEADERS, OBJECT_METRICS, OBJECTS_POLICY, evalua
 NAMES = ("background", "nucleus", "debris")
 
 
-def image(seed, classes=3, shape=(9, 11), wrong=0.2):
+def draw_image(seed, classes=3, shape=(9, 11), wrong=0.2):
     rng = np.random.default_rng(seed)
     truth = rng.integers(0, classes, shape, dtype=np.int32)
     prediction = np.where(rng.random(shape) < wrong, rng.integers(0, classes, shape), truth).astype(np.int32)
     return f"image{seed}", truth, prediction
 
 
-def loop_dice(truth, prediction, k):
+def compute_dice_by_loop(truth, prediction, k):
     pairs = [(t, p) for t, p in zip(truth.ravel().tolist(), prediction.ravel().tolist(), strict=True) if t != -1]
     both = sum(t == k and p == k for t, p in pairs)
     either = sum((t == k) + (p == k) for t, p in pairs)
     return 2 * both / either if either else 1.0
 
 
-def printed(evaluation, width=80):
+def print_table(evaluation, width=80):
     console = Console(file=StringIO(), width=width)
     console.print(make_evaluation_table(evaluation))
     return console.file.getvalue()
 
 
 def test_means_and_pooled_values():
-    items = [image(0), image(1, wrong=0.5), ("big", *image(2, shape=(40, 50), wrong=0.8)[1:])]
+    items = [draw_image(0), draw_image(1, wrong=0.5), ("big", *draw_image(2, shape=(40, 50), wrong=0.8)[1:])]
     items[1][1][:4] = -1
     evaluation = evaluate_labels(iter(items), list(NAMES))
     assert evaluation.class_names == NAMES
@@ -48,10 +48,10 @@ def test_means_and_pooled_values():
     truth = np.concatenate([truth.ravel() for _, truth, _ in items])
     prediction = np.concatenate([prediction.ravel() for _, _, prediction in items])
     for k, name in enumerate(NAMES):
-        each = [loop_dice(truth, prediction, k) for _, truth, prediction in items]
+        each = [compute_dice_by_loop(truth, prediction, k) for _, truth, prediction in items]
         assert [scores.classes[name]["dice"] for scores in evaluation.images] == each
         assert evaluation.classes[name]["dice"]["mean"] == pytest.approx(statistics.fmean(each))
-        assert evaluation.pooled[name]["dice"] == loop_dice(truth, prediction, k)
+        assert evaluation.pooled[name]["dice"] == compute_dice_by_loop(truth, prediction, k)
         assert evaluation.pooled[name]["dice"] != pytest.approx(evaluation.classes[name]["dice"]["mean"], abs=0.01)
         for spread in evaluation.classes[name].values():
             assert spread["low"] < spread["mean"] < spread["high"]
@@ -74,7 +74,7 @@ def test_multilabel_counts_every_class_as_foreground():
     assert evaluation.pooled["lumen"] == {"dice": 2 / 3, "iou": 0.5, "precision": 1.0, "recall": 0.5}
     assert evaluation.summary["recall"] == 0.75
     assert evaluation.summary["pixel_error"] == 1 / 6
-    assert "foreground" in printed(evaluation)
+    assert "foreground" in print_table(evaluation)
 
 
 @given(
@@ -99,7 +99,7 @@ def test_json_is_strict_and_independent_of_order(pairs, random):
 
 
 def test_json_holds_means_pooled_values_and_how_they_were_made():
-    values = evaluate_labels([image(1), image(0)], NAMES).to_json()
+    values = evaluate_labels([draw_image(1), draw_image(0)], NAMES).to_json()
     assert set(values["classes"]["nucleus"]["dice"]) == {"mean", "low", "high"}
     assert 0 < values["pooled"]["nucleus"]["dice"] < 1
     assert [entry["name"] for entry in values["images"]] == ["image0", "image1"]
@@ -115,7 +115,7 @@ def test_absent_class_scores_one_and_is_reported():
     assert evaluation.images[0].classes["debris"] == dict.fromkeys(HEADERS, 1.0)
     assert evaluation.images[1].classes["debris"] == dict.fromkeys(HEADERS, 0.0)
     assert evaluation.both_empty == {"background": 0, "nucleus": 2, "debris": 1}
-    text = " ".join(printed(evaluation).split())
+    text = " ".join(print_table(evaluation).split())
     assert "scores 1.0;" in text
     assert "Absent from both: nucleus in 2, debris in 1 of 2 images" in text
 
@@ -129,14 +129,14 @@ def test_image_without_counted_pixel_is_in_no_mean():
     assert evaluation.classes["nucleus"]["dice"] == {"mean": 0.8, "low": 0.8, "high": 0.8}
     assert evaluation.summary["pixel_error"] == 0.25
     assert evaluation.both_empty == {"background": 0, "nucleus": 0}
-    text = " ".join(printed(evaluation).split())
+    text = " ".join(print_table(evaluation).split())
     assert "Mean over 1 image," in text
     assert "1 more without any counted pixel" in text
 
 
 def test_table_shows_mean_interval_and_pooled_in_80_columns():
-    evaluation = evaluate_labels([image(seed, wrong=seed / 10) for seed in range(6)], NAMES)
-    text = printed(evaluation)
+    evaluation = evaluate_labels([draw_image(seed, wrong=seed / 10) for seed in range(6)], NAMES)
+    text = print_table(evaluation)
     for name in NAMES:
         assert name in text
         for metric, header in HEADERS.items():
@@ -155,25 +155,28 @@ def test_table_shows_mean_interval_and_pooled_in_80_columns():
 
 
 def test_class_name_is_not_taken_for_markup():
-    assert "[red]cell" in printed(evaluate_labels([image(0, classes=2)], ["background", "[red]cell"]))
+    assert "[red]cell" in print_table(evaluate_labels([draw_image(0, classes=2)], ["background", "[red]cell"]))
 
 
 # Objects -------------------------------------------------------------------------------------------------------------
 
-#                       found   half found      in two pieces   missed  two as one
+#                       found   half found      split in two    missed  merged
 TRUTH = np.array([[5, 5, 5, 5, 0, 9, 9, 9, 9, 0, 7, 7, 7, 7, 0, 2, 2, 0, 300, 300, 4, 4, 0]])
 FOUND = np.array([[1, 1, 1, 1, 0, 3, 3, 0, 0, 0, 8, 8, 6, 6, 0, 0, 0, 0, 900, 900, 900, 900, 0]])
 BLANK = np.zeros_like(TRUTH)
 SIDES = NAMES[:2]
 
 
-def objects_of(*items):
+def evaluate_objects(*items):
     return evaluate_labels([(str(i), *item) for i, item in enumerate(items)], SIDES, instances=True)
 
 
 def test_objects_are_scored_by_hand():
-    """Six true and five predicted objects. IoU of the pairs: 1, 1/2, 1/2 and 1/2 (of which one counts), 1/2 and 1/2."""
-    evaluation = objects_of((TRUTH, FOUND))
+    """Score six true and five predicted objects.
+
+    The IoUs of the pairs are 1; 1/2; 1/2 and 1/2, of which one counts; and 1/2 and 1/2.
+    """
+    evaluation = evaluate_objects((TRUTH, FOUND))
     found = {metric: spread["mean"] for metric, spread in evaluation.objects.items()}
     assert list(found) == list(OBJECT_METRICS)
     tp, true, predicted = 4, 6, 5
@@ -203,7 +206,7 @@ def test_objects_are_scored_by_hand():
 
 
 def test_pixels_of_objects_are_background_and_foreground():
-    evaluation = objects_of((TRUTH, FOUND))
+    evaluation = evaluate_objects((TRUTH, FOUND))
     assert evaluation.class_names == SIDES
     plain = evaluate_labels([("0", np.minimum(TRUTH, 1), np.minimum(FOUND, 1))], SIDES)
     assert evaluation.classes == plain.classes
@@ -215,7 +218,7 @@ def test_pixels_of_objects_are_background_and_foreground():
 
 def test_means_and_pooled_objects_over_images():
     items = [(TRUTH, FOUND), (TRUTH, TRUTH), (BLANK, FOUND), (BLANK, BLANK)]
-    evaluation = objects_of(*items)
+    evaluation = evaluate_objects(*items)
     scores = [score_objects(*item) for item in items]
     assert [image.objects for image in evaluation.images] == scores
     pooled = pool(scores)["pooled"]
@@ -237,7 +240,7 @@ def test_means_and_pooled_objects_over_images():
 def test_ignored_pixels_are_no_part_of_objects():
     truth = TRUTH.copy()
     truth[0, 5:18] = -1
-    evaluation = objects_of((truth, FOUND), (np.full_like(TRUTH, -1), FOUND))
+    evaluation = evaluate_objects((truth, FOUND), (np.full_like(TRUTH, -1), FOUND))
     assert evaluation.unscored == ("1",)
     assert evaluation.objects["truth_count"] == dict.fromkeys(("mean", "low", "high", "pooled"), 3)
     assert evaluation.objects["prediction_count"]["mean"] == 2
@@ -247,7 +250,7 @@ def test_ignored_pixels_are_no_part_of_objects():
 
 
 def test_json_of_objects_is_strict_and_whole():
-    evaluation = objects_of((TRUTH, FOUND), (BLANK, BLANK))
+    evaluation = evaluate_objects((TRUTH, FOUND), (BLANK, BLANK))
     values = evaluation.to_json()
     text = json.dumps(values, allow_nan=False)
     assert text == json.dumps(json.loads(text), sort_keys=True)
@@ -256,14 +259,14 @@ def test_json_of_objects_is_strict_and_whole():
     assert first == dict(sorted(score_objects(TRUTH, FOUND).to_json().items()))
     assert len(first["accuracy"]) == len(IOU_THRESHOLDS)
     assert second["panoptic_quality"] == 1.0
-    plain = evaluate_labels([image(0)], NAMES).to_json()
+    plain = evaluate_labels([draw_image(0)], NAMES).to_json()
     assert plain["objects"] == {}
     assert "objects" not in plain["images"][0]
 
 
 def test_table_of_objects_stands_above_that_of_pixels():
-    evaluation = objects_of((TRUTH, FOUND), (TRUTH, TRUTH))
-    text = printed(evaluation, width=110)
+    evaluation = evaluate_objects((TRUTH, FOUND), (TRUTH, TRUTH))
+    text = print_table(evaluation, width=110)
     for metric, title in OBJECT_METRICS.items():
         (row,) = (line for line in text.splitlines() if f" {title} " in line)
         spread = evaluation.objects[metric]
@@ -274,7 +277,7 @@ def test_table_of_objects_stands_above_that_of_pixels():
         assert row.split("│")[-2].strip() == f"{spread['pooled']:.{0 if counts else 4}f}"
     assert text.index("Panoptic quality") < text.index("Dice = F1")
     assert OBJECTS_POLICY in " ".join(text.split())
-    assert "Panoptic quality" not in printed(evaluate_labels([image(0)], NAMES))
+    assert "Panoptic quality" not in print_table(evaluate_labels([draw_image(0)], NAMES))
 
 
 # Refusals ------------------------------------------------------------------------------------------------------------
@@ -290,7 +293,7 @@ def test_table_of_objects_stands_above_that_of_pixels():
 )
 def test_misfit_names_the_image_and_the_classes(truth, prediction, problem):
     with pytest.raises(InputError) as caught:
-        evaluate_labels([image(0), ("bad/cell 7", truth, prediction)], NAMES)
+        evaluate_labels([draw_image(0), ("bad/cell 7", truth, prediction)], NAMES)
     message = str(caught.value)
     assert message.startswith("bad/cell 7: ")
     assert problem in message
@@ -300,7 +303,7 @@ def test_misfit_names_the_image_and_the_classes(truth, prediction, problem):
 
 def test_errors_of_the_items_themselves_pass_through():
     def items():
-        yield image(0)
+        yield draw_image(0)
         raise ValueError("not about an image")
 
     with pytest.raises(ValueError, match="not about an image"):
@@ -312,7 +315,7 @@ def test_errors_of_the_items_themselves_pass_through():
 )
 def test_class_names_are_checked(names, multilabel):
     with pytest.raises(InputError, match="different names"):
-        evaluate_labels([image(0, classes=2)], names, multilabel=multilabel)
+        evaluate_labels([draw_image(0, classes=2)], names, multilabel=multilabel)
 
 
 def test_nothing_to_score_is_an_input_error():

@@ -1,4 +1,4 @@
-"""Components, thin borders and warping against flood fills and component counts in plain Python."""
+"""Compare components, thin borders and warping with flood fills and component counts in plain Python."""
 
 from collections import deque
 
@@ -19,8 +19,8 @@ CORNERS = [(-1, -1), (-1, 1), (1, -1), (1, 1)]
 
 
 @pytest.fixture(scope="module", autouse=True)
-def compiled():
-    """Compile before hypothesis looks at the time."""
+def compile_kernels():
+    """Compile the kernels before hypothesis measures the time of an example."""
     thin_borders(np.eye(3, dtype=int))
     warp_mask(np.eye(3, dtype=bool), np.ones((3, 3), bool))
 
@@ -32,7 +32,7 @@ def mask_pairs(draw, largest=9):
 
 
 def flood_fill(mask, steps):
-    """Components as sets of pixels, in raster order of their first pixels."""
+    """Find components as sets of pixels, in raster order of their first pixels."""
     left = dict.fromkeys(zip(*(axis.tolist() for axis in np.nonzero(mask)), strict=True))
     found = []
     while left:
@@ -47,14 +47,14 @@ def flood_fill(mask, steps):
     return found
 
 
-def topology_of(mask):
-    """Number of 4-connected parts of the mask and of 8-connected ones of the rest, the outside included."""
+def count_parts(mask):
+    """Count the 4-connected parts of the mask and the 8-connected parts of its complement with the outside."""
     padded = np.pad(mask, 1)
     return len(flood_fill(padded, SIDES)), len(flood_fill(~padded, SIDES + CORNERS))
 
 
-def dict_thin_borders(segments):
-    """The flooding, with a queue of coordinates."""
+def thin_borders_of_dictionaries(segments):
+    """Flood the segments with a queue of coordinates."""
     labels = {(y, x): int(value) for (y, x), value in np.ndenumerate(segments)}
 
     def around(point):
@@ -78,7 +78,7 @@ def dict_thin_borders(segments):
 def test_thin_borders_equal_flooding_of_dictionaries(mask):
     segments = label_mask(mask)
     before = segments.copy()
-    assert np.array_equal(thin_borders(segments), dict_thin_borders(segments))
+    assert np.array_equal(thin_borders(segments), thin_borders_of_dictionaries(segments))
     assert np.array_equal(segments, before)
 
 
@@ -117,7 +117,7 @@ def test_simple_points_are_those_whose_flip_keeps_the_topology():
             patch[point] = index >> bit & 1
         flipped = patch.copy()
         flipped[1, 1] = True
-        assert simple == (topology_of(patch) == topology_of(flipped)), index
+        assert simple == (count_parts(patch) == count_parts(flipped)), index
 
 
 @settings(deadline=None)
@@ -126,19 +126,19 @@ def test_warping_keeps_the_topology_and_ends_where_no_flip_does(masks):
     truth, prediction = masks
     before = truth.copy(), prediction.copy()
     warped = warp_mask(truth, prediction)
-    assert topology_of(warped) == topology_of(truth)
+    assert count_parts(warped) == count_parts(truth)
     assert not ((warped != truth) & (truth == prediction)).any()
     for point in map(tuple, np.argwhere(warped != prediction).tolist()):
         flipped = warped.copy()
         flipped[point] ^= True
-        assert topology_of(flipped) != topology_of(truth)
+        assert count_parts(flipped) != count_parts(truth)
     assert np.array_equal(truth, before[0])
     assert np.array_equal(prediction, before[1])
 
 
 @settings(deadline=None)
 @given(mask_pairs(largest=6), st.integers(1, 5), st.randoms(use_true_random=False))
-def test_warping_equals_flips_in_order_of_sureness(masks, levels, random):
+def test_warping_equals_flips_in_order_of_certainty(masks, levels, random):
     truth, prediction = masks
     sureness = np.random.default_rng(random.randrange(1000)).integers(0, levels, truth.shape)
     warped = truth.copy()
@@ -149,7 +149,7 @@ def test_warping_equals_flips_in_order_of_sureness(masks, levels, random):
         for point in sorted(points, key=lambda point: -sureness[point]):
             tried = warped.copy()
             tried[point] ^= True
-            if topology_of(tried) == topology_of(warped):
+            if count_parts(tried) == count_parts(warped):
                 warped, flipped = tried, True
     assert np.array_equal(warp_mask(truth, prediction, sureness), warped)
 

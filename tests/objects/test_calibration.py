@@ -1,4 +1,4 @@
-"""Calibration against grouping by hand."""
+"""Compare the calibration with groups made by hand."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from septa.objects.calibration import calibrate, compute_calibration_error, judg
 from septa.objects.measure import measure_objects
 
 
-def brute_reliability(sure, right, bins):
+def group_by_hand(sure, right, bins):
     groups = [[] for _ in range(bins)]
     for one, correct in zip(sure, right, strict=True):
         groups[next(k for k in reversed(range(bins)) if one >= k / bins)].append((one, correct))
@@ -25,7 +25,7 @@ def brute_reliability(sure, right, bins):
 def test_reliability(objects, bins):
     sure, right = [one for one, _ in objects], [correct for _, correct in objects]
     edges, mean, share, count = reliability(sure, right, bins)
-    groups = brute_reliability(sure, right, bins)
+    groups = group_by_hand(sure, right, bins)
     np.testing.assert_array_equal(edges, [k / bins for k in range(bins + 1)])
     assert count.tolist() == [len(group) for group in groups]
     error = 0.0
@@ -40,7 +40,7 @@ def test_reliability(objects, bins):
     assert compute_calibration_error(sure, right, bins) == pytest.approx(error)
 
 
-def iou(left_yx, right_yx):
+def compute_iou(left_yx, right_yx):
     return (left_yx & right_yx).sum() / (left_yx | right_yx).sum()
 
 
@@ -50,7 +50,8 @@ def test_objects_are_judged_one_by_one(seed):
     truth_yx = np.kron(rng.integers(0, 9, (5, 6)), np.ones((4, 4), int))
     prediction_yx = np.where(rng.random(truth_yx.shape) < 0.8, truth_yx, 0) * 1000
     prediction_yx[:4] = 77_777
-    truth_yx[:4, :20] = truth_yx[8:12] = -1  # one object is cut, others may vanish
+    # One object is cut, and others may be ignored entirely.
+    truth_yx[:4, :20] = truth_yx[8:12] = -1
     foreground_yx = rng.random(truth_yx.shape)
     sure, right = judge(truth_yx, prediction_yx, foreground_yx)
     table = measure_objects(prediction_yx, foreground_yx=foreground_yx)
@@ -60,7 +61,7 @@ def test_objects_are_judged_one_by_one(seed):
         own_yx = (prediction_yx == label) & counted_yx
         if own_yx.any():
             others = [(truth_yx == other) & counted_yx for other in range(1, 9)]
-            expected.append((confidence, any(other.any() and iou(own_yx, other) >= 0.5 for other in others)))
+            expected.append((confidence, any(other.any() and compute_iou(own_yx, other) >= 0.5 for other in others)))
     np.testing.assert_allclose(sure, [confidence for confidence, _ in expected])
     assert right.tolist() == [found for _, found in expected]
     assert set(right) == {True, False}

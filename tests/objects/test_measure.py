@@ -1,4 +1,4 @@
-"""Object tables against scikit-image's regionprops, and confidences against dilated masks."""
+"""Compare object tables with scikit-image's regionprops, and confidences with dilated masks."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ DISC = np.hypot(*np.mgrid[-2:3, -2:3]) <= 2
 
 
 @pytest.fixture(scope="module", autouse=True)
-def compiled():
-    """Compile before hypothesis looks at the time."""
+def compile_kernels():
+    """Compile the kernels before hypothesis measures the time of an example."""
     confidence(np.ones((1, 1), int), np.ones((1, 1)))
 
 
-def blobs(shape, count, seed, spacing=1):
-    """Discs with holes, some over others, some cut by the edge."""
+def draw_blobs(shape, count, seed, spacing=1):
+    """Draw discs with holes; some overlap, and some are cut by the image edge."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[: shape[0], : shape[1]]
     labels = np.zeros(shape, np.int32)
@@ -49,15 +49,15 @@ def blobs(shape, count, seed, spacing=1):
     return labels
 
 
-def consecutive(labels):
-    """Ids 1, 2, ... in their order: scikit-image makes a list as long as the largest id."""
+def renumber(labels):
+    """Renumber the ids as 1, 2, ...; scikit-image makes a list as long as the largest id."""
     ids = np.unique(labels[labels > 0])
     return ids, np.where(labels > 0, np.searchsorted(ids, labels) + 1, 0)
 
 
 def assert_equals_regionprops(labels, image_cyx):
     table = measure_objects(labels, image_cyx).columns
-    ids, small = consecutive(labels)
+    ids, small = renumber(labels)
     assert table["label"].tolist() == ids.tolist()
     if not ids.size:
         return
@@ -69,7 +69,7 @@ def assert_equals_regionprops(labels, image_cyx):
     )
     peer = regionprops_table(small, np.moveaxis(image_cyx, 0, -1), properties=properties)
     for theirs, ours in PEER.items():
-        # An eccentricity is the root of a difference, and so of half the digits where it is near 0.
+        # An eccentricity is the root of a difference, so it has half the digits if it is near 0.
         np.testing.assert_allclose(table[ours], peer[theirs], rtol=1e-9, atol=1e-7, err_msg=ours)
     for channel in range(len(image_cyx)):
         for name in ("mean", "min", "max"):
@@ -79,7 +79,8 @@ def assert_equals_regionprops(labels, image_cyx):
             )
 
 
-@settings(max_examples=60)  # scikit-image takes milliseconds for each object
+# scikit-image takes milliseconds for each object.
+@settings(max_examples=60)
 @given(LABELS, st.sampled_from([np.uint8, np.int16, np.float32, np.float64]), st.integers(0, 9))
 def test_equals_regionprops(labels, dtype, seed):
     image_cyx = np.random.default_rng(seed).integers(0, 200, (2, *labels.shape)).astype(dtype) * dtype(0.5 + seed)
@@ -91,7 +92,7 @@ def test_equals_regionprops(labels, dtype, seed):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_equals_regionprops_on_blobs(seed):
-    labels = blobs((90, 120), 40, seed, spacing=9_001)
+    labels = draw_blobs((90, 120), 40, seed, spacing=9_001)
     image_cyx = np.random.default_rng(seed).normal(size=(1, 90, 120)).astype(np.float32)
     assert_equals_regionprops(labels, image_cyx)
     turned = measure_objects(labels.T, image_cyx.transpose(0, 2, 1)).columns
@@ -102,7 +103,7 @@ def test_equals_regionprops_on_blobs(seed):
 
 def test_far_from_the_origin_no_digits_are_lost():
     near, far = np.zeros((2, 20, 300_000), np.uint8)
-    patch = blobs((20, 20), 1, 1) > 0
+    patch = draw_blobs((20, 20), 1, 1) > 0
     near[:, :20], far[:, -20:] = patch, patch
     one, other = (measure_objects(labels).columns for labels in (near, far))
     assert one["area"][0] == patch.sum() > 20
@@ -139,7 +140,7 @@ def test_edges_are_touched():
 
 
 def test_micrometres():
-    labels = blobs((40, 50), 8, 2)
+    labels = draw_blobs((40, 50), 8, 2)
     table = measure_objects(labels, pixel_size_um=(0.5, 0.25)).columns
     np.testing.assert_allclose(table["centroid_y_um"], table["centroid_y"] * 0.5)
     np.testing.assert_allclose(table["centroid_x_um"], table["centroid_x"] * 0.25)
@@ -150,7 +151,7 @@ def test_micrometres():
     np.testing.assert_array_equal(plain["eccentricity"], table["eccentricity"])
 
 
-def test_intensities_that_are_no_number_stay_in_their_object():
+def test_intensities_that_are_not_numbers_stay_in_their_object():
     image = np.array([[[1, np.nan, 3, 4]]], np.float32)
     table = measure_objects(np.array([[1, 1, 2, 2]]), image)
     np.testing.assert_array_equal(table.columns["mean_channel_1"], [np.nan, 3.5])
@@ -175,7 +176,8 @@ def test_class_by_majority(labels, seed):
         votes = classes[labels == label].tolist()
         candidates = sorted({vote for vote in votes if vote > 0}, key=lambda one: (-votes.count(one), one))
         assert winner == (candidates[0] if candidates else 0)
-    for name, values in plain.columns.items():  # classes cut runs in pieces, which must not change anything else
+    # Classes cut runs into pieces, which must not change the other columns.
+    for name, values in plain.columns.items():
         np.testing.assert_allclose(table.columns[name], values, atol=1e-7)
 
 
@@ -202,7 +204,7 @@ def test_confidence_equals_dilated_masks(labels, seed):
         assert 0 <= value <= 1
 
 
-def test_confidence_tells_sure_objects_from_doubtful_and_leaking_ones():
+def test_confidence_separates_sure_objects_from_doubtful_and_leaking_ones():
     labels = np.zeros((20, 60), int)
     foreground = np.zeros(labels.shape)
     for label in (1, 2, 3):
@@ -212,13 +214,14 @@ def test_confidence_tells_sure_objects_from_doubtful_and_leaking_ones():
     foreground[3:17, 43:57] = 1
     sure, doubtful, leaking = confidence(labels, foreground)
     assert (sure, doubtful) == (1, pytest.approx(0.6))
-    assert leaking == pytest.approx(100 / 184)  # the rim is rounded
+    # The corners of the rim are rounded.
+    assert leaking == pytest.approx(100 / 184)
     touching = np.repeat([[1, 2]], 4, axis=0)
     np.testing.assert_allclose(confidence(touching, np.repeat([[0.9, 0.7]], 4, axis=0)), [0.9, 0.7])
 
 
 def test_csv_reads_back_as_the_same_numbers():
-    labels = blobs((60, 60), 12, 3)
+    labels = draw_blobs((60, 60), 12, 3)
     image_cyx = np.random.default_rng(0).normal(size=(2, 60, 60)).astype(np.float32)
     classes = (labels % 3).astype(np.uint8)
     names = ("background", 'a "b", c', "line\nbreak")
@@ -252,7 +255,7 @@ def test_undecodable_names_can_be_written():
 
 
 def test_selection_keeps_rows_together():
-    labels = blobs((40, 50), 9, 5)
+    labels = draw_blobs((40, 50), 9, 5)
     table = measure_objects(labels)
     large = table.select(table.columns["area"] > np.median(table.columns["area"]))
     assert 0 < len(large) < len(table)

@@ -1,4 +1,4 @@
-"""Outlines filled in again by counting crossings, and the files read back by shapely, pycocotools and roifile."""
+"""Fill outlines again by counting crossings, and read their files with shapely, pycocotools and roifile."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ EMPTY = [np.zeros((0, 0), int), np.zeros((3, 0), int), np.zeros((2, 2), int), -n
 
 
 @pytest.fixture(scope="module", autouse=True)
-def compiled():
-    """Compile before hypothesis looks at the time."""
+def compile_kernels():
+    """Compile the kernels before hypothesis measures the time of an example."""
     trace_outlines(np.ones((1, 1), int))
 
 
-def filled(rings, shape):
-    """Pixels whose centres lie inside by the even-odd rule: a line to the left crosses an odd number of sides."""
+def fill_rings(rings, shape):
+    """Fill the pixels with centres inside the rings: a line to the left crosses an odd number of sides."""
     crossings = np.zeros(shape, int)
     for ring in rings:
         for (x0, y0), (x1, y1) in zip(ring, np.roll(ring, -1, axis=0), strict=True):
@@ -40,8 +40,8 @@ def filled(rings, shape):
     return crossings % 2 == 1
 
 
-def area(ring):
-    """Signed area by the shoelace formula; above 0 where the ring turns from the x axis to the y axis."""
+def compute_signed_area(ring):
+    """Compute the signed area of a ring; it is positive if the ring turns from the x axis to the y axis."""
     (x, y), (next_x, next_y) = ring.T.astype(np.int64), np.roll(ring, -1, axis=0).T
     return int((x * next_y - next_x * y).sum()) / 2
 
@@ -55,10 +55,11 @@ def test_filled_in_again(labels):
         whole = np.zeros(labels.shape, bool)
         parts, count = ndimage.label(labels == label)
         assert len(polygons) == count
-        for number, polygon in enumerate(polygons, 1):  # both number parts in raster order
-            part = filled(polygon, labels.shape)
+        # Both number the parts in raster order.
+        for number, polygon in enumerate(polygons, 1):
+            part = fill_rings(polygon, labels.shape)
             np.testing.assert_array_equal(part, parts == number)
-            assert sum(area(ring) for ring in polygon) == part.sum()
+            assert sum(compute_signed_area(ring) for ring in polygon) == part.sum()
             whole |= part
         np.testing.assert_array_equal(whole, labels == label)
     np.testing.assert_array_equal(labels, before)
@@ -68,14 +69,15 @@ def test_filled_in_again(labels):
 def test_rings_are_simple(labels):
     for polygons in trace_outlines(labels).values():
         for outer, *holes in polygons:
-            assert area(outer) > 0
-            assert all(area(hole) < 0 for hole in holes)
+            assert compute_signed_area(outer) > 0
+            assert all(compute_signed_area(hole) < 0 for hole in holes)
             for ring in (outer, *holes):
                 assert ring.dtype == np.int32
                 assert len(set(map(tuple, ring.tolist()))) == len(ring)
                 sides = np.roll(ring, -1, axis=0) - ring
                 assert ((sides == 0).sum(axis=1) == 1).all()
-                assert ((sides * np.roll(sides, -1, axis=0)) == 0).all()  # no corner lies on a straight line
+                # No corner lies on a straight line.
+                assert ((sides * np.roll(sides, -1, axis=0)) == 0).all()
 
 
 def test_outlines_by_hand():
@@ -83,7 +85,8 @@ def test_outlines_by_hand():
     ((outer, hole),) = trace_outlines(labels)[5]
     assert outer.tolist() == [[0, 0], [4, 0], [4, 4], [1, 4], [1, 3], [0, 3]]
     assert sorted(map(tuple, hole.tolist())) == [(1, 1), (1, 2), (2, 2), (2, 3), (3, 1), (3, 3)]
-    labels[1, 2] = 5  # now the gaps on the diagonal are two holes that meet in a corner
+    # Now the gaps on the diagonal are two holes that meet in a corner.
+    labels[1, 2] = 5
     assert len(trace_outlines(labels)[5][0]) == 3
     assert [len(part) for part in trace_outlines(np.eye(3, dtype=bool))[1]] == [1, 1, 1]
 
@@ -93,7 +96,7 @@ def test_long_rings_and_many_rings():
     comb[0], comb[:, ::2] = 7, 7
     ((ring,),) = trace_outlines(comb)[7]
     assert len(ring) == 2 + 4 * 2000 + 2
-    np.testing.assert_array_equal(filled([ring], comb.shape), comb == 7)
+    np.testing.assert_array_equal(fill_rings([ring], comb.shape), comb == 7)
     dots = np.zeros((80, 80), np.int32)
     dots[::2, ::2] = np.arange(70_000, 71_600).reshape(40, 40)
     assert len(trace_outlines(dots)) == 1600
@@ -110,7 +113,8 @@ def test_without_objects(labels):
     assert zipfile.ZipFile(io.BytesIO(to_rois(labels, table))).namelist() == []
 
 
-@settings(max_examples=50, deadline=None)  # the first one imports shapely
+# There is no deadline because the first example imports shapely.
+@settings(max_examples=50, deadline=None)
 @given(LABELS)
 def test_geojson_is_valid_and_exact(labels):
     geometry = pytest.importorskip("shapely.geometry")
@@ -143,15 +147,16 @@ def test_geojson_for_qupath():
     assert measurements["mean_channel_1"] == 2.5
     assert measurements["touches_edge"] == 1
     assert not {"label", "class"} & set(measurements)
-    assert "mean_channel_1" not in second["properties"]["measurements"]  # not a number
+    # The mean of this object is not a number.
+    assert "mean_channel_1" not in second["properties"]["measurements"]
     numbered = json.loads(to_geojson(labels, measure_objects(labels, class_yx=classes)))["features"]
     assert [feature["properties"].get("classification") for feature in numbered] == [{"name": "1"}, {"name": "2"}, None]
     chosen = json.loads(to_geojson(labels, table.select(table.columns["area"] == 1)))["features"]
     assert [feature["properties"]["name"] for feature in chosen] == ["3"]
 
 
-def unpacked(text):
-    """Counts of a compressed COCO mask, by its description: 5 bits a character, differences from the fourth on."""
+def decode_counts(text):
+    """Decode the counts of a compressed COCO mask: 5 bits per character, and differences from the fourth count on."""
     counts, value, shift = [], 0, 0
     for letter in text:
         bits = ord(letter) - 48
@@ -172,7 +177,7 @@ def test_coco_masks(labels):
     assert len(coco["annotations"]) == ids.size
     for label, annotation in zip(ids, coco["annotations"], strict=True):
         assert annotation["segmentation"]["size"] == list(labels.shape)
-        counts = unpacked(annotation["segmentation"]["counts"])
+        counts = decode_counts(annotation["segmentation"]["counts"])
         assert all(counts[1:])
         mask = np.repeat(np.arange(len(counts)) % 2, counts)
         mask = np.append(mask, np.zeros(labels.size - mask.size, int)).reshape(labels.shape[::-1]).T
@@ -185,7 +190,8 @@ def test_coco_masks(labels):
         assert annotation["score"] == table.columns["confidence"][list(ids).index(label)]
 
 
-@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools and numpy 2
+# pycocotools causes this warning with NumPy 2.
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 @pytest.mark.parametrize("seed", range(3))
 def test_coco_as_pycocotools_reads_it(seed, tmp_path):
     peer = pytest.importorskip("pycocotools.coco")
@@ -256,7 +262,7 @@ def read_rois(data):
         return {name: ImagejRoi.frombytes(folder.read(name)) for name in folder.namelist()}
 
 
-def rings_of(roi):
+def find_rings(roi):
     if roi.roitype == ROI_TYPE.TRACED:
         return [roi.coordinates()]
     assert (roi.roitype, roi.composite) == (ROI_TYPE.RECT, True)
@@ -277,7 +283,7 @@ def test_rois_filled_in_again(labels):
     for row, (name, roi) in enumerate(rois.items()):
         label = int(name.removesuffix(".roi"))
         assert roi.name == f"{label:05d}"
-        np.testing.assert_array_equal(filled(rings_of(roi), labels.shape), labels == label)
+        np.testing.assert_array_equal(fill_rings(find_rings(roi), labels.shape), labels == label)
         box = [table.columns[f"bbox_{side}"][row] for side in ("top", "left", "bottom", "right")]
         assert [roi.top, roi.left, roi.bottom, roi.right] == box
         alone = len(polygons[label]) == len(polygons[label][0]) == 1
@@ -289,7 +295,7 @@ def test_rois_far_out(width):
     labels = np.zeros((4, width), np.uint8)
     labels[1:3, 2:5], labels[1:4, -3:], labels[0] = 1, 2, 3
     for label, roi in enumerate(read_rois(to_rois(labels, measure_objects(labels))).values(), 1):
-        np.testing.assert_array_equal(filled(rings_of(roi), labels.shape), labels == label)
+        np.testing.assert_array_equal(fill_rings(find_rings(roi), labels.shape), labels == label)
 
 
 def test_only_the_objects_of_the_table():

@@ -1,4 +1,4 @@
-"""Parts of the report that tell of objects: what is drawn and written is what was counted."""
+"""Test the parts of the report on objects: drawings and numbers equal the counts."""
 
 from __future__ import annotations
 

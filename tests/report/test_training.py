@@ -26,7 +26,7 @@ VOID = {"meta", "img", "br", "link", "input", "hr"}
 
 
 class _Page(HTMLParser):
-    """Checks that tags balance and collects what the page holds."""
+    """Parser that checks the balance of tags and collects the contents of the page."""
 
     def __init__(self, markup: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -257,7 +257,8 @@ def test_panels_of_differing_size_are_refused(tmp_path: Path) -> None:
 
 def test_curves_hold_every_value(tmp_path: Path) -> None:
     markup = _write(tmp_path, history=_history(200, ("cell", "wall")), evaluation=None)
-    assert _points(_chart(markup, "Loss")) == [200, 200, 10]  # each, smoothed, validation
+    # The lines are the values of each step, the smoothed values, and the validations.
+    assert _points(_chart(markup, "Loss")) == [200, 200, 10]
     assert _points(_chart(markup, "Validation score")) == [10, 10, 10]
     assert _points(_chart(markup, "Learning rate")) == [200]
     assert _points(_chart(markup, "Images per second")) == [200, 200]
@@ -386,14 +387,14 @@ def test_overlapping_classes_are_drawn_bit_by_bit(tmp_path: Path) -> None:
 
 
 def _squares(*ids: int) -> np.ndarray:
-    """Squares of 8 x 8 pixels in a row, two pixels apart, with these ids."""
+    """Draw squares of 8 x 8 pixels in a row, two pixels apart, with the given ids."""
     labels = np.zeros((12, 10 * len(ids)), np.int32)
     for place, value in enumerate(ids):
         labels[2:10, 10 * place + 1 : 10 * place + 9] = value
     return labels
 
 
-def test_objects_are_told_in_cards_and_a_table(tmp_path: Path) -> None:
+def test_objects_are_shown_in_cards_and_a_table(tmp_path: Path) -> None:
     truth, found = _squares(3, 9, 4, 7), _squares(1, 0, 2, 2)
     items = [("a", truth, found), ("b", truth, truth), ("<i>c</i>", found, truth)]
     evaluation = evaluate_labels(items, ["background", "cell"], instances=True)
@@ -409,10 +410,10 @@ def test_objects_are_told_in_cards_and_a_table(tmp_path: Path) -> None:
         assert f"<b>{mean:g}</b>" in row[1]
     assert OBJECTS_POLICY in visible
     cards = re.findall(r'class="card[^"]*"><p>([^<]*)</p><p class="big">([^<]*)<', markup)
-    told = dict(cards)
-    assert told["F1 at IoU 0.5"] == f"{evaluation.objects['f1_50']['mean']:.3f}"
-    assert told["Accuracy (AP), mean of IoU 0.5 to 0.95"] == f"{evaluation.objects['mean_accuracy']['mean']:.3f}"
-    assert told["Dice on validation images"] == f"{evaluation.summary['dice']:.3f}"
+    values = dict(cards)
+    assert values["F1 at IoU 0.5"] == f"{evaluation.objects['f1_50']['mean']:.3f}"
+    assert values["Accuracy (AP), mean of IoU 0.5 to 0.95"] == f"{evaluation.objects['mean_accuracy']['mean']:.3f}"
+    assert values["Dice on validation images"] == f"{evaluation.summary['dice']:.3f}"
     plain = _write(tmp_path)
     assert "Panoptic quality" not in plain
     assert OBJECTS_POLICY not in plain
@@ -429,7 +430,7 @@ def test_objects_have_a_colour_each_and_no_class_has_one(tmp_path: Path) -> None
     centers = [(6, 5), (6, 15), (6, 25)]
     first, second, third = (tuple(with_truth[center]) for center in centers)
     assert len({first, second, third}) == 3
-    # Found objects have the colour of the true object that they match.
+    # A predicted object has the colour of the ground-truth object that it matches.
     assert [tuple(with_found[center]) for center in centers] == [first, tuple(with_found[0, 0]), third]
     named = {tuple(errors[center]) for center in (centers[0], centers[2])}
     assert named == {ERROR_COLORS["correct"]}
@@ -440,7 +441,7 @@ def test_objects_have_a_colour_each_and_no_class_has_one(tmp_path: Path) -> None
 
 
 def test_an_object_with_the_id_of_another_is_an_error_in_the_gallery(tmp_path: Path) -> None:
-    """Ids of a prediction mean nothing: only after `align_ids` do colours and errors tell what was found."""
+    """Ids of a prediction are arbitrary, so colours and errors are correct only after `align_ids`."""
     truth, found = _squares(1, 2), _squares(2, 1)
     image = np.full((1, *truth.shape), 90, np.uint8)
     evaluation = evaluate_labels([("a", truth, found)], ["background", "cell"], instances=True)
