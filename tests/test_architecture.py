@@ -101,7 +101,7 @@ class Uses:
                 self.unpickling_calls.append(node.lineno)
 
     def resolve(self, node: ast.expr) -> str | None:
-        """The dotted name that ``a.b.c`` stands for, aliases replaced; None for other expressions."""
+        """Return the dotted name of ``a.b.c`` with aliases replaced; None for other expressions."""
         if isinstance(node, ast.Name):
             return self.aliases.get(node.id, node.id)
         if isinstance(node, ast.Attribute):

@@ -247,7 +247,7 @@ def test_labels_without_objects_are_refused(tmp_path):
 
 @pytest.fixture(scope="module")
 def model() -> Model:
-    """An untrained net, which segments too: with this seed both classes."""
+    """Make an untrained model; with this seed, its labels contain both classes."""
     recipe = Recipe().with_overrides(["net.width=2", "net.depth=1"])
     torch.manual_seed(5)
     net = build_net(recipe, 1, 2).eval().requires_grad_(False)

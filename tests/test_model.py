@@ -33,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def uneven(net: Any) -> Any:
-    """The net, ready to segment, with norms that have statistics of their own."""
+    """Give the norms of a net random statistics, and set the net to evaluation mode."""
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.normal_(module.running_mean, std=0.2)  # type: ignore[arg-type]
@@ -42,7 +42,7 @@ def uneven(net: Any) -> Any:
 
 
 def make_model(channels: int = 1, kind: str = "dataset", classes: int = 3, multilabel: bool = False) -> Model:
-    """A small model whose norms have statistics of their own and whose labels vary over an image."""
+    """Make a small model with random norm statistics, whose labels vary over an image."""
     torch.manual_seed(11)
     recipe = Recipe(
         net=NetSettings(depth=2, width=4), loss=LossSettings(cross_entropy=0, bce=1) if multilabel else LossSettings()
@@ -427,7 +427,7 @@ SIGMOID = ("net.output=sigmoid", "loss.cross_entropy=0", "loss.bce=1")
 
 
 def member(labels: LabelMapping, *settings: str) -> Model:
-    """An untrained model with other settings than the plain ones."""
+    """Make an untrained model with settings that differ from the defaults."""
     torch.manual_seed(5)
     recipe = Recipe().with_overrides(["net.width=3", "net.depth=2", *settings])
     if labels.kind == "multilabel":
@@ -437,7 +437,7 @@ def member(labels: LabelMapping, *settings: str) -> Model:
 
 
 def plain_logits(model: Model, image_yx: np.ndarray) -> np.ndarray:
-    """The net on the whole normalised image, nothing else."""
+    """Run only the net on the whole normalised image."""
     with torch.inference_mode():
         return model.net(torch.from_numpy((image_yx.astype(np.float32) - 100) / 50)[None, None])[0].numpy()
 
@@ -464,8 +464,10 @@ def assert_same_where_sure(labels_yx: np.ndarray, expected_yx: np.ndarray, proba
 
 
 def averaged(model: Model, image_yx: np.ndarray, versions: int) -> np.ndarray:
-    """Mean probabilities over quarter turns, then those of the mirror image; each pixel is found again by its number,
-    which took the same way."""
+    """Average the probabilities over quarter turns, then over those of the mirror image.
+
+    Each pixel is located by its number, which was turned in the same way.
+    """
     numbers_yx = np.arange(image_yx.size).reshape(image_yx.shape)
     total: Any = 0
     for index in range(versions):
@@ -624,7 +626,7 @@ def test_object_ids_are_written_as_they_are(largest: int, dtype: Any) -> None:
 
 
 def mirrored_logits(model: Model, image_yx: np.ndarray) -> np.ndarray:
-    """The net on the image mirrored all around, far enough for an output as large as the image, cut to it."""
+    """Run the net on the image with a mirrored margin, and crop the output to the size of the image."""
     margin, sides = model.net.margin, []
     for size in image_yx.shape:
         full = next(side for side in range(size + 2 * margin, 10**4) if model.net.valid_size(side) == side)
@@ -667,7 +669,7 @@ SUPERVISED = ("net.nested=true", "net.deep_supervision=true", "net.depth=3")
 
 
 def head_logits(model: Model, image_yx: np.ndarray) -> list[np.ndarray]:
-    """What each head of the net says, the shallowest first: outputs of a training forward, norms as in evaluation."""
+    """Return the outputs of all heads, shallowest first, of a training-mode pass with norms in evaluation mode."""
     model.net.train()
     for module in model.net.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -698,9 +700,10 @@ def test_a_pruned_model_is_a_head_of_the_whole(more: tuple[str, ...], tmp_path: 
 
 
 @pytest.mark.parametrize(
-    "settings", [(), SUPERVISED[:1], SUPERVISED[1:2], (*SUPERVISED, "net.encoder=resnet18")],
+    "settings",
+    [(), SUPERVISED[:1], SUPERVISED[1:2], (*SUPERVISED, "net.encoder=resnet18")],
     ids=["plain", "nested", "supervised", "resnet"],
-)  # fmt: skip
+)
 def test_other_nets_cannot_be_pruned(settings: tuple[str, ...]) -> None:
     with pytest.raises(InputError, match=r"^--prune 1: only a net with nested=true, deep_supervision=true") as caught:
         member(INDEX, *settings).prune(1)

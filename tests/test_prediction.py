@@ -86,7 +86,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., Any]], None]:
-    """Function that replaces the engine of every model."""
+    """Return a function that replaces the engine of every model."""
     return lambda compute: monkeypatch.setattr(Model, "engine", lambda *_: SingleImageEngine(compute))
 
 
@@ -107,7 +107,7 @@ def check(found: Path, expected: dict[str, bytes]) -> None:
 @pytest.mark.parametrize("task", ["instances", "semantic"])
 @pytest.mark.parametrize("more", [False, True])
 def test_many_images_give_what_each_gives_alone(paths: list[Path], tmp_path: Path, task: str, more: bool) -> None:
-    """This test uses the real engine."""
+    """Predict with the real engine, not with a replacement."""
     model, output, one = make_model(task), tmp_path / "out", tmp_path / "one"
     results = list(segment_files(model, paths, Options(output=output, probabilities=more, overlay=more, certify=more)))
     for path, result in zip(paths, results, strict=True):
