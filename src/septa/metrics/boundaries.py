@@ -158,7 +158,9 @@ def score_boundaries(
         missed, stray = surface_distances(truth_yx, prediction_yx)
     recall, precision = ((distances <= tolerance).mean() for distances in (missed, stray))
     f1 = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
-    return BoundaryScores(float(assd), float(hd95), float(precision), float(recall), float(f1))
+    return BoundaryScores(
+        assd=float(assd), hd95=float(hd95), precision=float(precision), recall=float(recall), f1=float(f1)
+    )
 
 
 def score_class_boundaries(

@@ -180,7 +180,14 @@ def match(table: Contingency, threshold: float = 0.5) -> Match:
         eligible = eligible[_assign(table.rows[eligible], table.columns[eligible], ious[eligible])]
     pairs = np.stack([table.truth_ids[table.rows[eligible]], table.prediction_ids[table.columns[eligible]]], axis=1)
     tp = eligible.size
-    return Match(threshold, tp, table.prediction_ids.size - tp, table.truth_ids.size - tp, pairs, ious[eligible])
+    return Match(
+        threshold=threshold,
+        tp=tp,
+        fp=table.prediction_ids.size - tp,
+        fn=table.truth_ids.size - tp,
+        pairs=pairs,
+        ious=ious[eligible],
+    )
 
 
 def _check(truth_yx: Labels, prediction_yx: Labels) -> None:

@@ -52,7 +52,7 @@ def confusion(truth_yx: Labels, prediction_yx: Labels, classes: int, ignore: int
     if classes < 1:
         raise ValueError(f"classes must be at least 1, got {classes}")
     counts = np.zeros(classes * classes, np.int64)
-    for truth, prediction in _counted_blocks(truth_yx, prediction_yx, classes - 1, ignore):
+    for truth, prediction in _iterate_counted(truth_yx, prediction_yx, classes - 1, ignore):
         counts += np.bincount(truth * classes + prediction, minlength=classes * classes)
     return counts.reshape(classes, classes)
 
@@ -89,7 +89,7 @@ def confusion_multilabel(truth_yx: Labels, prediction_yx: Labels, classes: int, 
     if not 1 <= classes <= 63:
         raise ValueError(f"classes must be 1 to 63 (bits of an integer), got {classes}")
     counts = np.zeros((classes, 2, 2), np.int64)
-    for truth, prediction in _counted_blocks(truth_yx, prediction_yx, 2**classes - 1, ignore):
+    for truth, prediction in _iterate_counted(truth_yx, prediction_yx, 2**classes - 1, ignore):
         shared = truth & prediction
         for k in range(classes):
             both, true, predicted = (np.count_nonzero(bits & (1 << k)) for bits in (shared, truth, prediction))
@@ -280,7 +280,7 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
-def _counted_blocks(
+def _iterate_counted(
     truth_yx: Labels, prediction_yx: Labels, largest: int, ignore: int
 ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
     if truth_yx.shape != prediction_yx.shape or truth_yx.ndim != 2:
