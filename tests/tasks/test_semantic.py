@@ -85,6 +85,27 @@ def test_distillation_by_loops(task: Semantic) -> None:
     assert task.distillation(logits, expected) > task.distillation(expected, expected)
 
 
+@settings(max_examples=60)
+@given(st.integers(0, 40), st.integers(0, 40), st.integers(1, 40), st.integers(1, 40))
+@pytest.mark.parametrize(
+    "task", [Semantic(3), Semantic(2, sigmoid=True), Semantic(3, multilabel=True)], ids=["softmax", "sigmoid", "bits"]
+)
+def test_probabilities_do_not_depend_on_the_cut(task: Semantic, top: int, left: int, height: int, width: int) -> None:
+    logits_kyx = np.random.default_rng(5).normal(0, 8, (task.outputs, 80, 80)).astype(np.float32)
+    window = (slice(None), slice(top, top + height), slice(left, left + width))
+    part_kyx = task.probabilities(np.ascontiguousarray(logits_kyx[window]))
+    # Exact: objects are found in these values, and must not depend on where an image is cut.
+    np.testing.assert_array_equal(part_kyx, task.probabilities(logits_kyx)[window])
+
+
+def test_probabilities_of_extreme_logits_are_0_and_1() -> None:
+    logits_kyx = np.array([[[-1000.0, 1000.0, 0.0]]], np.float32)
+    np.testing.assert_array_equal(Semantic(1, multilabel=True).probabilities(logits_kyx), [[[0, 1, 0.5]]])
+    np.testing.assert_array_equal(
+        Semantic(2).probabilities(np.concatenate([logits_kyx, -logits_kyx])), [[[0, 1, 0.5]], [[1, 0, 0.5]]]
+    )
+
+
 def test_probabilities_agree_with_decode() -> None:
     logits = np.random.default_rng(9).normal(0, 3, (4, 20, 20)).astype(np.float32)
     np.testing.assert_array_equal(Semantic(4).probabilities(logits).argmax(0), Semantic(4).decode(logits))

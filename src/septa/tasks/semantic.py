@@ -215,9 +215,19 @@ class Semantic:
 
     def probabilities(self, logits_kyx: NDArray[np.float32]) -> NDArray[np.float32]:
         """Compute the probability of each class: by softmax, or by a sigmoid each if classes overlap."""
-        with torch.inference_mode():
-            out: NDArray[np.float32] = self._probabilities(torch.from_numpy(logits_kyx)[None])[0].numpy()
-        return np.concatenate([1 - out, out]) if self._one_output else out
+        # numpy, not torch: torch rounds the last values of a vector differently from the others, so a probability would
+        # depend on the size of the tile. numpy computes each value in the same way wherever it lies.
+        if self._independent:
+            out_kyx = np.negative(logits_kyx, dtype=np.float32)
+            with np.errstate(over="ignore"):  # exp of a large number is infinite, and the probability 0
+                np.exp(out_kyx, out=out_kyx)
+            out_kyx += 1
+            np.divide(np.float32(1), out_kyx, out=out_kyx)
+        else:
+            out_kyx = np.subtract(logits_kyx, logits_kyx.max(axis=0), dtype=np.float32)
+            np.exp(out_kyx, out=out_kyx)
+            out_kyx /= out_kyx.sum(axis=0)
+        return np.concatenate([1 - out_kyx, out_kyx]) if self._one_output else out_kyx
 
     def activations(self, logits_kyx: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the probabilities; see `Task.activations`."""
