@@ -52,7 +52,8 @@ def find_mapping(raws: Iterable[tuple[str, RawLabels]], data: DataSettings) -> L
     >>> find_mapping([("x.png", raw)], DataSettings()).kind
     'binary'
     """
-    survey, planes = Survey(data.ignore_label), 0
+    survey = Survey(data.ignore_label)
+    planes = 0
     of_objects: set[int] = set()
     for name, raw in raws:
         survey.add(name, raw)

@@ -153,7 +153,8 @@ class _BlockUnion:
 
     def add(self, facts: MergeFacts) -> _NodeLines:
         """Add the facts of one block, and return its lines by nodes."""
-        border, pairs = np.append(facts.border, 0), facts.owners.astype(np.int64)
+        border = np.append(facts.border, 0)
+        pairs = facts.owners.astype(np.int64)
 
         def find_nodes(ids: Int32) -> Int64:
             places = np.searchsorted(facts.border, ids)

@@ -180,9 +180,11 @@ def _weigh(labels_yx: Int32, rows_nyx: Int32, weights_yx: Float32, w0: float, si
                 ids_xn[x, n] = labels_yx[row, x] if row >= 0 else 0
                 heights_xn[x, n] = min((row - y) * (row - y), limit) if row >= 0 else limit
         for x in range(width):
-            nearest, first, second = 0, limit, limit
+            nearest = 0
+            first = second = limit
             # The sum exceeds the reach if both cells are beyond reach / 2, or the second beyond reach minus the first.
-            dx, dx_end = 0, reach / 2
+            dx = 0
+            dx_end = reach / 2
             while dx <= dx_end and dx * dx < second:
                 for column in (x - dx, x + dx):
                     if column < 0 or column >= width:

@@ -211,7 +211,8 @@ class Instances:
             return self.pixel_task.loss(
                 logits_bkyx, target_byx, terms, class_weights_k=class_weights_k, weights_byx=weights_byx
             )
-        valid_byx, target = target_byx != IGNORE, target_byx[:, None].clamp(min=0)
+        valid_byx = target_byx != IGNORE
+        target = target_byx[:, None].clamp(min=0)
         planes = torch.cat([(target > 0).to(logits_bkyx.dtype), target.to(logits_bkyx.dtype)], dim=1)
         bce = losses.binary_cross_entropy(logits_bkyx, planes, valid_byx=valid_byx, weights_byx=weights_byx)
         total = 2 * terms.cross_entropy * bce

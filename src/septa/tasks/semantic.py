@@ -178,12 +178,14 @@ class Semantic:
             Scalar.
         """
         weighting: dict[str, Any] = {"class_weights_k": class_weights_k, "weights_byx": weights_byx}
-        total, labels_byx = logits_bkyx.new_zeros(()), labels_byx.long()
+        total = logits_bkyx.new_zeros(())
+        labels_byx = labels_byx.long()
         if terms.cross_entropy:
             total = total + terms.cross_entropy * losses.cross_entropy(logits_bkyx, labels_byx, **weighting)
         if not (terms.bce or terms.dice):
             return total
-        valid, planes = labels_byx != IGNORE, self.encode_one_hot(labels_byx)
+        valid = labels_byx != IGNORE
+        planes = self.encode_one_hot(labels_byx)
         if terms.bce:
             bce = losses.binary_cross_entropy(logits_bkyx, planes, valid_byx=valid, **weighting)
             total = total + terms.bce * bce
