@@ -115,6 +115,15 @@ def test_a_closed_pipe_is_not_an_error(model):
     assert done.stderr == ""
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is always full")
+def test_output_to_a_full_disk_is_one_line():
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        command = [sys.executable, "-m", "septa", "--help"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 4
+    assert done.stderr == "error: septa: the disk or the quota is full. Free some space and run it again.\n"
+
+
 def test_retinal_scans_are_drawn(septa, tmp_path):
     from septa.images.read import read_image, read_labels
     from septa.synthetic.dataset import draw_oct

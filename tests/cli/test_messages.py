@@ -7,6 +7,7 @@ other rooms are tested with these rooms.
 from __future__ import annotations
 
 import ast
+import errno
 import inspect
 import re
 import shlex
@@ -295,6 +296,12 @@ FAILURES = [
         raises=MemoryError(),
     ),
     Row(
+        "synth x",
+        "septa synth: the disk or the quota is full. Free some space and run it again.",
+        code=4,
+        raises=OSError(errno.ENOSPC, "No space left on device"),
+    ),
+    Row(
         "--no-prepare synth x",
         "septa synth: an unexpected ZeroDivisionError occurred (two lines). Run 'septa --debug synth ...' and report "
         "the output.",
@@ -371,7 +378,7 @@ def test_the_message_has_two_sentences(row: Row) -> None:
     assert len(sentences) == 3
     problem, remedy, rest = sentences
     assert rest == ""
-    assert re.match(r"(Give|Use|Run|Leave|See|Segment) ", remedy)
+    assert re.match(r"(Give|Use|Run|Leave|See|Segment|Free) ", remedy)
     assert row.line.isprintable()
     clause = problem.rpartition(": ")[2]
     assert clause[0].islower() or clause[0].isdigit() or clause.startswith(("--", "TLS "))

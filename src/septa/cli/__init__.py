@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
+from contextlib import suppress
 from typing import Annotated, NoReturn
 
 import typer
@@ -44,7 +46,7 @@ def main() -> NoReturn:
         sys.exit(_run(arguments))
     except BrokenPipeError:
         # The reader, such as head, has closed the pipe.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         sys.exit(1)
     except KeyboardInterrupt:
         _fail(errors.SeptaError(where, "the command was interrupted", "Run it again to complete the work"), 130)
@@ -74,10 +76,20 @@ def _run(arguments: list[str]) -> int:
 def _fail_unexpectedly(error: Exception, where: str, memory_remedy: str) -> NoReturn:
     if isinstance(error, MemoryError):
         _fail(errors.ResourceError(where, "the process ran out of memory", memory_remedy), 4)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        _discard_output()
+        _fail(errors.ResourceError(where, "the disk or the quota is full", "Free some space and run it again"), 4)
     text = " ".join(str(error).split())
     problem = f"an unexpected {type(error).__name__} occurred" + (f" ({text})" if text else "")
     remedy = f"Run 'septa --debug{where.removeprefix('septa')} ...' and report the output"
     _fail(errors.SeptaError(where, problem, remedy), 1)
+
+
+def _discard_output() -> None:
+    """Drop what is still buffered for stdout, which Python would try to write again at its end."""
+    # Where stdout is not a file, as in a notebook, there is nothing to do.
+    with suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(error: errors.SeptaError, code: int) -> NoReturn:
