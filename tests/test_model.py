@@ -165,15 +165,60 @@ print(*sorted(sys.modules))
 """
 
 
+def run_python(code: str, *arguments: object) -> list[str]:
+    """Run code in a fresh process, and return the names of modules that its last line prints."""
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()[-1].split()
+
+
 @pytest.mark.parametrize("inference_mode", [False, True])
 def test_segmenting_loads_neither_the_compiler_of_pytorch_nor_other_slow_packages(
     saved: Path, inference_mode: bool
 ) -> None:
-    command = [sys.executable, "-c", SEGMENTING, saved, str(inference_mode)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    loaded = done.stdout.split()
+    loaded = run_python(SEGMENTING, saved, inference_mode)
     assert "torch.nn" in loaded
     assert not {"torch._dynamo", "sympy", "scipy", "skimage.measure", "numba", "matplotlib"} & set(loaded)
+
+
+TRAINING_ROOMS = ("septa.data", "septa.quantization", "septa.training")
+
+LOADING = """
+import sys, numpy, septa
+septa.load(sys.argv[1]).segment(numpy.zeros((40, 50), numpy.uint8), device="cpu")
+print(*sorted(sys.modules))
+"""
+
+PREDICTING = """
+import sys
+from septa.cli import main
+sys.argv = ["septa", "predict", sys.argv[1], sys.argv[2], "-o", sys.argv[3], "--device", "cpu", *sys.argv[4:]]
+try:
+    main()
+except SystemExit as ended:
+    assert not ended.code, ended.code
+print(*sorted(sys.modules))
+"""
+
+
+@pytest.mark.parametrize("task", ["semantic", "instances"])
+def test_loading_and_segmenting_import_no_room_of_training(task: str, tmp_path: Path) -> None:
+    member(INDEX if task == "semantic" else OBJECTS, f"task={task}").save(tmp_path / "m.septa")
+    loaded = run_python(LOADING, tmp_path / "m.septa")
+    assert "septa.model" in loaded
+    assert [name for name in loaded if name.startswith(TRAINING_ROOMS)] == []
+
+
+@pytest.mark.parametrize(
+    ("task", "options"), [("semantic", ("--overlay", "--probabilities")), ("instances", ("--geojson", "--certify"))]
+)
+def test_the_command_predict_imports_no_room_of_training(task: str, options: tuple[str, ...], tmp_path: Path) -> None:
+    member(INDEX if task == "semantic" else OBJECTS, f"task={task}").save(tmp_path / "m.septa")
+    write_image(tmp_path / "x.png", noise(1, 30, 41))
+    loaded = run_python(PREDICTING, tmp_path / "m.septa", tmp_path / "x.png", tmp_path / "out", *options)
+    assert "septa.prediction" in loaded
+    assert (tmp_path / "out" / "x.png").is_file()
+    assert [name for name in loaded if name.startswith(TRAINING_ROOMS)] == []
 
 
 def test_a_huge_net_in_the_recipe_is_refused_before_memory_is_taken(
