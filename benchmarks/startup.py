@@ -78,7 +78,9 @@ def make_untrained_model(folder: Path) -> Path:
     recipe = Recipe(net=NetSettings(depth=4, width=16))
     labels = LabelMapping("index", ("background", "foreground"), (0, 1))
     path = folder / "untrained.septa"
-    Model(build_net(recipe, 1, 2), 1, labels, Normalization("image"), recipe).save(path)
+    Model(
+        net=build_net(recipe, 1, 2), channels=1, labels=labels, normalization=Normalization("image"), recipe=recipe
+    ).save(path)
     return path
 
 

@@ -252,7 +252,9 @@ def model() -> Model:
     torch.manual_seed(5)
     net = build_net(recipe, 1, 2).eval().requires_grad_(False)
     mapping = LabelMapping("binary", NAMES, (0, 255))
-    return Model(net, 1, mapping, Normalization("dataset", (100.0,), (50.0,)), recipe)
+    return Model(
+        net=net, channels=1, labels=mapping, normalization=Normalization("dataset", (100.0,), (50.0,)), recipe=recipe
+    )
 
 
 @pytest.fixture
@@ -334,7 +336,7 @@ def test_data_that_do_not_fit_the_model_name_the_file(model, data):
         evaluate(model, data)
     (data / "images" / "a.png").unlink()
     tifffile.imwrite(data / "images" / "a.tif", np.zeros((2, 24, 28), np.uint8), metadata={"axes": "CYX"})
-    with pytest.raises(InputError, match=r"images/a\.tif: has 2 channels, the model was trained on 1"):
+    with pytest.raises(InputError, match=r"images/a\.tif: the image has 2 channels, but the model was trained on 1\."):
         evaluate(model, data)
 
 

@@ -51,7 +51,14 @@ def make_model(channels: int = 1, kind: str = "dataset", classes: int = 3, multi
     names = tuple(f"c{k}" for k in range(classes))
     labels = LabelMapping("multilabel", names, ()) if multilabel else LabelMapping("index", names, (0, 5, 9), 255)
     constants = ((100.0,) * channels, (50.0,) * channels) if kind == "dataset" else ((), ())
-    return Model(net, channels, labels, Normalization(kind, *constants), recipe, {"scores": {"dice": 0.5}})  # type: ignore[arg-type]
+    return Model(
+        net=net,
+        channels=channels,
+        labels=labels,
+        normalization=Normalization(kind, *constants),
+        recipe=recipe,
+        provenance={"scores": {"dice": 0.5}},
+    )  # type: ignore[arg-type]
 
 
 def noise(*shape: int, seed: int = 0) -> np.ndarray:
@@ -146,8 +153,8 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
-    assert "cannot be read (no such file" in refused(tmp_path / "none.septa")
-    assert "cannot be read (is a directory" in refused(tmp_path)
+    assert "the file cannot be read (no such file" in refused(tmp_path / "none.septa")
+    assert "the file cannot be read (is a directory" in refused(tmp_path)
 
 
 def repack(path: Path, change: Callable[[dict[str, Any]], Any], tensors: dict[str, Any] | None = None) -> None:
@@ -260,7 +267,7 @@ def put(key: str, value: Any) -> Callable[[dict[str, Any]], Any]:
 )
 def test_a_header_that_does_not_fit_is_refused(saved: Path, change: Callable[[dict[str, Any]], Any]) -> None:
     repack(saved, change)
-    assert "does not fit this version of septa" in refused(saved)
+    assert "the model does not fit this version of septa" in refused(saved)
 
 
 def test_infinite_numbers_in_a_sealed_header_are_refused(saved: Path) -> None:
@@ -273,7 +280,7 @@ def test_infinite_numbers_in_a_sealed_header_are_refused(saved: Path) -> None:
 
 def test_weights_of_another_dtype_are_refused(saved: Path) -> None:
     repack(saved, lambda _: None, {"head.bias": torch.zeros(3, dtype=torch.float64)})
-    assert "'head.bias' is torch.float64, not torch.float32" in refused(saved)
+    assert "the weight 'head.bias' is torch.float64, not torch.float32. Update septa." in refused(saved)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
@@ -281,7 +288,8 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path, bad: float) -
     model = make_model()
     model.net.head.weight[0, 0] = bad
     path = tmp_path / "x.septa"
-    with pytest.raises(ModelError, match=r"'head\.weight' holds NaN or Inf"):
+    problem = r"the model is not written, because 'head\.weight' holds NaN or Inf"
+    with pytest.raises(ModelError, match=rf"{problem}\. Train with a smaller training\.lr\.$"):
         model.save(path)
     assert list(tmp_path.iterdir()) == []
     path.write_bytes(b"before")
@@ -395,10 +403,10 @@ def with_value(value: float) -> np.ndarray:
         (np.zeros((20, 20), complex), "has dtype complex128"),
         (np.full((20, 20), "a"), "has dtype <U1"),
         (np.full((20, 20), None), "has dtype object"),
-        (with_value(np.nan), "holds NaN or Inf"),
-        (with_value(-np.inf), "holds NaN or Inf"),
-        (np.zeros((0, 20), np.uint8), "has no pixels"),
-        (np.zeros((3, 20, 0), np.uint8), "has no pixels"),
+        (with_value(np.nan), "the image holds NaN or Inf. Replace these pixels."),
+        (with_value(-np.inf), "the image holds NaN or Inf. Replace these pixels."),
+        (np.zeros((0, 20), np.uint8), "the image has no pixels. Give an image of at least 1 x 1 pixels."),
+        (np.zeros((3, 20, 0), np.uint8), "the image has no pixels. Give an image of at least 1 x 1 pixels."),
     ],
 )
 def test_images_that_do_not_fit_are_refused(image: np.ndarray, told: str) -> None:
@@ -413,7 +421,9 @@ def test_images_that_do_not_fit_are_refused(image: np.ndarray, told: str) -> Non
 def test_a_file_with_other_channels_is_named(tmp_path: Path) -> None:
     path = tmp_path / "rgb.png"
     write_image(path, noise(3, 20, 20))
-    with pytest.raises(InputError, match=r"rgb\.png: has 3 channels, the model was trained on 1\."):
+    with pytest.raises(
+        InputError, match=r"rgb\.png: the image has 3 channels, but the model was trained on 1\. Give images like"
+    ):
         make_model().segment(path)
     with pytest.raises(InputError, match=r"none\.png: "):
         make_model().segment(tmp_path / "none.png")
@@ -478,7 +488,9 @@ def member(labels: LabelMapping, *settings: str) -> Model:
     if labels.kind == "multilabel":
         recipe = recipe.with_overrides(["loss.cross_entropy=0", "loss.bce=1"])
     net = uneven(build_net(recipe, 1, make_task(recipe, labels).outputs))
-    return Model(net, 1, labels, Normalization("dataset", (100.0,), (50.0,)), recipe)
+    return Model(
+        net=net, channels=1, labels=labels, normalization=Normalization("dataset", (100.0,), (50.0,)), recipe=recipe
+    )
 
 
 def plain_logits(model: Model, image_yx: np.ndarray) -> np.ndarray:
@@ -569,7 +581,9 @@ def test_tta_of_tiles_is_that_of_the_whole(settings: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("versions", [0, -1, 9])
 def test_tta_has_one_to_eight_versions(versions: int) -> None:
-    with pytest.raises(InputError, match=rf"^--tta {versions}: is not 1 to 8\. "):
+    with pytest.raises(
+        InputError, match=rf"^--tta: the number of versions must be 1 to 8, got {versions}\. Give --tta 8 for all "
+    ):
         make_model().segment(noise(8, 8), tta=versions)
 
 

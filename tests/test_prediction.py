@@ -62,7 +62,9 @@ def make_model(task: str = "instances") -> Model:
     net = build_net(recipe, 1, 2).eval().requires_grad_(False)
     names = ("background", "object")
     labels = LabelMapping("instances", names, (0,)) if task == "instances" else LabelMapping("index", names, (0, 9))
-    return Model(net, 1, labels, Normalization("dataset", (128.0,), (10.0,)), recipe)
+    return Model(
+        net=net, channels=1, labels=labels, normalization=Normalization("dataset", (128.0,), (10.0,)), recipe=recipe
+    )
 
 
 def bright(image_cyx: NDArray[np.float32]) -> NDArray[np.float32]:

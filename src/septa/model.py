@@ -1,4 +1,7 @@
-"""The model: net, task, normalisation, recipe and provenance in one file that is never unpickled."""
+"""The model: net, task, normalisation, recipe and provenance in one file that is never unpickled.
+
+The file is long because one class stands in it, where net, task, normalisation and file format meet.
+"""
 
 from __future__ import annotations
 
@@ -37,41 +40,36 @@ from septa.runtime import pick_device
 from septa.tasks import Decoding, Task, make_task
 
 KIND = "septa model 1"
-_NOT_A_MODEL = "give a .septa file written by 'septa train'"
 
 
 def build_net(recipe: Recipe, channels: int, outputs: int) -> UNet:
-    """The net of a recipe, with fresh weights from torch's current random state.
+    """Build the net of a recipe, with new weights from the current state of PyTorch's random generator.
+
+    Parameters
+    ----------
+    recipe
+        Settings, of which the section ``net`` is used.
+    channels
+        Number of channels of the image.
+    outputs
+        Number of channels of the logits.
 
     Raises
     ------
     RecipeError
-        Its settings exclude each other.
+        The settings exclude each other.
     """
     try:
         return UNet(channels, outputs, **recipe.net.model_dump(exclude={"output", "pretrained"}))
     except ValueError as error:
-        raise RecipeError("recipe", f"net: {error}", "change one of them") from None
+        problem, _, hint = str(error).partition("; ")
+        remedy = hint[:1].upper() + hint[1:] or "Change the setting"
+        raise RecipeError("recipe", f"the net cannot be built, because {problem}", remedy) from None
 
 
 @dataclass(frozen=True, kw_only=True)
 class PredictionOptions:
-    """Options that `Model.segment`, `Model.logits` and `Model.probabilities` share.
-
-    Attributes
-    ----------
-    tile
-        Largest side of a tile, pixels; chosen from the memory if None. Does not change the result.
-    device
-        ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``. Ignored if ``engine`` is an `Engine`.
-    tta
-        Number of rotated and mirrored versions of the image over which probabilities are averaged, 1 to 8; the
-        recipe's if None.
-    engine
-        ``torch``, ``openvino``, ``onnxruntime``, ``auto`` (the fastest that agrees with torch), or ``torch+bf16`` and
-        others that `septa.inference.make_engine` lists; or an engine that `Model.engine` has made, which can be used
-        for many images. `Model.own_engine` chooses if None.
-    """
+    """Options that `Model.segment`, `Model.logits` and `Model.probabilities` share; `Model.segment` describes them."""
 
     tile: int | None = None
     device: str = "auto"
@@ -79,28 +77,29 @@ class PredictionOptions:
     engine: str | Engine | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Model:
     """A trained net with everything that it needs to segment images.
 
     Attributes
     ----------
     net
-        Logits from normalised images.
+        Net from normalised images to logits.
     channels
-        Channels of the images that it was trained on.
+        Number of channels of the images that it was trained on.
     labels
-        How classes stand for values in label images.
+        Meaning of the values of label images.
     normalization
-        Constants of the training set, or the rule for one image.
+        Constants of the training images, or the rule that finds those of one image.
     recipe
-        Every setting of the training.
+        All settings of the training.
     provenance
-        Training data digest, names and digests of the training and validation images, fingerprint, scores, versions.
+        Digest of the training data, names and digests of the training and validation images, fingerprint, scores and
+        versions.
     decoding
-        For instances, how objects are found in the net's output.
+        Thresholds by which objects are found; used by the task ``instances`` only.
     int8
-        The net in 8-bit integers as well, if it was quantised.
+        The net in 8-bit integers in addition, if the model was quantised.
 
     Examples
     --------
@@ -119,12 +118,12 @@ class Model:
 
     @property
     def task(self) -> Task:
-        """What the net's output means."""
+        """Task, which defines the meaning of the logits."""
         return make_task(self.recipe, self.labels, self.decoding)
 
     @property
     def weights_sha256(self) -> str:
-        """SHA-256 (hex) of the weights alone: equal for equal weights, whenever and wherever they were trained."""
+        """SHA-256 (hex) of the weights alone, which is the same for the same weights."""
         return tensor_file.digest_tensors(self.net.state_dict())
 
     # --- segmenting -------------------------------------------------------------------------------------------------
@@ -143,32 +142,32 @@ class Model:
         Parameters
         ----------
         image
-            A path, or an array ``YX``, ``CYX`` or ``YXC`` in raw values as in the training images. Where both the
-            first and the last axis have as many values as the model has channels, the first is C.
+            Path, or array ``(Y, X)``, ``(C, Y, X)`` or ``(Y, X, C)`` of raw values like those of the training images.
+            If both the first and the last axis have the model's number of channels, the first is C.
         tile
-            Largest side of a tile, pixels; chosen from the memory when not given. Does not change the result.
+            Largest side of a tile, pixels; chosen from the memory if None. It does not change the result.
         device
-            ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+            ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``. Not used if ``engine`` is an engine.
         tta
-            Rotated and mirrored versions of the image over which probabilities are averaged, 1 to 8; the recipe's
-            when not given.
+            Number of rotated and mirrored versions of the image over which probabilities are averaged, 1 to 8; the
+            recipe's number if None.
         engine
-            ``torch``, ``openvino``, ``onnxruntime`` or ``auto``, the fastest that agrees with torch; ``torch+bf16`` and
-            the like, see `make_engine`; or one made by `engine`, which need not be made again for each image. When not
-            given, `own_engine`.
+            ``torch``, ``openvino``, ``onnxruntime``, ``auto`` (the fastest that agrees with torch) or another name that
+            `septa.inference.make_engine` lists. An engine from `engine` can be used for many images. If None,
+            `own_engine` chooses.
 
         Returns
         -------
         ndarray
-            Labels ``(Y, X)``, int32: class indices; where classes overlap, bit fields (bit k for class k); for the
-            instances task, object ids 1..n.
+            Labels ``(Y, X)``, int32: class indices, or bit fields (bit k for class k) where classes overlap, or object
+            ids 1..n of the task ``instances``.
 
         Raises
         ------
         InputError
-            The image cannot be read or does not fit the model.
+            The image cannot be read or does not fit the model, or an option is not valid.
         ResourceError
-            Memory does not suffice for a tile.
+            The memory does not hold a tile.
         """
         options = PredictionOptions(tile=tile, device=device, tta=tta, engine=engine)
         return self.compute_labels(self._read_input(image), options)
@@ -182,8 +181,15 @@ class Model:
         tta: int | None = None,
         engine: str | Engine | None = None,
     ) -> NDArray[np.float32]:
-        """Raw scores ``(K, Y, X)``, float32, one plane for each output of the net; parameters and errors as for
-        `segment`. Averaged probabilities come as the logits that give them.
+        """Compute the logits of one image of any size.
+
+        Parameters and errors are those of `segment`.
+
+        Returns
+        -------
+        ndarray
+            Logits ``(K, Y, X)``, float32, one plane for each output of the net. With several versions (``tta``) they
+            are the logits of the averaged probabilities.
         """
         options = PredictionOptions(tile=tile, device=device, tta=tta, engine=engine)
         return self.compute_logits(self._read_input(image), options)
@@ -197,12 +203,20 @@ class Model:
         tta: int | None = None,
         engine: str | Engine | None = None,
     ) -> NDArray[np.float32]:
-        """Class probabilities ``(K, Y, X)`` in [0, 1], float32; parameters and errors as for `segment`."""
+        """Compute the class probabilities of one image of any size.
+
+        Parameters and errors are those of `segment`.
+
+        Returns
+        -------
+        ndarray
+            Probabilities ``(K, Y, X)`` in [0, 1], float32, one plane for each class.
+        """
         options = PredictionOptions(tile=tile, device=device, tta=tta, engine=engine)
         return self.task.probabilities(self.compute_logits(self._read_input(image), options))
 
     def compute_labels(self, image_cyx: NDArray[Any], options: PredictionOptions) -> NDArray[np.int32]:
-        """Compute labels as `segment` does, of an image ``CYX`` that `as_model_input` has returned."""
+        """Compute labels as `segment` does, for an image ``(C, Y, X)`` that `as_model_input` has returned."""
         task = self.task
         if not task.tilewise or self._count_versions(options.tta) > 1 or self.recipe.data.resize:
             return task.decode(self.compute_logits(image_cyx, options))
@@ -215,7 +229,7 @@ class Model:
         return labels_yx
 
     def compute_logits(self, image_cyx: NDArray[Any], options: PredictionOptions) -> NDArray[np.float32]:
-        """Compute logits as `logits` does, of an image ``CYX`` that `as_model_input` has returned."""
+        """Compute logits as `logits` does, for an image ``(C, Y, X)`` that `as_model_input` has returned."""
         size = image_cyx.shape[1:]
         inner_cyx = resize_image(image_cyx, self.recipe.data.resize or size)
         versions = self._count_versions(options.tta)
@@ -233,7 +247,8 @@ class Model:
     def _count_versions(self, tta: int | None) -> int:
         versions = self.recipe.inference.tta if tta is None else tta
         if not 1 <= versions <= SYMMETRIES:
-            raise InputError(f"--tta {versions}", f"is not 1 to {SYMMETRIES}", "8 are all symmetries of the square")
+            problem = f"the number of versions must be 1 to {SYMMETRIES}, got {versions}"
+            raise InputError("--tta", problem, f"Give --tta {SYMMETRIES} for all symmetries of the square")
         return versions
 
     def _assemble_logits(self, image_cyx: NDArray[Any], options: PredictionOptions) -> NDArray[np.float32]:
@@ -246,7 +261,17 @@ class Model:
         return out_kyx
 
     def run(self, image_cyx: NDArray[Any], consume: CoreConsumer, options: PredictionOptions) -> None:
-        """Pass the logits of each core of an image ``CYX`` to ``consume``, at the size that the net reads."""
+        """Pass the logits of each core to ``consume``.
+
+        Parameters
+        ----------
+        image_cyx
+            Image ``(C, Y, X)`` that `as_model_input` has returned, resized as the recipe says.
+        consume
+            Function that receives each core.
+        options
+            Options; ``tta`` is not used.
+        """
         _, height, width = image_cyx.shape
         tiles = self._tiles(height, width, options.tile)
         normalization = self.normalization.resolve(image_cyx)
@@ -254,12 +279,19 @@ class Model:
         predict_tiles(self.engine(options.device, options.engine), read, normalization, tiles, consume)
 
     def plan(self, height: int, width: int, tile: int | None = None) -> list[ImageTile]:
-        """Tiles for an image of this size.
+        """Plan the tiles of an image of this size.
+
+        Parameters
+        ----------
+        height, width
+            Size of the image, pixels; the tiles are those of the resized image if the recipe resizes.
+        tile
+            Largest side of a tile, pixels; chosen from the memory if None.
 
         Raises
         ------
         InputError
-            ``tile`` has no room for a core beside the net's halo.
+            The tile is too small for a core and the halo of the net.
         """
         return self._tiles(*(self.recipe.data.resize or (height, width)), tile)
 
@@ -281,21 +313,23 @@ class Model:
             raise InputError("--tile", problem, f"Give --tile {least} or more")
 
     def as_written(self, labels_yx: NDArray[np.int32]) -> NDArray[Any]:
-        """Labels as they are written to disk: object ids, or the raw values that the training labels had."""
+        """Return labels as they are written to files: object ids, or the raw values of the training labels."""
         return self.task.to_raw(labels_yx, self.labels)
 
     def prune(self, depth: int) -> Model:
-        """The smaller model of the first ``depth`` levels of a U-Net++ with deep supervision; weights are shared.
+        """Return the model of the first ``depth`` levels of a U-Net++ with deep supervision.
+
+        The weights are shared with this model.
 
         Raises
         ------
         InputError
-            This net cannot be pruned so.
+            This net cannot be pruned to this depth.
         """
         try:
             net = self.net.prune(depth)
         except ValueError as error:
-            remedy = "give another depth, or train with net.nested and net.deep_supervision"
+            remedy = "Give another depth, or train with net.nested and net.deep_supervision"
             raise InputError(f"--prune {depth}", str(error), remedy) from None
         kept = [f"net.depth={depth}", "net.deep_supervision=false", f"net.aspp={str(net.aspp is not None).lower()}"]
         return replace(self, net=net, recipe=self.recipe.with_overrides(kept), int8=None)
@@ -306,22 +340,22 @@ class Model:
         return self.as_model_input(as_cyx(np.asarray(image), self.channels), "image")
 
     def as_model_input(self, image_cyx: NDArray[Any], where: str | PathLike[str]) -> NDArray[Any]:
-        """Return an image with as many channels as this model has, after a check that the net can process it.
+        """Adapt an image to the number of channels of this model, and check that the net can process it.
 
-        Idempotent: an image that this function returned is returned unchanged.
+        An image that this function has returned is returned unchanged.
 
         Parameters
         ----------
         image_cyx
-            Raw values ``CYX`` of any real dtype.
+            Raw values ``(C, Y, X)`` of any real dtype.
         where
             Path that errors name, or ``image``.
 
         Returns
         -------
         ndarray
-            Raw values ``CYX``, of the same dtype: the image itself, its single channel repeated, or the first of three
-            equal channels. May be a read-only view.
+            Raw values ``(C, Y, X)`` of the same dtype: the image itself, its single channel repeated, or the first of
+            three equal channels. It may be a read-only view.
 
         Raises
         ------
@@ -329,36 +363,36 @@ class Model:
             The number of channels does not fit, the image has no pixels, or a value is NaN or Inf.
         """
         try:
-            fitted: NDArray[Any] = fit_channels(image_cyx, self.channels)
+            input_cyx: NDArray[Any] = fit_channels(image_cyx, self.channels)
         except ValueError:
-            has = f"has {image_cyx.shape[0]} channels, the model was trained on {self.channels}"
-            raise InputError(where, has, "give images like those that the model was trained on") from None
-        if fitted.size == 0:
-            raise InputError(where, "has no pixels", "give an image of at least 1 x 1")
-        if fitted.dtype.kind == "f" and not np.isfinite(fitted).all():
-            raise InputError(where, "holds NaN or Inf", "replace these pixels")
-        return fitted
+            problem = f"the image has {image_cyx.shape[0]} channels, but the model was trained on {self.channels}"
+            raise InputError(where, problem, "Give images like those that the model was trained on") from None
+        if input_cyx.size == 0:
+            raise InputError(where, "the image has no pixels", "Give an image of at least 1 x 1 pixels")
+        if input_cyx.dtype.kind == "f" and not np.isfinite(input_cyx).all():
+            raise InputError(where, "the image holds NaN or Inf", "Replace these pixels")
+        return input_cyx
 
     def engine(self, device: str = "auto", engine: str | Engine | None = None) -> Engine:
-        """What executes the net; an engine that is made already is given back. Errors as for `make_engine`."""
+        """Make an engine that runs the net; an existing engine is returned unchanged.
+
+        Errors are those of `septa.inference.make_engine`.
+        """
         if engine is not None and not isinstance(engine, str):
             return engine
-        engine = engine or self.own_engine(device)
-        key = (
-            ""
-            if parse_modes(engine) is not None
-            else f"{self.weights_sha256} {self.recipe.net.model_dump_json()} {self.channels}"
-        )
-        return make_engine(self.net, pick_device(device), engine, key=key, int8=self.int8)
+        name = engine or self.own_engine(device)
+        runs_torch = parse_modes(name) is not None
+        key = "" if runs_torch else f"{self.weights_sha256} {self.recipe.net.model_dump_json()} {self.channels}"
+        return make_engine(self.net, pick_device(device), name, key=key, int8=self.int8)
 
     def own_engine(self, device: str = "auto") -> str:
-        """The engine where none is asked for: ``openvino`` on a CPU if the model is quantised, else ``torch``."""
+        """Return the name of the default engine: ``openvino`` on a CPU if the model is quantised, else ``torch``."""
         return "openvino" if self.int8 is not None and pick_device(device).type == "cpu" else "torch"
 
     # --- one file ---------------------------------------------------------------------------------------------------
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write the model atomically.
+        """Write the model to a file, whole or not at all.
 
         Raises
         ------
@@ -367,15 +401,15 @@ class Model:
         ResourceError
             The disk is full.
         """
+        int8_tensors = {} if self.int8 is None else self.int8.tensors()
         try:
-            data = tensor_file.pack(
-                KIND, self._header(), {**self.net.state_dict(), **({} if self.int8 is None else self.int8.tensors())}
-            )
+            data = tensor_file.pack(KIND, self._make_header(), {**self.net.state_dict(), **int8_tensors})
         except ValueError as error:
-            raise ModelError(path, f"not written: {error}", "train with a smaller training.lr") from None
+            problem = f"the model is not written, because {error}"
+            raise ModelError(path, problem, "Train with a smaller training.lr") from None
         write_bytes(Path(path), data)
 
-    def _header(self) -> dict[str, Any]:
+    def _make_header(self) -> dict[str, Any]:
         return {
             "channels": self.channels,
             "labels": self.labels.to_json(),
@@ -389,51 +423,73 @@ class Model:
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Model:
-        """Read a model; no byte of it is executed.
+        """Read a model from a file, without executing code from it.
 
         Raises
         ------
         ModelError
-            The file is missing, no septa model, damaged or changed after it was written.
+            The file is missing, is not a septa model, is damaged, or was changed after it was written.
         """
         return cls.from_bytes(cls.read(path), path)
 
     @staticmethod
     def read(path: str | PathLike[str]) -> bytes:
-        """The bytes of a model file, not looked at; ModelError where it cannot be read."""
+        """Return the bytes of a model file; ModelError if it cannot be read."""
         try:
             return Path(path).read_bytes()
         except OSError as error:
             reason = (error.strerror or "an error").lower()
-            raise ModelError(path, f"cannot be read ({reason})", _NOT_A_MODEL) from None
+            problem = f"the file cannot be read ({reason})"
+            raise ModelError(path, problem, "Give a .septa file written by 'septa train'") from None
 
     @classmethod
     def from_bytes(cls, data: bytes, path: str | PathLike[str]) -> Model:
-        """As `load`, from the bytes of the file; ``path`` is for messages."""
+        """Build a model from the bytes of a file; errors are those of `load` and name ``path``."""
         header, tensors = tensor_file.unpack(data, KIND, path)
+        problem = "the model does not fit this version of septa"
         try:
             return cls._build(header, tensors)
-        except (KeyError, TypeError, ValueError, ArithmeticError, RuntimeError, RecipeError) as error:
-            problem = " ".join(str(error).split())
-            raise ModelError(path, f"does not fit this version of septa ({problem})", "update septa") from None
+        except InputError as error:  # the recipe or the weights, in septa's words
+            raise ModelError(path, f"{problem}: {error.problem}", "Update septa") from None
+        except (KeyError, TypeError, ValueError, ArithmeticError, RuntimeError):
+            raise ModelError(path, problem, "Update septa") from None
 
     @classmethod
     def _build(cls, header: dict[str, Any], tensors: dict[str, Tensor]) -> Model:
         recipe = Recipe.parse(header["recipe"])
         labels = LabelMapping.from_json(header["labels"])
         channels = int(header["channels"])
-        with torch.device("meta"):  # sizes are checked against the tensors before any memory is taken
+        with torch.device("meta"):  # no memory is taken before the sizes are compared with the tensors
             net = build_net(recipe, channels, make_task(recipe, labels).outputs)
         int8 = Int8.from_tensors(header["int8"], tensors) if "int8" in header else None
-        wanted = {name: tensor.dtype for name, tensor in net.state_dict().items()}
+        _check_weights(net, tensors)
         net.load_state_dict(tensors, strict=True, assign=True)
-        if wrong := [name for name, tensor in tensors.items() if tensor.dtype != wanted[name]]:
-            raise ValueError(f"'{wrong[0]}' is {tensors[wrong[0]].dtype}, not {wanted[wrong[0]]}")
-        normalization = Normalization.from_json(header["normalization"])
-        decoding = Decoding.from_json(header["decoding"]) if "decoding" in header else Decoding()
-        net = net.eval().requires_grad_(False)
-        return cls(net, channels, labels, normalization, recipe, header["provenance"], decoding, int8)
+        return cls(
+            net=net.eval().requires_grad_(False),
+            channels=channels,
+            labels=labels,
+            normalization=Normalization.from_json(header["normalization"]),
+            recipe=recipe,
+            provenance=header["provenance"],
+            decoding=Decoding.from_json(header["decoding"]) if "decoding" in header else Decoding(),
+            int8=int8,
+        )
 
     def with_provenance(self, **facts: Any) -> Model:
-        """The same model with more facts in its provenance (JSON values)."""
+        """Return the same model with more facts (JSON values) in its provenance."""
         return replace(self, provenance={**self.provenance, **facts})
+
+
+def _check_weights(net: UNet, tensors: dict[str, Tensor]) -> None:
+    """Check that tensors have the names, shapes and dtypes of a net's weights; InputError if they differ."""
+    expected = net.state_dict()
+    if missing := sorted(expected.keys() - tensors.keys()):
+        raise InputError("weights", f"the weight '{missing[0]}' is missing")
+    if unknown := sorted(tensors.keys() - expected.keys()):
+        raise InputError("weights", f"the weight '{unknown[0]}' does not belong to the net")
+    for name, tensor in tensors.items():
+        shape, dtype = expected[name].shape, expected[name].dtype
+        if tensor.shape != shape:
+            raise InputError("weights", f"the shape of '{name}' is {tuple(tensor.shape)}, not {tuple(shape)}")
+        if tensor.dtype != dtype:
+            raise InputError("weights", f"the weight '{name}' is {tensor.dtype}, not {dtype}")

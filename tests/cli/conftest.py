@@ -111,7 +111,9 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         recipe = Recipe().with_overrides(["width=2", "depth=2", *settings])
         net = build_net(recipe, 1, 2).eval()
         normalization = Normalization("dataset", (100.0,), (50.0,))
-        Model(net, 1, labels, normalization, recipe, {"train": []}).save(folder / f"{name}.septa")
+        Model(
+            net=net, channels=1, labels=labels, normalization=normalization, recipe=recipe, provenance={"train": []}
+        ).save(folder / f"{name}.septa")
     write_image(folder / "x.png", np.full((1, 30, 40), 7, np.uint8))
     for name in ("found", "true"):
         write_labels(folder / name / "x.png", np.eye(30, 40, dtype=np.uint8))

@@ -81,9 +81,9 @@ def test_it_continues_after_bad_files(septa, model, cells, tmp_path):
         lines,
         {
             "cut.tif": "the TIFF data cannot be decoded",
-            "nan.tif": "holds NaN or Inf. replace these pixels.",
+            "nan.tif": "the image holds NaN or Inf. Replace these pixels.",
             "odd.png": "the file is not a PNG, JPEG",
-            "two.tif": "has 2 channels, the model was trained on 1. ",
+            "two.tif": "the image has 2 channels, but the model was trained on 1. ",
             "wide.tif": "raise the limit with --max-pixels 4160",
         }.items(),
         strict=True,

@@ -577,7 +577,13 @@ def model_of(seed: int = 0, **net: Any) -> Model:
     recipe = Recipe().with_overrides([f"net.{name}={value}" for name, value in settings.items()])
     torch.manual_seed(seed)
     labels = LabelMapping("binary", ("background", "foreground"), (0, 255))
-    return Model(build_net(recipe, 1, 2), 1, labels, Normalization("dataset", (9e3,), (4e3,)), recipe)
+    return Model(
+        net=build_net(recipe, 1, 2),
+        channels=1,
+        labels=labels,
+        normalization=Normalization("dataset", (9e3,), (4e3,)),
+        recipe=recipe,
+    )
 
 
 def test_the_cache_distinguishes_weights_and_settings(monkeypatch: pytest.MonkeyPatch) -> None:

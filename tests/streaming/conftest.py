@@ -97,7 +97,9 @@ def make(
         logits = net(seen)[0].flatten(1)
         bias.sub_(logits.median(dim=1).values)
     net.requires_grad_(False)
-    model = Model(net, channels, labels, rule if per_image else constants, recipe)
+    model = Model(
+        net=net, channels=channels, labels=labels, normalization=rule if per_image else constants, recipe=recipe
+    )
     if not instances:
         return model
     task = model.task

@@ -48,7 +48,10 @@ def folder(kit: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 WRONG = {
-    "channels of the image": ("rgb.septa b.ome.zarr -o {o}", "has 2 channels, the model was trained on 3"),
+    "channels of the image": (
+        "rgb.septa b.ome.zarr -o {o}",
+        "the image has 2 channels, but the model was ",
+    ),
     "no such channel": (
         "m.septa b.ome.zarr -o {o} --channels 2",
         "there is no channel 2: the image has channels 0 to 1",
@@ -93,9 +96,9 @@ WRONG = {
         "a.ome.zarr: two images would be written to this store",
     ),
     "missing": ("m.septa none.ome.zarr -o {o}", "none.ome.zarr"),
-    "missing model": ("none.septa a.ome.zarr -o {o}", "none.septa: cannot be read"),
+    "missing model": ("none.septa a.ome.zarr -o {o}", "none.septa: the file cannot be read"),
     "no image": ("m.septa text.tif -o {o}", "text.tif"),
-    "not a number": ("m.septa nan.tif -o {o}", "nan.tif: holds NaN or Inf"),
+    "not a number": ("m.septa nan.tif -o {o}", "nan.tif: the image holds NaN or Inf"),
     "output there": ("m.septa a.ome.zarr -o there.ome.zarr", "there.ome.zarr: the output exists. Give --overwrite"),
     "file there": ("m.septa a.ome.zarr -o there.ome.tif", "there.ome.tif: the output exists. Give --overwrite"),
     "foreign folder": (

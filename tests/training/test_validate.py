@@ -50,7 +50,7 @@ def examples(tmp_path: Path) -> Examples:
 
 def make_model(net: Any, examples: Examples, *settings: str) -> Model:
     recipe = Recipe().with_overrides(["net.width=4", "net.depth=1", *settings])
-    return Model(net, 1, examples.labels, NORMALIZATION, recipe)
+    return Model(net=net, channels=1, labels=examples.labels, normalization=NORMALIZATION, recipe=recipe)
 
 
 def compute_whole_logits(net: Any, image_cyx: np.ndarray) -> torch.Tensor:
