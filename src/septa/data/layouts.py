@@ -14,6 +14,7 @@ from septa.data.pairs import PairingError
 from septa.errors import InputError, shorten_list
 from septa.images import IMAGE_SUFFIXES, read_info
 from septa.labels import IMAGE_FOLDERS, LABEL_FOLDERS, find_class_folders, find_subfolders, list_folder
+from septa.report import format_count
 
 LAYOUTS = (
     "Arrange the folder as images/ and labels/ with equal names, as x.png beside x_mask.png, as two TIFF stacks "
@@ -152,7 +153,7 @@ def _pair_flat(data: Path, files: list[Path], notes: list[str]) -> FolderLayout:
     images = [path for path in files if path not in chosen]
     if not labels or not images:
         reasons = dict.fromkeys(files, "no other file has a matching name")
-        problem = f"the folder holds {len(files)} images, and none is named as the labels of another"
+        problem = f"the folder holds {format_count(len(files), 'image')}, and none is named as the labels of another"
         raise PairingError(data, problem, LAYOUTS, reasons)
     return FolderLayout("one folder, labels named by a suffix", *_pair_lists(data, images, labels, notes))
 
