@@ -61,6 +61,9 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=4, help="number of successes, and number of failures")
     arguments = parser.parse_args()
     scenes = find_scenes(arguments.data, [Model.load(path) for path in arguments.models])
+    if not scenes:
+        problem = "no image that the first model has not seen has four touching objects in a window"
+        raise SystemExit(f"error: {arguments.data}: {problem}. Give other data or another model.")
     scenes = sorted(scenes, key=lambda scene: (-scene.scores[0].f1[0], -scene.touching))
     shown = scenes[: arguments.rows] + scenes[-arguments.rows :]
     write_bytes(arguments.output, encode_png(np.concatenate([draw_row(scene) for scene in shown])))
