@@ -55,7 +55,7 @@ def test_options_that_change_the_recipe_are_checked(fault, cells):
         (b"just text\n", ": the text holds no settings. "),
         (b"\xff\xfe\x00", ": the file is not UTF-8 text. "),
         (b"septa: 2\n", ": septa must be 1, got 2. "),
-        (None, ": the file cannot be read (no such file or directory). "),
+        (None, ": the file cannot be read (No such file or directory). "),
     ],
 )
 def test_wrong_recipe_files(fault, cells, tmp_path, content, named):

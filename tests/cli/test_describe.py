@@ -57,7 +57,7 @@ def test_a_model_by_its_own_patch(septa, fault, model, tmp_path):
 def test_names_and_settings_that_are_wrong(fault, tmp_path):
     (tmp_path / "other.yaml").write_text("net: {wdith: 3}\n")
     for arguments, start in (
-        (["nowhere.yaml"], "nowhere.yaml: the file cannot be read (no such file or directory). "),
+        (["nowhere.yaml"], "nowhere.yaml: the file cannot be read (No such file or directory). "),
         (["nowhere.septa"], "nowhere.septa: cannot be read"),
         (["other.yaml"], "other.yaml: net.wdith is not a setting (did you mean net.width?). "),
         (["octt"], "preset 'octt': there is no preset with this name. Did you mean 'oct'? Choose one of "),

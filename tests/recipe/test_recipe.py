@@ -27,7 +27,7 @@ def one_line(error: Exception, start: str) -> str:
 
 def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     path = tmp_path / "r.yaml"
-    for where, reason in ((path, "no such file or directory"), (tmp_path, "is a directory")):
+    for where, reason in ((path, "No such file or directory"), (tmp_path, "Is a directory")):
         with pytest.raises(RecipeError) as caught:
             Recipe.load(where)
         assert str(caught.value) == f"{where}: the file cannot be read ({reason}). Give the path of a YAML recipe."

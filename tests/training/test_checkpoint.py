@@ -113,7 +113,7 @@ def test_a_state_without_its_best_weights_is_not_usable(checkpoints: Checkpoints
     (checkpoints.folder / "best-00000002.safetensors").unlink()
     found, _, refused = checkpoints.load_newest()
     assert found["step"] == 1
-    assert "best-00000002.safetensors: the file cannot be read (no such file or directory)." in refused[0]
+    assert "best-00000002.safetensors: the file cannot be read (No such file or directory)." in refused[0]
 
 
 def test_an_error_names_every_unusable_state(checkpoints: Checkpoints) -> None:

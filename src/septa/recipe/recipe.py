@@ -95,7 +95,7 @@ class Recipe(Section):
         try:
             text = Path(path).read_text(encoding="utf-8")
         except OSError as error:
-            reason = (error.strerror or "unknown reason").lower()
+            reason = error.strerror or "unknown error"
             raise RecipeError(path, f"the file cannot be read ({reason})", remedy) from None
         except UnicodeDecodeError:
             raise RecipeError(path, "the file is not UTF-8 text", remedy) from None

@@ -114,7 +114,7 @@ class Checkpoints:
         try:
             data = path.read_bytes()
         except OSError as error:
-            reason = (error.strerror or "unknown reason").lower()
+            reason = error.strerror or "unknown error"
             raise ModelError(path, f"the file cannot be read ({reason})") from None
         return tensor_file.unpack(data, KIND, path)
 
