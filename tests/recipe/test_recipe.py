@@ -15,7 +15,7 @@ from septa.recipe import DataSettings, LossSettings, Recipe, differences
 REMEDY = "Run 'septa recipe DATA' to print a complete valid recipe"
 
 
-def one_line(error: Exception, start: str) -> str:
+def check_one_line(error: Exception, start: str) -> str:
     text = str(error)
     assert text.startswith(start)
     assert len(text.splitlines()) == 1
@@ -52,7 +52,7 @@ def test_a_recipe_does_not_change() -> None:
 # --- overrides ------------------------------------------------------------------------------------------------------
 
 
-def test_overrides_set_what_they_name_and_nothing_else() -> None:
+def test_overrides_change_only_the_settings_that_they_name() -> None:
     recipe = Recipe().with_overrides(
         [
             "training.lr=1e-3",
@@ -191,7 +191,7 @@ def test_yaml_round_trip(values: dict[str, Any], reason: str) -> None:
         assert Recipe.from_yaml(commented) == recipe
 
 
-def test_reasons_stand_beside_their_settings_as_comments() -> None:
+def test_reasons_are_written_as_comments_after_their_settings() -> None:
     text = Recipe().to_yaml({"net.depth": "objects span 40 pixels", "seed": "as given"})
     lines = text.splitlines()
     (depth,) = [line for line in lines if line.startswith("  depth:")]
@@ -203,7 +203,7 @@ def test_reasons_stand_beside_their_settings_as_comments() -> None:
     assert [line.split("  #")[0].rstrip() for line in lines] == Recipe().to_yaml().splitlines()
 
 
-def test_every_setting_is_written_with_defaults() -> None:
+def test_defaults_are_written_for_every_setting() -> None:
     written = yaml.safe_load(Recipe().to_yaml())
     assert set(written) == set(Recipe.model_fields)
     for name, section in Recipe():

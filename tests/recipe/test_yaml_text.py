@@ -1,4 +1,4 @@
-"""Texts that are not YAML, not safe or not a recipe: what is wrong with them is said in septa's words, and where."""
+"""Texts that are not YAML, not safe or not a recipe: errors describe the problem and its place in septa's words."""
 
 from __future__ import annotations
 

@@ -263,6 +263,7 @@ def test_printed_recipe_trains_the_same_model(
     assert (tmp_path / "chosen-run" / "recipe.yaml").read_text() == printed.out
     given = train(data, tmp_path / "given.septa", recipe=path)
     assert given.recipe == chosen.recipe
+    # A training is a function of recipe, data and threads, so the weights are equal bit for bit.
     assert given.weights_sha256 == chosen.weights_sha256
 
 

@@ -68,6 +68,7 @@ def test_the_training_is_the_same(profiled: tuple[Any, Path], septa: Any, data: 
     _, output = profiled
     assert septa.run(data, tmp_path / "m.septa").code == 0
     assert not list((tmp_path / "m-run").glob("profile*"))
+    # A training is a function of recipe, data and threads, so the weights are equal bit for bit.
     assert Model.load(tmp_path / "m.septa").weights_sha256 == Model.load(output).weights_sha256
 
 

@@ -1,4 +1,4 @@
-"""What is wrong with a recipe, in septa's words: unknown keys, and every kind of error that pydantic can find in it."""
+"""The errors of a recipe in septa's words: unknown keys, and every kind of error that pydantic can find."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _EXPECTED: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
 
 
 class Finding(NamedTuple):
-    """One error of a recipe: the ``section.key`` or section that it concerns, and a clause that says what is wrong."""
+    """One error of a recipe: the ``section.key`` or section that it concerns, and a clause that describes it."""
 
     key: str
     problem: str
@@ -97,7 +97,7 @@ class _Fault:
     place
         Places of the value in a list, and in lists inside it, from 0, up to the first branch of a union.
     branch
-        Further location: the branch of a union, and places in it. Empty where there is no union.
+        Further location: the branch of a union, and places in it. Empty without a union.
     expected
         Text that continues "SETTING must".
     got
@@ -115,7 +115,9 @@ class _Fault:
 
 
 def _read_fault(item: ErrorDetails, items: Iterable[ErrorDetails], model: type[BaseModel]) -> _Fault:
-    location, kind, got = item["loc"], item["type"], item["input"]
+    location = item["loc"]
+    kind = item["type"]
+    got = item["input"]
     section = _find_section(str(location[0]), model) if location else None
     length = 1 if section is None else 2
     names = [str(part) for part in location[:length]]
@@ -123,13 +125,15 @@ def _read_fault(item: ErrorDetails, items: Iterable[ErrorDetails], model: type[B
     context = item.get("ctx", {})
     expected = _EXPECTED[kind](context) if kind in _EXPECTED else "have a value that is allowed"
     clause = ""
-    if kind == "missing":  # pydantic reports each value that a list lacks; its last place is the length
+    if kind == "missing":
+        # pydantic reports each missing value of a list with the place that it should have.
         rest = rest[:-1]
-        lacking = sum(other["type"] == kind and other["loc"][:-1] == location[:-1] for other in items)
-        expected = f"have {len(got) + lacking} values"
+        missing = sum(other["type"] == kind and other["loc"][:-1] == location[:-1] for other in items)
+        expected = f"have {len(got) + missing} values"
     elif kind == "invalid_key":
         names[-1] = show_value(got)
-    elif kind == "value_error" and section is not None and len(names) == 1:  # of a section: names its settings itself
+    elif kind == "value_error" and section is not None and len(names) == 1:
+        # The validator of a section names the settings itself.
         clause = str(context["error"])
     if kind in ("extra_forbidden", "invalid_key"):
         clause = explain_unknown(".".join(names), model).problem
@@ -170,7 +174,7 @@ def _find_section(name: str, model: type[BaseModel]) -> type[BaseModel] | None:
 
 
 def _find_nearest(key: str, model: type[BaseModel]) -> str:
-    """Find the setting or section that ``key`` may stand for; empty if none is like it."""
+    """Find the setting or section that ``key`` may mean; return an empty string if none is similar."""
     section, _, name = key.rpartition(".")
     settings = list(list_keys(model))
     # The same name in another section, or a setting that was taken for a section; else a misspelt name.

@@ -1,7 +1,7 @@
 """The sections of a recipe: the name, type, default, unit and range of every setting.
 
-Where a type of pydantic does not say what is wrong in the user's words, a validator here does. Such a text continues
-after the name of the setting ("must give the smaller value first"), or is a whole clause if it concerns a section.
+A validator checks what types cannot express. Its message continues after the name of the setting, as in "must give the
+smaller value first", or is a whole clause if it concerns a section.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ class LossSettings(Section):
     """Weight of each class in the cross entropies: a list of numbers of at least 0; or ``frequency``, the inverse of
     the class's share of the pixels."""
     border_weight: NonNegative = 0.0
-    """Weight w0 of the border weight map (equation 2 of the U-Net paper, where it is 10), at least 0; 0 switches it
+    """Weight w0 of the border weight map (equation 2 of the U-Net paper, which uses 10), at least 0; 0 switches it
     off."""
     border_sigma: Positive = 5.0
     """Sigma of the border weight map, in pixels, above 0."""
@@ -224,8 +224,8 @@ class TrainingSettings(Section):
     clip: NonNegative = 1.0
     """Largest norm of the gradient, at least 0; 0 switches clipping off."""
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.99
-    """Decay of the exponential moving average of the weights, from 0 to below 1. The average is what is validated and
-    saved; 0 switches it off."""
+    """Decay of the exponential moving average of the weights, from 0 to below 1. The average is validated and saved
+    in place of the weights; 0 switches it off."""
     amp: Literal["auto", "off", "bf16", "fp16"] = "auto"
     """Mixed precision. ``auto``: bf16 on a GPU or a CPU with bf16 instructions, fp16 on another GPU, else off."""
     compile: bool = False

@@ -1,4 +1,4 @@
-"""YAML text to values and back. What is wrong with a text is said in septa's own words, with line and column."""
+"""YAML text to values and back. Errors of a text are described in septa's own words, with line and column."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _REASONS = {
 """Part of a problem as PyYAML words it: the reason in the user's words. The first match is used."""
 _OTHER_REASON = "this does not fit the text before it; check the indentation, quotes and brackets"
 _BEGINS_EARLIER = ("unexpected end of stream", "could not find expected ':'")
-"""Parts of problems that the user has to correct where they begin, which PyYAML calls their context."""
+"""Parts of the problems that the user has to correct at their beginning, which PyYAML calls the context."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -57,7 +57,7 @@ def read_yaml(text: str) -> Any:
     Raises
     ------
     ValueError
-        The text is not valid YAML, has aliases or is nested too deeply. The message says what is wrong and where.
+        The text is not valid YAML, has aliases or is nested too deeply. The message gives the place of the problem.
 
     Examples
     --------

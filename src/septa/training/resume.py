@@ -1,4 +1,4 @@
-"""Resuming: find what an earlier training saved, and refuse to continue where it would not be the same training."""
+"""Resuming: find the state of an earlier training, and refuse to continue with another recipe or other data."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def find_saved(request: TrainingRequest) -> SavedTraining | None:
 
 
 def use_saved_recipe(request: TrainingRequest, saved: SavedTraining | None) -> TrainingRequest:
-    """Return the request with the saved recipe where it gives none, so that resuming repeats the earlier choices."""
+    """Return the request with the saved recipe if it gives none, so that resuming repeats the earlier choices."""
     if saved is None:
         return request
     return replace(request, recipe=request.recipe or Recipe.parse(saved.header["recipe"], str(request.folder)))

@@ -55,7 +55,8 @@ def tune_model(model: Model, examples: Examples, device: str) -> Tuning:
 
 def _compute_logits(model: Model, examples: Examples, device: str) -> dict[int, NDArray[np.float32]]:
     found: dict[int, NDArray[np.float32]] = {}
-    pixels, engine = 0, model.engine(device, "torch")
+    pixels = 0
+    engine = model.engine(device, "torch")
     for index in range(len(examples)):
         example = examples[index]
         if found and pixels + example.labels_yx.size > _MOST_PIXELS:
