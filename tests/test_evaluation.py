@@ -1,4 +1,4 @@
-"""Scoring of models and of label files: pairing of folders, meaning of values, training images left out."""
+"""Scores of models and of label files: pairing of folders, meaning of values, exclusion of training images."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NAMES = ("background", "foreground")
 
 
 def drawn(seed: int, classes: int = 2) -> np.ndarray:
-    """Labels of blocks of 4 x 4 pixels, so that nothing looks like interpolation."""
+    """Return labels of 4 x 4 blocks, so that no value looks interpolated."""
     rng = np.random.default_rng(seed)
     return np.kron(rng.integers(0, classes, (6, 7)), np.ones((4, 4), int)).astype(np.int32)
 
@@ -54,7 +54,7 @@ def test_files_are_scored_as_their_arrays(tmp_path):
     expected = evaluate_labels([(name, truth[name], found[name]) for name in "ab"], NAMES)
     assert evaluation == replace(expected, notes=evaluation.notes)
     assert evaluation.notes == (
-        "2 pairs of files of equal names",
+        "2 pairs of files with the same name",
         "labels: {0, 255} are background and foreground",
     )
 
@@ -66,7 +66,7 @@ def test_every_page_of_a_stack_is_an_image(tmp_path):
     assert [image.name for image in evaluation.images] == ["s#0", "s#1", "s#2", "t"]
     assert evaluation.images[2].pixel_error == np.mean(truth[2] != found[2])
     write_labels(folders[0] / "s.tif", found[:2])
-    with pytest.raises(InputError, match=r"has 2 pages, .* has 3"):
+    with pytest.raises(InputError, match=r"the file has 2 pages, but .* has 3\. Give stacks of equal length\.$"):
         evaluate_files(*folders)
 
 
@@ -118,7 +118,8 @@ def test_sizes_that_differ_name_the_file(tmp_path):
     folders = write_folders(tmp_path, {"a.png": drawn(0)}, {"a.png": drawn(0)[:-1]})
     with pytest.raises(InputError) as caught:
         evaluate_files(*folders)
-    assert str(caught.value).startswith(f"{folders[0] / 'a.png'}: is 23 x 28 pixels, the labels of a are 24 x 28. ")
+    problem = "the size is 23 x 28 pixels, but the labels of a are 24 x 28"
+    assert str(caught.value) == f"{folders[0] / 'a.png'}: {problem}. Give both in the same size."
 
 
 def test_large_files_need_leave(tmp_path):
@@ -132,14 +133,14 @@ def test_large_files_need_leave(tmp_path):
 
 
 def touching(seed: int) -> np.ndarray:
-    """Object ids of squares, most of which touch another; ids have gaps."""
+    """Return ids of square objects, most of which touch another; the ids have gaps."""
     rng = np.random.default_rng(seed)
     ids = 300 + 7 * np.arange(20).reshape(4, 5) * (rng.random((4, 5)) < 0.7)
     return np.kron(np.where(ids > 300, ids, 0), np.ones((6, 6), int)).astype(np.int32)
 
 
 def hit(truth: np.ndarray, prediction: np.ndarray) -> int:
-    """Objects of which more than half is common with one predicted object, one after the other."""
+    """Count the objects that share more than half of their union with a predicted object, by loops."""
     count = 0
     for a in np.unique(truth[truth > 0]):
         for b in np.unique(prediction[prediction > 0]):
@@ -169,31 +170,31 @@ def test_object_ids_are_scored_as_objects(tmp_path):
     semantic = evaluate_files(*folders, ids)
     assert semantic.objects == {}
     assert semantic.classes == evaluation.classes
-    told = evaluate_files(*folders, ids, instances=None)
-    assert "task: instances, labels and predictions number objects" in told.notes
-    assert replace(told, notes=()) == replace(evaluation, notes=())
+    found = evaluate_files(*folders, ids, instances=None)
+    assert "task: instances, because labels and predictions number objects" in found.notes
+    assert replace(found, notes=()) == replace(evaluation, notes=())
 
 
-def test_masks_against_object_ids_are_scored_as_pixels_unless_told(tmp_path):
-    """A mask is no single object, also where its foreground is 255."""
+def test_masks_against_object_ids_are_scored_as_pixels_unless_objects_are_asked_for(tmp_path):
+    """A mask is not a single object, even if its foreground is 255."""
     truth = {name: touching(seed) for name, seed in (("a.tif", 0), ("b.tif", 1))}
     masks = {name: np.where(np.roll(ids, 1, axis=1) > 0, 255, 0) for name, ids in truth.items()}
     folders, ids = write_folders(tmp_path, truth, masks), DataSettings(encoding="instances")
-    told = evaluate_files(*folders, ids, instances=None)
-    assert told == evaluate_files(*folders, ids)
-    assert told.objects == {}
+    found = evaluate_files(*folders, ids, instances=None)
+    assert found == evaluate_files(*folders, ids)
+    assert found.objects == {}
     asked = evaluate_files(*folders, ids, instances=True)
     assert asked.objects["prediction_count"]["pooled"] == 2
 
 
-def test_classes_are_scored_as_pixels_unless_told(tmp_path):
+def test_classes_are_scored_as_pixels_unless_objects_are_asked_for(tmp_path):
     folders = write_folders(tmp_path, {"a.png": drawn(4)}, {"a.png": drawn(5)})
     assert evaluate_files(*folders, instances=None) == evaluate_files(*folders)
 
 
 @pytest.mark.parametrize("values", [(0, 255), (0, 1, 2)], ids=["binary", "classes"])
 def test_objects_of_class_labels_are_their_regions(tmp_path, values):
-    """Of several classes too: two that touch are two objects, and pixels are told as background and objects."""
+    """Two touching regions of different classes are two objects; pixels are scored as background and objects."""
     labels, found = drawn(4, len(values)), drawn(5)
     regions = sum(scipy.ndimage.label(labels == k)[1] for k in range(1, len(values)))
     ids = scipy.ndimage.label(found)[0]
@@ -267,14 +268,14 @@ def data(tmp_path: Path) -> Path:
 
 
 def test_a_model_is_scored_by_what_it_segments(model, data, tmp_path):
-    told: list[tuple[int, int]] = []
+    calls: list[tuple[int, int]] = []
     model.save(tmp_path / "m.septa")
-    evaluation = evaluate(tmp_path / "m.septa", data, progress=lambda done, total: told.append((done, total)))
+    evaluation = evaluate(tmp_path / "m.septa", data, progress=lambda done, total: calls.append((done, total)))
     items = [(name, drawn(k), model.segment(data / "images" / f"{name}.png")) for k, name in enumerate("abc")]
     expected = evaluate_labels(items, NAMES)
     assert evaluation == replace(expected, notes=evaluation.notes)
     assert "labels: {0, 255} are background and foreground" in evaluation.notes
-    assert told == [(1, 3), (2, 3), (3, 3)]
+    assert calls == [(1, 3), (2, 3), (3, 3)]
 
 
 @pytest.mark.parametrize("task", ["semantic", "instances"])
@@ -316,12 +317,15 @@ def test_training_images_are_left_out_by_their_pixels(model, data):
     knowing = model.with_provenance(train=trained)
     evaluation = evaluate(knowing, data)
     assert [image.name for image in evaluation.images] == ["a", "c"]
-    assert evaluation.notes[-1] == "1 of 3 images were trained on and are left out (--all scores them too)"
+    left_out = "1 of 3 images are left out, because the model was trained on them (--all scores them too)"
+    assert evaluation.notes[-1] == left_out
     assert len(evaluate(knowing, data, every=True).images) == 3
     for name in "ac":
         for folder in ("images", "labels"):
             (data / folder / f"{name}.png").unlink()
-    with pytest.raises(InputError, match="holds no image that the model was not trained on"):
+    with pytest.raises(
+        InputError, match=r": the model was trained on all images in it\. Give other images or --all\.$"
+    ):
         evaluate(knowing, data)
 
 
@@ -332,7 +336,7 @@ def test_data_that_do_not_fit_the_model_name_the_file(model, data):
     with pytest.raises(InputError, match=r"labels/b\.png: the label image holds 7, expected only 0, 255"):
         evaluate(model, data)
     write_labels(data / "labels" / "b.png", drawn(1)[:8] * 255)
-    with pytest.raises(InputError, match=r"images/b\.png: is 24 x 28 pixels, the labels of b are 8 x 28"):
+    with pytest.raises(InputError, match=r"images/b\.png: the size is 24 x 28 pixels, but the labels of b are 8 x 28"):
         evaluate(model, data)
     (data / "images" / "a.png").unlink()
     tifffile.imwrite(data / "images" / "a.tif", np.zeros((2, 24, 28), np.uint8), metadata={"axes": "CYX"})
@@ -412,11 +416,11 @@ def test_several_files_of_one_name_are_refused(tmp_path, clash):
 
 def test_unusable_folders_are_refused(tmp_path):
     left, right = folders(tmp_path, ["a.png"], ["notes.txt"])
-    with pytest.raises(InputError, match="holds no image files"):
+    with pytest.raises(InputError, match=r": the folder contains no image files\. Give the folder of the "):
         match_folders(left, right)
-    with pytest.raises(InputError, match="does not exist"):
+    with pytest.raises(InputError, match=r": the folder does not exist\. Give the folder of the predictions\.$"):
         match_folders(tmp_path / "none", left)
-    with pytest.raises(InputError, match="is not a folder"):
+    with pytest.raises(InputError, match=r": the path is not a folder\. Give the folder of the label images\.$"):
         match_folders(left, left / "a.png")
-    with pytest.raises(InputError, match="two folders"):
+    with pytest.raises(InputError, match=r": the folder is given as predictions and as labels\. Give two folders\.$"):
         match_folders(left, tmp_path / "labels" / ".." / "predictions")

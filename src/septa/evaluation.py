@@ -1,4 +1,4 @@
-"""The evaluation workflow: a model against labelled data, or label files against label files."""
+"""The evaluation workflow: scores of a model on labelled data, or of label files against label files."""
 
 from __future__ import annotations
 
@@ -20,9 +20,12 @@ from septa.objects import OUTLINES, Judged, calibrate, judge
 from septa.prediction import CLASSES, OVERLAYS, PROBABILITIES
 from septa.recipe import DataSettings
 
-_LABEL_SUFFIXES = ("_mask", "_label", "_labels", "_seg", "_anno")
+_LABEL_ENDINGS = ("_mask", "_label", "_labels", "_seg", "_anno")
+"""Endings of the names of label files that are ignored if names do not match with them."""
 _NO_LABELS = (OVERLAYS, PROBABILITIES, OUTLINES, CLASSES)
+"""Folders inside a folder of predictions that do not hold labels."""
 _SHOWN = 20
+"""Largest number of files that an error lists."""
 
 
 def evaluate(
@@ -42,64 +45,74 @@ def evaluate(
 ) -> Evaluation:
     """Segment labelled images with a model and score the result.
 
-    Images that the model was trained on (recognised by the digest of their pixels, wherever they lie now) are left
-    out unless ``every`` is set: scores on them say nothing about new images.
+    Images that the model was trained on are left out, because scores on them say nothing about new images. They are
+    recognised by the digest of their pixels, wherever the files are now.
 
     Parameters
     ----------
     model
         A model or the path of one.
     data
-        Folder of images and labels; see `septa.data.folder.find_pairs`, also for ``images`` and ``labels``.
+        Folder of images and labels; see `septa.data.find_pairs`, also for ``images`` and ``labels``.
     every
-        Score the training images too.
+        If True, the training images are scored too.
     tile, device, tta, engine
-        As for `Model.segment`.
+        Options of `septa.Model.segment`.
     extra
-        Families of metrics beside the usual ones: ``boundaries``, ``glands`` (of the instances task) and ``neurites``
-        (of two classes, membrane and cell interior); see `septa.metrics`.
+        Additional families of metrics: ``boundaries``, ``glands`` (for objects) and ``neurites`` (for two classes,
+        membrane and cell interior); see `septa.metrics`.
     max_pixels
         Largest image that is decoded, pixels.
     progress
-        Called with the images done and the images to do.
+        Function that receives the number of images done and their total.
+
+    Returns
+    -------
+    Evaluation
+        Scores of each image and of all images.
 
     Raises
     ------
     InputError
-        An image or its labels cannot be read or do not fit the model, no image is left, or there is no such metric.
+        An image or its labels cannot be read or do not fit the model, no image is left, or a family of metrics is not
+        known or does not fit the labels.
+    ResourceError
+        The memory does not hold a tile.
     """
     model = model if isinstance(model, Model) else Model.load(model)
     pairing = find_pairs(Path(data), images=images, labels=labels, max_pixels=max_pixels)
     trained = {digest for _, digest in model.provenance.get("train", [])}
-    notes, pairs, skipped = [*pairing.notes, model.labels.describe()], pairing.pairs, 0
+    skipped = 0
     stack: list[tuple[NDArray[np.int32], NDArray[np.float32]]] = []
     judged: list[Judged] = []
     instances = model.task.finds_objects
     _check_extra(extra, model.labels, instances)
+    needs_probabilities = instances or NEURITES in extra
     options = PredictionOptions(tile=tile, tta=tta, engine=model.engine(device, engine))
 
-    def scored() -> Iterator[LabelPair]:
+    def segment_pairs() -> Iterator[LabelPair]:
         nonlocal skipped
-        for number, pair in enumerate(pairs):
+        for number, pair in enumerate(pairing.pairs):
             image_cyx = read_pair_image(pair)
             if not every and digest_array(image_cyx) in trained:
                 skipped += 1
             else:
                 truth_yx, class_of_id = _read_truth(model.labels, pair, instances)
-                _same_size(pair.name, truth_yx, image_cyx.shape[1:], pair.image)
-                fitted_cyx = model.as_model_input(image_cyx, pair.image)
-                sure = instances or NEURITES in extra
-                predicted_yx, predicted_class_of_id, sure_yx = _segment(model, fitted_cyx, sure, options)
-                if sure_yx is not None and instances:
-                    judged.append(judge(truth_yx, predicted_yx, sure_yx))
-                elif sure_yx is not None:
-                    stack.append((truth_yx, sure_yx))
+                _check_size(pair.name, truth_yx, image_cyx.shape[1:], pair.image)
+                input_cyx = model.as_model_input(image_cyx, pair.image)
+                predicted_yx, predicted_class_of_id, probability_yx = _segment(
+                    model, input_cyx, needs_probabilities, options
+                )
+                if probability_yx is not None and instances:
+                    judged.append(judge(truth_yx, predicted_yx, probability_yx))
+                elif probability_yx is not None:
+                    stack.append((truth_yx, probability_yx))
                 yield LabelPair(pair.name, truth_yx, predicted_yx, class_of_id, predicted_class_of_id)
             if progress is not None:
-                progress(number + 1, len(pairs))
+                progress(number + 1, len(pairing.pairs))
 
     evaluation = evaluate_labels(
-        _at_least_one(scored(), data),
+        _require_one(segment_pairs(), data),
         model.labels.pixel_names(instances),
         multilabel=model.labels.kind == "multilabel",
         instances=instances,
@@ -107,19 +120,22 @@ def evaluate(
         extra=[family for family in extra if family != NEURITES],
     )
     if stack:
-        evaluation = _with_neurites(evaluation, stack)
+        evaluation = _add_neurites(evaluation, stack)
     if instances:
         evaluation = replace(evaluation, calibration=calibrate(judged))
+    notes = [*pairing.notes, model.labels.describe()]
     if skipped:
-        notes.append(f"{skipped} of {len(pairs)} images were trained on and are left out (--all scores them too)")
+        left_out = f"{skipped} of {len(pairing.pairs)} images are left out"
+        notes.append(f"{left_out}, because the model was trained on them (--all scores them too)")
     return replace(evaluation, notes=tuple(notes))
 
 
 def _read_truth(
     mapping: LabelMapping, pair: Pair, instances: bool
 ) -> tuple[NDArray[np.int32], NDArray[np.int32] | None]:
-    """Read the true labels of an image, and the class of each object where objects have classes."""
-    raw, where = read_pair_labels(pair), pair.labels_location
+    """Read the ground truth of an image, and the class of each object if objects have classes."""
+    raw = read_pair_labels(pair)
+    where = pair.labels_location
     if not instances:
         return mapping.encode(raw, where), None
     objects = mapping.encode_objects(raw, where)
@@ -127,12 +143,13 @@ def _read_truth(
 
 
 def _segment(
-    model: Model, image_cyx: NDArray[Any], sure: bool, options: PredictionOptions
+    model: Model, image_cyx: NDArray[Any], needs_probabilities: bool, options: PredictionOptions
 ) -> tuple[NDArray[np.int32], NDArray[np.int32] | None, NDArray[np.float32] | None]:
-    """Labels, the class of each object, and where it is asked for the probability of class 1, or of foreground."""
-    if not sure:
+    """Return labels, the class of each object, and the probability of class 1 or of foreground if it is needed."""
+    if not needs_probabilities:
         return model.compute_labels(image_cyx, options), None, None
-    task, logits_kyx = model.task, model.compute_logits(image_cyx, options)
+    task = model.task
+    logits_kyx = model.compute_logits(image_cyx, options)
     labels_yx = task.decode(logits_kyx)
     return labels_yx, task.classify(labels_yx, logits_kyx), task.probabilities(logits_kyx)[1]
 
@@ -151,28 +168,34 @@ def evaluate_files(
     Parameters
     ----------
     predictions, labels
-        Folders; see `match_folders`. Where labels are colours, a prediction may hold class indices instead, as
-        ``septa predict`` writes them.
+        Folders; see `match_folders`. If labels are colours, a prediction may hold class indices, as ``septa predict``
+        writes them.
     settings
-        What the values mean; found in the labels, not in the predictions, as far as it is not given.
+        Meaning of the values. Settings that are not given are detected in the labels, not in the predictions.
     instances
-        Predictions are object ids, and objects are scored. Labels are ids too, or classes whose 4-connected regions
-        are the objects. None tells from the files: labels number objects, and so does a prediction.
+        If True, predictions are object ids, and objects are scored. Labels are ids too, or classes of which each
+        4-connected region is an object. If None, objects are scored if labels number objects and a prediction does.
     extra
-        As for `evaluate`; the neurites' thresholds are then those of the prediction, 0 and 1.
+        Additional families of metrics, as for `evaluate`. The scores of neurites use the predictions, 0 or 1, instead
+        of probabilities.
     max_pixels
         Largest file that is decoded, pixels.
+
+    Returns
+    -------
+    Evaluation
+        Scores of each image and of all images.
 
     Raises
     ------
     InputError
-        Files do not pair up, cannot be read or differ in size.
+        Files do not pair up, cannot be read or differ in size, or a family of metrics does not fit.
     """
     matched = match_folders(Path(predictions), Path(labels))
     pages = [
         (f"{name}#{page}" if count > 1 else name, left, right, page)
         for name, left, right in matched
-        for count in [_pages(left, right, max_pixels)]
+        for count in [_count_pages(left, right, max_pixels)]
         for page in range(count)
     ]
 
@@ -180,41 +203,40 @@ def evaluate_files(
         return read_labels(path, page, max_pixels=max_pixels)
 
     mapping = find_mapping(((str(right), read(right, page)) for _, _, right, page in pages), settings)
-    notes = [f"{len(matched)} pairs of files of equal names", mapping.describe()]
+    notes = [f"{len(matched)} pairs of files with the same name", mapping.describe()]
     if instances is None:
-        instances = mapping.task == "instances" and any(_numbers(read(left, page)) for _, left, _, page in pages)
-        notes += ["task: instances, labels and predictions number objects"] if instances else []
+        instances = mapping.task == "instances" and any(_has_objects(read(left, page)) for _, left, _, page in pages)
+        notes += ["task: instances, because labels and predictions number objects"] if instances else []
     stack: list[tuple[NDArray[np.int32], NDArray[np.float32]]] = []
     _check_extra(extra, mapping, instances)
 
-    def scored() -> Iterator[LabelPair]:
+    def read_pages() -> Iterator[LabelPair]:
         for name, left, right, page in pages:
             if instances:
                 truth_yx = mapping.encode_objects(read(right, page), right).ids_yx
-                prediction_yx = _objects(read(left, page), left)
+                prediction_yx = _encode_ids(read(left, page), left)
             else:
                 truth_yx = mapping.encode(read(right, page), right)
                 prediction_yx = _encode_prediction(mapping, read(left, page), left)
-            _same_size(name, truth_yx, prediction_yx.shape, left)
+            _check_size(name, truth_yx, prediction_yx.shape, left)
             if NEURITES in extra:
                 stack.append((truth_yx, (prediction_yx == 1).astype(np.float32)))
             yield LabelPair(name, truth_yx, prediction_yx)
 
-    names = mapping.pixel_names(instances)
     evaluation = evaluate_labels(
-        scored(),
-        names,
+        read_pages(),
+        mapping.pixel_names(instances),
         multilabel=mapping.kind == "multilabel",
         instances=instances,
         extra=[family for family in extra if family != NEURITES],
     )
     if stack:
-        evaluation = _with_neurites(evaluation, stack)
+        evaluation = _add_neurites(evaluation, stack)
     return replace(evaluation, notes=tuple(notes))
 
 
 def has_neurites(labels: LabelMapping) -> bool:
-    """Whether labels are two classes of all pixels, as membrane and cell interior are."""
+    """Return True if labels are two classes of all pixels, as membrane and cell interior are."""
     return labels.kind != "multilabel" and labels.classes == 2 and labels.ignore is None
 
 
@@ -222,17 +244,18 @@ def _check_extra(extra: Sequence[str], labels: LabelMapping, instances: bool) ->
     for family in extra:
         where = f"--metrics {family}"
         if family not in (*PER_IMAGE, NEURITES):
-            raise InputError(where, "is not known", f"choose {', '.join([*PER_IMAGE, NEURITES])}")
+            known = ", ".join([*PER_IMAGE, NEURITES])
+            raise InputError(where, "this family of metrics is not known", f"Choose from {known}")
         if family == "glands" and not instances:
-            raise InputError(where, "scores objects", "give a model or --task of instances")
+            remedy = "Give a model that finds objects, or --task instances"
+            raise InputError(where, "these metrics score objects, not classes", remedy)
         if family == NEURITES and (instances or not has_neurites(labels)):
-            raise InputError(where, "needs two classes of all pixels, membrane and cell interior", "leave it out")
+            problem = "these metrics need two classes of all pixels, membrane and cell interior"
+            raise InputError(where, problem, "Leave them out")
 
 
-def _with_neurites(
-    evaluation: Evaluation, stack: Sequence[tuple[NDArray[np.int32], NDArray[np.float32]]]
-) -> Evaluation:
-    """With the ISBI 2012 challenge's scores of the stack, each at its best threshold."""
+def _add_neurites(evaluation: Evaluation, stack: Sequence[tuple[NDArray[np.int32], NDArray[np.float32]]]) -> Evaluation:
+    """Add the scores of the ISBI 2012 challenge for the stack, each at its best threshold."""
     scores = score_stack(stack)
     titles = {
         "V-Rand": scores.v_rand,
@@ -246,79 +269,85 @@ def _with_neurites(
 
 
 def _encode_prediction(mapping: LabelMapping, raw: RawLabels, path: Path) -> NDArray[np.int32]:
-    indices = mapping.kind == "color" and raw.kind == "index" and raw.palette is None
-    if indices and raw.array.min() >= 0 and raw.array.max() < mapping.classes:
+    may_be_indices = mapping.kind == "color" and raw.kind == "index" and raw.palette is None
+    if may_be_indices and raw.array.min() >= 0 and raw.array.max() < mapping.classes:
         return raw.array.astype(np.int32)
     return mapping.encode(raw, path)
 
 
-def _objects(raw: RawLabels, path: Path) -> NDArray[np.int32]:
+def _encode_ids(raw: RawLabels, path: Path) -> NDArray[np.int32]:
     return LabelMapping("instances", ("background", "object"), (0,)).encode_objects(raw, path).ids_yx
 
 
-def _numbers(raw: RawLabels) -> bool:
-    """Whether a prediction numbers several objects."""
+def _has_objects(raw: RawLabels) -> bool:
+    """Return True if a prediction numbers several objects."""
     return raw.kind == "index" and len(np.unique(raw.array[raw.array > 0])) > 1
 
 
-def _pages(left: Path, right: Path, max_pixels: int) -> int:
-    pages = read_info(left, max_pixels=max_pixels).pages, read_info(right, max_pixels=max_pixels).pages
-    if pages[0] != pages[1]:
-        raise InputError(left, f"has {pages[0]} pages, {right} has {pages[1]}", "give stacks of equal length")
-    return pages[0]
+def _count_pages(left: Path, right: Path, max_pixels: int) -> int:
+    count, other = (read_info(path, max_pixels=max_pixels).pages for path in (left, right))
+    if count != other:
+        raise InputError(left, f"the file has {count} pages, but {right} has {other}", "Give stacks of equal length")
+    return count
 
 
-def _same_size(name: str, truth_yx: NDArray[Any], size: tuple[int, ...], path: Path) -> None:
+def _check_size(name: str, truth_yx: NDArray[Any], size: tuple[int, ...], path: Path) -> None:
     if truth_yx.shape != size:
-        sizes = f"is {size[0]} x {size[1]} pixels, the labels of {name} are {truth_yx.shape[0]} x {truth_yx.shape[1]}"
-        raise InputError(path, sizes, "give both at one size")
+        height, width = truth_yx.shape
+        problem = f"the size is {size[0]} x {size[1]} pixels, but the labels of {name} are {height} x {width}"
+        raise InputError(path, problem, "Give both in the same size")
 
 
-def _at_least_one(items: Iterator[LabelPair], data: str | Path) -> Iterator[LabelPair]:
+def _require_one(items: Iterator[LabelPair], data: str | Path) -> Iterator[LabelPair]:
+    """Yield the same items, and raise InputError at the end if there was none."""
     empty = True
     for item in items:
         empty = False
         yield item
     if empty:
-        raise InputError(data, "holds no image that the model was not trained on", "give other images or --all")
+        raise InputError(data, "the model was trained on all images in it", "Give other images or --all")
 
 
 def match_folders(predictions: Path, labels: Path) -> list[tuple[str, Path, Path]]:
     """Pair prediction files with label files by their path inside the folder, without suffix.
 
-    If names do not match as they are, the endings ``_mask``, ``_label``, ``_labels``, ``_seg`` and ``_anno`` are
-    removed from both. Hidden files and files that are no images by suffix are passed over.
+    If the names do not match, the endings ``_mask``, ``_label``, ``_labels``, ``_seg`` and ``_anno`` are removed from
+    all names. Hidden files and files without the suffix of an image are ignored.
 
     Returns
     -------
-    Name, prediction file and label file of each pair, sorted by name.
+    list of tuple
+        Name, prediction file and label file of each pair, sorted by name.
 
     Raises
     ------
     InputError
-        For a folder that is missing or holds no image, for one folder given twice, for several files of one name,
-        and for files without partner, which are listed.
+        A folder is missing or contains no image, both folders are the same, several files have one name, or files are
+        unpaired; the error lists them.
     """
     if predictions.resolve() == labels.resolve():
-        raise InputError(labels, "is given as predictions and as labels", "give two folders")
-    files = _image_files(predictions, "predictions"), _image_files(labels, "label images")
+        raise InputError(labels, "the folder is given as predictions and as labels", "Give two folders")
+    prediction_files = _find_image_files(predictions, "predictions")
+    label_files = _find_image_files(labels, "label images")
     for strip in (False, True):
-        found, wanted = (
-            _by_name(folder, paths, strip) for folder, paths in zip((predictions, labels), files, strict=True)
-        )
-        if found.keys() == wanted.keys() and all(len(paths) == 1 for paths in [*found.values(), *wanted.values()]):
-            return [(name, found[name][0], wanted[name][0]) for name in sorted(found)]
-    _refuse_clashes(predictions, found)
-    _refuse_clashes(labels, wanted)
-    lone = _lone(predictions, found, wanted, "without labels") + _lone(labels, wanted, found, "without prediction")
-    remedy = f"name each prediction as its labels in {labels}, and give as many of one as of the other"
-    raise InputError(predictions, f"predictions and labels do not pair up: {'; '.join(lone)}", remedy)
+        left = _group_by_name(predictions, prediction_files, strip)
+        right = _group_by_name(labels, label_files, strip)
+        if left.keys() == right.keys() and all(len(paths) == 1 for paths in [*left.values(), *right.values()]):
+            return [(name, left[name][0], right[name][0]) for name in sorted(left)]
+    _check_unique(predictions, left)
+    _check_unique(labels, right)
+    unpaired = [
+        *_list_unpaired(predictions, left, right, "without labels"),
+        *_list_unpaired(labels, right, left, "without prediction"),
+    ]
+    problem = f"predictions and labels do not pair up: {'; '.join(unpaired)}"
+    raise InputError(predictions, problem, f"Give each prediction the name of its label file in {labels}")
 
 
-def _image_files(folder: Path, what: str) -> list[Path]:
+def _find_image_files(folder: Path, content: str) -> list[Path]:
     if not folder.is_dir():
-        problem = "is not a folder" if folder.exists() else "does not exist"
-        raise InputError(folder, problem, f"give the folder of the {what}")
+        problem = "the path is not a folder" if folder.exists() else "the folder does not exist"
+        raise InputError(folder, problem, f"Give the folder of the {content}")
     found = sorted(
         path
         for path in folder.rglob("*")
@@ -327,28 +356,30 @@ def _image_files(folder: Path, what: str) -> list[Path]:
         and path.is_file()
     )
     if not found:
-        raise InputError(folder, "holds no image files", f"give the folder of the {what}")
+        raise InputError(folder, "the folder contains no image files", f"Give the folder of the {content}")
     return found
 
 
-def _by_name(folder: Path, paths: Iterable[Path], strip: bool) -> dict[str, list[Path]]:
+def _group_by_name(folder: Path, paths: Iterable[Path], strip: bool) -> dict[str, list[Path]]:
     groups: dict[str, list[Path]] = {}
     for path in paths:
         stem = path.stem[: -len(".ome")] if path.stem.lower().endswith(".ome") else path.stem
         if strip:
-            ending = next((end for end in _LABEL_SUFFIXES if stem.lower().endswith(end) and len(stem) > len(end)), "")
+            ending = next((end for end in _LABEL_ENDINGS if stem.lower().endswith(end) and len(stem) > len(end)), "")
             stem = stem.removesuffix(stem[len(stem) - len(ending) :])
         groups.setdefault((path.parent.relative_to(folder) / stem).as_posix(), []).append(path)
     return groups
 
 
-def _refuse_clashes(folder: Path, groups: Mapping[str, list[Path]]) -> None:
+def _check_unique(folder: Path, groups: Mapping[str, list[Path]]) -> None:
     for name, paths in sorted(groups.items()):
         if len(paths) > 1:
-            clash = shorten_list((path.relative_to(folder).as_posix() for path in paths), _SHOWN)
-            raise InputError(folder, f"several files are named '{name}' ({clash})", "keep one of them")
+            files = shorten_list((path.relative_to(folder).as_posix() for path in paths), _SHOWN)
+            raise InputError(folder, f"several files are named '{name}' ({files})", "Keep one of them")
 
 
-def _lone(folder: Path, groups: Mapping[str, list[Path]], others: Mapping[str, list[Path]], what: str) -> list[str]:
+def _list_unpaired(
+    folder: Path, groups: Mapping[str, list[Path]], others: Mapping[str, list[Path]], reason: str
+) -> list[str]:
     files = [groups[name][0].relative_to(folder).as_posix() for name in sorted(groups.keys() - others.keys())]
-    return [f"{len(files)} {what} ({shorten_list(files, _SHOWN)})"] if files else []
+    return [f"{len(files)} {reason} ({shorten_list(files, _SHOWN)})"] if files else []

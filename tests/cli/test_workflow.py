@@ -21,8 +21,8 @@ def test_images_become_scores(septa, model, cells, tmp_path):
     output, scores = tmp_path / "out", tmp_path / "scores.json"
     septa("predict", model, cells / "images", "-o", output, "--overlay")
     done = septa("evaluate", output, cells / "labels", "--json", scores)
-    assert "6 pairs of files of equal names" in done.stdout
-    assert "task: instances, labels and predictions number objects" in done.stdout
+    assert "6 pairs of files with the same name" in done.stdout
+    assert "task: instances, because labels and predictions number objects" in done.stdout
     assert "Panoptic quality" in done.stdout
     assert "Dice = F1" in done.stdout
     found = json.loads(scores.read_text(encoding="utf-8"))
@@ -42,7 +42,7 @@ def test_images_become_scores(septa, model, cells, tmp_path):
 
     left = tmp_path / "left.json"
     done = septa("evaluate", model, cells, "--json", left)
-    assert "5 of 6 images were trained on and are left out" in done.stdout
+    assert "5 of 6 images are left out, because the model was trained on them" in done.stdout
     held_out = json.loads(septa("info", model).stdout)["provenance"]["validation"][0][0]
     assert [image["name"] for image in json.loads(left.read_text(encoding="utf-8"))["images"]] == [held_out]
 
@@ -66,7 +66,7 @@ def test_training_images_are_recognised_by_their_pixels(fault, model, cells, cop
             for folder in ("images", "labels"):
                 (copied / folder / f"new_{number}.tif").unlink()
     line = fault("evaluate", model, copied)
-    assert line == f"{copied}: holds no image that the model was not trained on. give other images or --all."
+    assert line == f"{copied}: the model was trained on all images in it. Give other images or --all."
 
 
 def test_evaluation_faults(fault, model, cells, copied, tmp_path):
