@@ -14,7 +14,7 @@ from septa.data import Pair, digest_array, find_pairs, read_pair_image, read_pai
 from septa.errors import InputError, shorten_list
 from septa.images import IMAGE_SUFFIXES, MAX_PIXELS, RawLabels, read_info, read_labels
 from septa.labels import LabelMapping, find_mapping
-from septa.metrics import NEURITES, PER_IMAGE, Evaluation, LabelPair, evaluate_labels, score_stack
+from septa.metrics import NEURITES, PER_IMAGE, Evaluation, LabelPair, Labels, evaluate_labels, score_stack
 from septa.model import Model, PredictionOptions
 from septa.objects import OUTLINES, Judged, calibrate, judge
 from septa.prediction import CLASSES, OVERLAYS, PROBABILITIES
@@ -83,7 +83,7 @@ def evaluate(
     pairing = find_pairs(Path(data), images=images, labels=labels, max_pixels=max_pixels)
     trained = {digest for _, digest in model.provenance.get("train", [])}
     skipped = 0
-    stack: list[tuple[NDArray[np.int32], NDArray[np.float32]]] = []
+    stack: list[tuple[Labels, NDArray[np.float32]]] = []
     judged: list[Judged] = []
     instances = model.task.finds_objects
     _check_extra(extra, model.labels, instances)
@@ -97,17 +97,12 @@ def evaluate(
             if not every and digest_array(image_cyx) in trained:
                 skipped += 1
             else:
-                truth_yx, class_of_id = _read_truth(model.labels, pair, instances)
-                _check_size(pair.name, truth_yx, image_cyx.shape[1:], pair.image)
-                input_cyx = model.as_model_input(image_cyx, pair.image)
-                predicted_yx, predicted_class_of_id, probability_yx = _segment(
-                    model, input_cyx, needs_probabilities, options
-                )
+                labels_of_pair, probability_yx = _segment_pair(model, pair, image_cyx, needs_probabilities, options)
                 if probability_yx is not None and instances:
-                    judged.append(judge(truth_yx, predicted_yx, probability_yx))
+                    judged.append(judge(labels_of_pair.truth_yx, labels_of_pair.prediction_yx, probability_yx))
                 elif probability_yx is not None:
-                    stack.append((truth_yx, probability_yx))
-                yield LabelPair(pair.name, truth_yx, predicted_yx, class_of_id, predicted_class_of_id)
+                    stack.append((labels_of_pair.truth_yx, probability_yx))
+                yield labels_of_pair
             if progress is not None:
                 progress(number + 1, len(pairing.pairs))
 
@@ -130,6 +125,22 @@ def evaluate(
     return replace(evaluation, notes=tuple(notes))
 
 
+def _segment_pair(
+    model: Model, pair: Pair, image_cyx: NDArray[Any], needs_probabilities: bool, options: PredictionOptions
+) -> tuple[LabelPair, NDArray[np.float32] | None]:
+    """Return true and predicted labels, and the probability of class 1 or of foreground if it is needed."""
+    task = model.task
+    truth_yx, truth_class_of_id = _read_truth(model.labels, pair, task.finds_objects)
+    _check_size(pair.name, truth_yx, image_cyx.shape[1:], pair.image)
+    input_cyx = model.as_model_input(image_cyx, pair.image)
+    if not needs_probabilities:
+        return LabelPair(pair.name, truth_yx, model.compute_labels(input_cyx, options), truth_class_of_id), None
+    logits_kyx = model.compute_logits(input_cyx, options)
+    labels_yx = task.decode(logits_kyx)
+    class_of_id = task.classify(labels_yx, logits_kyx)
+    return LabelPair(pair.name, truth_yx, labels_yx, truth_class_of_id, class_of_id), task.probabilities(logits_kyx)[1]
+
+
 def _read_truth(
     mapping: LabelMapping, pair: Pair, instances: bool
 ) -> tuple[NDArray[np.int32], NDArray[np.int32] | None]:
@@ -140,18 +151,6 @@ def _read_truth(
         return mapping.encode(raw, where), None
     objects = mapping.encode_objects(raw, where)
     return objects.ids_yx, objects.class_of_id
-
-
-def _segment(
-    model: Model, image_cyx: NDArray[Any], needs_probabilities: bool, options: PredictionOptions
-) -> tuple[NDArray[np.int32], NDArray[np.int32] | None, NDArray[np.float32] | None]:
-    """Return labels, the class of each object, and the probability of class 1 or of foreground if it is needed."""
-    if not needs_probabilities:
-        return model.compute_labels(image_cyx, options), None, None
-    task = model.task
-    logits_kyx = model.compute_logits(image_cyx, options)
-    labels_yx = task.decode(logits_kyx)
-    return labels_yx, task.classify(labels_yx, logits_kyx), task.probabilities(logits_kyx)[1]
 
 
 def evaluate_files(
@@ -207,7 +206,7 @@ def evaluate_files(
     if instances is None:
         instances = mapping.task == "instances" and any(_has_objects(read(left, page)) for _, left, _, page in pages)
         notes += ["task: instances, because labels and predictions number objects"] if instances else []
-    stack: list[tuple[NDArray[np.int32], NDArray[np.float32]]] = []
+    stack: list[tuple[Labels, NDArray[np.float32]]] = []
     _check_extra(extra, mapping, instances)
 
     def read_pages() -> Iterator[LabelPair]:
@@ -254,7 +253,7 @@ def _check_extra(extra: Sequence[str], labels: LabelMapping, instances: bool) ->
             raise InputError(where, problem, "Leave them out")
 
 
-def _add_neurites(evaluation: Evaluation, stack: Sequence[tuple[NDArray[np.int32], NDArray[np.float32]]]) -> Evaluation:
+def _add_neurites(evaluation: Evaluation, stack: Sequence[tuple[Labels, NDArray[np.float32]]]) -> Evaluation:
     """Add the scores of the ISBI 2012 challenge for the stack, each at its best threshold."""
     scores = score_stack(stack)
     titles = {

@@ -70,8 +70,12 @@ def test_training_images_are_recognised_by_their_pixels(fault, model, cells, cop
 
 
 def test_evaluation_faults(fault, model, cells, copied, tmp_path):
-    assert fault("evaluate", tmp_path / "no.septa", cells).startswith(f"{tmp_path / 'no.septa'}: cannot be read")
-    assert fault("evaluate", cells / "labels", cells / "labels").startswith(f"{cells / 'labels'}: is given as")
+    assert fault("evaluate", tmp_path / "no.septa", cells).startswith(
+        f"{tmp_path / 'no.septa'}: the file cannot be read"
+    )
+    assert fault("evaluate", cells / "labels", cells / "labels").startswith(
+        f"{cells / 'labels'}: the folder is given as"
+    )
     assert fault("evaluate", cells / "images", cells / "labels", "--all").startswith("--all: ")
     (copied / "labels" / "cells_0003.tif").unlink()
     line = fault("evaluate", copied / "labels", cells / "labels")
