@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import subprocess
 import sys
@@ -90,3 +91,11 @@ def test_every_encoding_is_explained() -> None:
     encodings = set(get_args(DataSettings.model_fields["encoding"].annotation)) - {"auto"}
     section = PAGES["docs/data.md"].partition("\n## Labels\n")[2].partition("\n## ")[0]
     assert set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == encodings
+
+
+def test_the_names_that_rooms_hand_on_exist() -> None:
+    rows = re.findall(r"^\| `(septa[\w.]*)` \| (.*) \|$", PAGES["docs/python.md"], re.MULTILINE)
+    assert len(rows) >= 6
+    for module, names in rows:
+        room = importlib.import_module(module)
+        assert all(hasattr(room, name) for name in re.findall(r"`(\w+)`", names)), module
