@@ -62,7 +62,7 @@ def make_model(channels: int = 1, kind: str = "dataset", classes: int = 3, multi
 
 
 def noise(*shape: int, seed: int = 0) -> np.ndarray:
-    """Uneven noise 0..255 in the last two axes, uint8."""
+    """Return uneven noise 0..255 in the last two axes, uint8."""
     rng = np.random.default_rng(seed)
     bright = np.linspace(0.2, 1, shape[-1])
     return (rng.integers(0, 256, shape) * bright).astype(np.uint8)
@@ -346,6 +346,7 @@ def test_the_tile_does_not_change_the_result(kind: str, channels: int) -> None:
     image = noise(channels, 117, 95)
     whole = model.logits(image, tile=1000)
     assert len(model.plan(117, 95, 1000)) == 1
+    # Exact: tiles promise the values of the whole image, here and in the tests of versions and of valid nets below.
     for tile in (64, 81):
         assert len(model.plan(117, 95, tile)) > 1
         np.testing.assert_array_equal(model.logits(image, tile=tile), whole)
@@ -394,7 +395,7 @@ def with_value(value: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("image", "told"),
+    ("image", "problem"),
     [
         (np.zeros((2, 20, 20), np.uint8), "has shape (2, 20, 20), expected YX, or CYX or YXC with 3 channels"),
         (np.zeros((20, 20, 4), np.uint8), "has shape (20, 20, 4)"),
@@ -409,12 +410,12 @@ def with_value(value: float) -> np.ndarray:
         (np.zeros((3, 20, 0), np.uint8), "the image has no pixels. Give an image of at least 1 x 1 pixels."),
     ],
 )
-def test_images_that_do_not_fit_are_refused(image: np.ndarray, told: str) -> None:
+def test_images_that_do_not_fit_are_refused(image: np.ndarray, problem: str) -> None:
     with pytest.raises(InputError) as caught:
         make_model(channels=3).segment(image)
     text = str(caught.value)
     assert text.startswith("image: ")
-    assert told in text
+    assert problem in text
     assert len(text.splitlines()) == 1
 
 
@@ -500,7 +501,7 @@ def plain_logits(model: Model, image_yx: np.ndarray) -> np.ndarray:
 
 
 def plain_probabilities(model: Model, logits_kyx: np.ndarray) -> np.ndarray:
-    """By their formulas, in float64."""
+    """Compute probabilities by their formulas, in float64."""
     wide = logits_kyx.astype(np.float64)
     if model.labels.kind == "multilabel":
         return 1 / (1 + np.exp(-wide))
@@ -510,7 +511,7 @@ def plain_probabilities(model: Model, logits_kyx: np.ndarray) -> np.ndarray:
 
 
 def assert_same_where_sure(labels_yx: np.ndarray, expected_yx: np.ndarray, probabilities_kyx: np.ndarray) -> None:
-    """Labels agree wherever rounding cannot decide."""
+    """Check that labels agree wherever rounding cannot decide."""
     ranked = np.sort(probabilities_kyx, axis=0)
     sure_yx = ranked[-1] - ranked[-2] > 1e-4
     assert sure_yx.mean() > 0.8
@@ -591,7 +592,7 @@ def test_tta_has_one_to_eight_versions(versions: int) -> None:
 
 
 def test_resized_images_get_labels_of_their_own_size() -> None:
-    """The oracle: means of 2 x 2 pixels in, twice as many pixels out by torch's bilinear interpolation."""
+    """Compare with means of 2 x 2 pixels, and logits enlarged by torch's bilinear interpolation."""
     model, image_yx = member(INDEX, "data.resize=[24, 32]"), noise(48, 64)
     small_yx = np.rint(image_yx.reshape(24, 2, 32, 2).astype(np.float64).mean(axis=(1, 3)))
     small = torch.from_numpy(plain_logits(model, small_yx))[None]
@@ -637,7 +638,7 @@ def test_one_sigmoid_output_is_two_classes(tmp_path: Path) -> None:
 
 
 def regions(foreground_yx: np.ndarray) -> np.ndarray:
-    """4-connected regions; a hole that one of them surrounds belongs to it."""
+    """Label 4-connected regions; a hole that one of them surrounds belongs to it."""
     ids_yx, _ = scipy.ndimage.label(foreground_yx)
     holes_yx, count = scipy.ndimage.label(ids_yx == 0)
     at_edges = np.unique(np.concatenate([holes_yx[[0, -1]].ravel(), holes_yx[:, [0, -1]].ravel()]))
