@@ -140,7 +140,7 @@ def test_metrics_of_objects_are_listed_for_objects() -> None:
 
 def test_wrong_presets_settings_and_folders_are_refused(tmp_path: Path) -> None:
     output = tmp_path / "out"
-    with pytest.raises(RecipeError, match="Did you mean 'glas'"):
+    with pytest.raises(RecipeError, match="; the nearest is glas"):
         run("glass", None, output)
     with pytest.raises(InputError, match=r"^preset glas: this preset needs your own data\. Give the folder of the"):
         run("glas", None, output)

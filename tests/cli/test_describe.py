@@ -60,7 +60,7 @@ def test_names_and_settings_that_are_wrong(fault, tmp_path):
         (["nowhere.yaml"], "nowhere.yaml: the file cannot be read (No such file or directory). "),
         (["nowhere.septa"], "nowhere.septa: cannot be read"),
         (["other.yaml"], "other.yaml: net.wdith is not a setting (did you mean net.width?). "),
-        (["octt"], "preset 'octt': there is no preset with this name. Did you mean 'oct'? Choose one of "),
+        (["octt"], "preset 'octt': there is no preset with this name. Choose one of carvana, "),
         (["oct", "--size", "0x64"], "--size: the value must be HEIGHTxWIDTH in pixels, got 0x64. "),
         (["oct", "--channels", "0"], "--channels: the value must be a whole number of at least 1, got 0. "),
     ):

@@ -179,7 +179,7 @@ def test_variants_have_no_moving_average_of_the_weights(name: str) -> None:
 
 def test_an_unknown_preset_names_the_nearest_and_all_others() -> None:
     names = ", ".join(NAMES)
-    message = f"preset 'papper': there is no preset with this name. Did you mean 'paper'? Choose one of {names}."
+    message = f"preset 'papper': there is no preset with this name. Choose one of {names}; the nearest is paper."
     with pytest.raises(RecipeError, match=f"^{re.escape(message)}$"):
         presets.load_recipe("papper")
     with pytest.raises(RecipeError, match=r"no preset with this name\. Choose one of carvana"):

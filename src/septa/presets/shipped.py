@@ -34,8 +34,8 @@ def read_text(name: str) -> str:
     known = list_presets()
     if name not in known:
         near = difflib.get_close_matches(name.lower(), known, n=1)
-        guess = f"Did you mean '{near[0]}'? " if near else ""
-        remedy = f"{guess}Choose one of {', '.join(known)}"
+        nearest = f"; the nearest is {near[0]}" if near else ""
+        remedy = f"Choose one of {', '.join(known)}{nearest}"
         raise RecipeError(f"preset '{name}'", "there is no preset with this name", remedy)
     return resources.files("septa.presets").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
 
