@@ -58,7 +58,7 @@ def test_names_and_settings_that_are_wrong(fault, tmp_path):
     (tmp_path / "other.yaml").write_text("net: {wdith: 3}\n")
     for arguments, start in (
         (["nowhere.yaml"], "nowhere.yaml: the file cannot be read (No such file or directory). "),
-        (["nowhere.septa"], "nowhere.septa: cannot be read"),
+        (["nowhere.septa"], "nowhere.septa: the file cannot be read (no such file or directory). Give a .septa file"),
         (["other.yaml"], "other.yaml: net.wdith is not a setting (did you mean net.width?). "),
         (["octt"], "preset 'octt': there is no preset with this name. Choose one of carvana, "),
         (["oct", "--size", "0x64"], "--size: the value must be HEIGHTxWIDTH in pixels, got 0x64. "),
