@@ -420,7 +420,9 @@ class _Pipeline:
         return page.close_file()
 
     def _write(self, computed: _ComputedPage) -> SegmentedFile | None:
-        task, page, logits_kyx = self.model.task, computed.page, computed.logits_kyx
+        task = self.model.task
+        page = computed.page
+        logits_kyx = computed.logits_kyx
         if page.number == 0:
             self.files.begin(page.file.path.name)
         labels_yx = computed.labels_yx

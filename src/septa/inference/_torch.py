@@ -210,7 +210,8 @@ class GpuEngine:
         last_size = 0
         last_shape: tuple[int, ...] = ()
         for batch in self._batches(images):
-            size, shape = len(batch), batch[0].shape
+            size = len(batch)
+            shape = batch[0].shape
             if self._pad_batches and shape == last_shape:
                 size = max(size, last_size)
             last_size = size

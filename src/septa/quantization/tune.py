@@ -63,7 +63,8 @@ class _Rounded(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
-        (x, step), gradient = ctx.saved_tensors, gradients[0]
+        x, step = ctx.saved_tensors
+        gradient = gradients[0]
         exact = x / step
         rounded = exact.round()
         inside = (rounded >= ctx.low) & (rounded <= ctx.low + _LEVELS)
@@ -167,7 +168,8 @@ class Simulation:
     """
 
     def __init__(self, net: nn.Module, floats: Any, integers: Any) -> None:
-        self._teacher, self._graph = net, integers
+        self._teacher = net
+        self._graph = integers
         self.net: nn.Module = copy.deepcopy(net).requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._layers = list(_match_layers(self.net, floats, integers))
         self._ranges: _Ranges = {}
