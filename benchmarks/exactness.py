@@ -27,7 +27,7 @@ def main() -> None:
     """Train, compare and print a table; exit with code 1 if a difference is not 0."""
     runtime.prepare()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=int, default=2048, help="side of the larger image, pixels; at least 700")
+    parser.add_argument("--size", type=int, default=2048, help="side of the larger image, pixels; at least 900")
     parser.add_argument("--width", type=int, default=16, help="channels of the net's first level")
     parser.add_argument("--steps", type=int, default=60, help="steps of each training")
     arguments = parser.parse_args()
