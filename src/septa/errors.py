@@ -48,6 +48,17 @@ def shorten_list(names: Iterable[str], most: int = 5) -> str:
     return ", ".join(every[:most]) + (f" and {more} more" if more > 0 else "")
 
 
+def format_count(count: int, noun: str) -> str:
+    """Format a count with its noun.
+
+    Examples
+    --------
+    >>> format_count(1, "image"), format_count(0, "image")
+    ('1 image', '0 images')
+    """
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 class SeptaError(Exception):
     """An expected failure, as one line of two sentences.
 

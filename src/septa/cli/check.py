@@ -22,7 +22,7 @@ from septa.cli.options import (
     option,
 )
 from septa.cli.values import path
-from septa.report import format_count
+from septa.errors import format_count
 
 EXAMPLE = "septa check cells --html cells.html"
 

@@ -22,7 +22,7 @@ from septa.cli.options import (
 )
 from septa.cli.predict_store import StoreOptions, is_for_stores, make_requests, segment_to_stores
 from septa.cli.values import choice, number, path, word
-from septa.report import format_count
+from septa.errors import format_count
 
 if TYPE_CHECKING:
     from septa.model import Model

@@ -7,8 +7,7 @@ from typing import Annotated, Literal
 
 from septa.cli.options import argument, option
 from septa.cli.values import SIZE, choice, whole_number
-from septa.errors import escape_controls
-from septa.report import format_count
+from septa.errors import escape_controls, format_count
 
 EXAMPLE = "septa synth drawn --kind cells --count 8"
 

@@ -14,11 +14,10 @@ from septa.data.copies import find_near_duplicates
 from septa.data.fingerprint import ImageFacts, combine_facts, scan_image
 from septa.data.folder import find_pairs, read_pair_image, read_pair_labels, split_pairs
 from septa.data.pairs import Pair, Pairing, PairingError
-from septa.errors import InputError, SeptaError, escape_controls, shorten_list
+from septa.errors import InputError, SeptaError, escape_controls, format_count, shorten_list
 from septa.images import MAX_PIXELS, RawLabels
 from septa.labels import LabelMapping, find_mapping
 from septa.recipe import IGNORE, DataSettings
-from septa.report import format_count
 from septa.runtime import Progress
 
 RARE_SHARE = 0.001

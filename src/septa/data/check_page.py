@@ -10,13 +10,12 @@ import numpy.typing as npt
 from septa.data.check_result import DatasetCheck, Problem
 from septa.data.folder import read_pair_image, read_pair_labels
 from septa.data.pairs import Pair
-from septa.errors import SeptaError
+from septa.errors import SeptaError, format_count
 from septa.images import CLASS_COLORS, shrink_picture, to_rgb
 from septa.labels import LabelMapping
 from septa.report import (
     draw_labels,
     escape_html,
-    format_count,
     format_number,
     render_cards,
     render_notes,

@@ -9,9 +9,8 @@ from typing import Literal
 
 from septa.data.fingerprint import Fingerprint, ImageFacts
 from septa.data.pairs import Pairing
-from septa.errors import SeptaError
+from septa.errors import SeptaError, format_count
 from septa.labels import LabelMapping
-from septa.report import format_count
 
 
 @dataclass(frozen=True)

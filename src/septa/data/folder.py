@@ -15,10 +15,9 @@ import numpy.typing as npt
 
 from septa.data.layouts import LAYOUTS, FolderLayout, find_classes_folder, pair_classes, pair_patterns, recognise_layout
 from septa.data.pairs import Pair, Pairing, PairingError
-from septa.errors import InputError, escape_controls
+from septa.errors import InputError, escape_controls, format_count
 from septa.images import MAX_PIXELS, RawLabels, read_image, read_info, read_labels
 from septa.labels import read_object_classes
-from septa.report import format_count
 
 _RUNS = 10
 """Number of groups that the pages of a few stacks are cut into."""

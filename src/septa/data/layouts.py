@@ -11,10 +11,9 @@ from typing import NamedTuple
 
 from septa.data.matching import LABEL_END, get_stem, match_files
 from septa.data.pairs import PairingError
-from septa.errors import InputError, shorten_list
+from septa.errors import InputError, format_count, shorten_list
 from septa.images import IMAGE_SUFFIXES, read_info
 from septa.labels import IMAGE_FOLDERS, LABEL_FOLDERS, find_class_folders, find_subfolders, list_folder
-from septa.report import format_count
 
 LAYOUTS = (
     "Arrange the folder as images/ and labels/ with equal names, as x.png beside x_mask.png, as two TIFF stacks "

@@ -3,7 +3,6 @@ from .gallery import Panel as Panel
 from .gallery import draw_labels as draw_labels
 from .gallery import render_picture as render_picture
 from .page import escape_html as escape_html
-from .page import format_count as format_count
 from .page import format_number as format_number
 from .page import render_cards as render_cards
 from .page import render_notes as render_notes

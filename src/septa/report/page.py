@@ -59,17 +59,6 @@ def format_number(value: float) -> str:
     return f"{value:.4g}"
 
 
-def format_count(count: int, noun: str) -> str:
-    """Format a count with its noun.
-
-    Examples
-    --------
-    >>> format_count(1, "image"), format_count(0, "image")
-    ('1 image', '0 images')
-    """
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
 def adapt_color(rgb: tuple[int, int, int]) -> Color:
     """Darken or lighten an RGB colour (0..255) until it is legible as a line on a light and on a dark page.
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from septa.errors import format_count
 from septa.metrics import CALIBRATION_ERROR, HEADERS, LEVEL, OBJECT_METRICS, OBJECTS_POLICY, Evaluation
 from septa.report.chart import Series, draw_line_chart
-from septa.report.page import BLUE, INK, escape_html, format_count, format_number, render_table
+from septa.report.page import BLUE, INK, escape_html, format_number, render_table
 
 _MAX_ROWS = 500
 _SMALL = (350, 180)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from septa.errors import format_count
 from septa.images import CLASS_COLORS, write_text
 from septa.metrics import LEVEL, OBJECT_METRICS, Evaluation
 from septa.report.chart import Series, draw_line_chart
@@ -23,7 +24,6 @@ from septa.report.page import (
     Color,
     adapt_color,
     escape_html,
-    format_count,
     format_number,
     render_cards,
     render_notes,

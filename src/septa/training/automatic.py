@@ -11,10 +11,10 @@ import numpy as np
 import torch
 
 from septa.data import Fingerprint, ImageFacts
+from septa.errors import format_count
 from septa.labels import LabelMapping
 from septa.nets import UNet
 from septa.recipe import Recipe
-from septa.report import format_count
 from septa.runtime import Machine
 from septa.tasks import TASKS
 

@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.table import Table
 from torch.profiler import profile, record_function
 
+from septa.errors import format_count
 from septa.images import write_bytes, write_text
-from septa.report import format_count
 
 PHASES = ("data", "transfer", "forward", "backward", "optimiser")
 """Phases of a step. ``data`` is the wait for samples, which other threads prepare; ``forward`` includes the loss."""
