@@ -213,7 +213,7 @@ def other_files(model: Path, folder: Path) -> dict[str, str]:
     }
     for name, (content, _) in contents.items():
         (folder / name).write_bytes(content)
-    return {name: problem for name, (_, problem) in contents.items()} | {"missing.septa": "cannot be read"}
+    return {name: problem for name, (_, problem) in contents.items()} | {"missing.septa": "the file cannot be read"}
 
 
 def test_files_that_are_not_valid_models(model, tmp_path):
