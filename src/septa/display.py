@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from septa.errors import escape_controls
+from septa.errors import escape_controls, format_count
 from septa.recipe import TrainingSettings
 
 if TYPE_CHECKING:  # commands show their progress without waiting for torch or scipy
@@ -199,7 +199,7 @@ def _make_caption(evaluation: Evaluation) -> Text:
         lines.append(f"{metric.replace('_', ' ').capitalize()}: {mean} ({interval}), {pooled}.")
     scored = len(evaluation.images) - len(evaluation.unscored)
     lines.append(
-        f"Mean over {scored} image{'s' if scored != 1 else ''}, its {LEVEL:.0%} bootstrap interval over images, "
+        f"Mean over {format_count(scored, 'image')}, its {LEVEL:.0%} bootstrap interval over images, "
         "and the pooled value over all pixels."
     )
     empty = ", ".join(f"{name} in {count}" for name, count in evaluation.both_empty.items() if count)

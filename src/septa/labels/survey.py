@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from septa.errors import InputError
+from septa.errors import InputError, format_count
 from septa.images import RawLabels
 from septa.labels.codes import RAW_KINDS, pack_colors, show_values
 
@@ -257,7 +257,7 @@ def refuse_undeclared_ignore(table: Mapping[int, ValueCount]) -> None:
 def refuse_value(table: Mapping[int, ValueCount], value: int, problem: str, remedy: str) -> None:
     """Raise InputError about a value; the error names the first label image that holds it."""
     others = table[value].images - 1
-    more = f" (also in {others} more file{'s' if others > 1 else ''})" if others else ""
+    more = f" (also in {format_count(others, 'more file')})" if others else ""
     raise InputError(table[value].first, problem + more, remedy)
 
 

@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from septa.errors import InputError
+from septa.errors import InputError, format_count
 from septa.nets.resnet import ResNetEncoder
 from septa.nets.timm_encoder import TimmEncoder
 
@@ -193,9 +193,8 @@ def _check_names(found: Iterable[str], targets: Iterable[str], source: str) -> N
 
 def _list_names(names: list[str], noun: str) -> str:
     """Return the number of names and the first three of them, such as ``4 tensors (a, b, c, ...)``."""
-    plural = "" if len(names) == 1 else "s"
     more = ", ..." if len(names) > 3 else ""
-    return f"{len(names)} {noun}{plural} ({', '.join(names[:3])}{more})"
+    return f"{format_count(len(names), noun)} ({', '.join(names[:3])}{more})"
 
 
 def _check_shapes(found: Mapping[str, tuple[int, ...]], targets: Mapping[str, Tensor], first: str, source: str) -> None:
