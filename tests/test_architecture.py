@@ -21,7 +21,7 @@ HOUSE = Path(__file__).resolve().parents[1] / "src" / "septa"
 FLOORS = {
     name: floor
     for floor, names in {
-        1: "errors kernels prefetch",
+        1: "errors kernels notices prefetch",
         2: "images nets recipe runtime tensor_file",
         3: "labels metrics synthetic presets",
         4: "tasks inference objects report",
