@@ -14,7 +14,7 @@ import pytest
 import septa
 
 ROOT = Path(__file__).resolve().parents[1]
-PUBLIC = ["Model", "Recipe", "__version__", "evaluate", "load", "quantize", "train"]
+PUBLIC = ["Model", "Recipe", "SeptaWarning", "__version__", "evaluate", "load", "quantize", "train"]
 HEAVY = {"torch", "numpy", "cv2", "pydantic", "scipy", "skimage", "PIL", "tifffile"}
 
 

@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from septa.errors import SeptaWarning
     from septa.evaluation import evaluate
     from septa.model import Model
     from septa.quantization import quantize
@@ -18,11 +19,12 @@ if TYPE_CHECKING:
     from septa.training import train
 
 __version__ = "0.1.0"
-__all__ = ["Model", "Recipe", "__version__", "evaluate", "load", "quantize", "train"]
+__all__ = ["Model", "Recipe", "SeptaWarning", "__version__", "evaluate", "load", "quantize", "train"]
 
 _MODULES = {
     "Model": "septa.model",
     "Recipe": "septa.recipe",
+    "SeptaWarning": "septa.errors",
     "evaluate": "septa.evaluation",
     "quantize": "septa.quantization",
     "train": "septa.training",

@@ -10,6 +10,8 @@
      ├── ResourceError     4      the disk is full, or memory is exhausted
      │    └── OutOfMemory         an engine ran out of memory for a tile; a smaller tile may fit
      └── Interrupted     130/143  SIGINT or SIGTERM, after the state was saved
+
+    SeptaWarning                  a Python warning: the result may be wrong
 """
 
 from __future__ import annotations
@@ -91,6 +93,10 @@ class SeptaError(Exception):
         self.remedy = remedy
         text = f"{self.where}: {problem}." if self.where else f"{problem}."
         super().__init__(escape_controls(f"{text} {remedy}." if remedy else text))
+
+
+class SeptaWarning(UserWarning):
+    """A Python warning of septa's functions: a result may be wrong, or an input was adapted."""
 
 
 class InputError(SeptaError):

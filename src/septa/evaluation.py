@@ -16,6 +16,7 @@ from septa.images import IMAGE_SUFFIXES, MAX_PIXELS, RawLabels, read_info, read_
 from septa.labels import LabelMapping, find_mapping
 from septa.metrics import NEURITES, PER_IMAGE, Evaluation, LabelPair, Labels, evaluate_labels, score_stack
 from septa.model import Model, PredictionOptions
+from septa.notices import Notices
 from septa.objects import OUTLINES, Judged, calibrate, judge
 from septa.prediction import CLASSES, OVERLAYS, PROBABILITIES
 from septa.recipe import DataSettings
@@ -82,6 +83,7 @@ def evaluate(
     model = model if isinstance(model, Model) else Model.load(model)
     pairing = find_pairs(Path(data), images=images, labels=labels, max_pixels=max_pixels)
     trained = {digest for _, digest in model.provenance.get("train", [])}
+    notices = Notices()
     skipped = 0
     stack: list[tuple[Labels, NDArray[np.float32]]] = []
     judged: list[Judged] = []
@@ -122,7 +124,7 @@ def evaluate(
     if skipped:
         left_out = f"{skipped} of {len(pairing.pairs)} images are left out"
         notes.append(f"{left_out}, because the model was trained on them (--all scores them too)")
-    return replace(evaluation, notes=tuple(notes))
+    return replace(evaluation, notes=(*notes, *notices.lines()))
 
 
 def _segment_pair(

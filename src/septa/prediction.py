@@ -35,6 +35,7 @@ from septa.images import (
 from septa.inference import Engine, compute_overhead, largest_difference, smallest_tile_for
 from septa.labels import find_class_folders
 from septa.model import Model, PredictionOptions
+from septa.notices import Notices
 from septa.objects import ObjectFiles, ObjectOptions
 from septa.prefetch import map_in_background, prefetch_items
 from septa.runtime import find_memory_limit
@@ -184,7 +185,9 @@ def find_images(inputs: Sequence[str]) -> list[Path]:
     return unique
 
 
-def segment_files(model: Model, paths: Sequence[Path], options: Options) -> Iterator[SegmentedFile | FailedFile]:
+def segment_files(
+    model: Model, paths: Sequence[Path], options: Options, notices: Notices | None = None
+) -> Iterator[SegmentedFile | FailedFile]:
     """Segment image files and write their label files.
 
     While the net computes one page, a thread reads the next page, and another thread writes the results of the last
@@ -199,6 +202,8 @@ def segment_files(model: Model, paths: Sequence[Path], options: Options) -> Iter
         Image files; see `find_images`.
     options
         Output and options.
+    notices
+        Receives what is assumed or suspected about the images; complete after the last result.
 
     Yields
     ------
@@ -214,7 +219,8 @@ def segment_files(model: Model, paths: Sequence[Path], options: Options) -> Iter
     """
     _check_options(model, options)
     files = ObjectFiles(options.objects, options.output, model.labels.class_names)
-    pipeline = _Pipeline(model, options, files, model.engine(options.device, options.engine))
+    engine = model.engine(options.device, options.engine)
+    pipeline = _Pipeline(model, options, files, engine, notices=Notices() if notices is None else notices)
     remaining = deque(paths)
     while remaining:
         with closing(pipeline.segment_overlapped(tuple(remaining))) as results:
@@ -320,6 +326,7 @@ class _Pipeline:
     options: Options
     files: ObjectFiles
     engine: Engine
+    notices: Notices = field(default_factory=Notices)
 
     def segment_overlapped(self, paths: Sequence[Path]) -> Generator[SegmentedFile | FailedFile, None, None]:
         """Segment files with the steps of successive pages in parallel.

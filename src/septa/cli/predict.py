@@ -164,19 +164,23 @@ def predict(
 def _segment_to_folder(file: Path, model: Model, inputs: list[str], options: Options) -> None:
     """Segment the images one after another, continuing after one that fails."""
     from septa.display import say, show_progress
+    from septa.notices import Notices
     from septa.prediction import FailedFile, find_images, segment_files
 
     console, paths, failed = make_console(), find_images(inputs), []
+    notices = Notices()
     task = f"task {model.recipe.task}, {model.labels.describe()}"
     say(console, f"segmenting {format_count(len(paths), 'image')} with {file} to {options.output}; {task}")
     with show_progress(console, "segmenting") as progress:
-        for done, result in enumerate(segment_files(model, paths, options), start=1):
+        for done, result in enumerate(segment_files(model, paths, options, notices), start=1):
             if isinstance(result, FailedFile):
                 failed.append(result)
                 print_error(result.error)
             else:
                 say(console, _describe_result(result))
             progress(done, len(paths))
+    for line in notices.lines():
+        say(console, line)
     if len(failed) == len(paths) == 1:
         raise typer.Exit(failed[0].error.exit_code)
     if failed:
