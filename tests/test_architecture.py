@@ -52,7 +52,6 @@ UNPICKLERS = {
 FILE_LINES = 400
 LONG_FILES: dict[str, str] = {
     "model.py": "one object, in which net, task, normalisation and file format meet",
-    "prediction.py": "one workflow, read from top to bottom",
 }
 """Path below ``src/septa/`` of a file that may be longer: the reason."""
 

@@ -13,18 +13,15 @@ from numpy.typing import NDArray
 from septa.data import Pair, digest_array, find_pairs, read_pair_image, read_pair_labels
 from septa.errors import InputError, shorten_list
 from septa.images import IMAGE_SUFFIXES, MAX_PIXELS, RawLabels, read_info, read_labels
-from septa.labels import LabelMapping, find_mapping
+from septa.labels import OUTPUT_FOLDERS, LabelMapping, find_mapping
 from septa.metrics import NEURITES, PER_IMAGE, Evaluation, LabelPair, Labels, evaluate_labels, score_stack
 from septa.model import Model, PredictionOptions
 from septa.notices import Notices
-from septa.objects import OUTLINES, Judged, calibrate, judge
-from septa.prediction import CLASSES, OVERLAYS, PROBABILITIES
+from septa.objects import Judged, calibrate, judge
 from septa.recipe import DataSettings
 
 _LABEL_ENDINGS = ("_mask", "_label", "_labels", "_seg", "_anno")
 """Endings of the names of label files that are ignored if names do not match with them."""
-_NO_LABELS = (OVERLAYS, PROBABILITIES, OUTLINES, CLASSES)
-"""Folders inside a folder of predictions that do not hold labels."""
 _SHOWN = 20
 """Largest number of files that an error lists."""
 
@@ -353,7 +350,7 @@ def _find_image_files(folder: Path, content: str) -> list[Path]:
         path
         for path in folder.rglob("*")
         if path.suffix.lower() in IMAGE_SUFFIXES
-        and not any(part.startswith(".") or part in _NO_LABELS for part in path.relative_to(folder).parts)
+        and not any(part.startswith(".") or part in OUTPUT_FOLDERS for part in path.relative_to(folder).parts)
         and path.is_file()
     )
     if not found:

@@ -1,7 +1,12 @@
 from .components import label_components as label_components
 from .detect import find_mapping as find_mapping
+from .folders import CLASSES as CLASSES
 from .folders import IMAGE_FOLDERS as IMAGE_FOLDERS
 from .folders import LABEL_FOLDERS as LABEL_FOLDERS
+from .folders import OUTLINES as OUTLINES
+from .folders import OUTPUT_FOLDERS as OUTPUT_FOLDERS
+from .folders import OVERLAYS as OVERLAYS
+from .folders import PROBABILITIES as PROBABILITIES
 from .folders import find_class_folders as find_class_folders
 from .folders import find_subfolders as find_subfolders
 from .folders import list_folder as list_folder

@@ -1,4 +1,4 @@
-"""Names of the folders of a labelled dataset."""
+"""Names of the folders of a labelled dataset, and of a prediction's output."""
 
 from __future__ import annotations
 
@@ -13,6 +13,16 @@ LABEL_FOLDERS = ("labels", "label", "masks", "mask")
 """Names of a folder of labels, in lower case."""
 CLASS_FOLDERS = ("classes", "types")
 """Names of a folder with the classes of objects, in lower case."""
+OVERLAYS = "overlays"
+"""Folder for pictures inside an output."""
+PROBABILITIES = "probabilities"
+"""Folder for probabilities inside an output."""
+OUTLINES = "outlines"
+"""Folder for outlines inside an output."""
+CLASSES = "classes"
+"""Folder for the classes of objects inside an output."""
+OUTPUT_FOLDERS = (OVERLAYS, PROBABILITIES, OUTLINES, CLASSES)
+"""Folders inside an output that do not hold its labels."""
 
 
 def list_folder(folder: Path) -> list[Path]:

@@ -3,7 +3,6 @@ from .calibration import calibrate as calibrate
 from .calibration import compute_calibration_error as compute_calibration_error
 from .calibration import judge as judge
 from .calibration import reliability as reliability
-from .files import OUTLINES as OUTLINES
 from .files import ObjectFiles as ObjectFiles
 from .files import ObjectOptions as ObjectOptions
 from .measure import ObjectTable as ObjectTable

@@ -11,11 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septa.images import read_labels, write_bytes, write_text
+from septa.labels import OUTLINES
 from septa.objects.measure import ObjectTable, measure_objects
 from septa.objects.outlines import to_coco, to_geojson, to_rois
-
-OUTLINES = "outlines"
-"""Folder inside the output for outlines."""
 
 
 @dataclass(frozen=True)

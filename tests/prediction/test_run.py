@@ -19,7 +19,6 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from septa import prediction
 from septa.errors import InputError, ResourceError
 from septa.images.normalize import Normalization
 from septa.images.read import read_image
@@ -29,6 +28,10 @@ from septa.labels.mapping import LabelMapping
 from septa.model import Model, build_net
 from septa.objects.files import ObjectFiles, ObjectOptions
 from septa.prediction import FailedFile, Options, SegmentedFile, segment_files
+from septa.prediction import output as output_module
+from septa.prediction import pipeline as pipeline_module
+from septa.prediction.pages import ComputedPage, FailedPage, FileState
+from septa.prediction.pipeline import Pipeline
 from septa.recipe import Recipe
 from septa.tasks.instances import Instances
 
@@ -151,7 +154,7 @@ def test_the_net_runs_while_images_are_read_and_written(
     reading[count].set()
     scoring[count].set()
     at = {"read": 0, "score": 0, "write": 0}
-    write_one, names = prediction._Pipeline._write_extras, iter(PAGES)
+    write_one, names = Pipeline._write_extras, iter(PAGES)
 
     def read(*given: Any, **more: Any) -> Any:
         assert at["read"] < at["score"] + 2  # one page ahead, not two
@@ -175,8 +178,8 @@ def test_the_net_runs_while_images_are_read_and_written(
         assert (tmp_path / "out" / "overlays" / f"{next(names)}.png").is_file()
         at["write"] += 1
 
-    monkeypatch.setattr(prediction, "read_image", read)
-    monkeypatch.setattr(prediction._Pipeline, "_write_extras", write)
+    monkeypatch.setattr(pipeline_module, "read_image", read)
+    monkeypatch.setattr(Pipeline, "_write_extras", write)
     use(score)
     results = segment_files(make_model(), paths, everything(tmp_path / "out"))
     assert [result.path for result in results if isinstance(result, SegmentedFile)] == paths
@@ -192,7 +195,7 @@ def test_a_file_that_cannot_be_read_does_not_stop_the_others(
             raise InputError(path, f"page {number} is damaged", "Copy it again")
         return read_image(path, number, **more)
 
-    monkeypatch.setattr(prediction, "read_image", read)
+    monkeypatch.setattr(pipeline_module, "read_image", read)
     use(bright)
     model, good = make_model(), [path for path in paths if path != paths[1]]
     results = list(segment_files(model, paths, everything(tmp_path / "out")))
@@ -216,7 +219,7 @@ def test_a_full_disk_ends_it_at_once(
             raise ResourceError(path, "the disk or the quota is full", "free some space")
         write_labels(path, *given, **more)
 
-    monkeypatch.setattr(prediction, "write_labels", write)
+    monkeypatch.setattr(output_module, "write_labels", write)
     use(bright)
     threads, output = threading.active_count(), tmp_path / "out"
     results = segment_files(make_model(), paths, everything(output))
@@ -274,7 +277,7 @@ def test_an_image_out_of_memory_is_segmented_again_alone(
     if step == "label":
         before(Instances, "decode", 1, MemoryError())
     if step == "table":  # of the stack, after some of its pages were added
-        before(prediction._Pipeline, "_write_extras", 2, MemoryError())
+        before(Pipeline, "_write_extras", 2, MemoryError())
     results = list(segment_files(make_model(), paths, everything(tmp_path / "out")))
     assert [result.path for result in results] == paths
     assert refused == [2 if again else 1]
@@ -303,7 +306,7 @@ def test_large_images_are_segmented_alone(
 
     use(score)
     # A pixel takes a byte of the image and two logits; the first two images do not exceed the share.
-    monkeypatch.setattr(prediction, "find_memory_limit", lambda: 44 * 52 * (1 + 2 * 4) / prediction._SHARE)
+    monkeypatch.setattr(pipeline_module, "find_memory_limit", lambda: 44 * 52 * (1 + 2 * 4) / pipeline_module._SHARE)
     list(segment_files(make_model(), paths, everything(tmp_path / "out")))
     assert seen == [(40, False), (44, False), (44, False), (44, False), (48, True), (52, True), (56, True)]
     check(tmp_path / "out", expected)
@@ -389,11 +392,11 @@ def test_an_error_holds_no_array_while_the_file_is_segmented_again(
     def fail(pipeline: Any, page: Any) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(prediction._Pipeline, "_write", fail)
+    monkeypatch.setattr(Pipeline, "_write", fail)
     options = Options(output=tmp_path / "out")
-    pipeline: Any = prediction._Pipeline(make_model(), options, None, SingleImageEngine(bright))  # type: ignore[arg-type]
+    pipeline: Any = Pipeline(make_model(), options, None, SingleImageEngine(bright))  # type: ignore[arg-type]
     page = pipeline.run_net(next(pipeline.read_pages(paths[:1])))
-    assert isinstance(page, prediction._ComputedPage)
+    assert isinstance(page, ComputedPage)
     image = weakref.ref(page.page.image_cyx)
     gc.disable()
     try:
@@ -408,20 +411,18 @@ def test_an_error_holds_no_array_while_the_file_is_segmented_again(
 def test_a_file_ends_written_or_failed(paths: list[Path], tmp_path: Path) -> None:
     """After a failure, no later step works on the other pages of the file."""
     model, options = make_model("semantic"), Options(output=tmp_path / "out")
-    pipeline = prediction._Pipeline(
-        model, options, ObjectFiles(options.objects, options.output, ()), model.engine("cpu")
-    )
+    pipeline = Pipeline(model, options, ObjectFiles(options.objects, options.output, ()), model.engine("cpu"))
     first, second, *_ = pages = list(pipeline.read_pages(paths[1:2]))
     file = first.file
     assert all(page.file is file for page in pages)
     assert [pipeline.write_page(pipeline.run_net(page)) is None for page in pages] == [True, True, False]
-    assert file.state is prediction._FileState.WRITTEN
+    assert file.state is FileState.WRITTEN
 
     first, second, *_ = pipeline.read_pages(paths[1:2])
     file = first.file
-    assert file.state is prediction._FileState.OPEN
-    failure = prediction._FailedPage(file, InputError(file.path, "the page is damaged", "Copy it again"))
+    assert file.state is FileState.OPEN
+    failure = FailedPage(file, InputError(file.path, "the page is damaged", "Copy it again"))
     assert isinstance(pipeline.write_page(failure), FailedFile)
-    assert file.state is prediction._FileState.FAILED
+    assert file.state is FileState.FAILED
     assert pipeline.run_net(second) is second
     assert pipeline.write_page(second) is None

@@ -1,0 +1,93 @@
+"""The options of a prediction, and its results."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from septa.errors import SeptaError
+from septa.images import MAX_PIXELS
+from septa.objects import ObjectOptions
+
+EXACT = 1e-5
+"""Largest difference of logits between tiles and whole image that ``certify`` accepts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Options of `segment_files`.
+
+    Attributes
+    ----------
+    output
+        Folder of the label files.
+    suffix
+        Suffix of the label files, ``.png`` or ``.tif``; chosen for each image if None.
+    probabilities
+        If True, the probabilities of the classes are written too.
+    overlay
+        If True, a picture with the labels laid over the image is written too.
+    certify
+        If True, each image is also computed as a whole, and an error is raised if its logits differ by more than
+        `EXACT`.
+    tile, device, tta, engine
+        See `septa.model.PredictionOptions`.
+    max_pixels
+        Largest image that is decoded, pixels.
+    objects
+        Files of objects.
+    """
+
+    output: Path
+    suffix: str | None = None
+    probabilities: bool = False
+    overlay: bool = False
+    certify: bool = False
+    tile: int | None = None
+    device: str = "auto"
+    tta: int | None = None
+    max_pixels: int = MAX_PIXELS
+    objects: ObjectOptions = field(default_factory=ObjectOptions)
+    engine: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentedFile:
+    """An image file that was segmented.
+
+    Attributes
+    ----------
+    path
+        Image file.
+    labels
+        Label file.
+    megapixels
+        Size of all pages.
+    tiles
+        Number of tiles of a page.
+    overhead
+        Number of pixels computed for each pixel kept.
+    exact
+        True if tiles equal the whole image by the design of the net.
+    padding
+        Number of rows and columns by which the net pads a page.
+    difference
+        Largest difference of logits between tiles and whole image, if ``certify`` was set.
+    """
+
+    path: Path
+    labels: Path
+    megapixels: float
+    tiles: int
+    overhead: float
+    exact: bool
+    padding: tuple[int, int]
+    difference: float | None
+
+
+@dataclass(frozen=True)
+class FailedFile:
+    """An image file that could not be segmented, and the error."""
+
+    path: Path
+    error: SeptaError

@@ -1,0 +1,213 @@
+"""The three steps of a page: read it, run the net, write its files."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from septa.errors import InputError, ResourceError, SeptaError
+from septa.images import (
+    ImageInfo,
+    encode_png,
+    read_image,
+    read_info,
+    write_bytes,
+    write_labels,
+    write_probabilities,
+)
+from septa.inference import Engine, compute_overhead, largest_difference, smallest_tile_for
+from septa.labels import CLASSES, OVERLAYS, PROBABILITIES
+from septa.model import Model, PredictionOptions
+from septa.notices import Notices
+from septa.objects import ObjectFiles
+from septa.prediction.options import EXACT, FailedFile, Options, SegmentedFile
+from septa.prediction.output import (
+    check_target,
+    compute_padding,
+    draw_prediction,
+    find_target,
+    stack_pages,
+    write_pages,
+)
+from septa.prediction.pages import ComputedPage, FailedPage, FileState, PageFile, ReadPage
+from septa.prefetch import map_in_background, prefetch_items
+from septa.runtime import find_memory_limit
+
+_SHARE = 1 / 32
+"""Share of the memory up to which the pixels and logits of a page are small.
+
+Pages of several images are in memory at once, and finding objects takes several times as much.
+"""
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """The three steps of a page: `read_pages`, `run_net` and `write_page`.
+
+    Each step can run in a thread of its own, on one page after the other. An error in a step becomes a `FailedPage`,
+    which passes the later steps, so that results have the order of the pages.
+    """
+
+    model: Model
+    options: Options
+    files: ObjectFiles
+    engine: Engine
+    notices: Notices = field(default_factory=Notices)
+
+    def segment_overlapped(self, paths: Sequence[Path]) -> Generator[SegmentedFile | FailedFile, None, None]:
+        """Segment files with the steps of successive pages in parallel.
+
+        The last result has a ResourceError if the memory does not hold several pages at once.
+        """
+        with (
+            closing(prefetch_items(self.read_pages(paths))) as pages,
+            closing(map_in_background(self.write_page, map(self.run_net, pages))) as results,
+        ):
+            yield from (result for result in results if result is not None)
+
+    def segment_alone(self, path: Path) -> SegmentedFile | FailedFile:
+        """Segment a file with nothing else in memory."""
+        results = map(self.write_page, map(self.run_net, self.read_pages([path], alone=True)))
+        return next(result for result in results if result is not None)
+
+    # Step 1
+
+    def read_pages(self, paths: Sequence[Path], *, alone: bool = False) -> Iterator[ReadPage | FailedPage]:
+        """Read the pages of files.
+
+        It ends at a page that does not fit into memory or, unless ``alone``, takes a large share of the memory.
+        """
+        for path in paths:
+            file = PageFile(path)
+            try:
+                info = read_info(path, max_pixels=self.options.max_pixels)
+                check_target(info.path, find_target(info, self.options, self.model.task.multilabel))
+                if not alone and self._is_large(info):
+                    raise MemoryError
+                for number in range(info.pages):
+                    if file.state is FileState.FAILED:
+                        break
+                    image_cyx = read_image(path, number, max_pixels=self.options.max_pixels)
+                    yield ReadPage(file, info, number, self.model.as_model_input(image_cyx, path))
+            except (ResourceError, MemoryError) as error:
+                yield FailedPage(file, error)
+                return
+            except SeptaError as error:
+                yield FailedPage(file, error)
+
+    def _is_large(self, info: ImageInfo) -> bool:
+        bytes_per_pixel = info.channels * info.dtype.itemsize + 4 * self.model.net.out_channels
+        return info.height * info.width * bytes_per_pixel > _SHARE * find_memory_limit()
+
+    # Step 2
+
+    def run_net(self, page: ReadPage | FailedPage) -> ReadPage | ComputedPage | FailedPage:
+        """Compute the labels or the logits of a page; a page of a failed file is returned unchanged.
+
+        Errors of the engine and of the model are raised, because they would occur with each file.
+        """
+        if isinstance(page, FailedPage) or page.file.state is FileState.FAILED:
+            return page
+        try:
+            return self._compute(page)
+        except (SeptaError, MemoryError) as error:
+            if isinstance(error, SeptaError) and error.where.startswith(("--engine", "model")):
+                raise
+            return FailedPage(page.file, error)
+
+    def _compute(self, page: ReadPage) -> ComputedPage:
+        options = PredictionOptions(tile=self.options.tile, tta=self.options.tta, engine=self.engine)
+        if self.model.task.tilewise and not (self.options.probabilities or self.options.certify):
+            return ComputedPage(page, labels_yx=self.model.compute_labels(page.image_cyx, options))
+        logits_kyx = self.model.compute_logits(page.image_cyx, options)
+        if self.options.certify:
+            self._certify(page, logits_kyx, options)
+        return ComputedPage(page, logits_kyx=logits_kyx)
+
+    def _certify(self, page: ReadPage, logits_kyx: NDArray[np.float32], options: PredictionOptions) -> None:
+        """Compare logits with those of the whole image, and raise InputError if they differ by more than `EXACT`."""
+        whole = max(self.model.recipe.data.resize or page.image_cyx.shape[1:]) + smallest_tile_for(self.model.net)
+        expected_kyx = self.model.compute_logits(page.image_cyx, replace(options, tile=whole))
+        difference = largest_difference(expected_kyx, logits_kyx)
+        page.file.difference = max(page.file.difference or 0.0, difference)
+        if difference > EXACT:
+            problem = f"tiles differ from the whole image by {difference:.3g}, more than {EXACT:g}"
+            remedy = "Give a --tile as large as the image; only the norms batch and none make tiles exact"
+            raise InputError(page.file.path, problem, remedy)
+
+    # Step 3
+
+    def write_page(self, page: ReadPage | ComputedPage | FailedPage) -> SegmentedFile | FailedFile | None:
+        """Write the files of a page, and return the result of its file at the last page or when it fails."""
+        file = page.file
+        if file.state is FileState.FAILED:
+            return None
+        if isinstance(page, ComputedPage):
+            try:
+                return self._write(page)
+            except ResourceError:  # a full disk concerns all other files too
+                raise
+            except (SeptaError, MemoryError) as error:
+                page = FailedPage(file, error)
+        assert isinstance(page, FailedPage)
+        return page.close_file()
+
+    def _write(self, computed: ComputedPage) -> SegmentedFile | None:
+        task = self.model.task
+        page = computed.page
+        logits_kyx = computed.logits_kyx
+        if page.number == 0:
+            self.files.begin(page.file.path.name)
+        labels_yx = computed.labels_yx
+        if labels_yx is None:
+            assert logits_kyx is not None
+            labels_yx = task.decode(logits_kyx)
+        class_of_id = None if logits_kyx is None else task.classify(labels_yx, logits_kyx)
+        if logits_kyx is not None and self.options.objects.wanted:
+            foreground_yx = task.probabilities(logits_kyx)[1]
+            class_yx = None if class_of_id is None else class_of_id[labels_yx]
+            labels_yx = self.files.add(
+                page.name, labels_yx, page.image_cyx, foreground_yx, page.info.pixel_size_um, class_yx
+            )
+        page.file.labels.append(self.model.as_written(labels_yx))
+        if class_of_id is not None:
+            page.file.classes.append(self.model.labels.raw_values[class_of_id[labels_yx]])
+        self._write_extras(page, labels_yx, logits_kyx)
+        return self._close_file(page.file, page.info) if page.number + 1 == page.info.pages else None
+
+    def _write_extras(
+        self, page: ReadPage, labels_yx: NDArray[np.int32], logits_kyx: NDArray[np.float32] | None
+    ) -> None:
+        output = self.options.output
+        if self.options.probabilities and logits_kyx is not None:
+            probabilities_kyx = self.model.task.probabilities(logits_kyx)
+            target = output / PROBABILITIES / f"{page.name}.tif"
+            write_probabilities(target, probabilities_kyx, pixel_size_um=page.info.pixel_size_um)
+        if self.options.overlay:
+            picture_yxs = draw_prediction(self.model, page.image_cyx, labels_yx)
+            write_bytes(output / OVERLAYS / f"{page.name}.png", encode_png(picture_yxs))
+
+    def _close_file(self, file: PageFile, info: ImageInfo) -> SegmentedFile:
+        """Write the labels of all pages of a file."""
+        target = write_pages(file.labels, info, self.options)
+        if file.classes:
+            classes = self.options.output / CLASSES / target.name
+            write_labels(classes, stack_pages(file.classes), pixel_size_um=info.pixel_size_um)
+        self.files.commit(target)
+        file.state = FileState.WRITTEN
+        tiles = self.model.plan(info.height, info.width, self.options.tile)
+        return SegmentedFile(
+            path=file.path,
+            labels=target,
+            megapixels=info.pages * info.height * info.width / 1e6,
+            tiles=len(tiles),
+            overhead=compute_overhead(tiles),
+            exact=self.model.net.exact_tiles,
+            padding=compute_padding(self.model, info.height, info.width),
+            difference=file.difference,
+        )

@@ -1,0 +1,78 @@
+"""The prediction workflow: image files to label files, one after the other, continuing after files that fail."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+
+from septa.errors import InputError, ResourceError
+from septa.labels import CLASSES, find_class_folders
+from septa.model import Model
+from septa.notices import Notices
+from septa.objects import ObjectFiles
+from septa.prediction.options import FailedFile, Options, SegmentedFile
+from septa.prediction.pipeline import Pipeline
+
+
+def segment_files(
+    model: Model, paths: Sequence[Path], options: Options, notices: Notices | None = None
+) -> Iterator[SegmentedFile | FailedFile]:
+    """Segment image files and write their label files.
+
+    While the net computes one page, a thread reads the next page, and another thread writes the results of the last
+    page. An image that is large for the memory is segmented alone. If memory is exhausted, the image is segmented
+    again, alone.
+
+    Parameters
+    ----------
+    model
+        Model that segments.
+    paths
+        Image files; see `find_images`.
+    options
+        Output and options.
+    notices
+        Receives what is assumed or suspected about the images; complete after the last result.
+
+    Yields
+    ------
+    SegmentedFile or FailedFile
+        Result of each file, in the order of the files.
+
+    Raises
+    ------
+    InputError
+        The options fit no image; nothing has been read then. Or the engine fails.
+    ResourceError
+        The disk is full.
+    """
+    _check_options(model, options)
+    files = ObjectFiles(options.objects, options.output, model.labels.class_names)
+    engine = model.engine(options.device, options.engine)
+    pipeline = Pipeline(model, options, files, engine, notices=Notices() if notices is None else notices)
+    remaining = deque(paths)
+    while remaining:
+        with closing(pipeline.segment_overlapped(tuple(remaining))) as results:
+            for result in results:
+                if isinstance(result, FailedFile) and isinstance(result.error, ResourceError):
+                    break  # closing the pipeline frees the memory of all other pages
+                remaining.popleft()
+                yield result
+        if remaining:
+            yield pipeline.segment_alone(remaining.popleft())
+    files.finish()
+
+
+def _check_options(model: Model, options: Options) -> None:
+    model.check_tile(options.tile)
+    if model.task.multilabel and options.suffix == ".png":
+        problem = "a PNG file cannot hold classes that overlap, because each class needs a plane"
+        raise InputError("--format png", problem, "Leave the option out, or give --format tif")
+    if options.objects.wanted and not model.task.finds_objects:
+        problem = "--table, --geojson, --coco, --rois and --min-confidence need a model that finds objects"
+        raise InputError("", problem, "Leave them out, or give a model that was trained with --task instances")
+    if model.labels.object_classes > 1 and options.output.is_dir() and find_class_folders(options.output):
+        problem = f"the folder holds labelled data, whose {CLASSES}/ would be overwritten"
+        raise InputError(options.output, problem, "Give another folder with -o")
