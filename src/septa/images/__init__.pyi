@@ -1,5 +1,6 @@
 from . import sources as sources
 from . import store as store
+from .calibration import Calibration as Calibration
 from .normalize import Normalization as Normalization
 from .normalize import as_cyx as as_cyx
 from .normalize import choose_sampling_steps as choose_sampling_steps

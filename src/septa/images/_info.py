@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septa.errors import InputError, ResourceError, SeptaError
+from septa.images.calibration import Calibration
 
 Array = NDArray[Any]
 
@@ -48,8 +49,11 @@ class ImageInfo:
         True if the pixels are indices into a colour table.
     orientation
         EXIF orientation, 1..8; 1 is upright.
-    pixel_size_um
-        (y, x) micrometres per pixel if the file states a real size, else None.
+    page_axes, page_shape
+        Axes that the pages count, the slowest first, for example "TZ", and the size along each; "" and () for a
+        single page. "I" is an axis without a name.
+    calibration
+        Sizes, steps and positions that the file states, turned upright as the image is.
     """
 
     path: Path
@@ -63,7 +67,14 @@ class ImageInfo:
     alpha: bool
     palette: bool
     orientation: int
-    pixel_size_um: tuple[float, float] | None
+    page_axes: str = ""
+    page_shape: tuple[int, ...] = ()
+    calibration: Calibration = field(default_factory=Calibration)
+
+    @property
+    def pixel_size_um(self) -> tuple[float, float] | None:
+        """(y, x) micrometres per pixel if the file states a real size, else None."""
+        return self.calibration.pixel_size_um
 
 
 @dataclass(frozen=True)

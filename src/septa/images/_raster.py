@@ -67,7 +67,6 @@ def read_raster_info(path: Path, stream: BinaryIO, file_format: str, max_pixels:
         alpha=alpha,
         palette=palette,
         orientation=orientation,
-        pixel_size_um=None,
     )
 
 

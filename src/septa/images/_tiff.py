@@ -27,6 +27,7 @@ from septa.images._info import (
     translate_decoder_errors,
 )
 from septa.images._pixel_size import read_pixel_size
+from septa.images.calibration import Calibration
 
 CHANNEL_AXES = "CS"
 _ALPHA_CODES = (1, 2)
@@ -150,10 +151,10 @@ def _describe(path: Path, file: Any, layout: TiffLayout, max_pixels: int) -> Ima
     palette = read_palette(file, layout) is not None
     orientation = keyframe.tags.valueof(ORIENTATION_TAG, 1)
     orientation = orientation if orientation in range(1, 9) else 1
-    pixel_size = read_pixel_size(file, keyframe)
+    calibration = Calibration(pixel_size_um=read_pixel_size(file, keyframe))
     if orientation >= 5:
         height, width = width, height
-        pixel_size = pixel_size and (pixel_size[1], pixel_size[0])
+        calibration = calibration.turn()
     return ImageInfo(
         path=path,
         format="tiff",
@@ -166,7 +167,7 @@ def _describe(path: Path, file: Any, layout: TiffLayout, max_pixels: int) -> Ima
         alpha=layout.alpha,
         palette=palette,
         orientation=int(orientation),
-        pixel_size_um=pixel_size,
+        calibration=calibration,
     )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from septa.errors import InputError
 from septa.images._info import Array
 from septa.images._pixel_size import UM_PER_UNIT, keep_plausible_size
+from septa.images.calibration import Calibration
 from septa.images.sources.source import ImageLevel, PixelRange
 from septa.images.sources.zarr_array import ZarrArray, open_array, read_json
 
@@ -25,6 +26,16 @@ _UM_PER_LENGTH_UNIT = {
     **{unit: um for unit, um in UM_PER_UNIT.items() if unit not in ("a", "in")},
     "angstrom": 1e-4,
 }
+_SECONDS = {"atto": 1e-18, "femto": 1e-15, "pico": 1e-12, "nano": 1e-9, "micro": 1e-6, "milli": 1e-3, "": 1.0}
+_S_PER_TIME_UNIT = {
+    **{f"{prefix}second": seconds for prefix, seconds in _SECONDS.items()},
+    "s": 1.0,
+    "ms": 1e-3,
+    "us": 1e-6,
+    "minute": 60.0,
+    "hour": 3600.0,
+    "day": 86400.0,
+}
 _CORRECT_METADATA = "Correct the metadata or export the image again"
 
 
@@ -34,14 +45,6 @@ class _Transform:
 
     scale: tuple[float, ...]
     translation: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class _Place:
-    """Pixel size and origin of a level, (y, x) in micrometres; the size is None if the file states no unit."""
-
-    pixel_size_um: tuple[float, float] | None = None
-    origin_um: tuple[float, float] = (0.0, 0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -261,23 +264,31 @@ def _read_transform(path: Path, found: Any, axes: int) -> _Transform:
     return _Transform(scale, shift)
 
 
-def _find_place(axes: list[dict[str, Any]], transform: _Transform) -> _Place:
-    sizes, origin = [], []
-    for letter in "yx":
-        number = [axis["name"].lower() for axis in axes].index(letter)
-        unit = _UM_PER_LENGTH_UNIT.get(str(axes[number].get("unit", "")).strip().lower())
-        if unit is None:
-            return _Place()
-        sizes.append(transform.scale[number] * unit)
-        origin.append(transform.translation[number] * unit)
-    pixel_size = keep_plausible_size(sizes[0], sizes[1])
-    return _Place(pixel_size, (origin[0], origin[1])) if pixel_size else _Place()
+def _find_calibration(axes: list[dict[str, Any]], transform: _Transform) -> Calibration:
+    """Return the calibration of a level, as far as the file states units."""
+    found = {}
+    for axis, scale, translation in zip(axes, transform.scale, transform.translation):
+        letter, unit = axis["name"].lower(), str(axis.get("unit", "")).strip().lower()
+        factor = (_S_PER_TIME_UNIT if letter == "t" else _UM_PER_LENGTH_UNIT).get(unit)
+        if factor is not None:
+            found[letter] = scale * factor, translation * factor
+    y, x = found.get("y"), found.get("x")
+    size = keep_plausible_size(y[0], x[0]) if y and x else None
+    z_step, z_origin = found.get("z", (None, 0.0))
+    time_step, time_origin = found.get("t", (None, 0.0))
+    return Calibration(
+        pixel_size_um=size,
+        z_step_um=z_step,
+        time_step_s=time_step,
+        origin_um=(z_origin, y[1], x[1]) if size and y and x else (z_origin, 0.0, 0.0),
+        time_origin_s=time_origin,
+    )
 
 
 def _open_multiscale(image: _Multiscale, level: int) -> ImageLevel:
     arrays = [_open_level_array(image.path / name, len(image.axes)) for name in image.names]
-    place = _find_place(image.axes, image.transforms[level])
-    return _describe(image.path, image.letters, arrays, level, place, image.channel_names)
+    calibration = _find_calibration(image.axes, image.transforms[level])
+    return _describe(image.path, image.letters, arrays, level, calibration, image.channel_names)
 
 
 def _open_level_array(path: Path, axes: int) -> ZarrArray:
@@ -299,11 +310,16 @@ def _open_plain(path: Path, array: ZarrArray) -> ImageLevel:
     if not axes:
         problem = f"the array has {rank} axes, septa reads 2 to 5 (YX, CYX, CZYX, TCZYX)"
         raise InputError(path, problem, "Save it with one of these sets of axes")
-    return _describe(path, axes, [array], 0, _Place(), ())
+    return _describe(path, axes, [array], 0, Calibration(), ())
 
 
 def _describe(
-    path: Path, axes: str, arrays: list[ZarrArray], level: int, place: _Place, channel_names: Sequence[object]
+    path: Path,
+    axes: str,
+    arrays: list[ZarrArray],
+    level: int,
+    calibration: Calibration,
+    channel_names: Sequence[object],
 ) -> ImageLevel:
     sizes = [dict(zip(axes, array.shape)) for array in arrays]
     full = sizes[0]
@@ -325,8 +341,7 @@ def _describe(
         levels=tuple((one["Y"], one["X"]) for one in sizes),
         chunk=(chunk["Y"], chunk["X"]),
         chunk_samples=math.prod(array.chunk),
-        pixel_size_um=place.pixel_size_um,
-        origin_um=place.origin_um,
+        calibration=calibration,
         channel_names=channel_names,
         reader=_ZarrReader(array, axes),
     )

@@ -148,8 +148,7 @@ def _build_source(level: ImageLevel) -> Source:
         level=level.level,
         levels=level.levels,
         chunk=(min(level.chunk[0], level.shape[3]), min(level.chunk[1], level.shape[4])),
-        pixel_size_um=level.pixel_size_um,
-        origin_um=level.origin_um,
+        calibration=replace(level.calibration, channel_names=_clean_names(level.channel_names, channels)),
         channels=tuple(range(channels)),
         channel_names=_name_channels(level.channel_names, channels),
         reader=level.reader,
@@ -158,8 +157,13 @@ def _build_source(level: ImageLevel) -> Source:
 
 def _name_channels(names: Sequence[object], count: int) -> tuple[str, ...]:
     """Return the names of all channels; the number of a channel where the file gives no usable name."""
-    found = [name.strip() if isinstance(name, str) else "" for name in names]
-    return tuple(found[i] if i < len(found) and found[i] else str(i) for i in range(count))
+    return tuple(name or str(i) for i, name in enumerate(_clean_names(names, count) or [""] * count))
+
+
+def _clean_names(names: Sequence[object], count: int) -> tuple[str, ...]:
+    """Return a name for each channel, empty where the file gives no usable one; () if it names none."""
+    found = [name.strip() if isinstance(name, str) else "" for name in names][:count]
+    return (*found, *[""] * (count - len(found))) if any(found) else ()
 
 
 def _choose_channels(source: Source, channels: Sequence[int] | None) -> Source:
@@ -172,11 +176,13 @@ def _choose_channels(source: Source, channels: Sequence[int] | None) -> Source:
         fault = f"there is no channel {missing[0]}" if missing else "channels must be chosen, each once"
         problem = f"{fault}: the image has channels 0 to {count - 1}"
         raise InputError(source.path, problem, "Choose among these channels")
+    names = source.calibration.channel_names
     return replace(
         source,
         shape=(source.shape[0], len(channels), *source.shape[2:]),
         channels=tuple(int(source.channels[channel]) for channel in channels),
         channel_names=tuple(source.channel_names[channel] for channel in channels),
+        calibration=replace(source.calibration, channel_names=names and tuple(names[channel] for channel in channels)),
     )
 
 
@@ -189,16 +195,13 @@ def _crop(source: Source, region: tuple[int, int, int, int] | None) -> Source:
     if not (0 <= top < bottom <= height and 0 <= left < right <= width):
         problem = f"the region {top},{left},{bottom},{right} does not lie inside the image of {height} x {width} pixels"
         raise InputError(source.path, problem, "Choose a region inside it, as TOP,LEFT,BOTTOM,RIGHT")
-    origin = source.origin_um
-    if source.pixel_size_um is not None:
-        origin = origin[0] + top * source.pixel_size_um[0], origin[1] + left * source.pixel_size_um[1]
     size = bottom - top, right - left
     return replace(
         source,
         shape=(*source.shape[:3], *size),
         level=0,
         levels=(size,),
-        origin_um=origin,
+        calibration=source.calibration.crop(top, left),
         reader=_RegionReader(source.reader, top, left),
     )
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from septa.errors import InputError
 from septa.images._info import Array
+from septa.images.calibration import Calibration
 
 PixelRange = tuple[int, int]
 """First row or column of a window, and the one after its last."""
@@ -92,8 +93,8 @@ class ImageLevel:
         (Y, X) of the pixels that are decoded at once.
     chunk_samples
         Number of the samples that are decoded at once.
-    pixel_size_um, origin_um
-        As in `Source`.
+    calibration
+        Calibration of the level.
     channel_names
         Names in the file, which may be too few, too many, or not even text.
     reader
@@ -111,8 +112,7 @@ class ImageLevel:
     levels: tuple[tuple[int, int], ...]
     chunk: tuple[int, int]
     chunk_samples: int
-    pixel_size_um: tuple[float, float] | None
-    origin_um: tuple[float, float]
+    calibration: Calibration
     channel_names: Sequence[object]
     reader: WindowReader
 
@@ -141,10 +141,8 @@ class Source:
         (Y, X) of every level of the pyramid, the full size first; of a region, its own size only.
     chunk
         (Y, X) of the pixels that are decoded at once.
-    pixel_size_um
-        (y, x) micrometres per pixel of the opened level, if the file states them.
-    origin_um
-        (y, x) position of the centre of the first pixel in micrometres; 0 if the file states none.
+    calibration
+        Sizes, steps and positions of the opened level, and the names of the chosen channels.
     channels
         Numbers in the file of the chosen channels.
     channel_names
@@ -162,11 +160,20 @@ class Source:
     level: int
     levels: tuple[tuple[int, int], ...]
     chunk: tuple[int, int]
-    pixel_size_um: tuple[float, float] | None
-    origin_um: tuple[float, float]
+    calibration: Calibration
     channels: tuple[int, ...]
     channel_names: tuple[str, ...]
     reader: WindowReader = field(repr=False, compare=False)
+
+    @property
+    def pixel_size_um(self) -> tuple[float, float] | None:
+        """(y, x) micrometres per pixel of the opened level, if the file states them."""
+        return self.calibration.pixel_size_um
+
+    @property
+    def origin_um(self) -> tuple[float, float]:
+        """(y, x) position of the centre of the first pixel in micrometres; 0 if the file states none."""
+        return self.calibration.origin_um[1:]
 
     def read(self, y: slice | PixelRange, x: slice | PixelRange, *, t: int = 0, z: int = 0) -> Array:
         """Read one window of one plane.

@@ -31,6 +31,7 @@ from septa.images._tiff import (
     read_palette,
     watch_tiff_errors,
 )
+from septa.images.calibration import Calibration
 from septa.images.sources.source import RGB_NAMES, ImageLevel, PixelRange
 
 _PLANES_REMEMBERED = 64
@@ -274,8 +275,7 @@ class TiffImages:
             levels=tuple((one.height, one.width) for one in pyramid.layouts),
             chunk=chunk,
             chunk_samples=math.prod(chunk) * samples,
-            pixel_size_um=pixel_size and (pixel_size[0] * scale[0], pixel_size[1] * scale[1]),
-            origin_um=(0.0, 0.0),
+            calibration=Calibration(pixel_size_um=pixel_size).rescale((1.0, *scale)),
             channel_names=names,
             reader=_TiffReader(path, file, layout, _number_directories(layout, axes)),
         )

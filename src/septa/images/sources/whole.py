@@ -54,8 +54,7 @@ class WholePlanes:
             chunk=(info.height, info.width),
             # `read_info` has checked the samples too: 4 of them count as one pixel.
             chunk_samples=info.height * info.width,
-            pixel_size_um=info.pixel_size_um,
-            origin_um=(0.0, 0.0),
+            calibration=info.calibration,
             channel_names=RGB_NAMES if is_color else (),
             reader=_WholePlaneReader(info.path, self._max_pixels),
         )
