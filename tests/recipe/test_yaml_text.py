@@ -14,6 +14,8 @@ REMEDY = "Run 'septa recipe DATA' to print a complete valid recipe"
 OTHER = "this does not fit the text before it; check the indentation, quotes and brackets"
 TAG = "this tag is not allowed"
 ALIAS = "an alias is not allowed"
+DEEP = "lists and mappings may not be nested more than 16 levels deep"
+REPEATED = "this key is given twice; remove one of them"
 VALUE = "this number, date or truth value cannot be read"
 
 BOMB = "\n".join(
@@ -70,6 +72,10 @@ def test_text_without_settings_is_refused(text: str) -> None:
         ("a: 'x' y", "line 1, column 8", OTHER),
         ("a: [b]]", "line 1, column 7", OTHER),
         ("a: !!binary é", "line 1, column 4", OTHER),
+        ("seed: 1\nseed: 2", "line 2, column 1", REPEATED),
+        ("net: {depth: 2, 'depth': 3}", "line 1, column 17", REPEATED),
+        ("net:\n  depth: 2\nloss: {}\nnet: {width: 8}", "line 4, column 1", REPEATED),
+        ("a: " + "[" * 16 + "]" * 16, "line 1, column 19", DEEP),
     ],
 )
 def test_text_that_is_not_yaml_is_refused_with_its_place(text: str, place: str, reason: str) -> None:
@@ -78,7 +84,7 @@ def test_text_that_is_not_yaml_is_refused_with_its_place(text: str, place: str, 
 
 
 def test_brackets_without_end_are_refused() -> None:
-    assert "the text is not valid YAML (its brackets are nested too deeply)" in refuse("[" * 1500)
+    assert f"the text is not valid YAML (line 1, column 17: {DEEP})" in refuse("[" * 1500)
 
 
 @settings(deadline=None)

@@ -12,10 +12,17 @@ from yaml.reader import ReaderError
 _SHOWN = 60
 """Characters of a value that a message shows."""
 
+_DEPTH = 16
+"""Levels of lists and mappings that a text may have; recipes have three."""
+
 _ALIAS = "an alias is not allowed"
+_DEEP = f"lists and mappings may not be nested more than {_DEPTH} levels deep"
+_REPEATED = "this key is given twice; remove one of them"
 _VALUE = "this number, date or truth value cannot be read"
 _REASONS = {
     _ALIAS: _ALIAS,
+    _DEEP: _DEEP,
+    _REPEATED: _REPEATED,
     _VALUE: _VALUE,
     "undefined alias": _ALIAS,
     "unexpected end of stream": "a quote is not closed",
@@ -36,12 +43,32 @@ _BEGINS_EARLIER = ("unexpected end of stream", "could not find expected ':'")
 
 
 class _Loader(yaml.SafeLoader):
-    """Loader of untrusted YAML. It refuses aliases, few lines of which hold billions of values."""
+    """Loader of untrusted YAML.
+
+    It refuses aliases, few lines of which hold billions of values; deep nesting, which exhausts the stack; and repeated
+    keys, of which PyYAML keeps the last without a word.
+    """
+
+    depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            raise ComposerError(None, None, _ALIAS, self.peek_event().start_mark)  # type: ignore[no-untyped-call]
-        return super().compose_node(parent, index)
+        self.depth += 1
+        reason = _ALIAS if self.check_event(yaml.AliasEvent) else _DEEP if self.depth > _DEPTH else None
+        if reason:
+            raise ComposerError(None, None, reason, self.peek_event().start_mark)  # type: ignore[no-untyped-call]
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                name = (key.tag, key.value)
+                if name in seen:
+                    raise ConstructorError(None, None, _REPEATED, key.start_mark)
+                seen.add(name)
+        return super().construct_mapping(node, deep)
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
@@ -57,7 +84,8 @@ def read_yaml(text: str) -> Any:
     Raises
     ------
     ValueError
-        The text is not valid YAML, has aliases or is nested too deeply. The message gives the place of the problem.
+        The text is not valid YAML, has aliases, repeats a key or is nested too deeply. The message gives the place of
+        the problem.
 
     Examples
     --------
@@ -76,8 +104,6 @@ def read_yaml(text: str) -> Any:
         raise ValueError(f"{_describe_place(line, error.position - begin)}: {reason}") from None
     except yaml.MarkedYAMLError as error:
         raise ValueError(_explain(error)) from None
-    except RecursionError:
-        raise ValueError("its brackets are nested too deeply") from None
 
 
 def write_setting(indent: str, key: str, value: Any, comment: str | None) -> str:
