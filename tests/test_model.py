@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import struct
 import subprocess
@@ -154,7 +155,14 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
     assert "the file cannot be read (no such file" in refused(tmp_path / "none.septa")
-    assert "the file cannot be read (is a directory" in refused(tmp_path)
+    assert "the path is not a regular file" in refused(tmp_path)
+    with pytest.raises(ModelError, match=r"the file cannot be read \(its path contains a null character\)"):
+        Model.load(tmp_path / "a\0b.septa")
+
+
+def test_a_pipe_is_refused_without_waiting_for_its_end(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "m.septa")
+    assert "the path is not a regular file" in refused(tmp_path / "m.septa")
 
 
 def repack(path: Path, change: Callable[[dict[str, Any]], Any], tensors: dict[str, Any] | None = None) -> None:
@@ -256,13 +264,26 @@ def put(key: str, value: Any) -> Callable[[dict[str, Any]], Any]:
     "change",
     [
         *(remove(key) for key in ("channels", "labels", "normalization", "recipe", "provenance")),
-        *(put("channels", value) for value in (0, -1, 2, 10**12, 10**18, 10**30, "x", None, [1])),
+        *(put("channels", value) for value in (0, -1, 2, 10**12, 10**18, 10**30, "x", "1", 1.5, True, None, [1])),
         *(put("recipe", value) for value in (None, 3, [], {"nets": {}}, {"net": {"depth": 99}}, {"net": {"depth": 3}})),
         *(put("labels", value) for value in (None, 3, {}, {"kind": "index"}, [1])),
         *(put("normalization", value) for value in (None, 3, {}, {"kind": "dataset", "offset": [0], "scale": [0]})),
         lambda header: header["labels"].update(class_names=["a", "b"], values=[0, 1]),
         lambda header: header["recipe"]["net"].update(norm="none"),
         lambda header: header["recipe"]["net"].update(up="bilinear"),
+        lambda header: header["labels"].update(values=[0, 10**20, 2]),
+        *(put("normalization", {"kind": "dataset", "offset": [0.0] * n, "scale": [1.0] * n}) for n in (2, 3)),
+        *(put("decoding", value) for value in (None, [], {"foreground": 0.5, "seed": 0.5})),
+        *(
+            put("decoding", {"foreground": 0.5, "seed": 0.5, "least_pixels": 1, "reach": 0} | change)
+            for change in (
+                *({"foreground": value} for value in ("0.5", True, 0.0)),
+                *({"least_pixels": value} for value in (1.5, True, 0, 10**12)),
+                *({"reach": value} for value in (-1, 0.5, None, 10**9)),
+            )
+        ),
+        *(put("provenance", value) for value in (None, [], "x", 3)),
+        *(put("provenance", {key: value}) for key in ("train", "validation") for value in (3, "ab", [1], [["a", 1]])),
     ],
 )
 def test_a_header_that_does_not_fit_is_refused(saved: Path, change: Callable[[dict[str, Any]], Any]) -> None:
@@ -276,6 +297,21 @@ def test_infinite_numbers_in_a_sealed_header_are_refused(saved: Path) -> None:
     seal = tensor_file._compute_checksum(KIND, text, tensor_file.digest_tensors(tensors))
     saved.write_bytes(safetensors.torch.save(tensors, {"kind": KIND, "header": text, "sha256": seal}))
     assert "does not fit" in refused(saved)
+
+
+def test_weights_that_no_training_writes_are_refused(saved: Path) -> None:
+    header, tensors = tensor_file.unpack(saved.read_bytes(), KIND, saved)
+    variance = next(name for name in tensors if name.endswith("running_var"))
+    for name, value, problem in (
+        ("head.bias", float("nan"), "the weight 'head.bias' holds NaN or Inf"),
+        ("head.bias", float("-inf"), "the weight 'head.bias' holds NaN or Inf"),
+        (variance, -1.0, f"the variance '{variance}' is negative"),
+    ):
+        changed = {**tensors, name: torch.full_like(tensors[name], value)}
+        text = json.dumps(header)
+        seal = tensor_file._compute_checksum(KIND, text, tensor_file.digest_tensors(changed))
+        saved.write_bytes(safetensors.torch.save(changed, {"kind": KIND, "header": text, "sha256": seal}))
+        assert problem in refused(saved)
 
 
 def test_weights_of_another_dtype_are_refused(saved: Path) -> None:

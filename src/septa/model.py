@@ -5,6 +5,7 @@ The file is long because one class stands in it, where net, task, normalisation 
 
 from __future__ import annotations
 
+import stat
 from dataclasses import dataclass, field, replace
 from functools import partial
 from os import PathLike
@@ -435,12 +436,16 @@ class Model:
     @staticmethod
     def read(path: str | PathLike[str]) -> bytes:
         """Return the bytes of a model file; ModelError if it cannot be read."""
+        remedy = "Give a .septa file written by 'septa train'"
         try:
+            if not stat.S_ISREG(Path(path).stat().st_mode):  # a pipe or a device could be endless
+                raise ModelError(path, "the path is not a regular file", remedy)
             return Path(path).read_bytes()
         except OSError as error:
             reason = (error.strerror or "an error").lower()
-            problem = f"the file cannot be read ({reason})"
-            raise ModelError(path, problem, "Give a .septa file written by 'septa train'") from None
+            raise ModelError(path, f"the file cannot be read ({reason})", remedy) from None
+        except ValueError:
+            raise ModelError(path, "the file cannot be read (its path contains a null character)", remedy) from None
 
     @classmethod
     def from_bytes(cls, data: bytes, path: str | PathLike[str]) -> Model:
@@ -458,17 +463,24 @@ class Model:
     def _build(cls, header: dict[str, Any], tensors: dict[str, Tensor]) -> Model:
         recipe = Recipe.parse(header["recipe"])
         labels = LabelMapping.from_json(header["labels"])
-        channels = int(header["channels"])
+        channels = header["channels"]
+        if type(channels) is not int:
+            raise TypeError(f"channels must be an integer, got {channels!r}")
         with torch.device("meta"):  # no memory is taken before the sizes are compared with the tensors
             net = build_net(recipe, channels, make_task(recipe, labels).outputs)
         int8 = Int8.from_tensors(header["int8"], tensors) if "int8" in header else None
         _check_weights(net, tensors)
+        normalization = Normalization.from_json(header["normalization"])
+        if normalization.kind == "dataset" and len(normalization.offset) != channels:
+            problem = f"the normalisation is for {len(normalization.offset)} channels, not {channels}"
+            raise InputError("normalization", problem)
+        _check_provenance(header["provenance"])
         net.load_state_dict(tensors, strict=True, assign=True)
         return cls(
             net=net.eval().requires_grad_(False),
             channels=channels,
             labels=labels,
-            normalization=Normalization.from_json(header["normalization"]),
+            normalization=normalization,
             recipe=recipe,
             provenance=header["provenance"],
             decoding=Decoding.from_json(header["decoding"]) if "decoding" in header else Decoding(),
@@ -493,3 +505,21 @@ def _check_weights(net: UNet, tensors: dict[str, Tensor]) -> None:
             raise InputError("weights", f"the shape of '{name}' is {tuple(tensor.shape)}, not {tuple(shape)}")
         if tensor.dtype != dtype:
             raise InputError("weights", f"the weight '{name}' is {tensor.dtype}, not {dtype}")
+        if dtype.is_floating_point and not torch.isfinite(tensor).all():
+            raise InputError("weights", f"the weight '{name}' holds NaN or Inf")
+        if name.endswith("running_var") and (tensor < 0).any():
+            raise InputError("weights", f"the variance '{name}' is negative")
+
+
+def _check_provenance(provenance: Any) -> None:
+    """Check the types of the facts that septa itself reads; InputError if they differ."""
+    if not isinstance(provenance, dict):
+        raise InputError("provenance", "the provenance is not a JSON object")
+    for key in ("train", "validation"):
+        images = provenance.get(key, [])
+        if not isinstance(images, list) or not all(_is_named_digest(entry) for entry in images):
+            raise InputError("provenance", f"the {key} images of the provenance are not pairs of a name and a digest")
+
+
+def _is_named_digest(entry: Any) -> bool:
+    return isinstance(entry, list | tuple) and len(entry) == 2 and all(isinstance(part, str) for part in entry)

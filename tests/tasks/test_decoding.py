@@ -273,11 +273,13 @@ def test_background_is_not_a_large_object() -> None:
         {"foreground": math.inf},
         {"least_pixels": 0},
         {"least_pixels": -5},
+        {"least_pixels": 2**31},
         {"reach": -1},
+        {"reach": 65537},
     ],
 )
 def test_thresholds_out_of_range_are_refused(values: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="between 0 and 1, least_pixels at least 1, reach at least 0, got"):
+    with pytest.raises(ValueError, match="between 0 and 1, least_pixels at least 1, reach 0 to 65536, got"):
         Decoding(**values)
     with pytest.raises(ValueError, match="foreground and seed must be between 0 and 1"):
         Decoding.from_json({**Decoding().to_json(), **values})
@@ -314,14 +316,13 @@ def test_objects_end_within_reach_of_their_seed_and_the_rest_is_an_object_of_its
     assert pairs.shape[1] == count
 
 
-@pytest.mark.parametrize(
-    "values", [{}, {"foreground": 0.5, "seed": 0.5}, {"foreground": None, "seed": 0.5, "least_pixels": 1}, [], 3, None]
-)
+@pytest.mark.parametrize("values", [{}, {"foreground": 0.5, "seed": 0.5}, [], 3, None])
 def test_other_json_than_thresholds_is_refused(values: Any) -> None:
     with pytest.raises(ValueError, match=r"decoding: (KeyError|TypeError)"):
         Decoding.from_json(values)
 
 
-def test_words_for_numbers_are_refused() -> None:
-    with pytest.raises(ValueError, match="could not convert string to float"):
-        Decoding.from_json({"foreground": "much", "seed": 0.5, "least_pixels": 1})
+@pytest.mark.parametrize("values", [{"foreground": "much"}, {"seed": None}, {"least_pixels": 1.5}, {"reach": True}])
+def test_thresholds_that_are_not_numbers_are_refused(values: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="decoding: not the numbers of thresholds"):
+        Decoding.from_json({**Decoding().to_json(), **values})

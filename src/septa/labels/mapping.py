@@ -267,8 +267,8 @@ def _find_misfit(mapping: LabelMapping) -> str:
         return f"'{mapping.kind}' is not a kind of labels"
     if not all(isinstance(name, str) and name for name in names) or len(set(names)) != len(names):
         return "the class names must be non-empty and differ from each other"
-    if mapping.ignore is not None and type(mapping.ignore) is not int:
-        return "the ignore value must be an integer"
+    if mapping.ignore is not None and not _is_integer(mapping.ignore):
+        return "the ignore value must be an integer of at most 64 bits"
     if mapping.kind == "multilabel":
         fits = not values and 1 <= len(names) <= MAX_PLANES and mapping.ignore not in (0, 1)
     elif mapping.kind == "instances":
@@ -278,10 +278,15 @@ def _find_misfit(mapping: LabelMapping) -> str:
         fits = 2 <= len(names) == len(values) <= MAX_CLASSES and (mapping.kind != "binary" or len(names) == 2)
     if not fits:
         return f"{len(names)} class names and {len(values)} values do not fit {mapping.kind} labels"
-    if not all(is_color(value) if mapping.kind == "color" else type(value) is int for value in values):
+    if not all(is_color(value) if mapping.kind == "color" else _is_integer(value) for value in values):
         return "each class needs one integer or, for color labels, one RGB colour of three numbers 0..255"
     numbers = [to_number(value) for value in values]
     ids = numbers[:1] if mapping.kind == "instances" else numbers
     if len(set(numbers)) != len(numbers) or mapping.ignore in ids:
         return "two classes, or a class and the ignore value, share one value"
     return ""
+
+
+def _is_integer(value: object) -> bool:
+    """Return True for an integer that a label image can hold."""
+    return type(value) is int and -(2**63) <= value < 2**63

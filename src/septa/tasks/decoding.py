@@ -18,6 +18,11 @@ Float32 = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 
 
+MOST_REACH = 1 << 16
+"""Largest reach, in pixels; no object of a training is as far from its seed."""
+_MOST_PIXELS = 2**31 - 1
+
+
 @dataclass(frozen=True)
 class Decoding:
     """Thresholds by which objects are found; they are tuned on the validation images after a training.
@@ -47,8 +52,9 @@ class Decoding:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        if not (0 < self.foreground < 1 and 0 < self.seed < 1 and self.least_pixels >= 1 and self.reach >= 0):
-            expected = "foreground and seed must be between 0 and 1, least_pixels at least 1, reach at least 0"
+        whole = 1 <= self.least_pixels <= _MOST_PIXELS and 0 <= self.reach <= MOST_REACH
+        if not (0 < self.foreground < 1 and 0 < self.seed < 1 and whole):
+            expected = "foreground and seed must be between 0 and 1, least_pixels at least 1, reach 0 to 65536"
             raise ValueError(f"{expected}, got {self}")
 
     def to_json(self) -> dict[str, Any]:
@@ -59,10 +65,13 @@ class Decoding:
     def from_json(cls, values: Mapping[str, Any]) -> Decoding:
         """Build thresholds from the values of `to_json`; ValueError if they do not fit."""
         try:
-            whole = int(values["least_pixels"]), int(values.get("reach", 0))
-            return cls(float(values["foreground"]), float(values["seed"]), *whole)
-        except (KeyError, TypeError) as error:
+            shares = values["foreground"], values["seed"]
+            whole = values["least_pixels"], values.get("reach", 0)
+        except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"decoding: {type(error).__name__} {error}") from None
+        if any(type(value) not in (int, float) for value in (*shares, *whole)) or any(value % 1 for value in whole):
+            raise ValueError(f"decoding: not the numbers of thresholds: {values!r}")
+        return cls(float(shares[0]), float(shares[1]), int(whole[0]), int(whole[1]))
 
 
 def find_objects(foreground_yx: Float32, inner_yx: Float32, decoding: Decoding) -> Int32:
