@@ -51,7 +51,7 @@ class ImageInfo:
         EXIF orientation, 1..8; 1 is upright.
     page_axes, page_shape
         Axes that the pages count, the slowest first, for example "TZ", and the size along each; "" and () for a
-        single page. "I" is an axis without a name.
+        single page. "I" and "Q" are axes without a name.
     calibration
         Sizes, steps and positions that the file states, turned upright as the image is.
     """

@@ -93,6 +93,12 @@ class TiffLayout:
         return math.prod(size for axis, size in inner if axis not in CHANNEL_AXES + "YX")
 
     @property
+    def page_sizes(self) -> list[tuple[str, int]]:
+        """Axes that count the pages, the slowest first, and the size along each; "I" and "Q" have no meaning."""
+        sizes = [("I", len(self.alike)), *zip(self.axes, self.shape)]
+        return [(axis, size) for axis, size in sizes if axis not in CHANNEL_AXES + "YX" and size > 1]
+
+    @property
     def series_pages(self) -> int:
         """Number of pages of each series."""
         return int(self.directories.shape[0]) * self.inner_pages
@@ -168,6 +174,8 @@ def _describe(path: Path, file: Any, layout: TiffLayout, max_pixels: int) -> Ima
         palette=palette,
         orientation=int(orientation),
         calibration=calibration,
+        page_axes="".join(axis for axis, _ in layout.page_sizes),
+        page_shape=tuple(size for _, size in layout.page_sizes),
     )
 
 
