@@ -23,8 +23,9 @@ from septa import tensor_file
 from septa.errors import InputError, ModelError, RecipeError
 from septa.images.normalize import Normalization
 from septa.images.write import write_image
+from septa.inference.protocol import SingleImageEngine
 from septa.labels.mapping import LabelMapping
-from septa.model import KIND, Model, build_net
+from septa.model import KIND, Model, PredictionOptions, build_net
 from septa.recipe import LossSettings, NetSettings, Recipe
 from septa.tasks.instances import Instances
 from septa.tasks.make import make_task
@@ -495,6 +496,32 @@ def test_a_tile_without_room_is_refused(tile: int) -> None:
         match=rf"^--tile: a tile of this net must be at least 52 pixels, got {tile}\. Give --tile 52 or more\.$",
     ):
         make_model().segment(noise(200, 200), tile=tile)
+
+
+@pytest.mark.parametrize("given", [None, 100])
+def test_a_tile_out_of_memory_is_halved_until_it_fits(given: int | None) -> None:
+    model = make_model()
+    image = noise(117, 95)
+    expected = model.logits(image)
+    inner = model.engine("cpu", "torch")
+    sides: list[int] = []
+
+    def compute(image_cyx: Any) -> Any:
+        sides.append(max(image_cyx.shape[1:]))
+        if sides[-1] > 60:
+            raise MemoryError
+        return inner(image_cyx)
+
+    np.testing.assert_array_equal(model.logits(image, tile=given, engine=SingleImageEngine(compute)), expected)
+    assert max(sides) > 60 >= max(sides[2:])
+    fixed = PredictionOptions(tile=1000, engine=SingleImageEngine(compute), fixed_tile=True)
+    for options in (fixed, PredictionOptions(engine=SingleImageEngine(refuse_memory))):
+        with pytest.raises(MemoryError):
+            model.compute_logits(image[None], options)
+
+
+def refuse_memory(image_cyx: Any) -> Any:
+    raise MemoryError
 
 
 def test_without_a_tile_wide_nets_get_smaller_ones() -> None:

@@ -16,8 +16,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import errno
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from os import PathLike
+
+_OUT_OF_MEMORY = re.compile(
+    r"out of memory|(not enough|insufficient) memory|bad_alloc|bad allocation|alloc_failed|can't start new thread|"
+    r"(can't|cannot|could not|failed to|unable to) (allocate|create a memory|mmap)|"
+    r"could not (create|execute) a primitive(?! descriptor)",
+    re.IGNORECASE,
+)
 
 
 def escape_controls(text: str) -> str:
@@ -59,6 +69,35 @@ def format_count(count: int, noun: str) -> str:
     ('1 image', '0 images')
     """
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return True if an exception of another package says that memory is exhausted; False for septa's own errors.
+
+    PyTorch (with oneDNN and CUDA), OpenVINO, ONNX Runtime, OpenCV and C++ code raise exceptions of other types than
+    MemoryError, which are recognised by their text.
+
+    Examples
+    --------
+    >>> is_out_of_memory(RuntimeError("could not create a primitive")), is_out_of_memory(ValueError("a bug"))
+    (True, False)
+    """
+    if isinstance(error, SeptaError):
+        return False
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return True
+    return isinstance(error, Exception) and bool(_OUT_OF_MEMORY.search(str(error)))
+
+
+@contextmanager
+def unify_out_of_memory() -> Iterator[None]:
+    """Convert exhausted memory, however a package reports it, to MemoryError; errors of septa stay as they are."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, MemoryError) or not is_out_of_memory(error):
+            raise
+        raise MemoryError from error
 
 
 class SeptaError(Exception):

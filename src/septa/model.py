@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from septa import tensor_file
-from septa.errors import InputError, ModelError, RecipeError
+from septa.errors import InputError, ModelError, OutOfMemory, RecipeError
 from septa.images import Normalization, as_cyx, cut_mirrored, fit_channels, read_image, resize_image, write_bytes
 from septa.inference import (
     SYMMETRIES,
@@ -70,12 +70,16 @@ def build_net(recipe: Recipe, channels: int, outputs: int) -> UNet:
 
 @dataclass(frozen=True, kw_only=True)
 class PredictionOptions:
-    """Options that `Model.segment`, `Model.logits` and `Model.probabilities` share; `Model.segment` describes them."""
+    """Options that `Model.segment`, `Model.logits` and `Model.probabilities` share; `Model.segment` describes them.
+
+    If ``fixed_tile`` is True, a tile that does not fit into the memory is an error; else it is halved.
+    """
 
     tile: int | None = None
     device: str = "auto"
     tta: int | None = None
     engine: str | Engine | None = None
+    fixed_tile: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -277,7 +281,18 @@ class Model:
         tiles = self._tiles(height, width, options.tile)
         normalization = self.normalization.resolve(image_cyx)
         read = partial(cut_mirrored, image_cyx)
-        predict_tiles(self.engine(options.device, options.engine), read, normalization, tiles, consume)
+        engine = self.engine(options.device, options.engine)
+        largest = options.tile or max(max(np.subtract(tile.end, tile.begin)) for tile in tiles)
+        while True:
+            try:
+                predict_tiles(engine, read, normalization, tiles, consume)
+                return
+            except (OutOfMemory, MemoryError):
+                smaller = max(largest // 2, smallest_tile_for(self.net))
+                if options.fixed_tile or smaller >= largest:
+                    raise
+            largest = smaller
+            tiles = self._tiles(height, width, largest)
 
     def plan(self, height: int, width: int, tile: int | None = None) -> list[ImageTile]:
         """Plan the tiles of an image of this size.

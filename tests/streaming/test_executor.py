@@ -18,6 +18,7 @@ from septa.streaming import StreamInput, StreamRequest, block_file, budget, exec
 from septa.streaming.block_worker import BlockWorker
 from septa.streaming.blocks import ScoredBlock, label_block, score_block, segment_block, write_output_block
 from septa.streaming.budget import trim_heap
+from septa.tasks.instances import Instances
 
 WAIT_S = 30
 
@@ -216,3 +217,26 @@ def test_a_semantic_block_is_done_again_after_a_lack_of_memory(
     kit.run(request_)
     assert len(failed) == 1
     assert kit.files(request_.output) == kit.files(other.output)
+
+
+@pytest.mark.parametrize("text", ["std::bad_alloc", "OpenCV: error: (-4:Insufficient memory) Failed to allocate"])
+def test_a_block_is_done_again_if_a_library_is_out_of_memory(
+    kit: SimpleNamespace,
+    request_: StreamRequest,
+    expected: dict[str, bytes],
+    monkeypatch: pytest.MonkeyPatch,
+    text: str,
+) -> None:
+    failed: list[str] = []
+    original = Instances.label_block
+
+    def label(self: Instances, *given: Any) -> Any:
+        if not failed:
+            failed.append(text)
+            raise RuntimeError(text)
+        return original(self, *given)
+
+    monkeypatch.setattr(Instances, "label_block", label)
+    kit.run(request_)
+    assert failed
+    assert kit.files(request_.output) == expected

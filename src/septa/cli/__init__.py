@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import errno
-import os
 import sys
 import traceback
-from contextlib import suppress
 from typing import Annotated, NoReturn
 
 import typer
@@ -14,8 +12,9 @@ import typer
 from septa import __version__, errors, runtime
 from septa.cli import check, demo, describe, evaluate, info, predict, presets, quantize, recipe, reproduce, synth, train
 from septa.cli.commands import Command, CommandGroup
-from septa.cli.options import option, print_error
+from septa.cli.options import option
 from septa.cli.signature import flatten
+from septa.cli.streams import accept_any_text, discard_output, print_error
 
 app = typer.Typer(
     name="septa",
@@ -42,11 +41,12 @@ def main() -> NoReturn:
     command = next((word for word in arguments if not word.startswith("-")), "")
     where = f"septa {command}".strip()
     debug = "--debug" in arguments
+    accept_any_text()
     try:
         sys.exit(_run(arguments))
     except BrokenPipeError:
         # The reader, such as head, has closed the pipe.
-        _discard_output()
+        discard_output(sys.stdout)
         sys.exit(1)
     except KeyboardInterrupt:
         _fail(errors.SeptaError(where, "the command was interrupted", "Run it again to complete the work"), 130)
@@ -69,15 +69,15 @@ def _run(arguments: list[str]) -> int:
         code = 0
     except typer.Exit as end:
         code = end.exit_code
-    sys.stdout.flush()
+    if sys.stdout is not None:  # it is None if it was closed before the start
+        sys.stdout.flush()
     return code
 
 
 def _fail_unexpectedly(error: Exception, where: str, memory_remedy: str) -> NoReturn:
-    if isinstance(error, MemoryError):
+    if errors.is_out_of_memory(error):
         _fail(errors.ResourceError(where, "the process ran out of memory", memory_remedy), 4)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        _discard_output()
         _fail(errors.ResourceError(where, "the disk or the quota is full", "Free some space and run it again"), 4)
     text = " ".join(str(error).split())
     problem = f"an unexpected {type(error).__name__} occurred" + (f" ({text})" if text else "")
@@ -85,14 +85,12 @@ def _fail_unexpectedly(error: Exception, where: str, memory_remedy: str) -> NoRe
     _fail(errors.SeptaError(where, problem, remedy), 1)
 
 
-def _discard_output() -> None:
-    """Drop what is still buffered for stdout, which Python would try to write again at its end."""
-    # Where stdout is not a file, as in a notebook, there is nothing to do.
-    with suppress(OSError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 def _fail(error: errors.SeptaError, code: int) -> NoReturn:
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        discard_output(sys.stdout)
     print_error(error)
     sys.exit(code)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import json
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -281,11 +280,6 @@ def make_console(stderr: bool = False, wide: bool = False) -> Console:
     if wide and not console.is_terminal:
         console.width = 140
     return console
-
-
-def print_error(error: errors.SeptaError) -> None:
-    """Print an error as one line on stderr."""
-    print(f"error: {error}", file=sys.stderr)
 
 
 def make_overrides(settings: list[str] | None, **options: object) -> tuple[str, ...]:

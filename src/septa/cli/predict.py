@@ -17,10 +17,10 @@ from septa.cli.options import (
     make_console,
     option,
     pause_garbage_collection,
-    print_error,
     refuse_options,
 )
 from septa.cli.predict_store import StoreOptions, is_for_stores, make_requests, segment_to_stores
+from septa.cli.streams import print_error
 from septa.cli.values import choice, number, path, word
 from septa.errors import format_count
 

@@ -196,7 +196,11 @@ def split_pairs(
         remedy = "Add images of another specimen" + ("" if alone else ", or change data.group")
         raise InputError("validation split", f"{problem}, so none can be held out", remedy)
     # The order follows a hash of seed and group, so that a new image moves few others to the other side.
-    units.sort(key=lambda unit: hashlib.sha256(f"{seed}/{min(pair.group for pair in unit)}".encode()).digest())
+    units.sort(
+        key=lambda unit: hashlib.sha256(
+            f"{seed}/{min(pair.group for pair in unit)}".encode(errors="surrogateescape")
+        ).digest()
+    )
     chosen = _choose_closest([len(unit) for unit in units], share * len(pairs))
     sides: tuple[list[Pair], list[Pair]] = ([], [])
     for number, unit in enumerate(units):

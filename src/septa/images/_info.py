@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from septa.errors import InputError, ResourceError, SeptaError
+from septa.errors import InputError, ResourceError, SeptaError, is_out_of_memory
 from septa.images.calibration import Calibration
 
 Array = NDArray[Any]
@@ -144,9 +144,9 @@ def translate_decoder_errors(path: Path, file_format: str) -> Iterator[None]:
         yield
     except SeptaError:
         raise
-    except MemoryError as error:
-        raise ResourceError(path, "there is not enough memory to decode the image", "Split the image") from error
     except Exception as error:
+        if is_out_of_memory(error):
+            raise ResourceError(path, "there is not enough memory to decode the image", "Split the image") from error
         raise make_damage_error(path, file_format, explain_decoder_error(error)) from error
 
 

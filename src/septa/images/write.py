@@ -79,8 +79,8 @@ def write_bytes(path: str | Path, data: bytes) -> None:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write ``text`` atomically as UTF-8; see `write_atomic`."""
-    write_bytes(path, text.encode("utf-8"))
+    """Write ``text`` atomically as UTF-8, undecodable bytes of file names as backslash escapes; see `write_atomic`."""
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_labels(path: str | Path, labels: NDArray[Any], *, pixel_size_um: tuple[float, float] | None = None) -> None:

@@ -2,7 +2,6 @@ from .engines import make_engine as make_engine
 from .engines import parse_modes as parse_modes
 from .fold import fold_norms as fold_norms
 from .graph import export_graph as export_graph
-from .graph import is_out_of_memory as is_out_of_memory
 from .graph import make_probe as make_probe
 from .graph import pad_to_grid as pad_to_grid
 from .graph import translate_out_of_memory as translate_out_of_memory

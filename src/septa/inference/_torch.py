@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from septa.errors import InputError, ResourceError
+from septa.errors import InputError, ResourceError, is_out_of_memory
 from septa.inference.fold import Stamp, compute_stamp, fold_norms
-from septa.inference.graph import is_out_of_memory, make_probe, translate_out_of_memory
+from septa.inference.graph import make_probe, translate_out_of_memory
 from septa.inference.protocol import Engine, SingleImageEngine
 
 Forward = Callable[[Tensor], Tensor]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from septa import __version__
-from septa.errors import InputError, OutOfMemory, SeptaError
+from septa.errors import InputError, OutOfMemory, SeptaError, is_out_of_memory
 from septa.inference import _cache
 from septa.inference.protocol import Engine, NetGeometry, SingleImageEngine
 
@@ -79,19 +79,6 @@ def translate_out_of_memory(
             raise
         problem = f"there is not enough for {what} of {shape[-2]} x {shape[-1]} pixels"
         raise OutOfMemory("memory", problem, remedy) from error
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Return True if an error of PyTorch, OpenVINO or ONNX Runtime says that memory is exhausted.
-
-    Only PyTorch has an exception for it, and only on a GPU; the others are recognised by their text.
-    """
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    if isinstance(error, SeptaError):
-        return False
-    text = str(error).replace("illegal memory access", "")
-    return any(words in text for words in ("memory", "bad_alloc", "bad allocation", "Failed to allocate"))
 
 
 @contextmanager

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from septa.errors import ModelError
+from septa.errors import ModelError, is_out_of_memory
 from septa.inference import _cache
-from septa.inference.graph import is_out_of_memory, translate_engine_errors
+from septa.inference.graph import translate_engine_errors
 
 _LARGEST = 64 * 2**20
 """Size in bytes, with all weights, up to which a compiled graph is kept for other processes."""

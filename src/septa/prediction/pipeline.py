@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from septa.errors import InputError, ResourceError, SeptaError
+from septa.errors import InputError, ResourceError, SeptaError, unify_out_of_memory
 from septa.images import (
     ImageInfo,
     encode_png,
@@ -114,7 +114,8 @@ class Pipeline:
         if isinstance(page, FailedPage) or page.file.state is FileState.FAILED:
             return page
         try:
-            return self._compute(page)
+            with unify_out_of_memory():
+                return self._compute(page)
         except (SeptaError, MemoryError) as error:
             if isinstance(error, SeptaError) and error.where.startswith(("--engine", "model")):
                 raise
@@ -132,7 +133,7 @@ class Pipeline:
     def _certify(self, page: ReadPage, logits_kyx: NDArray[np.float32], options: PredictionOptions) -> None:
         """Compare logits with those of the whole image, and raise InputError if they differ by more than `EXACT`."""
         whole = max(self.model.recipe.data.resize or page.image_cyx.shape[1:]) + smallest_tile_for(self.model.net)
-        expected_kyx = self.model.compute_logits(page.image_cyx, replace(options, tile=whole))
+        expected_kyx = self.model.compute_logits(page.image_cyx, replace(options, tile=whole, fixed_tile=True))
         difference = largest_difference(expected_kyx, logits_kyx)
         page.file.difference = max(page.file.difference or 0.0, difference)
         if difference > EXACT:
@@ -149,7 +150,8 @@ class Pipeline:
             return None
         if isinstance(page, ComputedPage):
             try:
-                return self._write(page)
+                with unify_out_of_memory():
+                    return self._write(page)
             except ResourceError:  # a full disk concerns all other files too
                 raise
             except (SeptaError, MemoryError) as error:

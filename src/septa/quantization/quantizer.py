@@ -19,14 +19,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from septa.errors import InputError, ResourceError
+from septa.errors import InputError, ResourceError, is_out_of_memory
 from septa.inference import (
     Int8,
     OpenVINOEngine,
     export_graph,
     fold_norms,
     import_openvino,
-    is_out_of_memory,
     make_probe,
     pad_to_grid,
 )

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from septa.errors import OutOfMemory
+from septa.errors import OutOfMemory, unify_out_of_memory
 from septa.images import store
 from septa.images.store import BlockIndex, StoreSpec
 from septa.inference import ImageRegion
@@ -135,8 +135,9 @@ def score_block(worker: BlockWorker, index: BlockIndex, margin: int, window: Blo
     """
     while True:
         try:
-            window = window or worker.read_window(index, margin)
-            return ScoredBlock(index, margin, window.region, worker.compute_logits(index, window))
+            with unify_out_of_memory():
+                window = window or worker.read_window(index, margin)
+                return ScoredBlock(index, margin, window.region, worker.compute_logits(index, window))
         except (OutOfMemory, MemoryError):
             # A window that was read earlier may have larger tiles than those that are known to fit by now. Then it is
             # enough to read it again.
@@ -165,13 +166,14 @@ def label_block(worker: BlockWorker, scored: ScoredBlock) -> bool:
     core = _to_local(plan.core(scored.index), scored.region)
     image_ends = _find_image_ends(scored.region, plan.size)
     blank = worker.find_skipped_parts(scored.index, scored.region)
-    block = worker.model.task.label_block(scored.logits_kyx, core, image_ends, blank)
-    if block is None:
-        return False
-    arrays = _to_arrays(block, worker.model)
-    if plan.identity.probabilities:
-        probabilities_kyx = worker.model.task.probabilities(scored.logits_kyx[(slice(None), *core)])
-        arrays["probabilities"] = probabilities_kyx.astype(np.float16)
+    with unify_out_of_memory():
+        block = worker.model.task.label_block(scored.logits_kyx, core, image_ends, blank)
+        if block is None:
+            return False
+        arrays = _to_arrays(block, worker.model)
+        if plan.identity.probabilities:
+            probabilities_kyx = worker.model.task.probabilities(scored.logits_kyx[(slice(None), *core)])
+            arrays["probabilities"] = probabilities_kyx.astype(np.float16)
     save_block(worker.folder, plan, scored.index, arrays)
     return True
 

@@ -17,7 +17,7 @@ from dask.system import CPU_COUNT
 from distributed import WorkerPlugin
 
 from septa import runtime
-from septa.errors import InputError, ResourceError, SeptaError
+from septa.errors import InputError, ResourceError, SeptaError, is_out_of_memory
 from septa.images.store import BlockIndex
 from septa.model import Model
 from septa.streaming.block_worker import BlockWorker
@@ -107,7 +107,7 @@ class WorkerFailure:
                 remedy=error.remedy,
                 is_resource=isinstance(error, ResourceError),
             )
-        if isinstance(error, MemoryError):
+        if is_out_of_memory(error):
             return cls(
                 where="", problem="the worker ran out of memory", remedy="Give a smaller --tile", is_resource=True
             )

@@ -109,7 +109,7 @@ def _segment(
         loss += part.item() * predicted_yx[core].size / predicted_yx.size
 
     with torch.inference_mode():
-        model.run(example.image_cyx, consume, PredictionOptions(device=str(device)))
+        model.run(example.image_cyx, consume, PredictionOptions(device=str(device), fixed_tile=True))
     return predicted_yx if logits_kyx is None else task.decode(logits_kyx), loss
 
 

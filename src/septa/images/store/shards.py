@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from septa.errors import InputError, ResourceError
+from septa.errors import InputError, ResourceError, is_out_of_memory
 from septa.images._info import Array, explain_decoder_error
 from septa.images.store.spec import BlockIndex, StoreSpec
 
@@ -134,9 +134,10 @@ def translate_zarr_errors(path: Path, remedy: str) -> Iterator[None]:
     """
     try:
         yield
-    except MemoryError as error:
-        raise ResourceError(path, "there is not enough memory to decode the data", "Use smaller blocks") from error
     except Exception as error:
+        if is_out_of_memory(error):
+            problem = "there is not enough memory to decode the data"
+            raise ResourceError(path, problem, "Use smaller blocks") from error
         reason = explain_decoder_error(error)
         raise InputError(path, "the data is damaged" + (f" ({reason})" if reason else ""), remedy) from error
 
