@@ -26,6 +26,7 @@ from .resize import resize_image as resize_image
 from .resize import resize_labels as resize_labels
 from .sources.open import Selection as Selection
 from .sources.open import Source as Source
+from .sources.open import count_images as count_images
 from .sources.open import open_source as open_source
 from .window import cut_mirrored as cut_mirrored
 from .window import read_mirrored as read_mirrored

@@ -52,6 +52,11 @@ class ImageInfo:
     page_axes, page_shape
         Axes that the pages count, the slowest first, for example "TZ", and the size along each; "" and () for a
         single page. "I" and "Q" are axes without a name.
+    image, images
+        Number of the image, and number of images in the file. The pages of all images are counted if they are alike
+        and none was chosen.
+    notes
+        Clauses about what was assumed to read the file, such as ``its smaller images are levels of a pyramid``.
     calibration
         Sizes, steps and positions that the file states, turned upright as the image is.
     """
@@ -69,6 +74,9 @@ class ImageInfo:
     orientation: int
     page_axes: str = ""
     page_shape: tuple[int, ...] = ()
+    image: int = 0
+    images: int = 1
+    notes: tuple[str, ...] = ()
     calibration: Calibration = field(default_factory=Calibration)
 
     @property
@@ -132,6 +140,14 @@ def check_page(path: Path, page: int, pages: int) -> None:
     if not 0 <= page < pages:
         problem = f"there is no page {page}: the file has pages 0 to {pages - 1}"
         raise InputError(path, problem, "Choose one of these pages")
+
+
+def check_image(path: Path, image: int, images: int) -> None:
+    """Refuse an image that the file does not have."""
+    if not 0 <= image < images:
+        names = f"images 0 to {images - 1}" if images > 1 else "one image, 0"
+        problem = f"there is no image {image}: the file has {names}"
+        raise InputError(path, problem, "Choose one of these images" if images > 1 else "Leave --image out")
 
 
 @contextmanager

@@ -23,6 +23,8 @@ from septa.images._info import (
     read_exif_orientation,
     translate_decoder_errors,
 )
+from septa.images._units import read_resolution
+from septa.images.calibration import Calibration
 
 # Pillow's size limit and Python's warning filters are shared by the whole process, so only one thread opens a header
 # at a time.
@@ -38,6 +40,7 @@ _ALPHA_MODES = ("LA", "RGBA")
 _GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L")
 _PNG_ALPHA = {0: False, 2: False, 4: True, 6: True}
 _COPY_BYTES = 1 << 22
+_METRE_UM = 1e6
 
 
 def read_raster_info(path: Path, stream: BinaryIO, file_format: str, max_pixels: int) -> ImageInfo:
@@ -50,11 +53,13 @@ def read_raster_info(path: Path, stream: BinaryIO, file_format: str, max_pixels:
         alpha = _PNG_ALPHA[color] if depth == 16 else mode in _ALPHA_MODES
         grey = color in (0, 4) if depth == 16 else mode in _GREY_MODES
         palette = mode in ("P", "PA")
-        exif = _read_png_exif(stream) if file_format == "png" else image.info.get("exif", b"")
+        exif = _read_png_chunk(stream, b"eXIf") if file_format == "png" else image.info.get("exif", b"")
+        calibration = _read_png_calibration(stream) if file_format == "png" else Calibration()
         orientation = read_exif_orientation(exif) if isinstance(exif, bytes) else 1
     check_size(path, height, width, height * width * (1 if grey else 3), max_pixels)
     if orientation >= 5:
         height, width = width, height
+        calibration = calibration.turn()
     return ImageInfo(
         path=path,
         format=file_format,
@@ -67,6 +72,7 @@ def read_raster_info(path: Path, stream: BinaryIO, file_format: str, max_pixels:
         alpha=alpha,
         palette=palette,
         orientation=orientation,
+        calibration=calibration,
     )
 
 
@@ -145,12 +151,22 @@ def _list_png_chunks(stream: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
         start += length + 12
 
 
-def _read_png_exif(stream: BinaryIO) -> bytes:
+def _read_png_chunk(stream: BinaryIO, name: bytes) -> bytes:
+    """Return the start of the data of the first chunk of a kind; empty if there is none."""
     for kind, start, length in _list_png_chunks(stream):
-        if kind == b"eXIf":
+        if kind == name:
             stream.seek(start)
             return stream.read(min(length, 1 << 16))
     return b""
+
+
+def _read_png_calibration(stream: BinaryIO) -> Calibration:
+    """Return the pixel size that the chunk pHYs states as a resolution in pixels per metre."""
+    data = _read_png_chunk(stream, b"pHYs")
+    if len(data) != 9:
+        return Calibration()
+    x, y, unit = struct.unpack(">IIB", data)
+    return Calibration(pixel_size_um=read_resolution(y, x, _METRE_UM) if unit == 1 and x and y else None)
 
 
 def _check_png(path: Path, stream: BinaryIO) -> None:

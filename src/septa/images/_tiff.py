@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +21,20 @@ from septa.images._info import (
     Array,
     Decoded,
     ImageInfo,
+    check_image,
     check_page,
     check_size,
     make_damage_error,
     translate_decoder_errors,
 )
-from septa.images._pixel_size import read_pixel_size
-from septa.images.calibration import Calibration
+from septa.images._tiff_calibration import read_calibration
+from septa.images._tiff_images import TiffImage, are_alike, describe_sizes, find_own_metadata, find_tiff_images
 
 CHANNEL_AXES = "CS"
+UNNAMED_AXES = "IQ"
 _ALPHA_CODES = (1, 2)
 _PHOTOMETRIC_RGB, _PHOTOMETRIC_PALETTE, _PHOTOMETRIC_YCBCR = 2, 3, 6
 JPEG_COMPRESSIONS = (6, 7, 33007, 34892)
-REDUCED = 1
 ORIENTATION_TAG = 274
 # tifffile only logs these faults, which lose pages or turn channels into pages.
 _SILENT_FAULTS = re.compile(
@@ -119,17 +120,27 @@ class TiffLayout:
         return len(self.kept_samples) < _count_inner_channels(self.axes[self.split :], self.shape[self.split :])
 
 
-def read_tiff_info(path: Path, max_pixels: int) -> ImageInfo:
+def read_tiff_info(path: Path, max_pixels: int, image: int | None = None) -> ImageInfo:
     """Describe a TIFF file from its directories; pixels are not decoded."""
     with _open_tiff(path) as file:
-        return _describe(path, file, _read_layout(path, file), max_pixels)
+        images = find_tiff_images(path, file)
+        chosen = _choose_image(path, images, image)
+        return _describe(path, file, chosen, find_layout(path, chosen.levels[0]), max_pixels, image or 0, len(images))
 
 
-def read_tiff_page(path: Path, page: int, max_pixels: int) -> tuple[ImageInfo, Decoded]:
+def count_tiff_images(path: Path) -> int:
+    """Return the number of images of a TIFF file."""
+    with _open_tiff(path) as file:
+        return len(find_tiff_images(path, file))
+
+
+def read_tiff_page(path: Path, page: int, max_pixels: int, image: int | None = None) -> tuple[ImageInfo, Decoded]:
     """Describe a TIFF file and decode one of its pages, and no other."""
     with _open_tiff(path) as file:
-        layout = _read_layout(path, file)
-        info = _describe(path, file, layout, max_pixels)
+        images = find_tiff_images(path, file)
+        chosen = _choose_image(path, images, image)
+        layout = find_layout(path, chosen.levels[0])
+        info = _describe(path, file, chosen, layout, max_pixels, image or 0, len(images))
         check_page(path, page, info.pages)
         series_number, page_in_series = divmod(page, layout.series_pages)
         row_number, inner_page = divmod(page_in_series, layout.inner_pages)
@@ -146,7 +157,21 @@ def read_tiff_page(path: Path, page: int, max_pixels: int) -> tuple[ImageInfo, D
         )
 
 
-def _describe(path: Path, file: Any, layout: TiffLayout, max_pixels: int) -> ImageInfo:
+def _choose_image(path: Path, images: tuple[TiffImage, ...], number: int | None) -> TiffImage:
+    """Return one image, or all of them as the pages of one."""
+    if number is not None:
+        check_image(path, number, len(images))
+        return images[number]
+    first = images[0]
+    if not are_alike(images):
+        problem = f"the file holds {describe_sizes(images)}"
+        raise InputError(path, problem, "Save each image in its own file")
+    return replace(first, levels=(tuple(series for image in images for series in image.levels[0]),))
+
+
+def _describe(
+    path: Path, file: Any, image: TiffImage, layout: TiffLayout, max_pixels: int, number: int, images: int
+) -> ImageInfo:
     keyframe = layout.series.keyframe
     height, width = layout.height, layout.width
     decoded_at_once = max(height * width * layout.channels, int(keyframe.size), _count_tile_samples(keyframe))
@@ -157,7 +182,7 @@ def _describe(path: Path, file: Any, layout: TiffLayout, max_pixels: int) -> Ima
     palette = read_palette(file, layout) is not None
     orientation = keyframe.tags.valueof(ORIENTATION_TAG, 1)
     orientation = orientation if orientation in range(1, 9) else 1
-    calibration = Calibration(pixel_size_um=read_pixel_size(file, keyframe))
+    calibration = read_calibration(file, keyframe, image.ome)
     if orientation >= 5:
         height, width = width, height
         calibration = calibration.turn()
@@ -174,20 +199,12 @@ def _describe(path: Path, file: Any, layout: TiffLayout, max_pixels: int) -> Ima
         palette=palette,
         orientation=int(orientation),
         calibration=calibration,
+        image=number,
+        images=images,
+        notes=image.notes,
         page_axes="".join(axis for axis, _ in layout.page_sizes),
         page_shape=tuple(size for _, size in layout.page_sizes),
     )
-
-
-def _read_layout(path: Path, file: Any) -> TiffLayout:
-    check_series(path, file)
-    return find_layout(path, find_alike_series(path, file.series))
-
-
-def check_series(path: Path, file: Any) -> None:
-    """Refuse a file without images."""
-    if not file.series:
-        raise InputError(path, "the TIFF file holds no image", "Export it again")
 
 
 def find_layout(path: Path, alike: tuple[Any, ...]) -> TiffLayout:
@@ -208,36 +225,6 @@ def find_layout(path: Path, alike: tuple[Any, ...]) -> TiffLayout:
     inner_channels = _count_inner_channels(axes[split:], shape[split:])
     kept_samples = _list_kept_samples(keyframe, inner_channels)
     return TiffLayout(alike=alike, axes=axes, shape=shape, split=split, kept_samples=kept_samples)
-
-
-def find_alike_series(path: Path, all_series: list[Any]) -> tuple[Any, ...]:
-    """Return the series of the first image and of its further pages.
-
-    Other series are refused unless they are smaller copies of the image.
-    """
-    first = all_series[0]
-    others = all_series[1:]
-    if first.kind in ("generic", "uniform"):
-        # tifffile sorts these series by kind of page, which loses the order of the pages if there are several kinds.
-        alike = [first]
-    else:
-        alike = [series for series in all_series if _list_traits(series) == _list_traits(first)]
-    if first.kind in ("generic", "uniform", "shaped"):
-        strays = [series for series in others if not int(series.keyframe.subfiletype or 0) & REDUCED]
-    else:
-        strays = [series for series in others if math.prod(series.shape) >= math.prod(first.shape)]
-    strays = [series for series in strays if series not in alike]
-    if strays:
-        sizes = " and ".join("x".join(map(str, series.shape)) for series in (first, strays[0]))
-        problem = f"the file holds images of different kinds or sizes ({sizes})"
-        raise InputError(path, problem, "Save each image in its own file")
-    return tuple(alike)
-
-
-def _list_traits(series: Any) -> tuple[Any, ...]:
-    page = series.keyframe
-    stored = (page.shape, page.dtype, page.axes, page.photometric, tuple(page.extrasamples), page.subfiletype)
-    return (series.kind, series.get_axes(squeeze=False), series.get_shape(squeeze=False), *stored)
 
 
 def _count_inner_channels(axes: str, shape: tuple[int, ...]) -> int:
@@ -274,7 +261,7 @@ def _decode_directory(path: Path, file: Any, layout: TiffLayout, series: Any, nu
     if len(series) == math.prod(layout.shape[: layout.split]):
         page = series[number]
         if page is None:
-            raise InputError(path, f"plane {number} is in another file", "Export the image as one file")
+            raise InputError(path, f"plane {number} is missing from the file", "Export the image again, as one file")
         ends = (offset + size for offset, size in zip(page.dataoffsets, page.databytecounts))
         # tifffile leaves the pixels of parts without data uninitialised.
         parts = 1 if keyframe.is_contiguous else math.prod(keyframe.chunked)
@@ -344,9 +331,12 @@ def watch_tiff_errors(path: Path) -> Iterator[None]:
 
 def open_tiff_file(path: Path) -> Any:
     """Open a TIFF file, inside `watch_tiff_errors`."""
-    # One file is one image: other files that the metadata names are not opened.
+    # Other files that the metadata names are not opened.
     file = tifffile.TiffFile(path, _multifile=False)
     try:
+        if (xml := find_own_metadata(path, file)) is not None:
+            file.close()
+            file = tifffile.TiffFile(path, _multifile=False, omexml=xml)
         _ = file.series
         _check_messages(path, _messages.get() or [])
     except BaseException:

@@ -15,11 +15,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septa.errors import InputError
-from septa.images._info import MAX_PIXELS, Array, Decoded, ImageInfo, check_page, choose_dtype, turn_upright
+from septa.images._info import (
+    MAX_PIXELS,
+    Array,
+    Decoded,
+    ImageInfo,
+    check_image,
+    check_page,
+    choose_dtype,
+    turn_upright,
+)
 from septa.images._raster import read_raster_info, read_raster_page
-from septa.images._tiff import read_tiff_info, read_tiff_page
+from septa.images._tiff import count_tiff_images, read_tiff_info, read_tiff_page
 
-__all__ = ["IMAGE_SUFFIXES", "MAX_PIXELS", "ImageInfo", "RawLabels", "read_image", "read_info", "read_labels"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "MAX_PIXELS",
+    "ImageInfo",
+    "RawLabels",
+    "count_images_in_file",
+    "read_image",
+    "read_info",
+    "read_labels",
+]
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".bmp", ".gif", ".tif", ".tiff")
 """Suffixes, in lower case, by which the images of a folder are found; a file given by its name may have any suffix."""
@@ -72,13 +90,16 @@ class RawLabels:
     palette: NDArray[np.uint8] | None
 
 
-def read_info(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> ImageInfo:
+def read_info(path: str | os.PathLike[str], *, image: int | None = None, max_pixels: int = MAX_PIXELS) -> ImageInfo:
     """Describe an image file from its header; pixels are not decoded.
 
     Parameters
     ----------
     path
         PNG, JPEG, BMP, GIF or TIFF file with any suffix.
+    image
+        Number of the image in a file that holds several. If it is None, the pages of all of them are counted, which
+        must be alike.
     max_pixels
         Largest height times width allowed, and a quarter of the largest number of samples of one page.
 
@@ -90,17 +111,30 @@ def read_info(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> 
     Raises
     ------
     InputError
-        If the file is missing, empty, of an unknown format, damaged or too large.
+        If the file is missing, empty, of an unknown format, damaged or too large; or if it has no such image, or
+        several that are not alike.
     """
     path = Path(path)
     file_format = _detect_format(path)
     if file_format == "tiff":
-        return _replace_dtype(read_tiff_info(path, max_pixels))
+        return _replace_dtype(read_tiff_info(path, max_pixels, image))
+    check_image(path, image or 0, 1)
     with path.open("rb") as stream:
         return read_raster_info(path, stream, file_format, max_pixels)
 
 
-def read_image(path: str | os.PathLike[str], page: int = 0, *, max_pixels: int = MAX_PIXELS) -> NDArray[Any]:
+def count_images_in_file(path: str | os.PathLike[str]) -> int:
+    """Return the number of images in a file; errors are those of `read_info`.
+
+    A file has several if they are images of an OME-TIFF, or if the pages of a TIFF file differ.
+    """
+    path = Path(path)
+    return count_tiff_images(path) if _detect_format(path) == "tiff" else 1
+
+
+def read_image(
+    path: str | os.PathLike[str], page: int = 0, *, image: int | None = None, max_pixels: int = MAX_PIXELS
+) -> NDArray[Any]:
     """Read one page of an image file.
 
     Parameters
@@ -109,7 +143,7 @@ def read_image(path: str | os.PathLike[str], page: int = 0, *, max_pixels: int =
         PNG, JPEG, BMP, GIF (first frame) or TIFF file with any suffix.
     page
         Number of the page, from 0; see `ImageInfo.pages`.
-    max_pixels
+    image, max_pixels
         See `read_info`.
 
     Returns
@@ -124,7 +158,7 @@ def read_image(path: str | os.PathLike[str], page: int = 0, *, max_pixels: int =
     InputError
         If the file is missing, empty, of an unknown format, damaged or too large, or has no such page.
     """
-    info, decoded = _decode(Path(path), page, max_pixels)
+    info, decoded = _decode(Path(path), page, max_pixels, image)
     array_cyx = decoded.array_cyx
     if decoded.palette is not None:
         array_cyx = np.moveaxis(_look_up(decoded.palette, array_cyx[0]), 2, 0)
@@ -173,10 +207,11 @@ def read_labels(path: str | os.PathLike[str], page: int = 0, *, max_pixels: int 
     return RawLabels(np.ascontiguousarray(np.moveaxis(_convert_to_bytes(path, array_cyx), 0, 2)), "rgb", None)
 
 
-def _decode(path: Path, page: int, max_pixels: int) -> tuple[ImageInfo, Decoded]:
+def _decode(path: Path, page: int, max_pixels: int, image: int | None = None) -> tuple[ImageInfo, Decoded]:
     file_format = _detect_format(path)
     if file_format == "tiff":
-        return read_tiff_page(path, page, max_pixels)
+        return read_tiff_page(path, page, max_pixels, image)
+    check_image(path, image or 0, 1)
     with path.open("rb") as stream:
         info = read_raster_info(path, stream, file_format, max_pixels)
         check_page(path, page, info.pages)

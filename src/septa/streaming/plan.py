@@ -42,7 +42,7 @@ class StreamInput:
     channels
         Channels, in the order of the model's; all of them if None.
     image
-        Number of the image, in a file that holds several.
+        Number of the image, in a file that holds several; None for the only one.
     region
         (top, left, bottom, right) in pixels of the level; the whole image if None. The net sees nothing beyond it.
     """
@@ -51,7 +51,7 @@ class StreamInput:
     _: KW_ONLY
     level: int = 0
     channels: tuple[int, ...] | None = None
-    image: int = 0
+    image: int | None = None
     region: tuple[int, int, int, int] | None = None
 
     @classmethod
@@ -146,7 +146,7 @@ class RunIdentity:
             file=input.stamp(),
             level=input.level,
             channels=input.channels,
-            image=input.image,
+            image=input.image or 0,
             region=input.region,
             shape=source.shape,
             dtype=source.dtype.str,

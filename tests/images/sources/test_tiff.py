@@ -286,12 +286,15 @@ def test_an_unknown_compression_is_refused(tmp_path: Path) -> None:
             read(path)
 
 
-def test_pages_of_other_proportions_are_refused(tmp_path: Path) -> None:
+def test_pages_of_other_proportions_are_images(tmp_path: Path) -> None:
     with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
         for size in ((128, 128), (64, 32)):
             writer.write(np.zeros(size, np.uint8), tile=(16, 16), metadata=None)
-    with pytest.raises(InputError, match="holds images of different kinds or sizes"):
+    problem = r"the file holds 2 images \(128 x 128, 64 x 32 pixels\). Choose one of them with --image, from 0 to 1"
+    with pytest.raises(InputError, match=problem):
         open_source(tmp_path / "a.tif")
+    with open_source(tmp_path / "a.tif", Selection(image=1)) as source:
+        assert source.shape == (1, 1, 1, 64, 32)
 
 
 def test_several_images(tmp_path: Path) -> None:

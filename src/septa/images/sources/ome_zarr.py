@@ -10,32 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from septa.errors import InputError
+from septa.errors import InputError, shorten_list
 from septa.images._info import Array
-from septa.images._pixel_size import UM_PER_UNIT, keep_plausible_size
+from septa.images._units import keep_plausible_size, s_per_unit, um_per_unit
 from septa.images.calibration import Calibration
 from septa.images.sources.source import ImageLevel, PixelRange
 from septa.images.sources.zarr_array import ZarrArray, open_array, read_json
+from septa.images.sources.zarr_axes import find_named_axes, guess_axes
 
 _AXES = "TCZYX"
 _MOST_LEVELS = 64
-_PLAIN_AXES = {2: "YX", 3: "CYX", 4: "CZYX", 5: "TCZYX"}
-_PREFIXES = {"pico": 1e-6, "nano": 1e-3, "micro": 1.0, "milli": 1e3, "centi": 1e4, "": 1e6}
-_UM_PER_LENGTH_UNIT = {
-    **{f"{prefix}met{end}": um for prefix, um in _PREFIXES.items() for end in ("er", "re")},
-    **{unit: um for unit, um in UM_PER_UNIT.items() if unit not in ("a", "in")},
-    "angstrom": 1e-4,
-}
-_SECONDS = {"atto": 1e-18, "femto": 1e-15, "pico": 1e-12, "nano": 1e-9, "micro": 1e-6, "milli": 1e-3, "": 1.0}
-_S_PER_TIME_UNIT = {
-    **{f"{prefix}second": seconds for prefix, seconds in _SECONDS.items()},
-    "s": 1.0,
-    "ms": 1e-3,
-    "us": 1e-6,
-    "minute": 60.0,
-    "hour": 3600.0,
-    "day": 86400.0,
-}
 _CORRECT_METADATA = "Correct the metadata or export the image again"
 
 
@@ -49,12 +33,14 @@ class _Transform:
 
 @dataclass(frozen=True, kw_only=True)
 class _Multiscale:
-    """The first multiscale image of a group.
+    """A multiscale image of a group.
 
     Attributes
     ----------
     path
         Folder of the group.
+    number, images
+        Number of the image, and number of images in the group.
     axes
         Axes in the metadata, each with "name" and maybe "unit".
     names, transforms
@@ -64,6 +50,8 @@ class _Multiscale:
     """
 
     path: Path
+    number: int
+    images: int
     axes: list[dict[str, Any]]
     names: list[str]
     transforms: list[_Transform]
@@ -88,9 +76,14 @@ class ZarrFolder:
         _refuse_unfinished(path)
         self._path = path
         self._array = open_array(path)
-        self._number_in_parent = None if self._array is None else _find_number_in_parent(path)
-        self._folders = [path] if self._array is not None else _list_images(path)
-        self.images = len(self._folders)
+        self._place_in_parent = None if self._array is None else _find_place_in_parent(path)
+        self._places = [(path, 0)] if self._array is not None else _list_images(path)
+        self.images = len(self._places)
+
+    def describe_images(self) -> str:
+        """Return the number and the names of the images, printable."""
+        names = [folder.name if folder != self._path else str(number) for folder, number in self._places]
+        return f"{self.images} images ({shorten_list(names)})"
 
     def count_levels(self, image: int) -> int:
         """Return the number of levels of an image that exists."""
@@ -106,14 +99,15 @@ class ZarrFolder:
         """
         if self._array is None:
             return replace(_open_multiscale(self._multiscale(image), level), images=self.images)
-        if self._number_in_parent is None:
+        if self._place_in_parent is None:
             return _open_plain(self._path, self._array)
-        return _open_multiscale(_read_multiscale(self._path.parent), self._number_in_parent)
+        number, place = self._place_in_parent
+        return _open_multiscale(_read_multiscale(self._path.absolute().parent, number), place)
 
     def _multiscale(self, image: int) -> _Multiscale:
-        folder = self._folders[image]
+        folder, number = self._places[image]
         # An image of bioformats2raw must itself be a group that septa reads.
-        return _read_multiscale(folder if folder == self._path else _list_images(folder)[0])
+        return _read_multiscale(*((folder, number) if folder == self._path else _list_images(folder)[0]))
 
 
 @dataclass(frozen=True)
@@ -164,23 +158,30 @@ def _read_ome(path: Path) -> dict[str, Any]:
     return ome if isinstance(ome, dict) else {}
 
 
-def _find_number_in_parent(path: Path) -> int | None:
-    """Return the number of the level that an array is in the multiscale image of the folder around it."""
-    try:
-        names = _read_multiscale(path.absolute().parent).names
-    except InputError:
-        return None
-    return names.index(path.name) if path.name in names else None
+def _find_place_in_parent(path: Path) -> tuple[int, int] | None:
+    """Return the numbers of the multiscale image and the level that an array is in the folder around it."""
+    parent = path.absolute().parent
+    for number in range(len(_as_list(_read_ome(parent).get("multiscales")))):
+        try:
+            names = _read_multiscale(parent, number).names
+        except InputError:
+            continue
+        if path.name in names:
+            return number, names.index(path.name)
+    return None
 
 
-def _list_images(path: Path) -> list[Path]:
-    """Return the folders of the images of a group: the group itself, or those that bioformats2raw wrote, in order."""
+def _list_images(path: Path) -> list[tuple[Path, int]]:
+    """Return the folder of each image of a group, and its number there.
+
+    The images are in the group itself, or in the folders that bioformats2raw wrote, in order.
+    """
     ome = _read_ome(path)
     if "plate" in ome or "well" in ome:
         kind, field = ("plate", f"{path / _first_well(ome)}/0") if "plate" in ome else ("well", f"{path}/0")
         raise InputError(path, f"the folder is a {kind} of many images", f"Give one of its fields, for example {field}")
     if "multiscales" in ome:
-        return [path]
+        return [(path, number) for number in range(max(1, len(_as_list(ome["multiscales"]))))]
     names: list[str] = []
     if ome.get("bioformats2raw.layout") == 3:
         names = [name for name in _as_list(_read_ome(path / "OME").get("series")) if _is_inside(name)]
@@ -188,7 +189,7 @@ def _list_images(path: Path) -> list[Path]:
         names = names or [str(n) for n in sorted(int(one.name) for one in path.iterdir() if one.name.isdecimal())]
     if not names:
         raise InputError(path, "the folder holds no OME-Zarr image and no zarr array", "Give the folder of an image")
-    return [path / name for name in names]
+    return [(path / name, 0) for name in names]
 
 
 def _first_well(ome: dict[str, Any]) -> str:
@@ -208,10 +209,10 @@ def _as_list(found: Any) -> list[Any]:
     return found if isinstance(found, list) else []
 
 
-def _read_multiscale(path: Path) -> _Multiscale:
+def _read_multiscale(path: Path, number: int) -> _Multiscale:
     ome = _read_ome(path)
-    found = _as_list(ome.get("multiscales"))
-    first = found[0] if found and isinstance(found[0], dict) else {}
+    every = _as_list(ome.get("multiscales"))
+    first = every[number] if every and isinstance(every[number], dict) else {}
     axes, datasets = _as_list(first.get("axes")), _as_list(first.get("datasets"))
     names = [axis.get("name") if isinstance(axis, dict) else None for axis in axes]
     letters = "".join(str(name).upper() for name in names)
@@ -233,6 +234,8 @@ def _read_multiscale(path: Path) -> _Multiscale:
     labels = [channel.get("label") if isinstance(channel, dict) else None for channel in channels]
     return _Multiscale(
         path=path,
+        number=number,
+        images=max(1, len(every)),
         axes=axes,
         names=[str(name) for name in paths],
         transforms=transforms,
@@ -268,8 +271,8 @@ def _find_calibration(axes: list[dict[str, Any]], transform: _Transform) -> Cali
     """Return the calibration of a level, as far as the file states units."""
     found = {}
     for axis, scale, translation in zip(axes, transform.scale, transform.translation):
-        letter, unit = axis["name"].lower(), str(axis.get("unit", "")).strip().lower()
-        factor = (_S_PER_TIME_UNIT if letter == "t" else _UM_PER_LENGTH_UNIT).get(unit)
+        letter = axis["name"].lower()
+        factor = (s_per_unit if letter == "t" else um_per_unit)(axis.get("unit", ""))
         if factor is not None:
             found[letter] = scale * factor, translation * factor
     y, x = found.get("y"), found.get("x")
@@ -288,7 +291,8 @@ def _find_calibration(axes: list[dict[str, Any]], transform: _Transform) -> Cali
 def _open_multiscale(image: _Multiscale, level: int) -> ImageLevel:
     arrays = [_open_level_array(image.path / name, len(image.axes)) for name in image.names]
     calibration = _find_calibration(image.axes, image.transforms[level])
-    return _describe(image.path, image.letters, arrays, level, calibration, image.channel_names)
+    found = _describe(image.path, image.letters, arrays, level, calibration, image.channel_names)
+    return replace(found, image=image.number, images=image.images)
 
 
 def _open_level_array(path: Path, axes: int) -> ZarrArray:
@@ -303,14 +307,12 @@ def _open_level_array(path: Path, axes: int) -> ZarrArray:
 
 def _open_plain(path: Path, array: ZarrArray) -> ImageLevel:
     """Open an array that belongs to no OME-Zarr image; its axes are named by xarray, by zarr 3, or by their number."""
-    names = array.names or array.attributes.get("_ARRAY_DIMENSIONS") or ()
-    letters = "".join(str(name).upper() for name in names)
-    rank = len(array.shape)
-    axes = letters if len(letters) == rank and _are_axes(letters) else _PLAIN_AXES.get(rank, "")
-    if not axes:
-        problem = f"the array has {rank} axes, septa reads 2 to 5 (YX, CYX, CZYX, TCZYX)"
-        raise InputError(path, problem, "Save it with one of these sets of axes")
-    return _describe(path, axes, [array], 0, Calibration(), ())
+    axes = find_named_axes(path, array)
+    if axes:
+        return _describe(path, axes, [array], 0, Calibration(), ())
+    axes = guess_axes(path, array)
+    notes = (f"its axes have no names and are read as {axes}",) if len(axes) > 2 else ()
+    return replace(_describe(path, axes, [array], 0, Calibration(), ()), notes=notes)
 
 
 def _describe(

@@ -12,13 +12,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from septa.errors import InputError
-from septa.images._info import MAX_PIXELS, Array, choose_dtype
+from septa.images._info import MAX_PIXELS, Array, check_image, choose_dtype
+from septa.images.read import count_images_in_file
 from septa.images.sources.ome_zarr import ZarrFolder
 from septa.images.sources.source import ImageFile, ImageLevel, PixelRange, Selection, Source, WindowReader
 from septa.images.sources.tiff import TiffImages
 from septa.images.sources.whole import WholePlanes
 
-__all__ = ["Selection", "Source", "open_source"]
+__all__ = ["Selection", "Source", "count_images", "open_source"]
 
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _MOST_CHANNELS = 10_000
@@ -36,7 +37,7 @@ def open_source(
         file: TIFF, OME-TIFF, BigTIFF, SVS, or another one that `septa.images.read.read_image` reads. Arrays without
         named axes are read by their number of axes as YX, CYX, CZYX or TCZYX; unnamed pages of a TIFF file are Z.
     selection
-        Level, channels, image and region to open; by default, all channels of the whole first image.
+        Level, channels, image and region to open; by default, all channels of the whole image.
     max_pixels
         Most samples that may be decoded at once: of a chunk, or of the plane of a file that is decoded whole
         (`septa.images.read.MAX_PIXELS` by default). The size of the image itself is not limited.
@@ -76,25 +77,35 @@ def open_source(
     return source
 
 
+def count_images(path: str | os.PathLike[str]) -> int:
+    """Return the number of images in a file or a zarr folder; errors are those of `open_source`.
+
+    A file has several if they are images of an OME-TIFF, or if the pages of a TIFF file differ; a folder, if
+    bioformats2raw wrote them.
+    """
+    path = Path(path)
+    return ZarrFolder(path).images if path.is_dir() else count_images_in_file(path)
+
+
 def _open_level(path: Path, selection: Selection, max_pixels: int) -> ImageLevel:
     """Open the chosen level of the chosen image with the reader of the file's format."""
     if path.is_dir():
         folder = ZarrFolder(path)
-        _check_numbers(path, folder, selection)
-        return folder.open_level(selection.image, selection.level)
+        return folder.open_level(_choose_image(path, folder, selection), selection.level)
+    image = 0
     if _is_tiff(path):
         tiff = TiffImages(path)
         try:
-            _check_numbers(path, tiff, selection)
-            level = tiff.open_level(selection.image, selection.level)
+            image = _choose_image(path, tiff, selection)
+            level = tiff.open_level(image, selection.level)
         except BaseException:
             tiff.close()
             raise
         if level is not None:
             return level
         tiff.close()
-    whole = WholePlanes(path, max_pixels)
-    _check_numbers(path, whole, selection)
+    whole = WholePlanes(path, max_pixels, image)
+    _choose_image(path, whole, selection)
     return whole.open_level()
 
 
@@ -107,15 +118,18 @@ def _is_tiff(path: Path) -> bool:
         return False
 
 
-def _check_numbers(path: Path, file: ImageFile, selection: Selection) -> None:
-    """Refuse an image or a level that the file does not have."""
-    if not 0 <= selection.image < file.images:
-        problem = f"there is no image {selection.image}: the file has images 0 to {file.images - 1}"
-        raise InputError(path, problem, "Choose one of these images")
-    levels = file.count_levels(selection.image)
+def _choose_image(path: Path, file: ImageFile, selection: Selection) -> int:
+    """Return the number of the image; refuse an image or a level that the file does not have."""
+    if selection.image is None and file.images > 1:
+        remedy = f"Choose one of them with --image, from 0 to {file.images - 1}"
+        raise InputError(path, f"the file holds {file.describe_images()}", remedy)
+    image = selection.image or 0
+    check_image(path, image, file.images)
+    levels = file.count_levels(image)
     if not 0 <= selection.level < levels:
         problem = f"there is no level {selection.level}: the image has levels 0 to {levels - 1}"
         raise InputError(path, problem, "Choose one of these levels")
+    return image
 
 
 def _check_level(level: ImageLevel, max_pixels: int) -> None:
@@ -151,6 +165,7 @@ def _build_source(level: ImageLevel) -> Source:
         calibration=replace(level.calibration, channel_names=_clean_names(level.channel_names, channels)),
         channels=tuple(range(channels)),
         channel_names=_name_channels(level.channel_names, channels),
+        notes=level.notes,
         reader=level.reader,
     )
 

@@ -31,7 +31,7 @@ class Selection:
         Numbers of the channels, in the order in which they are returned; None for all.
     image
         Number of the image in a file that holds several: of the OME-TIFF image or TIFF series, or of the image in a
-        bioformats2raw folder.
+        bioformats2raw folder. None for the only one.
     region
         (top, left, bottom, right) in pixels of the level; bottom and right are not included. The source ends there,
         as if the image did. None for the whole image.
@@ -39,7 +39,7 @@ class Selection:
 
     level: int = 0
     channels: tuple[int, ...] | None = None
-    image: int = 0
+    image: int | None = None
     region: tuple[int, int, int, int] | None = None
 
 
@@ -66,6 +66,10 @@ class ImageFile(Protocol):
 
     def count_levels(self, image: int) -> int:
         """Return the number of levels of an image that exists."""
+        ...
+
+    def describe_images(self) -> str:
+        """Return the number and the sizes of the images, printable."""
         ...
 
 
@@ -97,6 +101,8 @@ class ImageLevel:
         Calibration of the level.
     channel_names
         Names in the file, which may be too few, too many, or not even text.
+    notes
+        Clauses about what was assumed to read the image.
     reader
         Reader of this level.
     """
@@ -114,6 +120,7 @@ class ImageLevel:
     chunk_samples: int
     calibration: Calibration
     channel_names: Sequence[object]
+    notes: tuple[str, ...] = ()
     reader: WindowReader
 
 
@@ -147,6 +154,8 @@ class Source:
         Numbers in the file of the chosen channels.
     channel_names
         Name of each chosen channel as in the file, or its number.
+    notes
+        Clauses about what was assumed to read the image, such as ``its axis R is read as T``.
     reader
         Reader of the stored values.
     """
@@ -163,6 +172,7 @@ class Source:
     calibration: Calibration
     channels: tuple[int, ...]
     channel_names: tuple[str, ...]
+    notes: tuple[str, ...]
     reader: WindowReader = field(repr=False, compare=False)
 
     @property

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import html
 import math
-import re
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -16,22 +15,20 @@ from numpy.typing import NDArray
 
 from septa.errors import InputError
 from septa.images._info import Array, make_damage_error
-from septa.images._pixel_size import read_pixel_size
 from septa.images._tiff import (
     CHANNEL_AXES,
     JPEG_COMPRESSIONS,
     ORIENTATION_TAG,
-    REDUCED,
+    UNNAMED_AXES,
     TiffLayout,
     check_compression,
-    check_series,
-    find_alike_series,
     find_layout,
     open_tiff_file,
     read_palette,
     watch_tiff_errors,
 )
-from septa.images.calibration import Calibration
+from septa.images._tiff_calibration import read_calibration
+from septa.images._tiff_images import describe_sizes, find_tiff_images
 from septa.images.sources.source import RGB_NAMES, ImageLevel, PixelRange
 
 _PLANES_REMEMBERED = 64
@@ -41,20 +38,12 @@ _Target = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class _Pyramid:
-    """An image: its own series, the layouts of its levels, and the number of images of its kind in the file."""
-
-    base: Any
-    layouts: tuple[TiffLayout, ...]
-    images: int
-
-
-@dataclass(frozen=True)
 class _Axes:
-    """Sizes of T, Z and C, and the positions of T and Z among the axes over directories."""
+    """Sizes of T, Z and C, the positions of T and Z among the axes over directories, and what was assumed."""
 
     sizes: tuple[int, int, int]
     roles: dict[str, int]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -104,12 +93,15 @@ class _TiffReader:
             self._file.close()
 
     def _find_plane(self, number: int) -> _Plane:
-        series = self._layout.series
-        keyframe = self._keyframe
-        if len(series) == math.prod(self._layout.shape[: self._layout.split]):
+        directories = math.prod(self._layout.shape[: self._layout.split])
+        series_number, number = divmod(number, directories)
+        series = self._layout.alike[series_number]
+        keyframe = series.keyframe
+        if len(series) == directories:
             page = series[number]
             if page is None:
-                raise InputError(self._path, f"plane {number} is in another file", "Export the image as one file")
+                remedy = "Export the image again, as one file"
+                raise InputError(self._path, f"plane {number} is missing from the file", remedy)
             tables = {"jpegtables": page.jpegtables, "jpegheader": keyframe.jpegheader}
             options = tables if int(keyframe.compression) in JPEG_COMPRESSIONS else {}
             keyframe.init_decode()
@@ -204,15 +196,18 @@ class TiffImages:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._pyramid = lru_cache(1)(self._find_pyramid)
         with watch_tiff_errors(path):
             self._file = open_tiff_file(path)
             try:
-                check_series(path, self._file)
+                self._images = find_tiff_images(path, self._file)
             except BaseException:
                 self.close()
                 raise
-            self.images = len(self._file.series)
+        self.images = len(self._images)
+
+    def describe_images(self) -> str:
+        """Return the number and the sizes of the images, printable."""
+        return describe_sizes(self._images)
 
     def close(self) -> None:
         """Close the file."""
@@ -220,8 +215,7 @@ class TiffImages:
 
     def count_levels(self, image: int) -> int:
         """Return the number of levels of an image that exists."""
-        with watch_tiff_errors(self._path):
-            return len(self._pyramid(image).layouts)
+        return len(self._images[image].levels)
 
     def open_level(self, image: int, level: int) -> ImageLevel | None:
         """Open one level of one image, both of which exist.
@@ -238,19 +232,15 @@ class TiffImages:
             If the file is damaged, or has other axes than septa reads.
         """
         with watch_tiff_errors(self._path):
-            pyramid = self._pyramid(image)
-            if any(_needs_whole_planes(self._file, layout) for layout in (pyramid.layouts[0], pyramid.layouts[level])):
+            layouts = [find_layout(self._path, series) for series in self._images[image].levels]
+            if any(_needs_whole_planes(self._file, layout) for layout in (layouts[0], layouts[level])):
                 return None
-            return self._describe(pyramid, image, level)
+            return self._describe(layouts, image, level)
 
-    def _find_pyramid(self, image: int) -> _Pyramid:
-        base, series, images = _find_levels(self._path, self._file, image)
-        return _Pyramid(base, tuple(find_layout(self._path, (one,)) for one in series), images)
-
-    def _describe(self, pyramid: _Pyramid, image: int, level: int) -> ImageLevel:
-        path, file = self._path, self._file
-        axes_of_levels = [_find_axes(path, layout) for layout in pyramid.layouts]
-        axes, full, layout = axes_of_levels[level], pyramid.layouts[0], pyramid.layouts[level]
+    def _describe(self, layouts: Sequence[TiffLayout], image: int, level: int) -> ImageLevel:
+        path, file, found = self._path, self._file, self._images[image]
+        axes_of_levels = [_find_axes(path, layout) for layout in layouts]
+        axes, full, layout = axes_of_levels[level], layouts[0], layouts[level]
         if any(one.sizes != axes_of_levels[0].sizes for one in axes_of_levels):
             raise InputError(path, "the levels of its pyramid have other axes than the image", "Export it again")
         keyframe = layout.series.keyframe
@@ -258,9 +248,9 @@ class TiffImages:
         frames, slices, channels = axes.sizes
         chunk = (1, layout.width) if _is_plain(keyframe) else _segment_size(keyframe)
         samples = keyframe.shaped[4]
-        pixel_size = read_pixel_size(file, pyramid.base.keyframe, image)
+        calibration = read_calibration(file, found.first.keyframe, found.ome)
         scale = full.height / layout.height, full.width / layout.width
-        names: tuple[str, ...] = _read_channel_names(file.ome_metadata or "", image) if file.is_ome else ()
+        names = calibration.channel_names
         if len(names) != channels or not any(names):
             names = RGB_NAMES if channels == samples == 3 else ()
         return ImageLevel(
@@ -270,58 +260,16 @@ class TiffImages:
             shape=(frames, channels, slices, layout.height, layout.width),
             stored=keyframe.dtype or np.dtype("V"),
             image=image,
-            images=pyramid.images,
+            images=self.images,
             level=level,
-            levels=tuple((one.height, one.width) for one in pyramid.layouts),
+            levels=tuple((one.height, one.width) for one in layouts),
             chunk=chunk,
             chunk_samples=math.prod(chunk) * samples,
-            calibration=Calibration(pixel_size_um=pixel_size).rescale((1.0, *scale)),
+            calibration=calibration.rescale((1.0, *scale)),
+            notes=(*found.notes, *axes.notes),
             channel_names=names,
             reader=_TiffReader(path, file, layout, _number_directories(layout, axes)),
         )
-
-
-def _find_levels(path: Path, file: Any, image: int) -> tuple[Any, list[Any], int]:
-    """Return the series of an image, the series of its levels, and the number of images of its kind."""
-    every = list(file.series)
-    base = every[image]
-    if len(base.levels) > 1:
-        copies = list(base.levels)[1:]
-    elif image == 0:
-        # Scanners write pages of decreasing size without marking them as a pyramid.
-        base = max(every, key=lambda series: _count_pixels(series)) if _is_tiled(every[0]) else every[0]
-        copies = sorted((series for series in every if _is_copy(base, series)), key=_count_pixels, reverse=True)
-    else:
-        copies = []
-    others = [series for series in every if series is not base and series not in copies]
-    alike = find_alike_series(path, [base, *others]) if image == 0 else (base,)
-    return base, [base, *copies], len(every) if image else len(alike)
-
-
-def _count_pixels(series: Any) -> int:
-    page = series.keyframe
-    return int(page.imagelength) * int(page.imagewidth)
-
-
-def _is_tiled(series: Any) -> bool:
-    return bool(series.keyframe.is_tiled)
-
-
-def _is_copy(base: Any, series: Any) -> bool:
-    """Return True if a series looks like a smaller copy of the tiled image ``base``: same samples and proportions."""
-    one, other = base.keyframe, series.keyframe
-    if series is base or not _is_tiled(base) or not (_is_tiled(series) or int(other.subfiletype or 0) & REDUCED):
-        return False
-    same = (one.dtype, one.samplesperpixel, one.planarconfig) == (
-        other.dtype,
-        other.samplesperpixel,
-        other.planarconfig,
-    )
-    height, width, low, narrow = one.imagelength, one.imagewidth, other.imagelength, other.imagewidth
-    if not same or len(base) != len(series) or not 0 < 2 * low <= height + 1 or narrow < 1:
-        return False
-    # Either side may have been rounded up or down.
-    return bool(width * (low - 1) / height - 1 <= narrow <= width * (low + 1) / height + 1)
 
 
 def _needs_whole_planes(file: Any, layout: TiffLayout) -> bool:
@@ -353,10 +301,16 @@ def _count_strips(keyframe: Any) -> int:
     return -(-int(keyframe.imagelength) // _count_rows_of_strip(keyframe))
 
 
-def _find_roles(path: Path, layout: TiffLayout) -> dict[str, int]:
+def _list_directories(layout: TiffLayout) -> tuple[str, tuple[int, ...]]:
+    """Return the axes over directories and their sizes; several series are the first axis, without a name."""
+    return "I" + layout.axes[: layout.split], (len(layout.alike), *layout.shape[: layout.split])
+
+
+def _find_axes(path: Path, layout: TiffLayout) -> _Axes:
     """Find which of the axes over directories is T and which is Z; a stack of unnamed pages is Z."""
-    axes, shape = layout.axes[: layout.split], layout.shape[: layout.split]
+    axes, shape = _list_directories(layout)
     roles = {axis: axes.index(axis) for axis in "TZ" if axis in axes}
+    notes = []
     others = [i for i, axis in enumerate(axes) if axis not in "TZ" + CHANNEL_AXES and shape[i] > 1]
     for i in others:
         free = [axis for axis in "ZT" if axis not in roles or shape[roles[axis]] == 1]
@@ -364,29 +318,17 @@ def _find_roles(path: Path, layout: TiffLayout) -> dict[str, int]:
             problem = f"the axes {layout.axes} are more than T, C, Z, Y and X"
             raise InputError(path, problem, "Save fewer axes in one file")
         roles[free[0]] = i
-    return roles
-
-
-def _find_axes(path: Path, layout: TiffLayout) -> _Axes:
-    roles = _find_roles(path, layout)
-    frames, slices = (int(layout.shape[roles[axis]]) if axis in roles else 1 for axis in "TZ")
-    return _Axes((frames, slices, layout.channels), roles)
+        if axes[i] not in UNNAMED_AXES:
+            notes.append(f"its axis {axes[i]} is read as {free[0]}")
+    frames, slices = (shape[roles[axis]] if axis in roles else 1 for axis in "TZ")
+    return _Axes((frames, slices, layout.channels), roles, tuple(notes))
 
 
 def _number_directories(layout: TiffLayout, axes: _Axes) -> NDArray[np.int64]:
     """Return the numbers of the directories, axes (T, Z, channel)."""
     frames, slices, _ = axes.sizes
-    shape = layout.shape[: layout.split]
+    _, shape = _list_directories(layout)
     numbers = np.arange(math.prod(shape), dtype=np.int64).reshape(shape)
     outer = [axes.roles[axis] for axis in "TZ" if axis in axes.roles]
     rest = [axis for axis in range(len(shape)) if axis not in outer]
     return numbers.transpose(outer + rest).reshape(frames, slices, -1)
-
-
-def _read_channel_names(xml: str, image: int) -> tuple[str, ...]:
-    pixels = re.split(r"<(?:\w+:)?Pixels\b", xml)[1:]
-    if image >= len(pixels):
-        return ()
-    tags = re.findall(r"<(?:\w+:)?Channel\b[^>]*>", pixels[image])
-    names = [re.search(r'\bName\s*=\s*"([^"]*)"', tag) for tag in tags]
-    return tuple(html.unescape(name[1]) if name else "" for name in names)

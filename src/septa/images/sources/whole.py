@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
+from septa.errors import format_count
 from septa.images._info import Array
 from septa.images.read import read_image, read_info
 from septa.images.sources.source import RGB_NAMES, ImageLevel, PixelRange
@@ -17,7 +18,7 @@ class WholePlanes:
     ----------
     path
         A file that `septa.images.read.read_image` reads.
-    max_pixels
+    max_pixels, image
         See `septa.images.read.read_info`.
 
     Raises
@@ -26,15 +27,18 @@ class WholePlanes:
         As `septa.images.read.read_info`.
     """
 
-    images = 1
-
-    def __init__(self, path: Path, max_pixels: int) -> None:
-        self._info = read_info(path, max_pixels=max_pixels)
+    def __init__(self, path: Path, max_pixels: int, image: int) -> None:
+        self._info = read_info(path, image=image, max_pixels=max_pixels)
         self._max_pixels = max_pixels
+        self.images = self._info.images
 
     def count_levels(self, image: int) -> int:
         """Return 1: there is no pyramid."""
         return 1
+
+    def describe_images(self) -> str:
+        """Return the number of images, printable."""
+        return format_count(self.images, "image")
 
     def open_level(self) -> ImageLevel:
         """Describe the image."""
@@ -47,8 +51,8 @@ class WholePlanes:
             axes="".join(axis for axis, size in zip("CZ", shape[1:3]) if size > 1) + "YX",
             shape=shape,
             stored=info.dtype,
-            image=0,
-            images=1,
+            image=info.image,
+            images=info.images,
             level=0,
             levels=((info.height, info.width),),
             chunk=(info.height, info.width),
@@ -56,16 +60,18 @@ class WholePlanes:
             chunk_samples=info.height * info.width,
             calibration=info.calibration,
             channel_names=RGB_NAMES if is_color else (),
-            reader=_WholePlaneReader(info.path, self._max_pixels),
+            notes=info.notes,
+            reader=_WholePlaneReader(info.path, self._max_pixels, info.image),
         )
 
 
 class _WholePlaneReader:
     """A reader that decodes a plane whole and keeps the last one."""
 
-    def __init__(self, path: Path, max_pixels: int) -> None:
+    def __init__(self, path: Path, max_pixels: int, image: int) -> None:
         self._path = path
         self._max_pixels = max_pixels
+        self._image = image
         self._lock = threading.Lock()
         self._last: tuple[int, Array] | None = None
 
@@ -73,7 +79,7 @@ class _WholePlaneReader:
         with self._lock:
             last = self._last
             if last is None or last[0] != z:
-                last = self._last = (z, read_image(self._path, z, max_pixels=self._max_pixels))
+                last = self._last = (z, read_image(self._path, z, image=self._image, max_pixels=self._max_pixels))
         return last[1][list(channels), y[0] : y[1], x[0] : x[1]]
 
     def close(self) -> None:
