@@ -211,7 +211,7 @@ def test_labels_without_objects_are_refused() -> None:
     with pytest.raises(InputError, match=r"late\.png: the label image holds the negative id -7"):
         INSTANCES.encode_objects(index(np.array([[0, -7]])), "late.png")
     with pytest.raises(InputError, match=r"late\.png: the label image holds RGB"):
-        INSTANCES.encode_objects(rgb(np.zeros((4, 4, 3))), "late.png")
+        LabelMapping("index", ("a", "b"), (0, 1)).encode_objects(rgb(np.zeros((4, 4, 3))), "late.png")
     with pytest.raises(InputError, match=r"late\.png: the label image holds 3, expected only 0, 1"):
         LabelMapping("binary", ("a", "b"), (0, 1)).encode_objects(index(np.array([[0, 3]])), "late.png")
     below = LabelMapping("instances", ("background", "object"), (0,), -7)

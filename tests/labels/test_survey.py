@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from septa.labels.survey import count_components, count_values
+from septa.labels.survey import count_values
 
 
 @given(npst.arrays(np.int16, npst.array_shapes(min_dims=2, max_dims=2, max_side=9), elements=st.integers(-1, 1)))
@@ -31,8 +31,3 @@ def test_counts_do_not_depend_on_the_block_size(monkeypatch: pytest.MonkeyPatch)
     whole = [column.tolist() for column in count_values(array)]
     monkeypatch.setattr("septa.labels.survey._BLOCK", 1000)
     assert [column.tolist() for column in count_values(array)] == whole
-
-
-def test_components_of_equal_value_count_apart_from_touching_ones() -> None:
-    array = np.array([[1, 1, 2, 0], [0, 0, 2, 1], [5, 0, 0, 0], [0, 5, 0, 1]])
-    assert count_components(array) == {1: 3, 2: 1, 5: 1}

@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from septa.data.check_result import DatasetCheck, Problem, explain_task
 from septa.data.copies import find_near_duplicates
 from septa.data.fingerprint import ImageFacts, combine_facts, scan_image
@@ -17,6 +15,7 @@ from septa.data.pairs import Pair, Pairing, PairingError
 from septa.errors import InputError, SeptaError, escape_controls, format_count, shorten_list
 from septa.images import MAX_PIXELS, RawLabels
 from septa.labels import LabelMapping, find_mapping
+from septa.notices import Notices
 from septa.recipe import IGNORE, DataSettings
 from septa.runtime import Progress
 
@@ -69,7 +68,10 @@ def check_dataset(
         return DatasetCheck(data=data, pairing=pairing, problems=_sort_problems(problems), notes=notes)
     pairs = pairing.pairs
     report = progress or (lambda done, total: None)
-    mapping = _find_mapping(pairs, settings, problems, lambda done: report(done, 2 * len(pairs)))
+    notices = Notices()
+    mapping = _find_mapping(
+        pairs, settings, task == "instances", notices, problems, lambda done: report(done, 2 * len(pairs))
+    )
     facts = []
     for done, pair in enumerate(pairs, start=len(pairs) + 1):
         item = _inspect_pair(pair, mapping, problems)
@@ -83,7 +85,8 @@ def check_dataset(
     similar = find_near_duplicates(facts)
     _check_copies(similar, facts, pairs, settings, seed, locations, problems)
     train, validation = _split(data, pairs, settings, seed, similar, problems)
-    notes = pairing.notes
+    problems += Problem.from_notices(notices)
+    notes = (*pairing.notes, *notices.notes())
     if mapping is not None:
         _check_classes(data, mapping, facts, train, validation, problems)
         notes = (*notes, mapping.describe())
@@ -120,7 +123,12 @@ def _find_pairs(
 
 
 def _find_mapping(
-    pairs: Sequence[Pair], settings: DataSettings, problems: list[Problem], report: Callable[[int], None]
+    pairs: Sequence[Pair],
+    settings: DataSettings,
+    objects: bool,
+    notices: Notices,
+    problems: list[Problem],
+    report: Callable[[int], None],
 ) -> LabelMapping | None:
     masks_only = all(isinstance(pair.labels, tuple) for pair in pairs)
     if masks_only and settings.encoding == "auto" and settings.values is None:
@@ -142,7 +150,7 @@ def _find_mapping(
             yield pair.labels_location, raw
 
     try:
-        return find_mapping(read_all(), settings)
+        return find_mapping(read_all(), settings, objects=objects, notices=notices)
     except SeptaError as error:
         if readable:
             problems.append(Problem.from_error(error))
@@ -176,7 +184,7 @@ def _inspect_pair(pair: Pair, mapping: LabelMapping | None, problems: list[Probl
     facts = scan_image(pair.name, image_cyx, labels_yx, classes=classes, multilabel=multilabel)
     if raw is None or labels_yx is None or mapping is None or mapping.kind != "instances":
         return facts
-    return replace(facts, objects=len(np.unique(raw.array[labels_yx > 0])))
+    return replace(facts, objects=mapping.count_objects(raw, labels_yx))
 
 
 def _describe_sizes(pair: Pair, labels_size: tuple[int, ...], image_size: tuple[int, ...]) -> Problem:

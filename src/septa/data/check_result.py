@@ -9,8 +9,9 @@ from typing import Literal
 
 from septa.data.fingerprint import Fingerprint, ImageFacts
 from septa.data.pairs import Pairing
-from septa.errors import SeptaError, format_count
+from septa.errors import SeptaError, format_count, shorten_list
 from septa.labels import LabelMapping
+from septa.notices import Notices
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,15 @@ class Problem:
     def from_error(cls, error: SeptaError) -> Problem:
         """Return the problem that an error reports."""
         return cls("error", error.where, error.problem, error.remedy)
+
+    @classmethod
+    def from_notices(cls, notices: Notices) -> list[Problem]:
+        """Return a problem for each kind of warning among some notices."""
+        return [
+            cls("warning", shorten_list(files, 3), notice.text, notice.remedy)
+            for notice, files in notices
+            if notice.warning
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)

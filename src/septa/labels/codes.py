@@ -10,10 +10,14 @@ import numpy.typing as npt
 
 from septa.errors import InputError
 from septa.images import RawLabels
+from septa.labels.regions import label_equal_regions
 from septa.recipe import IGNORE
 
 MAX_PLANES = 31
 """Largest number of overlapping classes: the bits of a non-negative int32."""
+
+MASK_VALUES = (1, 255, 65535)
+"""Values that mark the foreground of a mask, depending on the program that saved it."""
 
 Color = tuple[int, int, int]
 
@@ -116,10 +120,38 @@ def extract_ids(array: npt.NDArray[Any], mask_yx: npt.NDArray[np.int32]) -> npt.
     return np.where(mask_yx == 1, array, mask_yx).astype(np.int32)
 
 
+def number_colors(raw: RawLabels, where: str, background: int, ignore: int | None) -> npt.NDArray[np.int32]:
+    """Return a number for each 8-connected region of equal colour.
+
+    Colours may repeat: an object that touches no other one of its colour is an object of its own.
+
+    Parameters
+    ----------
+    raw
+        Label image of kind ``rgb`` or ``index``.
+    background, ignore
+        Colour 0xRRGGBB of the background and of ignored pixels.
+
+    Returns
+    -------
+    ndarray
+        int32 ``YX``: 0 in the background, 1 to n in objects, `IGNORE` in ignored pixels.
+    """
+    colors_yx = pack_colors(apply_palette(raw, where))
+    if ignore is None:
+        return label_equal_regions(colors_yx, background)
+    ignored = colors_yx == ignore
+    ids_yx = label_equal_regions(np.where(ignored, background, colors_yx), background)
+    ids_yx[ignored] = IGNORE
+    return ids_yx
+
+
 def look_up(
     array: npt.NDArray[Any], numbers: Sequence[int], ignore: int | None, where: str, kind: str
 ) -> npt.NDArray[np.int32]:
     """Encode each of ``numbers`` as its place and ``ignore`` as `IGNORE`; see `LabelMapping.encode`.
+
+    A mask of 0 and another of `MASK_VALUES` than ``numbers`` have is read as background and foreground.
 
     Raises
     ------
@@ -143,10 +175,28 @@ def look_up(
         place = np.minimum(np.searchsorted(ordered, array), len(known) - 1)
         labels_yx = np.where(ordered[place] == array, np.array(classes, np.int32)[order][place], stray)
     if (labels_yx == stray).any():
+        if kind == "binary" and find_foreground(array, numbers, ignore) is not None:
+            labels_yx = (array != 0).astype(np.int32)
+            return labels_yx
         found = np.unique(array[labels_yx == stray]).tolist()
         problem = f"the label image holds {show_values(found, kind)}, expected only {show_values(known, kind)}"
         raise InputError(where, problem, "Correct the labels, or name the value in data.values or data.ignore_label")
     return labels_yx
+
+
+def find_foreground(array: npt.NDArray[Any], numbers: Sequence[int], ignore: int | None) -> int | None:
+    """Return the foreground value of a mask if it is another one than that of ``numbers``, else None.
+
+    Examples
+    --------
+    >>> find_foreground(np.array([[0, 255]]), (0, 1), None), find_foreground(np.array([[0, 255]]), (0, 255), None)
+    (255, None)
+    """
+    if numbers[0] != 0 or numbers[1] not in MASK_VALUES or not array.size:
+        return None
+    top = int(array.max())
+    known = top in (numbers[1], ignore) or top not in MASK_VALUES
+    return None if known or not ((array == 0) | (array == top)).all() else top
 
 
 def apply_palette(raw: RawLabels, where: str) -> npt.NDArray[Any]:

@@ -21,10 +21,12 @@ from septa.labels.codes import (
     encode_object_mask,
     encode_planes,
     extract_ids,
+    find_foreground,
     find_smallest_dtype,
     is_color,
     join_names,
     look_up,
+    number_colors,
     show_values,
     to_number,
     to_numbers,
@@ -48,14 +50,15 @@ class LabelMapping:
     ----------
     kind
         ``binary``: any two values. ``index``: one value per class. ``color``: one RGB colour per class.
-        ``instances``: 0 is background, every other value is one object. ``multilabel``: one plane per class.
+        ``instances``: 0 is background, every other value is one object; of RGB images, every connected region of one
+        colour. ``multilabel``: one plane per class.
     class_names
         Name of each class, class 0 (background) first; for ``multilabel`` one name per bit and no background.
     values
-        Raw value or RGB colour of each class; empty for ``multilabel``. For ``instances`` ``(0,)``, or, if objects
-        have classes, 0 and the value of each class.
+        Raw value or RGB colour of each class; empty for ``multilabel``. For ``instances`` the background, 0 or an RGB
+        colour, and, if objects have classes, the value of each class.
     ignore
-        Raw value whose pixels count in no loss and no metric; for ``color`` the number 0xRRGGBB.
+        Raw value whose pixels count in no loss and no metric; for colours the number 0xRRGGBB.
 
     Raises
     ------
@@ -136,6 +139,8 @@ class LabelMapping:
         """
         if self.kind == "multilabel":
             return encode_planes(raw, str(where), self.classes, self.ignore)
+        if self._separates_by_color(raw):
+            return np.minimum(self._number_colors(raw, where), 1)
         array = to_numbers(raw, self.kind, str(where))
         if self.kind == "instances":
             labels_yx = encode_object_mask(array, str(where), self.ignore)
@@ -144,6 +149,23 @@ class LabelMapping:
             return encode_classes(raw, labels_yx, [to_number(value) for value in self.values], str(where))
         numbers = [to_number(value) for value in self.values]
         return look_up(array, numbers, self.ignore, str(where), self.kind)
+
+    def read_mask(self, raw: RawLabels) -> int | None:
+        """Return the foreground value of a mask that `encode` reads although this mapping has another one, else None.
+
+        Masks are saved with 0 and 1, 0 and 255, or 0 and 65535; any of them fits a mapping with another of these pairs.
+        """
+        if self.kind != "binary" or raw.kind != "index":
+            return None
+        return find_foreground(raw.array, [to_number(value) for value in self.values], self.ignore)
+
+    def _separates_by_color(self, raw: RawLabels) -> bool:
+        """Return True if the colours of a label image separate objects."""
+        in_color = raw.kind == "rgb" or (raw.kind == "index" and isinstance(self.values[0], tuple))
+        return self.kind == "instances" and self.object_classes == 1 and in_color
+
+    def _number_colors(self, raw: RawLabels, where: object) -> npt.NDArray[np.int32]:
+        return number_colors(raw, str(where), to_number(self.values[0]), self.ignore)
 
     def encode_objects(self, raw: RawLabels, where: object) -> ObjectLabels:
         """Encode a label image as objects: its ids, or the 4-connected regions of its classes.
@@ -156,8 +178,8 @@ class LabelMapping:
         Returns
         -------
         ObjectLabels
-            Ids as stored, with `IGNORE` where the raw value is the ignore value. If objects have classes, ids are
-            renumbered, and the table holds the index of each class in ``class_names``.
+            Ids as stored, with `IGNORE` where the raw value is the ignore value. Colours, and objects with classes, are
+            numbered anew; then the table holds the index of each class in ``class_names``.
 
         Raises
         ------
@@ -167,11 +189,19 @@ class LabelMapping:
         if self.kind == "multilabel":
             problem = "the label image has one plane per class, in which objects may overlap"
             raise InputError(str(where), problem, "Train with task=semantic, or save one image of object ids")
+        if self._separates_by_color(raw):
+            return ObjectLabels(self._number_colors(raw, where))
         classes_yx = self.encode(raw, where)
         if self.kind == "instances":
             ids_yx = extract_ids(to_numbers(raw, self.kind, str(where)), np.minimum(classes_yx, 1))
             return ObjectLabels(ids_yx) if self.object_classes == 1 else ObjectLabels.from_class_map(ids_yx, classes_yx)
         return ObjectLabels(np.where(classes_yx == IGNORE, IGNORE, label_components(classes_yx)).astype(np.int32))
+
+    def count_objects(self, raw: RawLabels, labels_yx: npt.NDArray[np.int32]) -> int:
+        """Count the objects of a label image of instances; ``labels_yx`` is what `encode` returns for it."""
+        if self._separates_by_color(raw):
+            return int(self._number_colors(raw, "labels").max(initial=0))
+        return len(np.unique(raw.array[labels_yx > 0]))
 
     def decode(self, labels_yx: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Convert encoded labels to the array that is written to disk.
@@ -228,6 +258,10 @@ class LabelMapping:
         if self.kind == "instances":
             name = "object" if self.object_classes > 1 else self.class_names[1]
             line = f"labels: instance ids, 0 is {self.class_names[0]} and every other id is one {name}"
+            if isinstance(self.values[0], tuple):
+                background = show_values([to_number(self.values[0])], "color")
+                others = "every connected region of another colour"
+                line = f"labels: {background} is {self.class_names[0]} and {others} is one {name}"
             if self.object_classes > 1:
                 shown = show_values([to_number(value) for value in self.values[1:]], most=self.classes)
                 line += f"; {{{shown}}} in classes/ are {join_names(self.class_names[1:])}"
@@ -273,12 +307,14 @@ def _find_misfit(mapping: LabelMapping) -> str:
         fits = not values and 1 <= len(names) <= MAX_PLANES and mapping.ignore not in (0, 1)
     elif mapping.kind == "instances":
         several = 3 <= len(names) == len(values) <= MAX_CLASSES
-        fits = values[:1] == (0,) and (several or len(names) == 2 == len(values) + 1)
+        fits = several or len(names) == 2 == len(values) + 1
+        fits = fits and (values[0] == 0 or (is_color(values[0]) and not several))
     else:
         fits = 2 <= len(names) == len(values) <= MAX_CLASSES and (mapping.kind != "binary" or len(names) == 2)
     if not fits:
         return f"{len(names)} class names and {len(values)} values do not fit {mapping.kind} labels"
-    if not all(is_color(value) if mapping.kind == "color" else _is_integer(value) for value in values):
+    in_color = mapping.kind == "color" or (mapping.kind == "instances" and isinstance(values[0], tuple))
+    if not all(is_color(value) if in_color else _is_integer(value) for value in values):
         return "each class needs one integer or, for color labels, one RGB colour of three numbers 0..255"
     numbers = [to_number(value) for value in values]
     ids = numbers[:1] if mapping.kind == "instances" else numbers

@@ -1,27 +1,29 @@
-"""Counts of label values over many images, taken in one pass with little memory, and faults that they reveal."""
+"""Counts of label values over many images, taken in one pass with little memory."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from septa.errors import InputError, format_count
+from septa.errors import InputError
 from septa.images import RawLabels
-from septa.labels.codes import RAW_KINDS, pack_colors, show_values
+from septa.labels.codes import MASK_VALUES, RAW_KINDS, pack_colors
+from septa.labels.evidence import Evidence, weigh_evidence
+from septa.labels.regions import Regions, find_regions
 
 _BLOCK = 1 << 22
 """Number of pixels counted at a time."""
 
-_MIXED = 32
-"""Largest distance in RGB of a mixed colour from the line between two colours."""
+_REGION_IMAGES = 64
+_REGION_VALUES = 1000
+"""Connected regions, the most expensive count, are found in the first images only, and kept of the first values."""
 
-_COMPONENT_IMAGES = 64
-_COMPONENT_SIDE = 2048
-"""Connected components, the most expensive count, are taken in the centres of the first images only. That is enough."""
+_VOID_GAP = 8
+"""Least distance of a value that may be an ignore label from all others, in their largest distance."""
 
 _MOST_COLORS = 4096
 _MOST_VALUES = 1_000_000
@@ -77,10 +79,8 @@ class Survey:
     _palette: dict[int, int] = field(default_factory=dict)
     _true_colors: set[int] = field(default_factory=set)
     _grey: dict[int, str] = field(default_factory=dict)
-    _objects: list[int] = field(default_factory=list)
-    _numbered: int = 0
-    _ids: int = 0
-    _whole_ids: int = 0
+    _regions: list[tuple[RawLabels, Regions]] = field(default_factory=list)
+    _masks: dict[int, list[str]] = field(default_factory=lambda: defaultdict(list))
 
     def add(self, name: str, raw: RawLabels) -> None:
         """Count the values of one label image; of one with several planes only the kind is noted.
@@ -101,13 +101,20 @@ class Survey:
             kind = "values" if raw.kind == "index" else "colours"
             problem = f"the image holds {len(values)} different {kind}, too many for labels"
             raise InputError(name, problem, "Give label images with one value per class")
+        if len(self._regions) < _REGION_IMAGES:
+            regions = find_regions(array, 0 if raw.kind == "index" else None)
+            # The array is not kept, only the kind of the image and its palette.
+            kept = RawLabels(np.zeros((0, 0), np.uint8), raw.kind, raw.palette)
+            self._regions.append((kept, regions.first(_REGION_VALUES)))
         if raw.kind == "rgb":
             self._true_colors.update(values.tolist())
             self._merge(self.colors, name, values, pixels, solid)
             return
         self._merge(self.index, name, values, pixels, solid)
         self._merge(self.colors, name, self._count_colors(name, values, raw), pixels, solid)
-        self._note_objects(array, values)
+        inside = values[(values != 0) & (values != self.ignore)].tolist()
+        if len(inside) == 1 and inside[0] in MASK_VALUES and _is_brighter(raw.palette, inside[0]):
+            self._masks[inside[0]].append(name)
 
     def _merge(self, table: dict[int, ValueCount], name: str, *columns: npt.NDArray[np.int64]) -> None:
         seen = set()
@@ -133,46 +140,68 @@ class Survey:
             self.palettes_differ |= self._palette.setdefault(value, color) != color
         return colors
 
-    def _note_objects(self, array: npt.NDArray[Any], values: npt.NDArray[np.int64]) -> None:
-        ids = values[(values != 0) & (values != self.ignore)]
-        if not len(ids):
-            return
-        self._objects.append(len(ids))
-        self._numbered += int(ids[0] == 1 and ids[-1] == len(ids))
-        if len(self._objects) <= _COMPONENT_IMAGES:
-            components = count_components(_crop_centre(array))
-            whole = [count == 1 for value, count in components.items() if value not in (0, self.ignore)]
-            self._ids += len(whole)
-            self._whole_ids += sum(whole)
+    def weigh_objects(self, *, by_color: bool, void: int | None = None) -> Evidence:
+        """Weigh the evidence that values, or colours, number objects.
 
-    def are_instances(self) -> bool:
-        """Return True if the values look like object ids rather than class indices.
-
-        Object ids are mostly one connected component each. In addition, either each image numbers its objects 1 to n
-        with varying n, or many ids occur in few images each. More than 254 ids need no further evidence. One to four
-        images must hold at least 8 objects in one of them, more images at least 4.
+        Parameters
+        ----------
+        by_color
+            If True, colours are weighed, else values; images of another kind do not count then.
+        void
+            Value that may mark ignored pixels and does not count.
         """
-        ids = [value for value in self.index if value != 0]
-        images = len(self._objects)
-        if len(ids) < 2 or min(ids) < 0 or self._whole_ids < 0.8 * self._ids:
-            return False
-        if len(ids) > 254:
-            return True
-        most = max(self._objects)
-        if most < (4 if images >= 5 else 8):
-            return False
-        if images == 1:
-            return True
-        fullest = sum(count == most for count in self._objects)
-        numbered = self._numbered >= 0.9 * images and len(set(self._objects)) > 1 and 2 * fullest <= images
-        mean_share = sum(self._objects) / (images * len(ids))
-        own_ids = len(ids) >= 32 and mean_share <= max(0.35, 1 / images + 0.05) and self._whole_ids >= 0.9 * self._ids
-        return numbered or own_ids
+        background = self.find_background() if by_color else 0
+        table = self.colors if by_color else self.index
+        left_out = {background, self.ignore, void}
+        if by_color:
+            images = [_color_regions(raw, regions) for raw, regions in self._regions]
+        else:
+            images = [regions for raw, regions in self._regions if raw.kind == "index"]
+        images = [regions.without(*left_out) for regions in images]
+        values = set(table) - left_out
+        if min(values, default=0) < 0:
+            return Evidence(0, whole=False)
+        return weigh_evidence(images, len(values), background=background in table)
+
+    def find_background(self) -> int:
+        """Return the colour (0xRRGGBB) of the background: black, or without black the most frequent colour."""
+        return 0 if 0 in self.colors or not self.colors else max(self.colors, key=lambda v: self.colors[v].pixels)
+
+    def find_mixed_masks(self) -> dict[int, list[str]]:
+        """Return the label images of each foreground value, if all are masks but the value differs.
+
+        A mask holds one value of 1, 255 and 65535 in addition to 0. The dictionary is empty if all masks have the same
+        value, or if some images are not masks.
+        """
+        foreground = {value for value in self.index if value != 0}
+        alone = all(len(self._masks.get(value, ())) == self.index[value].images for value in foreground)
+        return dict(self._masks) if len(foreground) > 1 and alone and set(self.names) == {"index"} else {}
+
+    def find_void(self) -> int | None:
+        """Return 255 (or 65535) if the other values are much lower: it may be a class, an object or an ignore label."""
+        *rest, top = sorted(self.index) or [0]
+        if top not in (255, 65535) or len(rest) < 2 or rest[0] < 0:
+            return None
+        return top if top - rest[-1] >= _VOID_GAP * np.diff(rest).max() else None
+
+    @property
+    def colors_recur(self) -> bool:
+        """True if half of the colours other than the background occur in several images."""
+        counts = [count.images for color, count in self.colors.items() if color != self.find_background()]
+        return 2 * sum(images > 1 for images in counts) >= len(counts)
+
+    @property
+    def has_single_channel(self) -> bool:
+        """True if colours use only one channel, in which some tools store object numbers and others class indices."""
+        return "rgb" in self.names and any(
+            all(color & ~channel == 0 for color in self._true_colors) for channel in (0xFF0000, 0xFF00, 0xFF)
+        )
 
     def refuse_mixture(self, kind: str) -> None:
         """Raise InputError if some label images cannot be read as labels of this kind."""
         remedy = "Save all label images in one way, or set data.encoding to the kind that they are of"
-        suited = {"color": ("rgb", "index"), "multilabel": ("channels", "rgb", "index")}.get(kind, ("index",))
+        some = ("rgb", "index")
+        suited = {"color": some, "instances": some, "multilabel": ("channels", *some)}.get(kind, ("index",))
         for found, name in self.names.items():
             if found not in suited:
                 raise InputError(name, f"the label image holds {RAW_KINDS[found]}, expected {kind} labels", remedy)
@@ -184,109 +213,6 @@ class Survey:
                 if color not in self._true_colors and color != self.ignore:
                     problem = "the label image holds grey values that occur in no RGB label image"
                     raise InputError(name, problem, remedy)
-
-
-def refuse_noise(table: Mapping[int, ValueCount], kind: str) -> None:
-    """Raise InputError if some values are artefacts of interpolation or of JPEG.
-
-    Artefacts are many different values. Each is rare, lies between real values and forms no 3 x 3 square, except in a
-    few flat JPEG blocks. Never taken for artefacts are class indices 0 to n <= 64 without a gap, indices up to 16 with
-    some missing, and colours that are not a mixture of two frequent ones.
-    """
-    values = sorted(table)
-    gapless = values == list(range(len(values))) and len(values) <= 65
-    if kind != "color" and values and values[0] >= 0 and (gapless or values[-1] <= 16):
-        return
-    total = sum(count.pixels for count in table.values())
-    artefacts = [value for value in values[1:-1] if _is_artefact(table[value], total)]
-    if kind == "color":
-        artefacts = _find_mixtures(artefacts, sorted(set(values) - set(artefacts)))
-    real = len(values) - len(artefacts)
-    many = len(artefacts) >= 8 or len(artefacts) >= max(3, real + 1)
-    if not many and not _lie_beside_frequent_values(artefacts, table):
-        return
-    pixels = sum(table[value].pixels for value in artefacts)
-    shown = f"{show_values(artefacts, kind, most=4)}; {pixels / total:.2%} of all pixels"
-    raise InputError(
-        min((table[value].first for value in artefacts), key=str),
-        f"{len(artefacts)} rare values ({shown}) lie between the label values, as after resizing, smoothing or JPEG",
-        "Export the labels again (resize with nearest neighbour), or list the real values in data.values, or set "
-        "data.encoding=instances if each value is one object",
-    )
-
-
-def refuse_strays(table: Mapping[int, ValueCount], given: Sequence[int], kind: str) -> None:
-    """Raise InputError if values occur that are not among those given."""
-    strays = sorted(value for value in table if value not in given)
-    if strays:
-        refuse_noise(table, kind)
-        pixels = sum(table[value].pixels for value in strays)
-        problem = f"{pixels} pixels hold {show_values(strays, kind)}, which data.values does not list"
-        remedy = "Correct the labels, add the values to data.values, or set data.ignore_label"
-        refuse_value(table, strays[0], problem, remedy)
-
-
-def refuse_negative(table: Mapping[int, ValueCount]) -> None:
-    """Raise InputError if a value is below 0."""
-    lowest = min(table, default=0)
-    if lowest < 0:
-        remedy = f"Set data.ignore_label={lowest} if it marks pixels to ignore, else correct the labels"
-        refuse_value(table, lowest, f"the label image holds the negative value {lowest}", remedy)
-
-
-def refuse_rare(table: Mapping[int, ValueCount], kind: str) -> None:
-    """Raise InputError if a value covers only a few pixels: a slip of the brush, from which nothing can be learnt."""
-    total = sum(count.pixels for count in table.values())
-    for value, count in table.items():
-        if count.pixels <= 8 and count.pixels < 1e-4 * total and not count.solid:
-            shown = show_values([value], kind)
-            problem = f"the value {shown} covers only {count.pixels} of {total} pixels, which looks like a slip"
-            remedy = "Correct these pixels, or list the value in data.values or as data.ignore_label"
-            refuse_value(table, value, problem, remedy)
-
-
-def refuse_undeclared_ignore(table: Mapping[int, ValueCount]) -> None:
-    """Raise InputError if 255 (or 65535) occurs with class indices 0 to n: it may be a class or an ignore label."""
-    *rest, top = sorted(table)
-    if top in (255, 65535) and len(rest) >= 2 and rest == list(range(len(rest))) and rest[-1] < top - 1:
-        problem = f"the value {top} occurs in addition to the class indices 0 to {rest[-1]}"
-        remedy = f"Set data.ignore_label={top} if it marks pixels to ignore, else list all classes in data.values"
-        refuse_value(table, top, problem, remedy)
-
-
-def refuse_value(table: Mapping[int, ValueCount], value: int, problem: str, remedy: str) -> None:
-    """Raise InputError about a value; the error names the first label image that holds it."""
-    others = table[value].images - 1
-    more = f" (also in {format_count(others, 'more file')})" if others else ""
-    raise InputError(table[value].first, problem + more, remedy)
-
-
-def _is_artefact(count: ValueCount, total: int) -> bool:
-    return count.solid <= 0.02 * count.pixels and count.pixels <= 0.1 * total
-
-
-def _find_mixtures(artefacts: Sequence[int], real: Sequence[int]) -> list[int]:
-    """Return the colours (0xRRGGBB) near the straight line between two real colours, where mixtures lie."""
-    rgb = np.array([[color >> 16 & 255, color >> 8 & 255, color & 255] for color in real], float).reshape(-1, 3)
-    if len(rgb) > 64:
-        return list(artefacts)
-    starts, ways = rgb[:, None], rgb[None] - rgb[:, None]
-    lengths = np.maximum((ways**2).sum(-1), 1e-9)
-    mixed = []
-    for color in artefacts:
-        point = np.array([color >> 16 & 255, color >> 8 & 255, color & 255], float)
-        along = np.clip(((point - starts) * ways).sum(-1) / lengths, 0, 1)
-        if np.linalg.norm(starts + along[..., None] * ways - point, axis=-1).min() <= _MIXED:
-            mixed.append(color)
-    return mixed
-
-
-def _lie_beside_frequent_values(artefacts: Sequence[int], table: Mapping[int, ValueCount]) -> bool:
-    """Return True if each value is close to a far more frequent one, as after JPEG of the highest quality."""
-    return len(artefacts) >= 2 and all(
-        any(table[near].pixels >= 20 * table[value].pixels for near in range(value - 2, value + 3) if near in table)
-        for value in artefacts
-    )
 
 
 def count_values(
@@ -350,23 +276,15 @@ def _count_runs(flat: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[n
     return values, np.bincount(inverse, lengths).astype(np.int64)
 
 
-def count_components(array_yx: npt.NDArray[Any]) -> dict[int, int]:
-    """Count the 8-connected components of each value other than 0.
-
-    Examples
-    --------
-    >>> count_components(np.array([[1, 0, 1], [0, 2, 0]]))
-    {1: 2, 2: 1}
-    """
-    from skimage.measure import label  # takes a fifth of a second, which the use of a model need not spend
-
-    components_yx, number = label(array_yx, background=0, connectivity=2, return_num=True)  # type: ignore[no-untyped-call]
-    value_of = np.zeros(number + 1, np.int64)
-    value_of[components_yx.ravel()] = array_yx.ravel()
-    values, counts = np.unique(value_of[1:], return_counts=True)
-    return dict(zip(values.tolist(), counts.tolist(), strict=True))
+def _is_brighter(palette: npt.NDArray[np.uint8] | None, value: int) -> bool:
+    """Return False if a palette shows a value darker than 0, so that it is likely not the foreground."""
+    return palette is None or int(palette[min(value, len(palette) - 1)].sum()) > int(palette[0].sum())
 
 
-def _crop_centre(array_yx: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    top, left = (max(0, size - _COMPONENT_SIDE) // 2 for size in array_yx.shape)
-    return array_yx[top : top + _COMPONENT_SIDE, left : left + _COMPONENT_SIDE]
+def _color_regions(raw: RawLabels, regions: Regions) -> Regions:
+    """Return the regions of colours (0xRRGGBB) instead of values."""
+    if raw.kind == "rgb":
+        return regions
+    if raw.palette is None:
+        return regions.with_values(regions.values * 0x010101)
+    return regions.with_values(pack_colors(raw.palette[np.clip(regions.values, 0, len(raw.palette) - 1)]))
