@@ -235,12 +235,9 @@ def test_labels_without_objects_are_refused(tmp_path):
     write_labels(tmp_path / "predictions" / "a.tif", drawn(0))
     with pytest.raises(InputError, match=r"labels/a\.tif: the label image has one plane per class, in which objects"):
         evaluate_files(tmp_path / "predictions", tmp_path / "labels", instances=True)
-    rgb = np.zeros((3, 24, 28), np.uint8)
-    rgb[0] = drawn(1) * 200
-    write_image(tmp_path / "rgb" / "a.png", rgb)
-    write_labels(tmp_path / "truth" / "a.png", drawn(0))
-    with pytest.raises(InputError, match=r"rgb/a\.png: "):
-        evaluate_files(tmp_path / "rgb", tmp_path / "truth", instances=True)
+    write_labels(tmp_path / "truth" / "a.tif", drawn(0))
+    with pytest.raises(InputError, match=r"labels/a\.tif: "):
+        evaluate_files(tmp_path / "labels", tmp_path / "truth", instances=True)
 
 
 # Models --------------------------------------------------------------------------------------------------------------
