@@ -15,10 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from septa.images import normalize
+from septa.images.calibration import Calibration
 from septa.images.normalize import Normalization
 from septa.images.sources.open import open_source
 from septa.streaming import StreamInput, StreamRequest, prescan
-from septa.streaming.plan import RunIdentity, StreamPlan
+from septa.streaming.identity import RunIdentity
+from septa.streaming.plan import StreamPlan
 from septa.streaming.prescan import find_empty_blocks, resolve_normalizations
 
 LENGTH = st.floats(1e-3, 1e3)
@@ -43,7 +45,8 @@ def plans(draw: st.DrawFn) -> StreamPlan:
     identity = RunIdentity(
         model="abc",
         engine="torch",
-        file="a.tif 9 9",
+        path="/a.tif",
+        content="9",
         level=draw(SMALL),
         channels=channels,
         image=draw(SMALL),
@@ -60,12 +63,17 @@ def plans(draw: st.DrawFn) -> StreamPlan:
         input=StreamInput(
             draw(st.text(max_size=9)), level=identity.level, channels=channels, image=identity.image, region=region
         ),
+        sample="8",
         block=64,
         margin=32,
         normalizations=draw(st.dictionaries(st.text(max_size=5), normalizations(), max_size=2)),
         skipped=tuple(draw(st.lists(st.tuples(SMALL, SMALL, SMALL, SMALL), max_size=3))),
-        pixel_size_um=draw(st.none() | st.tuples(LENGTH, LENGTH)),
-        origin_um=draw(st.tuples(LENGTH, LENGTH)),
+        calibration=Calibration(
+            pixel_size_um=draw(st.none() | st.tuples(LENGTH, LENGTH)),
+            z_step_um=draw(st.none() | LENGTH),
+            origin_um=draw(st.tuples(LENGTH, LENGTH, LENGTH)),
+            channel_names=draw(st.sampled_from(((), ("a", "b")))),
+        ),
     )
 
 
@@ -80,7 +88,7 @@ def test_a_plan_survives_json(plan: StreamPlan) -> None:
 
 @given(
     plans(),
-    st.sampled_from(["asked", "input", "block", "constants", "skipped", "pixel_size_um", "origin_um", "margin"]),
+    st.sampled_from(["asked", "input", "block", "constants", "skipped", "calibration", "sample", "version", "margin"]),
 )
 def test_an_incomplete_plan_is_refused(plan: StreamPlan, name: str) -> None:
     values = plan.to_json()
@@ -97,21 +105,6 @@ def test_an_incomplete_plan_is_refused(plan: StreamPlan, name: str) -> None:
     ):
         with pytest.raises(ValueError, match="Error"):
             StreamPlan.from_json(junk)
-
-
-def test_stamps_of_different_images_differ(tmp_path: Path) -> None:
-    stamps = []
-    for text in ("a", "ab"):
-        (tmp_path / "a.tif").write_text(text)
-        (tmp_path / "a.zarr").mkdir(exist_ok=True)
-        (tmp_path / "a.zarr" / "zarr.json").write_text(text)
-        stamps += [StreamInput(str(tmp_path / name)).stamp() for name in ("a.tif", "a.zarr")]
-    assert len(set(stamps)) == 4
-    assert StreamInput(str(tmp_path / "a.zarr")).stamp() == stamps[-1]
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "a.tif").rename(tmp_path / "elsewhere" / "a.tif")
-    assert StreamInput(str(tmp_path / "elsewhere" / "a.tif")).stamp() == stamps[2]
-    assert StreamInput(str(tmp_path / "none.tif")).stamp() == "none.tif"
 
 
 @pytest.mark.parametrize("sampled", [700, 10**6])

@@ -8,6 +8,7 @@ import os
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -18,8 +19,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import tifffile
+import zarr
 
 from septa.errors import InputError, Interrupted
 from septa.images.sources.open import open_source
@@ -27,7 +30,6 @@ from septa.images.store import ome_zarr as store
 from septa.streaming import StreamFinished, StreamInput, StreamRequest, StreamStarted, StreamStep, executor, run, stream
 from septa.streaming.block_worker import BlockWorker
 from septa.streaming.blocks import ScoredBlock, label_block
-from septa.streaming.plan import StreamPlan
 
 OLD = Path(__file__).parents[1] / "files" / "v0.1"
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -231,7 +233,7 @@ def test_resuming_with_other_settings_is_refused(
     kit.make("distance", seed=1).save(other := image.with_name("other.septa"))
     moved = Path(image.rename(image.with_name("b.ome.zarr")))
     changes: dict[str, StreamRequest] = {
-        "file": replace(request_, input=StreamInput(str(moved))),
+        "path": replace(request_, input=StreamInput(str(moved))),
         "region, shape": replace(request_, input=StreamInput(str(moved), region=(0, 0, 64, 70))),
         "model": replace(request_, model=other, input=StreamInput(str(moved))),
         "name": replace(request_, name="nuclei", input=StreamInput(str(moved))),
@@ -240,7 +242,7 @@ def test_resuming_with_other_settings_is_refused(
         ),
     }
     for named, changed in changes.items():
-        with pytest.raises(InputError, match="the folder holds an unfinished run with other settings") as caught:
+        with pytest.raises(InputError, match="an unfinished run of another image or with other settings") as caught:
             list(stream(changed))
         assert named in caught.value.problem
     moved.rename(image)
@@ -249,7 +251,7 @@ def test_resuming_with_other_settings_is_refused(
     assert code == 0
     assert "is complete already, nothing was done" in out
     for changed in (replace(request_, probabilities=False), replace(request_, name="nuclei")):
-        with pytest.raises(InputError, match=r"the output exists\. Give --overwrite"):
+        with pytest.raises(InputError, match=r"the output exists and was written .* other settings\. Give --overwrite"):
             list(stream(changed))
 
 
@@ -266,13 +268,144 @@ def test_a_damaged_plan_is_refused_and_can_be_overwritten(
     finish(kit, replace(request_, overwrite=True), expected)
 
 
-def test_another_image_of_the_same_name_is_recognised(kit: SimpleNamespace, request_: StreamRequest) -> None:
-    kit.run(request_)
-    path = Path(request_.input.path)
-    kit.write_image(path, kit.texture((100, 90), seed=8), "YX")
-    os.utime(path / "zarr.json", (1, 1))
-    with pytest.raises(InputError, match=r"the output exists\. Give --overwrite"):
+def change_pixels(path: Path) -> None:
+    """Write other pixels in place, as `zarr.open_array(..., "r+")` does."""
+    array = zarr.open_array(path / "0", mode="r+")
+    array[...] = np.asarray(array[...])[::-1]
+
+
+@pytest.mark.parametrize("ending", ["ome.zarr", "ome.tif"])
+def test_an_output_of_other_pixels_is_not_complete(
+    kit: SimpleNamespace, request_: StreamRequest, septa: Callable[..., Any], ending: str
+) -> None:
+    given = replace(request_, output=request_.output.with_name(f"p.{ending}"), probabilities=False)
+    kit.run(given)
+    before = kit.files(given.output)
+    assert kit.run(given).already_complete
+    change_pixels(Path(given.input.path))
+    code, _, err = septa(*command(given))
+    assert code == 2
+    reason = " and was written from another image, or before the image was changed" if "zarr" in ending else ""
+    assert err == (
+        f"{given.output}: the output exists{reason}. Give --overwrite to replace it, or give -o another name.\n"
+    )
+    assert kit.files(given.output) == before
+    assert septa(*command(given), "--overwrite")[0] == 0
+    assert kit.files(given.output) != before
+    assert kit.run(given).already_complete
+
+
+def test_an_image_of_the_same_name_in_another_folder_is_another_image(
+    kit: SimpleNamespace, request_: StreamRequest, tmp_path: Path
+) -> None:
+    """Fields of a plate all have the same name, and their metadata is equal."""
+    fields = [tmp_path / "plate" / well / "0" for well in "AB"]
+    for seed, field in enumerate(fields):
+        kit.write_image(field, kit.texture((100, 90), seed=seed), "YX")
+        for file in field.rglob("*"):
+            os.utime(file, (1, 1))
+    first, second = (replace(request_, input=StreamInput(str(field))) for field in fields)
+    kit.run(first)
+    with pytest.raises(InputError, match="the output exists and was written from another"):
+        list(stream(second))
+    end_while(replace(first, overwrite=True), "segmenting", 1)
+    with pytest.raises(InputError, match=r"an unfinished run of another image or with other settings \(path"):
+        list(stream(second))
+    assert not kit.run(replace(second, overwrite=True)).already_complete
+
+
+def test_an_interrupted_run_is_not_resumed_with_other_pixels(kit: SimpleNamespace, request_: StreamRequest) -> None:
+    end_while(request_, "segmenting", 1)
+    change_pixels(Path(request_.input.path))
+    with pytest.raises(InputError, match=r"another image or with other settings \(content\)\. Give"):
         list(stream(request_))
+    assert not kit.run(replace(request_, overwrite=True)).already_complete
+
+
+def test_an_image_that_changes_during_the_run_is_an_error(kit: SimpleNamespace, request_: StreamRequest) -> None:
+    events = stream(request_)
+    assert isinstance(next(events), StreamStarted)
+    change_pixels(Path(request_.input.path))
+    with pytest.raises(InputError, match=r"the image was changed while it was segmented\. Run .* --overwrite"):
+        list(events)
+    assert not request_.output.exists()
+    with pytest.raises(InputError, match="content"):
+        list(stream(request_))
+
+
+STEPS = {
+    "an empty output": lambda output: output.mkdir(),
+    "a temporary file in the output": lambda output: (output.mkdir(), (output / f".zarr.json.{'0' * 16}.tmp").touch()),
+    "an empty work folder": lambda output: run.work_folder(output).mkdir(),
+    "an old output in the work folder": lambda output: (run.work_folder(output) / "replaced" / "0").mkdir(parents=True),
+    "a lock of a process that has ended": lambda output: output.with_name(f".septa-{0:020d}-0.lock").write_text(
+        json.dumps({"pid": 2**22 + 1, "host": socket.gethostname(), "names": [output.name]})
+    ),
+}
+"""What a kill can leave behind before the first block is done."""
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_run_that_was_killed_at_its_start_is_resumed(
+    kit: SimpleNamespace, request_: StreamRequest, expected: dict[str, bytes], step: str
+) -> None:
+    STEPS[step](request_.output)
+    finish(kit, request_, expected)
+    assert not list(request_.output.parent.glob(".septa-*"))
+
+
+@pytest.mark.parametrize("name", ["rename", "rmtree", "mkdir"])
+def test_an_overwrite_that_is_killed_while_removing_is_done_again(
+    kit: SimpleNamespace,
+    request_: StreamRequest,
+    expected: dict[str, bytes],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+) -> None:
+    kit.run(replace(request_, name="nuclei"))
+    again = replace(request_, overwrite=True)
+    owner = shutil if name == "rmtree" else Path
+    original = getattr(owner, name)
+
+    def kill(path: Path, *given: Any, **more: Any) -> Any:
+        if name == "rmtree":
+            next(file for file in Path(path).rglob("zarr.json")).unlink()  # a half of the old output is removed
+        elif path.name.startswith(".septa-") or (path.suffix != ".work" and name == "mkdir"):
+            return original(path, *given, **more)
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, kill)
+        with pytest.raises(Killed):
+            list(stream(again))
+    finish(kit, again, expected)
+
+
+def test_two_runs_with_one_output_are_refused(
+    kit: SimpleNamespace, request_: StreamRequest, expected: dict[str, bytes], septa: Callable[..., Any]
+) -> None:
+    events = stream(request_)
+    next(events)
+    for more in ((), ("--overwrite",)):
+        code, _, err = septa(*command(request_), *more)
+        assert code == 2
+        holder = f"process {os.getpid()} on {socket.gethostname()} is writing this output"
+        assert err == f"{request_.output}: {holder}. Wait until it has ended, or give -o another name.\n"
+    list(events)
+    assert kit.files(request_.output) == expected
+
+
+@pytest.mark.parametrize("inside", ["x.ome.zarr", "labels/x.ome.zarr", "0/x.ome.tif", "labels/x"])
+def test_an_output_inside_the_input_is_refused(
+    kit: SimpleNamespace, request_: StreamRequest, septa: Callable[..., Any], inside: str
+) -> None:
+    image = Path(request_.input.path)
+    before = kit.files(image)
+    code, _, err = septa(*command(replace(request_, output=image / inside, probabilities=False)), "--overwrite")
+    assert code == 2
+    assert "the output lies inside the zarr folder" in err
+    assert err.endswith("which septa does not change. Give -o a name outside it.\n")
+    assert kit.files(image) == before
 
 
 def test_overwrite_starts_again(kit: SimpleNamespace, request_: StreamRequest, expected: dict[str, bytes]) -> None:
@@ -382,27 +515,16 @@ def test_a_command_that_is_killed_at_random_moments_is_resumed(
     finish(kit, request_, expected)
 
 
-def test_an_interrupted_run_of_version_0_1_is_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Version 0.1 planned 9 blocks of 16 pixels and segmented 5 of them."""
-    shutil.copy(OLD / "data" / "images" / "0.png", tmp_path / "image.png")
-    os.utime(tmp_path / "image.png", (1_600_000_000, 1_600_000_000))  # the time is part of the plan
-    request = StreamRequest(
-        model=OLD / "instances.septa",
-        input=StreamInput("image.png"),
-        output=tmp_path / "labels.ome.zarr",
-        engine="torch",
-        probabilities=True,
-    )
-    folder = run.work_folder(request.output)
-    shutil.copytree(OLD / "interrupted-stream", folder)
-    plan = StreamPlan.from_json(json.loads((folder / "plan.json").read_text()))
-    assert plan.digest == "9b5a8db5962077c71a69117ecacebfbbbe6c98f615ce4c8853bd6b6d684b4e0f"
-    assert plan.identity.digest == "26f6fdf1d6b7f48d6da7ff75651d6f30eb0da3cb21781d4c6554adbcf1a7ac26"
-    monkeypatch.chdir(tmp_path)
-    started, *steps, finished = stream(request)
-    assert isinstance(started, StreamStarted)
-    assert (started.done, started.blocks) == (5, 9)
-    assert sum(isinstance(step, StreamStep) and step.stage == "segmenting" for step in steps) == 4
-    assert isinstance(finished, StreamFinished)
-    assert store.is_store_complete(request.output)
-    assert not folder.exists()
+def test_an_interrupted_run_of_version_0_1_is_refused(tmp_path: Path, septa: Callable[..., Any]) -> None:
+    """Version 0.1 knew an image by its name, size and time only, which may be those of another one."""
+    shutil.copy(OLD / "data" / "images" / "0.png", image := tmp_path / "image.png")
+    output = tmp_path / "labels.ome.zarr"
+    shutil.copytree(OLD / "interrupted-stream", run.work_folder(output))
+    given = ("predict", OLD / "instances.septa", image, "-o", output, "--engine", "torch", "--probabilities")
+    code, _, err = septa(*given)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "the unfinished run in this folder is of another version of septa, so its image cannot be checked" in err
+    assert "Give --overwrite to start again" in err
+    assert septa(*given, "--overwrite")[0] == 0
+    assert store.is_store_complete(output)
+    assert not run.work_folder(output).exists()

@@ -245,7 +245,8 @@ def _print_start(console: Console, request: StreamRequest, event: StreamStarted,
 
     asked, plan = event.plan.identity, event.plan
     size = " x ".join(f"{side} {axis}" for axis, side in zip("TCZYX", asked.shape) if side > 1 or axis in "YX")
-    pixel = "unknown" if plan.pixel_size_um is None else "{:g} x {:g} um".format(*plan.pixel_size_um)
+    size_um = plan.calibration.pixel_size_um
+    pixel = "unknown" if size_um is None else "{:g} x {:g} um".format(*size_um)
     each = "" if cluster is None else f" in each of {cluster.count_workers()} workers"
     tile = min(request.tile or event.budget.tile, event.budget.tile)
     say(console, f"{request.input.path}: {size}, {asked.dtype.lstrip('<>|=')}, pixel size {pixel}")

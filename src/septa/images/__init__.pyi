@@ -2,8 +2,10 @@ from . import sources as sources
 from . import store as store
 from .calibration import Calibration as Calibration
 from .listing import Entries as Entries
+from .listing import check_outside_zarr as check_outside_zarr
 from .listing import is_zarr as is_zarr
 from .listing import sort_entries as sort_entries
+from .lock import lock_outputs as lock_outputs
 from .normalize import Normalization as Normalization
 from .normalize import as_cyx as as_cyx
 from .normalize import choose_sampling_steps as choose_sampling_steps

@@ -101,3 +101,17 @@ def _find_fault(path: Path) -> str:
     except InputError as error:
         return error.problem
     return ""
+
+
+def check_outside_zarr(output: Path) -> None:
+    """Refuse an output inside a zarr group or array, whose readers may not expect it there.
+
+    Raises
+    ------
+    InputError
+        A folder around the output is a zarr group or array.
+    """
+    for folder in output.resolve().parents:
+        if is_zarr(folder):
+            problem = f"the output lies inside the zarr folder {folder}, which septa does not change"
+            raise InputError(output, problem, "Give -o a name outside it")

@@ -55,7 +55,7 @@ def write_atomic(path: str | Path, write: Callable[[BinaryIO], None]) -> None:
         temporary.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
-        raise _make_write_error(path, error) from error
+        raise make_write_error(path, error) from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -269,7 +269,8 @@ def _sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def _make_write_error(path: Path, error: OSError) -> InputError | ResourceError:
+def make_write_error(path: Path, error: OSError) -> InputError | ResourceError:
+    """Return the error for a file or folder that the system does not let septa write."""
     # numpy reports a full disk without an error number, as "N requested and M written".
     if error.errno in (errno.ENOSPC, errno.EDQUOT) or (error.errno is None and "requested and" in str(error)):
         return ResourceError(path, "the disk or the quota is full", "Free some space or write elsewhere")

@@ -7,5 +7,5 @@ from .events import StreamFinished as StreamFinished
 from .events import StreamRequest as StreamRequest
 from .events import StreamStarted as StreamStarted
 from .events import StreamStep as StreamStep
-from .plan import StreamInput as StreamInput
+from .identity import StreamInput as StreamInput
 from .run import stream as stream

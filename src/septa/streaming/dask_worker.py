@@ -29,7 +29,8 @@ from septa.streaming.blocks import (
     write_pyramid_block,
 )
 from septa.streaming.budget import default_memory, fit_budget
-from septa.streaming.plan import RunIdentity, StreamInput, StreamPlan
+from septa.streaming.identity import RunIdentity, StreamInput, digest_sample
+from septa.streaming.plan import StreamPlan
 
 _SHARE_STORAGE = "Put the input and the output on storage that every worker sees under the same path"
 
@@ -243,13 +244,15 @@ def _make_worker(prepared: _PreparedRun) -> BlockWorker:
         seen = RunIdentity.from_source(
             source,
             run.input,
+            path=identity.path,
+            content=identity.content,
             model=run.model,
             engine=identity.engine,
             name=identity.name,
             probabilities=identity.probabilities,
             skip_empty=identity.skip_empty,
         )
-        if seen != identity:
+        if seen != identity or digest_sample(source) != plan.sample:
             raise InputError(run.input.path, "this is not the image that the run was planned for", _SHARE_STORAGE)
         memory = run.memory or default_memory(prepared.peers)
         budget = fit_budget(

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from septa.model import Model
 from septa.streaming.budget import Budget
-from septa.streaming.plan import StreamInput, StreamPlan
+from septa.streaming.identity import StreamInput
+from septa.streaming.plan import StreamPlan
 
 
 @dataclass(frozen=True, kw_only=True)

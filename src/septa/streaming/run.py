@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 import signal
@@ -21,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from septa.errors import InputError, Interrupted
-from septa.images import Source, store, write_text
+from septa.images import Source, lock_outputs, store, write_text
 from septa.images.store import StoreSpec
 from septa.model import Model
 from septa.streaming.block_file import is_done, load_facts
@@ -30,7 +31,9 @@ from septa.streaming.blocks import OutputBlock, PyramidBlock, write_empty_block
 from septa.streaming.budget import Budget, default_memory, fit_budget
 from septa.streaming.events import StreamEvent, StreamFinished, StreamRequest, StreamStarted, StreamStep
 from septa.streaming.executor import Executor, LocalExecutor, MakeExecutor
-from septa.streaming.plan import RunIdentity, StreamPlan
+from septa.streaming.identity import RunIdentity, digest_content, digest_sample
+from septa.streaming.output import check_output, is_finished, load_plan, remove_earlier, work_folder
+from septa.streaming.plan import StreamPlan
 from septa.streaming.prescan import find_empty_blocks, resolve_normalizations
 from septa.streaming.written_blocks import WrittenBlocks
 from septa.tasks import MergedObjects, merge_blocks
@@ -74,51 +77,41 @@ def stream(request: StreamRequest, make_executor: MakeExecutor | None = None) ->
     folder = work_folder(request.output)
     try:
         with request.input.open() as source:
+            check_output(request, source)
             device = "cpu" if make_executor else request.device
-            name = request.engine or model.own_engine(device)
             identity = RunIdentity.from_source(
                 source,
                 request.input,
+                path=os.path.realpath(request.input.path),
+                content=digest_content(source),
                 model=digest,
-                engine=name,
+                engine=request.engine or model.own_engine(device),
                 name=_choose_name(request),
                 probabilities=request.probabilities,
                 skip_empty=request.skip_empty,
             )
-            if _is_finished(request, identity, folder):
-                yield StreamFinished(
-                    output=request.output,
-                    megapixels=0.0,
-                    segmented=0.0,
-                    seconds=0.0,
-                    net_seconds=None,
-                    objects=None,
-                    skipped=0.0,
-                    already_complete=True,
+            with lock_outputs([request.output]) as notes:
+                if is_finished(request, identity, folder):
+                    yield _report_finished(request)
+                    return
+                engine = model.engine(device, identity.engine)
+                plan, budget, more = _make_plan(request, identity, source, model, folder)
+                worker = BlockWorker(
+                    plan=plan,
+                    model=model,
+                    source=source,
+                    engine=engine,
+                    folder=folder,
+                    tile=min(budget.tile, request.tile or budget.tile),
+                    free=budget.free,
+                    limit=budget.limit,
                 )
-                return
-            engine = model.engine(device, name)
-            plan, budget, notes = _make_plan(request, identity, source, model, folder)
-            worker = BlockWorker(
-                plan=plan,
-                model=model,
-                source=source,
-                engine=engine,
-                folder=folder,
-                tile=min(budget.tile, request.tile or budget.tile),
-                free=budget.free,
-                limit=budget.limit,
-            )
-            executor = make_executor(request, worker) if make_executor else LocalExecutor(worker)
-            yield from _stream(request, worker, budget, (*notes, *_explain_limits(model)), executor, began)
+                executor = make_executor(request, worker) if make_executor else LocalExecutor(worker)
+                notes = (*notes, *more, *_explain_limits(model))
+                yield from _stream(request, worker, budget, notes, executor, began)
     except KeyboardInterrupt:
         problem = f"the run was interrupted, and its finished blocks are kept in {folder}"
         raise Interrupted(request.output, problem, "Run the same command again to resume", signal.SIGINT) from None
-
-
-def work_folder(output: Path) -> Path:
-    """Return the folder in which an unfinished run keeps its finished blocks."""
-    return output.with_name(f"{output.name}.work")
 
 
 def _stream(
@@ -146,6 +139,9 @@ def _stream(
     for index in executor.segment(todo):
         done += plan.megapixels([index])
         yield StreamStep("segmenting", done, total)
+    if digest_content(worker.source) != plan.identity.content:
+        problem = "the image was changed while it was segmented"
+        raise InputError(request.input.path, problem, "Run the command with --overwrite to start again")
     merged = _merge(plan, model, folder)
     objects = None if merged is None else sum(part.count for part in merged.values())
     yield from _write(executor, worker, plan.specs(model, _label_type(model, objects)), merged, request.output)
@@ -208,62 +204,18 @@ def _explain_limits(model: Model) -> Iterator[str]:
         yield "objects are written without their classes"
 
 
-def _is_finished(request: StreamRequest, identity: RunIdentity, folder: Path) -> bool:
-    """Return True if the output of this request is complete already.
-
-    Raises
-    ------
-    InputError
-        The output exists, is not one of this request, and ``overwrite`` is False; or it must not be replaced at all.
-    """
-    output = request.output
-    image = Path(request.input.path).resolve()
-    if output.resolve() in (image, *image.parents):
-        raise InputError(output, "the output is the input image, or a folder that holds it", "Give -o another name")
-    if not output.exists():
-        return False
-    attributes = store.read_store_attributes(output) if output.is_dir() else {}
-    if request.overwrite:
-        if output.is_dir() and not attributes:
-            problem = "the folder was not written by septa, so it is not replaced"
-            raise InputError(output, problem, "Remove it, or give -o another name")
-        return False
-    plan = _load_plan(folder)
-    if output.is_dir():
-        is_same = attributes.get("asked") == identity.digest
-    else:
-        is_same = plan is not None and plan.identity == identity
-    if is_same and (output.is_file() or store.is_store_complete(output)):
-        shutil.rmtree(folder, ignore_errors=True)  # the earlier run may have been killed before it could do this
-        return True
-    is_unfinished = output.is_dir() and bool(attributes) and not store.is_store_complete(output)
-    if not (is_unfinished and (is_same or plan)):
-        raise InputError(output, "the output exists", "Give --overwrite to replace it, or give -o another name")
-    return False
-
-
-def _load_plan(folder: Path) -> StreamPlan | None:
-    """Read the plan of an unfinished run; return None if there is none."""
-    file = folder / "plan.json"
-    if not file.exists():
-        return None
-    try:
-        return StreamPlan.from_json(json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
-        problem = "the plan of the unfinished run in this folder cannot be read"
-        raise InputError(folder, problem, "Give --overwrite to start again, or remove the folder") from error
-
-
-def _remove(path: Path) -> None:
-    """Remove a file or a folder, if it exists."""
-    try:
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-    except OSError as error:
-        problem = f"the old output cannot be removed ({error.strerror})"
-        raise InputError(path, problem, "Check its permissions") from error
+def _report_finished(request: StreamRequest) -> StreamFinished:
+    """Return the only event of a run whose output is complete already."""
+    return StreamFinished(
+        output=request.output,
+        megapixels=0.0,
+        segmented=0.0,
+        seconds=0.0,
+        net_seconds=None,
+        objects=None,
+        skipped=0.0,
+        already_complete=True,
+    )
 
 
 def _make_plan(
@@ -272,11 +224,11 @@ def _make_plan(
     """Return the plan of the interrupted run, or a new plan; the sizes that fit into the budget now; and notes."""
     memory = request.memory or default_memory()
     itemsize = source.dtype.itemsize
-    plan = None if request.overwrite else _load_plan(folder)
+    plan = None if request.overwrite else load_plan(folder)
     if plan is not None:
         if plan.identity != identity:
             differs = ", ".join(plan.identity.differences(identity))
-            problem = f"the folder holds an unfinished run with other settings ({differs})"
+            problem = f"the folder holds an unfinished run of another image or with other settings ({differs})"
             raise InputError(folder, problem, "Give the same settings again, or --overwrite to start again")
         budget = fit_budget(model, itemsize, memory, margin=plan.margin, block=plan.block, engine=identity.engine)
         return plan, budget, ("an interrupted run is resumed",)
@@ -286,16 +238,15 @@ def _make_plan(
     plan = StreamPlan(
         identity=identity,
         input=request.input,
+        sample=digest_sample(source),
         block=budget.block,
         margin=model.task.block_margin,
         normalizations=normalizations,
         skipped=skipped,
-        pixel_size_um=source.pixel_size_um,
-        origin_um=source.origin_um,
+        calibration=source.calibration,
     )
     if request.overwrite:
-        _remove(request.output)
-        _remove(folder)
+        remove_earlier(request.output, folder)
     write_text(folder / "plan.json", json.dumps(plan.to_json(), indent=1))
     return plan, budget, notes
 

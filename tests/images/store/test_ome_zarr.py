@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
 import multiprocessing
 import os
 import pickle
@@ -28,7 +29,9 @@ from numpy.typing import NDArray
 from yaozarrs import v05
 
 from septa.errors import InputError, ResourceError
+from septa.images.calibration import Calibration
 from septa.images.store import ome_zarr as store
+from septa.images.store.ome_tiff import make_identifier, read_identifier
 from septa.images.store.ome_zarr import (
     StoreSpec,
     build_pyramid_block,
@@ -56,8 +59,13 @@ def labels_spec(**changes: Any) -> StoreSpec:
         dtype=np.dtype("uint32"),
         block=64,
         chunk=32,
-        pixel_size_um=(0.5, 0.25),
-        translation_um=(10.0, 20.0),
+        calibration=Calibration(
+            pixel_size_um=(0.5, 0.25),
+            z_step_um=2.0,
+            time_step_s=30.0,
+            origin_um=(5.0, 10.0, 20.0),
+            time_origin_s=60.0,
+        ),
     )
     return replace(spec, **changes)
 
@@ -71,7 +79,7 @@ def probabilities_spec(**changes: Any) -> StoreSpec:
         dtype=np.dtype("float16"),
         block=64,
         chunk=32,
-        pixel_size_um=(0.5, 0.25),
+        calibration=Calibration(pixel_size_um=(0.5, 0.25), channel_names=("a", "b", "c")),
     )
     return replace(spec, **changes)
 
@@ -143,7 +151,7 @@ def slow_halves(image: NDArray[Any], kind: str) -> NDArray[Any]:
         *(labels_spec(dtype=np.dtype(name)) for name in ("uint8", "uint16", "uint32", "uint64")),
         labels_spec(axes="TZYX", shape=ALL_AXES),
         labels_spec(axes="ZYX", shape=(2, 20, 130)),
-        labels_spec(shape=(1, 1), pixel_size_um=None),
+        labels_spec(shape=(1, 1), calibration=Calibration()),
         labels_spec(shape=(128, 64)),
         probabilities_spec(),
         probabilities_spec(dtype=np.dtype("float32"), axes="TCZYX", shape=(2, 3, 1, 70, 65)),
@@ -185,7 +193,7 @@ def test_shards_are_those_of_zarr(tmp_path: Path, spec: StoreSpec) -> None:
     "specs",
     [
         [labels_spec()],
-        [labels_spec(pixel_size_um=None)],
+        [labels_spec(calibration=Calibration())],
         [labels_spec(axes="TZYX", shape=ALL_AXES), labels_spec(axes="TZYX", shape=ALL_AXES, name="nuclei-2.b")],
         [probabilities_spec()],
         [labels_spec(), probabilities_spec()],
@@ -209,22 +217,29 @@ def test_yaozarrs_validates_every_group(tmp_path: Path, specs: list[StoreSpec]) 
 
 
 def test_transforms(tmp_path: Path) -> None:
-    spec = labels_spec(axes="ZYX", shape=(2, 50, 100), attributes={"model": "a", "tuple": (1, 2)})
+    spec = labels_spec(axes="TZYX", shape=(1, 2, 50, 100), attributes={"model": "a", "tuple": (1, 2)})
     written(tmp_path / "a", [spec])
     [multiscale] = attributes(tmp_path / "a" / "labels" / "cells")["ome"]["multiscales"]
     assert [dataset["path"] for dataset in multiscale["datasets"]] == ["0", "1", "2"]
     for level, dataset in enumerate(multiscale["datasets"]):
         scale, translation = dataset["coordinateTransformations"]
-        assert scale == {"type": "scale", "scale": [1.0, 0.5 * 2**level, 0.25 * 2**level]}
-        assert translation == {"type": "translation", "translation": [0.0, 10.0, 20.0]}
-    assert [axis.get("unit") for axis in multiscale["axes"]] == [None, "micrometer", "micrometer"]
+        assert scale == {"type": "scale", "scale": [30.0, 2.0, 0.5 * 2**level, 0.25 * 2**level]}
+        assert translation == {"type": "translation", "translation": [60.0, 5.0, 10.0, 20.0]}
+    assert [axis["unit"] for axis in multiscale["axes"]] == ["second", *["micrometer"] * 3]
     [root] = attributes(tmp_path / "a")["ome"]["multiscales"]
     assert [dataset["path"] for dataset in root["datasets"]] == [f"labels/cells/{level}" for level in range(3)]
     [noted] = attributes(tmp_path / "a")["septa"]["specs"]
     assert noted["attributes"] == {"model": "a", "tuple": [1, 2]}
     assert StoreSpec.from_json(noted) == spec
 
-    written(tmp_path / "b", [labels_spec(pixel_size_um=None)])
+    written(tmp_path / "c", [probabilities_spec()])
+    ome = attributes(tmp_path / "c")["ome"]
+    assert [channel["label"] for channel in ome["omero"]["channels"]] == ["a", "b", "c"]
+    shifts = [dataset["coordinateTransformations"][1:] for dataset in ome["multiscales"][0]["datasets"]]
+    moved = {"type": "translation", "translation": [0.0, 0.75, 0.375]}  # the centre of the mean of 4 x 4 pixels
+    assert (shifts[0], shifts[2]) == ([], [moved])
+
+    written(tmp_path / "b", [labels_spec(calibration=Calibration())])
     [multiscale] = attributes(tmp_path / "b" / "labels" / "cells")["ome"]["multiscales"]
     transforms = [dataset["coordinateTransformations"] for dataset in multiscale["datasets"]]
     assert transforms == [[{"type": "scale", "scale": [2.0**level] * 2}] for level in range(len(transforms))]
@@ -491,9 +506,9 @@ def test_wrong_blocks_and_indices(tmp_path: Path) -> None:
         {"block": 63, "chunk": 21},
         {"block": 64, "chunk": 48},
         {"chunk": 0},
-        {"pixel_size_um": (0.0, 1.0)},
-        {"pixel_size_um": (float("nan"), 1.0)},
-        {"translation_um": (1.0,)},
+        {"calibration": Calibration(pixel_size_um=(0.0, 1.0))},
+        {"calibration": Calibration(pixel_size_um=(float("nan"), 1.0))},
+        {"calibration": Calibration(channel_names=("a", "b"))},
         {"attributes": {"x": float("nan")}},
     ],
 )
@@ -515,7 +530,7 @@ def test_specs_from_untrusted_json() -> None:
     good = probabilities_spec(attributes={"a": 1}).to_json()
     assert StoreSpec.from_json(json.loads(json.dumps(good))).to_json() == good
     wrong = {"kind": [], "name": 1, "axes": None, "shape": 3, "dtype": "O", "block": "a", "chunk": None}
-    wrong |= {"pixel_size_um": 1, "translation_um": "ab", "attributes": 3}
+    wrong |= {"calibration": {"pixel_size_um": "ab"}, "attributes": 3}
     for name, value in wrong.items():
         with pytest.raises(ValueError):
             StoreSpec.from_json({**good, name: value})
@@ -557,7 +572,7 @@ def test_processes_fill_one_store(tmp_path: Path) -> None:
     "spec",
     [
         labels_spec(shape=(1100, 530), block=512, chunk=256),
-        labels_spec(axes="TZYX", shape=(2, 2, 40, 70), dtype=np.dtype("uint8"), pixel_size_um=None),
+        labels_spec(axes="TZYX", shape=(2, 2, 40, 70), dtype=np.dtype("uint8"), calibration=Calibration()),
         labels_spec(shape=(5, 4200), block=1024, chunk=512, dtype=np.dtype("uint16")),
         labels_spec(shape=(10, 12)),
         probabilities_spec(),
@@ -584,14 +599,23 @@ def test_tiff(tmp_path: Path, spec: StoreSpec) -> None:
             assert page.is_reduced == (level > 0)
             assert found.dtype == (np.float32 if spec.kind == "probabilities" else spec.dtype)
             np.testing.assert_array_equal(found.asarray().reshape(stored.shape), stored)
-            if spec.pixel_size_um is not None:
+            if spec.calibration.pixel_size_um is not None:
                 numerator, denominator = page.tags["XResolution"].value
                 assert denominator / numerator * 1e4 == pytest.approx(0.25 * 2**level)
         assert tiff.ome_metadata is not None
-        physical = dict(re.findall(r'(PhysicalSize\w)="([^"]*)"', tiff.ome_metadata))
-        sizes = spec.pixel_size_um and {"PhysicalSizeY": "0.5", "PhysicalSizeX": "0.25"}
+        physical = dict(re.findall(r'(PhysicalSize[XY])="([^"]*)"', tiff.ome_metadata))
+        sizes = spec.calibration.pixel_size_um and {"PhysicalSizeY": "0.5", "PhysicalSizeX": "0.25"}
         assert physical == (sizes or {})
         assert tiff.ome_metadata.count('PhysicalSizeXUnit="µm"') == (sizes is not None)
+        steps = dict(re.findall(r'(PhysicalSizeZ|TimeIncrement|TimeIncrementUnit)="([^"]*)"', tiff.ome_metadata))
+        known = spec.calibration
+        assert steps == (
+            {"PhysicalSizeZ": "2.0", "TimeIncrement": "30.0", "TimeIncrementUnit": "s"} if known.z_step_um else {}
+        )
+        places = re.findall(r'PositionX="([^"]*)" PositionXUnit="µm"', tiff.ome_metadata)
+        assert places == (["20.0"] * math.prod(spec.shape[:-2]) if any(known.origin_um) else [])
+        assert re.findall(r'<Channel [^>]*Name="([^"]*)"', tiff.ome_metadata) == list(known.channel_names)
+        assert read_identifier(file) == make_identifier(spec.kind, spec.name, spec.attributes)
     write_ome_tiff(file, path, spec)
     assert file.read_bytes() == data
     assert [entry.name for entry in tmp_path.iterdir() if entry.suffix == ".tmp"] == []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -14,7 +14,7 @@ from septa.errors import InputError, shorten_list
 from septa.images._info import Array
 from septa.images._units import keep_plausible_size, s_per_unit, um_per_unit
 from septa.images.calibration import Calibration
-from septa.images.sources.source import ImageLevel, PixelRange
+from septa.images.sources.source import METADATA_FILES, ImageLevel, PixelRange
 from septa.images.sources.zarr_array import ZarrArray, open_array, read_json
 from septa.images.sources.zarr_axes import find_named_axes, guess_axes
 
@@ -131,6 +131,13 @@ class _ZarrReader:
         ordered = values.transpose([self.axes.index(axis) for axis in _AXES if axis in self.axes])
         height, width = (end - begin for begin, end in (window["Y"], window["X"]))
         return ordered.reshape(-1, height, width)
+
+    def list_files(self, channels: tuple[int, ...], y: PixelRange, x: PixelRange) -> Iterator[Path]:
+        sizes = dict(zip(self.axes, self.array.shape))
+        window = {axis: (0, sizes.get(axis, 1)) for axis in "TZ"} | {"Y": y, "X": x}
+        window["C"] = min(channels), max(channels) + 1
+        yield from (self.array.path / name for name in METADATA_FILES)
+        yield from self.array.list_files([window[axis] for axis in self.axes])
 
     def close(self) -> None:
         pass

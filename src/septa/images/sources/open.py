@@ -7,7 +7,7 @@ Other files are decoded whole, one plane at a time.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -233,6 +233,11 @@ class _RegionReader:
         rows = y[0] + self._top, y[1] + self._top
         columns = x[0] + self._left, x[1] + self._left
         return self._reader.read(t, z, channels, rows, columns)
+
+    def list_files(self, channels: tuple[int, ...], y: PixelRange, x: PixelRange) -> Iterator[Path]:
+        rows = y[0] + self._top, y[1] + self._top
+        columns = x[0] + self._left, x[1] + self._left
+        return self._reader.list_files(channels, rows, columns)
 
     def close(self) -> None:
         self._reader.close()

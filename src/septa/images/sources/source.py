@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,6 +16,8 @@ from septa.images.calibration import Calibration
 PixelRange = tuple[int, int]
 """First row or column of a window, and the one after its last."""
 
+METADATA_FILES = ("zarr.json", ".zgroup", ".zattrs", ".zarray")
+"""Files that hold the metadata of a zarr group or array, format 3 or 2."""
 RGB_NAMES = ("red", "green", "blue")
 
 
@@ -51,6 +53,10 @@ class WindowReader(Protocol):
 
         The window lies inside the plane. Several threads may call this at once.
         """
+        ...
+
+    def list_files(self, channels: tuple[int, ...], y: PixelRange, x: PixelRange) -> Iterator[Path]:
+        """Yield the files that hold the samples of a window in all planes, also those that may be missing."""
         ...
 
     def close(self) -> None:
@@ -216,6 +222,15 @@ class Source:
         ranges = _check_range(y, self.shape[3], "y"), _check_range(x, self.shape[4], "x")
         stored = self.reader.read(t, z, self.channels, *ranges)
         return np.ascontiguousarray(stored, dtype=self.dtype)
+
+    def list_files(self) -> Iterator[Path]:
+        """Yield the paths of all files that the image is read from, in a fixed order.
+
+        A chunk of a zarr array may have no file, and then has the fill value.
+        """
+        if self.path.is_dir():
+            yield from (self.path / name for name in METADATA_FILES)
+        yield from self.reader.list_files(self.channels, (0, self.shape[3]), (0, self.shape[4]))
 
     def close(self) -> None:
         """Close the file; reading afterwards is an error."""

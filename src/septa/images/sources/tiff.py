@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -87,6 +87,9 @@ class _TiffReader:
                 read = self._read_rows if _is_plain(plane.keyframe) else self._read_segments
                 read(plane, values, targets, y, x)
         return values
+
+    def list_files(self, channels: tuple[int, ...], y: PixelRange, x: PixelRange) -> Iterator[Path]:
+        yield self._path
 
     def close(self) -> None:
         with self._lock:

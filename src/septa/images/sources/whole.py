@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 from septa.errors import format_count
@@ -81,6 +82,9 @@ class _WholePlaneReader:
             if last is None or last[0] != z:
                 last = self._last = (z, read_image(self._path, z, image=self._image, max_pixels=self._max_pixels))
         return last[1][list(channels), y[0] : y[1], x[0] : x[1]]
+
+    def list_files(self, channels: tuple[int, ...], y: PixelRange, x: PixelRange) -> Iterator[Path]:
+        yield self._path
 
     def close(self) -> None:
         self._last = None

@@ -11,7 +11,7 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -144,6 +144,10 @@ class ZarrArray:
                         chunk = self._decode_chunk(stream.read(self._limit_bytes()), self.codecs)
                         _paste(values, window, chunk, index, self.stored)
         return values
+
+    def list_files(self, window: Sequence[tuple[int, int]]) -> Iterator[Path]:
+        """Yield the files of the chunks or shards that a window touches, also those that do not exist."""
+        return map(self._locate_file, _list_touched(window, self.stored))
 
     def _locate_file(self, index: tuple[int, ...]) -> Path:
         parts = self.separator.join(map(str, index))

@@ -1,3 +1,5 @@
+from .ome_tiff import make_identifier as make_identifier
+from .ome_tiff import read_identifier as read_identifier
 from .ome_zarr import BlockIndex as BlockIndex
 from .ome_zarr import StoreKind as StoreKind
 from .ome_zarr import StoreSpec as StoreSpec
@@ -5,6 +7,7 @@ from .ome_zarr import build_pyramid_block as build_pyramid_block
 from .ome_zarr import create_store as create_store
 from .ome_zarr import digest_store_block as digest_store_block
 from .ome_zarr import finish_store as finish_store
+from .ome_zarr import is_free as is_free
 from .ome_zarr import is_store_complete as is_store_complete
 from .ome_zarr import read_store_attributes as read_store_attributes
 from .ome_zarr import write_ome_tiff as write_ome_tiff

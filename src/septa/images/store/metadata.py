@@ -13,6 +13,7 @@ from septa.images.store.spec import StoreSpec
 
 _FILE = "zarr.json"
 _OME_VERSION = "0.5"
+_UNITS = {"T": "second", "Z": "micrometer", "Y": "micrometer", "X": "micrometer"}
 _AXIS_TYPES = {"T": "time", "C": "channel", "Z": "space", "Y": "space", "X": "space"}
 _MAX_BYTES = 2**24
 
@@ -118,7 +119,8 @@ def build_metadata(path: Path, specs: Sequence[StoreSpec], *, complete: bool) ->
     # The root of a store is an image. Without probabilities, the root shows the first labels as an image.
     prefix = "" if first.kind == "probabilities" else f"labels/{first.name}/"
     more = {"specs": [spec.to_json() for spec in specs]}
-    yield path / _FILE, _build_group({"multiscales": [_build_multiscale(first, prefix)]}, complete, more)
+    ome = {"multiscales": [_build_multiscale(first, prefix)], **_build_omero(first)}
+    yield path / _FILE, _build_group(ome, complete, more)
 
 
 def _build_group(ome: dict[str, Any], complete: bool, more: dict[str, Any] | None = None) -> str:
@@ -144,20 +146,36 @@ def _build_array(spec: StoreSpec, level: int, complete: bool) -> str:
 
 
 def _build_multiscale(spec: StoreSpec, prefix: str = "") -> dict[str, Any]:
-    unit = {} if spec.pixel_size_um is None else {"unit": "micrometer"}
-    axes = [{"name": axis.lower(), "type": _AXIS_TYPES[axis], **(unit if axis in "YX" else {})} for axis in spec.axes]
-    ones = [1.0] * (len(spec.axes) - 2)
-    pixel = spec.pixel_size_um or (1.0, 1.0)
+    known = spec.calibration
+    height, width = known.pixel_size_um or (None, None)
+    steps = {"T": known.time_step_s, "Z": known.z_step_um, "Y": height, "X": width}
+    origin = dict(zip("TZYX", (known.time_origin_s, *known.origin_um)))
+    axes = [
+        {"name": axis.lower(), "type": _AXIS_TYPES[axis], **({"unit": _UNITS[axis]} if steps.get(axis) else {})}
+        for axis in spec.axes
+    ]
     datasets = []
     for level in range(len(spec.levels)):
-        scale = {"type": "scale", "scale": [*ones, *(size * 2**level for size in pixel)]}
-        transforms: list[dict[str, Any]] = [scale]
-        if spec.pixel_size_um is not None and any(spec.translation_um):
-            zeros = [0.0] * len(ones)
-            transforms.append({"type": "translation", "translation": [*zeros, *spec.translation_um]})
+        larger = {axis: 2**level if axis in "YX" else 1 for axis in spec.axes}
+        scale = [(steps.get(axis) or 1.0) * larger[axis] for axis in spec.axes]
+        # The first pixel of a mean lies between those that it was computed from.
+        moved = {axis: 0.5 * (larger[axis] - 1) if spec.kind == "probabilities" else 0.0 for axis in spec.axes}
+        shift = [origin[axis] + moved[axis] * step if (step := steps.get(axis)) else 0.0 for axis in spec.axes]
+        transforms: list[dict[str, Any]] = [{"type": "scale", "scale": scale}]
+        if any(shift):
+            transforms.append({"type": "translation", "translation": shift})
         datasets.append({"path": f"{prefix}{level}", "coordinateTransformations": transforms})
     downscaling = "nearest" if spec.kind == "labels" else "mean"
     return {"name": spec.name, "axes": axes, "datasets": datasets, "type": downscaling}
+
+
+def _build_omero(spec: StoreSpec) -> dict[str, Any]:
+    """Return the names of the channels as OME-Zarr has them, with the colours and limits that it requires."""
+    if not spec.calibration.channel_names:
+        return {}
+    window = {"min": 0.0, "max": 1.0, "start": 0.0, "end": 1.0}
+    channels = [{"label": name, "color": "FFFFFF", "window": window} for name in spec.calibration.channel_names]
+    return {"omero": {"channels": channels}}
 
 
 def _dump(values: dict[str, Any]) -> str:

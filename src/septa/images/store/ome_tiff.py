@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import product
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -13,7 +15,7 @@ import numpy as np
 
 from septa.images._info import Array
 from septa.images.store.shards import locate_level, translate_zarr_errors
-from septa.images.store.spec import StoreSpec
+from septa.images.store.spec import StoreKind, StoreSpec
 from septa.images.write import write_atomic
 
 _TILE = 512
@@ -66,17 +68,49 @@ def _read_tiles(store: Path, spec: StoreSpec, level: int, dtype: np.dtype[Any]) 
             yield from (window[:, x : x + _TILE] for x in range(0, window.shape[1], _TILE))
 
 
+def make_identifier(kind: StoreKind, name: str, attributes: Mapping[str, Any]) -> str:
+    """Return the identifier of an OME-TIFF file, from parts of its spec; equal parts give equal identifiers."""
+    text = json.dumps([kind, name, dict(attributes)], sort_keys=True)
+    return uuid.uuid5(uuid.NAMESPACE_URL, text).urn
+
+
+def read_identifier(path: Path) -> str:
+    """Return the identifier in an OME-TIFF file; empty if the file is not one, or cannot be read."""
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(path) as file:
+            found = re.search(r'<OME\b[^>]*\bUUID="([^"]*)"', file.ome_metadata or "")
+    except Exception:  # whatever is wrong with the file, it is not one that septa has just written
+        return ""
+    return found[1] if found else ""
+
+
 def _build_metadata(spec: StoreSpec) -> dict[str, Any]:
     # By default tifffile makes the identifier from the machine and the time; this one makes equal stores equal files.
-    identifier = uuid.uuid5(uuid.NAMESPACE_URL, json.dumps(spec.to_json(), sort_keys=True))
-    metadata: dict[str, Any] = {"axes": spec.axes, "Name": spec.name, "UUID": identifier.urn}
-    for axis, size in zip("YX", spec.pixel_size_um or ()):
+    identifier = make_identifier(spec.kind, spec.name, spec.attributes)
+    metadata: dict[str, Any] = {"axes": spec.axes, "Name": spec.name, "UUID": identifier}
+    known = spec.calibration
+    for axis, size in zip("YX", known.pixel_size_um or ()):
         metadata |= {f"PhysicalSize{axis}": size, f"PhysicalSize{axis}Unit": "µm"}
+    if known.z_step_um:
+        metadata |= {"PhysicalSizeZ": known.z_step_um, "PhysicalSizeZUnit": "µm"}
+    if known.time_step_s:
+        metadata |= {"TimeIncrement": known.time_step_s, "TimeIncrementUnit": "s"}
+    if known.channel_names:
+        metadata["Channel"] = {"Name": list(known.channel_names)}
+    planes = math.prod(spec.shape[:-2])
+    places = dict(zip("ZYX", known.origin_um))
+    for axis in (*("Z" if known.z_step_um else ""), *("YX" if known.pixel_size_um else "")):
+        if any(known.origin_um):
+            place = {f"Position{axis}": [places[axis]] * planes, f"Position{axis}Unit": ["µm"] * planes}
+            metadata.setdefault("Plane", {}).update(place)
     return metadata
 
 
 def _build_resolution(spec: StoreSpec, level: int) -> dict[str, Any]:
-    if spec.pixel_size_um is None:
+    pixel_size_um = spec.calibration.pixel_size_um
+    if pixel_size_um is None:
         return {}
-    y, x = (_MICROMETRES_PER_CM / (size * 2**level) for size in spec.pixel_size_um)
+    y, x = (_MICROMETRES_PER_CM / (size * 2**level) for size in pixel_size_um)
     return {"resolution": (x, y), "resolutionunit": "CENTIMETER"}

@@ -41,6 +41,7 @@ __all__ = [
     "digest_store_block",
     "downsample",
     "finish_store",
+    "is_free",
     "is_store_complete",
     "read_store_attributes",
     "read_store_block",
@@ -75,7 +76,7 @@ def create_store(path: str | Path, specs: Sequence[StoreSpec]) -> None:
     path = Path(path)
     check_specs(specs)
     # This is checked first, because another process may be creating the same store.
-    free = _is_free(path)
+    free = is_free(path)
     attributes = read_septa_attributes(path)
     if attributes:
         check_same(path, attributes, specs)
@@ -320,7 +321,7 @@ def write_ome_tiff(path_tif: str | Path, path: str | Path, spec: StoreSpec) -> N
     write_pyramid_tiff(Path(path_tif), path, spec)
 
 
-def _is_free(path: Path) -> bool:
+def is_free(path: Path) -> bool:
     """Return True if the folder is missing, or empty except for temporary files of killed processes."""
     try:
         return all(_UNFINISHED.fullmatch(entry.name) for entry in path.iterdir()) if path.exists() else True

@@ -12,13 +12,15 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from septa.images.calibration import Calibration
+
 StoreKind = Literal["labels", "probabilities"]
 BlockIndex = tuple[int, int, int, int]
 """(t, z, by, bx): numbers of the block along these axes; 0 along an axis that the image lacks."""
 
 _DTYPES = {"labels": ("uint8", "uint16", "uint32", "uint64"), "probabilities": ("float16", "float32")}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,199}")
-_FIELDS = {"kind", "name", "axes", "shape", "dtype", "block", "chunk", "pixel_size_um", "translation_um", "attributes"}
+_FIELDS = {"kind", "name", "axes", "shape", "dtype", "block", "chunk", "calibration", "attributes"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,10 +46,9 @@ class StoreSpec:
         Side of a block in pixels, the same at every level: even, and a multiple of ``chunk``.
     chunk
         Side in pixels of the parts of a shard that a reader can decode separately.
-    pixel_size_um
-        (y, x) micrometres per pixel of level 0; None if unknown.
-    translation_um
-        (y, x) position of the first pixel in micrometres; not written if the pixel size is unknown.
+    calibration
+        Sizes, steps and position of level 0, and the names of the channels. A position along an axis is written only
+        if the size or step along it is known.
     attributes
         Further values to keep with the image (model, version, settings), as JSON can hold them.
 
@@ -82,8 +83,7 @@ class StoreSpec:
     dtype: np.dtype[Any]
     block: int
     chunk: int
-    pixel_size_um: tuple[float, float] | None = None
-    translation_um: tuple[float, float] = (0.0, 0.0)
+    calibration: Calibration = field(default_factory=Calibration)
     attributes: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
@@ -93,12 +93,18 @@ class StoreSpec:
         if self.chunk < 1 or self.block < 2 or self.block % 2 or self.block % self.chunk:
             rule = "the side of a block must be even and a multiple of that of a chunk"
             raise ValueError(f"{rule}, got {self.block} with chunks of {self.chunk}")
-        lengths = [*(self.pixel_size_um or ()), *self.translation_um]
-        if len(lengths) not in (2, 4) or not all(map(math.isfinite, lengths)) or min(self.pixel_size_um or (1,)) <= 0:
-            got = f"{self.pixel_size_um}, {self.translation_um}"
-            raise ValueError(f"pixel size and translation must be finite (y, x), got {got}")
+        self._check_calibration()
         # The specs of a store on disk have passed through JSON. To compare equal, these attributes must pass it too.
         object.__setattr__(self, "attributes", json.loads(json.dumps(dict(self.attributes), allow_nan=False)))
+
+    def _check_calibration(self) -> None:
+        found = self.calibration
+        sizes = [*(found.pixel_size_um or ()), *(step for step in (found.z_step_um, found.time_step_s) if step)]
+        numbers = [*sizes, *found.origin_um, found.time_origin_s]
+        if not all(map(math.isfinite, numbers)) or min(sizes, default=1) <= 0:
+            raise ValueError(f"sizes and steps must be above 0, and all numbers finite, got {found}")
+        if found.channel_names and len(found.channel_names) != self.channels:
+            raise ValueError(f"{len(found.channel_names)} names do not fit {self.channels} channels")
 
     def _check_image(self) -> None:
         if self.kind not in get_args(StoreKind):
@@ -163,8 +169,7 @@ class StoreSpec:
             "dtype": self.dtype.name,
             "block": self.block,
             "chunk": self.chunk,
-            "pixel_size_um": None if self.pixel_size_um is None else list(self.pixel_size_um),
-            "translation_um": list(self.translation_um),
+            "calibration": json.loads(json.dumps(self.calibration.to_json())),
             "attributes": dict(self.attributes),
         }
 
@@ -181,7 +186,6 @@ class StoreSpec:
             raise ValueError(
                 f"a spec must have the fields {', '.join(sorted(_FIELDS))}, got {', '.join(sorted(values))}"
             )
-        pixel_size = values["pixel_size_um"]
         try:
             return cls(
                 kind=values["kind"],
@@ -191,8 +195,7 @@ class StoreSpec:
                 dtype=np.dtype(values["dtype"]),
                 block=values["block"],
                 chunk=values["chunk"],
-                pixel_size_um=None if pixel_size is None else (float(pixel_size[0]), float(pixel_size[1])),
-                translation_um=(float(values["translation_um"][0]), float(values["translation_um"][1])),
+                calibration=Calibration.from_json(values["calibration"]),
                 attributes=values["attributes"],
             )
         except (TypeError, IndexError, AttributeError) as error:
