@@ -106,7 +106,7 @@ def _lock_folder(folder: Path, names: Collection[str], notes: list[str]) -> Iter
 def _acquire(folder: Path, names: Collection[str], notes: list[str]) -> tuple[Path, int]:
     """Write a lock and return its path and handle.
 
-    Whoever goes on has seen no other lock of the same names while its own was there, so there is only one. A process
+    Whoever continues has seen no other lock of the same names while its own was there, so there is only one. A process
     that sees a later lock than its own tries again, since the other may have looked before its own was there.
     """
     holder = _Holder(os.getpid(), socket.gethostname(), tuple(sorted(names)))

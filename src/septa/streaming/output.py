@@ -101,7 +101,7 @@ def load_plan(folder: Path) -> StreamPlan | None:
         raise InputError(folder, "the plan of the unfinished run in this folder cannot be read", remedy) from error
 
 
-def remove_earlier(output: Path, folder: Path) -> None:
+def remove_earlier_run(output: Path, folder: Path) -> None:
     """Remove an output and the work folder of an earlier run.
 
     The output is moved into a new work folder first. If a kill interrupts this, no half of an output remains.

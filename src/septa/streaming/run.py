@@ -32,7 +32,7 @@ from septa.streaming.budget import Budget, default_memory, fit_budget
 from septa.streaming.events import StreamEvent, StreamFinished, StreamRequest, StreamStarted, StreamStep
 from septa.streaming.executor import Executor, LocalExecutor, MakeExecutor
 from septa.streaming.identity import RunIdentity, digest_content, digest_sample
-from septa.streaming.output import check_output, is_finished, load_plan, remove_earlier, work_folder
+from septa.streaming.output import check_output, is_finished, load_plan, remove_earlier_run, work_folder
 from septa.streaming.plan import StreamPlan
 from septa.streaming.prescan import find_empty_blocks, resolve_normalizations
 from septa.streaming.written_blocks import WrittenBlocks
@@ -246,7 +246,7 @@ def _make_plan(
         calibration=source.calibration,
     )
     if request.overwrite:
-        remove_earlier(request.output, folder)
+        remove_earlier_run(request.output, folder)
     write_text(folder / "plan.json", json.dumps(plan.to_json(), indent=1))
     return plan, budget, notes
 
