@@ -79,4 +79,8 @@ def test_a_training_of_the_old_version_is_resumed_to_its_end(tmp_path: Path) -> 
     steps = [event["step"] for event in events if isinstance(event, dict)]
     assert min(steps) > 12
     assert max(steps) == 20
-    assert events[-1].model.recipe == septa.load(str(OLD / "instances.septa")).recipe
+    model = septa.load(str(OLD / "instances.septa"))
+    assert events[-1].model.recipe == model.recipe
+    # Its first steps were trained with these constants.
+    assert events[-1].model.normalization == model.normalization
+    assert model.normalization.clip is None

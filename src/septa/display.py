@@ -16,6 +16,7 @@ from septa.errors import escape_controls, format_count
 from septa.recipe import TrainingSettings
 
 if TYPE_CHECKING:  # commands show their progress without waiting for torch or scipy
+    from septa.data import DatasetCheck
     from septa.metrics import Evaluation
     from septa.training import HistoryRow, TrainingDone, TrainingEvent, TrainingPlan
 
@@ -113,12 +114,7 @@ def print_plan(console: Console, plan: TrainingPlan) -> None:
     """Print what was found in the data and what will be trained."""
     for note in plan.check.notes:
         say(console, note)
-    warnings = [str(problem) for problem in plan.check.problems]
-    for warning in warnings[:_WARNINGS]:
-        say(console, f"warning: {warning}", style="yellow")
-    if len(warnings) > _WARNINGS:
-        more = len(warnings) - _WARNINGS
-        say(console, f"{more} more warnings: 'septa check {plan.check.data}' lists them", style="yellow")
+    print_warnings(console, plan.check)
     for note in (*plan.choice.notes, *plan.notes):
         say(console, note, style="cyan")
     recipe = plan.choice.recipe
@@ -132,6 +128,16 @@ def print_plan(console: Console, plan: TrainingPlan) -> None:
         f"batches of {recipe.training.batch} patches of {patch}, precision {recipe.training.amp}",
     )
     say(console, f"recipe, log and report: {plan.folder}")
+
+
+def print_warnings(console: Console, check: DatasetCheck) -> None:
+    """Print the first warnings of a dataset check without errors, and the number of the others."""
+    warnings = [str(problem) for problem in check.problems]
+    for warning in warnings[:_WARNINGS]:
+        say(console, f"warning: {warning}", style="yellow")
+    if len(warnings) > _WARNINGS:
+        more = len(warnings) - _WARNINGS
+        say(console, f"{more} more warnings: 'septa check {check.data}' lists them", style="yellow")
 
 
 def make_evaluation_table(evaluation: Evaluation) -> RenderableType:

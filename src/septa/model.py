@@ -19,7 +19,16 @@ from torch import Tensor
 
 from septa import tensor_file
 from septa.errors import InputError, ModelError, OutOfMemory, RecipeError
-from septa.images import Normalization, as_cyx, cut_mirrored, fit_channels, read_image, resize_image, write_bytes
+from septa.images import (
+    Normalization,
+    as_cyx,
+    check_magnitude,
+    cut_mirrored,
+    fit_channels,
+    read_image,
+    resize_image,
+    write_bytes,
+)
 from septa.inference import (
     SYMMETRIES,
     CoreConsumer,
@@ -376,7 +385,7 @@ class Model:
         Raises
         ------
         InputError
-            The number of channels does not fit, the image has no pixels, or a value is NaN or Inf.
+            The number of channels does not fit, the image has no pixels, or a value is NaN, Inf or beyond float32.
         """
         try:
             input_cyx: NDArray[Any] = fit_channels(image_cyx, self.channels)
@@ -387,6 +396,7 @@ class Model:
             raise InputError(where, "the image has no pixels", "Give an image of at least 1 x 1 pixels")
         if input_cyx.dtype.kind == "f" and not np.isfinite(input_cyx).all():
             raise InputError(where, "the image holds NaN or Inf", "Replace these pixels")
+        check_magnitude(input_cyx, where)
         return input_cyx
 
     def engine(self, device: str = "auto", engine: str | Engine | None = None) -> Engine:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from septa.data import fingerprint
+from septa.data import intensities
 from septa.data.fingerprint import ImageFacts, combine_facts, scan_image
 from septa.recipe import IGNORE
 
@@ -51,7 +51,7 @@ def test_statistics_equal_numpy(channels: int, height: int, width: int, dtype: s
 def test_statistics_of_blocks_combine_to_those_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     image_cyx = np.random.default_rng(0).normal(1e6, 1, (1, 101, 13))
     whole = scan("a", image_cyx)
-    monkeypatch.setattr(fingerprint, "_STATISTICS_BLOCK", 40)
+    monkeypatch.setattr(intensities, "_STATISTICS_BLOCK", 40)
     blocks = scan("a", image_cyx)
     np.testing.assert_allclose(blocks.mean, whole.mean, rtol=1e-14)
     np.testing.assert_allclose(blocks.std, image_cyx.std(), rtol=1e-9)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -76,6 +76,72 @@ def test_a_curve_keeps_the_ends_and_lifts_what_is_dim() -> None:
     ends = constants.apply(np.array([[[low, low + 0.05 * (high - low), high]]]))
     np.testing.assert_allclose(ends, [[[0, 0.4778, 2]]], atol=1e-4)
     assert Normalization.from_json({"kind": "image", "offset": [], "scale": []}).curve == 0
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    data=st.data(),
+    kind=st.sampled_from(["u2", "i4", "f4", "f8"]),
+    curve=st.sampled_from([0.0, 20.0]),
+    extreme=st.sampled_from([-3.4e38, -9999.0, 65535.0, 3.4e38]),
+)
+def test_a_few_extreme_pixels_change_no_other_pixel_much(
+    data: st.DataObject, kind: str, curve: float, extreme: float
+) -> None:
+    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
+    image = rng.normal(130, 10, (1, 50, 80)).astype(kind)
+    if np.dtype(kind).kind != "f":
+        extreme = float(np.clip(extreme, np.iinfo(kind).min, np.iinfo(kind).max))
+    places = data.draw(st.lists(st.integers(0, image.size - 1), max_size=image.size // 1000))
+    spoilt = image.copy()
+    spoilt.ravel()[places] = extreme
+    rule = Normalization("image", curve=curve, clip=10.0)
+    plain, found = rule.resolve(image), rule.resolve(spoilt)
+    assert found.offset == pytest.approx(plain.offset, abs=0.15 * plain.scale[0])
+    assert found.scale == pytest.approx(plain.scale, rel=0.15)
+    assert np.abs(found.apply(spoilt)).max() <= 10
+
+
+@given(image=IMAGES, clip=st.floats(0.01, 50), curve=st.sampled_from([0.0, 20.0]))
+def test_clipping_limits_what_the_formula_gives(image: Any, clip: float, curve: float) -> None:
+    constants = (13.0,) * len(image), (3.0,) * len(image)
+    whole = Normalization("dataset", *constants, curve).apply(image)
+    clipped = Normalization("dataset", *constants, curve, clip)
+    np.testing.assert_array_equal(clipped.apply(image), whole.clip(np.float32(-clip), np.float32(clip)))
+    # Exactness is promised: the values of a pixel do not depend on the tile that it is in.
+    np.testing.assert_array_equal(clipped.apply(image[:, 1:, :3]), clipped.apply(image)[:, 1:, :3])
+    assert Normalization.from_json(json.loads(json.dumps(clipped.to_json()))) == clipped
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("curve", [0.0, 20.0])
+@pytest.mark.parametrize("kind", ["f4", "f8"])
+def test_the_largest_float32_is_clipped_without_a_warning(kind: str, curve: float) -> None:
+    most = np.finfo(np.float32).max
+    image = np.array([[[most, -most, 0.5, 0.0]]], kind)
+    for scale in (1e-30, 1.0, 1e30):
+        found = Normalization("dataset", (0.0,), (scale,), curve, 10.0).apply(image)
+        np.testing.assert_array_equal(found[0, 0, :2], [10, -10])
+        assert np.isfinite(found).all()
+
+
+def test_nodata_and_debris_do_not_stretch_the_range_of_an_image() -> None:
+    image = RNG.normal(130, 10, (1, 100, 100)).astype(np.float32)
+    rule = Normalization("image", clip=10.0)
+    expected = rule.resolve(image)
+    image[0, :20] = np.finfo(np.float32).min
+    image[0, 50:60, 50:80] = 65535
+    found = rule.resolve(image)
+    assert found.offset == pytest.approx(expected.offset, abs=2)
+    assert found.scale == pytest.approx(expected.scale, rel=0.05)
+    # Models without clipping keep the constants that they were trained with.
+    assert Normalization("image").resolve(image).scale[0] > 1e30
+
+
+def test_json_without_clip_is_that_of_old_models() -> None:
+    old = {"kind": "dataset", "offset": [1.0], "scale": [2.0], "curve": 0.0}
+    assert Normalization.from_json(old).to_json() == old
+    assert Normalization.from_json(old).clip is None
 
 
 def test_samples_give_what_the_whole_image_gives() -> None:
@@ -147,6 +213,9 @@ def test_json_round_trip(normalization: Normalization) -> None:
         {"kind": "dataset", "offset": [float("nan")], "scale": [1]},
         {"kind": "dataset", "offset": ["x"], "scale": [1]},
         {"kind": "dataset", "offset": 3, "scale": [1]},
+        {"kind": "image", "offset": [], "scale": [], "clip": 0},
+        {"kind": "image", "offset": [], "scale": [], "clip": float("inf")},
+        {"kind": "image", "offset": [], "scale": [], "clip": "x"},
     ],
 )
 def test_json_that_is_refused(values: Any) -> None:

@@ -122,6 +122,51 @@ def test_large_objects_are_downsampled_and_fit_the_receptive_field(side: int, re
     assert min(recipe.sampling.patch) >= side
 
 
+def choose_normalization(images: list[np.ndarray], labels: list[np.ndarray]) -> str:
+    facts = [scan_image(str(number), image, own, classes=2) for number, (image, own) in enumerate(zip(images, labels))]
+    return choose_recipe(combine_facts(facts), facts, BINARY, LAPTOP, Recipe()).recipe.data.normalization
+
+
+def draw(seed: int, gain: float = 1, *, objects: bool = True, light: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    rng, labels_yx = np.random.default_rng(seed), np.zeros((64, 64), np.int32)
+    labels_yx[8:24, 8:24] = objects
+    image_yx = np.where(labels_yx > 0, 100.0, 10.0) + rng.normal(0, 1, labels_yx.shape)
+    return gain * (200 - image_yx if light else image_yx)[None], labels_yx
+
+
+def test_channels_of_differing_brightness_are_no_uneven_contrast() -> None:
+    images, labels = zip(*(draw(seed) for seed in range(4)))
+    both = [np.concatenate([image, 300 * image + 50]) for image in images]
+    assert choose_normalization(both, list(labels)) == "dataset"
+    # One channel that varies between the images suffices.
+    uneven = [np.concatenate([image, 4**number * image]) for number, image in enumerate(images)]
+    assert choose_normalization(uneven, list(labels)) == "asinh"
+    # A grey image counts in each channel.
+    assert choose_normalization([np.concatenate([images[0]] * 3), *images[1:]], list(labels)) == "dataset"
+
+
+def test_images_without_objects_do_not_decide_about_contrast() -> None:
+    images, labels = zip(*(draw(seed, objects=seed % 2 == 0) for seed in range(8)))
+    assert choose_normalization(list(images), list(labels)) == "dataset"
+
+
+def test_extreme_pixels_do_not_decide_about_contrast() -> None:
+    images, labels = zip(*(draw(seed) for seed in range(6)))
+    images[0][0, 40:45, 40:45] = 65535
+    images[1][0, 50, 50] = 65535
+    images[2][0, 55:, :] = -3.4e38
+    assert choose_normalization(list(images), list(labels)) == "dataset"
+
+
+def test_dark_objects_are_never_on_dark_background() -> None:
+    scenes = [draw(seed, 3**seed, light=True) for seed in range(4)]
+    for image, labels in scenes:
+        labels[8:60, 2:60] = 1  # dark objects fill most of the image, so that most pixels are dark
+        image[0, 8:60, 2:60] = image[0, 9, 9]
+    images, labels = zip(*scenes)
+    assert choose_normalization(list(images), list(labels)) == "image"
+
+
 @pytest.mark.parametrize(
     ("gains", "dark", "expected"),
     [((1, 1), True, "dataset"), ((1, 20, 5), True, "asinh"), ((1, 20, 5), False, "image"), ((3, 3), False, "dataset")],

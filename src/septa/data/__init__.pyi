@@ -9,6 +9,8 @@ from .fingerprint import digest_array as digest_array
 from .folder import find_pairs as find_pairs
 from .folder import read_pair_image as read_pair_image
 from .folder import read_pair_labels as read_pair_labels
+from .intensities import ChannelValues as ChannelValues
+from .intensities import find_range as find_range
 from .pairs import Pair as Pair
 from .pairs import PairingError as PairingError
 from .samples import Batch as Batch

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from septa.data.check_result import DatasetCheck, Problem, explain_task
+from septa.data.check_values import check_values
 from septa.data.copies import find_near_duplicates
 from septa.data.fingerprint import ImageFacts, combine_facts, scan_image
 from septa.data.folder import find_pairs, read_pair_image, read_pair_labels, split_pairs
@@ -209,12 +210,10 @@ def _has_usable_channels(item: ImageFacts, channels: int) -> bool:
 def _check_images(
     facts: Sequence[ImageFacts], channels: int, locations: Mapping[str, str], problems: list[Problem]
 ) -> None:
+    problems += check_values(facts, locations)
     for item in facts:
         where = locations[item.name]
-        if not item.finite:
-            remedy = "Replace these pixels by finite numbers, or leave the image out"
-            problems.append(Problem("error", where, "the image holds NaN or infinite pixels", remedy))
-        elif item.constant:
+        if item.finite and item.constant:
             remedy = "Leave the image out if it is blank by mistake"
             problems.append(Problem("warning", where, "every pixel of the image has the same value", remedy))
         if min(item.height, item.width) < SMALL_SIDE:

@@ -157,7 +157,7 @@ def _render_gallery(check: DatasetCheck) -> str:
 def _select_problems(pair: Pair, problems: Sequence[Problem]) -> list[Problem]:
     """Return the problems that concern a pair."""
     places = {pair.image_location, pair.labels_location, str(pair.image), *map(str, pair.label_files)}
-    return [problem for problem in problems if problem.where in places]
+    return [problem for problem in problems if not places.isdisjoint((problem.where, *problem.files))]
 
 
 def _rank_entry(entry: tuple[Sequence[Problem], Pair]) -> int:

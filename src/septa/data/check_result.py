@@ -28,12 +28,15 @@ class Problem:
         Clause that describes the problem, without a closing full stop.
     remedy
         Imperative sentence, without a closing full stop; may be empty.
+    files
+        All files concerned if there are several, of which ``where`` names the first.
     """
 
     severity: Literal["error", "warning"]
     where: str
     description: str
     remedy: str
+    files: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """Return the line that an error with this text would print."""
@@ -48,7 +51,7 @@ class Problem:
     def from_notices(cls, notices: Notices) -> list[Problem]:
         """Return a problem for each kind of warning among some notices."""
         return [
-            cls("warning", shorten_list(files, 3), notice.text, notice.remedy)
+            cls("warning", shorten_list(files, 3), notice.text, notice.remedy, files=files)
             for notice, files in notices
             if notice.warning
         ]

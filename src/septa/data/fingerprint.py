@@ -6,12 +6,14 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from septa.data.intensities import ChannelValues, compute_moments, find_constants, survey_channel
+from septa.images import drop_values
 from septa.recipe import IGNORE
 
 Array = npt.NDArray[Any]
@@ -25,8 +27,7 @@ DIAMETER_PERCENTILES = (5.0, 50.0, 95.0)
 _THUMB = 32
 _DIAMETERS = 200
 
-# Largest numbers of pixels that are processed at once, or that statistics are computed from.
-_STATISTICS_BLOCK = 2**20
+# Largest numbers of pixels that statistics are computed from.
 _PERCENTILE_PIXELS = 2**16
 _THUMB_PIXELS = 2**22
 _COMPONENT_PIXELS = 2**26
@@ -49,7 +50,10 @@ class ImageFacts:
     mean, std
         Mean and standard deviation of the finite pixels of each channel, in raw units.
     percentiles
-        0.5, 50 and 99.5 percentiles of each channel in raw units, from an even sample of the finite pixels.
+        0.5, 50 and 99.5 percentiles of each channel in raw units, from an even sample of the finite pixels without
+        fillers.
+    values
+        Values of each channel by objects and background, and those far outside.
     finite
         True if the image holds neither NaN nor Inf.
     constant
@@ -77,6 +81,7 @@ class ImageFacts:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     percentiles: tuple[tuple[float, ...], ...]
+    values: tuple[ChannelValues, ...]
     finite: bool
     constant: bool
     thumb: npt.NDArray[np.float32]
@@ -105,6 +110,9 @@ class Fingerprint:
         Mean and standard deviation of each channel over all pixels of all images, in raw units.
     percentiles
         Medians over the images of each channel's 0.5, 50 and 99.5 percentiles.
+    offset, scale
+        Centre and spread of each channel over the images that hold objects, in raw units; a few extreme pixels change
+        them little. See `find_constants`.
     class_shares
         Share of each class among the pixels that are not ignored, 0 to 1. Multilabel classes overlap, so their shares
         need not sum to 1.
@@ -121,6 +129,8 @@ class Fingerprint:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     percentiles: tuple[tuple[float, ...], ...]
+    offset: tuple[float, ...]
+    scale: tuple[float, ...]
     class_shares: tuple[float, ...]
     diameter_percentiles: tuple[float, float, float]
     digest: str
@@ -171,8 +181,9 @@ def scan_image(
     channels, height, width = image_cyx.shape
     if labels_yx is not None and labels_yx.shape != (height, width):
         raise ValueError(f"labels of shape {labels_yx.shape} do not fit an image of shape {image_cyx.shape}")
-    moments = [_compute_moments(plane_yx) for plane_yx in image_cyx]
+    moments = [compute_moments(plane_yx) for plane_yx in image_cyx]
     constant = all(channel.low >= channel.high for channel in moments)
+    values = tuple(survey_channel(plane_yx, labels_yx) for plane_yx in image_cyx)
     image_digest = digest_array(image_cyx)
     labels_digest = "" if labels_yx is None else digest_array(labels_yx.astype(np.int32, copy=False))
     return ImageFacts(
@@ -183,10 +194,11 @@ def scan_image(
         dtype=image_cyx.dtype.name,
         mean=tuple(channel.mean for channel in moments),
         std=tuple(channel.std for channel in moments),
-        percentiles=tuple(_compute_percentiles(plane_yx) for plane_yx in image_cyx),
+        percentiles=tuple(_compute_percentiles(plane_yx, own) for plane_yx, own in zip(image_cyx, values)),
+        values=values,
         finite=all(channel.finite for channel in moments),
         constant=constant,
-        thumb=np.zeros((_THUMB, _THUMB), np.float32) if constant else _make_thumb(image_cyx),
+        thumb=np.zeros((_THUMB, _THUMB), np.float32) if constant else _make_thumb(image_cyx, values),
         digest=hashlib.sha256((image_digest + labels_digest).encode()).hexdigest(),
         image_digest=image_digest,
         class_pixels={} if labels_yx is None else _count_class_pixels(labels_yx, classes, multilabel),
@@ -220,6 +232,8 @@ def combine_facts(facts: Sequence[ImageFacts], *, channels: int | None = None) -
     # The spread between the images counts too; this form does not cancel as E[x^2] - E[x]^2 would.
     std = np.sqrt(weights @ (stds**2 + (means - mean) ** 2))
     percentiles = np.median(np.array([_fit_channels(item.percentiles, channels, item.name) for item in facts]), axis=0)
+    pooled = zip(*(_fit_channels(item.values, channels, item.name) for item in facts))
+    offset, scale = zip(*(find_constants(channel) for channel in pooled))
     sizes = np.array([(item.height, item.width) for item in facts])
     low, middle, high = (tuple(int(size) for size in row) for row in np.quantile(sizes, (0, 0.5, 1), axis=0))
     digests = "".join(sorted(item.digest for item in facts))
@@ -231,6 +245,8 @@ def combine_facts(facts: Sequence[ImageFacts], *, channels: int | None = None) -
         mean=tuple(mean.tolist()),
         std=tuple(std.tolist()),
         percentiles=tuple(tuple(row) for row in percentiles.tolist()),
+        offset=offset,
+        scale=scale,
         class_shares=_combine_shares(facts),
         diameter_percentiles=_combine_diameters(facts),
         digest=hashlib.sha256(digests.encode()).hexdigest(),
@@ -263,48 +279,11 @@ def digest_array(array: Array) -> str:
     return value.hexdigest()
 
 
-class _Moments(NamedTuple):
-    """Statistics of the finite pixels of one channel; ``finite`` is True if all pixels are finite."""
-
-    mean: float
-    std: float
-    low: float
-    high: float
-    finite: bool
-
-
-def _compute_moments(plane_yx: Array) -> _Moments:
-    count = 0
-    mean = 0.0
-    squares = 0.0
-    low = float("inf")
-    high = float("-inf")
-    finite = True
-    rows = max(1, _STATISTICS_BLOCK // plane_yx.shape[1])
-    for top in range(0, plane_yx.shape[0], rows):
-        block = plane_yx[top : top + rows].astype(np.float64).ravel()
-        if plane_yx.dtype.kind == "f" and not np.isfinite(block).all():
-            finite = False
-            block = block[np.isfinite(block)]
-        if not block.size:
-            continue
-        low = min(low, float(block.min()))
-        high = max(high, float(block.max()))
-        block_mean = float(block.mean())
-        block -= block_mean
-        # Chan's update keeps the precision that a sum of squares loses.
-        shift = block_mean - mean
-        total = count + block.size
-        squares += float(block @ block) + shift**2 * count * block.size / total
-        mean += shift * block.size / total
-        count = total
-    return _Moments(mean, (squares / count) ** 0.5 if count else 0.0, low, high, finite)
-
-
-def _compute_percentiles(plane_yx: Array) -> tuple[float, ...]:
+def _compute_percentiles(plane_yx: Array, values: ChannelValues) -> tuple[float, ...]:
     sample = _take_every_nth(plane_yx, _PERCENTILE_PIXELS).ravel()
     if plane_yx.dtype.kind == "f":
         sample = sample[np.isfinite(sample)]
+    sample = drop_values(sample, tuple(values.fillers))
     if not sample.size:
         return (0.0,) * len(PERCENTILES)
     return tuple(float(value) for value in np.percentile(sample, PERCENTILES))
@@ -316,12 +295,15 @@ def _take_every_nth(plane_yx: Array, pixels: int) -> Array:
     return plane_yx[::step, ::step]
 
 
-def _make_thumb(image_cyx: Array) -> npt.NDArray[np.float32]:
+def _make_thumb(image_cyx: Array, values: Sequence[ChannelValues]) -> npt.NDArray[np.float32]:
     total = np.zeros((_THUMB, _THUMB), np.float64)
-    for plane_yx in image_cyx:
+    for plane_yx, own in zip(image_cyx, values):
         plane = _take_every_nth(plane_yx, _THUMB_PIXELS).astype(np.float32)
         if plane_yx.dtype.kind == "f":
             plane = np.nan_to_num(plane, nan=0.0, posinf=0.0, neginf=0.0)
+        if own.fillers or own.candidates.size:
+            # They would hide everything else.
+            plane = plane.clip(*own.central)
         total += cv2.resize(plane, (_THUMB, _THUMB), interpolation=cv2.INTER_AREA)
     total -= total.mean()
     norm = float(np.linalg.norm(total))

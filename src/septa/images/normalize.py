@@ -11,7 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septa.errors import InputError
+from septa.images.outliers import drop_values, find_fillers
 
+CLIP = 10.0
+"""Largest magnitude of a normalised value in a new model."""
 _LOW, _HIGH = 1.0, 99.8
 _SAMPLED = 1 << 22
 
@@ -30,6 +33,9 @@ class Normalization:
         Strength of the compression, at least 0. At 0, values stay in proportion. Above, they are compressed in
         proportion to ``asinh(curve * value)``, so that dim objects keep their contrast next to very bright ones; the
         values 0 and 2 stay the same.
+    clip
+        Largest magnitude of a normalised value: what lies beyond is set to it, so that hot pixels, debris and nodata
+        have little effect. None, as in models of septa 0.1.0 before this rule, keeps every value.
 
     Raises
     ------
@@ -47,6 +53,7 @@ class Normalization:
     offset: tuple[float, ...] = ()
     scale: tuple[float, ...] = ()
     curve: float = 0.0
+    clip: float | None = None
 
     def __post_init__(self) -> None:
         """Check the attributes."""
@@ -59,12 +66,15 @@ class Normalization:
             raise ValueError(f"offsets must be finite and scales above 0, got {self.offset} and {self.scale}")
         if not 0 <= self.curve < math.inf:
             raise ValueError(f"curve must be at least 0, got {self.curve}")
+        if self.clip is not None and not 0 < self.clip < math.inf:
+            raise ValueError(f"clip must be above 0, got {self.clip}")
 
     def resolve(self, image_cyx: NDArray[Any]) -> Normalization:
         """Return the constants for one image, which apply to all of its tiles.
 
         Kind "dataset" is returned unchanged. For kind "image" the 1 and 99.8 percentiles of each channel become 0
-        and 2: ``offset`` is the lower one, ``scale`` half the distance, or 1 if the channel is constant.
+        and 2: ``offset`` is the lower one, ``scale`` half the distance, or 1 if the channel is constant. With ``clip``,
+        nodata and saturated debris (`find_fillers`) do not count.
 
         Parameters
         ----------
@@ -96,12 +106,14 @@ class Normalization:
         """
         if self.kind == "dataset":
             return self
-        ranges = [_percentiles(values, _LOW, _HIGH) for values in samples]
+        ranges = [_percentiles(values, _LOW, _HIGH, without_fillers=self.clip is not None) for values in samples]
         scales = (((high - low) / 2) or 1.0 for low, high in ranges)
-        return Normalization("dataset", tuple(low for low, _ in ranges), tuple(scales), self.curve)
+        return Normalization(
+            "dataset", tuple(low for low, _ in ranges), tuple(scales), curve=self.curve, clip=self.clip
+        )
 
     def apply(self, image_cyx: NDArray[Any], out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
-        """Normalise an image: ``(image - offset) / scale``, compressed by the curve.
+        """Normalise an image: ``(image - offset) / scale``, compressed by the curve, then clipped.
 
         Parameters
         ----------
@@ -128,6 +140,11 @@ class Normalization:
             out = np.empty(image_cyx.shape, np.float32)
         elif out.shape != image_cyx.shape or out.dtype != np.float32:
             raise ValueError(f"out must be float32 {image_cyx.shape}, got {out.dtype} {out.shape}")
+        with np.errstate(over="ignore"):  # values near the limit of float32 become infinite, and are clipped
+            self._apply(image_cyx, out)
+        return out
+
+    def _apply(self, image_cyx: NDArray[Any], out: NDArray[np.float32]) -> None:
         for plane, result, offset, scale in zip(image_cyx, out, self.offset, self.scale):
             if np.can_cast(plane.dtype, np.float32):
                 np.subtract(plane, offset, out=result, dtype=np.float32)
@@ -139,11 +156,13 @@ class Normalization:
             np.multiply(out, np.float32(self.curve / 2), out=out)
             np.arcsinh(out, out=out)
             np.multiply(out, np.float32(2 / math.asinh(self.curve)), out=out)
-        return out
+        if self.clip is not None:
+            np.clip(out, np.float32(-self.clip), np.float32(self.clip), out=out)
 
     def to_json(self) -> dict[str, Any]:
         """Return all attributes as a dictionary of JSON values; the inverse of `from_json`."""
-        return {"kind": self.kind, "offset": list(self.offset), "scale": list(self.scale), "curve": self.curve}
+        values = {"kind": self.kind, "offset": list(self.offset), "scale": list(self.scale), "curve": self.curve}
+        return values if self.clip is None else values | {"clip": self.clip}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Normalization:
@@ -156,7 +175,9 @@ class Normalization:
         """
         try:
             offset, scale = (tuple(float(value) for value in values[key]) for key in ("offset", "scale"))
-            return cls(values["kind"], offset, scale, float(values.get("curve", 0)))
+            clip = values.get("clip")
+            curve = float(values.get("curve", 0))
+            return cls(values["kind"], offset, scale, curve=curve, clip=None if clip is None else float(clip))
         except (KeyError, TypeError) as error:
             raise ValueError(f"not a normalisation: {values!r}") from error
 
@@ -164,7 +185,8 @@ class Normalization:
 def find_robust_range(plane_yx: NDArray[Any], low: float, high: float) -> tuple[float, float]:
     """Return two percentiles of the finite values of one channel; (0, 0) if none is finite.
 
-    In planes beyond 4 million pixels only the pixels of a regular grid are used, always the same ones.
+    Nodata and saturated debris (`find_fillers`) do not count. In planes beyond 4 million pixels only the pixels of a
+    regular grid are used, always the same ones.
 
     Parameters
     ----------
@@ -179,7 +201,7 @@ def find_robust_range(plane_yx: NDArray[Any], low: float, high: float) -> tuple[
     (1.0, 99.0)
     """
     steps = choose_sampling_steps(plane_yx.shape)
-    return _percentiles(plane_yx[:: steps[0], :: steps[1]], low, high)
+    return _percentiles(plane_yx[:: steps[0], :: steps[1]], low, high, without_fillers=True)
 
 
 def choose_sampling_steps(shape: tuple[int, ...]) -> tuple[int, int]:
@@ -208,10 +230,12 @@ def choose_sampling_steps(shape: tuple[int, ...]) -> tuple[int, int]:
     return y, x
 
 
-def _percentiles(values: NDArray[Any], low: float, high: float) -> tuple[float, float]:
+def _percentiles(values: NDArray[Any], low: float, high: float, *, without_fillers: bool) -> tuple[float, float]:
     values = values.ravel()
     if values.dtype.kind == "f":
         values = values[np.isfinite(values)]
+    if without_fillers:
+        values = drop_values(values, find_fillers(values))
     if values.size == 0:
         return 0.0, 0.0
     # float16 and float32 overflow or lose digits in the interpolation.

@@ -27,6 +27,7 @@ from septa.images._info import (
 )
 from septa.images._raster import read_raster_info, read_raster_page
 from septa.images._tiff import count_tiff_images, read_tiff_info, read_tiff_page
+from septa.images.outliers import check_magnitude
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -156,12 +157,14 @@ def read_image(
     Raises
     ------
     InputError
-        If the file is missing, empty, of an unknown format, damaged or too large, or has no such page.
+        If the file is missing, empty, of an unknown format, damaged or too large, has no such page, or holds values
+        beyond float32.
     """
     info, decoded = _decode(Path(path), page, max_pixels, image)
     array_cyx = decoded.array_cyx
     if decoded.palette is not None:
         array_cyx = np.moveaxis(_look_up(decoded.palette, array_cyx[0]), 2, 0)
+    check_magnitude(array_cyx, path)
     return turn_upright(array_cyx.astype(_replace_dtype(info).dtype, copy=False), info.orientation)
 
 

@@ -65,10 +65,10 @@ class DataSettings(Section):
     channels: Count | None = None
     """Channels that the net reads, at least 1; the largest number found if null (grey images are then repeated)."""
     normalization: Literal["dataset", "image", "asinh", "unit", "imagenet"] = "dataset"
-    """Scaling of image values. ``dataset``: mean 0 and standard deviation 1 over the training set. ``image``: by
-    percentiles of each image. ``asinh``: as ``image``, with bright values compressed, for dim objects near bright
-    ones. ``unit``: the range of the dtype becomes 0 to 1. ``imagenet``: as ``unit``, then the mean and standard
-    deviation that published encoders expect."""
+    """Scaling of image values. ``dataset``: mean 0 and standard deviation 1 over the training images that hold objects,
+    with extreme pixels limited. ``image``: by percentiles of each image. ``asinh``: as ``image``, with bright values
+    compressed, for dim objects near bright ones. ``unit``: the range of the dtype becomes 0 to 1. ``imagenet``: as
+    ``unit``, then the mean and standard deviation that published encoders expect."""
     resize: tuple[Count, Count] | None = None
     """Height and width, in pixels, to which every image is resized before the net. Predicted labels are enlarged to
     the image's own size again. No resizing if null."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import torch
 
-from septa.data import Fingerprint, ImageFacts
+from septa.data import ChannelValues, Fingerprint, ImageFacts, find_range
 from septa.errors import format_count
 from septa.labels import LabelMapping
 from septa.nets import UNet
@@ -21,7 +22,7 @@ from septa.tasks import TASKS
 _UNEVEN_CONTRAST = 0.35
 """Standard deviation of the logarithm of the images' contrasts above which contrast is uneven."""
 _DARK = 0.25
-"""Position of the median between the 0.5 and 99.5 percentiles below which an image shows objects on dark background."""
+"""Position of the background's median in the range of the image below which the background is dark."""
 _COMMON_SHARE = 0.1
 """Share of the pixels from which on a class is not rare."""
 _EPOCHS = 150
@@ -257,8 +258,11 @@ def _choose_steps(fingerprint: Fingerprint, patch: tuple[int, int], batch: int, 
 
 
 def _choose_normalization(facts: Sequence[ImageFacts]) -> tuple[str, str]:
-    spans = [max(high - low, 1e-9) for fact in facts for low, _, high in fact.percentiles if not fact.constant]
-    spread = float(np.std(np.log(spans))) if spans else 0.0
+    """Choose by the contrast of each channel in the images that hold objects; an empty image shows only noise."""
+    facts = [item for item in facts if any(own.object_pixels for own in item.values)] or facts
+    channels = max(item.channels for item in facts)
+    # A grey image counts in each channel, as its single channel is repeated.
+    spread = max(_measure_spread([item.values[k % item.channels] for item in facts]) for k in range(channels))
     if spread > _UNEVEN_CONTRAST and _is_dark(facts):
         objects = "dim and bright objects on dark background"
         return "asinh", f"{objects}, and contrast varies between images (log spread {spread:.2f})"
@@ -267,15 +271,21 @@ def _choose_normalization(facts: Sequence[ImageFacts]) -> tuple[str, str]:
     return "dataset", f"all images have similar contrast (log spread {spread:.2f})"
 
 
+def _measure_spread(channel: Sequence[ChannelValues]) -> float:
+    """Return the standard deviation of the logarithm of one channel's contrasts."""
+    spans = [high - low for low, high in (find_range([item]) for item in channel) if high > low]
+    return float(np.std(np.log(spans))) if spans else 0.0
+
+
 def _is_dark(facts: Sequence[ImageFacts]) -> bool:
-    """Return True if half of the pixels lie in the darkest part of the range in most images, as in fluorescence."""
-    parts = [
-        (middle - low) / (high - low)
-        for fact in facts
-        for low, middle, high in fact.percentiles
-        if not fact.constant and high > low
-    ]
-    return bool(parts) and float(np.median(parts)) < _DARK
+    """Return True if objects are brighter than a background in the darkest part of the range, as in fluorescence."""
+    dark = []
+    for own in chain.from_iterable(item.values for item in facts):
+        low, high = find_range([own])
+        if high > low and own.objects.size and own.background.size:
+            background = float(np.median(own.background))
+            dark.append(background < low + _DARK * (high - low) and background < float(np.median(own.objects)))
+    return bool(dark) and float(np.mean(dark)) > 0.5
 
 
 def choose_workers(machine: Machine) -> tuple[int, str]:

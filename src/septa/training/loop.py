@@ -329,6 +329,7 @@ def _save_checkpoint(job: TrainingJob, state: TrainingState, clock: TrainingCloc
     header, tensors = state.to_checkpoint()
     header |= {
         "recipe": job.recipe.model_dump(mode="json"),
+        "normalization": job.sampler.normalization.to_json(),
         "reasons": dict(job.reasons),
         "data": job.data_digest,
         "train": [pair.name for pair in job.sampler.examples.pairs],

@@ -212,7 +212,8 @@ def train_steps(
                 yield AlreadyTrained(request.output)
             return
         checkpoints = Checkpoints(request.folder / "checkpoints")
-        job, state = prepare_job(check, choice, checkpoints, process, started, fresh=saved is None)
+        header = None if saved is None else saved.header
+        job, state = prepare_job(check, choice, checkpoints, process, started, saved=header)
         job = replace(job, profile=None if on_profile is None else request.folder)
         notes = restore_state(state, saved, request)
         if saved is None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from septa import runtime
 from septa.data import DatasetCheck, Examples, Fingerprint, Sampler, combine_facts
 from septa.errors import RecipeError
-from septa.images import Normalization
+from septa.images import CLIP, Normalization
 from septa.model import build_net
 from septa.nets import ChannelStatistics, ResNetEncoder, TimmEncoder, imagenet_statistics, load_pretrained
 from septa.recipe import Recipe
@@ -84,7 +85,7 @@ def prepare_job(
     process: TrainingProcess,
     started: float,
     *,
-    fresh: bool,
+    saved: Mapping[str, Any] | None = None,
 ) -> tuple[TrainingJob, TrainingState]:
     """Prepare everything that a training works on, and its state before the first step.
 
@@ -100,8 +101,9 @@ def prepare_job(
         This process.
     started
         Value of `time.monotonic` from which the minutes count.
-    fresh
-        True for a new training, whose encoder gets pretrained weights; False if a checkpoint will replace them.
+    saved
+        Header of the checkpoint that will replace the state; None for a new training, whose encoder gets pretrained
+        weights.
 
     Raises
     ------
@@ -130,8 +132,9 @@ def prepare_job(
     validation = make_examples([pairs[name] for name in check.validation], memory=memory // 4)
     torch.manual_seed(recipe.seed)
     net = build_net(recipe, channels, task.outputs)
-    normalization = _make_normalization(recipe, facts, getattr(net.encoder, "statistics", None))
-    if fresh and recipe.net.pretrained is not None and isinstance(net.encoder, ResNetEncoder | TimmEncoder):
+    statistics = getattr(net.encoder, "statistics", None)
+    normalization = choose_normalization(recipe, facts, statistics, saved)
+    if saved is None and recipe.net.pretrained is not None and isinstance(net.encoder, ResNetEncoder | TimmEncoder):
         load_pretrained(net.encoder, recipe.net.pretrained)
     weights_k = _compute_class_weights(recipe, task.pixel_shares(facts.class_shares))
     encode = partial(task.encode, terms=recipe.loss, class_weights_k=weights_k)
@@ -166,16 +169,30 @@ def _make_normalization(recipe: Recipe, fingerprint: Fingerprint, expected: Chan
     """Make the normalisation of a recipe; ``expected`` are the statistics that the encoder expects of its input."""
     kind = recipe.data.normalization
     if kind in ("image", "asinh"):
-        return Normalization("image", curve=_CURVE if kind == "asinh" else 0.0)
+        return Normalization("image", curve=_CURVE if kind == "asinh" else 0.0, clip=CLIP)
     if kind == "dataset":
-        scale = tuple(deviation if deviation > 0 else 1.0 for deviation in fingerprint.std)
-        return Normalization("dataset", fingerprint.mean, scale)
+        return Normalization("dataset", fingerprint.offset, fingerprint.scale, clip=CLIP)
     channels = fingerprint.channels
     full = _find_full_scale(fingerprint)
     if kind == "unit":
-        return Normalization("dataset", (0.0,) * channels, (full,) * channels)
+        return Normalization("dataset", (0.0,) * channels, (full,) * channels, clip=CLIP)
     mean, deviation = imagenet_statistics(channels, expected)
-    return Normalization("dataset", tuple(full * m for m in mean), tuple(full * d for d in deviation))
+    offset, scale = tuple(full * m for m in mean), tuple(full * d for d in deviation)
+    return Normalization("dataset", offset, scale, clip=CLIP)
+
+
+def choose_normalization(
+    recipe: Recipe, fingerprint: Fingerprint, expected: ChannelStatistics | None, saved: Mapping[str, Any] | None
+) -> Normalization:
+    """Make the normalisation of a new training, or return that of the checkpoint that continues."""
+    if saved is None:
+        return _make_normalization(recipe, fingerprint, expected)
+    if "normalization" in saved:
+        return Normalization.from_json(saved["normalization"])
+    # Checkpoints of septa 0.1.0 before the robust constants: mean and standard deviation of all pixels, no clipping.
+    scale = tuple(deviation if deviation > 0 else 1.0 for deviation in fingerprint.std)
+    old = replace(fingerprint, offset=fingerprint.mean, scale=scale)
+    return replace(_make_normalization(recipe, old, expected), clip=None)
 
 
 def _find_full_scale(fingerprint: Fingerprint) -> float:
