@@ -36,7 +36,7 @@ class ImageInfo:
     pages
         Number of independent planes (TIFF pages, Z, T); 1 for other formats, also for an animated GIF.
     channels
-        Number of channels that `read_image` returns: alpha is not counted, a palette image has 3.
+        Number of channels that `read_image` returns: alpha is not counted, an image with a palette or of CMYK has 3.
     height, width
         Size in pixels, after the orientation is applied.
     dtype
@@ -44,11 +44,13 @@ class ImageInfo:
     axes
         Axes as on disk, for example "YX", "YXS", "CYX", "ZYX", "TCYX".
     alpha
-        True if there is an alpha channel, which is dropped.
+        True if the file declares an alpha channel, which is dropped unless one channel more is expected.
     palette
         True if the pixels are indices into a colour table.
     orientation
-        EXIF orientation, 1..8; 1 is upright.
+        Orientation, 1..8, in EXIF or the TIFF tag; 1 is upright.
+    color
+        True if the first three channels are a colour (RGB).
     page_axes, page_shape
         Axes that the pages count, the slowest first, for example "TZ", and the size along each; "" and () for a
         single page. "I" and "Q" are axes without a name.
@@ -72,6 +74,7 @@ class ImageInfo:
     alpha: bool
     palette: bool
     orientation: int
+    color: bool = False
     page_axes: str = ""
     page_shape: tuple[int, ...] = ()
     image: int = 0
@@ -83,28 +86,6 @@ class ImageInfo:
     def pixel_size_um(self) -> tuple[float, float] | None:
         """(y, x) micrometres per pixel if the file states a real size, else None."""
         return self.calibration.pixel_size_um
-
-
-@dataclass(frozen=True)
-class Decoded:
-    """One page as stored: alpha is dropped, but the orientation and the palette are not applied.
-
-    Attributes
-    ----------
-    array_cyx
-        Values as stored, axes ``CYX``; indices for palette images.
-    palette
-        N x 3 uint8, the colour table of a palette image, else None.
-    rgb
-        True if the three channels are a colour.
-    lossy
-        True if the compression changes values.
-    """
-
-    array_cyx: Array
-    palette: NDArray[np.uint8] | None
-    rgb: bool
-    lossy: bool
 
 
 class DamagedDataError(Exception):

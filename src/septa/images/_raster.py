@@ -16,15 +16,16 @@ from PIL import BmpImagePlugin, GifImagePlugin, Image, ImageFile, JpegImagePlugi
 from septa.images._info import (
     Array,
     DamagedDataError,
-    Decoded,
     ImageInfo,
     check_size,
     make_damage_error,
     read_exif_orientation,
     translate_decoder_errors,
 )
+from septa.images._photometric import NOTE_CMYK, NOTE_PALETTE, Decoded, Photometric
 from septa.images._units import read_resolution
 from septa.images.calibration import Calibration
+from septa.notices import Notices
 
 # Pillow's size limit and Python's warning filters are shared by the whole process, so only one thread opens a header
 # at a time.
@@ -40,6 +41,7 @@ _ALPHA_MODES = ("LA", "RGBA")
 _GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L")
 _PNG_ALPHA = {0: False, 2: False, 4: True, 6: True}
 _COPY_BYTES = 1 << 22
+_NOTE_PLAIN_CMYK = "CMYK without Adobe's marker is taken as inverted, as Adobe does, and converted to RGB"
 _METRE_UM = 1e6
 
 
@@ -50,7 +52,7 @@ def read_raster_info(path: Path, stream: BinaryIO, file_format: str, max_pixels:
         depth, color = _read_png_kind(stream) if file_format == "png" else (8, -1)
         mode = image.mode
         width, height = image.size
-        alpha = _PNG_ALPHA[color] if depth == 16 else mode in _ALPHA_MODES
+        alpha = _PNG_ALPHA[color] if depth == 16 else mode in _ALPHA_MODES or _has_palette_alpha(image)
         grey = color in (0, 4) if depth == 16 else mode in _GREY_MODES
         palette = mode in ("P", "PA")
         exif = _read_png_chunk(stream, b"eXIf") if file_format == "png" else image.info.get("exif", b"")
@@ -72,11 +74,12 @@ def read_raster_info(path: Path, stream: BinaryIO, file_format: str, max_pixels:
         alpha=alpha,
         palette=palette,
         orientation=orientation,
+        color=not grey,
         calibration=calibration,
     )
 
 
-def read_raster_page(info: ImageInfo, stream: BinaryIO) -> Decoded:
+def read_raster_page(info: ImageInfo, stream: BinaryIO, notices: Notices | None = None) -> Decoded:
     """Decode the image that ``info`` describes."""
     with translate_decoder_errors(info.path, info.format):
         depth, color = 8, -1
@@ -84,19 +87,55 @@ def read_raster_page(info: ImageInfo, stream: BinaryIO) -> Decoded:
             depth, color = _read_png_kind(stream)
             _check_png(info.path, stream)
         image = _open(stream, info.format)
-        palette = None
+        if notices is not None and getattr(image, "is_animated", False):
+            remedy = "Save the other frames as files of their own"
+            notices.add(info.path, "only the first frame of the animation is read", remedy, warning=True)
+        palette = alpha_yx = None
+        note = ""
         if depth == 16 and color != 0:
             array = _decode_deep_png(stream)
         else:
             image.load()
             if info.palette:
                 palette = np.asarray(image.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)
+                note = NOTE_PALETTE
+            if image.mode == "CMYK":
+                note = NOTE_CMYK if "adobe" in image.info else _NOTE_PLAIN_CMYK
             array = np.asarray(image.convert("RGB") if image.mode == "CMYK" else image)
             if color == 0:
                 array = _unstretch_grey(array, depth)
         array_cyx = np.moveaxis(array.reshape(*array.shape[:2], -1), 2, 0)
-        array_cyx = array_cyx[: 1 if palette is not None else info.channels]
-        return Decoded(array_cyx, palette, rgb=info.channels == 3 and palette is None, lossy=info.format == "jpeg")
+        if info.alpha and palette is None:
+            alpha_yx = array_cyx[info.channels]
+        elif info.alpha:
+            alpha_yx = _read_palette_alpha(image, array_cyx)
+        return Decoded(
+            array_cyx=array_cyx[: 1 if palette is not None else info.channels],
+            alpha_yx=alpha_yx,
+            photometric=Photometric("stored" if palette is None else "palette", info.color, palette=palette, note=note),
+            color=info.color,
+            lossy=info.format == "jpeg",
+        )
+
+
+def _has_palette_alpha(image: Image.Image) -> bool:
+    """Return True if some entry of the colour table is not opaque."""
+    return image.mode == "PA" or (image.mode == "P" and "transparency" in image.info)
+
+
+def _read_palette_alpha(image: Image.Image, array_cyx: Array) -> Array:
+    """Return the alpha of each pixel of a palette image, whose transparency belongs to entries of the colour table."""
+    if image.mode == "PA":
+        alpha_yx: Array = array_cyx[1]
+        return alpha_yx
+    table = np.full(256, 255, np.uint8)
+    transparency = image.info["transparency"]
+    if isinstance(transparency, bytes):
+        table[: len(transparency)] = np.frombuffer(transparency, np.uint8)
+    else:
+        table[int(transparency)] = 0
+    opacity: Array = table[array_cyx[0]]
+    return opacity
 
 
 def _open(stream: BinaryIO, file_format: str) -> ImageFile.ImageFile:

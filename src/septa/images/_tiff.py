@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from septa.errors import InputError
 from septa.images._info import (
     Array,
-    Decoded,
     ImageInfo,
     check_image,
     check_page,
@@ -27,14 +26,14 @@ from septa.images._info import (
     make_damage_error,
     translate_decoder_errors,
 )
+from septa.images._photometric import JPEG_COMPRESSIONS, Decoded, Photometric, find_photometric
 from septa.images._tiff_calibration import read_calibration
 from septa.images._tiff_images import TiffImage, are_alike, describe_sizes, find_own_metadata, find_tiff_images
+from septa.images._tiff_planes import DirectoryReader
 
 CHANNEL_AXES = "CS"
 UNNAMED_AXES = "IQ"
 _ALPHA_CODES = (1, 2)
-_PHOTOMETRIC_RGB, _PHOTOMETRIC_PALETTE, _PHOTOMETRIC_YCBCR = 2, 3, 6
-JPEG_COMPRESSIONS = (6, 7, 33007, 34892)
 ORIENTATION_TAG = 274
 # tifffile only logs these faults, which lose pages or turn channels into pages.
 _SILENT_FAULTS = re.compile(
@@ -57,6 +56,10 @@ class TiffLayout:
         Number of axes that count directories; the other axes lie inside each directory.
     kept_samples
         Numbers of the samples of a directory that are not alpha.
+    alpha_sample
+        Number of the sample that the file calls alpha, or None.
+    photometric
+        Meaning of the kept samples.
     """
 
     alike: tuple[Any, ...]
@@ -64,6 +67,8 @@ class TiffLayout:
     shape: tuple[int, ...]
     split: int
     kept_samples: tuple[int, ...]
+    alpha_sample: int | None
+    photometric: Photometric
 
     @property
     def series(self) -> Any:
@@ -110,14 +115,37 @@ class TiffLayout:
         return self.series_pages * len(self.alike)
 
     @property
-    def channels(self) -> int:
-        """Number of channels without alpha."""
-        return int(self.directories.shape[1]) * len(self.kept_samples)
+    def series_directories(self) -> int:
+        """Number of directories that the axes of each series count."""
+        return math.prod(self.shape[: self.split])
 
     @property
-    def alpha(self) -> bool:
-        """True if there is an alpha channel."""
-        return len(self.kept_samples) < _count_inner_channels(self.axes[self.split :], self.shape[self.split :])
+    def inner_channels(self) -> int:
+        """Number of channels that each directory holds, without alpha."""
+        return self.photometric.count_channels(len(self.kept_samples))
+
+    @property
+    def channels(self) -> int:
+        """Number of channels without alpha."""
+        return int(self.directories.shape[1]) * self.inner_channels
+
+    @property
+    def color(self) -> bool:
+        """True if the first three channels are a colour."""
+        return self.photometric.color and int(self.directories.shape[1]) == 1
+
+    @property
+    def flat(self) -> bool:
+        """True if each directory is one plane, so that its windows can be decoded alone."""
+        keyframe = self.series.keyframe
+        size = (int(keyframe.imagelength), int(keyframe.imagewidth))
+        return self.inner_pages == 1 and int(keyframe.shaped[1]) == 1 and size == (self.height, self.width)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the samples after the conversion of colours."""
+        stored: np.dtype[Any] = self.series.keyframe.dtype.newbyteorder("=")
+        return np.dtype(np.uint8) if self.photometric.kind == "palette" else stored
 
 
 def read_tiff_info(path: Path, max_pixels: int, image: int | None = None) -> ImageInfo:
@@ -144,16 +172,17 @@ def read_tiff_page(path: Path, page: int, max_pixels: int, image: int | None = N
         check_page(path, page, info.pages)
         series_number, page_in_series = divmod(page, layout.series_pages)
         row_number, inner_page = divmod(page_in_series, layout.inner_pages)
-        series = layout.alike[series_number]
-        row = layout.directories[row_number]
-        planes = [_decode_directory(path, file, layout, series, int(number))[inner_page] for number in row]
-        keyframe = layout.series.keyframe
-        colors = keyframe.photometric in (_PHOTOMETRIC_RGB, _PHOTOMETRIC_YCBCR)
+        first = series_number * layout.series_directories
+        reader = DirectoryReader(path, file, layout.alike, layout.series_directories)
+        numbers = layout.directories[row_number] + first
+        planes = [_decode_directory(reader, layout, int(number))[inner_page] for number in numbers]
+        array_cyx = np.concatenate(planes) if len(planes) > 1 else planes[0]
         return info, Decoded(
-            array_cyx=np.concatenate(planes) if len(planes) > 1 else planes[0],
-            palette=read_palette(file, layout),
-            rgb=bool(colors and info.channels == 3 and len(row) == 1),
-            lossy=int(keyframe.compression) in JPEG_COMPRESSIONS,
+            array_cyx=array_cyx[: len(array_cyx) - info.alpha],
+            alpha_yx=array_cyx[-1] if info.alpha else None,
+            photometric=layout.photometric,
+            color=layout.color,
+            lossy=int(layout.series.keyframe.compression) in JPEG_COMPRESSIONS,
         )
 
 
@@ -179,7 +208,6 @@ def _describe(
     if keyframe.dtype is None or keyframe.dtype.kind not in "biuf":
         problem = f"septa does not read samples of type {keyframe.dtype or 'unknown'}"
         raise InputError(path, problem, "Convert the image to integers or floats")
-    palette = read_palette(file, layout) is not None
     orientation = keyframe.tags.valueof(ORIENTATION_TAG, 1)
     orientation = orientation if orientation in range(1, 9) else 1
     calibration = read_calibration(file, keyframe, image.ome)
@@ -190,13 +218,14 @@ def _describe(
         path=path,
         format="tiff",
         pages=layout.pages,
-        channels=3 if palette else layout.channels,
+        channels=layout.channels,
         height=height,
         width=width,
-        dtype=np.dtype(np.uint8) if palette else keyframe.dtype.newbyteorder("="),
+        dtype=layout.dtype,
         axes="I" * (len(layout.alike) > 1) + layout.series.get_axes(squeeze=True),
-        alpha=layout.alpha,
-        palette=palette,
+        alpha=layout.alpha_sample is not None,
+        palette=layout.photometric.kind == "palette",
+        color=layout.color,
         orientation=int(orientation),
         calibration=calibration,
         image=number,
@@ -222,22 +251,27 @@ def find_layout(path: Path, alike: tuple[Any, ...]) -> TiffLayout:
         problem = f"septa does not read the axes {axes} of size {shape}"
         raise InputError(path, problem, "Export the image as plain TIFF or OME-TIFF")
     split = splits[-1]
-    inner_channels = _count_inner_channels(axes[split:], shape[split:])
-    kept_samples = _list_kept_samples(keyframe, inner_channels)
-    return TiffLayout(alike=alike, axes=axes, shape=shape, split=split, kept_samples=kept_samples)
+    samples = _count_channels(axes[split:], shape[split:])
+    extra = [int(code) for code in keyframe.extrasamples] if samples == keyframe.samplesperpixel else []
+    first_extra = samples - len(extra)
+    # Several directories of a page are channels of their own, which no alpha can belong to.
+    alone = first_extra > 0 and _count_channels(axes[:split], shape[:split]) == 1
+    alphas = [first_extra + i for i, code in enumerate(extra) if code in _ALPHA_CODES and alone]
+    kept = tuple(sample for sample in range(samples) if sample not in alphas[:1])
+    undeclared = sum(sample >= first_extra for sample in kept)
+    return TiffLayout(
+        alike=alike,
+        axes=axes,
+        shape=shape,
+        split=split,
+        kept_samples=kept,
+        alpha_sample=alphas[0] if alphas else None,
+        photometric=find_photometric(path, keyframe, len(kept), undeclared),
+    )
 
 
-def _count_inner_channels(axes: str, shape: tuple[int, ...]) -> int:
+def _count_channels(axes: str, shape: tuple[int, ...]) -> int:
     return math.prod(size for axis, size in zip(axes, shape) if axis in CHANNEL_AXES)
-
-
-def _list_kept_samples(keyframe: Any, channels: int) -> tuple[int, ...]:
-    """Return the numbers of all samples but alpha; extra samples of unknown meaning are channels."""
-    extra = [int(code) for code in keyframe.extrasamples]
-    if channels != keyframe.samplesperpixel or len(extra) >= channels:
-        return tuple(range(channels))
-    first_extra = channels - len(extra)
-    return tuple(i for i in range(channels) if i < first_extra or extra[i - first_extra] not in _ALPHA_CODES)
 
 
 def _count_tile_samples(keyframe: Any) -> int:
@@ -253,53 +287,16 @@ def _order_pages_and_channels(array: Array, axes: str, image_axes: str = "") -> 
     return array.transpose(pages + channels + image).reshape(*count, *(array.shape[i] for i in image))
 
 
-def _decode_directory(path: Path, file: Any, layout: TiffLayout, series: Any, number: int) -> Array:
-    """Decode the pixels of one directory, axes (page, channel, Y, X)."""
-    keyframe = series.keyframe
-    check_compression(path, keyframe)
-    handle = file.filehandle
-    if len(series) == math.prod(layout.shape[: layout.split]):
-        page = series[number]
-        if page is None:
-            raise InputError(path, f"plane {number} is missing from the file", "Export the image again, as one file")
-        ends = (offset + size for offset, size in zip(page.dataoffsets, page.databytecounts))
-        # tifffile leaves the pixels of parts without data uninitialised.
-        parts = 1 if keyframe.is_contiguous else math.prod(keyframe.chunked)
-        if max(ends, default=0) > handle.size or len(page.dataoffsets) < parts:
-            raise make_damage_error(path, "tiff", "the file ends early")
-        flat = page.asarray()
-    elif len(series) == 1 and series.dataoffset is not None and keyframe.is_contiguous:
-        # One directory describes all planes, which follow each other uncompressed (large ImageJ stacks).
-        handle.seek(series.dataoffset + number * keyframe.nbytes)
-        flat = handle.read_array(file.byteorder + keyframe.dtype.char, int(keyframe.size))
-    else:
-        raise make_damage_error(path, "tiff", f"its axes {layout.axes} need more than {len(series)} planes")
-    array = flat.reshape(layout.shape[layout.split :])
+def _decode_directory(reader: DirectoryReader, layout: TiffLayout, number: int) -> Array:
+    """Decode the samples of one directory, axes (page, sample, Y, X); alpha is the last."""
+    alpha = () if layout.alpha_sample is None else (layout.alpha_sample,)
+    samples = [*layout.kept_samples, *alpha]
+    if layout.flat:
+        return reader.read_window(number, samples, (0, layout.height), (0, layout.width))[None]
+    array = reader.read_whole(number).reshape(layout.shape[layout.split :])
     pages = _order_pages_and_channels(array, layout.axes[layout.split :], "YX")
-    kept: Array = pages[:, list(layout.kept_samples)]
-    return kept
-
-
-def check_compression(path: Path, keyframe: Any) -> None:
-    """Refuse a directory whose compression cannot be decoded."""
-    if keyframe.compression != 1 and keyframe.compression not in tifffile.TIFF.DECOMPRESSORS:
-        problem = f"septa does not read TIFF compression {int(keyframe.compression)}"
-        raise InputError(path, problem, "Export the image without compression, or with Deflate or LZW")
-
-
-def read_palette(file: Any, layout: TiffLayout) -> NDArray[np.uint8] | None:
-    """Return the colour table, N x 3 uint8, or None.
-
-    The table of an ImageJ file is not a palette: it only holds the colours in which ImageJ shows grey values.
-    """
-    keyframe = layout.series.keyframe
-    table = keyframe.colormap
-    if keyframe.photometric != _PHOTOMETRIC_PALETTE or table is None or layout.channels != 1 or file.is_imagej:
-        return None
-    if keyframe.dtype not in (np.uint8, np.uint16) or table.ndim != 2 or len(table) != 3:
-        return None
-    colors = table.T if table.max() < 256 else table.T >> 8
-    return np.ascontiguousarray(colors.astype(np.uint8))
+    chosen: Array = pages[:, samples]
+    return chosen
 
 
 _messages: ContextVar[list[str] | None] = ContextVar("septa_tifffile_messages", default=None)

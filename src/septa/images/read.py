@@ -15,19 +15,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septa.errors import InputError
+from septa.images._alpha import merge_label_alpha, report_alpha
 from septa.images._info import (
     MAX_PIXELS,
     Array,
-    Decoded,
     ImageInfo,
     check_image,
     check_page,
     choose_dtype,
     turn_upright,
 )
+from septa.images._photometric import Decoded
 from septa.images._raster import read_raster_info, read_raster_page
 from septa.images._tiff import count_tiff_images, read_tiff_info, read_tiff_page
 from septa.images.outliers import check_magnitude
+from septa.notices import Notices
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -134,7 +136,13 @@ def count_images_in_file(path: str | os.PathLike[str]) -> int:
 
 
 def read_image(
-    path: str | os.PathLike[str], page: int = 0, *, image: int | None = None, max_pixels: int = MAX_PIXELS
+    path: str | os.PathLike[str],
+    page: int = 0,
+    *,
+    image: int | None = None,
+    channels: int | None = None,
+    max_pixels: int = MAX_PIXELS,
+    notices: Notices | None = None,
 ) -> NDArray[Any]:
     """Read one page of an image file.
 
@@ -144,15 +152,20 @@ def read_image(
         PNG, JPEG, BMP, GIF (first frame) or TIFF file with any suffix.
     page
         Number of the page, from 0; see `ImageInfo.pages`.
+    channels
+        Number of channels that the caller expects. A channel that the file calls alpha is returned, as the last one,
+        if the image has as many channels as this together with it; otherwise it is dropped.
     image, max_pixels
         See `read_info`.
+    notices
+        Receives what is done with alpha, palettes, inks, inverted values and the orientation.
 
     Returns
     -------
     ndarray
         Axes ``CYX``, values as stored: integers of 8, 16 or 32 bits, float32 or float64. 1-bit images become uint8 0
-        and 1, float16 becomes float32, integers of 64 bits become float64. Palette images and CMYK JPEG become RGB.
-        Alpha is dropped, and the EXIF orientation is applied.
+        and 1, float16 becomes float32, integers of 64 bits become float64. Images with a palette, of CMYK and of YCbCr
+        become RGB. Values are inverted where white is stored as 0, except by ImageJ. The orientation is applied.
 
     Raises
     ------
@@ -160,15 +173,42 @@ def read_image(
         If the file is missing, empty, of an unknown format, damaged or too large, has no such page, or holds values
         beyond float32.
     """
-    info, decoded = _decode(Path(path), page, max_pixels, image)
-    array_cyx = decoded.array_cyx
-    if decoded.palette is not None:
-        array_cyx = np.moveaxis(_look_up(decoded.palette, array_cyx[0]), 2, 0)
+    return read_described_image(path, page, image=image, channels=channels, max_pixels=max_pixels, notices=notices)[1]
+
+
+def read_described_image(
+    path: str | os.PathLike[str],
+    page: int = 0,
+    *,
+    image: int | None = None,
+    channels: int | None = None,
+    max_pixels: int = MAX_PIXELS,
+    notices: Notices | None = None,
+) -> tuple[ImageInfo, NDArray[Any]]:
+    """Read one page as `read_image` does, and return the description of the file, too."""
+    path = Path(path)
+    info, decoded = _decode(path, page, max_pixels, notices, image)
+    _note(notices, path, decoded.photometric.note)
+    array_cyx = decoded.photometric.convert(decoded.array_cyx)
+    if decoded.alpha_yx is not None:
+        kept = channels == len(array_cyx) + 1
+        report_alpha(path, decoded.alpha_yx, kept, notices)
+        if kept:
+            array_cyx = np.concatenate([array_cyx, decoded.alpha_yx[None].astype(array_cyx.dtype, copy=False)])
     check_magnitude(array_cyx, path)
-    return turn_upright(array_cyx.astype(_replace_dtype(info).dtype, copy=False), info.orientation)
+    if info.orientation != 1:
+        _note(notices, path, "the image is turned upright, as its orientation flag says")
+    info = _replace_dtype(info)
+    return info, turn_upright(array_cyx.astype(info.dtype, copy=False), info.orientation)
 
 
-def read_labels(path: str | os.PathLike[str], page: int = 0, *, max_pixels: int = MAX_PIXELS) -> RawLabels:
+def read_labels(
+    path: str | os.PathLike[str],
+    page: int = 0,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    notices: Notices | None = None,
+) -> RawLabels:
     """Read one page of a label file.
 
     Parameters
@@ -179,38 +219,70 @@ def read_labels(path: str | os.PathLike[str], page: int = 0, *, max_pixels: int 
         Number of the page, from 0; see `ImageInfo.pages`.
     max_pixels
         See `read_info`.
+    notices
+        Receives what is done with alpha and with inverted values.
 
     Returns
     -------
     RawLabels
         Indices of palette images; integers if all floats are whole numbers; one plane if the three channels of a
-        colour are equal. Alpha is dropped.
+        colour are equal. Alpha is the mask if the colour is constant; otherwise it is dropped. Masks of two values
+        are inverted where white is stored as 0, except by ImageJ.
 
     Raises
     ------
     InputError
-        As `read_image`. Also for JPEG compression, which changes labels; for an EXIF orientation, because the labels
-        were then not drawn on these pixels; and for values that are not whole numbers.
+        As `read_image`. Also for JPEG compression, which changes labels; for an orientation flag, because the labels
+        were then not drawn on these pixels; for CMYK and YCbCr, for more than two values where white is stored as 0,
+        and for alpha that differs among pixels of one colour; and for values that are not whole numbers.
     """
     path = Path(path)
-    info, decoded = _decode(path, page, max_pixels)
+    info, decoded = _decode(path, page, max_pixels, notices)
     if decoded.lossy:
         remedy = "Export the labels again as PNG or TIFF; converting this file does not help"
         raise InputError(path, "JPEG compression has changed the labels at every edge", remedy)
     if info.orientation != 1:
         problem = f"the labels have an orientation flag (EXIF {info.orientation}), so their pixels are stored turned"
         raise InputError(path, problem, "Save them upright, without the flag")
-    array_cyx = _convert_to_integers(path, decoded.array_cyx)
+    array_cyx = _convert_to_integers(path, _apply_photometric(path, decoded, notices))
+    palette = decoded.photometric.palette
+    # The indices of a palette say all that its transparency does.
+    if decoded.alpha_yx is not None and palette is None:
+        mask_yx = merge_label_alpha(path, array_cyx, decoded.alpha_yx, notices)
+        if mask_yx is not None:
+            return RawLabels(np.ascontiguousarray(_convert_to_integers(path, mask_yx)), "index", None)
     if len(array_cyx) == 1:
-        return RawLabels(np.ascontiguousarray(array_cyx[0]), "index", decoded.palette)
-    if not decoded.rgb:
+        return RawLabels(np.ascontiguousarray(array_cyx[0]), "index", palette)
+    if not (decoded.color and len(array_cyx) == 3):
         return RawLabels(np.ascontiguousarray(array_cyx), "channels", None)
     if np.array_equal(array_cyx[0], array_cyx[1]) and np.array_equal(array_cyx[0], array_cyx[2]):
         return RawLabels(np.ascontiguousarray(array_cyx[0]), "index", None)
     return RawLabels(np.ascontiguousarray(np.moveaxis(_convert_to_bytes(path, array_cyx), 0, 2)), "rgb", None)
 
 
-def _decode(path: Path, page: int, max_pixels: int, image: int | None = None) -> tuple[ImageInfo, Decoded]:
+def _apply_photometric(path: Path, decoded: Decoded, notices: Notices | None) -> Array:
+    """Return the label values of the samples, or refuse samples that are not label values."""
+    photometric, array_cyx = decoded.photometric, decoded.array_cyx
+    if photometric.kind in ("cmyk", "ycbcr"):
+        problem = f"the labels are stored as {'CMYK' if photometric.kind == 'cmyk' else 'YCbCr'}, not as label values"
+        raise InputError(path, problem, "Save them as class indices, or as RGB without compression loss")
+    if photometric.kind == "palette":
+        return array_cyx
+    if photometric.kind == "inverted" and not np.isin(array_cyx, (0, photometric.top)).all():
+        problem = "white is stored as 0 in the labels and they have more than two values, so the values are unclear"
+        raise InputError(path, problem, "Save them with black stored as 0")
+    _note(notices, path, photometric.note)
+    return photometric.convert(array_cyx)
+
+
+def _note(notices: Notices | None, path: Path, text: str) -> None:
+    if notices is not None and text:
+        notices.add(path, text)
+
+
+def _decode(
+    path: Path, page: int, max_pixels: int, notices: Notices | None, image: int | None = None
+) -> tuple[ImageInfo, Decoded]:
     file_format = _detect_format(path)
     if file_format == "tiff":
         return read_tiff_page(path, page, max_pixels, image)
@@ -218,7 +290,7 @@ def _decode(path: Path, page: int, max_pixels: int, image: int | None = None) ->
     with path.open("rb") as stream:
         info = read_raster_info(path, stream, file_format, max_pixels)
         check_page(path, page, info.pages)
-        return info, read_raster_page(info, stream)
+        return info, read_raster_page(info, stream, notices)
 
 
 def _detect_format(path: Path) -> str:
@@ -250,13 +322,6 @@ def _detect_format(path: Path) -> str:
 def _replace_dtype(info: ImageInfo) -> ImageInfo:
     """Replace the type on disk by that of the array that `read_image` returns."""
     return replace(info, dtype=choose_dtype(info.dtype))
-
-
-def _look_up(palette: NDArray[np.uint8], indices: Array) -> NDArray[np.uint8]:
-    """Return the colours of palette indices; an index beyond the table is black."""
-    table = np.zeros((max(len(palette), int(indices.max()) + 1), 3), dtype=np.uint8)
-    table[: len(palette)] = palette
-    return table[indices]
 
 
 def _convert_to_integers(path: Path, array: Array) -> Array:

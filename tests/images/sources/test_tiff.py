@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from septa.errors import InputError
+from septa.images import _tiff_planes
 from septa.images.read import read_image
-from septa.images.sources import tiff as _tiff_source
 from septa.images.sources.open import Selection, open_source
 
 RNG = np.random.default_rng(5)
@@ -56,13 +56,13 @@ KINDS: dict[str, tuple[NDArray[Any], dict[str, Any]]] = {
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Return the list of the numbers of the tiles or strips that were decoded."""
     numbers: list[int] = []
-    original = _tiff_source._TiffReader._decode
+    original = _tiff_planes.DirectoryReader._decode
 
     def count(self: Any, plane: Any, number: int) -> Any:
         numbers.append(number)
         return original(self, plane, number)
 
-    monkeypatch.setattr(_tiff_source._TiffReader, "_decode", count)
+    monkeypatch.setattr(_tiff_planes.DirectoryReader, "_decode", count)
     return numbers
 
 
@@ -316,7 +316,7 @@ def test_huge_files_open_in_little_memory(tmp_path: Path, decoded: list[int]) ->
     path = tmp_path / "tiles.tif"
     one = np.full((512, 512), 7, np.uint8)
     blank = (-(-side // 512)) ** 2
-    tiles = (one if number in (0, 1000) else None for number in range(blank))
+    tiles = (one if number in (0, 804, 1000) else None for number in range(blank))
     options: dict[str, Any] = {"shape": (side, side), "dtype": np.uint8, "bigtiff": True, "metadata": None}
     tifffile.imwrite(path, tiles, tile=(512, 512), compression="zlib", **options)
     row, column = (number * 512 for number in divmod(1000, -(-side // 512)))
@@ -324,7 +324,7 @@ def test_huge_files_open_in_little_memory(tmp_path: Path, decoded: list[int]) ->
     with open_source(path) as source:
         assert source.shape == (1, 1, 1, side, side)
         window = source.read((row - 3, row + 3), (column, column + 9))
-        assert window.tolist() == [[[0] * 9] * 3 + [[7] * 9] * 3]
+        assert window.tolist() == [[[7] * 9] * 6]
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert len(decoded) == 2

@@ -18,6 +18,7 @@ from septa.images.sources.ome_zarr import ZarrFolder
 from septa.images.sources.source import ImageFile, ImageLevel, PixelRange, Selection, Source, WindowReader
 from septa.images.sources.tiff import TiffImages
 from septa.images.sources.whole import WholePlanes
+from septa.notices import Notices
 
 __all__ = ["Selection", "Source", "count_images", "open_source"]
 
@@ -26,7 +27,12 @@ _MOST_CHANNELS = 10_000
 
 
 def open_source(
-    path: str | os.PathLike[str], selection: Selection | None = None, *, max_pixels: int | None = None
+    path: str | os.PathLike[str],
+    selection: Selection | None = None,
+    *,
+    channels: int | None = None,
+    max_pixels: int | None = None,
+    notices: Notices | None = None,
 ) -> Source:
     """Open an image of any size; nothing is decoded yet.
 
@@ -38,9 +44,14 @@ def open_source(
         named axes are read by their number of axes as YX, CYX, CZYX or TCZYX; unnamed pages of a TIFF file are Z.
     selection
         Level, channels, image and region to open; by default, all channels of the whole image.
+    channels
+        Number of channels that are expected. A channel that the file calls alpha is the last one if the image has as
+        many channels as this together with it, or if the selection names it; otherwise it is dropped.
     max_pixels
         Most samples that may be decoded at once: of a chunk, or of the plane of a file that is decoded whole
         (`septa.images.read.MAX_PIXELS` by default). The size of the image itself is not limited.
+    notices
+        Receives what is done with alpha, palettes, inks, inverted values and the orientation, also by later reads.
 
     Returns
     -------
@@ -67,7 +78,8 @@ def open_source(
     path = Path(path)
     selection = Selection() if selection is None else selection
     limit = MAX_PIXELS if max_pixels is None else max_pixels
-    level = _open_level(path, selection, limit)
+    expected = channels if selection.channels is None else max(selection.channels, default=0) + 1
+    level = _open_level(path, selection, limit, expected, notices)
     try:
         _check_level(level, limit)
         source = _crop(_choose_channels(_build_source(level), selection.channels), selection.region)
@@ -87,7 +99,9 @@ def count_images(path: str | os.PathLike[str]) -> int:
     return ZarrFolder(path).images if path.is_dir() else count_images_in_file(path)
 
 
-def _open_level(path: Path, selection: Selection, max_pixels: int) -> ImageLevel:
+def _open_level(
+    path: Path, selection: Selection, max_pixels: int, expected: int | None, notices: Notices | None
+) -> ImageLevel:
     """Open the chosen level of the chosen image with the reader of the file's format."""
     if path.is_dir():
         folder = ZarrFolder(path)
@@ -97,14 +111,14 @@ def _open_level(path: Path, selection: Selection, max_pixels: int) -> ImageLevel
         tiff = TiffImages(path)
         try:
             image = _choose_image(path, tiff, selection)
-            level = tiff.open_level(image, selection.level)
+            level = tiff.open_level(image, selection.level, expected, notices)
         except BaseException:
             tiff.close()
             raise
         if level is not None:
             return level
         tiff.close()
-    whole = WholePlanes(path, max_pixels, image)
+    whole = WholePlanes(path, max_pixels, image, expected, notices)
     _choose_image(path, whole, selection)
     return whole.open_level()
 

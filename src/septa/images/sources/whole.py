@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from septa.errors import format_count
 from septa.images._info import Array
 from septa.images.read import read_image, read_info
 from septa.images.sources.source import RGB_NAMES, ImageLevel, PixelRange
+from septa.notices import Notices
 
 
 class WholePlanes:
@@ -21,6 +23,8 @@ class WholePlanes:
         A file that `septa.images.read.read_image` reads.
     max_pixels, image
         See `septa.images.read.read_info`.
+    expected, notices
+        ``channels`` and ``notices`` of `septa.images.read.read_image`.
 
     Raises
     ------
@@ -28,9 +32,13 @@ class WholePlanes:
         As `septa.images.read.read_info`.
     """
 
-    def __init__(self, path: Path, max_pixels: int, image: int) -> None:
+    def __init__(
+        self, path: Path, max_pixels: int, image: int, expected: int | None = None, notices: Notices | None = None
+    ) -> None:
         self._info = read_info(path, image=image, max_pixels=max_pixels)
-        self._max_pixels = max_pixels
+        read = partial(read_image, path, image=image, channels=expected, max_pixels=max_pixels, notices=notices)
+        self._reader = _WholePlaneReader(path, read)
+        self._keeps_alpha = self._info.alpha and expected == self._info.channels + 1
         self.images = self._info.images
 
     def count_levels(self, image: int) -> int:
@@ -44,8 +52,7 @@ class WholePlanes:
     def open_level(self) -> ImageLevel:
         """Describe the image."""
         info = self._info
-        shape = (1, info.channels, info.pages, info.height, info.width)
-        is_color = info.channels == 3 and (info.palette or info.format != "tiff")
+        shape = (1, info.channels + self._keeps_alpha, info.pages, info.height, info.width)
         return ImageLevel(
             path=info.path,
             data_path=info.path,
@@ -60,19 +67,18 @@ class WholePlanes:
             # `read_info` has checked the samples too: 4 of them count as one pixel.
             chunk_samples=info.height * info.width,
             calibration=info.calibration,
-            channel_names=RGB_NAMES if is_color else (),
+            channel_names=RGB_NAMES if info.color and shape[1] == 3 else (),
             notes=info.notes,
-            reader=_WholePlaneReader(info.path, self._max_pixels, info.image),
+            reader=self._reader,
         )
 
 
 class _WholePlaneReader:
     """A reader that decodes a plane whole and keeps the last one."""
 
-    def __init__(self, path: Path, max_pixels: int, image: int) -> None:
+    def __init__(self, path: Path, read: Callable[[int], Array]) -> None:
         self._path = path
-        self._max_pixels = max_pixels
-        self._image = image
+        self._read = read
         self._lock = threading.Lock()
         self._last: tuple[int, Array] | None = None
 
@@ -80,7 +86,7 @@ class _WholePlaneReader:
         with self._lock:
             last = self._last
             if last is None or last[0] != z:
-                last = self._last = (z, read_image(self._path, z, image=self._image, max_pixels=self._max_pixels))
+                last = self._last = (z, self._read(z))
         return last[1][list(channels), y[0] : y[1], x[0] : x[1]]
 
     def list_files(self, channels: tuple[int, ...], y: PixelRange, x: PixelRange) -> Iterator[Path]:
