@@ -8,10 +8,12 @@ from contextlib import closing
 from pathlib import Path
 
 from septa.errors import InputError, ResourceError
+from septa.images import check_outside_zarr, lock_outputs
 from septa.labels import CLASSES, find_class_folders
 from septa.model import Model
 from septa.notices import Notices
 from septa.objects import ObjectFiles
+from septa.prediction.find import find_stem
 from septa.prediction.options import FailedFile, Options, SegmentedFile
 from septa.prediction.pipeline import Pipeline
 
@@ -44,14 +46,25 @@ def segment_files(
     Raises
     ------
     InputError
-        The options fit no image; nothing has been read then. Or the engine fails.
+        The options fit no image, or another process writes one of the outputs; nothing has been read then. Or the
+        engine fails.
     ResourceError
         The disk is full.
     """
     _check_options(model, options)
+    notices = Notices() if notices is None else notices
+    with lock_outputs(_list_outputs(paths, options)) as removed:
+        for clause in removed:
+            notices.add(options.output, clause)
+        yield from _segment(model, paths, options, notices)
+
+
+def _segment(
+    model: Model, paths: Sequence[Path], options: Options, notices: Notices
+) -> Iterator[SegmentedFile | FailedFile]:
     files = ObjectFiles(options.objects, options.output, model.labels.class_names)
     engine = model.engine(options.device, options.engine)
-    pipeline = Pipeline(model, options, files, engine, notices=Notices() if notices is None else notices)
+    pipeline = Pipeline(model, options, files, engine, notices=notices)
     remaining = deque(paths)
     while remaining:
         with closing(pipeline.segment_overlapped(tuple(remaining))) as results:
@@ -65,8 +78,15 @@ def segment_files(
     files.finish()
 
 
+def _list_outputs(paths: Sequence[Path], options: Options) -> list[Path]:
+    """Return paths that stand for all files that are written; the files of an image share its stem."""
+    stems = [options.output / find_stem(path) for path in paths]
+    return [*stems, *(path for path in (options.objects.table, options.objects.coco) if path is not None)]
+
+
 def _check_options(model: Model, options: Options) -> None:
     model.check_tile(options.tile)
+    check_outside_zarr(options.output)
     if model.task.multilabel and options.suffix == ".png":
         problem = "a PNG file cannot hold classes that overlap, because each class needs a plane"
         raise InputError("--format png", problem, "Leave the option out, or give --format tif")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import torch.distributed as dist
 
 from septa.data import DatasetCheck, Pair
 from septa.errors import InputError
-from septa.images import MAX_PIXELS, write_text
+from septa.images import MAX_PIXELS, lock_outputs, write_text
 from septa.metrics import Evaluation
 from septa.model import Model
 from septa.recipe import Recipe
@@ -198,9 +199,11 @@ def train_steps(
     """
     started = time.monotonic()
     cv2.setNumThreads(1)  # OpenCV's threads would compete with those of the net
-    with join_processes(request.device) as process:
+    with join_processes(request.device) as process, ExitStack() as stack:
         writes = process.rank == 0
+        removed: tuple[str, ...] = ()
         if writes:
+            removed = stack.enter_context(lock_outputs([request.output, request.folder]))
             claim_output(request)
         saved = find_saved(request)
         check, choice = plan_recipe(use_saved_recipe(request, saved), progress)
@@ -228,7 +231,7 @@ def train_steps(
                 device=str(process.device),
                 train=tuple(job.sampler.examples.pairs),
                 validation=tuple(job.validation.pairs),
-                notes=notes,
+                notes=(*removed, *notes),
             )
         rows = run_training_loop(job, state)
         if not writes:
