@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 
 from septa.errors import OutOfMemory, ResourceError
 from septa.inference.protocol import Engine, SingleImageEngine
@@ -64,6 +65,40 @@ def test_the_smallest_budget_is_exact(kit: SimpleNamespace, block: int | None) -
     assert fit_budget(model, 2, least, margin=32, block=block).expected <= least
     with pytest.raises(ResourceError):
         fit_budget(model, 2, least - 2 * 10**6, margin=32, block=block)
+
+
+@pytest.mark.usefixtures("real_blocks")
+@pytest.mark.parametrize("decoding", [10**6, 900 * 10**6])
+def test_the_memory_to_decode_a_chunk_is_counted(kit: SimpleNamespace, decoding: int) -> None:
+    model = kit.make("distance")
+    with pytest.raises(ResourceError, match="this net needs at least") as plain:
+        fit_budget(model, 2, 10**6, margin=32)
+    with pytest.raises(ResourceError, match="this net needs at least") as caught:
+        fit_budget(model, 2, 10**6, margin=32, decoding=decoding)
+    least, more = (int(re.findall(r"--memory (\d+)MB", str(error.value))[0]) for error in (plain, caught))
+    assert abs(more - least - decoding / 1e6) <= 1
+    is_large = decoding > 10**8
+    assert ("and 900 MB to decode a chunk of the image, got 1 MB" in str(caught.value)) == is_large
+    assert str(caught.value).endswith("or save the image in tiles.") == is_large
+    found = fit_budget(model, 2, more * 10**6, margin=32, decoding=decoding)
+    assert found.expected <= more * 10**6
+
+
+def test_a_run_counts_the_chunks_of_its_image(
+    kit: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, septa: Callable[..., Any]
+) -> None:
+    kit.make("distance").save(tmp_path / "m.septa")
+    tifffile.imwrite(tmp_path / "a.tif", kit.texture((100, 90)), compression="zlib", rowsperstrip=100)
+    seen: list[int] = []
+    original = run.fit_budget
+
+    def fit(*args: Any, **more: Any) -> Any:
+        seen.append(more["decoding"])
+        return original(*args, **more)
+
+    monkeypatch.setattr(run, "fit_budget", fit)
+    assert septa("predict", tmp_path / "m.septa", tmp_path / "a.tif", "-o", tmp_path / "o.ome.zarr")[0] == 0
+    assert 2 * 100 * 90 < seen[0] < 4 * 100 * 90 + 1000
 
 
 def test_resident_bytes_grow_with_touched_pages() -> None:

@@ -15,6 +15,7 @@ import tifffile
 
 from septa.errors import InputError
 from septa.images._info import Array, make_damage_error
+from septa.images._large_chunk import LARGE_BYTES, LargeChunk
 from septa.images._photometric import JPEG_COMPRESSIONS
 
 _PLANES_REMEMBERED = 64
@@ -64,12 +65,14 @@ class DirectoryReader:
         self._alike = alike
         self._directories = directories
         self._lock = threading.RLock()
+        self._large_chunk = LargeChunk()
         self._find_plane = lru_cache(_PLANES_REMEMBERED)(self._look_up_plane)
         for series in alike:
             check_compression(path, series.keyframe)
 
     def close(self) -> None:
         """Close the file."""
+        self._large_chunk.clear()
         with self._lock:
             self._file.close()
 
@@ -217,6 +220,15 @@ class DirectoryReader:
     def _decode(self, plane: _Plane, segment: int) -> tuple[Array, tuple[int, ...], tuple[int, ...]]:
         """Decode one strip or tile, axes (depth, Y, X, sample); return its place and shape, too."""
         self._check_segment(plane, segment)
+        keyframe = plane.keyframe
+        if math.prod(segment_size(keyframe)) * keyframe.shaped[4] * keyframe.dtype.itemsize <= LARGE_BYTES:
+            return self._decode_anew(plane, segment)
+        decoded: tuple[Array, tuple[int, ...], tuple[int, ...]] = self._large_chunk.get(
+            plane.offsets[segment], lambda: self._decode_anew(plane, segment)
+        )
+        return decoded
+
+    def _decode_anew(self, plane: _Plane, segment: int) -> tuple[Array, tuple[int, ...], tuple[int, ...]]:
         data = self._read_bytes(plane.offsets[segment], plane.sizes[segment])
         compression = int(plane.keyframe.compression)
         # libjpeg fills what is missing with grey, and the CCITT decoder with white.

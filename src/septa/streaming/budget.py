@@ -92,7 +92,14 @@ def default_memory(processes: int = 1) -> int:
 
 
 def fit_budget(
-    model: Model, itemsize: int, memory: int, *, margin: int, block: int | None = None, engine: str = "torch"
+    model: Model,
+    itemsize: int,
+    memory: int,
+    *,
+    margin: int,
+    block: int | None = None,
+    engine: str = "torch",
+    decoding: int = 0,
 ) -> Budget:
     """Choose the largest blocks and tiles that fit into a memory budget.
 
@@ -110,6 +117,8 @@ def fit_budget(
         Side of the blocks, pixels; the largest that fits if None.
     engine
         Name of the engine that runs the net; some need more memory.
+    decoding
+        Bytes that are needed to decode a chunk of the image; see `septa.images.Source`.
 
     Raises
     ------
@@ -117,7 +126,7 @@ def fit_budget(
         Nothing fits. The message gives the smallest budget that is enough.
     """
     _load_kernels(model)
-    free = memory - resident_bytes() - _RESERVE
+    free = memory - resident_bytes() - _RESERVE - decoding
     least = smallest_tile_for(model.net)
     pixel = pixel_bytes(model, engine)
     for side in BLOCKS if block is None else (block,):
@@ -130,8 +139,12 @@ def fit_budget(
             return Budget(block=side, tile=tile, expected=memory - room + tile**2 * pixel, free=free, limit=memory)
     needed = megabytes(memory - free + arrays + least**2 * pixel)
     size = "the smallest blocks" if block is None else f"blocks of {block} pixels"
+    remedy = f"Give --memory {needed}MB or more"
+    if decoding > _RESERVE:
+        size += f" and {megabytes(decoding)} MB to decode a chunk of the image"
+        remedy += ", or save the image in tiles"
     problem = f"this net needs at least {needed} MB with {size}, got {megabytes(memory)} MB"
-    raise ResourceError("--memory", problem, f"Give --memory {needed}MB or more")
+    raise ResourceError("--memory", problem, remedy)
 
 
 def _load_kernels(model: Model) -> None:

@@ -256,7 +256,13 @@ def _make_worker(prepared: _PreparedRun) -> BlockWorker:
             raise InputError(run.input.path, "this is not the image that the run was planned for", _SHARE_STORAGE)
         memory = run.memory or default_memory(prepared.peers)
         budget = fit_budget(
-            model, source.dtype.itemsize, memory, margin=plan.margin, block=plan.block, engine=identity.engine
+            model,
+            source.dtype.itemsize,
+            memory,
+            margin=plan.margin,
+            block=plan.block,
+            engine=identity.engine,
+            decoding=source.decoding_bytes,
         )
         return BlockWorker(
             plan=plan,

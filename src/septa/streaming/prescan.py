@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from itertools import product
 from typing import Any
@@ -42,8 +43,10 @@ def _read_samples(model: Model, source: Source, t: int, z: int) -> list[NDArray[
     height, width = source.shape[3:]
     rows, columns = choose_sampling_steps((height, width))
     bands: list[list[NDArray[Any]]] = [[] for _ in range(model.channels)]
-    for top, bottom in _split(height, max(source.chunk[0], rows)):
-        for left, right in _split(width, max(source.chunk[1], _BAND)):
+    # A large chunk is kept, so it can be read part by part; others are read whole, to decode each once.
+    chunk = source.chunk if math.prod(source.chunk) * source.dtype.itemsize <= 2 * _BAND**2 else (_BAND, _BAND)
+    for top, bottom in _split(height, max(chunk[0], rows)):
+        for left, right in _split(width, max(chunk[1], _BAND)):
             first = -top % rows, -left % columns
             if top + first[0] >= bottom or left + first[1] >= right:
                 continue

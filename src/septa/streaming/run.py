@@ -15,6 +15,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -223,16 +224,17 @@ def _make_plan(
 ) -> tuple[StreamPlan, Budget, tuple[str, ...]]:
     """Return the plan of the interrupted run, or a new plan; the sizes that fit into the budget now; and notes."""
     memory = request.memory or default_memory()
-    itemsize = source.dtype.itemsize
+    itemsize, decoding = source.dtype.itemsize, source.decoding_bytes
+    fit = partial(fit_budget, model, itemsize, memory, engine=identity.engine, decoding=decoding)
     plan = None if request.overwrite else load_plan(folder)
     if plan is not None:
         if plan.identity != identity:
             differs = ", ".join(plan.identity.differences(identity))
             problem = f"the folder holds an unfinished run of another image or with other settings ({differs})"
             raise InputError(folder, problem, "Give the same settings again, or --overwrite to start again")
-        budget = fit_budget(model, itemsize, memory, margin=plan.margin, block=plan.block, engine=identity.engine)
+        budget = fit(margin=plan.margin, block=plan.block)
         return plan, budget, ("an interrupted run is resumed",)
-    budget = fit_budget(model, itemsize, memory, margin=model.task.block_margin, engine=identity.engine)
+    budget = fit(margin=model.task.block_margin)
     normalizations = resolve_normalizations(model, source)
     skipped, notes = find_empty_blocks(source, budget.block) if request.skip_empty else ((), ())
     plan = StreamPlan(

@@ -140,7 +140,7 @@ class _ZarrReader:
         yield from self.array.list_files([window[axis] for axis in self.axes])
 
     def close(self) -> None:
-        pass
+        self.array.large_chunk.clear()
 
 
 def _refuse_unfinished(path: Path) -> None:
@@ -350,6 +350,7 @@ def _describe(
         levels=tuple((one["Y"], one["X"]) for one in sizes),
         chunk=(chunk["Y"], chunk["X"]),
         chunk_samples=math.prod(array.chunk),
+        decoding_bytes=2 * math.prod(array.chunk) * array.dtype.itemsize,
         calibration=calibration,
         channel_names=channel_names,
         reader=_ZarrReader(array, axes),

@@ -176,6 +176,7 @@ def _build_source(level: ImageLevel) -> Source:
         level=level.level,
         levels=level.levels,
         chunk=(min(level.chunk[0], level.shape[3]), min(level.chunk[1], level.shape[4])),
+        decoding_bytes=level.decoding_bytes,
         calibration=replace(level.calibration, channel_names=_clean_names(level.channel_names, channels)),
         channels=tuple(range(channels)),
         channel_names=_name_channels(level.channel_names, channels),

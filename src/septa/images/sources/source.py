@@ -103,6 +103,8 @@ class ImageLevel:
         (Y, X) of the pixels that are decoded at once.
     chunk_samples
         Number of the samples that are decoded at once.
+    decoding_bytes
+        As in `Source`.
     calibration
         Calibration of the level.
     channel_names
@@ -124,6 +126,7 @@ class ImageLevel:
     levels: tuple[tuple[int, int], ...]
     chunk: tuple[int, int]
     chunk_samples: int
+    decoding_bytes: int
     calibration: Calibration
     channel_names: Sequence[object]
     notes: tuple[str, ...] = ()
@@ -154,6 +157,9 @@ class Source:
         (Y, X) of every level of the pyramid, the full size first; of a region, its own size only.
     chunk
         (Y, X) of the pixels that are decoded at once.
+    decoding_bytes
+        Most bytes that are in memory to decode a chunk, with its compressed form. A large chunk is kept until the next
+        one is decoded.
     calibration
         Sizes, steps and positions of the opened level, and the names of the chosen channels.
     channels
@@ -175,6 +181,7 @@ class Source:
     level: int
     levels: tuple[tuple[int, int], ...]
     chunk: tuple[int, int]
+    decoding_bytes: int
     calibration: Calibration
     channels: tuple[int, ...]
     channel_names: tuple[str, ...]

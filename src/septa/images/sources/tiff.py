@@ -196,11 +196,19 @@ class TiffImages:
             levels=tuple((one.height, one.width) for one in layouts),
             chunk=chunk,
             chunk_samples=math.prod(chunk) * samples,
+            decoding_bytes=_count_decoding_bytes(keyframe, math.prod(chunk) * samples),
             calibration=calibration.rescale((1.0, *scale)),
             notes=(*found.notes, *axes.notes),
             channel_names=names,
             reader=_TiffReader(path, file, layout, _number_directories(layout, axes), keeps_alpha, notices),
         )
+
+
+def _count_decoding_bytes(keyframe: Any, samples: int) -> int:
+    """Return the bytes of a decoded tile or strip, and of the largest compressed one of the first plane."""
+    itemsize = 1 if keyframe.dtype is None else keyframe.dtype.itemsize
+    packed = 0 if is_plain(keyframe) else max(keyframe.databytecounts, default=0)
+    return samples * int(itemsize) + int(packed)
 
 
 def _needs_whole_planes(layout: TiffLayout) -> bool:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 from septa.errors import format_count
 from septa.images._info import Array
+from septa.images._large_chunk import LargeChunk
 from septa.images.read import read_image, read_info
 from septa.images.sources.source import RGB_NAMES, ImageLevel, PixelRange
 from septa.notices import Notices
+
+_COPIES = 4
+"""Most copies of a plane in memory while it is decoded, its compressed form included. Measured: 2.8 to 3.5."""
 
 
 class WholePlanes:
@@ -66,6 +69,7 @@ class WholePlanes:
             chunk=(info.height, info.width),
             # `read_info` has checked the samples too: 4 of them count as one pixel.
             chunk_samples=info.height * info.width,
+            decoding_bytes=_COPIES * info.height * info.width * info.channels * info.dtype.itemsize,
             calibration=info.calibration,
             channel_names=RGB_NAMES if info.color and shape[1] == 3 else (),
             notes=info.notes,
@@ -79,18 +83,14 @@ class _WholePlaneReader:
     def __init__(self, path: Path, read: Callable[[int], Array]) -> None:
         self._path = path
         self._read = read
-        self._lock = threading.Lock()
-        self._last: tuple[int, Array] | None = None
+        self._last = LargeChunk()
 
     def read(self, t: int, z: int, channels: tuple[int, ...], y: PixelRange, x: PixelRange) -> Array:
-        with self._lock:
-            last = self._last
-            if last is None or last[0] != z:
-                last = self._last = (z, self._read(z))
-        return last[1][list(channels), y[0] : y[1], x[0] : x[1]]
+        plane_cyx: Array = self._last.get(z, partial(self._read, z))
+        return plane_cyx[list(channels), y[0] : y[1], x[0] : x[1]]
 
     def list_files(self, channels: tuple[int, ...], y: PixelRange, x: PixelRange) -> Iterator[Path]:
         yield self._path
 
     def close(self) -> None:
-        self._last = None
+        self._last.clear()

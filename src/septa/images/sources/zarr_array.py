@@ -12,7 +12,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import numpy as np
 
 from septa.errors import InputError
 from septa.images._info import Array, make_damage_error, translate_decoder_errors
+from septa.images._large_chunk import LARGE_BYTES, LargeChunk
 from septa.images.sources.zarr_codecs import (
     Codec,
     UnsupportedMetadataError,
@@ -91,6 +92,8 @@ class ZarrArray:
         Names of the axes in zarr 3 metadata, or None.
     attributes
         Attributes of the user.
+    large_chunk
+        The last decoded chunk, if chunks are large.
     """
 
     path: Path
@@ -105,6 +108,7 @@ class ZarrArray:
     shard: _Shard | None
     names: tuple[Any, ...] | None
     attributes: Mapping[str, Any]
+    large_chunk: LargeChunk = field(default_factory=LargeChunk, repr=False, compare=False)
 
     @property
     def chunk(self) -> tuple[int, ...]:
@@ -141,7 +145,7 @@ class ZarrArray:
                     if self.shard:
                         self._read_shard(file, stream, index, window, values)
                     else:
-                        chunk = self._decode_chunk(stream.read(self._limit_bytes()), self.codecs)
+                        chunk = self._decode_chunk(stream, self._limit_bytes(), index, self.codecs)
                         _paste(values, window, chunk, index, self.stored)
         return values
 
@@ -156,10 +160,19 @@ class ZarrArray:
     def _limit_bytes(self) -> int:
         return limit_packed_size(math.prod(self.chunk) * self.dtype.itemsize)
 
-    def _decode_chunk(self, data: bytes, codecs: tuple[Codec, ...]) -> Array:
+    def _decode_chunk(self, stream: Any, count: int, index: tuple[int, ...], codecs: tuple[Codec, ...]) -> Array:
+        """Decode the chunk of an index from the next bytes of its file, at most ``count``."""
         shape = tuple(self.chunk[axis] for axis in self.order)
-        plain = decompress(data, codecs, math.prod(shape) * self.dtype.itemsize)
-        return np.frombuffer(plain, self.dtype).reshape(shape).transpose(np.argsort(self.order))
+        size = math.prod(shape) * self.dtype.itemsize
+
+        def decode() -> Array:
+            plain = decompress(stream.read(count), codecs, size)
+            return np.frombuffer(plain, self.dtype).reshape(shape).transpose(np.argsort(self.order))
+
+        if size <= LARGE_BYTES:
+            return decode()
+        chunk: Array = self.large_chunk.get(index, decode)
+        return chunk
 
     def _read_shard(self, file: Path, stream: Any, shard: tuple[int, ...], window: Any, values: Array) -> None:
         assert self.shard
@@ -183,7 +196,8 @@ class ZarrArray:
             if offset + count > size or count > self._limit_bytes():
                 raise make_damage_error(file, "zarr", "the file ends early or its index is damaged")
             stream.seek(offset)
-            _paste(values, window, self._decode_chunk(stream.read(count), self.shard.codecs), chunk, self.shard.chunk)
+            values_of_chunk = self._decode_chunk(stream, count, chunk, self.shard.codecs)
+            _paste(values, window, values_of_chunk, chunk, self.shard.chunk)
 
 
 def _list_touched(window: Sequence[tuple[int, int]], chunk: tuple[int, ...]) -> Any:
