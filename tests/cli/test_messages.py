@@ -18,9 +18,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from septa import cli, errors
+from septa.images import write_labels
 
 CLI = Path(inspect.getfile(cli)).parent
 
@@ -279,6 +281,12 @@ FAILURES = [
         before=("error: broken.png: the file is empty. ",),
     ),
     Row(
+        "evaluate scored marked",
+        "scored: some files are not scored, the others are: 1 without prediction (b.png). Give each prediction the "
+        "name of its label file in marked.",
+        code=3,
+    ),
+    Row(
         "quantize m.septa --data x -o y.septa",
         "y.septa: the model is not written, because its score drops by 0.0123, more than 0.005. Give --most-drop 0.013 "
         "to write it anyway.",
@@ -329,6 +337,8 @@ def folder(untrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     shutil.copy(untrained / "plain.septa", folder / "m.septa")
     for name in ("a", "b"):
         shutil.copy(untrained / "x.png", folder / f"{name}.png")
+    for path in ("scored/a.png", "marked/a.png", "marked/b.png"):
+        write_labels(folder / path, np.eye(4, dtype=np.uint8))
     (folder / "broken.png").touch()
     (folder / "image.zarr").mkdir()
     (folder / "image.zarr" / "zarr.json").touch()

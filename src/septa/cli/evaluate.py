@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +21,7 @@ from septa.cli.options import (
     refuse_options,
 )
 from septa.cli.values import choice, path, word
+from septa.errors import PartialFailure
 
 EXAMPLE = "septa evaluate cells.septa cells --json scores.json"
 
@@ -114,3 +116,10 @@ def evaluate(
     console.print(make_evaluation_table(result))
     if json_file is not None:
         write_text(json_file, json.dumps(result.to_json(), indent=2, allow_nan=False) + "\n")
+    _report_unpaired(result.unpaired, first, second)
+
+
+def _report_unpaired(unpaired: Sequence[str], first: Path, second: Path) -> None:
+    if unpaired:
+        problem = f"some files are not scored, the others are: {'; '.join(unpaired)}"
+        raise PartialFailure(first, problem, f"Give each prediction the name of its label file in {second}")

@@ -1,3 +1,4 @@
+from .codes import MASK_VALUES as MASK_VALUES
 from .components import label_components as label_components
 from .detect import find_mapping as find_mapping
 from .folders import CLASSES as CLASSES
@@ -11,5 +12,7 @@ from .folders import find_class_folders as find_class_folders
 from .folders import find_subfolders as find_subfolders
 from .folders import list_folder as list_folder
 from .mapping import LabelMapping as LabelMapping
+from .matching import match_folders as match_folders
 from .object_labels import ObjectLabels as ObjectLabels
 from .raw_classes import read_object_classes as read_object_classes
+from .regions import count_regions as count_regions

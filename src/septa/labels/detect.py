@@ -97,6 +97,11 @@ def find_mapping(
         names = data.class_names or tuple(f"class {k + 1}" for k in range(planes))
         return _build_mapping(kind, names, (), data, planes)
     if kind == "instances":
+        lowest = survey.find_background_value()
+        if lowest < 0 and not of_objects and not by_color:
+            text = f"no label image holds 0, and septa takes {lowest} as background"
+            notices.add(_WHERE, text, f"Set data.ignore_label={lowest} if it marks pixels to ignore")
+            return _build_mapping(kind, data.class_names or ("background", "object"), (lowest,), data, 2)
         refuse_negative(survey.index)
         if len(of_objects) > 1:
             known = (0, *sorted(of_objects))

@@ -73,7 +73,11 @@ def refuse_negative(table: Mapping[int, ValueCount]) -> None:
     lowest = min(table, default=0)
     if lowest < 0:
         remedy = f"Set data.ignore_label={lowest} if it marks pixels to ignore, else correct the labels"
-        refuse_value(table, lowest, f"the label image holds the negative value {lowest}", remedy)
+        below = sum(value < 0 for value in table)
+        if below > 1:
+            remedy = "Export the labels with values from 0"
+        more = f" and {below - 1} more" if below > 1 else ""
+        refuse_value(table, lowest, f"the label image holds the negative value {lowest}{more}", remedy)
 
 
 def refuse_rare(table: Mapping[int, ValueCount], kind: str) -> None:

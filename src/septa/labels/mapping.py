@@ -55,8 +55,8 @@ class LabelMapping:
     class_names
         Name of each class, class 0 (background) first; for ``multilabel`` one name per bit and no background.
     values
-        Raw value or RGB colour of each class; empty for ``multilabel``. For ``instances`` the background, 0 or an RGB
-        colour, and, if objects have classes, the value of each class.
+        Raw value or RGB colour of each class; empty for ``multilabel``. For ``instances`` the background, 0, -1 or an
+        RGB colour, and, if objects have classes, the value of each class.
     ignore
         Raw value whose pixels count in no loss and no metric; for colours the number 0xRRGGBB.
 
@@ -143,6 +143,8 @@ class LabelMapping:
             return np.minimum(self._number_colors(raw, where), 1)
         array = to_numbers(raw, self.kind, str(where))
         if self.kind == "instances":
+            if self.values[0] == -1:
+                array = np.where(array == -1, 0, array)
             labels_yx = encode_object_mask(array, str(where), self.ignore)
             if self.object_classes == 1:
                 return labels_yx
@@ -257,7 +259,7 @@ class LabelMapping:
         end = "" if self.ignore is None else f"; {show_values([self.ignore], self.kind)} is ignored"
         if self.kind == "instances":
             name = "object" if self.object_classes > 1 else self.class_names[1]
-            line = f"labels: instance ids, 0 is {self.class_names[0]} and every other id is one {name}"
+            line = f"labels: instance ids, {self.values[0]} is {self.class_names[0]} and every other id is one {name}"
             if isinstance(self.values[0], tuple):
                 background = show_values([to_number(self.values[0])], "color")
                 others = "every connected region of another colour"
@@ -308,7 +310,7 @@ def _find_misfit(mapping: LabelMapping) -> str:
     elif mapping.kind == "instances":
         several = 3 <= len(names) == len(values) <= MAX_CLASSES
         fits = several or len(names) == 2 == len(values) + 1
-        fits = fits and (values[0] == 0 or (is_color(values[0]) and not several))
+        fits = fits and (values[0] == 0 or ((values[0] == -1 or is_color(values[0])) and not several))
     else:
         fits = 2 <= len(names) == len(values) <= MAX_CLASSES and (mapping.kind != "binary" or len(names) == 2)
     if not fits:

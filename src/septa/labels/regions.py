@@ -120,6 +120,17 @@ def label_equal_regions(array_yx: NDArray[Any], background: int | None) -> NDArr
     return ids_yx.reshape(array_yx.shape)
 
 
+def count_regions(array_yx: NDArray[Any]) -> int:
+    """Count the 8-connected regions of equal values other than 0, in integers ``YX``.
+
+    Examples
+    --------
+    >>> count_regions(np.array([[1, 0, 1], [0, 2, 0]]))
+    3
+    """
+    return int(find_regions(array_yx, 0).counts.sum())
+
+
 class _Runs(NamedTuple):
     """Runs of equal values along the rows: flat positions, value and number of the region of each run."""
 

@@ -150,7 +150,7 @@ class Survey:
         void
             Value that may mark ignored pixels and does not count.
         """
-        background = self.find_background() if by_color else 0
+        background = self.find_background() if by_color else self.find_background_value()
         table = self.colors if by_color else self.index
         left_out = {background, self.ignore, void}
         if by_color:
@@ -162,6 +162,10 @@ class Survey:
         if min(values, default=0) < 0:
             return Evidence(0, whole=False)
         return weigh_evidence(images, len(values), background=background in table)
+
+    def find_background_value(self) -> int:
+        """Return the value of the background of objects: 0, or -1 if it is the only value below 1."""
+        return -1 if min(self.index, default=0) == -1 and 0 not in self.index else 0
 
     def find_background(self) -> int:
         """Return the colour (0xRRGGBB) of the background: black, or without black the most frequent colour."""

@@ -124,6 +124,8 @@ class Evaluation:
         not part of any mean or interval.
     notes
         Lines to print about what was inferred to compute the scores.
+    unpaired
+        Clauses about files that are not scored because they have no partner, such as ``1 without prediction (a.png)``.
     multilabel
         True if classes overlap; then every class is foreground.
     objects
@@ -150,6 +152,7 @@ class Evaluation:
     unscored: tuple[str, ...] = ()
     multilabel: bool = False
     notes: tuple[str, ...] = ()
+    unpaired: tuple[str, ...] = ()
     objects: dict[str, dict[str, float]] = field(default_factory=dict)
     object_classes: dict[str, dict[str, float]] = field(default_factory=dict)
     more: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -181,6 +184,7 @@ class Evaluation:
                 "more": self.more,
                 "calibration": self.calibration,
                 "unscored": sorted(self.unscored),
+                "unpaired": list(self.unpaired),
                 "interval": {"level": LEVEL, "resamples": RESAMPLES, "seed": SEED},
             }
         )

@@ -1,0 +1,163 @@
+"""Scores of a model on labelled data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from septa.data import Pair, digest_array, find_pairs, read_pair_image, read_pair_labels
+from septa.errors import InputError
+from septa.evaluation.shared import add_neurites, check_extra, note_mask, require_size
+from septa.images import MAX_PIXELS
+from septa.labels import LabelMapping
+from septa.metrics import NEURITES, Evaluation, LabelPair, Labels, evaluate_labels
+from septa.model import Model, PredictionOptions
+from septa.notices import Notices
+from septa.objects import Judged, calibrate, judge
+
+
+def evaluate(
+    model: Model | str | Path,
+    data: str | Path,
+    *,
+    images: str | None = None,
+    labels: str | None = None,
+    every: bool = False,
+    tile: int | None = None,
+    device: str = "auto",
+    tta: int | None = None,
+    engine: str | None = None,
+    extra: Sequence[str] = (),
+    max_pixels: int = MAX_PIXELS,
+    progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Segment labelled images with a model and score the result.
+
+    Images that the model was trained on are left out, because scores on them say nothing about new images. They are
+    recognised by the digest of their pixels, wherever the files are now.
+
+    Parameters
+    ----------
+    model
+        A model or the path of one.
+    data
+        Folder of images and labels; see `septa.data.find_pairs`, also for ``images`` and ``labels``.
+    every
+        If True, the training images are scored too.
+    tile, device, tta, engine
+        Options of `septa.Model.segment`.
+    extra
+        Additional families of metrics: ``boundaries``, ``glands`` (for objects) and ``neurites`` (for two classes,
+        membrane and cell interior); see `septa.metrics`.
+    max_pixels
+        Largest image that is decoded, pixels.
+    progress
+        Function that receives the number of images done and their total.
+
+    Returns
+    -------
+    Evaluation
+        Scores of each image and of all images.
+
+    Raises
+    ------
+    InputError
+        An image or its labels cannot be read or do not fit the model, no image is left, or a family of metrics is not
+        known or does not fit the labels.
+    ResourceError
+        The memory does not hold a tile.
+    """
+    model = model if isinstance(model, Model) else Model.load(model)
+    pairing = find_pairs(Path(data), images=images, labels=labels, max_pixels=max_pixels)
+    trained = {digest for _, digest in model.provenance.get("train", [])}
+    notices = Notices()
+    skipped = 0
+    stack: list[tuple[Labels, NDArray[np.float32]]] = []
+    judged: list[Judged] = []
+    instances = model.task.finds_objects
+    check_extra(extra, model.labels, instances)
+    soft = instances or NEURITES in extra
+    options = PredictionOptions(tile=tile, tta=tta, engine=model.engine(device, engine))
+
+    def segment_pairs() -> Iterator[LabelPair]:
+        nonlocal skipped
+        for number, pair in enumerate(pairing.pairs):
+            image_cyx = read_pair_image(pair)
+            if not every and digest_array(image_cyx) in trained:
+                skipped += 1
+            else:
+                labels_of_pair, probability_yx = _segment_pair(model, pair, image_cyx, soft, options, notices)
+                if probability_yx is not None and instances:
+                    judged.append(judge(labels_of_pair.truth_yx, labels_of_pair.prediction_yx, probability_yx))
+                elif probability_yx is not None:
+                    stack.append((labels_of_pair.truth_yx, probability_yx))
+                yield labels_of_pair
+            if progress is not None:
+                progress(number + 1, len(pairing.pairs))
+
+    evaluation = evaluate_labels(
+        _require_one(segment_pairs(), data),
+        model.labels.pixel_names(instances),
+        multilabel=model.labels.kind == "multilabel",
+        instances=instances,
+        object_classes=model.labels.class_names if model.task.object_classes > 1 else (),
+        extra=[family for family in extra if family != NEURITES],
+    )
+    if stack:
+        evaluation = add_neurites(evaluation, stack)
+    if instances:
+        evaluation = replace(evaluation, calibration=calibrate(judged))
+    notes = [*pairing.notes, model.labels.describe()]
+    if skipped:
+        left_out = f"{skipped} of {len(pairing.pairs)} images are left out"
+        notes.append(f"{left_out}, because the model was trained on them (--all scores them too)")
+    return replace(evaluation, notes=(*notes, *notices.lines()))
+
+
+def _segment_pair(
+    model: Model,
+    pair: Pair,
+    image_cyx: NDArray[Any],
+    soft: bool,
+    options: PredictionOptions,
+    notices: Notices,
+) -> tuple[LabelPair, NDArray[np.float32] | None]:
+    """Return true and predicted labels, and if ``soft``, the probability of class 1 or of foreground."""
+    task = model.task
+    truth_yx, truth_class_of_id = _read_truth(model.labels, pair, task.finds_objects, notices)
+    require_size(pair.name, truth_yx, image_cyx.shape[1:], pair.image)
+    input_cyx = model.as_model_input(image_cyx, pair.image)
+    if not soft:
+        return LabelPair(pair.name, truth_yx, model.compute_labels(input_cyx, options), truth_class_of_id), None
+    logits_kyx = model.compute_logits(input_cyx, options)
+    labels_yx = task.decode(logits_kyx)
+    class_of_id = task.classify(labels_yx, logits_kyx)
+    return LabelPair(pair.name, truth_yx, labels_yx, truth_class_of_id, class_of_id), task.probabilities(logits_kyx)[1]
+
+
+def _read_truth(
+    mapping: LabelMapping, pair: Pair, instances: bool, notices: Notices
+) -> tuple[NDArray[np.int32], NDArray[np.int32] | None]:
+    """Read the ground truth of an image, and the class of each object if objects have classes."""
+    raw = read_pair_labels(pair)
+    where = pair.labels_location
+    note_mask(mapping, raw, where, notices)
+    if not instances:
+        return mapping.encode(raw, where), None
+    objects = mapping.encode_objects(raw, where)
+    return objects.ids_yx, objects.class_of_id
+
+
+def _require_one(items: Iterator[LabelPair], data: str | Path) -> Iterator[LabelPair]:
+    """Yield the same items, and raise InputError at the end if there was none."""
+    empty = True
+    for item in items:
+        empty = False
+        yield item
+    if empty:
+        raise InputError(data, "the model was trained on all images in it", "Give other images or --all")
