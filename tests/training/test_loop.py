@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from septa.errors import Interrupted, SeptaError
 from septa.recipe import Recipe
@@ -32,7 +34,7 @@ VARIANTS = {
     "group": ["net.norm=group", "training.checkpoint_every=6"],
     "instance": ["net.norm=instance", "net.up=bilinear", "training.schedule=polynomial"],
     "none": ["net.norm=none", "training.ema=0", "training.schedule=constant"],
-    "plateau": ["training.schedule=plateau", "training.patience=1", "training.validations=10", "training.lr=0.2"],
+    "plateau": ["training.schedule=plateau", "training.patience=1", "training.validations=20", "training.lr=0.3"],
     "accumulate": ["training.accumulate=2", "training.checkpoint_every=3", "training.workers=3"],
     "dropout": ["net.dropout=0.4", "training.checkpoint_every=7"],
     "early stop": [
@@ -344,6 +346,22 @@ def test_weights_that_are_not_finite_are_never_saved_as_the_best(
     assert str(error.value) == f"step {state.step}: {problem}. Lower training.lr."
     assert error.value.exit_code == 2
     assert assert_all_finite(tmp_path) > 0
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=30), st.integers(1, 4))
+def test_plateau_drops_where_pytorch_does(scores: list[int], patience: int) -> None:
+    parameter = torch.zeros(1, requires_grad=True)
+    schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        torch.optim.SGD([parameter], lr=1.0), mode="max", factor=0.1, patience=patience, threshold=0, eps=0
+    )
+    stale, drops, best = 0, 0, -1
+    training = Recipe().with_overrides(["training.schedule=plateau", f"training.patience={patience}"]).training
+    for score in scores:
+        stale, best = (0, score) if score > best else (stale + 1, best)
+        drops += loop.is_plateau_reached(stale, training)
+        schedule.step(score)
+        assert compute_lr_factor(0.5, training, drops) == pytest.approx(schedule.get_last_lr()[0])
 
 
 # The clock -----------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import cv2
@@ -52,7 +53,7 @@ def _resize_axis(plane_yx: NDArray[Any], height: int, width: int) -> NDArray[Any
 
 
 def resize_labels(labels_yx: NDArray[np.int32], size: tuple[int, int]) -> NDArray[np.int32]:
-    """Resize labels with nearest-neighbour interpolation, which creates no new label values.
+    """Resize labels by majority, which creates no new label values and moves no edge to one side.
 
     Parameters
     ----------
@@ -64,10 +65,41 @@ def resize_labels(labels_yx: NDArray[np.int32], size: tuple[int, int]) -> NDArra
     Returns
     -------
     ndarray
-        int32, shape ``size``: each pixel has the label of the old pixel under its centre.
+        int32, shape ``size``: each pixel has the most frequent label among samples spread evenly over its area, at
+        least one for each old pixel inside; of equally frequent labels the largest.
+
+    Examples
+    --------
+    >>> resize_labels(np.array([[0, 3, 3, 3, 3, 0, 0, 0]], np.int32), (1, 4))
+    array([[3, 3, 3, 0]], dtype=int32)
     """
-    rows, columns = (
-        np.minimum((np.arange(new) + 0.5) * old / new, old - 1).astype(np.intp)
-        for new, old in zip(size, labels_yx.shape)
-    )
-    return np.asarray(labels_yx[rows[:, None], columns])
+    if labels_yx.shape == size:
+        return labels_yx
+    rows, columns = (_find_samples(new, old) for new, old in zip(size, labels_yx.shape))
+    samples = [labels_yx[row[:, None], column] for row in rows for column in columns]
+    return _find_most_frequent(np.sort(np.stack(samples), axis=0))
+
+
+def _find_samples(new: int, old: int) -> NDArray[np.intp]:
+    """Return the old index of each sample of each new pixel, shape (samples, new).
+
+    The samples of a pixel lie symmetrically around its centre, a trace nearer to it, so that one on the border of two
+    old pixels belongs to the inner one, as it does in the mirrored image. None lies on the centre unless an old pixel
+    does.
+    """
+    count = old // new if old % new == 0 else 2 * -(-old // (2 * new))
+    offsets = ((np.arange(count) + 0.5) / count - 0.5) * (1 - 1e-6)
+    centres = np.arange(new) + 0.5
+    return np.clip((centres + offsets[:, None]) * old / new, 0, old - 1).astype(np.intp)
+
+
+def _find_most_frequent(sorted_nyx: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Return the most frequent of N sorted values at each pixel; of equally frequent ones the largest."""
+    best_yx: NDArray[np.int32] = sorted_nyx[0].copy()
+    run_yx = np.ones(best_yx.shape, np.intp)
+    longest_yx = run_yx.copy()
+    for before_yx, value_yx in pairwise(sorted_nyx):
+        run_yx = np.where(value_yx == before_yx, run_yx + 1, 1)
+        longer_yx = run_yx >= longest_yx
+        best_yx[longer_yx], longest_yx[longer_yx] = value_yx[longer_yx], run_yx[longer_yx]
+    return best_yx

@@ -220,7 +220,8 @@ class TrainingSettings(Section):
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
     """Share of the training, from 0 to below 1, over which the learning rate rises from 0."""
     patience: Count = 3
-    """Validations without a better score, at least 1, after which ``plateau`` divides the learning rate by 10."""
+    """Validations without a better score, at least 1, that ``plateau`` accepts; after one more it divides the learning
+    rate by 10, and counts again."""
     clip: NonNegative = 1.0
     """Largest norm of the gradient, at least 0; 0 switches clipping off."""
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.99

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from septa.data import Batch, Examples, Loader, Sampler
 from septa.errors import Interrupted, SeptaError
 from septa.model import Model
-from septa.recipe import Recipe
+from septa.recipe import Recipe, TrainingSettings
 from septa.tasks import Task
 from septa.training.checkpoint import Checkpoints
 from septa.training.clock import SignalCatcher, TrainingClock
@@ -290,8 +290,7 @@ def _run_validation(job: TrainingJob, state: TrainingState, clock: TrainingClock
                 job.checkpoints.save_best(state.step, dict(state.inference_net.state_dict()))
     else:
         state.stale += 1
-        if training.schedule == "plateau" and state.stale % training.patience == 0:
-            state.drops += 1
+        state.drops += is_plateau_reached(state.stale, training)
     row: HistoryRow = {"step": state.step, "score": result.score, "val_loss": result.loss}
     names = job.validation.labels.pixel_names(job.task.finds_objects)
     row |= {f"dice_{name}": value for name, value in zip(names, result.dice)}
@@ -299,6 +298,14 @@ def _run_validation(job: TrainingJob, state: TrainingState, clock: TrainingClock
     state.history.append(row)
     clock.add_validation(time.monotonic() - begin)
     return row
+
+
+def is_plateau_reached(stale: int, training: TrainingSettings) -> bool:
+    """Return True if the schedule ``plateau`` divides the rate after ``stale`` validations without a better score.
+
+    It does so where PyTorch's ``ReduceLROnPlateau`` of the same patience does, with a threshold of 0.
+    """
+    return training.schedule == "plateau" and stale > 0 and stale % (training.patience + 1) == 0
 
 
 def _log_row(job: TrainingJob, state: TrainingState, lr: float, clock: TrainingClock, loader: Loader) -> HistoryRow:
