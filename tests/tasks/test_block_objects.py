@@ -61,6 +61,8 @@ decodings = st.builds(
     st.sampled_from([0.4, 0.7, 0.9]),
     st.sampled_from([1, 2, 6, 40]),
     st.sampled_from([0, 0, 1, 2, 5, 30]),
+    close_seams=st.booleans(),
+    fill_holes=st.booleans(),
 )
 
 
@@ -276,7 +278,7 @@ def blocks_of(labels_yx: np.ndarray, side: tuple[int, int], least: int) -> tuple
         below = own_yx[bottom - top :, : right - left].reshape(-1)
         beside = own_yx[: bottom - top, right - left :].reshape(-1)
         continues = (top > 0, bottom < rows, left > 0, right < columns)
-        blocks[row, column] = _finish_inside(core_yx.copy(), (below, beside), least, continues)
+        blocks[row, column] = _finish_inside(core_yx.copy(), (below, beside), Decoding(least_pixels=least), continues)
     return grid, blocks
 
 

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from septa.tasks.decoding import Decoding, fill_holes, find_objects, grow_objects, keep_large
+from septa.tasks.border_weights import cut_seams
+from septa.tasks.decoding import Decoding, close_seams, fill_holes, find_objects, grow_objects, keep_large
 
 
 def blobs(*middles: tuple[float, float], radius: float, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
@@ -257,6 +258,49 @@ def test_background_is_not_a_large_object() -> None:
     assert keep_large(np.array([[0, 0, 0, 100_000]], np.int32), 1).tolist() == [[0, 0, 0, 1]]
 
 
+# --- seams and holes ----------------------------------------------------------------------------------------------
+
+
+def close_slowly(labels_yx: np.ndarray) -> np.ndarray:
+    """Close the foreground by a cross, pixel by pixel, and give each new pixel to its first neighbour."""
+    height, width = labels_yx.shape
+    grown_yx = ndimage.binary_dilation(labels_yx > 0)
+    closed_yx, seam = labels_yx.copy(), []
+    for y, x in np.argwhere(labels_yx == 0):
+        around = [(y, x - 1), (y - 1, x), (y, x + 1), (y + 1, x), (y, x)]
+        if all(grown_yx[row, column] for row, column in around if 0 <= row < height and 0 <= column < width):
+            seam.append((y, x))
+    for right in (-1, -1, 1):
+        before_yx = np.pad(closed_yx, 1)
+        for y, x in seam:
+            sides = (y, x + right), (y + right, x)
+            found = [before_yx[row + 1, column + 1] for row, column in ((y, x), *sides)]
+            closed_yx[y, x] = next((value for value in found if value), 0)
+    return closed_yx
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.integers(0, 10**6), st.tuples(st.integers(1, 14), st.integers(1, 14)), st.floats(0.3, 0.95))
+def test_seams_are_closed_as_by_a_loop(seed: int, size: tuple[int, int], cover: float) -> None:
+    rng = np.random.default_rng(seed)
+    labels_yx = (rng.integers(1, 9, size) * (rng.random(size) < cover)).astype(np.int32)
+    np.testing.assert_array_equal(close_seams(labels_yx), close_slowly(labels_yx))
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.3, 1.0, -0.4, -1.0])
+def test_seams_between_touching_objects_are_given_back(slope: float) -> None:
+    y, x = np.ogrid[:30, :40]
+    labels_yx = np.where(x - 20 < slope * (y - 15), 4, 9).astype(np.int32)
+    assert np.count_nonzero(close_seams(cut_seams(labels_yx)) != labels_yx) <= 1  # at the edge of the image
+
+
+def test_holes_are_kept_if_the_decoding_says_so() -> None:
+    ring_yx = np.ones((7, 7), np.float32)
+    ring_yx[2:5, 2:5] = 0
+    assert find_objects(ring_yx, ring_yx, Decoding())[3, 3] == 1
+    assert find_objects(ring_yx, ring_yx, Decoding(fill_holes=False)).tolist() == ring_yx.astype(int).tolist()
+
+
 # --- thresholds ---------------------------------------------------------------------------------------------------
 
 
@@ -291,8 +335,9 @@ def test_thresholds_through_json(foreground: float, seed: float, least: int) -> 
     read = Decoding.from_json(json.loads(json.dumps(decoding.to_json())))
     assert read == decoding
     assert isinstance(read.least_pixels, int)
-    assert read.to_json() == {"foreground": foreground, "seed": seed, "least_pixels": least, "reach": least % 50}
-    older = {name: value for name, value in decoding.to_json().items() if name != "reach"}
+    shares = {"foreground": foreground, "seed": seed, "least_pixels": least}
+    assert read.to_json() == shares | {"reach": least % 50, "close_seams": False, "fill_holes": True}
+    older = {name: value for name, value in decoding.to_json().items() if name in shares}
     assert Decoding.from_json(older) == Decoding(foreground, seed, least)
 
 

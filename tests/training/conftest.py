@@ -26,7 +26,8 @@ from septa.recipe import DataSettings, Recipe
 from septa.tasks.make import make_task
 from septa.tasks.task import Task
 from septa.training.checkpoint import Checkpoints
-from septa.training.loop import TrainingJob, run_training_loop
+from septa.training.job import TrainingJob
+from septa.training.loop import run_training_loop
 from septa.training.state import TrainingState
 
 TINY = (

@@ -19,6 +19,7 @@ from septa.errors import Interrupted, SeptaError
 from septa.recipe import Recipe
 from septa.training import clock as clock_module
 from septa.training import loop
+from septa.training import step as step_module
 from septa.training.checkpoint import Checkpoints
 from septa.training.clock import SignalCatcher
 from septa.training.loop import run_training_loop
@@ -131,19 +132,38 @@ def test_steps_agree_with_a_plain_loop(bench: Any, tmp_path: Path) -> None:
         torch.testing.assert_close(trained.average.state_dict()[name], average[name], rtol=1e-4, atol=1e-6)
 
 
-def test_accumulation_equals_the_mean_of_its_batches(bench: Any, tmp_path: Path) -> None:
-    settings = ("net.norm=none", "training.steps=1", "training.optimizer=sgd", "training.warmup=0", "training.clip=0")
-    bench = bench(*settings, "training.accumulate=3", "training.momentum=0", "training.weight_decay=0")
-    trained, state, job = bench.run(tmp_path), bench.state(), bench.job(tmp_path)
-    total = torch.zeros(())
-    for part in range(3):
-        batch = job.sampler.batch(2 * part, 2)
-        target_byx = torch.from_numpy(batch.target_byx).long()
-        total = total + job.task.loss(state.net(torch.from_numpy(batch.image_bcyx)), target_byx, job.recipe.loss) / 3
-    total.backward()
-    for value, parameter in zip(trained.net.parameters(), state.net.parameters()):
-        expected = parameter - bench.recipe.training.lr * parameter.grad
-        torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-7)
+@pytest.mark.parametrize(
+    "loss",
+    [
+        (),
+        ("loss.dice=0", "loss.class_weights=[0.5, 2, 7]"),
+        ("loss.dice=1", "loss.cross_entropy=0"),
+        ("loss.dice=0.7", "loss.class_weights=frequency", "net.norm=group"),
+        ("loss.dice=0.5", "net.deep_supervision=true", "net.depth=2"),
+    ],
+    ids=["default", "weights", "dice", "both", "deep"],
+)
+def test_accumulated_batches_equal_one_large_batch(loss: tuple[str, ...], bench: Any, tmp_path: Path) -> None:
+    common = ("training.steps=1", "training.optimizer=sgd", "training.warmup=0", "training.clip=0", "training.lr=0.5")
+    more = ("training.momentum=0", "training.weight_decay=0", "training.ema=0", "training.amp=off")
+    nets = []
+    for split in ("training.batch=2", "training.accumulate=3"), ("training.batch=6", "training.accumulate=1"):
+        one = bench("net.norm=none", *common, *more, *loss, *split)
+        born, trained = one.state(), one.run(tmp_path / split[1])
+        nets.append(
+            [after.detach() - before.detach() for before, after in zip(born.net.parameters(), trained.net.parameters())]
+        )
+        assert max(float(change.abs().max()) for change in nets[-1]) > 1e-3
+        assert trained.losses == [] or math.isfinite(trained.losses[-1])
+    for small, large in zip(*nets, strict=True):
+        torch.testing.assert_close(small, large, rtol=1e-4, atol=1e-5)
+
+
+def test_accumulation_updates_the_statistics_of_the_norms_once_for_each_batch(bench: Any, tmp_path: Path) -> None:
+    trained = bench("training.accumulate=3", "training.steps=2").run(tmp_path)
+    counts = [value for name, value in trained.net.state_dict().items() if name.endswith("num_batches_tracked")]
+    assert counts
+    assert {int(count) for count in counts} == {6}
 
 
 def test_clipping_bounds_the_gradient(bench: Any, tmp_path: Path) -> None:
@@ -270,7 +290,7 @@ def test_an_error_about_nan_or_inf_names_the_images_and_nothing_is_saved(
 ) -> None:
     """Results are read before a save or some steps later; the error names the first bad step in both cases."""
     bench = bench(f"training.checkpoint_every={checkpoint_every}", "training.validations=1")
-    job, state, plain = bench.job(tmp_path), bench.state(), loop._compute_loss
+    job, state, plain = bench.job(tmp_path), bench.state(), step_module._compute_loss
 
     def spoil(*given: Any, **more: Any) -> torch.Tensor:
         loss = plain(*given, **more)
@@ -281,7 +301,7 @@ def test_an_error_about_nan_or_inf_names_the_images_and_nothing_is_saved(
         parameter = state.net.head.weight
         return loss + (parameter - parameter.detach()).abs().sqrt().sum()  # adds 0, with an infinite gradient
 
-    monkeypatch.setattr(loop, "_compute_loss", spoil)
+    monkeypatch.setattr(step_module, "_compute_loss", spoil)
     with pytest.raises(SeptaError, match=f"^step 4: {spoiled} became NaN or Inf") as error:
         for _ in run_training_loop(job, state):
             pass
@@ -323,7 +343,7 @@ def test_results_are_read_only_before_a_report_or_a_save(
 def test_weights_that_are_not_finite_are_never_saved_as_the_best(
     bench: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step = loop._run_step
+    step = loop.run_step
 
     def spoiled(job: Any, state: TrainingState, *rest: Any) -> float:
         loss = step(job, state, *rest)
@@ -332,7 +352,7 @@ def test_weights_that_are_not_finite_are_never_saved_as_the_best(
                 state.inference_net.head.bias[0] = math.inf
         return loss
 
-    monkeypatch.setattr(loop, "_run_step", spoiled)
+    monkeypatch.setattr(loop, "run_step", spoiled)
     bench = bench("training.validations=20", "training.checkpoint_every=2")
     state = bench.state()
 
@@ -380,7 +400,7 @@ class FakeClock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
     clock = FakeClock()
-    step = loop._run_step
+    step = loop.run_step
 
     def slow_step(*args: Any) -> float:
         clock.now += 0.25
@@ -392,7 +412,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
 
     for module in (loop, clock_module):
         monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=clock.monotonic))
-    monkeypatch.setattr(loop, "_run_step", slow_step)
+    monkeypatch.setattr(loop, "run_step", slow_step)
     monkeypatch.setattr(loop, "validate", slow_validation)
     return clock
 

@@ -14,6 +14,7 @@ import torch
 
 from septa.model import Model
 from septa.training import loop
+from septa.training import step as step_module
 from septa.training.loop import run_training_loop
 from septa.training.profile import PHASES, WARM_UP, Profiler, TrainingProfile
 
@@ -96,9 +97,9 @@ def test_time_is_attributed_to_the_phase_in_which_it_passes(
     job, state = bench.job(tmp_path), bench.state()
     job = replace(job, profile=tmp_path)
     monkeypatch.setattr(Profiler, "_now", lambda _: now[0])
-    monkeypatch.setattr(loop, "_move_batch", add_cost("transfer", loop._move_batch))
-    monkeypatch.setattr(loop, "_compute_loss", add_cost("forward", loop._compute_loss))
-    monkeypatch.setattr(loop, "update_average", add_cost("optimiser", loop.update_average))
+    monkeypatch.setattr(step_module, "_move_batch", add_cost("transfer", step_module._move_batch))
+    monkeypatch.setattr(step_module, "_compute_loss", add_cost("forward", step_module._compute_loss))
+    monkeypatch.setattr(step_module, "update_average", add_cost("optimiser", step_module.update_average))
     plain = loop.Loader.batches
 
     def batches(loader: Any) -> Any:

@@ -128,6 +128,8 @@ class InstancesSettings(Section):
     paper. ``border``: inside and rim of objects. ``distance``: foreground, and the distance to the object's edge."""
     rim: Annotated[int, Field(ge=1, le=32)] = 2
     """Width of the rim of ``border``, 1 to 32 pixels."""
+    fill_holes: bool = True
+    """Fill the holes of predicted objects. Set it to false if objects have real holes."""
 
 
 class LossSettings(Section):

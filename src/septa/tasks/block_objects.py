@@ -172,7 +172,7 @@ def find_block_objects(
     beside = window_yx[top:bottom, right] if continues[3] else window_yx[0, :0]
     if any((part == UNCERTAIN).any() for part in (labels_yx, below, beside)):
         return None
-    return _finish_inside(labels_yx, (below, beside), decoding.least_pixels, continues)
+    return _finish_inside(labels_yx, (below, beside), decoding, continues)
 
 
 def renumber_block(labels_yx: Int32, ids: Int64, dtype: npt.DTypeLike = np.int64) -> npt.NDArray[Any]:
@@ -204,17 +204,20 @@ def _check_core(core: tuple[slice, slice], shape: tuple[int, ...]) -> tuple[int,
     return top, bottom, left, right
 
 
-def _finish_inside(labels_yx: Int32, beyond: tuple[Int32, Int32], least_pixels: int, continues: Sides) -> BlockLabels:
+def _finish_inside(labels_yx: Int32, beyond: tuple[Int32, Int32], decoding: Decoding, continues: Sides) -> BlockLabels:
     """Finish the objects that lie in the core as a whole, number all objects, and collect the facts for the merge."""
     highest = max(int(part.max(initial=0)) for part in (labels_yx, *beyond))
     at_border = np.zeros(highest + 1, bool)
     for line, on in zip(get_outer_lines(labels_yx), continues):
         at_border[line] |= on
     at_border[0] = False
-    regions_yx, owner, waits = _judge_holes(labels_yx, at_border, continues)
+    if decoding.fill_holes:
+        regions_yx, owner, waits = _judge_holes(labels_yx, at_border, continues)
+    else:
+        regions_yx, owner, waits = np.zeros_like(labels_yx), np.zeros(1, np.int32), np.zeros(1, bool)
     np.add(labels_yx, owner[regions_yx], out=labels_yx)  # regions are where labels are 0, and 0 elsewhere
     sizes = np.bincount(labels_yx.reshape(-1), minlength=highest + 1)
-    kept = at_border | (sizes >= least_pixels)
+    kept = at_border | (sizes >= decoding.least_pixels)
     kept[0] = False
     numbers, holes = np.where(kept, 0, -1).astype(np.int32), np.where(waits, 0, -1).astype(np.int32)
     count, open_count = _number(labels_yx, regions_yx, numbers, holes)
@@ -227,7 +230,7 @@ def _finish_inside(labels_yx: Int32, beyond: tuple[Int32, Int32], least_pixels: 
     top, bottom, left, right = (line.copy() for line in get_outer_lines(labels_yx))
     below, beside = beyond
     facts = MergeFacts(
-        counts=np.array([count, open_count, least_pixels], np.int64),
+        counts=np.array([count, open_count, decoding.least_pixels], np.int64),
         border=border,
         sizes=sizes_here.astype(np.int64),
         hole_sizes=hole_sizes,

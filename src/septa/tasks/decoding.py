@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from septa.kernels import Kernel, label_mask
-from septa.tasks.watershed import Sides, watershed
+from septa.tasks.watershed import UNCERTAIN, Sides, get_outer_lines, watershed
 
 Int32 = npt.NDArray[np.int32]
 Float32 = npt.NDArray[np.float32]
@@ -38,6 +38,11 @@ class Decoding:
     reach
         Largest distance of a pixel of an object from its seed, in rows and in columns; 0 for any distance. With a
         reach, an object does not depend on anything far away, so images of any size can be decoded in parts.
+    close_seams
+        True if the net was trained with seams of background between touching objects: the seams are given back to the
+        objects, see `close_seams`.
+    fill_holes
+        True if holes inside one object are filled.
 
     Raises
     ------
@@ -49,6 +54,8 @@ class Decoding:
     seed: float = 0.5
     least_pixels: int = 1
     reach: int = 0
+    close_seams: bool = False
+    fill_holes: bool = True
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -67,19 +74,22 @@ class Decoding:
         try:
             shares = values["foreground"], values["seed"]
             whole = values["least_pixels"], values.get("reach", 0)
+            flags = values.get("close_seams", False), values.get("fill_holes", True)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"decoding: {type(error).__name__} {error}") from None
         if any(type(value) not in (int, float) for value in (*shares, *whole)) or any(value % 1 for value in whole):
             raise ValueError(f"decoding: not the numbers of thresholds: {values!r}")
-        return cls(float(shares[0]), float(shares[1]), int(whole[0]), int(whole[1]))
+        if any(type(flag) is not bool for flag in flags):
+            raise ValueError(f"decoding: close_seams and fill_holes must be true or false: {values!r}")
+        return cls(float(shares[0]), float(shares[1]), int(whole[0]), int(whole[1]), *flags)
 
 
 def find_objects(foreground_yx: Float32, inner_yx: Float32, decoding: Decoding) -> Int32:
     """Find the objects of one image.
 
     Seeds are the regions where the inner map is high. They grow by a watershed over this map to all foreground within
-    reach. A foreground region without a seed is an object of its own, so that thin objects are not lost. Holes inside
-    one object are filled, and small objects are dropped.
+    reach. A foreground region without a seed is an object of its own, so that thin objects are not lost. Seams are
+    closed and holes inside one object are filled, if ``decoding`` says so, and small objects are dropped.
 
     Parameters
     ----------
@@ -102,7 +112,8 @@ def find_objects(foreground_yx: Float32, inner_yx: Float32, decoding: Decoding) 
     >>> find_objects(foreground_yx, inner_yx, Decoding())
     array([[0, 1, 1, 1, 2, 2, 0]], dtype=int32)
     """
-    return keep_large(fill_holes(grow_objects(foreground_yx, inner_yx, decoding)), decoding.least_pixels)
+    labels_yx = grow_objects(foreground_yx, inner_yx, decoding)
+    return keep_large(fill_holes(labels_yx) if decoding.fill_holes else labels_yx, decoding.least_pixels)
 
 
 def grow_objects(
@@ -133,7 +144,63 @@ def grow_objects(
     if mask_yx.any():
         alone_yx = label_mask(mask_yx)
         np.add(alone_yx, seeds_yx.max(initial=0), out=labels_yx, where=mask_yx)
-    return labels_yx
+    return close_seams(labels_yx, open_sides) if decoding.close_seams else labels_yx
+
+
+def close_seams(labels_yx: Int32, open_sides: Sides = (False, False, False, False)) -> Int32:
+    """Give the thin lines of background between objects to the objects, as `cut_seams` took them.
+
+    These are the pixels that a closing of the foreground by a cross of 3 x 3 pixels adds: those of lines of background
+    one pixel wide. Each takes the id of the object at its left or above it, from which `cut_seams` took it, also if one
+    more pixel of the seam lies between; else that of the object at its right or below.
+
+    Parameters
+    ----------
+    labels_yx
+        Objects of a window, int32 ``YX``, with `UNCERTAIN` where they depend on what lies beyond the open sides.
+    open_sides
+        As for `grow_objects`.
+
+    Returns
+    -------
+    ndarray
+        int32 ``YX``, a new array. A pixel does not depend on where an image is cut, or it is `UNCERTAIN`.
+
+    Examples
+    --------
+    >>> close_seams(np.array([[7, 7, 0, 2, 2, 0, 0, 0, 5]], np.int32))
+    array([[7, 7, 7, 2, 2, 0, 0, 0, 5]], dtype=int32)
+    """
+    mask_yx = labels_yx != 0
+    background_yx = ~mask_yx
+    some_yx = _close(mask_yx, open_sides, beyond=False) & background_yx
+    most_yx = _close(mask_yx, open_sides, beyond=True) & background_yx if any(open_sides) else some_yx
+    around_yx = np.pad(labels_yx, 1)
+    for line, is_open in zip(get_outer_lines(around_yx), open_sides):
+        line[:] = UNCERTAIN if is_open else 0
+    around_yx[1:-1, 1:-1][most_yx & ~some_yx] = UNCERTAIN
+    y, x = np.nonzero(some_yx)
+    for sides in (((1, 0), (0, 1)), ((1, 0), (0, 1)), ((1, 2), (2, 1))):  # left and above, twice; right and below
+        ids = np.zeros(y.size, np.int32)
+        for down, right in ((1, 1), *sides):
+            ids = np.where(ids == 0, around_yx[y + down, x + right], ids)
+        around_yx[y + 1, x + 1] = ids
+    return np.ascontiguousarray(around_yx[1:-1, 1:-1])
+
+
+def _close(mask_yx: Mask, open_sides: Sides, *, beyond: bool) -> Mask:
+    """Close a mask by a cross; beyond the open sides all pixels are ``beyond``, and beyond others there are none."""
+    rows, columns = (
+        np.concatenate([[first, first], np.ones(side, bool), [last, last]])
+        for side, first, last in zip(mask_yx.shape, open_sides[::2], open_sides[1::2])
+    )
+    there_yx = rows[:, None] & columns
+    wide_yx = there_yx & beyond
+    wide_yx[2:-2, 2:-2] = mask_yx
+    cross = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], np.uint8)
+    grown_yx = np.asarray(cv2.dilate(wide_yx.view(np.uint8), cross), np.uint8)
+    closed_yx = np.asarray(cv2.erode(grown_yx | ~there_yx, cross), np.uint8)
+    return closed_yx[2:-2, 2:-2].view(bool)
 
 
 def _find_reachable(seeds_yx: Int32, reach: int, open_sides: Sides) -> tuple[Mask, Mask | None]:

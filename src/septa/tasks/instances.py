@@ -28,6 +28,8 @@ Encoding = Literal["seam", "border", "distance"]
 Float32 = NDArray[np.float32]
 Int32 = NDArray[np.int32]
 
+_SEAM = np.float32(1e-3)
+"""Relative distance of pixels on seams: above 0, so that they are foreground, and below that of any other pixel."""
 _NO_EDGE = np.float32(1e12)
 """Distance to the edge of an object that fills the image, pixels: more than any real one. OpenCV gives a larger number,
 which differs in its last bit from pixel to pixel.
@@ -147,8 +149,9 @@ class Instances:
             ``seam``: 0 and 1, int32. ``border``: 0, 1 inside objects, 2 on rims, int32. ``distance``: float32, 0
             outside objects; inside, the distance to the nearest pixel outside the object, divided by the largest such
             distance of the object. It is exactly 1 at the innermost pixels, and everywhere in an object that fills the
-            image. `IGNORE` stays. The shape is ``YX``. If objects have classes it is ``2YX``: the second plane holds
-            the class of each object from 0, and `IGNORE` outside objects.
+            image, and nearly 0 on the seams between touching objects. `IGNORE` stays. The shape is ``YX``. If objects
+            have classes it is ``2YX``: the second plane holds the class of each object from 0, and `IGNORE` outside
+            objects.
         weights_yx
             Weight of each pixel, float32 ``YX``, which contains the class weights; None if the class weights say it
             all.
@@ -174,8 +177,7 @@ class Instances:
         classes_yx = np.minimum(ids_yx, 1)
         if self.encoding == "seam":
             return classes_yx, self.pixel_task.compute_weight_map(classes_yx, ids_yx, terms, class_weights_k)
-        if self.encoding == "border":  # rims include the seams
-            classes_yx = np.minimum(labels_yx, 1)
+        classes_yx = np.minimum(labels_yx, 1)  # the other encodings include the seams
         weights_yx = Semantic(2, sigmoid=True).compute_weight_map(classes_yx, ids_yx, terms, class_weights_k)
         objects_yx = (ids_yx > 0).astype(np.uint8)
         inside_yx = np.asarray(cv2.distanceTransform(objects_yx, cv2.DIST_L2, cv2.DIST_MASK_PRECISE), np.float32)
@@ -183,7 +185,8 @@ class Instances:
         if self.encoding == "border":
             rim_yx = (labels_yx > 0) & (inside_yx <= self.rim)
             return np.where(rim_yx, np.int32(2), np.minimum(labels_yx, 1)), weights_yx
-        return np.where(ids_yx == IGNORE, np.float32(IGNORE), _divide_by_largest(inside_yx, ids_yx)), weights_yx
+        distance_yx = np.where(ids_yx == labels_yx, _divide_by_largest(inside_yx, ids_yx), _SEAM)
+        return np.where(ids_yx == IGNORE, np.float32(IGNORE), distance_yx), weights_yx
 
     def loss(
         self,

@@ -19,7 +19,7 @@ from septa.objects import Judged, calibrate, judge
 from septa.recipe import Recipe
 from septa.report import MAX_PANELS, Panel, write_report
 from septa.training.automatic import RecipeChoice
-from septa.training.loop import TrainingJob
+from septa.training.job import TrainingJob
 from septa.training.plan import TrainingRequest
 from septa.training.state import TrainingState
 from septa.training.tuning import tune_model

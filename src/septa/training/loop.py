@@ -5,105 +5,30 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, nullcontext
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 
 import numpy as np
 import torch
 import torch.distributed as dist
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
-from septa.data import Batch, Examples, Loader, Sampler
+from septa.data import Loader
 from septa.errors import Interrupted, SeptaError
 from septa.model import Model
-from septa.recipe import Recipe, TrainingSettings
-from septa.tasks import Task
-from septa.training.checkpoint import Checkpoints
+from septa.recipe import TrainingSettings
 from septa.training.clock import SignalCatcher, TrainingClock
+from septa.training.job import TrainingJob
 from septa.training.profile import Profiler, TrainingProfile
 from septa.training.schedule import compute_lr_factor
-from septa.training.state import HistoryRow, StepResult, TrainingState, update_average
+from septa.training.state import HistoryRow, TrainingState
+from septa.training.step import run_step
 from septa.training.validate import Validation, validate
 
 LOG_EVERY = 10
 """Steps between two rows of the history."""
 _VALIDATION_SHARE = 0.1
 """Largest share of the time that validations may take if the minutes are limited."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingJob:
-    """Everything that `run_training_loop` works on and that stays the same during the training.
-
-    Attributes
-    ----------
-    recipe
-        Resolved recipe.
-    task
-        Task, for targets, loss and scores.
-    sampler
-        Training samples.
-    validation
-        Validation images.
-    class_weights_k
-        Weight of each class, float32 on the device; None if all are equal.
-    device
-        Device of this process.
-    workers
-        Number of threads that prepare samples.
-    checkpoints
-        Folder for the checkpoints.
-    data_digest
-        Digest of the dataset.
-    started
-        Value of `time.monotonic` from which ``training.minutes`` count.
-    rank, world
-        Number of this process and number of processes.
-    reasons
-        Reasons of the recipe's settings, by their keys.
-    profile
-        Folder for the profile of one epoch; None for no profile.
-    """
-
-    recipe: Recipe
-    task: Task
-    sampler: Sampler
-    validation: Examples
-    class_weights_k: Tensor | None
-    device: torch.device
-    workers: int
-    checkpoints: Checkpoints
-    data_digest: str
-    started: float
-    rank: int = 0
-    world: int = 1
-    reasons: Mapping[str, str] = field(default_factory=dict)
-    profile: Path | None = None
-
-    @property
-    def writes(self) -> bool:
-        """True if this process writes files."""
-        return self.rank == 0
-
-    @property
-    def images_per_step(self) -> int:
-        """Number of samples of one optimiser step, over all processes."""
-        return self.recipe.training.batch * self.recipe.training.accumulate
-
-    def make_model(self, state: TrainingState) -> Model:
-        """Make a model of the current weights, or of their moving average."""
-        return Model(
-            net=state.inference_net,
-            channels=self.validation.channels,
-            labels=self.validation.labels,
-            normalization=self.sampler.normalization,
-            recipe=self.recipe,
-            decoding=self.task.decoding,
-        )
 
 
 def run_training_loop(job: TrainingJob, state: TrainingState) -> Iterator[HistoryRow | TrainingProfile]:
@@ -156,7 +81,7 @@ def run_training_loop(job: TrainingJob, state: TrainingState) -> Iterator[Histor
                     break
             lr = training.lr * compute_lr_factor(progress, training, state.drops)
             profiler.next_step()
-            state.pending.append(_run_step(job, state, net, batches, lr, profiler))
+            state.pending.append(run_step(job, state, net, batches, lr, profiler))
             if profiler.complete:
                 yield _finish_profile(job, state, profiler)
             if state.step % LOG_EVERY == 0:
@@ -166,91 +91,6 @@ def run_training_loop(job: TrainingJob, state: TrainingState) -> Iterator[Histor
         if profiler.running:
             yield _finish_profile(job, state, profiler)
     _save_checkpoint(job, state, clock)
-
-
-def _run_step(
-    job: TrainingJob, state: TrainingState, net: nn.Module, batches: Iterator[Batch], lr: float, profiler: Profiler
-) -> StepResult:
-    """Take one optimiser step on ``training.accumulate`` batches."""
-    training = job.recipe.training
-    # The seed of the dropout is a function of seed, step and rank, so a resumed training repeats it.
-    torch.manual_seed(((job.recipe.seed * 2**31 + state.step) * job.world + job.rank) % 2**63)
-    for group in state.optimizer.param_groups:
-        group["lr"] = lr
-    state.optimizer.zero_grad(set_to_none=True)
-    total = torch.zeros((), device=job.device)
-    names: list[str] = []
-    for part in range(training.accumulate):
-        with profiler.phase("data"):
-            batch = next(batches)
-            names += batch.names
-        with profiler.phase("transfer"):
-            tensors = _move_batch(batch, job.device)
-        with profiler.phase("forward"):
-            last = part == training.accumulate - 1
-            loss = _compute_loss(job, net, tensors, state.net.supervision_weights, last=last) / training.accumulate
-            total += loss.detach()
-        with profiler.phase("backward"):
-            state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-    with profiler.phase("optimiser"):
-        state.scaler.unscale_(state.optimizer)
-        norm = nn.utils.clip_grad_norm_(state.net.parameters(), training.clip or math.inf)
-        state.scaler.step(state.optimizer)
-        state.scaler.update()
-        state.step += 1
-        if job.world > 1:  # all processes use the batch norm statistics of rank 0, which validates and saves
-            for buffer in state.net.buffers():
-                dist.broadcast(buffer, 0)
-        if state.average is not None:
-            update_average(state.average, state.net, min(training.ema, (1 + state.step) / (10 + state.step)))
-    return StepResult(state.step, tuple(names), total, None if state.scaler.is_enabled() else norm)
-
-
-def _move_batch(batch: Batch, device: torch.device) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Move images, targets and weight maps to the device; a GPU copies them asynchronously from pinned memory."""
-
-    def move(array: NDArray[Any]) -> Tensor:
-        tensor = torch.from_numpy(array)
-        return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
-
-    image_bcyx = move(batch.image_bcyx).contiguous(memory_format=torch.channels_last)
-    return image_bcyx, move(batch.target_byx), None if batch.weights_byx is None else move(batch.weights_byx)
-
-
-def _compute_loss(
-    job: TrainingJob,
-    net: nn.Module,
-    tensors: tuple[Tensor, Tensor, Tensor | None],
-    weights_s: tuple[float, ...],
-    *,
-    last: bool,
-) -> Tensor:
-    """Compute the loss of a batch, a scalar: the sum over the outputs of the net, several with deep supervision.
-
-    Parameters
-    ----------
-    job, net
-        Job, and its net, which may be compiled or distributed.
-    tensors
-        Images, targets and weight maps on the device.
-    weights_s
-        Weight of each output of the net.
-    last
-        True for the last batch of a step, after which the processes average their gradients.
-    """
-    image_bcyx, target_byx, weights_byx = tensors
-    amp = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(job.recipe.training.amp)
-    class_weights_k = job.class_weights_k if weights_byx is None else None  # a weight map contains the class weights
-    synchronise = nullcontext() if last or job.world == 1 else net.no_sync()  # type: ignore[operator]
-    with synchronise, torch.autocast(job.device.type, amp, enabled=amp is not None):
-        outputs = net(image_bcyx)
-    total = torch.zeros((), device=job.device)
-    for weight, logits_bkyx in zip(weights_s, outputs if isinstance(outputs, tuple) else (outputs,), strict=True):
-        loss = job.task.loss(
-            logits_bkyx.float(), target_byx, job.recipe.loss, class_weights_k=class_weights_k, weights_byx=weights_byx
-        )
-        total = total + weight * loss
-    return total
 
 
 def _finish_profile(job: TrainingJob, state: TrainingState, profiler: Profiler) -> TrainingProfile:

@@ -25,7 +25,7 @@ from septa.recipe import Recipe
 from septa.tasks import Decoding, make_task
 from septa.training.automatic import RecipeChoice
 from septa.training.checkpoint import Checkpoints
-from septa.training.loop import TrainingJob
+from septa.training.job import TrainingJob
 from septa.training.state import TrainingState
 
 _CURVE = 20.0
@@ -162,7 +162,11 @@ def _choose_decoding(recipe: Recipe, fingerprint: Fingerprint) -> Decoding:
     Specks smaller than a quarter of a small object are dropped. Otherwise they would decide which weights are the best.
     """
     small = fingerprint.diameter_percentiles[0]
-    return Decoding(least_pixels=1 if recipe.data.resize else max(1, round(math.pi / 16 * small**2)))
+    return Decoding(
+        least_pixels=1 if recipe.data.resize else max(1, round(math.pi / 16 * small**2)),
+        close_seams=recipe.instances.encoding == "seam",
+        fill_holes=recipe.instances.fill_holes,
+    )
 
 
 def _make_normalization(recipe: Recipe, fingerprint: Fingerprint, expected: ChannelStatistics | None) -> Normalization:
