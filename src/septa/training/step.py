@@ -42,7 +42,7 @@ def run_step(
     lr
         Learning rate.
     profiler
-        Profiler that is told of the phases.
+        Profiler that measures the phases.
     """
     training = job.recipe.training
     for group in state.optimizer.param_groups:
