@@ -544,6 +544,18 @@ def _check_provenance(provenance: Any) -> None:
         images = provenance.get(key, [])
         if not isinstance(images, list) or not all(_is_named_digest(entry) for entry in images):
             raise InputError("provenance", f"the {key} images of the provenance are not pairs of a name and a digest")
+    parts = provenance.get("parts", [])
+    if not isinstance(parts, list) or not all(_is_cut_image(entry) for entry in parts):
+        raise InputError("provenance", "the parts of the provenance are not a digest and two windows each")
+
+
+def _is_cut_image(entry: Any) -> bool:
+    def is_window(window: Any) -> bool:
+        numbers = isinstance(window, list | tuple) and len(window) == 4 and all(type(end) is int for end in window)
+        return numbers and 0 <= window[0] < window[2] and 0 <= window[1] < window[3]
+
+    one_each = isinstance(entry, list | tuple) and len(entry) == 3 and isinstance(entry[0], str)
+    return one_each and all(map(is_window, entry[1:]))
 
 
 def _is_named_digest(entry: Any) -> bool:

@@ -6,6 +6,7 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import tifffile
@@ -16,6 +17,7 @@ from septa.data import check_page
 from septa.data.check import check_dataset
 from septa.data.check_page import render_check
 from septa.data.check_result import DatasetCheck, Problem
+from septa.data.fingerprint import digest_array
 from septa.images.write import write_image, write_labels
 from septa.recipe import DataSettings
 
@@ -251,13 +253,66 @@ def test_copies_only_can_still_be_split_with_a_warning(tmp_path: Path) -> None:
     assert "validation holds copies of training images" in problems(check, tmp_path, "warning")[0].description
 
 
-def test_one_image_cannot_be_split(tmp_path: Path) -> None:
+def test_a_part_of_a_single_image_is_held_out(tmp_path: Path) -> None:
     save(tmp_path / "images" / "a.png", texture(0))
     save(tmp_path / "labels" / "a.png", blobs(0))
     check = check_dataset(tmp_path)
-    assert check.fatal
-    assert check.train == check.validation == ()
-    assert len(check.problems) == 1
+    assert not check.problems
+    assert (check.train, check.validation) == (("a#training",), ("a#validation",))
+    assert check.held_out.startswith("there is only one image, so the 20% at its ")
+    assert f"validation: {check.held_out}" in check.notes
+    assert f"images: 1 read, {texture(0).shape[0]} x {texture(0).shape[1]} pixels (height x width)" in check.notes
+    assert {item.whole_digest for item in check.facts} == {digest_array(texture(0)[None])}
+
+
+def test_a_part_of_each_image_is_held_out_if_all_are_in_one_group(data: Path) -> None:
+    check = check_dataset(data, settings=DataSettings(group="png"))
+    assert not check.fatal
+    assert len(check.train) == len(check.validation) == 10
+    assert any("all 10 images belong together, so 20% of each" in note for note in check.notes)
+
+
+def test_a_single_image_may_be_too_small_to_be_cut(tmp_path: Path) -> None:
+    save(tmp_path / "images" / "a.png", texture(0)[:24, :24])
+    save(tmp_path / "labels" / "a.png", blobs(0)[:24, :24])
+    check = check_dataset(tmp_path)
+    assert [item.description for item in check.problems if item.severity == "error"] == [
+        "the image is too small (24 x 24 pixels) to hold out a part of it"
+    ]
+
+
+def test_equal_labels_of_different_images_are_a_warning(data: Path) -> None:
+    for number in range(5):
+        save(data / "labels" / f"{number}.png", blobs(0))
+    found = problems(check_dataset(data), data, "warning")
+    assert [item.description for item in found] == ["5 of 10 different images have exactly the same labels"]
+    save(data / "labels" / "4.png", blobs(4))
+    assert not problems(check_dataset(data), data, "warning")
+
+
+def test_soft_masks_are_read_with_a_threshold(tmp_path: Path) -> None:
+    for number in range(3):
+        mask = (blobs(number) > 0).astype(np.uint8) * 255
+        soft = cv2.GaussianBlur(mask, (0, 0), 1.5)
+        save(tmp_path / "images" / f"{number}.png", texture(number))
+        (tmp_path / "labels").mkdir(exist_ok=True)
+        if number:
+            Image.fromarray(soft).save(tmp_path / "labels" / f"{number}.jpg", quality=80)
+        else:
+            save(tmp_path / "labels" / "0.png", soft)
+    refused = check_dataset(tmp_path)
+    assert refused.fatal
+    assert all("data.threshold=128" in item.remedy for item in refused.problems if item.severity == "error")
+    check = check_dataset(tmp_path, settings=DataSettings(threshold=128))
+    assert not check.fatal
+    assert check.mapping is not None
+    assert (check.mapping.kind, check.mapping.values) == ("binary", (0, 255))
+    assert "labels: values of at least 128 are foreground (data.threshold)" in check.notes
+    for item in check.facts:
+        labels = (blobs(int(item.name)) > 0).sum()
+        assert abs(item.class_pixels[1] - labels) < 0.1 * labels
+    for settings in (DataSettings(threshold=128, encoding="index"), DataSettings(threshold=1000)):
+        assert check_dataset(tmp_path, settings=settings).fatal
 
 
 def test_channels_that_do_not_fit_are_an_error(data: Path) -> None:

@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from septa.data.folder import find_pairs, read_pair_image, read_pair_labels, split_pairs
+from septa.data.folder import find_pairs, read_pair_image, read_pair_labels
 from septa.data.pairs import Pair, Pairing, PairingError
+from septa.data.split import split_pairs
 from septa.errors import InputError
 
 SHARED = Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
@@ -135,7 +136,23 @@ def test_one_side_without_files(tmp_path: Path, missing: str) -> None:
     present = "labels" if missing == "images" else "images"
     put(tmp_path, f"{present}/a.png", f"{present}/b.png")
     (tmp_path / missing).mkdir()
-    catch_error(tmp_path, f"{present}/a.png", f"{present}/b.png")
+    for content, text in ((), "it is empty"), (("0.geojson", "1.geojson"), "2 .geojson files, which septa cannot read"):
+        for name in content:
+            (tmp_path / missing / name).write_text("{}")
+        with pytest.raises(InputError) as caught:
+            find_pairs(tmp_path)
+        assert caught.value.problem == f"{missing}/ holds no images ({text})"
+
+
+def test_labels_in_folders_of_classes_are_named_and_can_be_chosen(tmp_path: Path) -> None:
+    put(tmp_path, "images/a.png", "masks/cell/a.png", "masks/nucleus/a.png")
+    with pytest.raises(InputError) as caught:
+        find_pairs(tmp_path)
+    assert caught.value.problem == "masks/ holds no images (2 folders: cell, nucleus)"
+    assert "'masks/cell/*'" in caught.value.remedy
+    assert list_pairs(find_pairs(tmp_path, images="images/*", labels="masks/cell/*")) == {
+        "a": ("images/a.png", "masks/cell/a.png")
+    }
 
 
 def test_many_files_are_counted_in_one_line(tmp_path: Path) -> None:
@@ -380,12 +397,12 @@ def test_folders_without_a_layout(tmp_path: Path) -> None:
     assert "no such folder" in problem_of(tmp_path / "absent")
     assert problem_of(tmp_path) == "the folder is empty"
     (tmp_path / "notes.txt").write_text("x")
-    assert problem_of(tmp_path) == "the folder holds no images"
+    assert problem_of(tmp_path) == "the folder holds no images (1 .txt file, which septa cannot read)"
     assert "not a folder" in problem_of(tmp_path / "notes.txt")
     (tmp_path / "images").mkdir()
     assert "no labels/" in problem_of(tmp_path)
     (tmp_path / "labels").mkdir()
-    assert "hold no images" in problem_of(tmp_path)
+    assert problem_of(tmp_path).startswith("images/ holds no images (")
 
 
 # --- groups and split ----------------------------------------------------------------------------

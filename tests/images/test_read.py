@@ -602,3 +602,33 @@ def test_real_data_is_what_pillow_decodes(folder: str) -> None:
             raw = read_labels(labels_path)
             assert raw.kind == "index"
             np.testing.assert_array_equal(raw.array, np.asarray(labels))
+
+
+def test_an_array_whose_last_axis_is_channels_is_not_read_as_narrow_pages(tmp_path):
+    path = tmp_path / "a.tif"
+    for channels in (2, 3, 4):
+        tifffile.imwrite(path, np.zeros((40, 50, channels), np.uint16), photometric="minisblack")
+        with pytest.raises(InputError, match=f"one image of 40 x 50 pixels whose last axis is its {channels} channels"):
+            read_info(path)
+    tifffile.imwrite(path, np.zeros((2, 40, 50), np.uint16), metadata={"axes": "CYX"})
+    assert (read_info(path).pages, read_info(path).channels) == (1, 2)
+
+
+def test_a_threshold_reads_soft_and_lossy_masks(tmp_path):
+    mask = np.zeros((32, 40), np.uint8)
+    mask[8:24, 8:30] = 255
+    names = {"grey.jpg": mask, "rgb.jpg": np.stack([mask] * 3, axis=2)}
+    for name, array in names.items():
+        Image.fromarray(array).save(tmp_path / name, quality=70)
+        with pytest.raises(InputError, match=r"data\.threshold=128"):
+            read_labels(tmp_path / name)
+        labels = read_labels(tmp_path / name, threshold=128)
+        assert (labels.kind, labels.array.dtype) == ("index", np.uint8)
+        assert np.array_equal(labels.array, mask)
+    tifffile.imwrite(tmp_path / "soft.tif", mask / np.float32(300))
+    with pytest.raises(InputError, match=r"data\.threshold=0\.425"):
+        read_labels(tmp_path / "soft.tif")
+    assert np.array_equal(read_labels(tmp_path / "soft.tif", threshold=0.425).array, mask)
+    Image.fromarray(np.stack([mask, mask, 0 * mask], axis=2)).save(tmp_path / "color.png")
+    with pytest.raises(InputError, match="the labels have colours"):
+        read_labels(tmp_path / "color.png", threshold=128)

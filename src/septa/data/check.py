@@ -8,12 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from septa.data.check_result import DatasetCheck, Problem, explain_task
+from septa.data.check_split import check_copies, cut_whole_dataset, split_dataset
 from septa.data.check_values import check_values
 from septa.data.copies import find_near_duplicates
-from septa.data.fingerprint import ImageFacts, combine_facts, scan_image
-from septa.data.folder import find_pairs, read_pair_image, read_pair_labels, split_pairs
+from septa.data.fingerprint import ImageFacts, combine_facts, digest_array, scan_image
+from septa.data.folder import find_pairs, read_pair_image, read_pair_labels
 from septa.data.pairs import Pair, Pairing, PairingError
-from septa.errors import InputError, SeptaError, escape_controls, format_count, shorten_list
+from septa.data.split import VALIDATION_PART, list_parts
+from septa.errors import SeptaError, escape_controls, format_count
 from septa.images import MAX_PIXELS, RawLabels
 from septa.labels import LabelMapping, find_mapping
 from septa.notices import Notices
@@ -22,6 +24,9 @@ from septa.runtime import Progress
 
 RARE_SHARE = 0.001
 """Share of the labelled pixels below which a class is reported as rare."""
+
+_MOST_EQUAL_LABELS = 2
+"""Number of different images that may have the same labels by chance."""
 
 SMALL_SIDE = 32
 """Side in pixels below which an image is reported as small."""
@@ -63,31 +68,35 @@ def check_dataset(
     """
     data = Path(data)
     problems: list[Problem] = []
-    pairing = _find_pairs(data, images, labels, settings.group, max_pixels, problems)
+    pairing = _find_pairs(data, images, labels, settings, max_pixels, problems)
     if pairing is None or not pairing.pairs:
         notes = pairing.notes if pairing else ()
         return DatasetCheck(data=data, pairing=pairing, problems=_sort_problems(problems), notes=notes)
     pairs = pairing.pairs
     report = progress or (lambda done, total: None)
-    notices = Notices()
+    notices = pairing.notices
     mapping = _find_mapping(
         pairs, settings, task == "instances", notices, problems, lambda done: report(done, 2 * len(pairs))
     )
+    pairs, held_out = cut_whole_dataset(pairs, mapping, settings.validation_share, problems)
+    pairing = replace(pairing, pairs=pairs)
     facts = []
-    for done, pair in enumerate(pairs, start=len(pairs) + 1):
+    for done, pair in enumerate(pairs, start=1):
         item = _inspect_pair(pair, mapping, problems)
         if item is not None:
             facts.append(item)
-        report(done, 2 * len(pairs))
+        report(len(pairs) + done, 2 * len(pairs))
     locations = {pair.name: pair.image_location for pair in pairs}
     channels = settings.channels or max((item.channels for item in facts), default=1)
     fitting = [item for item in facts if _has_usable_channels(item, channels)]
     _check_images(facts, channels, locations, problems)
-    similar = find_near_duplicates(facts)
-    _check_copies(similar, facts, pairs, settings, seed, locations, problems)
-    train, validation = _split(data, pairs, settings, seed, similar, problems)
+    _check_labels(data, facts, problems)
+    similar = [] if held_out else find_near_duplicates(facts)
+    check_copies(similar, facts, pairs, settings, seed, locations, problems)
+    sides = list_parts(pairs) if held_out else split_dataset(data, pairs, settings, seed, similar, problems)
+    train, validation = sides
     problems += Problem.from_notices(notices)
-    notes = (*pairing.notes, *notices.notes())
+    notes = (*pairing.notes, *notices.notes(), *_describe_threshold(settings))
     if mapping is not None:
         _check_classes(data, mapping, facts, train, validation, problems)
         notes = (*notes, mapping.describe())
@@ -102,7 +111,8 @@ def check_dataset(
         problems=_sort_problems(problems),
         train=train,
         validation=validation,
-        notes=tuple(map(escape_controls, (*notes, *_describe_images(facts, train, validation)))),
+        held_out=held_out,
+        notes=tuple(map(escape_controls, (*notes, *_describe_images(pairs, facts, train, validation, held_out)))),
     )
 
 
@@ -110,11 +120,18 @@ def check_dataset(
 
 
 def _find_pairs(
-    data: Path, images: str | None, labels: str | None, group: str | None, max_pixels: int, problems: list[Problem]
+    data: Path, images: str | None, labels: str | None, settings: DataSettings, max_pixels: int, problems: list[Problem]
 ) -> Pairing | None:
     """Pair the files; after a `PairingError` return the pairs that remain."""
     try:
-        return find_pairs(data, images=images, labels=labels, group=group, max_pixels=max_pixels)
+        return find_pairs(
+            data,
+            images=images,
+            labels=labels,
+            group=settings.group,
+            threshold=settings.threshold,
+            max_pixels=max_pixels,
+        )
     except PairingError as error:
         problems += [Problem("error", str(file), reason, error.remedy) for file, reason in error.reasons.items()]
         return error.pairing
@@ -132,6 +149,10 @@ def _find_mapping(
     report: Callable[[int], None],
 ) -> LabelMapping | None:
     masks_only = all(isinstance(pair.labels, tuple) for pair in pairs)
+    if settings.threshold is not None and not masks_only and settings.encoding not in ("auto", "binary"):
+        problem = f"a threshold makes labels of two classes, but data.encoding is {settings.encoding}"
+        problems.append(Problem("error", "data.threshold", problem, "Leave data.threshold or data.encoding out"))
+        return None
     if masks_only and settings.encoding == "auto" and settings.values is None:
         # Mask files of single objects were merged to instance ids.
         settings = settings.model_copy(update={"encoding": "instances"})
@@ -183,6 +204,10 @@ def _inspect_pair(pair: Pair, mapping: LabelMapping | None, problems: list[Probl
             labels_yx = None
     classes, multilabel = (mapping.classes, mapping.kind == "multilabel") if mapping else (1, False)
     facts = scan_image(pair.name, image_cyx, labels_yx, classes=classes, multilabel=multilabel)
+    if labels_yx is not None and labels_yx.min() < labels_yx.max():
+        facts = replace(facts, labels_digest=digest_array(labels_yx))
+    if pair.window is not None:
+        facts = replace(facts, whole_digest=digest_array(read_pair_image(replace(pair, window=None))))
     if raw is None or labels_yx is None or mapping is None or mapping.kind != "instances":
         return facts
     return replace(facts, objects=mapping.count_objects(raw, labels_yx))
@@ -216,7 +241,7 @@ def _check_images(
         if item.finite and item.constant:
             remedy = "Leave the image out if it is blank by mistake"
             problems.append(Problem("warning", where, "every pixel of the image has the same value", remedy))
-        if min(item.height, item.width) < SMALL_SIDE:
+        if min(item.height, item.width) < SMALL_SIDE and not item.name.endswith(VALIDATION_PART):
             description = f"the image has only {item.height} x {item.width} pixels (height x width)"
             remedy = f"Use images of at least {SMALL_SIDE} pixels per side; smaller ones are padded by mirroring"
             problems.append(Problem("warning", where, description, remedy))
@@ -249,69 +274,18 @@ def _find_deviants(
     return found
 
 
-# Copies and the split ------------------------------------------------------------------------------------------------
-
-
-def _check_copies(
-    similar: Sequence[Sequence[str]],
-    facts: Sequence[ImageFacts],
-    pairs: Sequence[Pair],
-    settings: DataSettings,
-    seed: int,
-    locations: Mapping[str, str],
-    problems: list[Problem],
-) -> None:
-    by_name = {item.name: item for item in facts}
-    try:
-        held_out = {pair.name for pair in split_pairs(pairs, settings.validation_share, seed)[1]}
-    except InputError:
-        held_out = set()
-    for names in similar:
-        same: dict[str, list[str]] = defaultdict(list)
-        for name in names:
-            same[by_name[name].image_digest].append(name)
-        apart = 0 < len(held_out.intersection(names)) < len(names)
-        split = "; a random split would separate them, so septa keeps them on one side" if apart else ""
-        for identical in same.values():
-            if len(identical) == 1:
-                continue
-            others = shorten_list(identical[1:])
-            description = f"the image and its labels are identical to those of {others}"
-            remedy = "Keep one of them"
-            if len({by_name[name].digest for name in identical}) > 1:
-                description = f"the image is identical to {others}, but the labels differ"
-                remedy = "Keep the one with the right labels"
-            problems.append(Problem("warning", locations[identical[0]], description + split, remedy))
-        if len(same) > 1:
-            first, *rest = sorted(found[0] for found in same.values())
-            changes = "perhaps rotated, flipped, rescaled or re-encoded"
-            description = f"the image is nearly identical to {shorten_list(rest)} ({changes})"
-            remedy = "Keep one of them if they are copies; if they belong together for another reason, set data.group"
-            problems.append(Problem("warning", locations[first], description + split, remedy))
-
-
-def _split(
-    data: Path,
-    pairs: Sequence[Pair],
-    settings: DataSettings,
-    seed: int,
-    similar: Sequence[Sequence[str]],
-    problems: list[Problem],
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the names of the pairs for training and for validation, or none if no pair can be held out."""
-    share = settings.validation_share
-    try:
-        train, validation = split_pairs(pairs, share, seed, similar)
-    except InputError as error:
-        try:
-            train, validation = split_pairs(pairs, share, seed)
-        except InputError:
-            problems.append(Problem.from_error(error))
-            return (), ()
-        description = "all images are nearly identical, so validation holds copies of training images"
-        remedy = "Add images that differ, or expect validation scores that are too high"
+def _check_labels(data: Path, facts: Sequence[ImageFacts], problems: list[Problem]) -> None:
+    """Warn if different images have the same labels, as they do if a mask of the field of view is taken for labels."""
+    images: dict[str, set[str]] = defaultdict(set)
+    for item in facts:
+        if item.labels_digest:
+            images[item.labels_digest].add(item.image_digest)
+    same = max(map(len, images.values()), default=0)
+    total = len({item.image_digest for item in facts})
+    if same > _MOST_EQUAL_LABELS and 2 * same >= total:
+        description = f"{same} of {total} different images have exactly the same labels"
+        remedy = "Check that these are the labels, and not a mask of the field of view or a template"
         problems.append(Problem("warning", str(data), description, remedy))
-    return tuple(pair.name for pair in train), tuple(pair.name for pair in validation)
 
 
 # Classes -------------------------------------------------------------------------------------------------------------
@@ -356,18 +330,40 @@ def _check_classes(
 # Texts ---------------------------------------------------------------------------------------------------------------
 
 
-def _describe_images(facts: Sequence[ImageFacts], train: Sequence[str], validation: Sequence[str]) -> list[str]:
+def _describe_images(
+    pairs: Sequence[Pair],
+    facts: Sequence[ImageFacts],
+    train: Sequence[str],
+    validation: Sequence[str],
+    held_out: str,
+) -> list[str]:
     """Return notes about the sizes of the images and the split."""
     if not facts:
         return []
-    sizes = sorted({(item.height, item.width) for item in facts}, key=lambda size: size[0] * size[1])
+    found = {item.name: (item.height, item.width) for item in facts}
+    # The end of the later part of an image is the end of the image.
+    ends = [(pair, pair.window[2:] if pair.window else found.get(pair.name, (0, 0))) for pair in pairs]
+    whole: dict[tuple[Path, int], tuple[int, int]] = {}
+    for pair, (bottom, right) in ends:
+        if pair.name in found:
+            height, width = whole.get((pair.image, pair.page), (0, 0))
+            whole[pair.image, pair.page] = max(height, bottom), max(width, right)
+    sizes = sorted(set(whole.values()), key=lambda size: size[0] * size[1])
     size = _format_size(sizes[0])
     if len(sizes) > 1:
         size = f"{len(sizes)} sizes from {size} to {_format_size(sizes[-1])}"
-    notes = [f"images: {len(facts)} read, {size} pixels (height x width)"]
-    if train:
+    notes = [f"images: {len(whole)} read, {size} pixels (height x width)"]
+    if held_out:
+        notes.append(f"validation: {held_out}")
+    elif train:
         notes.append(f"split: {len(train)} for training, {len(validation)} for validation")
     return notes
+
+
+def _describe_threshold(settings: DataSettings) -> list[str]:
+    if settings.threshold is None:
+        return []
+    return [f"labels: values of at least {settings.threshold:g} are foreground (data.threshold)"]
 
 
 def _format_size(size: Sequence[int]) -> str:

@@ -76,6 +76,8 @@ class DatasetCheck:
         Names of the pairs on each side of the split; empty if no image can be held out.
     notes
         Printable lines about the layout, groups, labels, images and split that were found.
+    held_out
+        Printable clause that says which part of each image is held out; empty if whole images are.
     """
 
     data: Path
@@ -87,6 +89,7 @@ class DatasetCheck:
     train: tuple[str, ...] = ()
     validation: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    held_out: str = ""
 
     @property
     def fatal(self) -> bool:

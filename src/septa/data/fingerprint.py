@@ -71,6 +71,8 @@ class ImageFacts:
         most 200 are kept, evenly chosen.
     objects
         Number of objects that the labels distinguish; None if labels hold classes or are not usable.
+    labels_digest, whole_digest
+        SHA-256 (hex) of labels of several values; of the whole image, if these are the facts of a part. Else empty.
     """
 
     name: str
@@ -90,6 +92,8 @@ class ImageFacts:
     class_pixels: dict[int, int]
     object_diameters: tuple[float, ...]
     objects: int | None = None
+    labels_digest: str = ""
+    whole_digest: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

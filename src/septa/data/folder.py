@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from septa.data.layouts import LAYOUTS, FolderLayout, find_classes_folder, pair_classes, pair_patterns, recognise_layout
+from septa.data.listing import PairingNotes
+from septa.data.pages import PageAxes, match_pages, read_image_page, read_label_page, read_page_axes
 from septa.data.pairs import Pair, Pairing, PairingError
 from septa.errors import InputError, escape_controls, format_count
-from septa.images import MAX_PIXELS, RawLabels, read_image, read_info, read_labels
-from septa.labels import read_object_classes
+from septa.images import MAX_PIXELS, RawLabels
+from septa.labels import RawObjectLabels, read_object_classes
 
 _RUNS = 10
 """Number of groups that the pages of a few stacks are cut into."""
@@ -29,6 +31,7 @@ def find_pairs(
     images: str | None = None,
     labels: str | None = None,
     group: str | None = None,
+    threshold: float | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> Pairing:
     """Pair the images of a folder with their labels.
@@ -38,15 +41,19 @@ def find_pairs(
     data
         Folder in one of these layouts:
 
-        - ``images/`` and ``labels/`` (or ``masks/``), with equal stems;
+        - ``images/`` and ``labels/`` (or ``masks/``), with equal stems; one of the two may have any other name if no
+          third folder holds files that match;
         - a flat folder, with ``x.png`` beside ``x_mask.png``;
         - two multi-page TIFFs, such as ``train-volume.tif`` and ``train-labels.tif``;
         - one folder per image, with ``images/`` (one file) and ``masks/`` (one file per object).
 
-        Stems of label files may end in a word such as ``_mask``, ``_label``, ``_seg`` or ``_anno``. Each page of a
-        multi-page TIFF is a pair. Objects have classes if ``classes/`` (or ``types/``) lies beside the folder of
-        labels. It holds an image for each label image, with the same stem; at each pixel of an object that image holds
-        the number of the object's class, from 1.
+        Stems of label files may end in a word such as ``_mask``, ``_label``, ``_seg`` or ``_anno``. An image may also
+        be a zarr store. Each page of a stack is a pair; pages belong together if they have the same place along each
+        axis, in whatever order the axes are.
+
+        Objects have classes if ``classes/`` (or ``types/``) lies beside the folder of labels. It holds an image for
+        each label image, with the same stem; at each pixel of an object that image holds the number of the object's
+        class, from 1.
     images, labels
         Patterns (relative to ``data`` or absolute; ``**`` crosses folders) or folders, given both or not at all.
         Files are paired by equal stems, else by the varying part of their names.
@@ -54,19 +61,21 @@ def find_pairs(
         Regular expression that is searched in the image file's name. Images with the same match (of group 1 if there
         is one) stay together. Without it each image is its own group, and stacks are cut into runs of consecutive
         pages.
+    threshold
+        Value of the labels from which on a pixel is foreground; None if they hold classes or ids.
     max_pixels
         Largest size that the pairs may have; reading a larger one fails.
 
     Returns
     -------
     Pairing
-        All pairs, and notes about layout, ignored files and groups.
+        All pairs, notes about layout, ignored files and groups, and notices.
 
     Raises
     ------
     PairingError
-        If an image has no or several labels, or labels have no or several images. Unpaired files are never skipped
-        silently.
+        If an image has no or several labels, labels have no or several images, several folders may hold the labels, or
+        the axes of two stacks do not say which pages belong together. Unpaired files are never skipped silently.
     InputError
         If the folder is missing or empty, follows no layout, or the regular expression does not fit.
     """
@@ -74,34 +83,37 @@ def find_pairs(
     if not data.is_dir():
         problem = "this is a file, not a folder" if data.is_file() else "there is no such folder"
         raise InputError(data, problem, LAYOUTS)
-    notes: list[str] = []
+    notes = PairingNotes()
     if images is None and labels is None:
         layout = recognise_layout(data, notes)
     elif images is None or labels is None:
         raise InputError("", "--images and --labels must be given together", "Give both or none")
     else:
         layout = pair_patterns(data, images, labels, notes)
+    whole = partial(Pair, max_pixels=max_pixels, threshold=threshold)
     if layout.reasons:
-        pairing = _build_pairing(data, layout, group, max_pixels, notes) if layout.pairs else None
+        pairing = _build_pairing(data, layout, group, whole, notes) if layout.pairs else None
         problem = f"{format_count(len(layout.reasons), 'file')} cannot be paired"
         remedy = "Give each image exactly one label file of the same name, or move unpaired files away"
         raise PairingError(data, problem, remedy, layout.reasons, pairing)
-    return _build_pairing(data, layout, group, max_pixels, notes)
+    return _build_pairing(data, layout, group, whole, notes)
 
 
-def _build_pairing(data: Path, layout: FolderLayout, group: str | None, max_pixels: int, notes: list[str]) -> Pairing:
-    pairs = _split_pages(data, layout, max_pixels)
+def _build_pairing(
+    data: Path, layout: FolderLayout, group: str | None, make_pair: Callable[..., Pair], notes: PairingNotes
+) -> Pairing:
+    pairs = _split_pages(data, layout, make_pair, notes)
     stacks = len({pair.image for pair in pairs if pair.pages > 1})
     pages = f" (pages of {format_count(stacks, 'stack')})" if stacks else ""
     pairs = _add_classes(data, pairs, notes)
-    notes[:0] = [f"layout: {layout.name}", f"pairs: {len(pairs)}{pages}"]
-    pairs = _cut_stacks(pairs, notes) if group is None else _group_by_name(pairs, group, notes)
-    return Pairing(data, layout.name, tuple(pairs), tuple(map(escape_controls, notes)))
+    notes.lines[:0] = [f"layout: {layout.name}", f"pairs: {len(pairs)}{pages}"]
+    pairs = _cut_stacks(pairs, notes.lines) if group is None else _group_by_name(pairs, group, notes.lines)
+    return Pairing(data, layout.name, tuple(pairs), tuple(map(escape_controls, notes.lines)), notices=notes.notices)
 
 
 def read_pair_image(pair: Pair) -> npt.NDArray[Any]:
-    """Read the image of a pair, ``CYX`` in its native dtype; see `septa.images.read.read_image`."""
-    return read_image(pair.image, pair.page, max_pixels=pair.max_pixels)
+    """Read the image of a pair, or its part, ``CYX`` in its native dtype; see `septa.images.read.read_image`."""
+    return _cut_window(read_image_page(pair.image, pair.page, pair.max_pixels), pair)
 
 
 def read_pair_labels(pair: Pair) -> RawLabels:
@@ -118,7 +130,7 @@ def read_pair_labels(pair: Pair) -> RawLabels:
     Returns
     -------
     RawLabels
-        Labels as stored; ``int32`` ids, ``YX``, for masks of single objects.
+        Labels as stored, or a part of them; ``int32`` ids, ``YX``, for masks of single objects.
 
     Raises
     ------
@@ -128,12 +140,14 @@ def read_pair_labels(pair: Pair) -> RawLabels:
     if pair.labels is None:
         raise InputError(pair.image, "the image has no labels", "Give a label image for it")
     if isinstance(pair.labels, Path):
-        raw = read_labels(pair.labels, pair.page, max_pixels=pair.max_pixels)
-        return raw if pair.classes is None else read_object_classes(raw, pair.classes, pair.page, pair.max_pixels)
+        raw = read_label_page(pair.labels, pair.page_of_labels, pair.max_pixels, pair.threshold)
+        if pair.classes is not None:
+            raw = read_object_classes(raw, pair.classes, pair.page_of_labels, pair.max_pixels)
+        return _cut_labels(raw, pair)
     ids_yx: npt.NDArray[np.int32] | None = None
     objects = 0
     for path in pair.labels:
-        inside_yx = _read_mask(path, pair.max_pixels)
+        inside_yx = _read_mask(path, pair)
         if ids_yx is None:
             ids_yx = np.zeros(inside_yx.shape, np.int32)
         if inside_yx.shape != ids_yx.shape:
@@ -146,11 +160,29 @@ def read_pair_labels(pair: Pair) -> RawLabels:
             ids_yx[inside_yx] = objects
     if ids_yx is None:
         raise InputError(pair.image, "the image has no labels", "Give a mask file for each object")
-    return RawLabels(ids_yx, "index", None)
+    return _cut_labels(RawLabels(ids_yx, "index", None), pair)
 
 
-def _read_mask(path: Path, max_pixels: int) -> npt.NDArray[np.bool_]:
-    raw = read_labels(path, max_pixels=max_pixels)
+def _cut_labels(raw: RawLabels, pair: Pair) -> RawLabels:
+    """Return the part of labels that a pair consists of."""
+    if pair.window is None:
+        return raw
+    colors = raw.kind == "rgb"
+    array = _cut_window(np.moveaxis(raw.array, 2, 0) if colors else raw.array, pair)
+    cut = replace(raw, array=np.moveaxis(array, 0, 2) if colors else array)
+    return replace(cut, classes_yx=_cut_window(cut.classes_yx, pair)) if isinstance(cut, RawObjectLabels) else cut
+
+
+def _cut_window(array: npt.NDArray[Any], pair: Pair) -> npt.NDArray[Any]:
+    """Return the part of an array, ``YX`` or ``CYX``, that a pair consists of."""
+    if pair.window is None:
+        return array
+    top, left, bottom, right = pair.window
+    return np.ascontiguousarray(array[..., top:bottom, left:right])
+
+
+def _read_mask(path: Path, pair: Pair) -> npt.NDArray[np.bool_]:
+    raw = read_label_page(path, 0, pair.max_pixels, pair.threshold)
     if raw.kind != "index":
         problem = "the file has several channels, but the mask of one object has one"
         raise InputError(path, problem, "Save it as a grey image")
@@ -162,107 +194,31 @@ def _read_mask(path: Path, max_pixels: int) -> npt.NDArray[np.bool_]:
     return inside_yx
 
 
-def split_pairs(
-    pairs: Sequence[Pair], share: float, seed: int, similar: Sequence[Sequence[str]] = ()
-) -> tuple[tuple[Pair, ...], tuple[Pair, ...]]:
-    """Split pairs into training and validation.
-
-    Parameters
-    ----------
-    pairs
-        Pairs in any order; the result depends only on their names and groups.
-    share
-        Share of the pairs to hold out, 0 to 1. It is met as closely as the groups allow, with at least one pair on
-        each side.
-    seed
-        Seed of the split.
-    similar
-        Sets of names of near-duplicate images, which stay together as groups do.
-
-    Returns
-    -------
-    training, validation
-        Both sorted by name.
-
-    Raises
-    ------
-    InputError
-        If all pairs are connected by groups and similar images, so that nothing independent can be held out.
-    """
-    units = _merge_groups(pairs, similar)
-    if len(units) < 2:
-        alone = len(pairs) == 1
-        problem = "the dataset has only one image" if alone else f"all {len(pairs)} images belong together"
-        remedy = "Add images of another specimen" + ("" if alone else ", or change data.group")
-        raise InputError("validation split", f"{problem}, so none can be held out", remedy)
-    # The order follows a hash of seed and group, so that a new image moves few others to the other side.
-    units.sort(
-        key=lambda unit: hashlib.sha256(
-            f"{seed}/{min(pair.group for pair in unit)}".encode(errors="surrogateescape")
-        ).digest()
-    )
-    chosen = _choose_closest([len(unit) for unit in units], share * len(pairs))
-    sides: tuple[list[Pair], list[Pair]] = ([], [])
-    for number, unit in enumerate(units):
-        sides[number in chosen].extend(unit)
-    training, validation = (tuple(sorted(side, key=lambda pair: pair.name)) for side in sides)
-    return training, validation
-
-
-def _merge_groups(pairs: Sequence[Pair], similar: Sequence[Sequence[str]]) -> list[list[Pair]]:
-    """Return the smallest sets of pairs that keep groups and similar images together."""
-    parent = {pair.group: pair.group for pair in pairs}
-    group_of = {pair.name: pair.group for pair in pairs}
-
-    def root(group: str) -> str:
-        while parent[group] != group:
-            parent[group] = parent[parent[group]]
-            group = parent[group]
-        return group
-
-    for names in similar:
-        groups = [root(group_of[name]) for name in names if name in group_of]
-        for group in groups[1:]:
-            parent[root(group)] = root(groups[0])
-    units: dict[str, list[Pair]] = defaultdict(list)
-    for pair in pairs:
-        units[root(pair.group)].append(pair)
-    return list(units.values())
-
-
-def _choose_closest(sizes: Sequence[int], goal: float) -> set[int]:
-    """Choose indices whose sizes sum as closely as possible to a goal, early ones preferred, neither none nor all."""
-    # Bit s of reach[n] is set if some of the first n sizes sum to s.
-    reach = [1]
-    for size in sizes:
-        reach.append(reach[-1] | reach[-1] << size)
-    total = min((s for s in range(1, sum(sizes)) if reach[-1] >> s & 1), key=lambda s: (abs(s - goal), s))
-    chosen = set()
-    for number in range(len(sizes) - 1, -1, -1):
-        if not reach[number] >> total & 1:
-            chosen.add(number)
-            total -= sizes[number]
-    return chosen
-
-
-def _split_pages(data: Path, layout: FolderLayout, max_pixels: int) -> list[Pair]:
+def _split_pages(data: Path, layout: FolderLayout, make_pair: Callable[..., Pair], notes: PairingNotes) -> list[Pair]:
     """Return one pair for each page, with unique names."""
     pairs: list[Pair] = []
     reasons: dict[Path, str] = {}
     for name, image, labels in layout.pairs:
-        pages = _count_pages(image, max_pixels)
-        label_pages = _count_pages(labels, max_pixels) if isinstance(labels, Path) else 1
-        whole = Pair(name=name, image=image, labels=labels, group=name, max_pixels=max_pixels)
-        if pages is None or label_pages is None or pages == label_pages == 1:
+        whole = make_pair(name=name, image=image, labels=labels, group=name)
+        axes = _read_axes(image, whole.max_pixels)
+        label_axes = _read_axes(labels, whole.max_pixels) if isinstance(labels, Path) else PageAxes("", ())
+        if axes is None or label_axes is None or axes.pages == label_axes.pages == 1:
             pairs.append(whole)
-        elif pages == label_pages:
-            pairs += [replace(whole, name=f"{name}#{page}", page=page, pages=pages) for page in range(pages)]
-        else:
-            reasons[image] = f"the image file has {format_count(pages, 'page')}"
-            reasons |= dict.fromkeys(whole.label_files, f"the label file has {format_count(label_pages, 'page')}")
+            continue
+        label_pages, assumption = match_pages(axes, label_axes) if axes.pages == label_axes.pages else (None, "")
+        if label_pages is None:
+            reasons[image] = f"the image file has {axes}"
+            reasons |= dict.fromkeys(whole.label_files, f"the label file has {label_axes}")
+            continue
+        if assumption:
+            notes.notices.add(image.name, assumption)
+        pairs += [
+            replace(whole, name=f"{name}#{page}", page=page, labels_page=label_page, pages=axes.pages)
+            for page, label_page in enumerate(label_pages.tolist())
+        ]
     if reasons:
-        remedy = "Give as many label pages as image pages; save channels, or one plane per class, as a TIFF of axes CYX"
-        raise PairingError(data, "image and label files differ in their number of pages", remedy, reasons)
+        remedy = "Give the labels the pages and axes of the image; save channels, or one plane per class, as CYX"
+        raise PairingError(data, "the pages of image and label files do not fit together", remedy, reasons)
     files: dict[str, list[Path]] = defaultdict(list)
     for pair in pairs:
         files[pair.name].append(pair.image)
@@ -272,15 +228,15 @@ def _split_pages(data: Path, layout: FolderLayout, max_pixels: int) -> list[Pair
     return pairs
 
 
-def _count_pages(path: Path, max_pixels: int) -> int | None:
+def _read_axes(path: Path, max_pixels: int) -> PageAxes | None:
     try:
-        return read_info(path, max_pixels=max_pixels).pages
+        return read_page_axes(path, max_pixels)
     except InputError:
         # Reading the pixels reports this file, together with all other unreadable ones.
         return None
 
 
-def _add_classes(data: Path, pairs: list[Pair], notes: list[str]) -> list[Pair]:
+def _add_classes(data: Path, pairs: list[Pair], notes: PairingNotes) -> list[Pair]:
     """Return the pairs with their class files, if there is a folder of them."""
     folder = find_classes_folder(data)
     labels = [pair.labels for pair in pairs if isinstance(pair.labels, Path) and pair.labels.parent.parent == data]

@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from glob import glob
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
+from septa.data.listing import (
+    EMPTY,
+    PairingNotes,
+    describe_contents,
+    list_folder_images,
+    list_subfolders,
+    note_ignored,
+    refuse_empty,
+    select_images,
+)
 from septa.data.matching import LABEL_END, get_stem, match_files
 from septa.data.pairs import PairingError
+from septa.data.siblings import find_partners, look_like_labels, suggest_patterns
 from septa.errors import InputError, format_count, shorten_list
-from septa.images import IMAGE_SUFFIXES, read_info
+from septa.images import is_zarr
 from septa.labels import IMAGE_FOLDERS, LABEL_FOLDERS, find_class_folders, find_subfolders, list_folder
 
 LAYOUTS = (
@@ -62,7 +73,7 @@ class FolderLayout(NamedTuple):
     reasons: dict[Path, str]
 
 
-def recognise_layout(data: Path, notes: list[str]) -> FolderLayout:
+def recognise_layout(data: Path, notes: PairingNotes) -> FolderLayout:
     """Recognise the layout of a folder and pair its files.
 
     Parameters
@@ -70,7 +81,7 @@ def recognise_layout(data: Path, notes: list[str]) -> FolderLayout:
     data
         Folder; `septa.data.folder.find_pairs` describes the layouts.
     notes
-        List that lines about ignored files are appended to.
+        Notes that those about ignored files are added to.
 
     Raises
     ------
@@ -78,54 +89,98 @@ def recognise_layout(data: Path, notes: list[str]) -> FolderLayout:
         If several folders may hold the images, the labels or the classes, or no file is named as the labels of
         another.
     InputError
-        If the folder follows no layout.
+        If the folder follows no layout, or a folder of images or labels holds none.
     """
     entries = list_folder(data)
-    folders = [path for path in entries if path.is_dir() and not _is_hidden(path)]
+    folders = list_subfolders(entries)
     image_folders = [path for path in folders if path.name.lower() in IMAGE_FOLDERS]
     label_folders = [path for path in folders if path.name.lower() in LABEL_FOLDERS]
-    if image_folders and label_folders:
-        return _pair_two_folders(data, image_folders, label_folders, notes)
     if image_folders or label_folders:
-        present, missing = ("images", "labels") if image_folders else ("labels", "images")
-        raise InputError(data, f"the folder holds {present}/ but no {missing}/", LAYOUTS)
+        return _pair_two_folders(data, *_choose_folders(data, image_folders, label_folders, folders), notes)
     per_image = [path for path in folders if find_subfolders(path, IMAGE_FOLDERS + LABEL_FOLDERS)]
     if per_image:
-        _note_ignored(data, [path for path in entries if path not in per_image], notes)
+        note_ignored(data, [path for path in entries if path not in per_image], notes)
         return _pair_folders(data, per_image, notes)
-    files = _select_images(entries, notes, data)
+    files = select_images(entries, notes, data)
     if not files:
-        raise InputError(data, "the folder holds no images" if entries else "the folder is empty", LAYOUTS)
+        contents = describe_contents(entries)
+        problem = f"the folder holds no images ({contents})" if contents != EMPTY else "the folder is empty"
+        raise InputError(data, problem, LAYOUTS)
     return _pair_flat(data, files, notes)
 
 
-def _pair_two_folders(
-    data: Path, image_folders: Sequence[Path], label_folders: Sequence[Path], notes: list[str]
-) -> FolderLayout:
-    several = [*image_folders, *label_folders]
-    if len(several) > 2:
+def _choose_folders(
+    data: Path, image_folders: Sequence[Path], label_folders: Sequence[Path], folders: Sequence[Path]
+) -> tuple[Path, Path]:
+    """Return the folder of images and that of labels.
+
+    One of them has a known name. The other is known too, or it is the only folder whose files match.
+    """
+    if len(image_folders) > 1 or len(label_folders) > 1:
         reasons = dict.fromkeys(image_folders, "it may hold the images")
         reasons |= dict.fromkeys(label_folders, "it may hold the labels")
-        remedy = "Keep one folder of each, or name the files with --images and --labels"
+        example = suggest_patterns((image_folders or folders)[0], (label_folders or folders)[0])
+        remedy = f"Keep one folder of each, or name the files, such as {example}"
         raise PairingError(data, "several folders may hold the images or the labels", remedy, reasons)
-    known = {*several, find_classes_folder(data)}
-    _note_ignored(data, [path for path in list_folder(data) if path not in known], notes)
-    files, label_files = (_select_images(list_folder(folder), notes, folder) for folder in several)
-    name = " and ".join(f"{folder.name}/" for folder in several)
-    if not files and not label_files:
-        raise InputError(data, f"{name} hold no images", LAYOUTS)
+    known, given, missing = image_folders or label_folders, "images", "labels"
+    if not image_folders:
+        given, missing = missing, given
+    files = list_folder_images(known[0])
+    others = [folder for folder in folders if folder not in (*image_folders, *label_folders)]
+    if image_folders and label_folders:
+        classes = find_classes_folder(data)
+        least = len(match_files(files, list_folder_images(label_folders[0]), [])[0])
+        rivals = find_partners(files, [folder for folder in others if folder != classes], least)
+        rivals = {folder: count for folder, count in rivals.items() if look_like_labels(folder)}
+        if rivals:
+            _refuse_rivals(data, image_folders[0], {label_folders[0]: least} | rivals)
+        return image_folders[0], label_folders[0]
+    partners = find_partners(files, others)
+    if missing == "labels":
+        partners = {folder: count for folder, count in partners.items() if look_like_labels(folder)}
+    if len(partners) > 1 and missing == "labels":
+        _refuse_rivals(data, known[0], partners)
+    if len(partners) != 1:
+        rest = [path for path in list_folder(data) if path != known[0]]
+        contents = describe_contents(rest, named=True)
+        beside = "" if contents == EMPTY else f" (beside it: {contents})"
+        raise InputError(data, f"the folder holds {known[0].name}/ but no {missing}/{beside}", LAYOUTS)
+    partner = next(iter(partners))
+    return (known[0], partner) if given == "images" else (partner, known[0])
+
+
+def _refuse_rivals(data: Path, images: Path, matches: Mapping[Path, int]) -> NoReturn:
+    """Raise the error for several folders whose files match the images."""
+    reasons = {
+        folder: f"it may hold the labels: {format_count(count, 'file')} match the images"
+        for folder, count in matches.items()
+    }
+    remedy = f"Name the files of one of them, such as {suggest_patterns(images, list(matches)[-1])}"
+    raise PairingError(data, "several folders may hold the labels", remedy, reasons)
+
+
+def _pair_two_folders(data: Path, image_folder: Path, label_folder: Path, notes: PairingNotes) -> FolderLayout:
+    known = {image_folder, label_folder, find_classes_folder(data)}
+    note_ignored(data, [path for path in list_folder(data) if path not in known], notes)
+    files, label_files = (select_images(list_folder(folder), notes, folder) for folder in (image_folder, label_folder))
+    for folder, found in ((image_folder, files), (label_folder, label_files)):
+        if not found:
+            raise refuse_empty(data, folder, LAYOUTS)
+    name = f"{image_folder.name}/ and {label_folder.name}/"
     return FolderLayout(name, *_pair_lists(data, files, label_files, notes))
 
 
-def _pair_folders(data: Path, folders: Iterable[Path], notes: list[str]) -> FolderLayout:
+def _pair_folders(data: Path, folders: Iterable[Path], notes: PairingNotes) -> FolderLayout:
     pairs: list[FilePair] = []
     reasons: dict[Path, str] = {}
     datasets = []
+    strays: list[Path] = []
     for folder in folders:
         image_folder = next(iter(find_subfolders(folder, IMAGE_FOLDERS)), None)
         mask_folder = next(iter(find_subfolders(folder, LABEL_FOLDERS)), None)
-        files = _select_images(list_folder(image_folder), notes, image_folder) if image_folder else []
-        masks = _select_images(list_folder(mask_folder), notes, mask_folder) if mask_folder else []
+        strays += [path for path in list_folder(folder) if path not in (image_folder, mask_folder)]
+        files = select_images(list_folder(image_folder), notes, image_folder) if image_folder else []
+        masks = select_images(list_folder(mask_folder), notes, mask_folder) if mask_folder else []
         if len(files) == 1 and masks:
             pairs.append(FilePair(folder.name, files[0], tuple(masks)))
         elif not files and masks:
@@ -136,14 +191,16 @@ def _pair_folders(data: Path, folders: Iterable[Path], notes: list[str]) -> Fold
             reasons |= dict.fromkeys(files, f"it is one of {len(files)} images in one folder")
             datasets.append(folder)
         else:
-            reasons[files[0]] = "the image has no masks"
+            contents = f" ({mask_folder.name}/: {describe_contents(list_folder(mask_folder))})" if mask_folder else ""
+            reasons[files[0]] = f"the image has no masks{contents}"
+    note_ignored(data, strays, notes)
     if datasets and not pairs:
         problem = f"the folder holds several datasets ({shorten_list(folder.name for folder in datasets)})"
         raise InputError(data, problem, f"Give one of them, such as {datasets[0]}")
     return FolderLayout("one folder per image", pairs, reasons)
 
 
-def _pair_flat(data: Path, files: list[Path], notes: list[str]) -> FolderLayout:
+def _pair_flat(data: Path, files: list[Path], notes: PairingNotes) -> FolderLayout:
     stacks = _find_two_stacks(files)
     if stacks:
         return FolderLayout("two stacks", [FilePair(get_stem(stacks[0]), *stacks)], {})
@@ -168,7 +225,7 @@ def _find_two_stacks(files: Sequence[Path]) -> tuple[Path, Path] | None:
     return None
 
 
-def pair_patterns(data: Path, images: str, labels: str, notes: list[str]) -> FolderLayout:
+def pair_patterns(data: Path, images: str, labels: str, notes: PairingNotes) -> FolderLayout:
     """Pair the files that match two patterns.
 
     Parameters
@@ -178,7 +235,7 @@ def pair_patterns(data: Path, images: str, labels: str, notes: list[str]) -> Fol
     images, labels
         Patterns or folders; see `septa.data.folder.find_pairs`.
     notes
-        List that lines about ignored files are appended to.
+        Notes that those about ignored files are added to.
 
     Raises
     ------
@@ -194,23 +251,28 @@ def pair_patterns(data: Path, images: str, labels: str, notes: list[str]) -> Fol
     return FolderLayout("patterns", *_pair_lists(data, files, label_files, notes))
 
 
-def _expand_pattern(data: Path, pattern: str, notes: list[str]) -> list[Path]:
+def _expand_pattern(data: Path, pattern: str, notes: PairingNotes) -> list[Path]:
     # Path.glob takes no absolute pattern.
     hits = [data / hit for hit in sorted(glob(pattern, root_dir=data, recursive=True))]  # noqa: PTH207
-    files: list[Path] = []
-    for hit in hits:
-        files += _select_images(list_folder(hit), notes, hit) if hit.is_dir() and len(hits) == 1 else []
-    files += _select_images([hit for hit in hits if hit.is_file()], notes, data)
+    hits = [hit for hit in hits if not any(map(is_zarr, hit.parents))]
+    folders = list_subfolders(hits)
+    if folders and len(folders) == len(hits):
+        files = [path for folder in folders for path in select_images(list_folder(folder), notes, folder)]
+        hits = [path for folder in folders for path in list_folder(folder)]
+    else:
+        chosen = {path.parent for path in hits}
+        files = select_images([path for path in hits if path not in chosen], notes, data)
     if not files:
+        found = f" ({describe_contents(hits)})" if hits else ""
         remedy = f"Give a pattern relative to {data} or an absolute one, in quotes, such as 'images/*.png'"
-        raise InputError(pattern, "the pattern matches no image", remedy)
+        raise InputError(pattern, f"the pattern matches no image{found}", remedy)
     return files
 
 
 def _pair_lists(
-    data: Path, images: Sequence[Path], labels: Sequence[Path], notes: list[str]
+    data: Path, images: Sequence[Path], labels: Sequence[Path], notes: PairingNotes
 ) -> tuple[list[FilePair], dict[Path, str]]:
-    matches, reasons = match_files(images, labels, notes)
+    matches, reasons = match_files(images, labels, notes.lines)
     stems = [get_stem(image) for image, _ in matches]
     if len(set(stems)) < len(stems):
         stems = ["_".join([*_make_relative(image, data).parent.parts, get_stem(image)]) for image, _ in matches]
@@ -237,7 +299,7 @@ def find_classes_folder(data: Path) -> Path | None:
     return folders[0] if folders else None
 
 
-def pair_classes(folder: Path, labels: Sequence[Path], notes: list[str]) -> dict[Path, Path]:
+def pair_classes(folder: Path, labels: Sequence[Path], notes: PairingNotes) -> dict[Path, Path]:
     """Find the class file of each label file.
 
     It has the same stem as the label file, with or without an ending such as ``_mask``.
@@ -249,7 +311,7 @@ def pair_classes(folder: Path, labels: Sequence[Path], notes: list[str]) -> dict
     labels
         Label files.
     notes
-        List that lines about ignored files are appended to.
+        Notes that those about ignored files are added to.
 
     Returns
     -------
@@ -262,7 +324,7 @@ def pair_classes(folder: Path, labels: Sequence[Path], notes: list[str]) -> dict
         If a label file has no class file or several, or a class file belongs to no label file.
     """
     files: dict[str, list[Path]] = defaultdict(list)
-    for path in _select_images(list_folder(folder), notes, folder):
+    for path in select_images(list_folder(folder), notes, folder):
         files[get_stem(path)].append(path)
     found: dict[Path, Path] = {}
     reasons: dict[Path, str] = {}
@@ -280,34 +342,6 @@ def pair_classes(folder: Path, labels: Sequence[Path], notes: list[str]) -> dict
         remedy = f"Give each label file one class file of the same name, or move {folder.name}/ away"
         raise PairingError(folder, "labels and classes cannot be paired", remedy, reasons)
     return found
-
-
-def _select_images(paths: Sequence[Path], notes: list[str], folder: Path) -> list[Path]:
-    """Return the image files among some paths, and note the others as ignored."""
-    images = [path for path in paths if path.is_file() and not _is_hidden(path) and _is_image(path)]
-    kept = set(images)
-    _note_ignored(folder, [path for path in paths if path not in kept], notes)
-    return images
-
-
-def _note_ignored(folder: Path, paths: Sequence[Path], notes: list[str]) -> None:
-    if paths:
-        notes.append(f"ignored in {folder}: {shorten_list(path.name for path in paths)}")
-
-
-def _is_hidden(path: Path) -> bool:
-    return path.name.startswith(".") or path.name.lower() in ("thumbs.db", "desktop.ini")
-
-
-def _is_image(path: Path) -> bool:
-    """Return True for a known suffix, so that a damaged image is not ignored; else decide by the content."""
-    if path.suffix.lower() in IMAGE_SUFFIXES:
-        return True
-    try:
-        read_info(path)
-    except InputError:
-        return False
-    return True
 
 
 def _make_relative(path: Path, root: Path) -> Path:

@@ -6,6 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from unicodedata import normalize
 
 _LABEL_WORD = r"(?:annotations?|anno|masks?|labels?|seg|segmentations?|gt)"
 LABEL_END = re.compile(rf"(?:^|[-_. ]){_LABEL_WORD}$", re.IGNORECASE)
@@ -18,20 +19,23 @@ Matches = list[tuple[Path, Path]]
 
 
 def get_stem(path: Path) -> str:
-    """Return the file name without its suffix; ``.ome.tif`` counts as one suffix."""
-    tiff = path.suffix.lower() in (".tif", ".tiff")
-    return path.stem[: -len(".ome")] if tiff and path.stem.lower().endswith(".ome") else path.stem
+    """Return the file name without its suffix, in Unicode form NFC; ``.ome.tif`` counts as one suffix.
+
+    File systems and archives write an accented letter as one character or as two, so that equal names may differ.
+    """
+    ome = path.suffix.lower() in (".tif", ".tiff", ".zarr") and path.stem.lower().endswith(".ome")
+    return normalize("NFC", path.stem[: -len(".ome")] if ome else path.stem)
 
 
 def match_files(images: Sequence[Path], labels: Sequence[Path], notes: list[str]) -> tuple[Matches, dict[Path, str]]:
-    """Match images with labels by equal stems, else by the varying part of their names.
+    """Match images with labels by equal stems, else without regard to case, else by the varying part of their names.
 
     Parameters
     ----------
     images, labels
         Files; stems may end in a word such as ``_image`` or ``_mask``.
     notes
-        List that a line is appended to if the varying part decides.
+        List that a line is appended to if case is ignored or the varying part decides.
 
     Returns
     -------
@@ -47,6 +51,13 @@ def match_files(images: Sequence[Path], labels: Sequence[Path], notes: list[str]
     {'b.png': 'the image has no labels'}
     """
     matches, reasons = _match_keys(images, labels, *_make_stem_keys(images, labels))
+    if reasons:
+        folded, unmatched = _match_keys(images, labels, *_make_stem_keys(images, labels, fold_case=True))
+        more = [match for match in folded if match not in matches]
+        if more and set(matches) <= set(folded):
+            image, label = more[0]
+            notes.append(f"pairing: without regard to case, such as {image.name} with {label.name}")
+            matches, reasons = folded, unmatched
     if reasons and len(images) > 1 and labels:
         varying, unmatched = _match_keys(images, labels, _extract_varying(images), _extract_varying(labels))
         if not unmatched and set(matches) <= set(varying):
@@ -56,13 +67,19 @@ def match_files(images: Sequence[Path], labels: Sequence[Path], notes: list[str]
     return matches, reasons
 
 
-def _make_stem_keys(images: Sequence[Path], labels: Sequence[Path]) -> tuple[dict[Path, str], dict[Path, str]]:
+def _make_stem_keys(
+    images: Sequence[Path], labels: Sequence[Path], *, fold_case: bool = False
+) -> tuple[dict[Path, str], dict[Path, str]]:
     """Return keys that are equal for an image and its labels: stems, where needed without a known ending."""
-    image_keys = {path: get_stem(path) for path in images}
+
+    def make_key(path: Path) -> str:
+        return get_stem(path).casefold() if fold_case else get_stem(path)
+
+    image_keys = {path: make_key(path) for path in images}
     stems = set(image_keys.values())
     label_keys = {}
     for path in labels:
-        stem = get_stem(path)
+        stem = make_key(path)
         label_keys[path] = stem if stem in stems else LABEL_END.sub("", stem)
     known = set(label_keys.values())
     for path, stem in image_keys.items():
@@ -74,7 +91,7 @@ def _make_stem_keys(images: Sequence[Path], labels: Sequence[Path]) -> tuple[dic
 
 def _extract_varying(files: Sequence[Path]) -> dict[Path, str]:
     """Return the middle of each path without its suffix: the part between the common start and the common end."""
-    texts = [str(path.parent / get_stem(path)) for path in files]
+    texts = [normalize("NFC", str(path.parent / get_stem(path))) for path in files]
     # A number is compared whole: the tens that all files share must not be dropped.
     start = len(texts[0][: _count_common(texts)].rstrip("0123456789"))
     rest = [text[start:] for text in texts]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 
 from septa.errors import InputError, shorten_list
 from septa.images import MAX_PIXELS
+from septa.notices import Notices
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,13 +26,20 @@ class Pair:
     group
         Key of the pair's group. Pairs of one group are never split between training and validation.
     page
-        Page in the image file, from 0, and in the label file if that has several.
+        Page in the image file, from 0.
+    labels_page
+        Page in the label file, from 0; None if it is the same as in the image file.
     pages
         Number of pages of the image file.
     max_pixels
         Largest size that is decoded; see `septa.images.read.read_info`.
     classes
         File with the classes of the objects, if they have any.
+    threshold
+        Value of the labels from which on a pixel is foreground; None if they hold classes or ids.
+    window
+        (top, left, bottom, right) in pixels of the part of the image that the pair consists of; bottom and right are
+        not included. None for the whole image.
     """
 
     name: str
@@ -39,9 +47,12 @@ class Pair:
     labels: Path | tuple[Path, ...] | None
     group: str
     page: int = 0
+    labels_page: int | None = None
     pages: int = 1
     max_pixels: int = MAX_PIXELS
     classes: Path | None = None
+    threshold: float | None = None
+    window: tuple[int, int, int, int] | None = None
 
     @property
     def label_files(self) -> tuple[Path, ...]:
@@ -51,9 +62,14 @@ class Pair:
         return self.labels if isinstance(self.labels, tuple) else (self.labels,)
 
     @property
+    def page_of_labels(self) -> int:
+        """Page in the label file, from 0."""
+        return self.page if self.labels_page is None else self.labels_page
+
+    @property
     def image_location(self) -> str:
         """Text that names the image in messages: its path, and its page if the file has several."""
-        return self._at_page(self.image)
+        return self._at_page(self.image, self.page)
 
     @property
     def labels_location(self) -> str:
@@ -63,10 +79,10 @@ class Pair:
         """
         if isinstance(self.labels, tuple):
             return str(self.labels[0].parent)
-        return self._at_page(self.labels or self.image)
+        return self.image_location if self.labels is None else self._at_page(self.labels, self.page_of_labels)
 
-    def _at_page(self, path: Path) -> str:
-        return f"{path} page {self.page}" if self.pages > 1 else str(path)
+    def _at_page(self, path: Path, page: int) -> str:
+        return f"{path} page {page}" if self.pages > 1 else str(path)
 
 
 @dataclass(frozen=True)
@@ -83,12 +99,16 @@ class Pairing:
         Pairs in the order of their files.
     notes
         Printable lines about the layout, ignored files and groups.
+    notices
+        Assumptions, and warnings about files that are not used.
     """
 
     root: Path
     layout: str
     pairs: tuple[Pair, ...]
     notes: tuple[str, ...]
+    _: KW_ONLY
+    notices: Notices = field(default_factory=Notices, compare=False)
 
 
 class PairingError(InputError):

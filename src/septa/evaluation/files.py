@@ -26,6 +26,7 @@ class _Pages:
 
     items: Sequence[tuple[str, Path, Path, int]]
     max_pixels: int
+    threshold: float | None
 
     def predictions(self) -> Iterator[tuple[str, RawLabels]]:
         """Read the predictions, each with its path."""
@@ -33,7 +34,8 @@ class _Pages:
 
     def labels(self) -> Iterator[tuple[str, RawLabels]]:
         """Read the ground truth, each with its path."""
-        return ((str(path), read_labels(path, page, max_pixels=self.max_pixels)) for _, _, path, page in self.items)
+        for _, _, path, page in self.items:
+            yield str(path), read_labels(path, page, max_pixels=self.max_pixels, threshold=self.threshold)
 
 
 def evaluate_files(
@@ -83,6 +85,7 @@ def evaluate_files(
             for page in range(count)
         ],
         max_pixels,
+        settings.threshold,
     )
     notices = Notices()
     mapping = _find_mapping_of_files(pages, Path(labels), settings, instances, notices)

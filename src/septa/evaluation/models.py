@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from septa.data import Pair, digest_array, find_pairs, read_pair_image, read_pair_labels
+from septa.data import KnownImages, Pair, find_pairs, read_pair_labels
 from septa.errors import InputError
 from septa.evaluation.shared import add_neurites, check_extra, note_mask, require_size
 from septa.images import MAX_PIXELS
@@ -39,7 +39,8 @@ def evaluate(
     """Segment labelled images with a model and score the result.
 
     Images that the model was trained on are left out, because scores on them say nothing about new images. They are
-    recognised by the digest of their pixels, wherever the files are now.
+    recognised by the digest of their pixels, wherever the files are now. Of an image that was cut for the training, the
+    part that was held out is scored.
 
     Parameters
     ----------
@@ -73,10 +74,10 @@ def evaluate(
         The memory does not hold a tile.
     """
     model = model if isinstance(model, Model) else Model.load(model)
-    pairing = find_pairs(Path(data), images=images, labels=labels, max_pixels=max_pixels)
-    trained = {digest for _, digest in model.provenance.get("train", [])}
-    notices = Notices()
-    skipped = 0
+    threshold = model.recipe.data.threshold
+    pairing = find_pairs(Path(data), images=images, labels=labels, threshold=threshold, max_pixels=max_pixels)
+    known = KnownImages(model.provenance, every=every)
+    notices = pairing.notices
     stack: list[tuple[Labels, NDArray[np.float32]]] = []
     judged: list[Judged] = []
     instances = model.task.finds_objects
@@ -85,13 +86,10 @@ def evaluate(
     options = PredictionOptions(tile=tile, tta=tta, engine=model.engine(device, engine))
 
     def segment_pairs() -> Iterator[LabelPair]:
-        nonlocal skipped
         for number, pair in enumerate(pairing.pairs):
-            image_cyx = read_pair_image(pair)
-            if not every and digest_array(image_cyx) in trained:
-                skipped += 1
-            else:
-                labels_of_pair, probability_yx = _segment_pair(model, pair, image_cyx, soft, options, notices)
+            unknown = known.find_unknown(pair)
+            if unknown is not None:
+                labels_of_pair, probability_yx = _segment_pair(model, *unknown, soft, options, notices)
                 if probability_yx is not None and instances:
                     judged.append(judge(labels_of_pair.truth_yx, labels_of_pair.prediction_yx, probability_yx))
                 elif probability_yx is not None:
@@ -113,9 +111,7 @@ def evaluate(
     if instances:
         evaluation = replace(evaluation, calibration=calibrate(judged))
     notes = [*pairing.notes, model.labels.describe()]
-    if skipped:
-        left_out = f"{skipped} of {len(pairing.pairs)} images are left out"
-        notes.append(f"{left_out}, because the model was trained on them (--all scores them too)")
+    notes += known.explain(len(pairing.pairs))
     return replace(evaluation, notes=(*notes, *notices.lines()))
 
 

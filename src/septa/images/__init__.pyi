@@ -1,5 +1,8 @@
 from . import sources as sources
 from . import store as store
+from ._label_values import RawLabels as RawLabels
+from ._label_values import apply_threshold as apply_threshold
+from ._label_values import make_raw_labels as make_raw_labels
 from .calibration import Calibration as Calibration
 from .listing import Entries as Entries
 from .listing import check_outside_zarr as check_outside_zarr
@@ -27,7 +30,6 @@ from .overlay import to_rgb as to_rgb
 from .read import IMAGE_SUFFIXES as IMAGE_SUFFIXES
 from .read import MAX_PIXELS as MAX_PIXELS
 from .read import ImageInfo as ImageInfo
-from .read import RawLabels as RawLabels
 from .read import read_described_image as read_described_image
 from .read import read_image as read_image
 from .read import read_info as read_info

@@ -32,6 +32,9 @@ from septa.images._tiff_images import TiffImage, are_alike, describe_sizes, find
 from septa.images._tiff_planes import DirectoryReader
 
 CHANNEL_AXES = "CS"
+_MOST_INTERLEAVED = 4
+_LEAST_INTERLEAVED = 16
+"""Largest number of columns of a page that are taken for channels, and smallest sides of the image that they make."""
 UNNAMED_AXES = "IQ"
 _ALPHA_CODES = (1, 2)
 ORIENTATION_TAG = 274
@@ -250,6 +253,7 @@ def find_layout(path: Path, alike: tuple[Any, ...]) -> TiffLayout:
     if not splits or axes.count("Y") != 1 or axes.count("X") != 1 or 0 in shape:
         problem = f"septa does not read the axes {axes} of size {shape}"
         raise InputError(path, problem, "Export the image as plain TIFF or OME-TIFF")
+    _refuse_interleaved(path, axes, shape)
     split = splits[-1]
     samples = _count_channels(axes[split:], shape[split:])
     extra = [int(code) for code in keyframe.extrasamples] if samples == keyframe.samplesperpixel else []
@@ -268,6 +272,18 @@ def find_layout(path: Path, alike: tuple[Any, ...]) -> TiffLayout:
         alpha_sample=alphas[0] if alphas else None,
         photometric=find_photometric(path, keyframe, len(kept), undeclared),
     )
+
+
+def _refuse_interleaved(path: Path, axes: str, shape: tuple[int, ...]) -> None:
+    """Refuse an array whose last axis holds channels but is taken for the columns of narrow pages."""
+    height, width = shape[axes.index("Y")], shape[axes.index("X")]
+    rows = max((size for axis, size in zip(axes, shape) if axis not in CHANNEL_AXES + "YX"), default=1)
+    if 2 <= width <= _MOST_INTERLEAVED and min(height, rows) >= _LEAST_INTERLEAVED:
+        problem = (
+            f"the file holds {rows} pages of {height} x {width} pixels, "
+            f"which looks like one image of {rows} x {height} pixels whose last axis is its {width} channels"
+        )
+        raise InputError(path, problem, "Save it with the channels first and axes named CYX")
 
 
 def _count_channels(axes: str, shape: tuple[int, ...]) -> int:

@@ -7,9 +7,9 @@ an `InputError` of one line.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ from septa.images._info import (
     choose_dtype,
     turn_upright,
 )
+from septa.images._label_values import RawLabels, apply_threshold, convert_to_integers, make_raw_labels
 from septa.images._photometric import Decoded
 from septa.images._raster import read_raster_info, read_raster_page
 from septa.images._tiff import count_tiff_images, read_tiff_info, read_tiff_page
@@ -71,26 +72,6 @@ _FOREIGN = (
     (128, b"DICM", "a DICOM"),
 )
 _HEAD_BYTES = 132
-
-
-@dataclass(frozen=True)
-class RawLabels:
-    """Labels as a file stores them, before their values get a meaning.
-
-    Attributes
-    ----------
-    array
-        Stored values; the axes depend on ``kind``.
-    kind
-        "index": axes ``YX``, integers. "rgb": axes ``YXS``, uint8, one colour per class. "channels": axes ``CYX``,
-        integers, one plane per class.
-    palette
-        N x 3 uint8, the colour table of a palette image, whose array holds the indices; else None.
-    """
-
-    array: NDArray[Any]
-    kind: Literal["index", "rgb", "channels"]
-    palette: NDArray[np.uint8] | None
 
 
 def read_info(path: str | os.PathLike[str], *, image: int | None = None, max_pixels: int = MAX_PIXELS) -> ImageInfo:
@@ -207,6 +188,7 @@ def read_labels(
     page: int = 0,
     *,
     max_pixels: int = MAX_PIXELS,
+    threshold: float | None = None,
     notices: Notices | None = None,
 ) -> RawLabels:
     """Read one page of a label file.
@@ -219,6 +201,8 @@ def read_labels(
         Number of the page, from 0; see `ImageInfo.pages`.
     max_pixels
         See `read_info`.
+    threshold
+        Grey value from which on a pixel is foreground; see `apply_threshold`. None reads the values as stored.
     notices
         Receives what is done with alpha and with inverted values.
 
@@ -227,37 +211,37 @@ def read_labels(
     RawLabels
         Indices of palette images; integers if all floats are whole numbers; one plane if the three channels of a
         colour are equal. Alpha is the mask if the colour is constant; otherwise it is dropped. Masks of two values
-        are inverted where white is stored as 0, except by ImageJ.
+        are inverted where white is stored as 0, except by ImageJ. With a threshold, 0 and 255.
 
     Raises
     ------
     InputError
         As `read_image`. Also for JPEG compression, which changes labels; for an orientation flag, because the labels
         were then not drawn on these pixels; for CMYK and YCbCr, for more than two values where white is stored as 0,
-        and for alpha that differs among pixels of one colour; and for values that are not whole numbers.
+        and for alpha that differs among pixels of one colour; and for values that are not whole numbers. A threshold
+        allows JPEG and any number.
     """
     path = Path(path)
     info, decoded = _decode(path, page, max_pixels, notices)
-    if decoded.lossy:
-        remedy = "Export the labels again as PNG or TIFF; converting this file does not help"
+    if decoded.lossy and threshold is None:
+        remedy = (
+            "Export the labels again as PNG or TIFF (converting this file does not help); for a mask of two classes "
+            "you can instead set data.threshold=128, from which value on a pixel is foreground"
+        )
         raise InputError(path, "JPEG compression has changed the labels at every edge", remedy)
     if info.orientation != 1:
         problem = f"the labels have an orientation flag (EXIF {info.orientation}), so their pixels are stored turned"
         raise InputError(path, problem, "Save them upright, without the flag")
-    array_cyx = _convert_to_integers(path, _apply_photometric(path, decoded, notices))
+    if threshold is not None:
+        _note(notices, path, decoded.photometric.note)
+        return apply_threshold(path, decoded.photometric.convert(decoded.array_cyx), threshold)
+    array_cyx = convert_to_integers(path, _apply_photometric(path, decoded, notices))
     palette = decoded.photometric.palette
     # The indices of a palette say all that its transparency does.
     if decoded.alpha_yx is not None and palette is None:
         mask_yx = merge_label_alpha(path, array_cyx, decoded.alpha_yx, notices)
-        if mask_yx is not None:
-            return RawLabels(np.ascontiguousarray(_convert_to_integers(path, mask_yx)), "index", None)
-    if len(array_cyx) == 1:
-        return RawLabels(np.ascontiguousarray(array_cyx[0]), "index", palette)
-    if not (decoded.color and len(array_cyx) == 3):
-        return RawLabels(np.ascontiguousarray(array_cyx), "channels", None)
-    if np.array_equal(array_cyx[0], array_cyx[1]) and np.array_equal(array_cyx[0], array_cyx[2]):
-        return RawLabels(np.ascontiguousarray(array_cyx[0]), "index", None)
-    return RawLabels(np.ascontiguousarray(np.moveaxis(_convert_to_bytes(path, array_cyx), 0, 2)), "rgb", None)
+        array_cyx = array_cyx if mask_yx is None else mask_yx[None]
+    return make_raw_labels(path, array_cyx, palette, rgb=decoded.color and len(array_cyx) == 3)
 
 
 def _apply_photometric(path: Path, decoded: Decoded, notices: Notices | None) -> Array:
@@ -322,27 +306,3 @@ def _detect_format(path: Path) -> str:
 def _replace_dtype(info: ImageInfo) -> ImageInfo:
     """Replace the type on disk by that of the array that `read_image` returns."""
     return replace(info, dtype=choose_dtype(info.dtype))
-
-
-def _convert_to_integers(path: Path, array: Array) -> Array:
-    """Convert labels to integers in the byte order of the machine."""
-    if array.dtype.kind == "b":
-        return array.astype(np.uint8)
-    if array.dtype.kind != "f":
-        return array.astype(array.dtype.newbyteorder("="), copy=False)
-    if not np.isfinite(array).all() or np.abs(array).max() >= 2**31 or (array != np.rint(array)).any():
-        problem = f"labels must be whole numbers, but the file holds {array.dtype} values that are not"
-        raise InputError(path, problem, "Export the labels as integers, without interpolation")
-    return array.astype(np.int32)
-
-
-def _convert_to_bytes(path: Path, array: Array) -> NDArray[np.uint8]:
-    if array.dtype != np.uint8 and array.min() >= 0:
-        if array.max() <= 255:
-            return array.astype(np.uint8)
-        if array.dtype == np.uint16 and not (array % 257).any():
-            return (array // 257).astype(np.uint8)
-    if array.dtype != np.uint8:
-        problem = f"colour labels must have 8 bits per channel, got {array.dtype} values"
-        raise InputError(path, problem, "Save them as RGB of 8 bits, or as class indices")
-    return array

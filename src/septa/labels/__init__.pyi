@@ -14,5 +14,6 @@ from .folders import list_folder as list_folder
 from .mapping import LabelMapping as LabelMapping
 from .matching import match_folders as match_folders
 from .object_labels import ObjectLabels as ObjectLabels
+from .raw_classes import RawObjectLabels as RawObjectLabels
 from .raw_classes import read_object_classes as read_object_classes
 from .regions import count_regions as count_regions

@@ -14,6 +14,9 @@ from septa.labels.survey import Survey, ValueCount
 _MIXED = 32
 """Largest distance in RGB of a mixed colour from the line between two colours."""
 
+_MASK_SHARE = 0.8
+"""Share of the flat foreground that has about the largest value if the labels are a mask with soft edges."""
+
 
 class Noise(NamedTuple):
     """Artefacts among the values: the first label image that holds one, and a clause that describes them."""
@@ -53,8 +56,22 @@ def refuse_noise(table: Mapping[int, ValueCount], kind: str) -> None:
     """Raise InputError if some values are artefacts; see `find_noise`."""
     noise = find_noise(table, kind)
     if noise is not None:
-        remedy = "Export the labels again (resize with nearest neighbour), or list the real values in data.values, or "
-        raise InputError(*noise, remedy + "set data.encoding=instances if each value is one object")
+        remedy = "Export the labels again (resize with nearest neighbour), or " + suggest_threshold(table, kind)
+        remedy += "list the real values in data.values, or set data.encoding=instances if each value is one object"
+        raise InputError(*noise, remedy)
+
+
+def suggest_threshold(table: Mapping[int, ValueCount], kind: str) -> str:
+    """Return advice to set a threshold if the labels are a mask with soft edges: two flat grey values, and mixtures."""
+    low, high = min(table), max(table)
+    if kind == "color" and (low % 0x010101 or high % 0x010101):
+        return ""
+    near = high - (high - low) / 10
+    flat = sum(count.solid for value, count in table.items() if value != low)
+    if not table[low].solid or not flat or sum(table[v].solid for v in table if v >= near) < _MASK_SHARE * flat:
+        return ""
+    middle = (low + high + 1) // 2
+    return f"set data.threshold={middle & 255 if kind == 'color' else middle} if larger values are foreground, or "
 
 
 def refuse_strays(table: Mapping[int, ValueCount], given: Sequence[int], kind: str) -> None:

@@ -177,11 +177,15 @@ def _sample_patches(
 ) -> list[NDArray[np.float32]]:
     """Return normalised patches ``(C, Y, X)`` of training images, of one size."""
     trained = {digest for _, digest in model.provenance.get("train", [])}
+    windows = {digest: tuple(window) for digest, window, _ in model.provenance.get("parts", [])}
     pairs = find_pairs(data, images=images, labels=labels, max_pixels=max_pixels).pairs
     found: list[NDArray[np.float32]] = []
     for pair in pairs:
         image_cyx = read_pair_image(pair)
-        if digest_array(image_cyx) in trained:
+        digest = digest_array(image_cyx)
+        if digest in windows:
+            image_cyx = read_pair_image(replace(pair, window=windows[digest]))
+        if digest in trained:
             found.append(_normalise(model, pair, image_cyx))
         if len(found) == _IMAGES:
             break

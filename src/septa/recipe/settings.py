@@ -57,11 +57,15 @@ class DataSettings(Section):
     """Names of class 0, 1, ...; generic names if null."""
     ignore_label: int | None = None
     """Raw label value whose pixels count in no loss and no metric; none if null."""
+    threshold: int | float | None = None
+    """Value of a label image from which on a pixel is foreground, such as 128: for masks with soft edges and masks that
+    were saved as JPEG. If null, label images must hold exact values."""
     group: str | None = None
     """Regular expression on the file name. Images with the same match (of group 1 if there is one) stay together:
     they are all used for training or all for validation."""
     validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    """Share of the images that is held out for validation, above 0 and below 1."""
+    """Share of the images that is held out for validation, above 0 and below 1. If there is one image, or all images
+    belong together, that share of each image is held out."""
     channels: Count | None = None
     """Channels that the net reads, at least 1; the largest number found if null (grey images are then repeated)."""
     normalization: Literal["dataset", "image", "asinh", "unit", "imagenet"] = "dataset"
@@ -72,6 +76,12 @@ class DataSettings(Section):
     resize: tuple[Count, Count] | None = None
     """Height and width, in pixels, to which every image is resized before the net. Predicted labels are enlarged to
     the image's own size again. No resizing if null."""
+
+    @model_validator(mode="after")
+    def _check_threshold(self) -> DataSettings:
+        if self.threshold is not None and (self.values is not None or self.ignore_label is not None):
+            raise ValueError("data.threshold cannot be combined with data.values or data.ignore_label")
+        return self
 
 
 class NetSettings(Section):

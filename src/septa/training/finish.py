@@ -159,12 +159,15 @@ def _explain_sizes(recipe: Recipe) -> tuple[str, ...]:
 def _collect_provenance(
     job: TrainingJob, state: TrainingState, check: DatasetCheck, evaluation: Evaluation
 ) -> dict[str, Any]:
-    digests = {item.name: item.image_digest for item in check.facts}
+    digests = {item.name: item.whole_digest or item.image_digest for item in check.facts}
+    halves = zip(job.sampler.examples.pairs, job.validation.pairs)  # both sides are sorted by name
+    parts = [(digests[one.name], one.window, other.window) for one, other in halves if one.window is not None]
     return {
         "versions": runtime.collect_versions(),
         "data": job.data_digest,
         "train": [(pair.name, digests[pair.name]) for pair in job.sampler.examples.pairs],
         "validation": [(pair.name, digests[pair.name]) for pair in job.validation.pairs],
+        "parts": parts,
         "fingerprint": check.fingerprint.to_json() if check.fingerprint else {},
         "scores": evaluation.summary,
         "calibration": evaluation.calibration,

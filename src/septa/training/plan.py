@@ -115,6 +115,8 @@ def _fit_to_net(choice: RecipeChoice, check: DatasetCheck) -> RecipeChoice:
     if recipe.task == "auto":  # the notes of the check report it
         recipe = recipe.with_overrides([f"task={check.mapping.task}"])
         reasons["task"] = explain_task(check.mapping, check.facts)
+    if check.held_out:
+        reasons["data.validation_share"] = check.held_out
     with torch.device("meta"):
         net = build_net(recipe, recipe.data.channels or 1, make_task(recipe, check.mapping).outputs)
     if net.depth != recipe.net.depth:

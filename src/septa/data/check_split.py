@@ -1,0 +1,114 @@
+"""The part of the dataset check that concerns copies of images and the split into training and validation."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from septa.data.check_result import Problem
+from septa.data.fingerprint import ImageFacts
+from septa.data.folder import read_pair_image, read_pair_labels
+from septa.data.pairs import Pair
+from septa.data.split import cut_images, form_one_group, split_pairs
+from septa.errors import InputError, SeptaError, shorten_list
+from septa.labels import LabelMapping
+from septa.recipe import DataSettings
+
+
+def check_copies(
+    similar: Sequence[Sequence[str]],
+    facts: Sequence[ImageFacts],
+    pairs: Sequence[Pair],
+    settings: DataSettings,
+    seed: int,
+    locations: Mapping[str, str],
+    problems: list[Problem],
+) -> None:
+    """Warn about sets of similar images, given by their names; ``locations`` are the places to name in messages."""
+    by_name = {item.name: item for item in facts}
+    try:
+        held_out = {pair.name for pair in split_pairs(pairs, settings.validation_share, seed)[1]}
+    except InputError:
+        held_out = set()
+    for names in similar:
+        same: dict[str, list[str]] = defaultdict(list)
+        for name in names:
+            same[by_name[name].image_digest].append(name)
+        apart = 0 < len(held_out.intersection(names)) < len(names)
+        split = "; a random split would separate them, so septa keeps them on one side" if apart else ""
+        for identical in same.values():
+            if len(identical) == 1:
+                continue
+            others = shorten_list(identical[1:])
+            description = f"the image and its labels are identical to those of {others}"
+            remedy = "Keep one of them"
+            if len({by_name[name].digest for name in identical}) > 1:
+                description = f"the image is identical to {others}, but the labels differ"
+                remedy = "Keep the one with the right labels"
+            problems.append(Problem("warning", locations[identical[0]], description + split, remedy))
+        if len(same) > 1:
+            first, *rest = sorted(found[0] for found in same.values())
+            changes = "perhaps rotated, flipped, rescaled or re-encoded"
+            description = f"the image is nearly identical to {shorten_list(rest)} ({changes})"
+            remedy = "Keep one of them if they are copies; if they belong together for another reason, set data.group"
+            problems.append(Problem("warning", locations[first], description + split, remedy))
+
+
+def split_dataset(
+    data: Path,
+    pairs: Sequence[Pair],
+    settings: DataSettings,
+    seed: int,
+    similar: Sequence[Sequence[str]],
+    problems: list[Problem],
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the names of the pairs for training and for validation, or none if no pair can be held out."""
+    share = settings.validation_share
+    if form_one_group(pairs):
+        return (), ()  # `cut_whole_dataset` has reported the reason
+    try:
+        train, validation = split_pairs(pairs, share, seed, similar)
+    except InputError as error:
+        try:
+            train, validation = split_pairs(pairs, share, seed)
+        except InputError:
+            problems.append(Problem.from_error(error))
+            return (), ()
+        description = "all images are nearly identical, so validation holds copies of training images"
+        remedy = "Add images that differ, or expect validation scores that are too high"
+        problems.append(Problem("warning", str(data), description, remedy))
+    return tuple(pair.name for pair in train), tuple(pair.name for pair in validation)
+
+
+def cut_whole_dataset(
+    pairs: tuple[Pair, ...], mapping: LabelMapping | None, share: float, problems: list[Problem]
+) -> tuple[tuple[Pair, ...], str]:
+    """Cut the images of a dataset if they all belong together; see `cut_images`.
+
+    Returns
+    -------
+    pairs
+        Pairs of the parts; the given pairs if nothing is cut.
+    held_out
+        Printable clause that says what is held out; empty if nothing is cut.
+    """
+
+    def read_classes(pair: Pair) -> npt.NDArray[np.int32] | None:
+        try:
+            class_yx = mapping.encode(read_pair_labels(pair), pair.labels_location) if mapping else None
+            return None if class_yx is None or read_pair_image(pair).shape[1:] != class_yx.shape else class_yx
+        except SeptaError:
+            # The pair's own inspection reports this.
+            return None
+
+    if mapping is None or not form_one_group(pairs):
+        return pairs, ""
+    try:
+        return cut_images(pairs, share, read_classes)
+    except InputError as error:
+        problems.append(Problem.from_error(error))
+        return pairs, ""
