@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -52,7 +52,7 @@ def check_values(facts: Sequence[ImageFacts], locations: Mapping[str, str]) -> l
 
 @dataclass(frozen=True, kw_only=True)
 class _Stray:
-    """The furthest pixel of an image, with the number of pixels that are far from all others in the same channel."""
+    """The value of an image that is furthest from all others, with the number of pixels that have it."""
 
     name: str
     channel: str
@@ -64,9 +64,9 @@ class _Stray:
     def describe(self, *, named: bool) -> str:
         """Return the end of a sentence about this image, which is named if the sentence is about several."""
         low, high = self.central
-        pixels = format_count(self.pixels, "pixel") + (" of" if self.pixels == 1 else " of up to")
+        pixels = f"{format_count(self.pixels, 'pixel')} of {self.value:.6g}"
         place = f" in {self.name}" if named else ""
-        return f"such as {pixels} {self.value:.6g}{place}{self.channel}, where 99.8 % lie in {low:.6g} to {high:.6g}"
+        return f"such as {pixels}{place}{self.channel}, where 99.8 % lie in {low:.6g} to {high:.6g}"
 
 
 def _find_nodata(facts: Sequence[ImageFacts]) -> dict[float, dict[str, float]]:
@@ -98,22 +98,15 @@ def _find_stray(facts: Sequence[ImageFacts]) -> list[_Stray]:
 
 def _measure(item: ImageFacts, index: int, usual: tuple[float, float]) -> _Stray | None:
     own: ChannelValues = item.values[index]
-    debris = {value: count for value, count in own.fillers.items() if not is_nodata(value)}
-    far = [*select_far(own.candidates, usual).tolist(), *debris]
+    far = Counter(select_far(own.candidates, usual).tolist())
+    far.update({value: count for value, count in own.fillers.items() if not is_nodata(value)})
     if not far:
         return None
     low, high = own.central
-    distances = [max(low - value, value - high) / (high - low) for value in far]
-    pixels = len(far) - len(debris) + sum(debris.values())
+    distance, value = max((max(low - value, value - high) / (high - low), value) for value in far)
     channel = f" in channel {index + 1}" if item.channels > 1 else ""
-    distance = max(distances)
     return _Stray(
-        name=item.name,
-        channel=channel,
-        pixels=pixels,
-        value=far[distances.index(distance)],
-        distance=distance,
-        central=own.central,
+        name=item.name, channel=channel, pixels=far[value], value=value, distance=distance, central=own.central
     )
 
 

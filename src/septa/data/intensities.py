@@ -25,7 +25,7 @@ _OBJECTS = (1.0, 99.0)
 """The same for the objects."""
 _ROOM = 0.8
 """Share of the clipped range that the range of a dataset may take up."""
-_THINNED = 1 << 18
+_THINNED = 1 << 15
 _STATISTICS_BLOCK = 1 << 20
 
 
@@ -105,9 +105,10 @@ def survey_channel(plane_yx: Array, labels_yx: Array | None) -> ChannelValues:
     labels_yx
         Encoded labels, integer ``YX``: above 0 at objects, below 0 at ignored pixels. None counts all as background.
     """
-    finite = np.isfinite(plane_yx) if plane_yx.dtype.kind == "f" else np.ones(plane_yx.shape, bool)
-    values = plane_yx[finite]
-    marked = np.zeros(values.size, np.int8) if labels_yx is None else np.sign(labels_yx[finite]).astype(np.int8)
+    values = plane_yx.ravel()
+    marked = np.zeros(values.size, np.int32) if labels_yx is None else labels_yx.ravel()
+    if plane_yx.dtype.kind == "f" and not (finite := np.isfinite(values)).all():
+        values, marked = values[finite], marked[finite]
     fillers = {}
     for filler in find_fillers(values):
         filled = values == filler

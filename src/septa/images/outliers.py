@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from os import PathLike
 from typing import Any
 
@@ -14,7 +15,8 @@ FAR = 10.0
 """Distance from the other values, in multiples of their span, from which on a value is far outside."""
 
 _FLOAT32 = float(np.finfo(np.float32).max)
-_CENTRAL = (0.1, 99.9)
+_BEYOND = 0.001
+"""Share of the pixels at each end that are not in the central range."""
 _FEWEST, _MOST = 0.001, 0.25
 """Share of the pixels that a filler has, unless it is a usual code for nodata. Fewer do not move a percentile."""
 _NODATA = (-999.0, -9999.0, -99999.0, -999999.0, -32767.0, -32768.0, -(2.0**31))
@@ -97,10 +99,11 @@ def find_central_range(values: NDArray[Any]) -> tuple[float, float]:
     (110.0, 149.0)
     """
     values = values.ravel()
-    sample = values[:: max(1, values.size // _SAMPLE)].astype(np.float64)
-    low = np.percentile(sample, _CENTRAL[0], method="higher")
-    high = np.percentile(sample, _CENTRAL[1], method="lower")
-    return float(min(low, high)), float(max(low, high))
+    sample = values[:: -(-values.size // _SAMPLE)]
+    beyond = math.ceil(_BEYOND * (sample.size - 1))
+    ends = sorted((beyond, sample.size - 1 - beyond))
+    low, high = np.partition(sample, ends)[ends]
+    return float(low), float(high)
 
 
 def is_nodata(value: float) -> bool:
