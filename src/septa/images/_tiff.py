@@ -213,7 +213,7 @@ def _describe(
         raise InputError(path, problem, "Convert the image to integers or floats")
     orientation = keyframe.tags.valueof(ORIENTATION_TAG, 1)
     orientation = orientation if orientation in range(1, 9) else 1
-    calibration = read_calibration(file, keyframe, image.ome)
+    calibration = read_calibration(file, keyframe, image.ome, layout.channels)
     if orientation >= 5:
         height, width = width, height
         calibration = calibration.turn()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from septa.images._ome import OmeImage, read_finite, read_positive
@@ -15,8 +16,24 @@ _UM_PER_RESOLUTION_UNIT = {2: INCH_UM, 3: CM_UM, 4: 1000.0, 5: 1.0}
 """Micrometres of the values of the tag ResolutionUnit; 4 and 5 are extensions that tifffile writes."""
 
 
-def read_calibration(file: Any, keyframe: Any, ome: OmeImage | None) -> Calibration:
-    """Return the calibration of one image of a TIFF file; ``ome`` describes it if the file has OME metadata."""
+def read_calibration(file: Any, keyframe: Any, ome: OmeImage | None, channels: int) -> Calibration:
+    """Return the calibration of one image of a TIFF file.
+
+    Parameters
+    ----------
+    file, keyframe
+        File, and first directory of the image, as tifffile describes them.
+    ome
+        Description of the image if the file has OME metadata.
+    channels
+        Number of channels; names are dropped unless there is one for each.
+    """
+    found = _read(file, keyframe, ome)
+    names = found.channel_names
+    return found if len(names) == channels and any(names) else replace(found, channel_names=())
+
+
+def _read(file: Any, keyframe: Any, ome: OmeImage | None) -> Calibration:
     if ome is not None:
         return _read_ome(ome)
     if file.is_lsm:

@@ -179,11 +179,9 @@ class TiffImages:
         channels += keeps_alpha
         chunk = (1, layout.width) if is_plain(keyframe) else segment_size(keyframe)
         samples = keyframe.shaped[4]
-        calibration = read_calibration(file, found.first.keyframe, found.ome)
+        calibration = read_calibration(file, found.first.keyframe, found.ome, channels)
         scale = full.height / layout.height, full.width / layout.width
-        names = calibration.channel_names
-        if len(names) != channels or not any(names):
-            names = RGB_NAMES if channels == 3 and layout.color else ()
+        names = calibration.channel_names or (RGB_NAMES if channels == 3 and layout.color else ())
         return ImageLevel(
             path=path,
             data_path=path,
