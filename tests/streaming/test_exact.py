@@ -5,6 +5,8 @@ septa promises that tiles and blocks change no value, so these tests compare flo
 
 from __future__ import annotations
 
+import json
+import re
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -231,6 +233,41 @@ def test_a_region_is_segmented_like_a_cropped_image(kit: SimpleNamespace, tmp_pa
     with open_source(output) as result:
         assert result.pixel_size_um == (0.5, 0.5)
         assert result.origin_um == (3.0 + 0.5 * top, 3.0 + 0.5 * left)
+
+
+@pytest.mark.parametrize("ending", ["ome.zarr", "ome.tif"])
+def test_axes_steps_and_positions_are_those_of_the_image(kit: SimpleNamespace, tmp_path: Path, ending: str) -> None:
+    model = save(kit, tmp_path, "softmax")
+    path = kit.write_image(tmp_path / "a.ome.zarr", kit.texture((2, 3, 90, 70)), "TZYX")
+    metadata = json.loads((path / "zarr.json").read_text())
+    [multiscale] = metadata["attributes"]["ome"]["multiscales"]
+    for axis, unit in zip(multiscale["axes"], ("minute", "nanometer", "millimeter", "millimeter")):
+        axis["unit"] = unit
+    multiscale["datasets"][0]["coordinateTransformations"] = [
+        {"type": "scale", "scale": [0.5, 800.0, 0.0005, 0.00025]},
+        {"type": "translation", "translation": [1.0, 4000.0, 0.01, 0.02]},
+    ]
+    (path / "zarr.json").write_text(json.dumps(metadata))
+    output = tmp_path / f"o.{ending}"
+    is_zarr = ending == "ome.zarr"
+    given = StreamInput(str(path), region=(20, 10, 80, 70))
+    kit.run(StreamRequest(model=tmp_path / "m.septa", input=given, output=output, probabilities=is_zarr))
+    for place, names in ((output, model.labels.class_names), (output / "labels" / "m", ())):
+        if place.exists():
+            with open_source(place) as result:
+                assert result.axes == ("TCZYX" if names and is_zarr else "TZYX")
+                found = result.calibration
+            assert found.pixel_size_um == pytest.approx((0.5, 0.25))
+            assert found.z_step_um == pytest.approx(0.8)
+            assert found.time_step_s == pytest.approx(30.0)
+            if is_zarr:
+                assert found.origin_um == pytest.approx((4.0, 20.0, 22.5))
+                assert found.time_origin_s == pytest.approx(60.0)
+                assert found.channel_names == names
+            else:
+                with tifffile.TiffFile(place) as file:
+                    text = file.ome_metadata or ""
+                assert re.findall(r'Position[XYZ]="([^"]*)"', text)[:3] == ["22.5", "20.0", "4.0"]
 
 
 @pytest.mark.parametrize("planes", [(), (2,), (2, 3)])
