@@ -16,16 +16,18 @@ import pytest
 import safetensors.torch
 import scipy.ndimage
 import torch
+from PIL import Image
 from torch import nn
 from torch.nn import functional
 
 from septa import tensor_file
-from septa.errors import InputError, ModelError, RecipeError
+from septa.errors import InputError, ModelError, RecipeError, SeptaWarning
 from septa.images.normalize import Normalization
 from septa.images.write import write_image
 from septa.inference.protocol import SingleImageEngine
 from septa.labels.mapping import LabelMapping
 from septa.model import KIND, Model, PredictionOptions, build_net
+from septa.notices import Notices
 from septa.recipe import LossSettings, NetSettings, Recipe
 from septa.tasks.instances import Instances
 from septa.tasks.make import make_task
@@ -460,7 +462,7 @@ def test_a_file_with_other_channels_is_named(tmp_path: Path) -> None:
     path = tmp_path / "rgb.png"
     write_image(path, noise(3, 20, 20))
     with pytest.raises(
-        InputError, match=r"rgb\.png: the image has 3 channels, but the model was trained on 1\. Give images like"
+        InputError, match=r"rgb\.png: the image has 3 channels, but the model was trained on 1\. Give images with one"
     ):
         make_model().segment(path)
     with pytest.raises(InputError, match=r"none\.png: "):
@@ -477,6 +479,48 @@ def test_a_model_input_has_the_models_channels_and_is_adapted_no_further(
     np.testing.assert_array_equal(adapted, np.broadcast_to(image[:1], (channels, 9, 8)))
     assert adapted.dtype == image.dtype
     assert model.as_model_input(adapted, "image") is adapted
+
+
+@pytest.mark.parametrize(
+    ("channels", "fingerprint", "color"),
+    [
+        (2, {"dtype": "uint8"}, False),
+        (3, {}, True),
+        (3, {"dtype": "uint8"}, True),
+        (3, {"dtype": "uint16"}, False),
+        (3, {"dtype": "uint16", "color": True}, True),
+        (3, {"dtype": "uint8", "color": False}, False),
+    ],
+)
+def test_one_channel_is_repeated_for_colours_alone(
+    channels: int, fingerprint: dict[str, Any], color: bool, tmp_path: Path
+) -> None:
+    model = make_model(channels).with_provenance(fingerprint=fingerprint)
+    assert model.color == color
+    notices = Notices()
+    if color:
+        model.as_model_input(noise(1, 9, 8), "a.png", notices)
+        assert notices.lines() == ["note: a.png: the grey image is repeated in red, green and blue."]
+        return
+    remedy = f"Give images with the {channels} channels of the training images, in the same order"
+    write_image(tmp_path / "a.png", noise(1, 9, 8))
+    with pytest.raises(InputError, match=rf"a\.png: the image has 1 channel, but .* trained on {channels}\. {remedy}"):
+        model.segment(tmp_path / "a.png")
+
+
+def test_alpha_is_read_as_the_model_expects(tmp_path: Path) -> None:
+    rgba = np.moveaxis(noise(4, 40, 50), 0, 2)
+    Image.fromarray(rgba).save(tmp_path / "a.png")
+    with pytest.warns(SeptaWarning, match="the alpha channel is not constant, but it is dropped"):
+        labels_yx = make_model(3).segment(tmp_path / "a.png")
+    np.testing.assert_array_equal(labels_yx, make_model(3).segment(np.moveaxis(rgba[..., :3], 2, 0)))
+    four = make_model(4)
+    np.testing.assert_array_equal(four.segment(tmp_path / "a.png"), four.segment(np.moveaxis(rgba, 2, 0)))
+
+
+def test_a_model_describes_its_input() -> None:
+    assert make_model(3).describe_input() == "3 channels"
+    assert make_model().with_provenance(fingerprint={"dtype": "uint16"}).describe_input() == "1 channel, uint16"
 
 
 @pytest.mark.parametrize("call", ["segment", "logits", "probabilities"])

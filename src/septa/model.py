@@ -6,6 +6,7 @@ The file is long because one class stands in it, where net, task, normalisation 
 from __future__ import annotations
 
 import stat
+import warnings
 from dataclasses import dataclass, field, replace
 from functools import partial
 from os import PathLike
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from septa import tensor_file
-from septa.errors import InputError, ModelError, OutOfMemory, RecipeError
+from septa.errors import InputError, ModelError, OutOfMemory, RecipeError, SeptaWarning, format_count
 from septa.images import (
     Normalization,
     as_cyx,
@@ -45,11 +46,13 @@ from septa.inference import (
 )
 from septa.labels import LabelMapping
 from septa.nets import UNet
+from septa.notices import Notices
 from septa.recipe import Recipe
 from septa.runtime import pick_device
 from septa.tasks import Decoding, Task, make_task
 
 KIND = "septa model 1"
+_EQUAL_CHANNELS = "the three equal channels are read as one"
 
 
 def build_net(recipe: Recipe, channels: int, outputs: int) -> UNet:
@@ -139,6 +142,20 @@ class Model:
     def weights_sha256(self) -> str:
         """SHA-256 (hex) of the weights alone, which is the same for the same weights."""
         return tensor_file.digest_tensors(self.net.state_dict())
+
+    @property
+    def color(self) -> bool:
+        """True if the three channels are a colour, so that grey images may be repeated to match.
+
+        Models without this fact count as trained on colours if their images had three channels of 8 bits.
+        """
+        facts = self.provenance.get("fingerprint", {})
+        return self.channels == 3 and bool(facts.get("color", facts.get("dtype", "uint8") == "uint8"))
+
+    def describe_input(self) -> str:
+        """Return the number of channels and the type of the training images, for example ``3 channels, uint8``."""
+        dtype = self.provenance.get("fingerprint", {}).get("dtype")
+        return format_count(self.channels, "channel") + (f", {dtype}" if dtype else "")
 
     # --- segmenting -------------------------------------------------------------------------------------------------
 
@@ -361,10 +378,17 @@ class Model:
 
     def _read_input(self, image: NDArray[Any] | str | PathLike[str]) -> NDArray[Any]:
         if isinstance(image, str | PathLike):
-            return self.as_model_input(read_image(Path(image)), image)
+            notices = Notices()
+            image_cyx = read_image(Path(image), channels=self.channels, notices=notices)
+            input_cyx = self.as_model_input(image_cyx, image)
+            for line in notices.warnings():
+                warnings.warn(line, SeptaWarning, stacklevel=3)
+            return input_cyx
         return self.as_model_input(as_cyx(np.asarray(image), self.channels), "image")
 
-    def as_model_input(self, image_cyx: NDArray[Any], where: str | PathLike[str]) -> NDArray[Any]:
+    def as_model_input(
+        self, image_cyx: NDArray[Any], where: str | PathLike[str], notices: Notices | None = None
+    ) -> NDArray[Any]:
         """Adapt an image to the number of channels of this model, and check that the net can process it.
 
         An image that this function has returned is returned unchanged.
@@ -375,12 +399,14 @@ class Model:
             Raw values ``(C, Y, X)`` of any real dtype.
         where
             Path that errors name, or ``image``.
+        notices
+            Receives a note if the channels are repeated or merged.
 
         Returns
         -------
         ndarray
-            Raw values ``(C, Y, X)`` of the same dtype: the image itself, its single channel repeated, or the first of
-            three equal channels. It may be a read-only view.
+            Raw values ``(C, Y, X)`` of the same dtype: the image itself, its single channel repeated if the model's
+            three are a colour, or the first of three equal channels. It may be a read-only view.
 
         Raises
         ------
@@ -388,10 +414,17 @@ class Model:
             The number of channels does not fit, the image has no pixels, or a value is NaN, Inf or beyond float32.
         """
         try:
-            input_cyx: NDArray[Any] = fit_channels(image_cyx, self.channels)
+            input_cyx: NDArray[Any] = fit_channels(image_cyx, self.channels, self.color)
         except ValueError:
-            problem = f"the image has {image_cyx.shape[0]} channels, but the model was trained on {self.channels}"
-            raise InputError(where, problem, "Give images like those that the model was trained on") from None
+            found = format_count(image_cyx.shape[0], "channel")
+            problem = f"the image has {found}, but the model was trained on {self.channels}"
+            remedy = f"Give images with the {self.channels} channels of the training images, in the same order"
+            if self.channels == 1:
+                remedy = "Give images with one channel, or choose one with --channels and a store as output"
+            raise InputError(where, problem, remedy) from None
+        if notices is not None and len(image_cyx) != self.channels:
+            grey = len(image_cyx) == 1
+            notices.add(where, "the grey image is repeated in red, green and blue" if grey else _EQUAL_CHANNELS)
         if input_cyx.size == 0:
             raise InputError(where, "the image has no pixels", "Give an image of at least 1 x 1 pixels")
         if input_cyx.dtype.kind == "f" and not np.isfinite(input_cyx).all():

@@ -61,6 +61,10 @@ class Notices:
         """Return one printable line for each kind: ``note: FILES: text. Remedy.`` or ``warning: ...``."""
         return [format_notice(notice, files) for notice, files in self]
 
+    def warnings(self) -> list[str]:
+        """Return the lines of the notices that are warnings."""
+        return [format_notice(notice, files) for notice, files in self if notice.warning]
+
     def notes(self) -> list[str]:
         """Return the lines of the notices that are not warnings."""
         return [format_notice(notice, files) for notice, files in self if not notice.warning]

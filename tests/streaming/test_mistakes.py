@@ -28,6 +28,7 @@ def folder(kit: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Pa
     kit.make("distance").save(folder / "m.septa")
     kit.make("multilabel").save(folder / "many.septa")
     kit.make("softmax", channels=3).save(folder / "rgb.septa")
+    kit.make("softmax", channels=2).save(folder / "two.septa")
     signed = replace(kit.make("softmax"), labels=LabelMapping("index", ("a", "b", "c"), (-1, 0, 1)))
     signed.save(folder / "signed.septa")
     pooled = kit.make("distance").recipe.with_overrides(["net.norm=instance"])
@@ -51,6 +52,10 @@ WRONG = {
     "channels of the image": (
         "rgb.septa b.ome.zarr -o {o}",
         "the image has 2 channels, but the model was ",
+    ),
+    "one channel for two": (
+        "two.septa a.ome.zarr -o {o}",
+        "the image has 1 channel, but the model was trained on 2. Give images with the 2 channels",
     ),
     "no such channel": (
         "m.septa b.ome.zarr -o {o} --channels 2",

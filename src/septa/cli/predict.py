@@ -169,7 +169,7 @@ def _segment_to_folder(file: Path, model: Model, inputs: list[str], options: Opt
 
     console, paths, failed = make_console(), find_images(inputs), []
     notices = Notices()
-    task = f"task {model.recipe.task}, {model.labels.describe()}"
+    task = f"task {model.recipe.task}, {model.labels.describe()}, {model.describe_input()}"
     say(console, f"segmenting {format_count(len(paths), 'image')} with {file} to {options.output}; {task}")
     with show_progress(console, "segmenting") as progress:
         for done, result in enumerate(segment_files(model, paths, options, notices), start=1):

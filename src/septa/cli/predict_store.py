@@ -226,7 +226,7 @@ def _segment_to_store(console: Console, request: StreamRequest, cluster: Cluster
             if isinstance(event, StreamStarted):
                 _print_start(console, request, event, cluster)
             elif isinstance(event, StreamFinished):
-                summary = _summarise(event)
+                summary = "\n".join((*event.notes, _summarise(event)))
             else:
                 if event.stage != stage:
                     if shown is not None:

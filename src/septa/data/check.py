@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from septa.data.channels import find_expected_channels, holds_color
 from septa.data.check_result import DatasetCheck, Problem, explain_task
 from septa.data.check_split import check_copies, cut_whole_dataset, split_dataset
 from septa.data.check_values import check_values
 from septa.data.copies import find_near_duplicates
-from septa.data.fingerprint import ImageFacts, combine_facts, digest_array, scan_image
+from septa.data.fingerprint import ImageFacts, combine_facts, digest_array, holds_colors, scan_image
 from septa.data.folder import find_pairs, read_pair_image, read_pair_labels
 from septa.data.pairs import Pair, Pairing, PairingError
 from septa.data.split import VALIDATION_PART, list_parts
@@ -81,15 +82,17 @@ def check_dataset(
     pairs, held_out = cut_whole_dataset(pairs, mapping, settings.validation_share, problems)
     pairing = replace(pairing, pairs=pairs)
     facts = []
+    expected = find_expected_channels(pairs, settings.channels)
     for done, pair in enumerate(pairs, start=1):
-        item = _inspect_pair(pair, mapping, problems)
+        item = _inspect_pair(pair, mapping, expected, notices, problems)
         if item is not None:
             facts.append(item)
         report(len(pairs) + done, 2 * len(pairs))
     locations = {pair.name: pair.image_location for pair in pairs}
     channels = settings.channels or max((item.channels for item in facts), default=1)
-    fitting = [item for item in facts if _has_usable_channels(item, channels)]
-    _check_images(facts, channels, locations, problems)
+    color = holds_colors(facts, channels)
+    fitting = [item for item in facts if _has_usable_channels(item, channels, color)]
+    _check_images(facts, channels, color, locations, problems)
     _check_labels(data, facts, problems)
     similar = [] if held_out else find_near_duplicates(facts)
     check_copies(similar, facts, pairs, settings, seed, locations, problems)
@@ -102,6 +105,7 @@ def check_dataset(
         notes = (*notes, mapping.describe())
         if mapping.task == "instances" and task == "auto":
             notes = (*notes, f"task: instances ({explain_task(mapping, facts)})")
+    described = _describe_images(pairs, facts, channels, train, validation, held_out)
     return DatasetCheck(
         data=data,
         pairing=pairing,
@@ -112,7 +116,7 @@ def check_dataset(
         train=train,
         validation=validation,
         held_out=held_out,
-        notes=tuple(map(escape_controls, (*notes, *_describe_images(pairs, facts, train, validation, held_out)))),
+        notes=tuple(map(escape_controls, (*notes, *described))),
     )
 
 
@@ -162,7 +166,7 @@ def _find_mapping(
         nonlocal readable
         for done, pair in enumerate(pairs, start=1):
             try:
-                raw = read_pair_labels(pair)
+                raw = read_pair_labels(pair, notices)
             except SeptaError:
                 # The pair's own inspection reports this.
                 continue
@@ -179,7 +183,9 @@ def _find_mapping(
         return None
 
 
-def _inspect_pair(pair: Pair, mapping: LabelMapping | None, problems: list[Problem]) -> ImageFacts | None:
+def _inspect_pair(
+    pair: Pair, mapping: LabelMapping | None, channels: int | None, notices: Notices, problems: list[Problem]
+) -> ImageFacts | None:
     """Read one pair, report its problems and collect the facts of its image, if that can be read."""
     raw = image_cyx = labels_yx = None
     try:
@@ -187,7 +193,7 @@ def _inspect_pair(pair: Pair, mapping: LabelMapping | None, problems: list[Probl
     except SeptaError as error:
         problems.append(Problem.from_error(error))
     try:
-        image_cyx = read_pair_image(pair)
+        image_cyx = read_pair_image(pair, channels, notices)
     except SeptaError as error:
         problems.append(Problem.from_error(error))
     if raw is not None and mapping is not None:
@@ -207,7 +213,8 @@ def _inspect_pair(pair: Pair, mapping: LabelMapping | None, problems: list[Probl
     if labels_yx is not None and labels_yx.min() < labels_yx.max():
         facts = replace(facts, labels_digest=digest_array(labels_yx))
     if pair.window is not None:
-        facts = replace(facts, whole_digest=digest_array(read_pair_image(replace(pair, window=None))))
+        facts = replace(facts, whole_digest=digest_array(read_pair_image(replace(pair, window=None), channels)))
+    facts = replace(facts, color=len(image_cyx) == 3 and holds_color(pair.image, pair.max_pixels))
     if raw is None or labels_yx is None or mapping is None or mapping.kind != "instances":
         return facts
     return replace(facts, objects=mapping.count_objects(raw, labels_yx))
@@ -227,13 +234,13 @@ def _describe_sizes(pair: Pair, labels_size: tuple[int, ...], image_size: tuple[
 # Images --------------------------------------------------------------------------------------------------------------
 
 
-def _has_usable_channels(item: ImageFacts, channels: int) -> bool:
+def _has_usable_channels(item: ImageFacts, channels: int, color: bool) -> bool:
     grey_rgb = item.channels == 3 and channels == 1 and len(set(zip(item.mean, item.std))) == 1
-    return item.channels in (1, channels) or grey_rgb
+    return item.channels == channels or (item.channels == 1 and color) or grey_rgb
 
 
 def _check_images(
-    facts: Sequence[ImageFacts], channels: int, locations: Mapping[str, str], problems: list[Problem]
+    facts: Sequence[ImageFacts], channels: int, color: bool, locations: Mapping[str, str], problems: list[Problem]
 ) -> None:
     problems += check_values(facts, locations)
     for item in facts:
@@ -248,13 +255,13 @@ def _check_images(
         if item.class_pixels and item.class_pixels.get(IGNORE, 0) == item.height * item.width:
             remedy = "Leave the image out, or label it"
             problems.append(Problem("warning", where, "every pixel of the image is ignored", remedy))
-        if not _has_usable_channels(item, channels):
+        if not _has_usable_channels(item, channels, color):
             description = f"the image has {format_count(item.channels, 'channel')} and the net takes {channels}"
             remedy = "Give all images the same channels, or set data.channels"
             problems.append(Problem("error", where, description, remedy))
     remedy = "Convert all images to one dtype and range, or set data.normalization=image"
     problems += _find_deviants([f"the dtype {item.dtype}" for item in facts], remedy, facts, locations)
-    remedy = "Give all images the same channels; grey ones are repeated to match"
+    remedy = "Give all images the same channels; grey images are repeated to match RGB, and nothing else"
     problems += _find_deviants([format_count(item.channels, "channel") for item in facts], remedy, facts, locations)
 
 
@@ -333,11 +340,12 @@ def _check_classes(
 def _describe_images(
     pairs: Sequence[Pair],
     facts: Sequence[ImageFacts],
+    channels: int,
     train: Sequence[str],
     validation: Sequence[str],
     held_out: str,
 ) -> list[str]:
-    """Return notes about the sizes of the images and the split."""
+    """Return notes about the sizes, channels and types of the images and the split."""
     if not facts:
         return []
     found = {item.name: (item.height, item.width) for item in facts}
@@ -352,7 +360,8 @@ def _describe_images(
     size = _format_size(sizes[0])
     if len(sizes) > 1:
         size = f"{len(sizes)} sizes from {size} to {_format_size(sizes[-1])}"
-    notes = [f"images: {len(whole)} read, {size} pixels (height x width)"]
+    kind = f"{format_count(channels, 'channel')}, {' and '.join(sorted({item.dtype for item in facts}))}"
+    notes = [f"images: {len(whole)} read, {size} pixels (height x width), {kind}"]
     if held_out:
         notes.append(f"validation: {held_out}")
     elif train:

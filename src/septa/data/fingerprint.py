@@ -73,6 +73,8 @@ class ImageFacts:
         Number of objects that the labels distinguish; None if labels hold classes or are not usable.
     labels_digest, whole_digest
         SHA-256 (hex) of labels of several values; of the whole image, if these are the facts of a part. Else empty.
+    color
+        True if the file states that its first three channels are a colour.
     """
 
     name: str
@@ -94,6 +96,7 @@ class ImageFacts:
     objects: int | None = None
     labels_digest: str = ""
     whole_digest: str = ""
+    color: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +127,8 @@ class Fingerprint:
         5, 50 and 95 percentiles of the object diameters in pixels; zeros if there are no objects.
     digest
         SHA-256 (hex) over all images and labels, independent of names and order.
+    color
+        True if the three channels are a colour, so that grey images may be repeated to match.
     """
 
     images: int
@@ -138,6 +143,7 @@ class Fingerprint:
     class_shares: tuple[float, ...]
     diameter_percentiles: tuple[float, float, float]
     digest: str
+    color: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return the attributes as values that JSON can hold."""
@@ -254,7 +260,13 @@ def combine_facts(facts: Sequence[ImageFacts], *, channels: int | None = None) -
         class_shares=_combine_shares(facts),
         diameter_percentiles=_combine_diameters(facts),
         digest=hashlib.sha256(digests.encode()).hexdigest(),
+        color=holds_colors(facts, channels),
     )
+
+
+def holds_colors(facts: Sequence[ImageFacts], channels: int) -> bool:
+    """Return True if three channels are a colour in all images that have three; the others are grey."""
+    return channels == 3 and all(item.color for item in facts if item.channels == 3)
 
 
 def digest_array(array: Array) -> str:

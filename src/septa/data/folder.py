@@ -20,6 +20,7 @@ from septa.data.pairs import Pair, Pairing, PairingError
 from septa.errors import InputError, escape_controls, format_count
 from septa.images import MAX_PIXELS, RawLabels
 from septa.labels import RawObjectLabels, read_object_classes
+from septa.notices import Notices
 
 _RUNS = 10
 """Number of groups that the pages of a few stacks are cut into."""
@@ -111,12 +112,12 @@ def _build_pairing(
     return Pairing(data, layout.name, tuple(pairs), tuple(map(escape_controls, notes.lines)), notices=notes.notices)
 
 
-def read_pair_image(pair: Pair) -> npt.NDArray[Any]:
+def read_pair_image(pair: Pair, channels: int | None = None, notices: Notices | None = None) -> npt.NDArray[Any]:
     """Read the image of a pair, or its part, ``CYX`` in its native dtype; see `septa.images.read.read_image`."""
-    return _cut_window(read_image_page(pair.image, pair.page, pair.max_pixels), pair)
+    return _cut_window(read_image_page(pair.image, pair.page, pair.max_pixels, channels, notices), pair)
 
 
-def read_pair_labels(pair: Pair) -> RawLabels:
+def read_pair_labels(pair: Pair, notices: Notices | None = None) -> RawLabels:
     """Read the labels of a pair as stored, with the classes of the objects if there are any.
 
     Masks of single objects become ids 1 to n. Where masks overlap the earlier file wins; a mask without visible
@@ -126,6 +127,8 @@ def read_pair_labels(pair: Pair) -> RawLabels:
     ----------
     pair
         Pair whose labels are read.
+    notices
+        Receives what is done with alpha and with inverted values.
 
     Returns
     -------
@@ -140,14 +143,14 @@ def read_pair_labels(pair: Pair) -> RawLabels:
     if pair.labels is None:
         raise InputError(pair.image, "the image has no labels", "Give a label image for it")
     if isinstance(pair.labels, Path):
-        raw = read_label_page(pair.labels, pair.page_of_labels, pair.max_pixels, pair.threshold)
+        raw = read_label_page(pair.labels, pair.page_of_labels, pair.max_pixels, pair.threshold, notices)
         if pair.classes is not None:
             raw = read_object_classes(raw, pair.classes, pair.page_of_labels, pair.max_pixels)
         return _cut_labels(raw, pair)
     ids_yx: npt.NDArray[np.int32] | None = None
     objects = 0
     for path in pair.labels:
-        inside_yx = _read_mask(path, pair)
+        inside_yx = _read_mask(path, pair, notices)
         if ids_yx is None:
             ids_yx = np.zeros(inside_yx.shape, np.int32)
         if inside_yx.shape != ids_yx.shape:
@@ -181,8 +184,8 @@ def _cut_window(array: npt.NDArray[Any], pair: Pair) -> npt.NDArray[Any]:
     return np.ascontiguousarray(array[..., top:bottom, left:right])
 
 
-def _read_mask(path: Path, pair: Pair) -> npt.NDArray[np.bool_]:
-    raw = read_label_page(path, 0, pair.max_pixels, pair.threshold)
+def _read_mask(path: Path, pair: Pair, notices: Notices | None) -> npt.NDArray[np.bool_]:
+    raw = read_label_page(path, 0, pair.max_pixels, pair.threshold, notices)
     if raw.kind != "index":
         problem = "the file has several channels, but the mask of one object has one"
         raise InputError(path, problem, "Save it as a grey image")

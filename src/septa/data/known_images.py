@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from septa.data.fingerprint import digest_array
 from septa.data.folder import read_pair_image
 from septa.data.pairs import Pair
 from septa.errors import format_count
+from septa.notices import Notices
 
 
 class KnownImages:
@@ -21,12 +23,17 @@ class KnownImages:
     ----------
     provenance
         Provenance of the model.
+    channels
+        Number of channels of the model.
     every
         True to let every image pass.
+    notices
+        Receives what is done while images are read.
     """
 
-    def __init__(self, provenance: Mapping[str, Any], *, every: bool) -> None:
+    def __init__(self, provenance: Mapping[str, Any], *, channels: int, every: bool, notices: Notices) -> None:
         self._every = every
+        self._read = partial(read_pair_image, channels=channels, notices=notices)
         self._trained = {digest for _, digest in provenance.get("train", [])}
         self._held_out = {digest: tuple(window) for digest, _, window in provenance.get("parts", [])}
         self._skipped = 0
@@ -34,12 +41,12 @@ class KnownImages:
 
     def find_unknown(self, pair: Pair) -> tuple[Pair, NDArray[Any]] | None:
         """Return the part of a pair that the model does not know, and its image ``CYX``; None if it knows all of it."""
-        image_cyx = read_pair_image(pair)
+        image_cyx = self._read(pair)
         digest = "" if self._every else digest_array(image_cyx)
         if digest in self._held_out:
             self._cut += 1
             part = replace(pair, window=self._held_out[digest])
-            return part, read_pair_image(part)
+            return part, self._read(part)
         if digest in self._trained:
             self._skipped += 1
             return None

@@ -21,6 +21,7 @@ from septa.images import (
     read_info,
     read_labels,
 )
+from septa.notices import Notices
 
 _NAMELESS = "IQ"
 """Axes without a meaning, as tifffile names them."""
@@ -128,15 +129,21 @@ def match_pages(image: PageAxes, labels: PageAxes) -> tuple[npt.NDArray[np.int64
     return None, ""
 
 
-def read_image_page(path: Path, page: int, max_pixels: int) -> npt.NDArray[Any]:
+def read_image_page(
+    path: Path, page: int, max_pixels: int, channels: int | None = None, notices: Notices | None = None
+) -> npt.NDArray[Any]:
     """Read a page of an image file or of a zarr store, ``CYX``; see `septa.images.read_image`."""
-    return _read_store(path, page, max_pixels) if is_zarr(path) else read_image(path, page, max_pixels=max_pixels)
+    if is_zarr(path):
+        return _read_store(path, page, max_pixels)
+    return read_image(path, page, channels=channels, max_pixels=max_pixels, notices=notices)
 
 
-def read_label_page(path: Path, page: int, max_pixels: int, threshold: float | None) -> RawLabels:
+def read_label_page(
+    path: Path, page: int, max_pixels: int, threshold: float | None, notices: Notices | None = None
+) -> RawLabels:
     """Read a page of a label file or of a zarr store; see `septa.images.read_labels`."""
     if not is_zarr(path):
-        return read_labels(path, page, max_pixels=max_pixels, threshold=threshold)
+        return read_labels(path, page, max_pixels=max_pixels, threshold=threshold, notices=notices)
     array_cyx = _read_store(path, page, max_pixels)
     if threshold is not None:
         return apply_threshold(path, array_cyx, threshold)

@@ -130,7 +130,7 @@ class Examples:
         return example
 
     def _read(self, pair: Pair) -> Example:
-        image_cyx = read_pair_image(pair)
+        image_cyx = read_pair_image(pair, self.channels)
         labels_yx, class_of_id = self._read_labels(pair)
         if image_cyx.shape[1:] != labels_yx.shape:
             sizes = "{} x {} pixels and its labels have {} x {}".format(*image_cyx.shape[1:], *labels_yx.shape)

@@ -76,8 +76,8 @@ def evaluate(
     model = model if isinstance(model, Model) else Model.load(model)
     threshold = model.recipe.data.threshold
     pairing = find_pairs(Path(data), images=images, labels=labels, threshold=threshold, max_pixels=max_pixels)
-    known = KnownImages(model.provenance, every=every)
     notices = pairing.notices
+    known = KnownImages(model.provenance, channels=model.channels, every=every, notices=notices)
     stack: list[tuple[Labels, NDArray[np.float32]]] = []
     judged: list[Judged] = []
     instances = model.task.finds_objects
@@ -127,7 +127,7 @@ def _segment_pair(
     task = model.task
     truth_yx, truth_class_of_id = _read_truth(model.labels, pair, task.finds_objects, notices)
     require_size(pair.name, truth_yx, image_cyx.shape[1:], pair.image)
-    input_cyx = model.as_model_input(image_cyx, pair.image)
+    input_cyx = model.as_model_input(image_cyx, pair.image, notices)
     if not soft:
         return LabelPair(pair.name, truth_yx, model.compute_labels(input_cyx, options), truth_class_of_id), None
     logits_kyx = model.compute_logits(input_cyx, options)
@@ -140,7 +140,7 @@ def _read_truth(
     mapping: LabelMapping, pair: Pair, instances: bool, notices: Notices
 ) -> tuple[NDArray[np.int32], NDArray[np.int32] | None]:
     """Read the ground truth of an image, and the class of each object if objects have classes."""
-    raw = read_pair_labels(pair)
+    raw = read_pair_labels(pair, notices)
     where = pair.labels_location
     note_mask(mapping, raw, where, notices)
     if not instances:

@@ -14,7 +14,6 @@ from septa.notices import Notices
 DROPPED = "the constant alpha channel is dropped"
 _DECLARED = "the file declares an alpha channel, which is dropped"
 _VARIES = "the alpha channel is not constant, but it is dropped because no such channel is expected"
-_VARIES_REMEDY = "If it holds data, train with data.channels one higher"
 _KEPT = "the channel that the file calls alpha is read as the last channel"
 _IS_MASK = "the colour is constant, so the alpha channel is the mask"
 _IMPLIED = "the alpha channel is dropped, since the colours already differ where it does"
@@ -28,14 +27,17 @@ class AlphaWatch:
     ----------
     path
         Path that the notices name.
+    channels
+        Number of channels of the image without alpha.
     kept
         True if the channel is read as data.
     notices
         Receives the notices, or None.
     """
 
-    def __init__(self, path: Path, kept: bool, notices: Notices | None) -> None:
+    def __init__(self, path: Path, channels: int, kept: bool, notices: Notices | None) -> None:
         self._path = path
+        self._channels = channels
         self._notices = notices
         self._range: tuple[float, float] | None = None
         self.active = notices is not None and not kept
@@ -50,25 +52,39 @@ class AlphaWatch:
             low, high = min(low, self._range[0]), max(high, self._range[1])
         self._range = low, high
         if low < high and self._notices is not None:
-            self._notices.add(self._path, _VARIES, _VARIES_REMEDY, warning=True)
+            _warn(self._notices, self._path, self._channels)
             self.active = False
 
 
-def report_alpha(path: Path, alpha_yx: Array, kept: bool, notices: Notices | None) -> None:
+def report_alpha(path: Path, alpha_yx: Array, channels: int, kept: bool, notices: Notices | None) -> None:
     """Report what becomes of the alpha channel of a whole page."""
     if notices is None:
         return
     if kept:
         notices.add(path, _KEPT)
     elif varies(alpha_yx):
-        notices.add(path, _VARIES, _VARIES_REMEDY, warning=True)
+        _warn(notices, path, channels)
     else:
         notices.add(path, DROPPED)
+
+
+def _warn(notices: Notices, path: Path, channels: int) -> None:
+    notices.add(path, _VARIES, f"If it holds data, train with --set data.channels={channels + 1}", warning=True)
 
 
 def varies(values: Array) -> bool:
     """Return True if the values are not all equal."""
     return bool(values.min() != values.max())
+
+
+def choose_soft_mask(path: Path, labels_cyx: Array, alpha_yx: Array, notices: Notices | None) -> Array:
+    """Return what a threshold applies to, axes ``CYX``: alpha if the colour is constant, else the colours."""
+    if varies(alpha_yx) and not any(varies(plane_yx) for plane_yx in labels_cyx):
+        if notices is not None:
+            notices.add(path, _IS_MASK)
+        return alpha_yx[None]
+    report_alpha(path, alpha_yx, len(labels_cyx), False, notices)
+    return labels_cyx
 
 
 def merge_label_alpha(path: Path, labels_cyx: Array, alpha_yx: Array, notices: Notices | None) -> Array | None:
@@ -100,7 +116,7 @@ def merge_label_alpha(path: Path, labels_cyx: Array, alpha_yx: Array, notices: N
         values = np.unique(alpha_yx)
         if len(values) > 2:
             problem = f"the labels have one colour and an alpha channel of {len(values)} values, so no mask is certain"
-            raise InputError(path, problem, "Save the mask with two values and without transparency")
+            raise InputError(path, problem, "Save the mask with two values, or set data.threshold=128")
         note(_IS_MASK)
         return alpha_yx
     codes = _number_colors(labels_cyx)

@@ -281,7 +281,7 @@ def as_cyx(image: NDArray[Any], channels: int) -> NDArray[Any]:
     )
 
 
-def fit_channels(image_cyx: NDArray[Any], channels: int) -> NDArray[Any]:
+def fit_channels(image_cyx: NDArray[Any], channels: int, color: bool = True) -> NDArray[Any]:
     """Convert an image to the number of channels that a network expects, if this loses nothing.
 
     Parameters
@@ -290,6 +290,8 @@ def fit_channels(image_cyx: NDArray[Any], channels: int) -> NDArray[Any]:
         Axes ``CYX``.
     channels
         Number of channels that the network expects.
+    color
+        True if a single channel may be repeated, because the channels are a colour.
 
     Returns
     -------
@@ -310,7 +312,7 @@ def fit_channels(image_cyx: NDArray[Any], channels: int) -> NDArray[Any]:
     have = len(image_cyx)
     if have == channels:
         return image_cyx
-    if have == 1 and channels > 1:
+    if have == 1 and channels > 1 and color:
         return np.broadcast_to(image_cyx, (channels, *image_cyx.shape[1:]))
     if have == 3 and channels == 1 and all(np.array_equal(image_cyx[0], image_cyx[i]) for i in (1, 2)):
         return image_cyx[:1]

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septa.errors import InputError
-from septa.images._alpha import merge_label_alpha, report_alpha
+from septa.images._alpha import choose_soft_mask, merge_label_alpha, report_alpha
 from septa.images._info import (
     MAX_PIXELS,
     Array,
@@ -154,33 +154,19 @@ def read_image(
         If the file is missing, empty, of an unknown format, damaged or too large, has no such page, or holds values
         beyond float32.
     """
-    return read_described_image(path, page, image=image, channels=channels, max_pixels=max_pixels, notices=notices)[1]
-
-
-def read_described_image(
-    path: str | os.PathLike[str],
-    page: int = 0,
-    *,
-    image: int | None = None,
-    channels: int | None = None,
-    max_pixels: int = MAX_PIXELS,
-    notices: Notices | None = None,
-) -> tuple[ImageInfo, NDArray[Any]]:
-    """Read one page as `read_image` does, and return the description of the file, too."""
     path = Path(path)
     info, decoded = _decode(path, page, max_pixels, notices, image)
     _note(notices, path, decoded.photometric.note)
     array_cyx = decoded.photometric.convert(decoded.array_cyx)
     if decoded.alpha_yx is not None:
         kept = channels == len(array_cyx) + 1
-        report_alpha(path, decoded.alpha_yx, kept, notices)
+        report_alpha(path, decoded.alpha_yx, len(array_cyx), kept, notices)
         if kept:
             array_cyx = np.concatenate([array_cyx, decoded.alpha_yx[None].astype(array_cyx.dtype, copy=False)])
     check_magnitude(array_cyx, path)
     if info.orientation != 1:
         _note(notices, path, "the image is turned upright, as its orientation flag says")
-    info = _replace_dtype(info)
-    return info, turn_upright(array_cyx.astype(info.dtype, copy=False), info.orientation)
+    return turn_upright(array_cyx.astype(_replace_dtype(info).dtype, copy=False), info.orientation)
 
 
 def read_labels(
@@ -234,7 +220,10 @@ def read_labels(
         raise InputError(path, problem, "Save them upright, without the flag")
     if threshold is not None:
         _note(notices, path, decoded.photometric.note)
-        return apply_threshold(path, decoded.photometric.convert(decoded.array_cyx), threshold)
+        array_cyx = decoded.photometric.convert(decoded.array_cyx)
+        if decoded.alpha_yx is not None:
+            array_cyx = choose_soft_mask(path, array_cyx, decoded.alpha_yx, notices)
+        return apply_threshold(path, array_cyx, threshold)
     array_cyx = convert_to_integers(path, _apply_photometric(path, decoded, notices))
     palette = decoded.photometric.palette
     # The indices of a palette say all that its transparency does.

@@ -6,6 +6,7 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,13 +93,17 @@ class Pipeline:
                 for number in range(info.pages):
                     if file.state is FileState.FAILED:
                         break
-                    image_cyx = read_image(path, number, max_pixels=self.options.max_pixels)
-                    yield ReadPage(file, info, number, self.model.as_model_input(image_cyx, path))
+                    image_cyx = self._read(path, number)
+                    yield ReadPage(file, info, number, self.model.as_model_input(image_cyx, path, self.notices))
             except (ResourceError, MemoryError) as error:
                 yield FailedPage(file, error)
                 return
             except SeptaError as error:
                 yield FailedPage(file, error)
+
+    def _read(self, path: Path, number: int) -> NDArray[Any]:
+        limit, channels = self.options.max_pixels, self.model.channels
+        return read_image(path, number, channels=channels, max_pixels=limit, notices=self.notices)
 
     def _is_large(self, info: ImageInfo) -> bool:
         bytes_per_pixel = info.channels * info.dtype.itemsize + 4 * self.model.net.out_channels

@@ -181,10 +181,10 @@ def _sample_patches(
     pairs = find_pairs(data, images=images, labels=labels, max_pixels=max_pixels).pairs
     found: list[NDArray[np.float32]] = []
     for pair in pairs:
-        image_cyx = read_pair_image(pair)
+        image_cyx = read_pair_image(pair, model.channels)
         digest = digest_array(image_cyx)
         if digest in windows:
-            image_cyx = read_pair_image(replace(pair, window=windows[digest]))
+            image_cyx = read_pair_image(replace(pair, window=windows[digest]), model.channels)
         if digest in trained:
             found.append(_normalise(model, pair, image_cyx))
         if len(found) == _IMAGES:

@@ -238,7 +238,7 @@ def _make_worker(prepared: _PreparedRun) -> BlockWorker:
         raise InputError("", problem, "Install the same version on all of them")
     plan = _read_plan(run)
     model = _load_model(run.model_key)
-    source = run.input.open()
+    source = run.input.open(model.channels)
     try:
         identity = plan.identity
         seen = RunIdentity.from_source(

@@ -116,6 +116,8 @@ class StreamFinished:
     conflicts
         Pixels at borders of blocks about which two blocks disagree. An engine that gives the same values in every tile
         leaves none.
+    notes
+        Printable lines about what was found while blocks were read.
     """
 
     output: Path
@@ -127,6 +129,7 @@ class StreamFinished:
     skipped: float
     already_complete: bool = False
     conflicts: int = 0
+    notes: tuple[str, ...] = ()
 
 
 StreamEvent = StreamStarted | StreamStep | StreamFinished

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from septa.images import Selection, Source, open_source
+from septa.notices import Notices
 
 _BATCH = 1000
 """Files that a thread describes at once."""
@@ -55,8 +56,8 @@ class StreamInput:
         """Rebuild an input from `dataclasses.asdict`, after JSON has turned its tuples into lists."""
         return cls(**_with_tuples(values, "channels", "region"))
 
-    def open(self) -> Source:
-        """Open the image, cropped to the region.
+    def open(self, channels: int | None = None, notices: Notices | None = None) -> Source:
+        """Open the image, cropped to the region; the parameters are those of `septa.images.open_source`.
 
         Raises
         ------
@@ -64,7 +65,7 @@ class StreamInput:
             It cannot be read, or has no such part.
         """
         selection = Selection(level=self.level, channels=self.channels, image=self.image, region=self.region)
-        return open_source(self.path, selection)
+        return open_source(self.path, selection, channels=channels, notices=notices)
 
 
 @dataclass(frozen=True, kw_only=True)

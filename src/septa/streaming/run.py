@@ -15,6 +15,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -26,6 +27,7 @@ from septa.errors import InputError, Interrupted
 from septa.images import Source, lock_outputs, store, write_text
 from septa.images.store import StoreSpec
 from septa.model import Model
+from septa.notices import Notices
 from septa.streaming.block_file import is_done, load_facts
 from septa.streaming.block_worker import BlockWorker
 from septa.streaming.blocks import OutputBlock, PyramidBlock, write_empty_block
@@ -77,8 +79,11 @@ def stream(request: StreamRequest, make_executor: MakeExecutor | None = None) ->
     _check_request(model, request)
     folder = work_folder(request.output)
     try:
-        with request.input.open() as source:
+        notices = Notices()
+        with request.input.open(model.channels, notices) as source:
             check_output(request, source)
+            if source.shape[1] == 1:  # refuse or note a channel that would be repeated, before any work
+                model.as_model_input(np.zeros((1, 1, 1), source.dtype), request.input.path, notices)
             device = "cpu" if make_executor else request.device
             identity = RunIdentity.from_source(
                 source,
@@ -108,8 +113,11 @@ def stream(request: StreamRequest, make_executor: MakeExecutor | None = None) ->
                     limit=budget.limit,
                 )
                 executor = make_executor(request, worker) if make_executor else LocalExecutor(worker)
-                notes = (*notes, *more, *_explain_limits(model))
-                yield from _stream(request, worker, budget, notes, executor, began)
+                known = notices.lines()
+                notes = (*notes, *more, *_explain_limits(model), *known)
+                for event in _stream(request, worker, budget, notes, executor, began):
+                    late = tuple(notices.lines()[len(known) :])
+                    yield replace(event, notes=late) if isinstance(event, StreamFinished) else event
     except KeyboardInterrupt:
         problem = f"the run was interrupted, and its finished blocks are kept in {folder}"
         raise Interrupted(request.output, problem, "Run the same command again to resume", signal.SIGINT) from None

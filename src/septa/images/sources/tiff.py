@@ -55,7 +55,7 @@ class _TiffReader:
         self._layout = layout
         self._directories = directories_tzc
         self._keeps_alpha = keeps_alpha
-        self._alpha = None if layout.alpha_sample is None else AlphaWatch(path, keeps_alpha, notices)
+        self._alpha = None if layout.alpha_sample is None else AlphaWatch(path, layout.channels, keeps_alpha, notices)
         self._reader = DirectoryReader(path, file, layout.alike, layout.series_directories)
 
     def read(self, t: int, z: int, channels: tuple[int, ...], y: PixelRange, x: PixelRange) -> Array:
