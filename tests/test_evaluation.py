@@ -281,9 +281,9 @@ def test_a_model_is_scored_by_what_it_segments(model, data, tmp_path):
 def test_each_image_is_adapted_to_the_model_once(model, data, monkeypatch, task):
     adapted, original = [], Model.as_model_input
 
-    def count(model, image_cyx, where):
+    def count(model, image_cyx, where, *more):
         adapted.append(where.name)
-        return original(model, image_cyx, where)
+        return original(model, image_cyx, where, *more)
 
     monkeypatch.setattr(Model, "as_model_input", count)
     evaluate(replace(model, recipe=model.recipe.with_overrides([f"task={task}"])), data)

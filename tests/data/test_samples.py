@@ -384,9 +384,9 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     read = samples.read_pair_image
 
-    def read_and_record(pair: Pair) -> Any:
+    def read_and_record(pair: Pair, *given: Any) -> Any:
         names.append(pair.name)
-        return read(pair)
+        return read(pair, *given)
 
     monkeypatch.setattr(samples, "read_pair_image", read_and_record)
     return names

@@ -351,9 +351,9 @@ def test_each_page_is_adapted_to_the_model_once(
 ) -> None:
     adapted, original = [], Model.as_model_input
 
-    def count(model: Model, image_cyx: NDArray[Any], where: Path) -> NDArray[Any]:
+    def count(model: Model, image_cyx: NDArray[Any], where: Path, *more: Any) -> NDArray[Any]:
         adapted.append(where)
-        return original(model, image_cyx, where)
+        return original(model, image_cyx, where, *more)
 
     monkeypatch.setattr(Model, "as_model_input", count)
     list(segment_files(make_model(task), paths, Options(output=tmp_path / "out", overlay=True, certify=True)))
