@@ -90,9 +90,7 @@ def check_dataset(
         report(len(pairs) + done, 2 * len(pairs))
     locations = {pair.name: pair.image_location for pair in pairs}
     channels = settings.channels or max((item.channels for item in facts), default=1)
-    color = holds_colors(facts, channels)
-    fitting = [item for item in facts if _has_usable_channels(item, channels, color)]
-    _check_images(facts, channels, color, locations, problems)
+    fitting = _check_images(facts, channels, locations, problems)
     _check_labels(data, facts, problems)
     similar = [] if held_out else find_near_duplicates(facts)
     check_copies(similar, facts, pairs, settings, seed, locations, problems)
@@ -240,8 +238,10 @@ def _has_usable_channels(item: ImageFacts, channels: int, color: bool) -> bool:
 
 
 def _check_images(
-    facts: Sequence[ImageFacts], channels: int, color: bool, locations: Mapping[str, str], problems: list[Problem]
-) -> None:
+    facts: Sequence[ImageFacts], channels: int, locations: Mapping[str, str], problems: list[Problem]
+) -> list[ImageFacts]:
+    """Report the problems of images, and return those whose channels can be used."""
+    color = holds_colors(facts, channels)
     problems += check_values(facts, locations)
     for item in facts:
         where = locations[item.name]
@@ -263,6 +263,7 @@ def _check_images(
     problems += _find_deviants([f"the dtype {item.dtype}" for item in facts], remedy, facts, locations)
     remedy = "Give all images the same channels; grey images are repeated to match RGB, and nothing else"
     problems += _find_deviants([format_count(item.channels, "channel") for item in facts], remedy, facts, locations)
+    return [item for item in facts if _has_usable_channels(item, channels, color)]
 
 
 def _find_deviants(
