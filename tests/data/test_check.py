@@ -261,7 +261,8 @@ def test_a_part_of_a_single_image_is_held_out(tmp_path: Path) -> None:
     assert (check.train, check.validation) == (("a#training",), ("a#validation",))
     assert check.held_out.startswith("there is only one image, so the 20% at its ")
     assert f"validation: {check.held_out}" in check.notes
-    assert f"images: 1 read, {texture(0).shape[0]} x {texture(0).shape[1]} pixels (height x width)" in check.notes
+    size = f"{texture(0).shape[0]} x {texture(0).shape[1]} pixels (height x width)"
+    assert f"images: 1 read, {size}, 1 channel, uint8" in check.notes
     assert {item.whole_digest for item in check.facts} == {digest_array(texture(0)[None])}
 
 
