@@ -151,31 +151,30 @@ def make_evaluation_table(evaluation: Evaluation) -> RenderableType:
 
 
 def _make_more_table(evaluation: Evaluation) -> Table:
-    from septa.metrics import LEVEL
+    from septa.metrics import LEVEL, format_interval
 
     table = Table("Also")
     for header in ("mean over images", f"{LEVEL:.0%} interval"):
         table.add_column(header, justify="right", no_wrap=True)
     for title, spread in evaluation.more.items():
-        interval = f"{spread['low']:.4f}–{spread['high']:.4f}" if "low" in spread else ""
-        table.add_row(make_cell(title), f"{spread['mean']:.4f}", interval)
+        table.add_row(make_cell(title), f"{spread['mean']:.4f}", format_interval(spread))
     return table
 
 
 def _make_objects_table(evaluation: Evaluation) -> Table:
-    from septa.metrics import CALIBRATION_ERROR, LEVEL, OBJECT_METRICS, OBJECTS_POLICY
+    from septa.metrics import CALIBRATION_ERROR, LEVEL, OBJECT_METRICS, OBJECTS_POLICY, format_interval
 
     table = Table("Objects", caption=OBJECTS_POLICY, caption_justify="left", caption_style="")
     for header in ("mean over images", f"{LEVEL:.0%} interval", "all images as one"):
         table.add_column(header, justify="right", no_wrap=True)
     for metric, spread in evaluation.objects.items():
         digits = 1 if metric in _COUNTS else 4
-        mean, low, high, pooled = (f"{spread[key]:.{digits}f}" for key in ("mean", "low", "high", "pooled"))
+        mean, pooled = (f"{spread[key]:.{digits}f}" for key in ("mean", "pooled"))
         whole = f"{spread['pooled']:.0f}" if metric in _COUNTS else pooled
-        table.add_row(OBJECT_METRICS[metric], mean, f"{low}–{high}", whole)
+        table.add_row(OBJECT_METRICS[metric], mean, format_interval(spread, digits), whole)
     for name, spread in evaluation.object_classes.items():
-        mean, interval, _ = _format_spread(spread, spread["pooled"]).split("\n")
-        table.add_row(make_cell(f"{OBJECT_METRICS['f1_50']}, {name}"), mean, interval, f"{spread['pooled']:.4f}")
+        mean, pooled = (f"{spread[key]:.4f}" for key in ("mean", "pooled"))
+        table.add_row(make_cell(f"{OBJECT_METRICS['f1_50']}, {name}"), mean, format_interval(spread), pooled)
     if evaluation.calibration.get("objects"):
         table.add_row(CALIBRATION_ERROR, "", "", f"{evaluation.calibration['expected_calibration_error']:.4f}")
     return table
@@ -197,17 +196,16 @@ def _make_classes_table(evaluation: Evaluation) -> Table:
 
 
 def _make_caption(evaluation: Evaluation) -> Text:
-    from septa.metrics import LEVEL
+    from septa.metrics import LEVEL, format_interval
 
     lines = []
     for metric, spread in evaluation.pixels.items():
-        mean, interval, pooled = _format_spread(spread, spread["pooled"]).split("\n")
-        lines.append(f"{metric.replace('_', ' ').capitalize()}: {mean} ({interval}), {pooled}.")
+        interval = f" ({format_interval(spread)})" if "low" in spread else ""
+        title = metric.replace("_", " ").capitalize()
+        lines.append(f"{title}: {spread['mean']:.4f}{interval}, pooled {spread['pooled']:.4f}.")
     scored = len(evaluation.images) - len(evaluation.unscored)
-    lines.append(
-        f"Mean over {format_count(scored, 'image')}, its {LEVEL:.0%} bootstrap interval over images, "
-        "and the pooled value over all pixels."
-    )
+    interval = f", its {LEVEL:.0%} bootstrap interval over images," if scored > 1 else ""
+    lines.append(f"Mean over {format_count(scored, 'image')}{interval} and the pooled value over all pixels.")
     empty = ", ".join(f"{name} in {count}" for name, count in evaluation.both_empty.items() if count)
     lines.append(evaluation.policy + (f" Absent from both: {empty} of {scored} images." if empty else ""))
     if evaluation.unscored:
@@ -218,7 +216,10 @@ def _make_caption(evaluation: Evaluation) -> Text:
 
 
 def _format_spread(spread: Mapping[str, float], pooled: float) -> str:
-    return f"{spread['mean']:.4f}\n{spread['low']:.4f}–{spread['high']:.4f}\npooled {pooled:.4f}"
+    from septa.metrics import format_interval
+
+    interval = format_interval(spread)
+    return "\n".join([f"{spread['mean']:.4f}", *([interval] if interval else []), f"pooled {pooled:.4f}"])
 
 
 class _Screen:

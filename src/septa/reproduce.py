@@ -227,7 +227,7 @@ def _find_interval(evaluation: Evaluation, metric: str) -> tuple[float, float] |
     foreground = evaluation.class_names[0 if evaluation.multilabel else 1 :]
     if spread is None and len(foreground) == 1:
         spread = evaluation.classes[foreground[0]].get(metric)
-    return None if spread is None else (spread["low"], spread["high"])
+    return None if spread is None or "low" not in spread else (spread["low"], spread["high"])
 
 
 def _has_neurite_figures(published: Published) -> bool:

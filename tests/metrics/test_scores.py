@@ -126,7 +126,7 @@ def test_image_without_counted_pixel_is_in_no_mean():
     evaluation = evaluate_labels([("void", ignored, ignored), ("half", *half)], NAMES[:2])
     assert evaluation.unscored == ("void",)
     assert [scores.name for scores in evaluation.images] == ["void", "half"]
-    assert evaluation.classes["nucleus"]["dice"] == {"mean": 0.8, "low": 0.8, "high": 0.8}
+    assert evaluation.classes["nucleus"]["dice"] == {"mean": 0.8}
     assert evaluation.summary["pixel_error"] == 0.25
     assert evaluation.both_empty == {"background": 0, "nucleus": 0}
     text = " ".join(print_table(evaluation).split())
@@ -201,7 +201,7 @@ def test_objects_are_scored_by_hand():
     }
     assert found == pytest.approx(expected)
     for metric, spread in evaluation.objects.items():
-        assert spread == pytest.approx(dict.fromkeys(("mean", "low", "high", "pooled"), expected[metric]))
+        assert spread == pytest.approx(dict.fromkeys(("mean", "pooled"), expected[metric]))
         assert evaluation.summary[metric] == spread["mean"]
 
 
@@ -242,7 +242,7 @@ def test_ignored_pixels_are_no_part_of_objects():
     truth[0, 5:18] = -1
     evaluation = evaluate_objects((truth, FOUND), (np.full_like(TRUTH, -1), FOUND))
     assert evaluation.unscored == ("1",)
-    assert evaluation.objects["truth_count"] == dict.fromkeys(("mean", "low", "high", "pooled"), 3)
+    assert evaluation.objects["truth_count"] == dict.fromkeys(("mean", "pooled"), 3)
     assert evaluation.objects["prediction_count"]["mean"] == 2
     assert evaluation.images[0].objects.pixels == 10
     assert evaluation.images[0].pixel_error == 0

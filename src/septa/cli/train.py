@@ -60,7 +60,7 @@ def train(
         command=shlex.join(["septa", *sys.argv[1:]]),
     )
     from septa.display import make_evaluation_table, say, show_progress, show_training
-    from septa.training import train_steps
+    from septa.training import describe_choice, train_steps
 
     console = make_console()
     profiles: list[TrainingProfile] = []
@@ -80,3 +80,6 @@ def train(
         console.print(make_evaluation_table(done.evaluation))
         say(console, f"model: {done.path} (weights sha256 {done.model.weights_sha256})")
         say(console, f"report: {done.report}")
+        say(console, describe_choice(done.evaluation))
+        if done.verdict:
+            say(console, f"verdict: {done.verdict}", style="red")

@@ -35,3 +35,4 @@ from .scores import Evaluation as Evaluation
 from .scores import LabelPair as LabelPair
 from .scores import evaluate_labels as evaluate_labels
 from .spread import LEVEL as LEVEL
+from .spread import format_interval as format_interval

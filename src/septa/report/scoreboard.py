@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from septa.errors import format_count
-from septa.metrics import CALIBRATION_ERROR, HEADERS, LEVEL, OBJECT_METRICS, OBJECTS_POLICY, Evaluation
+from septa.metrics import CALIBRATION_ERROR, HEADERS, LEVEL, OBJECT_METRICS, OBJECTS_POLICY, Evaluation, format_interval
 from septa.report.chart import Series, draw_line_chart
 from septa.report.page import BLUE, INK, escape_html, format_number, render_table
 
@@ -19,18 +19,13 @@ def list_foreground(evaluation: Evaluation) -> tuple[str, ...]:
     return evaluation.class_names if evaluation.multilabel else evaluation.class_names[1:]
 
 
-def format_interval(spread: Mapping[str, float]) -> str:
-    """Format the interval of a mean."""
-    return f"{spread['low']:.3f}–{spread['high']:.3f}"
-
-
 def render_scores(evaluation: Evaluation) -> str:
     """Return the tables of scores: objects (if any), classes and images."""
     foreground = list_foreground(evaluation)
     rows = []
     for name in [*foreground, *(name for name in evaluation.class_names if name not in foreground)]:
         spreads = [evaluation.classes[name][metric] for metric in HEADERS]
-        cells = [f"<b>{spread['mean']:.3f}</b><small>{format_interval(spread)}</small>" for spread in spreads]
+        cells = [f"<b>{spread['mean']:.3f}</b><small>{format_interval(spread, 3)}</small>" for spread in spreads]
         cells[0] = _bar(spreads[0]) + cells[0]
         pooled = f"{evaluation.pooled[name]['dice']:.3f}"
         label = escape_html(name) if name in foreground else f'<span class="soft">{escape_html(name)}</span>'
@@ -50,11 +45,11 @@ def _objects(evaluation: Evaluation) -> str:
     for metric, spread in evaluation.objects.items():
         mean, pooled = (format_number(float(f"{spread[key]:.4g}")) for key in ("mean", "pooled"))
         rows.append(
-            [escape_html(OBJECT_METRICS[metric]), f"<b>{mean}</b><small>{format_interval(spread)}</small>", pooled]
+            [escape_html(OBJECT_METRICS[metric]), f"<b>{mean}</b><small>{format_interval(spread, 3)}</small>", pooled]
         )
     for name, spread in evaluation.object_classes.items():
         counts = f"{spread['truth_count']:.0f} in the ground truth, {spread['prediction_count']:.0f} predicted"
-        cell = f"<b>{spread['mean']:.4g}</b><small>{format_interval(spread)}</small>"
+        cell = f"<b>{spread['mean']:.4g}</b><small>{format_interval(spread, 3)}</small>"
         pooled = f"{spread['pooled']:.4g}<small>{counts}</small>"
         rows.append([escape_html(f"{OBJECT_METRICS['f1_50']}, {name}"), cell, pooled])
     head = ["Objects", "mean over images", "all images pooled"]
@@ -109,7 +104,8 @@ def _bin_cells(entry: Mapping[str, Any]) -> list[str]:
 
 
 def _bar(spread: Mapping[str, float]) -> str:
-    low, high, mean = (100 * min(max(spread[key], 0.0), 1.0) for key in ("low", "high", "mean"))
+    places = (spread.get(key, spread["mean"]) for key in ("low", "high", "mean"))
+    low, high, mean = (100 * min(max(place, 0.0), 1.0) for place in places)
     width = max(high - low, 0.0)
     return (
         f'<span class="span"><i style="left:{low:.1f}%;width:{width:.1f}%"></i><b style="left:{mean:.1f}%"></b></span>'
@@ -120,7 +116,9 @@ def _reading(evaluation: Evaluation) -> str:
     """Explain the table in a paragraph."""
     scored = len(evaluation.images) - len(evaluation.unscored)
     lines = [
-        f"Mean over {format_count(scored, 'image')} with its {LEVEL:.0%} bootstrap interval over images.",
+        f"Mean over {scored} images with its {LEVEL:.0%} bootstrap interval over images."
+        if scored > 1
+        else "Scores of one image, which say little about others.",
         "Pooled values are computed over the pixels of all images together.",
         evaluation.policy,
     ]

@@ -13,7 +13,7 @@ import numpy as np
 
 from septa.errors import format_count
 from septa.images import CLASS_COLORS, write_text
-from septa.metrics import LEVEL, OBJECT_METRICS, Evaluation
+from septa.metrics import LEVEL, OBJECT_METRICS, Evaluation, format_interval
 from septa.report.chart import Series, draw_line_chart
 from septa.report.gallery import Panel, render_gallery
 from septa.report.page import (
@@ -32,7 +32,6 @@ from septa.report.page import (
     render_table,
 )
 from septa.report.scoreboard import (
-    format_interval,
     list_foreground,
     render_calibration,
     render_scores,
@@ -64,6 +63,7 @@ def write_report(
     notes: Sequence[str],
     tuning: Mapping[str, Sequence[tuple[float, float]]] | None = None,
     chosen: Mapping[str, float] | None = None,
+    verdict: str = "",
 ) -> None:
     """Write the report of a training as one HTML file that loads nothing from elsewhere.
 
@@ -102,6 +102,8 @@ def write_report(
         Thresholds tuned after the training: for each, the values tried and their scores.
     chosen
         Chosen value of each threshold.
+    verdict
+        Why the model is not usable, shown before everything else; empty if it may be usable.
 
     Raises
     ------
@@ -123,7 +125,8 @@ def write_report(
         "Recipe": _recipe(recipe_yaml),
         "Data and set-up": facts,
     }
-    top = [_cards(history, evaluation), render_notes(notes), render_notes(_hints(history), hints=True)]
+    first = render_notes([verdict] if verdict else [], hints=True)
+    top = [first, _cards(history, evaluation), render_notes(notes), render_notes(_hints(history), hints=True)]
     write_text(Path(path), render_page(title, render_sections(title, _summary(history, evaluation), top, parts)))
 
 
@@ -170,23 +173,24 @@ def _duration(minutes: float) -> str:
     return f"{minutes:.0f} min" if minutes < 90 else f"{minutes // 60:.0f} h {minutes % 60:.0f} min"
 
 
+def _describe_interval(spread: Mapping[str, float], otherwise: str) -> str:
+    return f"{LEVEL:.0%} interval {format_interval(spread, 3)}" if "low" in spread else otherwise
+
+
 def _cards(history: Sequence[HistoryRow], evaluation: Evaluation | None) -> str:
     entries: list[tuple[str, str, str]] = []
     best = _best(history)
     if evaluation is not None:
         names = list_foreground(evaluation)
-        spread = evaluation.classes[names[0]]["dice"] if len(names) == 1 else None
-        below = f"{LEVEL:.0%} interval {format_interval(spread)}" if spread else f"mean of {len(names)} classes"
-        entries.append(("Dice on validation images", f"{evaluation.summary['dice']:.3f}", below))
-        spread = evaluation.classes[names[0]]["iou"] if len(names) == 1 else None
-        below = f"{LEVEL:.0%} interval {format_interval(spread)}" if spread else f"mean of {len(names)} classes"
-        entries.append(("IoU", f"{evaluation.summary['iou']:.3f}", below))
+        of_classes = f"mean of {len(names)} classes"
+        for metric, title in (("dice", "Dice on validation images"), ("iou", "IoU")):
+            spread = evaluation.classes[names[0]][metric] if len(names) == 1 else {}
+            below = _describe_interval(spread, "one image" if spread else of_classes)
+            entries.append((title, f"{evaluation.summary[metric]:.3f}", below))
         for metric in ("f1_50", "mean_accuracy") if evaluation.objects else ():
             spread = evaluation.objects[metric]
-            below = f"{LEVEL:.0%} interval {format_interval(spread)}"
-            entries.append((OBJECT_METRICS[metric], f"{spread['mean']:.3f}", below))
-        pixels = evaluation.pixels.get("pixel_accuracy")
-        below = f"{LEVEL:.0%} interval {format_interval(pixels)}" if pixels else "share of correct pixels"
+            entries.append((OBJECT_METRICS[metric], f"{spread['mean']:.3f}", _describe_interval(spread, "one image")))
+        below = _describe_interval(evaluation.pixels.get("pixel_accuracy", {}), "share of correct pixels")
         entries.append(("Pixel accuracy", f"{evaluation.summary['pixel_accuracy']:.3f}", below))
     if best is not None:
         last = max(step for step, _ in _column(history, "step"))

@@ -8,3 +8,4 @@ from .run import TrainingPlan as TrainingPlan
 from .run import train as train
 from .run import train_steps as train_steps
 from .state import HistoryRow as HistoryRow
+from .verdict import describe_choice as describe_choice

@@ -23,6 +23,7 @@ from septa.training.job import TrainingJob
 from septa.training.plan import TrainingRequest
 from septa.training.state import TrainingState
 from septa.training.tuning import tune_model
+from septa.training.verdict import describe_choice, find_verdict
 
 _ScoredImage = tuple[float, int, NDArray[np.int32]]
 """Negative score, index among the validation images, and predicted labels of an image."""
@@ -30,7 +31,7 @@ _ScoredImage = tuple[float, int, NDArray[np.int32]]
 
 def finish_training(
     request: TrainingRequest, job: TrainingJob, state: TrainingState, check: DatasetCheck, choice: RecipeChoice
-) -> tuple[Model, Path, Evaluation]:
+) -> tuple[Model, Path, Evaluation, str]:
     """Make a model of the best weights, evaluate it on the validation images, save it and write the report.
 
     If the task has thresholds, they are tuned first. Every validation image passes through the net only once.
@@ -52,6 +53,8 @@ def finish_training(
         Path of the report.
     evaluation
         Scores of the validation images.
+    verdict
+        Why the model is not usable; empty if it may be usable.
 
     Raises
     ------
@@ -70,6 +73,8 @@ def finish_training(
     model = model.with_provenance(**_collect_provenance(job, state, check, evaluation))
     model.save(request.output)
     report = request.folder / "report.html"
+    verdict = find_verdict(evaluation, state.step, check)
+    notes = [describe_choice(evaluation), *check.notes, *_explain_sizes(job.recipe), *map(str, check.problems)]
     write_report(
         report,
         title=request.output.stem,
@@ -80,12 +85,13 @@ def finish_training(
         history=state.history,
         evaluation=evaluation,
         gallery=[_make_panel(job, *image) for image in worst],
-        notes=[*check.notes, *_explain_sizes(job.recipe), *(str(problem) for problem in check.problems)],
+        notes=notes,
+        verdict=verdict,
         tuning=tuning.curves if tuning is not None else {},
         chosen=tuning.decoding.to_json() if tuning is not None else {},
     )
     job.checkpoints.clear()
-    return model, report, evaluation
+    return model, report, evaluation, verdict
 
 
 def _evaluate(

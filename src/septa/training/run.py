@@ -82,12 +82,15 @@ class TrainingDone:
         Files of the model and of the report.
     evaluation
         Scores of the validation images.
+    verdict
+        Why the model is not usable; empty if it may be usable.
     """
 
     model: Model
     path: Path
     report: Path
     evaluation: Evaluation
+    verdict: str = ""
 
 
 @dataclass(frozen=True)
@@ -247,10 +250,10 @@ def train_steps(
                     continue
                 write(row)
                 yield row
-        model, report, evaluation = finish_training(request, job, state, check, choice)
+        model, report, evaluation, verdict = finish_training(request, job, state, check, choice)
         if process.world > 1:
             dist.barrier()
-        yield TrainingDone(model=model, path=request.output, report=report, evaluation=evaluation)
+        yield TrainingDone(model=model, path=request.output, report=report, evaluation=evaluation, verdict=verdict)
 
 
 def _check_budget(recipe: Recipe, seconds: float) -> None:

@@ -1,0 +1,74 @@
+"""The verdict on a finished training: whether the model can be used at all, and the likely causes if not."""
+
+from __future__ import annotations
+
+from septa.data import DatasetCheck
+from septa.errors import format_count
+from septa.metrics import Evaluation
+
+FEW_STEPS = 50
+"""Number of steps below which a training has hardly begun."""
+_NOTHING = 0.01
+"""Score below which nothing was found."""
+_CHANCE = 0.05
+"""F1 of objects below which those found are there by chance."""
+
+
+def find_verdict(evaluation: Evaluation, steps: int, check: DatasetCheck) -> str:
+    """Return why the model of a training is not usable, with the likely causes; empty if it may be usable.
+
+    Parameters
+    ----------
+    evaluation
+        Scores of the validation images.
+    steps
+        Number of optimiser steps.
+    check
+        Check of the dataset, whose warnings may be causes.
+
+    Returns
+    -------
+    str
+        Two sentences.
+    """
+    problem = _describe_failure(evaluation)
+    if not problem:
+        return ""
+    causes = []
+    if steps < FEW_STEPS:
+        causes.append(f"the training had only {format_count(steps, 'step')} (give more --minutes or training.steps)")
+    if check.problems:
+        warnings = format_count(len(check.problems), "warning")
+        causes.append(f"the data have {warnings} (run 'septa check {check.data}')")
+    causes.append("the labels do not lie on the objects (look at the pictures of the report)")
+    causes.append("the learning rate is too high (lower training.lr)")
+    return f"the model is not usable: {problem}. Likely causes: {'; '.join(causes)}."
+
+
+def describe_choice(evaluation: Evaluation) -> str:
+    """Return one line about what the scored images have chosen, so that their scores are not taken for a test."""
+    chosen = "weights and thresholds" if evaluation.objects else "weights"
+    return f"the validation images also chose the best {chosen}: scores on new images may be lower"
+
+
+def _describe_failure(evaluation: Evaluation) -> str:
+    """Return what is wrong with all predictions; empty if some are right."""
+    if evaluation.objects:
+        found, f1 = (evaluation.objects[metric]["pooled"] for metric in ("prediction_count", "f1_50"))
+        if not evaluation.objects["truth_count"]["pooled"]:
+            return ""
+        if not found:
+            return "it finds no object in any validation image"
+        return f"its F1 of objects is {f1:.2f} on the validation images" if f1 < _CHANCE else ""
+    names = evaluation.class_names if evaluation.multilabel else evaluation.class_names[1:]
+    best = max(evaluation.pooled[name]["dice"] for name in names)
+    if best < _NOTHING and not evaluation.multilabel and evaluation.pooled[evaluation.class_names[0]]["recall"] == 1:
+        return f"it labels every pixel of the validation images as {evaluation.class_names[0]}"
+    if best < _NOTHING:
+        return f"the Dice of its foreground is {best:.2f} on the validation images"
+    if evaluation.multilabel:
+        return ""
+    background = evaluation.pooled[evaluation.class_names[0]]
+    if background["recall"] < _NOTHING and len(names) == 1:
+        return f"it labels every pixel of the validation images as {names[0]}"
+    return ""
