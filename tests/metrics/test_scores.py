@@ -130,7 +130,7 @@ def test_image_without_counted_pixel_is_in_no_mean():
     assert evaluation.summary["pixel_error"] == 0.25
     assert evaluation.both_empty == {"background": 0, "nucleus": 0}
     text = " ".join(print_table(evaluation).split())
-    assert "Mean over 1 image," in text
+    assert "Mean over 1 image and" in text
     assert "1 more without any counted pixel" in text
 
 
