@@ -240,6 +240,24 @@ COMBINATIONS = [
         "predict m x -o y.ome.zarr --tta 2",
         "--tta: this option does not apply to a store such as y.ome.zarr. Leave it out.",
     ),
+    Row(
+        "predict m x -o y.png --skip-empty",
+        "--skip-empty: this option does not apply to a label image such as y.png. Leave it out.",
+    ),
+    Row(
+        "predict m x -o y.jpg",
+        "y.jpg: septa does not write labels to .jpg files. Give a name that ends in .png or .tif, or the name of a "
+        "folder.",
+    ),
+    Row(
+        "predict m.septa a.png -o y.png --format tif",
+        "--format tif: the output y.png is a file of another type. Leave the option out.",
+    ),
+    Row(
+        "predict m.septa a.png b.png -o y.png",
+        "y.png: one file takes the labels of one image, got 2 images. Give a folder with -o.",
+    ),
+    Row("quantize m.septa --data x -o a.png", "a.png: the file exists. Give another -o or --overwrite."),
     Row("predict m a.png b.png -o y.ome.zarr", "y.ome.zarr: one store takes one image, got 2. Give a folder with -o."),
     Row(
         "predict m image.zarr sub/image.tif -o y",

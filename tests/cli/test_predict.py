@@ -34,7 +34,7 @@ def test_label_files_keep_stem_size_and_pixel_size(septa, pixel_model, cells, tm
     done = septa(
         "predict", pixel_model, inputs, "-o", output, "--certify", "--overlay", "--probabilities", "--tile", LEAST + 20
     )
-    assert {str(path.relative_to(output)) for path in output.rglob("*") if path.is_file()} == {
+    assert {str(path.relative_to(output)) for path in output.rglob("[!.]*") if path.is_file()} == {
         *("odd.png", "scaled.tif", "stack.tif"),
         *(f"overlays/{name}.png" for name in ("odd", "scaled", "stack_0000", "stack_0001", "stack_0002")),
         *(f"probabilities/{name}.tif" for name in ("odd", "scaled", "stack_0000", "stack_0001", "stack_0002")),
@@ -75,7 +75,7 @@ def test_it_continues_after_bad_files(septa, model, cells, tmp_path):
     shutil.copy(good, inputs / "z.tif")
     output = tmp_path / "out"
     done = septa("predict", model, inputs, "-o", output, "--max-pixels", 64 * 64, code=3)
-    assert sorted(path.name for path in output.iterdir()) == ["a.tif", "z.tif"]
+    assert sorted(path.name for path in output.glob("[!.]*")) == ["a.tif", "z.tif"]
     *lines, last = done.stderr.splitlines()
     for line, (name, problem) in zip(
         lines,
@@ -122,9 +122,9 @@ def test_options_that_fit_no_image_are_reported_once(fault, model, cells, tmp_pa
 def test_images_are_not_overwritten_by_their_labels(fault, model, copied):
     image = copied / "images" / "cells_0002.tif"
     before = image.read_bytes()
-    assert fault("predict", model, image, "-o", copied / "images").startswith(
-        f"{image}: its label file would overwrite it. "
-    )
+    for more in ((), ("--overwrite",)):
+        line = fault("predict", model, image, "-o", copied / "images", *more)
+        assert line == f"{image}: the output would overwrite an input. Give another folder with -o."
     assert image.read_bytes() == before
 
 

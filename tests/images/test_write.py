@@ -7,6 +7,7 @@ import io
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,6 +20,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from septa.errors import InputError, ResourceError
+from septa.images.calibration import Calibration
 from septa.images.read import read_image, read_info, read_labels
 from septa.images.write import (
     encode_png,
@@ -240,13 +242,13 @@ def test_probabilities(tmp_path: Path) -> None:
 
 def test_pixel_size_comes_back(tmp_path: Path) -> None:
     path, size = tmp_path / "a.tif", (0.62, 0.31)
-    write_image(path, np.zeros((2, 3, 4), np.uint8), pixel_size_um=size)
+    write_image(path, np.zeros((2, 3, 4), np.uint8), calibration=Calibration(pixel_size_um=size))
     assert read_info(path).pixel_size_um == pytest.approx(size, rel=1e-5)
-    write_labels(path, np.zeros((3, 4), int), pixel_size_um=size)
+    write_labels(path, np.zeros((3, 4), int), calibration=Calibration(pixel_size_um=size))
     assert read_info(path).pixel_size_um == pytest.approx(size, rel=1e-5)
-    write_probabilities(path, np.zeros((2, 3, 4)), pixel_size_um=size)
+    write_probabilities(path, np.zeros((2, 3, 4)), calibration=Calibration(pixel_size_um=size))
     assert read_info(path).pixel_size_um == pytest.approx(size, rel=1e-5)
-    write_labels(tmp_path / "a.png", np.zeros((3, 4), int), pixel_size_um=size)
+    write_labels(tmp_path / "a.png", np.zeros((3, 4), int), calibration=Calibration(pixel_size_um=size))
     with Image.open(tmp_path / "a.png") as opened:
         assert opened.info["dpi"] == pytest.approx((25400 / 0.31, 25400 / 0.62), rel=1e-4)
 
@@ -271,3 +273,43 @@ def test_encode_png() -> None:
     for wrong in (np.zeros((5, 7)), np.zeros((5, 7, 4), np.uint8), np.zeros((0, 7), np.uint8), np.zeros(5, np.uint8)):
         with pytest.raises(ValueError, match="uint8"):
             encode_png(wrong)
+
+
+AXES = ["YX", "ZYX", "TYX", "TZYX", "ZTYX", "CYX", "TCYX", "TZCYX"]
+
+
+@pytest.mark.parametrize("axes", AXES)
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.uint32])
+def test_axes_and_scale_of_labels_come_back(axes: str, dtype: Any, tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    sizes = {"T": 2, "Z": 3, "C": 4, "Y": 6, "X": 5}
+    labels = RNG.integers(0, np.iinfo(dtype).max, [sizes[axis] for axis in axes], dtype=dtype)
+    scale = Calibration(pixel_size_um=(0.3, 0.2), z_step_um=1.5, time_step_s=4.0, origin_um=(7.0, 20.0, 30.0))
+    write_labels(path, labels, axes=axes, calibration=scale)
+    with tifffile.TiffFile(path) as file:
+        assert (file.series[0].axes, file.series[0].shape) == (axes, labels.shape)
+        np.testing.assert_array_equal(file.asarray(), labels)
+    info = read_info(path)
+    assert info.page_axes == axes.removesuffix("YX").removesuffix("C")
+    assert replace(info.calibration, channel_names=()) == scale
+    first = path.read_bytes()
+    write_labels(path, labels, axes=axes, calibration=scale)
+    assert path.read_bytes() == first
+
+
+def test_a_pixel_size_like_that_of_paper_comes_back(tmp_path: Path) -> None:
+    """The resolution of this size is 100 dpi, which readers take for that of a printer."""
+    write_labels(tmp_path / "a.tif", np.zeros((4, 5), int), calibration=Calibration(pixel_size_um=(254.0, 254.0)))
+    assert read_info(tmp_path / "a.tif").pixel_size_um == (254.0, 254.0)
+
+
+def test_planes_have_their_own_depth(tmp_path: Path) -> None:
+    scale = Calibration(z_step_um=2.0, origin_um=(5.0, 0.0, 0.0))
+    for axes, expected in (("TZYX", [5, 7, 9, 5, 7, 9]), ("ZTYX", [5, 5, 7, 7, 9, 9])):
+        labels = np.zeros([{"T": 2, "Z": 3, "Y": 4, "X": 4}[axis] for axis in axes], int)
+        write_labels(tmp_path / "a.tif", labels, axes=axes, calibration=scale)
+        with tifffile.TiffFile(tmp_path / "a.tif") as file:
+            planes = tifffile.xml2dict(file.ome_metadata)["OME"]["Image"]["Pixels"]["Plane"]
+        assert [plane["PositionZ"] for plane in planes] == expected
+        z = [plane["TheZ"] for plane in planes]
+        assert [5 + 2 * number for number in z] == expected

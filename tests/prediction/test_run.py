@@ -23,6 +23,7 @@ from septa.errors import InputError, ResourceError
 from septa.images.normalize import Normalization
 from septa.images.read import read_image
 from septa.images.write import write_image, write_labels
+from septa.images.written import RECORD
 from septa.inference.protocol import SingleImageEngine
 from septa.labels.mapping import LabelMapping
 from septa.model import Model, build_net
@@ -32,6 +33,7 @@ from septa.prediction import output as output_module
 from septa.prediction import pipeline as pipeline_module
 from septa.prediction.pages import ComputedPage, FailedPage, FileState
 from septa.prediction.pipeline import Pipeline
+from septa.prediction.targets import Targets
 from septa.recipe import Recipe
 from septa.tasks.instances import Instances
 
@@ -86,7 +88,8 @@ def pages_of(path: Path) -> NDArray[Any]:
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != RECORD]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
 @pytest.fixture
@@ -227,7 +230,7 @@ def test_a_full_disk_ends_it_at_once(
     with pytest.raises(ResourceError, match="the disk or the quota is full"):
         next(results)
     assert threading.active_count() == threads
-    assert sorted(path.name for path in output.glob("*.*")) == ["a.tif", "b.tif"]
+    assert sorted(name for name in files_of(output) if name.endswith(".tif") and "/" not in name) == ["a.tif", "b.tif"]
     assert not list(output.rglob("d.*"))
 
 
@@ -342,7 +345,7 @@ def test_an_interrupt_keeps_written_files_and_leaves_no_thread(
     with pytest.raises(KeyboardInterrupt):
         list(results)
     assert threading.active_count() == threads
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.tif", "b.tif", "c.tif"]
+    assert sorted(files_of(tmp_path / "out")) == ["a.tif", "b.tif", "c.tif"]
 
 
 @pytest.mark.parametrize("task", ["instances", "semantic"])
@@ -394,7 +397,14 @@ def test_an_error_holds_no_array_while_the_file_is_segmented_again(
 
     monkeypatch.setattr(Pipeline, "_write", fail)
     options = Options(output=tmp_path / "out")
-    pipeline: Any = Pipeline(make_model(), options, None, SingleImageEngine(bright))  # type: ignore[arg-type]
+    model = make_model()
+    pipeline: Any = Pipeline(
+        model=model,
+        options=options,
+        files=None,
+        engine=SingleImageEngine(bright),
+        targets=Targets(model, paths, options),
+    )  # type: ignore[arg-type]
     page = pipeline.run_net(next(pipeline.read_pages(paths[:1])))
     assert isinstance(page, ComputedPage)
     image = weakref.ref(page.page.image_cyx)
@@ -411,7 +421,9 @@ def test_an_error_holds_no_array_while_the_file_is_segmented_again(
 def test_a_file_ends_written_or_failed(paths: list[Path], tmp_path: Path) -> None:
     """After a failure, no later step works on the other pages of the file."""
     model, options = make_model("semantic"), Options(output=tmp_path / "out")
-    pipeline = Pipeline(model, options, ObjectFiles(options.objects, options.output, ()), model.engine("cpu"))
+    targets = Targets(model, paths, options)
+    files = ObjectFiles(options.objects, options.output, (), targets.written)
+    pipeline = Pipeline(model=model, options=options, files=files, engine=model.engine("cpu"), targets=targets)
     first, second, *_ = pages = list(pipeline.read_pages(paths[1:2]))
     file = first.file
     assert all(page.file is file for page in pages)

@@ -15,8 +15,10 @@ from septa.cli.options import (
     ImagesGlob,
     LabelsGlob,
     MaxPixels,
+    Overwrite,
     Seed,
     Settings,
+    guard_files,
     make_console,
     make_overrides,
     option,
@@ -36,6 +38,7 @@ def check(
         Path | None,
         option("--html", heading=OUTPUT, kind=path(example="cells.html"), help="Also write a page with thumbnails."),
     ] = None,
+    overwrite: Overwrite = False,
     settings: Settings = None,
     group: Group = None,
     seed: Seed = None,
@@ -49,7 +52,7 @@ def check(
     from septa.images import write_text
     from septa.recipe import Recipe
 
-    console = make_console()
+    console, guard = make_console(), guard_files([html], overwrite)
     base = Recipe().with_overrides(make_overrides(settings, group=group, seed=seed))
     with show_progress(console, "checking") as progress:
         found = check_dataset(
@@ -67,7 +70,7 @@ def check(
     for problem in found.problems:
         say(console, f"{problem.severity}: {problem}", style="red" if problem.severity == "error" else "yellow")
     if html is not None:
-        write_text(html, render_check(found))
+        write_text(html, render_check(found), guard=guard)
         say(console, f"page: {html}")
     bad = sum(problem.severity == "error" for problem in found.problems)
     say(console, f"{format_count(bad, 'error')}, {format_count(len(found.problems) - bad, 'warning')}")

@@ -6,7 +6,17 @@ from pathlib import Path
 from typing import Annotated
 
 from septa.cli.commands import INPUT, OUTPUT
-from septa.cli.options import Settings, argument, load_recipe, make_console, make_overrides, option, refuse_options
+from septa.cli.options import (
+    Overwrite,
+    Settings,
+    argument,
+    guard_files,
+    load_recipe,
+    make_console,
+    make_overrides,
+    option,
+    refuse_options,
+)
 from septa.cli.values import SIZE, path, whole_number, word
 
 EXAMPLE = "septa describe paper --size 572x572 --svg unet.svg"
@@ -65,6 +75,7 @@ def describe(
     settings: Settings = None,
     svg: SvgFile = None,
     json_file: JsonFile = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Describe the layers, size and cost of a net.
 
@@ -88,10 +99,11 @@ def describe(
     else:
         recipe = recipe.with_overrides(overrides)
         net, patch = build_meta_net(recipe, channels, classes), recipe.sampling.patch
+    guard = guard_files([svg, json_file], overwrite, [file])
     height, width = size or patch
     description = describe_net(net, height, width)
     make_console(wide=True).print(description.table())
     if svg is not None:
-        write_text(svg, draw_net(net, height, width))
+        write_text(svg, draw_net(net, height, width), guard=guard)
     if json_file is not None:
-        write_text(json_file, description.to_json())
+        write_text(json_file, description.to_json(), guard=guard)

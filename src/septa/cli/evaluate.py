@@ -12,8 +12,10 @@ from septa.cli.options import (
     ImagesGlob,
     LabelsGlob,
     NetOptions,
+    Overwrite,
     Settings,
     argument,
+    guard_files,
     make_console,
     make_overrides,
     option,
@@ -61,6 +63,7 @@ def evaluate(
     labels: LabelsGlob = None,
     every: EveryImage = False,
     json_file: JsonFile = None,
+    overwrite: Overwrite = False,
     metrics: Metrics = None,
     settings: Settings = None,
     task: LabelsTask = None,
@@ -78,7 +81,7 @@ def evaluate(
         from septa.model import Model
         from septa.recipe import Recipe
 
-    console, extra = make_console(), tuple(metrics or ())
+    console, extra, guard = make_console(), tuple(metrics or ()), guard_files([json_file], overwrite, [first])
     if first.is_dir():
         running = {"tile": options.tile, "tta": options.tta, "prune": options.prune, "engine": options.engine}
         given = {"images": images, "labels": labels, "all": every, **running}
@@ -115,7 +118,7 @@ def evaluate(
         say(console, note)
     console.print(make_evaluation_table(result))
     if json_file is not None:
-        write_text(json_file, json.dumps(result.to_json(), indent=2, allow_nan=False) + "\n")
+        write_text(json_file, json.dumps(result.to_json(), indent=2, allow_nan=False) + "\n", guard=guard)
     _report_unpaired(result.unpaired, first, second)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from septa import errors
-from septa.cli.commands import INPUT, RECIPE, RUN, SPEED
+from septa.cli.commands import INPUT, OUTPUT, RECIPE, RUN, SPEED
 from septa.cli.values import ValueKind, choice, number, path, regex, whole_number, word
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from septa.images import Guard
     from septa.recipe import Recipe
     from septa.training import TrainingRequest
 
@@ -123,6 +124,9 @@ Group = Annotated[
         kind=regex(example="'^[A-Z]+'"),
         help="Keep images whose file names match alike, such as those of one patient, on one side of the split.",
     ),
+]
+Overwrite = Annotated[
+    bool, option("--overwrite", heading=OUTPUT, help="Replace existing files that septa did not write.")
 ]
 MINUTES = number(above=0, example=10, metavar="MINUTES")
 Minutes = Annotated[
@@ -317,6 +321,30 @@ def load_recipe(file: Path | None, preset: str | None, overrides: tuple[str, ...
         recipe = Recipe.load(file)
     (recipe or Recipe()).with_overrides(overrides)
     return recipe
+
+
+def guard_files(files: Iterable[Path | None], overwrite: bool, inputs: Iterable[Path] = ()) -> Guard:
+    """Check the files that a command will write before its work, and return the guard to write them with.
+
+    Parameters
+    ----------
+    files
+        Files that options name; None where an option is not given.
+    overwrite
+        True to replace files that septa did not write.
+    inputs
+        Files that are never replaced.
+
+    Raises
+    ------
+    InputError
+        A file exists that septa did not write, or is an input.
+    """
+    from septa.images import WrittenFiles
+
+    written = WrittenFiles(overwrite, inputs)
+    written.check(dict.fromkeys(file for file in files if file is not None))
+    return written.guard()
 
 
 def refuse_options(options: Mapping[str, object], subject: str) -> None:

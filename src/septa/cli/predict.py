@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from septa.model import Model
     from septa.prediction import Options, SegmentedFile
 
+_LABEL_FILES = (".png", ".tif", ".tiff")
+_NO_LABEL_FILES = (".jpg", ".jpeg", ".bmp", ".gif")
 EXAMPLE = "septa predict cells.septa new/*.tif -o segmented"
 
 
@@ -87,14 +89,26 @@ class FileOptions:
         ),
     ] = None
 
-    def make_options(self, output: Path, net: NetOptions, probabilities: bool) -> Options:
-        """Return the options of `septa.prediction.segment_files` for these files."""
+    def make_options(self, output: Path, net: NetOptions, probabilities: bool, overwrite: bool) -> Options:
+        """Return the options of `septa.prediction.segment_files` for these files.
+
+        Raises
+        ------
+        InputError
+            ``--format`` contradicts the name of the output.
+        """
         from septa.objects import ObjectOptions
         from septa.prediction import Options
 
+        named, suffix = is_label_file(output), self.format and f".{self.format}"
+        if named and suffix is not None and suffix not in output.suffix.lower():
+            problem = f"the output {output} is a file of another type"
+            raise errors.InputError(f"--format {self.format}", problem, "Leave the option out")
         return Options(
-            output=output,
-            suffix=self.format and f".{self.format}",
+            output=output.parent if named else output,
+            name=output.stem if named else None,
+            suffix=output.suffix if named else suffix,
+            overwrite=overwrite,
             probabilities=probabilities,
             overlay=self.overlay,
             certify=self.certify,
@@ -126,7 +140,8 @@ def predict(
             "--output",
             heading=OUTPUT,
             kind=path(example="segmented"),
-            help="Folder for label images. For one image of any size: a store, NAME.ome.zarr or NAME.ome.tif.",
+            help="Folder for label images, or NAME.png or NAME.tif for one image. For one image of any size: a store, "
+            "NAME.ome.zarr or NAME.ome.tif.",
         ),
     ],
     files: FileOptions,
@@ -135,19 +150,29 @@ def predict(
     probabilities: Annotated[
         bool, option("--probabilities", heading=OUTPUT, help="Also write the probability of each class.")
     ] = False,
+    overwrite: Annotated[
+        bool,
+        option(
+            "--overwrite",
+            heading=OUTPUT,
+            help="Replace existing files that septa did not write from the same images, and existing stores.",
+        ),
+    ] = False,
 ) -> None:
     """Segment images of any size with a trained model.
 
     Each image becomes a label image of the same name in the output folder. A store as output takes one image, which is
-    read and written block by block within a memory limit; the same command continues an interrupted run.
+    read and written block by block within a memory limit; the same command continues an interrupted run. Files that
+    septa did not write are never replaced without --overwrite.
     """
-    if is_for_stores(inputs, output):
+    if is_for_stores(inputs, output, store):
         refuse_options(asdict(files) | {"tta": net.tta, "prune": net.prune}, f"a store such as {output}")
         with pause_garbage_collection():
-            requests = make_requests(model, inputs, output, store, net, probabilities)
+            requests = make_requests(model, inputs, output, store, net, probabilities, overwrite)
         segment_to_stores(make_console(), requests, store)
         return
-    refuse_options(asdict(store), f"a folder of label images such as {output}")
+    kind = "label image" if is_label_file(output) else "folder of label images"
+    refuse_options(asdict(store), f"a {kind} such as {output}")
     with pause_garbage_collection():
         from septa import kernels
         from septa.model import Model
@@ -157,8 +182,23 @@ def predict(
             loaded = loaded.prune(net.prune)
         if loaded.task.finds_objects:
             kernels.load()
-        options = files.make_options(output, net, probabilities)
+        options = files.make_options(output, net, probabilities, overwrite)
     _segment_to_folder(model, loaded, inputs, options)
+
+
+def is_label_file(output: Path) -> bool:
+    """Return True if an output is the label file of one image, and False if it is a folder.
+
+    Raises
+    ------
+    InputError
+        The name is that of an image file that cannot hold labels.
+    """
+    suffix = output.suffix.lower()
+    if suffix in _NO_LABEL_FILES and not output.is_dir():
+        remedy = "Give a name that ends in .png or .tif, or the name of a folder"
+        raise errors.InputError(output, f"septa does not write labels to {suffix} files", remedy)
+    return suffix in _LABEL_FILES and not output.is_dir()
 
 
 def _segment_to_folder(file: Path, model: Model, inputs: list[str], options: Options) -> None:
@@ -170,7 +210,11 @@ def _segment_to_folder(file: Path, model: Model, inputs: list[str], options: Opt
     console, paths, failed = make_console(), find_images(inputs), []
     notices = Notices()
     task = f"task {model.recipe.task}, {model.labels.describe()}, {model.describe_input()}"
-    say(console, f"segmenting {format_count(len(paths), 'image')} with {file} to {options.output}; {task}")
+    target = options.output / (f"{options.name}{options.suffix}" if options.name else "")
+    if options.name and len(paths) > 1:
+        problem = f"one file takes the labels of one image, got {len(paths)} images"
+        raise errors.InputError(target, problem, "Give a folder with -o")
+    say(console, f"segmenting {format_count(len(paths), 'image')} with {file} to {target}; {task}")
     with show_progress(console, "segmenting") as progress:
         for done, result in enumerate(segment_files(model, paths, options, notices), start=1):
             if isinstance(result, FailedFile):

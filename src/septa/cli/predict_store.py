@@ -63,7 +63,6 @@ class StoreOptions:
     skip_empty: Annotated[
         bool, option("--skip-empty", heading=LARGE, help="Skip blocks that show nothing but background.")
     ] = False
-    overwrite: Annotated[bool, option("--overwrite", heading=LARGE, help="Replace an existing store.")] = False
     workers: Annotated[
         int | None,
         option(
@@ -111,9 +110,17 @@ class StoreOptions:
     ] = None
 
 
-def is_for_stores(inputs: list[str], output: Path) -> bool:
-    """Return True if each image goes to a store, and False if files go to files of a folder."""
-    return output.suffix.lower() in _STORES or any(is_zarr(Path(each)) for each in inputs)
+def is_for_stores(inputs: list[str], output: Path, store: StoreOptions) -> bool:
+    """Return True if each image goes to a store, and False if files go to files.
+
+    NAME.tif is a store if the image is one or an option of stores is given; without them it is a plain label image.
+    """
+    suffixes = [suffix.lower() for suffix in output.suffixes[-2:]]
+    if suffixes[-1:] == [".zarr"] or any(is_zarr(Path(each)) for each in inputs):
+        return True
+    if output.is_dir() or suffixes[-1:] not in ([".tif"], [".tiff"]):
+        return False
+    return suffixes[0] == ".ome" or any(value is not None and value is not False for value in vars(store).values())
 
 
 def is_zarr(folder: Path) -> bool:
@@ -122,7 +129,13 @@ def is_zarr(folder: Path) -> bool:
 
 
 def make_requests(
-    model: Path, inputs: list[str], output: Path, store: StoreOptions, net: NetOptions, probabilities: bool
+    model: Path,
+    inputs: list[str],
+    output: Path,
+    store: StoreOptions,
+    net: NetOptions,
+    probabilities: bool,
+    overwrite: bool,
 ) -> list[StreamRequest]:
     """Return one request for each input: a store as output takes one image, a folder gets a store for each.
 
@@ -161,7 +174,7 @@ def make_requests(
             name=store.name,
             probabilities=probabilities,
             skip_empty=store.skip_empty,
-            overwrite=store.overwrite,
+            overwrite=overwrite,
             engine=net.engine,
         )
         for image, target in targets.items()

@@ -46,6 +46,7 @@ def quantize(
     model: ModelFile,
     data: TrainedOn,
     output: Output,
+    overwrite: Annotated[bool, option("--overwrite", heading=OUTPUT, help="Replace an existing model file.")] = False,
     images: ImagesGlob = None,
     labels: LabelsGlob = None,
     max_pixels: MaxPixels = MAX_PIXELS,
@@ -62,6 +63,8 @@ def quantize(
     console = make_console()
     if output.resolve() == model.resolve():
         raise errors.InputError(output, "the output is the model itself", "Give another name with -o")
+    if output.exists() and not overwrite:
+        raise errors.InputError(output, "the file exists", "Give another -o or --overwrite")
     with show_progress(console, "quantizing") as progress:
         made = quantize_model(
             model,

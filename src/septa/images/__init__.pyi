@@ -48,3 +48,5 @@ from .write import write_image as write_image
 from .write import write_labels as write_labels
 from .write import write_probabilities as write_probabilities
 from .write import write_text as write_text
+from .written import Guard as Guard
+from .written import WrittenFiles as WrittenFiles

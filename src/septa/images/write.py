@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import errno
 import glob
+import hashlib
 import io
+import math
 import os
 import secrets
+import uuid
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,13 +21,17 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from septa.errors import InputError, ResourceError
+from septa.images._ome_metadata import OME_TYPES, build_ome_metadata
+from septa.images.calibration import Calibration
+from septa.images.written import Guard
 
 _TIFF_SUFFIXES = (".tif", ".tiff")
 _MICROMETRES_PER_CM = 1e4
 _MICROMETRES_PER_INCH = 25400.0
+_UNCALIBRATED = Calibration()
 
 
-def write_atomic(path: str | Path, write: Callable[[BinaryIO], None]) -> None:
+def write_atomic(path: str | Path, write: Callable[[BinaryIO], None], *, guard: Guard | None = None) -> None:
     """Write a file under a temporary name in the folder of ``path``, flush it to disk, then rename it.
 
     Missing parent folders are created. If anything fails, ``path`` stays unchanged and no other file remains.
@@ -34,13 +42,15 @@ def write_atomic(path: str | Path, write: Callable[[BinaryIO], None]) -> None:
         File to create or to replace.
     write
         Function that writes the content into the open binary file.
+    guard
+        Guard of `septa.images.WrittenFiles`, which keeps files that septa did not write.
 
     Raises
     ------
     ResourceError
         If the disk or the quota is full.
     InputError
-        If the path cannot be written for another reason.
+        If the path cannot be written for another reason, or ``guard`` refuses.
     """
     path = Path(path)
     temporary = path.parent / f".{path.name}.{secrets.token_hex(8)}.tmp"
@@ -52,6 +62,8 @@ def write_atomic(path: str | Path, write: Callable[[BinaryIO], None]) -> None:
             write(stream)
             stream.flush()
             os.fsync(stream.fileno())
+        if guard is not None:
+            guard(path, temporary)
         temporary.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
@@ -73,55 +85,76 @@ def remove_leftovers(path: str | Path) -> None:
             temporary.unlink()
 
 
-def write_bytes(path: str | Path, data: bytes) -> None:
+def write_bytes(path: str | Path, data: bytes, *, guard: Guard | None = None) -> None:
     """Write ``data`` atomically; see `write_atomic`."""
-    write_atomic(path, lambda stream: _write_all(stream, data))
+    write_atomic(path, lambda stream: _write_all(stream, data), guard=guard)
 
 
-def write_text(path: str | Path, text: str) -> None:
+def write_text(path: str | Path, text: str, *, guard: Guard | None = None) -> None:
     """Write ``text`` atomically as UTF-8, undecodable bytes of file names as backslash escapes; see `write_atomic`."""
-    write_bytes(path, text.encode("utf-8", "backslashreplace"))
+    write_bytes(path, text.encode("utf-8", "backslashreplace"), guard=guard)
 
 
-def write_labels(path: str | Path, labels: NDArray[Any], *, pixel_size_um: tuple[float, float] | None = None) -> None:
+def write_labels(
+    path: str | Path,
+    labels: NDArray[Any],
+    *,
+    axes: str = "",
+    calibration: Calibration = _UNCALIBRATED,
+    guard: Guard | None = None,
+) -> None:
     """Write labels in the smallest unsigned type that holds them.
+
+    A TIFF is an OME-TIFF if its pages count frames and planes, or if a scale is known.
 
     Parameters
     ----------
     path
         File that ends in ``.png`` (8 or 16 bits) or ``.tif``/``.tiff`` (zlib; 8, 16 or 32 bits).
     labels
-        Integers >= 0, axes ``YX``; or a stack of such planes along the first axis, which become the pages of a TIFF.
-    pixel_size_um
-        (y, x) micrometres per pixel, written into the file if given.
+        Integers >= 0, axes ``YX``; or with further axes in front, along which such planes become the pages of a TIFF.
+    axes
+        Letters of all axes: T, Z, C, and Q for an axis without a meaning, before "YX". The default is Q for each
+        further axis.
+    calibration
+        Scale to write into the file; a PNG holds only the pixel size.
+    guard
+        See `write_atomic`.
 
     Raises
     ------
     InputError
-        If the suffix is another one, or PNG cannot hold the labels.
+        If the suffix is another one, PNG cannot hold the labels, or ``guard`` refuses.
     ValueError
         If ``labels`` has another type, rank or range.
     """
     path = Path(path)
-    if labels.ndim not in (2, 3) or labels.size == 0 or labels.dtype.kind not in "uib":
-        got = f"{labels.dtype} {labels.shape}"
+    axes = axes or "YX".rjust(labels.ndim, "Q")
+    if labels.ndim < 2 or len(axes) != labels.ndim or labels.size == 0 or labels.dtype.kind not in "uib":
+        got = f"{labels.dtype} {labels.shape} with the axes {axes}"
         raise ValueError(f"labels must be a YX array of integers or a stack of them, got {got}")
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= 2**32:
         raise ValueError(f"labels must lie in 0..{2**32 - 1}, got {low}..{high}")
     stored = labels.astype(np.min_scalar_type(high))
     if _check_suffix(path) != ".png":
-        axes = "YX" if labels.ndim == 2 else "QYX"
-        _write_tiff(path, stored, axes, pixel_size_um)
+        _write_tiff(path, stored, axes, calibration, guard)
         return
-    if labels.ndim == 3:
-        raise InputError(path, f"PNG cannot hold a stack of {len(labels)} label planes", "Write to a .tif file")
+    if labels.ndim > 2:
+        count = math.prod(labels.shape[:-2])
+        raise InputError(path, f"PNG cannot hold a stack of {count} label planes", "Write to a .tif file")
     if high > 65535:
         raise InputError(path, f"PNG cannot hold label {high}, its largest is 65535", "Write to a .tif file")
-    write_bytes(path, _encode_png(stored, pixel_size_um))
+    write_bytes(path, _encode_png(stored, calibration.pixel_size_um), guard=guard)
 
 
-def write_image(path: str | Path, image_cyx: NDArray[Any], *, pixel_size_um: tuple[float, float] | None = None) -> None:
+def write_image(
+    path: str | Path,
+    image_cyx: NDArray[Any],
+    *,
+    calibration: Calibration = _UNCALIBRATED,
+    guard: Guard | None = None,
+) -> None:
     """Write an image in its own type.
 
     Parameters
@@ -131,8 +164,10 @@ def write_image(path: str | Path, image_cyx: NDArray[Any], *, pixel_size_um: tup
         image.
     image_cyx
         Integers or floats, axes ``CYX``.
-    pixel_size_um
-        (y, x) micrometres per pixel, written into the file if given.
+    calibration
+        Scale to write into the file; a PNG holds only the pixel size.
+    guard
+        See `write_atomic`.
 
     Raises
     ------
@@ -149,16 +184,21 @@ def write_image(path: str | Path, image_cyx: NDArray[Any], *, pixel_size_um: tup
     rgb = channels == 3 and stored.dtype == np.uint8
     if _check_suffix(path) != ".png":
         array = np.moveaxis(stored, 0, 2) if rgb else stored[0] if channels == 1 else stored
-        _write_tiff(path, array, "YXS" if rgb else "YX" if channels == 1 else "CYX", pixel_size_um, rgb=rgb)
+        _write_tiff(path, array, "YXS" if rgb else "YX" if channels == 1 else "CYX", calibration, guard)
         return
     if channels not in (1, 3) or stored.dtype not in (np.uint8, np.uint16):
         problem = f"PNG cannot hold {channels} channels of {stored.dtype}"
         raise InputError(path, problem, "Write to a .tif file")
-    write_bytes(path, _encode_png(stored[0] if channels == 1 else np.moveaxis(stored, 0, 2), pixel_size_um))
+    array = stored[0] if channels == 1 else np.moveaxis(stored, 0, 2)
+    write_bytes(path, _encode_png(array, calibration.pixel_size_um), guard=guard)
 
 
 def write_probabilities(
-    path: str | Path, probabilities_kyx: NDArray[Any], *, pixel_size_um: tuple[float, float] | None = None
+    path: str | Path,
+    probabilities_kyx: NDArray[Any],
+    *,
+    calibration: Calibration = _UNCALIBRATED,
+    guard: Guard | None = None,
 ) -> None:
     """Write class probabilities as a TIFF of float16 planes, axes ``CYX``, zlib.
 
@@ -168,8 +208,10 @@ def write_probabilities(
         File that ends in ``.tif`` or ``.tiff``.
     probabilities_kyx
         Floats in 0..1, axes ``KYX``.
-    pixel_size_um
-        (y, x) micrometres per pixel, written into the file if given.
+    calibration
+        Scale to write into the file; a PNG holds only the pixel size.
+    guard
+        See `write_atomic`.
 
     Raises
     ------
@@ -184,7 +226,7 @@ def write_probabilities(
         raise ValueError(f"probabilities must be a KYX array of floats, got {got}")
     if _check_suffix(path) == ".png":
         raise InputError(path, "PNG cannot hold probabilities", "Write to a .tif file")
-    _write_tiff(path, probabilities_kyx.astype(np.float16), "CYX", pixel_size_um)
+    _write_tiff(path, probabilities_kyx.astype(np.float16), "CYX", calibration, guard)
 
 
 def encode_png(array: NDArray[Any]) -> bytes:
@@ -230,20 +272,25 @@ def _encode_png(array: NDArray[Any], pixel_size_um: tuple[float, float] | None) 
     return buffer.getvalue()
 
 
-def _write_tiff(
-    path: Path, array: NDArray[Any], axes: str, pixel_size_um: tuple[float, float] | None, *, rgb: bool = False
-) -> None:
+def _write_tiff(path: Path, array: NDArray[Any], axes: str, calibration: Calibration, guard: Guard | None) -> None:
     import tifffile
 
+    rgb = axes.endswith("S")
     options: dict[str, Any] = {"photometric": "rgb" if rgb else "minisblack", "metadata": {"axes": axes}}
-    if pixel_size_um is not None:
-        y, x = pixel_size_um
+    if calibration.pixel_size_um is not None:
+        y, x = calibration.pixel_size_um
         options |= {"resolution": (_MICROMETRES_PER_CM / x, _MICROMETRES_PER_CM / y), "resolutionunit": "CENTIMETER"}
+    known = replace(calibration, channel_names=()) != _UNCALIBRATED
+    if (known or set("TZ") & set(axes)) and set(axes) <= set("TZCYX") and array.dtype.name in OME_TYPES:
+        # By default tifffile makes the identifier from the machine and the time; this one makes equal files equal.
+        digest = hashlib.blake2b(array.tobytes(), digest_size=16).digest()
+        identifier = {"UUID": uuid.UUID(bytes=digest, version=4).urn}
+        options |= {"ome": True, "metadata": build_ome_metadata(axes, array.shape, calibration) | identifier}
 
     def write(stream: BinaryIO) -> None:
         tifffile.imwrite(stream, array, compression="zlib", **options)
 
-    write_atomic(path, write)
+    write_atomic(path, write, guard=guard)
 
 
 def _check_suffix(path: Path) -> str:

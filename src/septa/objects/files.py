@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from septa.images import read_labels, write_bytes, write_text
+from septa.errors import InputError
+from septa.images import Calibration, WrittenFiles, read_labels, write_bytes, write_text
 from septa.labels import OUTLINES
 from septa.objects.measure import ObjectTable, measure_objects
 from septa.objects.outlines import to_coco, to_geojson, to_rois
+
+_GEOJSON = ".geojson"
+_ROIS = "_rois.zip"
+_PLACE = ("image", "frame", "plane", "page")
+"""Columns that say where an object lies, in their order."""
+_NAME_LENGTH = 60
+"""Most characters of a channel name that a column gets."""
 
 
 @dataclass(frozen=True)
@@ -57,17 +67,38 @@ class ObjectFiles:
         Folder for outlines.
     class_names
         Class names of the model's labels, background first.
+    written
+        Decides which files may be replaced.
     """
 
     options: ObjectOptions
     folder: Path
     class_names: tuple[str, ...]
-    _tables: list[tuple[str, ObjectTable]] = field(default_factory=list)
-    _written: list[tuple[str, Path, int]] = field(default_factory=list)
-    _pending: list[tuple[str, ObjectTable]] = field(default_factory=list)
-    _file: str = ""
+    written: WrittenFiles
+    _tables: list[ObjectTable] = field(default_factory=list)
+    _labels: list[tuple[str, Path, int]] = field(default_factory=list)
+    _pending: list[ObjectTable] = field(default_factory=list)
+    _file: Path = Path()
 
-    def begin(self, file: str) -> None:
+    def list_files(self, name: str) -> list[Path]:
+        """Return the files that are written for the image or page of a name."""
+        wanted = {_GEOJSON: self.options.geojson, _ROIS: self.options.rois}
+        return [self.folder / OUTLINES / f"{name}{ending}" for ending, given in wanted.items() if given]
+
+    def list_common_files(self) -> list[Path]:
+        """Return the files that all images share.
+
+        Raises
+        ------
+        InputError
+            Two of them are the same file.
+        """
+        found = [path for path in (self.options.table, self.options.coco) if path is not None]
+        if len({path.resolve() for path in found}) < len(found):
+            raise InputError(found[0], "the file is given with --table and with --coco", "Give two names")
+        return found
+
+    def begin(self, file: Path) -> None:
         """Start the next image file, and forget the pages of one that failed."""
         self._file = file
         self._pending = []
@@ -78,8 +109,9 @@ class ObjectFiles:
         labels_yx: NDArray[np.int32],
         image_cyx: NDArray[Any],
         foreground_yx: NDArray[np.float32],
-        pixel_size_um: tuple[float, float] | None,
+        calibration: Calibration,
         class_yx: NDArray[np.int32] | None = None,
+        position: Mapping[str, int] = MappingProxyType({}),
     ) -> NDArray[np.int32]:
         """Measure the objects of one image, write its outlines, and return its labels without dropped objects.
 
@@ -93,10 +125,12 @@ class ObjectFiles:
             Image in raw values, for the intensities.
         foreground_yx
             Foreground probability, float32 in 0..1, for the confidence.
-        pixel_size_um
-            (y, x) micrometres per pixel, if known.
+        calibration
+            Scale and channel names, as far as they are known.
         class_yx
             Class of each object at its pixels, int32, if objects have classes.
+        position
+            Numbers that say which page of a stack this is; they become columns of the table.
 
         Returns
         -------
@@ -107,7 +141,8 @@ class ObjectFiles:
             labels_yx,
             image_cyx,
             foreground_yx=foreground_yx,
-            pixel_size_um=pixel_size_um,
+            pixel_size_um=calibration.pixel_size_um,
+            channel_names=_make_column_names(calibration.channel_names, len(image_cyx)),
             class_yx=class_yx,
             class_names=() if class_yx is None else self.class_names,
         )
@@ -116,40 +151,55 @@ class ObjectFiles:
             dropped = table.columns["label"][~kept]
             labels_yx = np.where(np.isin(labels_yx, dropped), 0, labels_yx).astype(np.int32)
             table = table.select(kept)
-        self._pending.append((name, table))
+        place = {"image": name} | dict(position)
+        columns = {key: np.full(len(table), value) for key, value in place.items()}
+        self._pending.append(ObjectTable(columns | dict(table.columns)))
+        guard = self.written.guard(self._file)
         if self.options.geojson:
-            write_text(self.folder / OUTLINES / f"{name}.geojson", to_geojson(labels_yx, table))
+            write_text(self.folder / OUTLINES / f"{name}{_GEOJSON}", to_geojson(labels_yx, table), guard=guard)
         if self.options.rois:
-            write_bytes(self.folder / OUTLINES / f"{name}_rois.zip", to_rois(labels_yx, table))
+            write_bytes(self.folder / OUTLINES / f"{name}{_ROIS}", to_rois(labels_yx, table), guard=guard)
         return labels_yx
 
     def commit(self, labels: Path) -> None:
         """Accept the pages added since `begin`, whose labels were written to the file ``labels``."""
         stack = len(self._pending) > 1
         for page in range(len(self._pending)):
-            self._written.append((f"{self._file}#{page}" if stack else self._file, labels, page))
+            self._labels.append((f"{self._file.name}#{page}" if stack else self._file.name, labels, page))
         self._tables += self._pending
         self._pending = []
 
     def finish(self) -> None:
         """Write the files that all images share: the table and the COCO file."""
         if self.options.table is not None:
-            write_text(self.options.table, _join_tables(self._tables).to_csv())
+            write_text(self.options.table, _join_tables(self._tables).to_csv(), guard=self.written.guard())
         if self.options.coco is not None:
-            write_text(self.options.coco, to_coco(self._images(), self.class_names))
+            write_text(self.options.coco, to_coco(self._images(), self.class_names), guard=self.written.guard())
 
     def _images(self) -> Iterator[tuple[str, NDArray[Any], ObjectTable]]:
-        for (_, table), (file, path, page) in zip(self._tables, self._written, strict=True):
+        for table, (file, path, page) in zip(self._tables, self._labels, strict=True):
             yield file, read_labels(path, page).array.astype(np.int64), table
 
 
-def _join_tables(tables: list[tuple[str, ObjectTable]]) -> ObjectTable:
-    """Join tables into one whose first column is the image name; columns that an image lacks are NaN there."""
-    names = list(dict.fromkeys(name for _, table in tables for name in table.columns))
-    columns: dict[str, NDArray[Any]] = {
-        "image": np.array([image for image, table in tables for _ in range(len(table))], dtype=np.str_)
-    }
-    for name in names:
-        parts = [table.columns.get(name, np.full(len(table), np.nan)) for _, table in tables]
-        columns[name] = np.concatenate(parts)
+def _join_tables(tables: list[ObjectTable]) -> ObjectTable:
+    """Join tables; columns that an image lacks are NaN there. Those that say which image and page it is come first."""
+    names = {name: None for table in tables for name in table.columns}
+    first = [name for name in _PLACE if name in names or name == "image"]
+    columns: dict[str, NDArray[Any]] = {}
+    for name in dict.fromkeys([*first, *names]):
+        parts = [table.columns.get(name, np.full(len(table), np.nan)) for table in tables]
+        columns[name] = np.concatenate(parts) if parts else np.zeros(0)
     return ObjectTable(columns)
+
+
+def _make_column_names(names: Sequence[str], channels: int) -> list[str] | None:
+    """Turn the names of channels into parts of column names; None if there is not one for each channel.
+
+    Examples
+    --------
+    >>> _make_column_names(("DAPI", "Alexa Fluor 488 (EM)"), 2)
+    ['DAPI', 'Alexa_Fluor_488_EM']
+    """
+    if len(names) != channels:
+        return None
+    return [re.sub(r"[^\w.+-]+", "_", name).strip("_")[:_NAME_LENGTH] for name in names]

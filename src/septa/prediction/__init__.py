@@ -6,8 +6,9 @@
     options   the options of a prediction, and its results
     find      the image files to segment
     pipeline  the three steps of a page: read it, run the net, write its files
+    targets   names of the files that are written, and the checks that they replace nothing of others
     pages     files and pages on the way through the pipeline
-    output    the label files and pictures that are written
+    output    the label files, pictures and numbers that a prediction gives
 """
 
 import lazy_loader

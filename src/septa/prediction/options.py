@@ -21,8 +21,12 @@ class Options:
     ----------
     output
         Folder of the label files.
+    name
+        Stem of the files of a single image; that of the image if None.
     suffix
         Suffix of the label files, ``.png`` or ``.tif``; chosen for each image if None.
+    overwrite
+        If True, files that septa did not write from the same images are replaced.
     probabilities
         If True, the probabilities of the classes are written too.
     overlay
@@ -39,7 +43,9 @@ class Options:
     """
 
     output: Path
+    name: str | None = None
     suffix: str | None = None
+    overwrite: bool = False
     probabilities: bool = False
     overlay: bool = False
     certify: bool = False

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 
 from septa.errors import ResourceError, SeptaError
 from septa.images import ImageInfo
-from septa.prediction.find import find_stem
 from septa.prediction.options import FailedFile
+
+_COUNTED = {"T": "frame", "Z": "plane"}
+"""Names of the numbers along the axes of a stack."""
 
 
 class FileState(Enum):
@@ -35,20 +37,38 @@ class PageFile:
     difference: float | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ReadPage:
-    """A page that was read; ``image_cyx`` has the model's channels."""
+    """A page that was read.
+
+    Attributes
+    ----------
+    file, info
+        Its file, and the description of the file.
+    number
+        Number of the page, from 0.
+    name
+        Stem of the files that are written for this page alone.
+    image_cyx
+        Image with the model's channels.
+    """
 
     file: PageFile
     info: ImageInfo
     number: int
+    name: str
     image_cyx: NDArray[Any]
 
     @property
-    def name(self) -> str:
-        """Stem of the files that are written for this page alone."""
-        stem = find_stem(self.info.path)
-        return stem if self.info.pages == 1 else f"{stem}_{self.number:04d}"
+    def position(self) -> dict[str, int]:
+        """Number of the frame along T and of the plane along Z, or of the page along other axes, each from 0."""
+        info = self.info
+        if info.pages == 1:
+            return {}
+        if not set(info.page_axes) <= set(_COUNTED):
+            return {"page": self.number}
+        index = np.unravel_index(self.number, info.page_shape)
+        return {_COUNTED[axis]: int(place) for axis, place in sorted(zip(info.page_axes, index, strict=True))}
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,6 @@ from septa.images import (
     read_image,
     read_info,
     write_bytes,
-    write_labels,
     write_probabilities,
 )
 from septa.inference import Engine, compute_overhead, largest_difference, smallest_tile_for
@@ -27,18 +26,14 @@ from septa.model import Model, PredictionOptions
 from septa.notices import Notices
 from septa.objects import ObjectFiles
 from septa.prediction.options import EXACT, FailedFile, Options, SegmentedFile
-from septa.prediction.output import (
-    check_target,
-    compute_padding,
-    draw_prediction,
-    find_target,
-    stack_pages,
-    write_pages,
-)
+from septa.prediction.output import compute_padding, draw_prediction, write_stack
 from septa.prediction.pages import ComputedPage, FailedPage, FileState, PageFile, ReadPage
+from septa.prediction.targets import Targets, check_pages
 from septa.prefetch import map_in_background, prefetch_items
 from septa.runtime import find_memory_limit
 
+_PNG_IDS = 65_535
+"""Largest object id in a PNG file."""
 _SHARE = 1 / 32
 """Share of the memory up to which the pixels and logits of a page are small.
 
@@ -46,7 +41,7 @@ Pages of several images are in memory at once, and finding objects takes several
 """
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Pipeline:
     """The three steps of a page: `read_pages`, `run_net` and `write_page`.
 
@@ -58,6 +53,7 @@ class Pipeline:
     options: Options
     files: ObjectFiles
     engine: Engine
+    targets: Targets
     notices: Notices = field(default_factory=Notices)
 
     def segment_overlapped(self, paths: Sequence[Path]) -> Generator[SegmentedFile | FailedFile, None, None]:
@@ -87,14 +83,15 @@ class Pipeline:
             file = PageFile(path)
             try:
                 info = read_info(path, max_pixels=self.options.max_pixels)
-                check_target(info.path, find_target(info, self.options, self.model.task.multilabel))
+                check_pages(info, self.targets.find_labels(info))
                 if not alone and self._is_large(info):
                     raise MemoryError
                 for number in range(info.pages):
                     if file.state is FileState.FAILED:
                         break
-                    image_cyx = self._read(path, number)
-                    yield ReadPage(file, info, number, self.model.as_model_input(image_cyx, path, self.notices))
+                    input_cyx = self.model.as_model_input(self._read(path, number), path, self.notices)
+                    name = self.targets.name_page(info, number)
+                    yield ReadPage(file=file, info=info, number=number, name=name, image_cyx=input_cyx)
             except (ResourceError, MemoryError) as error:
                 yield FailedPage(file, error)
                 return
@@ -169,7 +166,7 @@ class Pipeline:
         page = computed.page
         logits_kyx = computed.logits_kyx
         if page.number == 0:
-            self.files.begin(page.file.path.name)
+            self.files.begin(page.file.path)
         labels_yx = computed.labels_yx
         if labels_yx is None:
             assert logits_kyx is not None
@@ -178,8 +175,9 @@ class Pipeline:
         if logits_kyx is not None and self.options.objects.wanted:
             foreground_yx = task.probabilities(logits_kyx)[1]
             class_yx = None if class_of_id is None else class_of_id[labels_yx]
+            scale = page.info.calibration
             labels_yx = self.files.add(
-                page.name, labels_yx, page.image_cyx, foreground_yx, page.info.pixel_size_um, class_yx
+                page.name, labels_yx, page.image_cyx, foreground_yx, scale, class_yx, page.position
             )
         page.file.labels.append(self.model.as_written(labels_yx))
         if class_of_id is not None:
@@ -190,21 +188,24 @@ class Pipeline:
     def _write_extras(
         self, page: ReadPage, labels_yx: NDArray[np.int32], logits_kyx: NDArray[np.float32] | None
     ) -> None:
-        output = self.options.output
+        output, guard = self.options.output, self.targets.written.guard(page.file.path)
         if self.options.probabilities and logits_kyx is not None:
             probabilities_kyx = self.model.task.probabilities(logits_kyx)
             target = output / PROBABILITIES / f"{page.name}.tif"
-            write_probabilities(target, probabilities_kyx, pixel_size_um=page.info.pixel_size_um)
+            write_probabilities(target, probabilities_kyx, calibration=page.info.calibration, guard=guard)
         if self.options.overlay:
             picture_yxs = draw_prediction(self.model, page.image_cyx, labels_yx)
-            write_bytes(output / OVERLAYS / f"{page.name}.png", encode_png(picture_yxs))
+            write_bytes(output / OVERLAYS / f"{page.name}.png", encode_png(picture_yxs), guard=guard)
 
     def _close_file(self, file: PageFile, info: ImageInfo) -> SegmentedFile:
         """Write the labels of all pages of a file."""
-        target = write_pages(file.labels, info, self.options)
+        target = self.targets.find_labels(info)
+        if self.options.suffix is None and max(int(page.max(initial=0)) for page in file.labels) > _PNG_IDS:
+            target = target.with_suffix(".tif")
+        guard = self.targets.written.guard(file.path)
+        write_stack(target, file.labels, info, guard)
         if file.classes:
-            classes = self.options.output / CLASSES / target.name
-            write_labels(classes, stack_pages(file.classes), pixel_size_um=info.pixel_size_um)
+            write_stack(self.options.output / CLASSES / target.name, file.classes, info, guard)
         self.files.commit(target)
         file.state = FileState.WRITTEN
         tiles = self.model.plan(info.height, info.width, self.options.tile)

@@ -16,6 +16,7 @@ from septa.objects import ObjectFiles
 from septa.prediction.find import find_stem
 from septa.prediction.options import FailedFile, Options, SegmentedFile
 from septa.prediction.pipeline import Pipeline
+from septa.prediction.targets import Targets
 
 
 def segment_files(
@@ -46,8 +47,8 @@ def segment_files(
     Raises
     ------
     InputError
-        The options fit no image, or another process writes one of the outputs; nothing has been read then. Or the
-        engine fails.
+        The options fit no image, another process writes one of the outputs, or files would be replaced that septa did
+        not write from the same images; nothing has been segmented then. Or the engine fails.
     ResourceError
         The disk is full.
     """
@@ -62,9 +63,11 @@ def segment_files(
 def _segment(
     model: Model, paths: Sequence[Path], options: Options, notices: Notices
 ) -> Iterator[SegmentedFile | FailedFile]:
-    files = ObjectFiles(options.objects, options.output, model.labels.class_names)
+    targets = Targets(model, paths, options)
+    files = ObjectFiles(options.objects, options.output, model.labels.class_names, targets.written)
+    targets.check(files, notices)
     engine = model.engine(options.device, options.engine)
-    pipeline = Pipeline(model, options, files, engine, notices=notices)
+    pipeline = Pipeline(model=model, options=options, files=files, engine=engine, targets=targets, notices=notices)
     remaining = deque(paths)
     while remaining:
         with closing(pipeline.segment_overlapped(tuple(remaining))) as results:
@@ -80,7 +83,7 @@ def _segment(
 
 def _list_outputs(paths: Sequence[Path], options: Options) -> list[Path]:
     """Return paths that stand for all files that are written; the files of an image share its stem."""
-    stems = [options.output / find_stem(path) for path in paths]
+    stems = [options.output / (options.name or find_stem(path)) for path in paths]
     return [*stems, *(path for path in (options.objects.table, options.objects.coco) if path is not None)]
 
 
@@ -89,6 +92,8 @@ def _check_options(model: Model, options: Options) -> None:
     check_outside_zarr(options.output)
     if model.task.multilabel and options.suffix == ".png":
         problem = "a PNG file cannot hold classes that overlap, because each class needs a plane"
+        if options.name is not None:
+            raise InputError(options.output / f"{options.name}.png", problem, "End the name in .tif")
         raise InputError("--format png", problem, "Leave the option out, or give --format tif")
     if options.objects.wanted and not model.task.finds_objects:
         problem = "--table, --geojson, --coco, --rois and --min-confidence need a model that finds objects"

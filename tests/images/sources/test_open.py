@@ -12,6 +12,7 @@ import zarr
 from PIL import Image
 
 from septa.errors import InputError
+from septa.images.calibration import Calibration
 from septa.images.read import read_image
 from septa.images.sources.open import Selection, open_source
 from septa.images.write import write_image
@@ -61,7 +62,7 @@ def test_a_region_is_read_as_the_image_cut_out(name: str, tmp_path: Path) -> Non
         datasets = [{"path": str(level), "coordinateTransformations": steps} for level in range(2)]
         root.attrs["ome"] = {"version": "0.5", "multiscales": [{"axes": axes, "datasets": datasets}]}
     else:
-        write_image(path, image_cyx, pixel_size_um=(0.5, 0.25))
+        write_image(path, image_cyx, calibration=Calibration(pixel_size_um=(0.5, 0.25)))
     with open_source(path, Selection(region=(7, 3, 35, 25), channels=(2, 0))) as source:
         assert (source.shape, source.level, source.levels) == ((1, 2, 1, 28, 22), 0, ((28, 22),))
         np.testing.assert_array_equal(source.read((0, 28), (0, 22)), image_cyx[[2, 0], 7:35, 3:25])
