@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -242,6 +243,144 @@ def test_labels_without_objects_are_refused(tmp_path):
         evaluate_files(tmp_path / "labels", tmp_path / "truth", instances=True)
 
 
+# Ids, empty folders and missing files --------------------------------------------------------------------------------
+
+
+def numbered(count: int, seed: int) -> np.ndarray:
+    """Return ids 1 to n of squares at random places of a grid."""
+    grid = np.zeros(48, np.int32)
+    grid[np.random.default_rng(seed).choice(48, count, replace=False)] = np.arange(1, count + 1)
+    labels = np.kron(grid.reshape(6, 8), np.ones((6, 6), int))
+    labels[::6] = labels[:, ::6] = 0
+    return labels.astype(np.int32)
+
+
+TRUTH = {f"{seed}.tif": numbered(9 + 2 * seed, seed) for seed in range(4)}
+FOUND = {name: np.where(ids == 3, 0, ids) for name, ids in TRUTH.items()}
+RENUMBERED = {
+    "as they are": lambda ids: ids,
+    "large": lambda ids: np.where(ids > 0, ids.astype(np.uint32) + 70_000, 0),
+    "with gaps": lambda ids: np.where(ids > 0, 5 * ids + ids % 3, 0).astype(np.int32),
+    "above 255": lambda ids: np.where(ids > 0, ids + 300, 0).astype(np.uint16),
+    "on a background of -1": lambda ids: np.where(ids > 0, ids, -1).astype(np.int16),
+}
+
+
+@pytest.mark.parametrize("found", RENUMBERED)
+@pytest.mark.parametrize("truth", RENUMBERED)
+def test_scores_do_not_depend_on_the_numbers_of_objects(tmp_path, truth, found):
+    folders = tmp_path / "predictions", tmp_path / "labels"
+    for folder, form, files in zip(folders, (found, truth), (FOUND, TRUTH), strict=True):
+        folder.mkdir()
+        for name, ids in files.items():
+            tifffile.imwrite(folder / name, RENUMBERED[form](ids))
+    evaluation = evaluate_files(*folders, instances=None)
+    pairs = [(name[:1], TRUTH[name], FOUND[name]) for name in TRUTH]
+    expected = evaluate_labels(pairs, ("background", "object"), instances=True)
+    assert replace(evaluation, notes=()) == expected
+    assert any("septa reads it as background" in note for note in evaluation.notes) == ("-1" in found)
+    assert any("septa takes -1 as background" in note for note in evaluation.notes) == ("-1" in truth)
+
+
+NOTHING = {name: np.zeros_like(ids) for name, ids in TRUTH.items()}
+
+
+@pytest.mark.parametrize("instances", [None, True])
+def test_empty_predictions_or_labels_keep_the_scores_of_objects(tmp_path, instances):
+    blind = evaluate_files(*write_folders(tmp_path / "blind", TRUTH, NOTHING), instances=instances)
+    assert blind.objects["truth_count"]["pooled"] == sum(ids.max() for ids in TRUTH.values())
+    assert blind.objects["f1_50"]["pooled"] == blind.objects["f1_50"]["mean"] == 0
+    wrong = evaluate_files(*write_folders(tmp_path / "wrong", NOTHING, FOUND), instances=instances)
+    assert wrong.objects["prediction_count"]["pooled"] == sum(ids.max() for ids in TRUTH.values()) - len(TRUTH)
+    assert wrong.objects["f1_50"]["pooled"] == 0
+
+
+def test_two_empty_folders_ask_what_they_hold(tmp_path):
+    folders = write_folders(tmp_path, NOTHING, NOTHING)
+    for instances in (None, False):
+        with pytest.raises(InputError, match=r"labels: ground truth and predictions do not show"):
+            evaluate_files(*folders, instances=instances)
+    for evaluation in (
+        evaluate_files(*folders, instances=True),
+        evaluate_files(*folders, DataSettings(values=(0, 1)), instances=None),
+    ):
+        assert evaluation.summary["dice"] == 1.0
+        json.dumps(evaluation.to_json(), allow_nan=False)
+    assert evaluate_files(*folders, instances=True).objects["f1_50"]["mean"] == 1.0
+
+
+@pytest.mark.parametrize("value", [1, 255])
+def test_empty_labels_take_the_values_of_masks(tmp_path, value):
+    masks = {name: (ids > 0) * value for name, ids in FOUND.items()}
+    evaluation = evaluate_files(*write_folders(tmp_path, NOTHING, masks), instances=None)
+    assert evaluation.summary["dice"] == 0.0
+    read = "all label images are empty, and septa reads the values as in the predictions"
+    assert evaluation.notes[-1] == f"note: {tmp_path / 'labels'}: {read}."
+
+
+def test_missing_files_leave_the_others_scored(tmp_path):
+    folders = write_folders(tmp_path, TRUTH, FOUND)
+    (folders[0] / "1.tif").unlink()
+    (folders[1] / "2.tif").unlink()
+    evaluation = evaluate_files(*folders, instances=None)
+    assert [image.name for image in evaluation.images] == ["0", "3"]
+    assert evaluation.unpaired == ("1 without labels (2.tif)", "1 without prediction (1.tif)")
+    assert evaluation.to_json()["unpaired"] == list(evaluation.unpaired)
+
+
+# Masks ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("true", "predicted"), [(1, 255), (255, 1), (1, 65535)])
+def test_masks_are_scored_whatever_the_value_of_their_foreground(tmp_path, true, predicted):
+    truth, found = {"a.png": drawn(0), "b.png": drawn(1)}, {"a.png": drawn(2), "b.png": drawn(3)}
+    folders = write_folders(
+        tmp_path,
+        {name: labels * true for name, labels in truth.items()},
+        {name: labels * predicted for name, labels in found.items()},
+    )
+    evaluation = evaluate_files(*folders, instances=None)
+    expected = evaluate_labels([(name[:1], truth[name], found[name]) for name in truth], NAMES)
+    assert replace(evaluation, notes=()) == expected
+    read = f"the mask holds 0 and {predicted}, and septa reads {predicted} as foreground."
+    assert evaluation.notes[-1] == f"note: {folders[0] / 'a.png'}, {folders[0] / 'b.png'}: {read}"
+
+
+def test_a_prediction_of_255_is_foreground_even_if_labels_ignore_255(tmp_path):
+    truth, found = drawn(0), drawn(1)
+    left = truth.copy()
+    left[:4] = 255
+    folders = write_folders(tmp_path, {"a.png": left}, {"a.png": found * 255})
+    evaluation = evaluate_files(*folders, DataSettings(ignore_label=255))
+    assert evaluation.images[0].pixel_error == np.mean((truth != found)[4:])
+
+
+def test_object_ids_against_masks_are_a_question_with_an_answer(tmp_path):
+    folders = write_folders(tmp_path, {name: (ids > 0) * 255 for name, ids in TRUTH.items()}, FOUND)
+    with pytest.raises(InputError, match=r"0\.tif: the prediction holds 8 values.* Give --task instances"):
+        evaluate_files(*folders, instances=None)
+    assert evaluate_files(*folders, instances=True).objects["recall_50"]["mean"] > 0.8
+
+
+def test_one_region_in_each_prediction_may_be_an_object(tmp_path):
+    single = {name: (ids == 1) * 1 for name, ids in TRUTH.items()}
+    evaluation = evaluate_files(*write_folders(tmp_path, TRUTH, single), instances=None)
+    assert evaluation.objects["prediction_count"]["pooled"] == 4
+    assert evaluation.notes[-1].endswith("each prediction is one region of the value 1 (--task semantic scores pixels)")
+
+
+def test_colours_of_objects_are_scored(tmp_path):
+    rng = np.random.default_rng(0)
+    for folder, files in (("predictions", FOUND), ("labels", TRUTH)):
+        (tmp_path / folder).mkdir()
+        for name, ids in files.items():
+            colors = np.concatenate([np.zeros((1, 3)), rng.integers(1, 255, (20, 3))]).astype(np.uint8)
+            Image.fromarray(colors[ids]).save(tmp_path / folder / f"{name}.png")
+    evaluation = evaluate_files(tmp_path / "predictions", tmp_path / "labels", instances=None)
+    expected = evaluate_labels([(n, TRUTH[n], FOUND[n]) for n in TRUTH], ("background", "object"), instances=True)
+    assert evaluation.objects == expected.objects
+
+
 # Models --------------------------------------------------------------------------------------------------------------
 
 
@@ -326,6 +465,23 @@ def test_training_images_are_left_out_by_their_pixels(model, data):
         InputError, match=r": the model was trained on all images in it\. Give other images or --all\.$"
     ):
         evaluate(knowing, data)
+
+
+def test_masks_of_another_value_fit_a_model(model, data):
+    before = evaluate(model, data)
+    for name, k in zip("abc", range(3), strict=True):
+        write_labels(data / "labels" / f"{name}.png", drawn(k))
+    evaluation = evaluate(model, data)
+    assert replace(evaluation, notes=()) == replace(before, notes=())
+    assert evaluation.notes[-1].endswith("labels/c.png: the mask holds 0 and 1, and septa reads 1 as foreground.")
+
+
+def test_a_mask_is_not_one_object_in_silence(model, data):
+    mapping = LabelMapping("instances", ("background", "object"), (0,))
+    finder = replace(model, labels=mapping, recipe=model.recipe.with_overrides(["task=instances"]))
+    warning = evaluate(finder, data).notes[-1]
+    assert warning.startswith("warning: ")
+    assert "the label image holds one value in several regions, and septa reads these as one object" in warning
 
 
 def test_data_that_do_not_fit_the_model_name_the_file(model, data):

@@ -14,6 +14,7 @@ from septa.errors import InputError
 from septa.images.read import RawLabels
 from septa.labels.detect import find_mapping
 from septa.labels.mapping import LabelMapping
+from septa.notices import Notices
 from septa.recipe import IGNORE, DataSettings
 
 SHARED = Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
@@ -225,6 +226,104 @@ def test_ignored_colours_and_ids() -> None:
         0,
         1,
     ]
+
+
+# --- masks of different values, void and background ---------------------------------------------
+
+
+def found(*raws: RawLabels, **settings: Any) -> tuple[LabelMapping, list[str]]:
+    notices = Notices()
+    mapping = find_mapping([(f"{k}.png", raw) for k, raw in enumerate(raws)], DataSettings(**settings), notices=notices)
+    return mapping, notices.lines()
+
+
+def masks(*values: int) -> list[RawLabels]:
+    rng = np.random.default_rng(0)
+    return [index(discs(rng, [1], 6).astype(np.uint16) * value) for value in values]
+
+
+@pytest.mark.parametrize("other", [255, 65535])
+def test_masks_of_0_and_1_mix_with_others(other: int) -> None:
+    raws = [*masks(1, other, other), index(np.zeros((200, 200), np.uint8))]
+    mapping, lines = found(*raws)
+    assert (mapping.kind, mapping.values) == ("binary", (0, other))
+    for raw in raws:
+        assert np.array_equal(mapping.encode(raw, "x"), raw.array > 0)
+    text = f"some masks hold 0 and 1 (1 file), others 0 and {other} (2 files), and septa reads both as foreground"
+    remedy = f"Set data.values=[0,1,{other}] if these are classes, or data.ignore_label if one marks pixels to ignore"
+    assert lines == [f"note: labels: {text}. {remedy}."]
+    classes, lines = found(*raws, values=(0, 1, other))
+    assert (classes.kind, classes.classes, lines) == ("index", 3, [])
+    assert classes.encode(raws[1], "x").max() == 2
+    ignoring, lines = found(*raws, ignore_label=other)
+    assert (ignoring.values, lines) == ((0, 1), [])
+    assert ignoring.encode(raws[1], "x").min() == IGNORE
+    for settings in ({"values": (0, 1)}, {"encoding": "binary"}, {"class_names": ("membrane", "cell")}):
+        assert np.array_equal(found(*raws, **settings)[0].encode(raws[0], "x"), raws[0].array > 0)
+        assert np.array_equal(found(*raws, **settings)[0].encode(raws[1], "x"), raws[1].array > 0)
+
+
+def test_masks_under_a_palette_mix_if_their_foreground_is_bright() -> None:
+    plain, other = masks(1, 255)
+    bright = index(plain.array, [[0, 0, 0], [255, 255, 255]])
+    assert found(bright, other)[0].kind == "binary"
+    with pytest.raises(InputError, match=r"data\.ignore_label=255"):
+        found(index(plain.array, [[255, 255, 255], [0, 0, 0]]), other)
+
+
+def test_three_values_in_one_file_are_no_masks() -> None:
+    with pytest.raises(InputError, match=r"data\.ignore_label=255"):
+        found(*masks(1, 255), index(blocks([0, 1, 255])))
+
+
+def test_classes_that_never_meet_are_classes() -> None:
+    mapping, lines = found(*masks(1, 2, 1))
+    assert (mapping.kind, mapping.values, lines) == ("index", (0, 1, 2), [])
+
+
+@pytest.mark.parametrize("values", [[0, 1, 3, 255], [0, 2, 255], [0, 1, 2, 5, 11, 255], [0, 1, 65535]])
+def test_a_value_far_above_the_classes_is_a_question_with_two_answers(values: list[int]) -> None:
+    raw, top = index(blocks(values, dtype=np.uint16)), values[-1]
+    with pytest.raises(
+        InputError, match=rf"indices 0 to {values[-2]}\. Set data\.ignore_label={top} .* in data\.values"
+    ):
+        found(raw)
+    ignoring, lines = found(raw, ignore_label=top)
+    assert (ignoring.values, ignoring.ignore, lines) == (tuple(values[:-1]), top, [])
+    counting, lines = found(raw, values=tuple(values))
+    assert (counting.values, lines) == (tuple(values), [])
+
+
+@pytest.mark.parametrize("values", [[0, 85, 170, 255], [0, 128, 255], [0, 64, 255]])
+def test_grey_levels_are_classes(values: list[int]) -> None:
+    mapping, lines = found(index(blocks(values)))
+    assert (mapping.values, lines) == (tuple(values), [])
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_classes_that_start_at_1_are_a_question_with_two_answers(count: int) -> None:
+    values = list(range(1, count + 1))
+    raw = index(discs(np.random.default_rng(0), values[1:], 9) + (discs(np.random.default_rng(0), values[1:], 9) == 0))
+    mapping, (line,) = found(raw)
+    assert mapping.values == tuple(values)
+    shown = ",".join(map(str, values))
+    assert line == (
+        "warning: labels: no label image holds 0, and septa takes 1 as background. Set "
+        f"data.values=[0,{shown}] if 0 is the background, or data.values=[{shown}] to confirm this."
+    )
+    with_zero, lines = found(raw, values=(0, *values))
+    assert (with_zero.class_names[:2], lines) == (("background", "class 1"), [])
+    assert found(raw, values=tuple(values)) == (mapping, [])
+    assert found(raw, class_names=("sky", "road", "car")[:count])[1] == []
+
+
+def test_colours_without_black_say_which_one_is_the_background() -> None:
+    white, red = (255, 255, 255), (255, 0, 0)
+    raw = rgb(np.array([white, red])[discs(np.random.default_rng(0), [1], 9)])
+    mapping, (line,) = found(raw)
+    assert mapping.values == (white, red)
+    assert "no label image holds #000000, and septa takes #ffffff as background" in line
+    assert found(raw, values=(white, red)) == (mapping, [])
 
 
 # --- refused labels ------------------------------------------------------------------------------

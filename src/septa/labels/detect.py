@@ -207,7 +207,7 @@ def _merge_masks(survey: Survey, data: DataSettings, notices: Notices) -> tuple[
         return None
     foreground = listed[0] if listed else max(masks, key=lambda value: (len(masks[value]), value))
     shares = ", others ".join(f"0 and {value} ({format_count(len(masks[value]), 'file')})" for value in sorted(masks))
-    every = ", ".join(map(str, [0, *sorted(masks)]))
+    every = ",".join(map(str, [0, *sorted(masks)]))
     remedy = f"Set data.values=[{every}] if these are classes, or data.ignore_label if one marks pixels to ignore"
     notices.add(_WHERE, f"some masks hold {shares}, and septa reads both as foreground", remedy)
     return 0, foreground
@@ -222,8 +222,8 @@ def _warn_background(numbers: list[int], kind: Kind, data: DataSettings, notices
     if kind == "color":
         remedy = "Set data.values to all colours, the background first"
     else:
-        shown = ", ".join(map(str, numbers))
-        remedy = f"Set data.values=[0, {shown}] if 0 is the background, or data.values=[{shown}] to confirm this"
+        shown = ",".join(map(str, numbers))
+        remedy = f"Set data.values=[0,{shown}] if 0 is the background, or data.values=[{shown}] to confirm this"
     notices.add(_WHERE, text, remedy, warning=True)
 
 

@@ -73,7 +73,7 @@ def weigh_evidence(images: Sequence[Regions], values: int, *, background: bool =
     """
     images = [image for image in images if len(image.values)]
     counts = np.concatenate([image.counts for image in images]) if images else np.zeros(0)
-    if values < 2 or np.mean(counts == 1) < _WHOLE:
+    if values < 2 or not len(counts) or np.mean(counts == 1) < _WHOLE:
         return Evidence(0, whole=False)
     if values > _MOST_CLASSES:
         return Evidence(_CERTAIN_OBJECTS, whole=True)
