@@ -74,3 +74,30 @@ def test_the_reach_covers_the_objects_and_keeps_the_score() -> None:
     found, curves = search_thresholds(images, Decoding())
     assert 8 <= found.reach < 256
     assert score(images, found) >= max(known for _, known in curves["least_pixels"])
+
+
+def draw_long_among_small(length: int) -> Maps:
+    """Draw a thin object with its seed at one end and, far from it, others that have 99 % of all pixels."""
+    columns = (length - 20) // 10
+    rows = -(-2 * length // columns)
+    size = (length + 2 + 10 * rows, length + 4)
+    inner_yx, truth_yx = np.zeros(size, np.float32), np.zeros(size, np.int32)
+    truth_yx[2, 2 : 2 + length], inner_yx[2, 2:4] = 1, 0.97
+    for number, (row, column) in enumerate(np.ndindex(rows, columns), start=2):
+        inside = np.s_[length + 2 + 10 * row : length + 11 + 10 * row, 10 * column : 10 * column + 9]
+        truth_yx[inside], inner_yx[inside] = number, 0.97
+    assert (truth_yx == 1).sum() < 0.01 * (truth_yx > 0).sum()
+    return (truth_yx > 0).astype(np.float32), np.maximum(inner_yx, 0.1 * (truth_yx > 0)).astype(np.float32), truth_yx
+
+
+def test_a_reach_that_lowers_the_score_is_doubled() -> None:
+    image = draw_long_among_small(70)
+    found, curves = search_thresholds([image], Decoding())
+    best = max(known for _, known in curves["least_pixels"])
+    assert score([image], replace(found, reach=8)) < best == score([image], found)
+    assert found.reach == 128  # 8, 16, 32 and 64 do not lead from the seed to the other end
+
+
+def test_without_a_reach_that_keeps_the_score_there_is_none() -> None:
+    found, _ = search_thresholds([draw_long_among_small(300)], Decoding())
+    assert found.reach == 0

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from septa.errors import InputError
 from septa.images.sources import zarr_array as _zarr_array
 from septa.images.sources.open import Selection, open_source
+from septa.images.sources.zarr_array import ZarrArray
 
 RNG = np.random.default_rng(11)
 # Axes TCZYX.
@@ -233,6 +234,39 @@ def test_a_shard_with_its_index_at_the_start(tmp_path: Path) -> None:
     zarr.create_array(tmp_path / "a", data=PLANE, chunks=(90, 120), serializer=codec, compressors=None)
     assert json.loads((tmp_path / "a/zarr.json").read_text())["codecs"][0]["configuration"]["index_location"] == "start"
     np.testing.assert_array_equal(open_source(tmp_path / "a").read((29, 77), (39, 110))[0], PLANE[29:77, 39:])
+
+
+LONG = 1 << 20
+"""Bytes, many times those of a chunk."""
+
+
+@pytest.mark.parametrize(
+    ("offset", "count"),
+    [(1, 0), (0, 1), (2**62, 0), (0, 2**62), (2**64 - 2, -4000), (0, LONG)],
+    ids=["one byte on", "one byte longer", "far", "huge", "wrapped", "too long for a chunk"],
+)
+def test_an_index_of_a_shard_that_points_beyond_its_bounds_is_refused(
+    offset: int, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last chunk of the file is moved or made longer; nothing is read or decoded there."""
+    codec = zarr.codecs.ShardingCodec(
+        chunk_shape=(30, 40), index_location="start", index_codecs=[zarr.codecs.BytesCodec()]
+    )
+    zarr.create_array(tmp_path / "a", data=PLANE, chunks=(90, 120), serializer=codec, compressors=None)
+    file = tmp_path / "a/c/0/0"
+    data = bytearray(file.read_bytes())
+    places = np.frombuffer(data[: 9 * 16], "<u8").reshape(3, 3, 2).copy()
+    row, column = divmod(int(places[..., 0].argmax()), 3)
+    begin, length = map(int, places[row, column])
+    assert begin + length == len(data)
+    places[row, column] = (begin + offset) % 2**64, (length + count) % 2**64
+    data[: 9 * 16] = places.tobytes()
+    file.write_bytes(bytes(data) + bytes(LONG * (count == LONG)))
+    source, decoded = open_source(tmp_path / "a"), []
+    monkeypatch.setattr(ZarrArray, "_decode_chunk", lambda *given: decoded.append(given))
+    with pytest.raises(InputError, match=r"the file ends early or its index is damaged"):
+        source.read((30 * row, 30 * row + 10), (40 * column, 40 * column + 10))
+    assert not decoded
 
 
 OWN_REASONS = (
