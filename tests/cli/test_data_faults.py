@@ -218,3 +218,32 @@ def test_max_pixels_reaches_training_and_check(septa, data):
     for name in "abcdef":
         assert f"error: {data / 'images' / name}.png: 48 x 56 pixels" in done.stdout
         assert f"error: {data / 'labels' / name}.png: 48 x 56 pixels" in done.stdout
+
+
+def test_one_image_with_a_soft_mask_trains_and_is_scored_on_its_held_out_part(septa, fault, data, tiny, tmp_path):
+    sample, model = tmp_path / "one", tmp_path / "one.septa"
+    for folder, name in (("images", "a.png"), ("masks", "a_mask.jpg")):
+        (sample / folder).mkdir(parents=True)
+        Image.open(data / ("images" if folder == "images" else "labels") / "a.png").save(sample / folder / name)
+    assert "set data.threshold=128" in fault("train", sample, "-o", model, *tiny)
+    settings = [*tiny, "--set", "data.threshold=128"]
+    first = septa("train", sample, "-o", model, *settings).stdout
+    assert "validation: there is only one image, so the 20% at its " in first
+    assert "labels: values of at least 128 are foreground" in first
+    assert "there is only one image" in septa("recipe", sample, "--set", "data.threshold=128").stdout
+    scored = septa("evaluate", model, sample).stdout
+    assert "of 1 image, only the part that the training held out is scored" in scored
+    last = [line for line in first.splitlines() if line.startswith("Pixel accuracy")]
+    assert last == [line for line in scored.splitlines() if line.startswith("Pixel accuracy")]
+    assert "its model is here" in septa("train", sample, "-o", model, "--resume").stdout
+
+
+def test_the_named_remedy_for_several_folders_of_labels_works(septa, data, tmp_path):
+    sample = tmp_path / "eyes"
+    for folder, source in (("images", "images"), ("mask", "labels"), ("1st_manual", "labels")):
+        shutil.copytree(data / source, sample / folder)
+    refused = septa("check", sample, code=2).stdout
+    assert "mask: it may hold the labels" in refused
+    assert "1st_manual: it may hold the labels" in refused
+    _, images, _, labels, *_ = refused.split("'")
+    assert "0 errors" in septa("check", sample, "--images", images, "--labels", labels).stdout

@@ -71,6 +71,9 @@ def test_a_broken_link_to_an_image_is_named(tmp_path: Path) -> None:
     pair = find_pairs(tmp_path).pairs[1]
     with pytest.raises(InputError, match=r"images/b\.png: the file cannot be read"):
         read_pair_image(pair)
+    (tmp_path / "labels" / "b.png").unlink()
+    with pytest.raises(InputError, match=r"images/b\.png \(the link leads to no file\)"):
+        find_pairs(tmp_path)
 
 
 def test_names_pair_in_any_unicode_form_and_case(tmp_path: Path) -> None:

@@ -60,5 +60,5 @@ class KnownImages:
             lines.append(f"{left_out}, because the model was trained on them (--all scores them too)")
         if self._cut:
             images = format_count(self._cut, "image")
-            lines.append(f"of {images} only the part is scored that the training held out (--all scores the whole)")
+            lines.append(f"of {images}, only the part that the training held out is scored (--all scores the whole)")
         return lines

@@ -13,6 +13,7 @@ from septa.data.listing import (
     EMPTY,
     PairingNotes,
     describe_contents,
+    is_broken_link,
     list_folder_images,
     list_subfolders,
     note_ignored,
@@ -273,6 +274,7 @@ def _pair_lists(
     data: Path, images: Sequence[Path], labels: Sequence[Path], notes: PairingNotes
 ) -> tuple[list[FilePair], dict[Path, str]]:
     matches, reasons = match_files(images, labels, notes.lines)
+    reasons = {path: "the link leads to no file" if is_broken_link(path) else text for path, text in reasons.items()}
     stems = [get_stem(image) for image, _ in matches]
     if len(set(stems)) < len(stems):
         stems = ["_".join([*_make_relative(image, data).parent.parts, get_stem(image)]) for image, _ in matches]

@@ -35,6 +35,11 @@ class PairingNotes:
     notices: Notices = field(default_factory=Notices)
 
 
+def is_broken_link(path: Path) -> bool:
+    """Return True for a symbolic link that leads to no file."""
+    return path.is_symlink() and not path.exists()
+
+
 def select_images(paths: Iterable[Path], notes: PairingNotes, folder: Path) -> list[Path]:
     """Return the images among some paths of a folder, and note the others as ignored.
 
