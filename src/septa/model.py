@@ -22,10 +22,13 @@ from septa import tensor_file
 from septa.errors import InputError, ModelError, OutOfMemory, RecipeError, SeptaWarning, format_count
 from septa.images import (
     Normalization,
+    TrainingValues,
+    ValueCheck,
     as_cyx,
     check_magnitude,
     cut_mirrored,
     fit_channels,
+    measure_values,
     read_image,
     resize_image,
     write_bytes,
@@ -84,7 +87,8 @@ def build_net(recipe: Recipe, channels: int, outputs: int) -> UNet:
 class PredictionOptions:
     """Options that `Model.segment`, `Model.logits` and `Model.probabilities` share; `Model.segment` describes them.
 
-    If ``fixed_tile`` is True, a tile that does not fit into the memory is an error; else it is halved.
+    If ``fixed_tile`` is True, a tile that does not fit into the memory is an error; else it is halved. ``factor``
+    multiplies the values of the image before they are normalised; see `Model.check_values`.
     """
 
     tile: int | None = None
@@ -92,6 +96,7 @@ class PredictionOptions:
     tta: int | None = None
     engine: str | Engine | None = None
     fixed_tile: bool = False
+    factor: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +122,8 @@ class Model:
         Thresholds by which objects are found; used by the task ``instances`` only.
     int8
         The net in 8-bit integers in addition, if the model was quantised.
+    training_values
+        Values of the training images, with which other images are compared; None in models that lack them.
 
     Examples
     --------
@@ -132,6 +139,7 @@ class Model:
     provenance: dict[str, Any] = field(default_factory=dict)
     decoding: Decoding = field(default_factory=Decoding)
     int8: Int8 | None = None
+    training_values: TrainingValues | None = None
 
     @property
     def task(self) -> Task:
@@ -170,6 +178,9 @@ class Model:
     ) -> NDArray[np.int32]:
         """Segment one image of any size.
 
+        A `septa.SeptaWarning` is issued if the image is unlike the training images, or if its values are rescaled
+        because they have another bit depth; see `check_values`.
+
         Parameters
         ----------
         image
@@ -201,7 +212,7 @@ class Model:
             The memory does not hold a tile.
         """
         options = PredictionOptions(tile=tile, device=device, tta=tta, engine=engine)
-        return self.compute_labels(self._read_input(image), options)
+        return self.compute_labels(*self._prepare(image, options))
 
     def logits(
         self,
@@ -223,7 +234,7 @@ class Model:
             are the logits of the averaged probabilities.
         """
         options = PredictionOptions(tile=tile, device=device, tta=tta, engine=engine)
-        return self.compute_logits(self._read_input(image), options)
+        return self.compute_logits(*self._prepare(image, options))
 
     def probabilities(
         self,
@@ -244,7 +255,7 @@ class Model:
             Probabilities ``(K, Y, X)`` in [0, 1], float32, one plane for each class.
         """
         options = PredictionOptions(tile=tile, device=device, tta=tta, engine=engine)
-        return self.task.probabilities(self.compute_logits(self._read_input(image), options))
+        return self.task.probabilities(self.compute_logits(*self._prepare(image, options)))
 
     def compute_labels(self, image_cyx: NDArray[Any], options: PredictionOptions) -> NDArray[np.int32]:
         """Compute labels as `segment` does, for an image ``(C, Y, X)`` that `as_model_input` has returned."""
@@ -305,7 +316,7 @@ class Model:
         """
         _, height, width = image_cyx.shape
         tiles = self._tiles(height, width, options.tile)
-        normalization = self.normalization.resolve(image_cyx)
+        normalization = self.normalization.rescale(options.factor).resolve(image_cyx)
         read = partial(cut_mirrored, image_cyx)
         engine = self.engine(options.device, options.engine)
         largest = options.tile or max(max(np.subtract(tile.end, tile.begin)) for tile in tiles)
@@ -376,15 +387,50 @@ class Model:
         kept = [f"net.depth={depth}", "net.deep_supervision=false", f"net.aspp={str(net.aspp is not None).lower()}"]
         return replace(self, net=net, recipe=self.recipe.with_overrides(kept), int8=None)
 
-    def _read_input(self, image: NDArray[Any] | str | PathLike[str]) -> NDArray[Any]:
+    def _prepare(
+        self, image: NDArray[Any] | str | PathLike[str], options: PredictionOptions
+    ) -> tuple[NDArray[Any], PredictionOptions]:
+        """Read an image, compare it with the training images, and warn about what is assumed or suspected."""
+        found, compared = Notices(), Notices()
+        where = image if isinstance(image, str | PathLike) else "image"
         if isinstance(image, str | PathLike):
-            notices = Notices()
-            image_cyx = read_image(Path(image), channels=self.channels, notices=notices)
-            input_cyx = self.as_model_input(image_cyx, image)
-            for line in notices.warnings():
-                warnings.warn(line, SeptaWarning, stacklevel=3)
-            return input_cyx
-        return self.as_model_input(as_cyx(np.asarray(image), self.channels), "image")
+            image_cyx = read_image(Path(image), channels=self.channels, notices=found)
+        else:
+            image_cyx = as_cyx(np.asarray(image), self.channels)
+        input_cyx = self.as_model_input(image_cyx, where)
+        factor = self.find_factor(input_cyx, where, compared)
+        for line in (*found.warnings(), *compared.lines()):
+            warnings.warn(line, SeptaWarning, stacklevel=3)
+        return input_cyx, replace(options, factor=factor)
+
+    def check_values(self, image_cyx: NDArray[Any]) -> ValueCheck:
+        """Compare the values of an image with those of the training images.
+
+        Values of another bit depth get the factor that leads to the training's, if exactly one does. Everything else
+        is only reported: an image that holds nothing but noise or one value, a channel that does, inverted values, and
+        values far from those of the training images. The scale of the values does not matter to a model that
+        normalises each image by itself.
+
+        Parameters
+        ----------
+        image_cyx
+            An image ``(C, Y, X)`` that `as_model_input` has returned.
+
+        Returns
+        -------
+        ValueCheck
+            Factor for the values, and notices; 1 and none for a model that lacks the values of its training images.
+        """
+        if self.training_values is None:
+            return ValueCheck()
+        return self.training_values.compare(measure_values(image_cyx), scaled=self.normalization.kind == "image")
+
+    def find_factor(self, image_cyx: NDArray[Any], where: str | PathLike[str], notices: Notices) -> float:
+        """Return the factor of `check_values` for `PredictionOptions`, and add its notices about the file ``where``."""
+        check = self.check_values(image_cyx)
+        for notice in check.notices:
+            notices.add(where, notice.text, notice.remedy, warning=notice.warning)
+        return check.factor
 
     def as_model_input(
         self, image_cyx: NDArray[Any], where: str | PathLike[str], notices: Notices | None = None
@@ -477,6 +523,7 @@ class Model:
             "task": self.recipe.task,
             "decoding": self.decoding.to_json(),
             **({} if self.int8 is None else {"int8": self.int8.to_json()}),
+            **({} if self.training_values is None else {"training_values": self.training_values.to_json()}),
             "provenance": {**self.provenance, "weights_sha256": self.weights_sha256},
         }
 
@@ -532,6 +579,11 @@ class Model:
         if normalization.kind == "dataset" and len(normalization.offset) != channels:
             problem = f"the normalisation is for {len(normalization.offset)} channels, not {channels}"
             raise InputError("normalization", problem)
+        values = TrainingValues.from_json(header["training_values"]) if "training_values" in header else None
+        if values is not None and values.channels != channels:
+            raise InputError(
+                "training_values", f"the training values are for {values.channels} channels, not {channels}"
+            )
         _check_provenance(header["provenance"])
         net.load_state_dict(tensors, strict=True, assign=True)
         return cls(
@@ -543,6 +595,7 @@ class Model:
             provenance=header["provenance"],
             decoding=Decoding.from_json(header["decoding"]) if "decoding" in header else Decoding(),
             int8=int8,
+            training_values=values,
         )
 
     def with_provenance(self, **facts: Any) -> Model:

@@ -12,8 +12,8 @@ EXAMPLE = "septa info cells.septa"
 def info(model: ModelFile) -> None:
     """Print the contents of a model file as JSON.
 
-    These are the recipe, the meaning of the labels, the normalisation, facts of the net, and the provenance: digests of
-    the training images, scores and versions.
+    These are the recipe, the meaning of the labels, the normalisation, the values of the training images, facts of the
+    net, and the provenance: digests of the training images, scores and versions.
     """
     with pause_garbage_collection():
         from septa.model import Model
@@ -24,6 +24,7 @@ def info(model: ModelFile) -> None:
         "channels": loaded.channels,
         "labels": loaded.labels.to_json(),
         "normalization": loaded.normalization.to_json(),
+        "training_values": None if loaded.training_values is None else loaded.training_values.to_json(),
         "net": {"halo": net.halo, "receptive_field": net.receptive_field, "exact_tiles": net.exact_tiles},
         "int8": None if loaded.int8 is None else loaded.int8.to_json(),
         "recipe": loaded.recipe.model_dump(mode="json"),

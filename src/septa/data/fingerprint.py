@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from septa.data.intensities import ChannelValues, compute_moments, find_constants, survey_channel
-from septa.images import drop_values
+from septa.images import ValueFacts, drop_values, measure_values
 from septa.recipe import IGNORE
 
 Array = npt.NDArray[Any]
@@ -69,6 +69,8 @@ class ImageFacts:
     object_diameters
         Diameters in pixels of the foreground's connected components, ascending: those of discs of the same area. At
         most 200 are kept, evenly chosen.
+    value_facts
+        Facts by which other images are compared with this one.
     objects
         Number of objects that the labels distinguish; None if labels hold classes or are not usable.
     labels_digest, whole_digest
@@ -93,6 +95,7 @@ class ImageFacts:
     image_digest: str
     class_pixels: dict[int, int]
     object_diameters: tuple[float, ...]
+    value_facts: ValueFacts
     objects: int | None = None
     labels_digest: str = ""
     whole_digest: str = ""
@@ -213,6 +216,7 @@ def scan_image(
         image_digest=image_digest,
         class_pixels={} if labels_yx is None else _count_class_pixels(labels_yx, classes, multilabel),
         object_diameters=() if labels_yx is None else _measure_diameters(labels_yx, classes, multilabel),
+        value_facts=measure_values(image_cyx),
     )
 
 

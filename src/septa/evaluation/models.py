@@ -128,6 +128,7 @@ def _segment_pair(
     truth_yx, truth_class_of_id = _read_truth(model.labels, pair, task.finds_objects, notices)
     require_size(pair.name, truth_yx, image_cyx.shape[1:], pair.image)
     input_cyx = model.as_model_input(image_cyx, pair.image, notices)
+    options = replace(options, factor=model.find_factor(input_cyx, pair.image, notices))
     if not soft:
         return LabelPair(pair.name, truth_yx, model.compute_labels(input_cyx, options), truth_class_of_id), None
     logits_kyx = model.compute_logits(input_cyx, options)

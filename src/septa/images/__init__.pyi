@@ -39,6 +39,11 @@ from .sources.open import Selection as Selection
 from .sources.open import Source as Source
 from .sources.open import count_images as count_images
 from .sources.open import open_source as open_source
+from .training_values import TrainingValues as TrainingValues
+from .training_values import ValueCheck as ValueCheck
+from .training_values import combine_values as combine_values
+from .value_facts import ValueFacts as ValueFacts
+from .value_facts import measure_values as measure_values
 from .window import cut_mirrored as cut_mirrored
 from .window import read_mirrored as read_mirrored
 from .write import encode_png as encode_png

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -111,6 +111,21 @@ class Normalization:
         return Normalization(
             "dataset", tuple(low for low, _ in ranges), tuple(scales), curve=self.curve, clip=self.clip
         )
+
+    def rescale(self, factor: float) -> Normalization:
+        """Return the normalisation of images whose values are ``factor`` times too small, such as 8 instead of 16 bit.
+
+        Kind "image" finds its constants in each image and stays the same.
+
+        Examples
+        --------
+        >>> Normalization("dataset", (514.0,), (257.0,)).rescale(257).offset
+        (2.0,)
+        """
+        if factor == 1 or self.kind == "image":
+            return self
+        offset, scale = (tuple(value / factor for value in values) for values in (self.offset, self.scale))
+        return replace(self, offset=offset, scale=scale)
 
     def apply(self, image_cyx: NDArray[Any], out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
         """Normalise an image: ``(image - offset) / scale``, compressed by the curve, then clipped.

@@ -51,6 +51,8 @@ class ReadPage:
         Stem of the files that are written for this page alone.
     image_cyx
         Image with the model's channels.
+    factor
+        Factor for its values, as in `septa.model.PredictionOptions`.
     """
 
     file: PageFile
@@ -58,6 +60,7 @@ class ReadPage:
     number: int
     name: str
     image_cyx: NDArray[Any]
+    factor: float = 1.0
 
     @property
     def position(self) -> dict[str, int]:

@@ -90,8 +90,14 @@ class Pipeline:
                     if file.state is FileState.FAILED:
                         break
                     input_cyx = self.model.as_model_input(self._read(path, number), path, self.notices)
-                    name = self.targets.name_page(info, number)
-                    yield ReadPage(file=file, info=info, number=number, name=name, image_cyx=input_cyx)
+                    yield ReadPage(
+                        file=file,
+                        info=info,
+                        number=number,
+                        name=self.targets.name_page(info, number),
+                        image_cyx=input_cyx,
+                        factor=self.model.find_factor(input_cyx, path, self.notices),
+                    )
             except (ResourceError, MemoryError) as error:
                 yield FailedPage(file, error)
                 return
@@ -124,7 +130,9 @@ class Pipeline:
             return FailedPage(page.file, error)
 
     def _compute(self, page: ReadPage) -> ComputedPage:
-        options = PredictionOptions(tile=self.options.tile, tta=self.options.tta, engine=self.engine)
+        options = PredictionOptions(
+            tile=self.options.tile, tta=self.options.tta, engine=self.engine, factor=page.factor
+        )
         if self.model.task.tilewise and not (self.options.probabilities or self.options.certify):
             return ComputedPage(page, labels_yx=self.model.compute_labels(page.image_cyx, options))
         logits_kyx = self.model.compute_logits(page.image_cyx, options)

@@ -1,4 +1,4 @@
-"""Facts that need the whole image before its first block: the normalisation, and the empty blocks."""
+"""Facts that need the whole image before its first block: scale of the values, normalisation and empty blocks."""
 
 from __future__ import annotations
 
@@ -10,10 +10,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from septa.images import Normalization, Selection, Source, choose_sampling_steps, find_robust_range, open_source
+from septa.images import (
+    Normalization,
+    Selection,
+    Source,
+    choose_sampling_steps,
+    find_robust_range,
+    measure_values,
+    open_source,
+)
 from septa.images.store import BlockIndex
 from septa.model import Model
+from septa.notices import Notices
 
+_WHOLE = 1 << 20
+"""Largest number of pixels of a plane that is compared with the training images as a whole."""
+_PLANES = 3
+"""Largest number of planes that are compared."""
+_WINDOWS = 6
+"""Number of windows along Y and along X that are compared of a larger plane."""
+_WINDOW = 256
+"""Side of such a window, pixels."""
 _BAND = 2048
 """Side of the parts in which an image is read, pixels."""
 _THUMBNAIL = 1 << 22
@@ -22,10 +39,52 @@ _CONTRAST = 0.05
 """Share of the thumbnail's range; in an empty block nothing differs from the background by more than that."""
 
 
-def resolve_normalizations(model: Model, source: Source) -> dict[str, Normalization]:
+def find_factor(model: Model, source: Source, notices: Notices) -> float:
+    """Compare an image with the training images, and return the factor for its values, as `Model.find_factor` does.
+
+    At most three planes are read, and of a plane of more than 1 million pixels only 36 windows. Windows and planes
+    without objects are left out of the comparison unless the whole image was read.
+
+    Raises
+    ------
+    InputError
+        The image cannot be read.
+    """
+    if model.training_values is None:
+        return 1.0
+    planes = list(product(range(source.shape[0]), range(source.shape[2])))
+    chosen = sorted({round(index * (len(planes) - 1) / max(1, _PLANES - 1)) for index in range(_PLANES)})
+    windows = [window for number in chosen for window in _read_windows(model, source, *planes[number])]
+    shown = [window for window in windows if measure_values(window).structured is not False]
+    is_whole = len(chosen) == len(planes) == len(windows)
+    if not shown and not is_whole:
+        text = f"{len(windows)} samples of the image show no objects, so it is not compared with the training images"
+        notices.add(source.path, text)
+        return 1.0
+    return model.find_factor(np.concatenate(shown or windows, axis=2), source.path, notices)
+
+
+def _read_windows(model: Model, source: Source, t: int, z: int) -> Iterator[NDArray[Any]]:
+    """Yield a whole plane, or windows of one size that are spread over it."""
+    height, width = source.shape[3:]
+    if height * width <= _WHOLE:
+        yield model.as_model_input(source.read((0, height), (0, width), t=t, z=z), source.path)
+        return
+    tall, wide = min(height, _WINDOW), min(width, _WINDOW)
+    tops, lefts = (
+        sorted({round(place) for place in np.linspace(0, length - side, _WINDOWS)})
+        for length, side in ((height, tall), (width, wide))
+    )
+    for top, left in product(tops, lefts):
+        image_cyx = source.read((top, top + tall), (left, left + wide), t=t, z=z)
+        yield model.as_model_input(image_cyx, source.path)
+
+
+def resolve_normalizations(model: Model, source: Source, factor: float = 1.0) -> dict[str, Normalization]:
     """Find the normalisation of each plane, with keys "t,z"; or return one for all planes, with the key "".
 
-    The constants equal those that `Normalization.resolve` finds for a whole plane in memory.
+    The constants equal those that `Normalization.resolve` finds for a whole plane in memory. They include the factor
+    for the values.
 
     Raises
     ------
@@ -33,7 +92,7 @@ def resolve_normalizations(model: Model, source: Source) -> dict[str, Normalizat
         The image cannot be read.
     """
     if model.normalization.kind == "dataset":
-        return {"": model.normalization}
+        return {"": model.normalization.rescale(factor)}
     planes = product(range(source.shape[0]), range(source.shape[2]))
     return {f"{t},{z}": model.normalization.resolve_samples(_read_samples(model, source, t, z)) for t, z in planes}
 

@@ -37,7 +37,7 @@ from septa.streaming.executor import Executor, LocalExecutor, MakeExecutor
 from septa.streaming.identity import RunIdentity, digest_content, digest_sample
 from septa.streaming.output import check_output, is_finished, load_plan, remove_earlier_run, work_folder
 from septa.streaming.plan import StreamPlan
-from septa.streaming.prescan import find_empty_blocks, resolve_normalizations
+from septa.streaming.prescan import find_empty_blocks, find_factor, resolve_normalizations
 from septa.streaming.written_blocks import WrittenBlocks
 from septa.tasks import MergedObjects, merge_blocks
 
@@ -235,15 +235,17 @@ def _make_plan(
     itemsize, decoding = source.dtype.itemsize, source.decoding_bytes
     fit = partial(fit_budget, model, itemsize, memory, engine=identity.engine, decoding=decoding)
     plan = None if request.overwrite else load_plan(folder)
+    notices = Notices()
     if plan is not None:
         if plan.identity != identity:
             differs = ", ".join(plan.identity.differences(identity))
             problem = f"the folder holds an unfinished run of another image or with other settings ({differs})"
             raise InputError(folder, problem, "Give the same settings again, or --overwrite to start again")
         budget = fit(margin=plan.margin, block=plan.block)
-        return plan, budget, ("an interrupted run is resumed",)
+        find_factor(model, source, notices)
+        return plan, budget, ("an interrupted run is resumed", *notices.lines())
     budget = fit(margin=model.task.block_margin)
-    normalizations = resolve_normalizations(model, source)
+    normalizations = resolve_normalizations(model, source, find_factor(model, source, notices))
     skipped, notes = find_empty_blocks(source, budget.block) if request.skip_empty else ((), ())
     plan = StreamPlan(
         identity=identity,
@@ -258,7 +260,7 @@ def _make_plan(
     if request.overwrite:
         remove_earlier_run(request.output, folder)
     write_text(folder / "plan.json", json.dumps(plan.to_json(), indent=1))
-    return plan, budget, notes
+    return plan, budget, (*notes, *notices.lines())
 
 
 # Merging and writing -------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from septa import runtime
 from septa.data import DatasetCheck
+from septa.images import combine_values
 from septa.metrics import Evaluation, LabelPair, evaluate_labels
 from septa.model import Model
 from septa.objects import Judged, calibrate, judge
@@ -70,6 +71,7 @@ def finish_training(
         tuning = tune_model(model, job.validation, str(job.device))
         model = replace(model, decoding=tuning.decoding)
     evaluation, worst = _evaluate(model, job, {} if tuning is None else tuning.logits)
+    model = replace(model, training_values=combine_values([item.value_facts for item in check.facts], model.channels))
     model = model.with_provenance(**_collect_provenance(job, state, check, evaluation))
     model.save(request.output)
     report = request.folder / "report.html"
