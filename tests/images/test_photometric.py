@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tifffile
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from septa.errors import InputError
 from septa.images import open_source, read_image, read_info, read_labels
@@ -211,6 +211,24 @@ def test_a_turned_image_is_noted(suffix: str, tmp_path: Path) -> None:
     image_cyx, notes = read_both(path)
     assert image_cyx.shape == (1, 40, 24)
     assert notes == ["the image is turned upright, as its orientation flag says."]
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_an_orientation_in_other_metadata_is_noted(suffix: str, tmp_path: Path) -> None:
+    block = (
+        '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+        '<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="3"/></rdf:RDF></x:xmpmeta>'
+    )
+    if suffix == "jpg":
+        Image.fromarray(GREY).save(tmp_path / "a.jpg", xmp=block.encode())
+    else:
+        chunks = PngImagePlugin.PngInfo()
+        chunks.add_itxt("XML:com.adobe.xmp", block)
+        Image.fromarray(GREY).save(tmp_path / "a.png", pnginfo=chunks)
+    notices = Notices()
+    assert read_image(tmp_path / f"a.{suffix}", notices=notices).shape == (1, 24, 40)
+    assert "warning" in str(notices.lines())
+    assert "an orientation that is not stated in EXIF is not used" in str(notices.lines())
 
 
 def test_an_animation_is_noted(tmp_path: Path) -> None:

@@ -43,6 +43,7 @@ _PNG_ALPHA = {0: False, 2: False, 4: True, 6: True}
 _COPY_BYTES = 1 << 22
 _NOTE_PLAIN_CMYK = "CMYK without Adobe's marker is taken as inverted, as Adobe does, and converted to RGB"
 _METRE_UM = 1e6
+_ORIENTATION = 274
 
 
 def read_raster_info(path: Path, stream: BinaryIO, file_format: str, max_pixels: int) -> ImageInfo:
@@ -87,9 +88,8 @@ def read_raster_page(info: ImageInfo, stream: BinaryIO, notices: Notices | None 
             depth, color = _read_png_kind(stream)
             _check_png(info.path, stream)
         image = _open(stream, info.format)
-        if notices is not None and getattr(image, "is_animated", False):
-            remedy = "Save the other frames as files of their own"
-            notices.add(info.path, "only the first frame of the animation is read", remedy, warning=True)
+        if notices is not None:
+            _warn_unused(info, image, notices)
         palette = alpha_yx = None
         note = ""
         if depth == 16 and color != 0:
@@ -116,6 +116,17 @@ def read_raster_page(info: ImageInfo, stream: BinaryIO, notices: Notices | None 
             color=info.color,
             lossy=info.format == "jpeg",
         )
+
+
+def _warn_unused(info: ImageInfo, image: ImageFile.ImageFile, notices: Notices) -> None:
+    """Warn about frames and orientations that are not used."""
+    if getattr(image, "is_animated", False):
+        remedy = "Save the other frames as files of their own"
+        notices.add(info.path, "only the first frame of the animation is read", remedy, warning=True)
+    # Pillow also reads the orientation of XMP and of ImageMagick.
+    if info.orientation == 1 and image.getexif().get(_ORIENTATION, 1) in range(2, 9):
+        remedy = "Save the image upright if it is shown turned elsewhere"
+        notices.add(info.path, "an orientation that is not stated in EXIF is not used", remedy, warning=True)
 
 
 def _has_palette_alpha(image: Image.Image) -> bool:

@@ -21,6 +21,10 @@ from septa.images._photometric import JPEG_COMPRESSIONS
 _PLANES_REMEMBERED = 64
 _JPEG, _LOSSY_DNG = 7, 34892
 _CCITT = (2, 3, 4)
+_RUN_BYTES = 1 << 20
+"""Bytes of uncompressed rows that are read at once."""
+_READ_BESIDE = 16
+"""Share of a row, as a divisor, from which on a window reads the whole row rather than its part."""
 _JPEG_END = b"\xff\xd9"
 # A cut CCITT stream takes these bits for runs of black and white; a complete one ends before them.
 _CCITT_TAIL = b"\x3f\x9f\xcf\xe7" * 64
@@ -184,20 +188,26 @@ class DirectoryReader:
                 top, bottom = max(y[0], strip * rows), min(y[1], (strip + 1) * rows)
                 if not plane.run:
                     self._check_segment(plane, segment, (bottom - strip * rows) * width * pixel)
-                for begin, end, data in self._read_runs(start, strip * rows, (top, bottom), x, width * pixel, pixel):
-                    lines = np.frombuffer(data, dtype).reshape(end - begin, x[1] - x[0], contig)
+                for begin, read, data in self._read_runs(start, strip * rows, (top, bottom), x, width * pixel, pixel):
+                    lines = np.frombuffer(data, dtype).reshape(-1, read[1] - read[0], contig)
+                    part = lines[:, x[0] - read[0] : x[1] - read[0]]
                     for position, sample in targets:
-                        values[position, begin - y[0] : end - y[0]] = lines[:, :, sample]
+                        values[position, begin - y[0] : begin - y[0] + len(part)] = part[:, :, sample]
 
     def _read_runs(
         self, start: int, first: int, y: Range, x: Range, row: int, pixel: int
-    ) -> Iterator[tuple[int, int, bytes]]:
-        """Yield the bytes of rows of a strip: all at once if the window is as wide as the image, else row by row."""
-        wide = (x[1] - x[0]) * pixel == row
-        for begin in [y[0]] if wide else range(*y):
-            end = y[1] if wide else begin + 1
-            size = (end - begin) * (x[1] - x[0]) * pixel
-            yield begin, end, self._read_bytes(start + (begin - first) * row + x[0] * pixel, size)
+    ) -> Iterator[tuple[int, Range, bytes]]:
+        """Yield the first row, the columns and the bytes of runs of rows of a strip.
+
+        Rows are read whole, many at once, unless the window is much narrower than they are.
+        """
+        whole = _READ_BESIDE * (x[1] - x[0]) * pixel >= row
+        left, right = (0, row // pixel) if whole else x
+        step = max(1, _RUN_BYTES // row) if whole else 1
+        for begin in range(*y, step):
+            rows = min(step, y[1] - begin)
+            data = self._read_bytes(start + (begin - first) * row + left * pixel, rows * (right - left) * pixel)
+            yield begin, (left, right), data
 
     def _read_segments(self, plane: _Plane, values: Array, samples: Sequence[int], y: Range, x: Range) -> None:
         """Decode each tile or compressed strip that the window touches."""
@@ -232,7 +242,7 @@ class DirectoryReader:
         data = self._read_bytes(plane.offsets[segment], plane.sizes[segment])
         compression = int(plane.keyframe.compression)
         # libjpeg fills what is missing with grey, and the CCITT decoder with white.
-        if compression in (_JPEG, _LOSSY_DNG) and _JPEG_END not in data[-(1 << 16) :]:
+        if compression in (_JPEG, _LOSSY_DNG) and data.rfind(_JPEG_END) < 0:
             raise self._make_cut_error(plane, segment)
         part, place, shape = plane.keyframe.decode(data, segment, **plane.options)
         if compression in _CCITT and not _is_complete(plane, segment, data, part):

@@ -59,13 +59,15 @@ class _TiffReader:
         self._reader = DirectoryReader(path, file, layout.alike, layout.series_directories)
 
     def read(self, t: int, z: int, channels: tuple[int, ...], y: PixelRange, x: PixelRange) -> Array:
-        values = np.empty((len(channels), y[1] - y[0], x[1] - x[0]), self._layout.dtype)
         inner = self._layout.inner_channels + self._keeps_alpha
         with watch_tiff_errors(self._path):
             positions: dict[int, list[int]] = {}
             for position, channel in enumerate(channels):
                 number = int(self._directories[t, z, channel // inner])
                 positions.setdefault(number, []).append(position)
+            if len(positions) == 1:
+                return self._read_channels(number, [channel % inner for channel in channels], y, x)
+            values = np.empty((len(channels), y[1] - y[0], x[1] - x[0]), self._layout.dtype)
             for number, chosen in positions.items():
                 wanted = [channels[position] % inner for position in chosen]
                 values[chosen] = self._read_channels(number, wanted, y, x)
