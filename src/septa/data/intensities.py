@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from septa.images import CLIP, FAR, find_central_range, find_fillers
+from septa.images import CLIP, FAR, bound_scale, find_central_range, find_fillers
 
 Array = npt.NDArray[Any]
 Values = npt.NDArray[np.float64]
@@ -191,7 +191,7 @@ def find_constants(channels: Sequence[ChannelValues]) -> tuple[float, float]:
     limited = values.clip(2 * low - high, 2 * high - low) if high > low else values
     offset = float(np.average(limited, weights=weights))
     deviation = float(np.sqrt(np.average((limited - offset) ** 2, weights=weights)))
-    return offset, max(deviation, (high - offset) / (_ROOM * CLIP), (offset - low) / (_ROOM * CLIP)) or 1.0
+    return offset, bound_scale(max(deviation, (high - offset) / (_ROOM * CLIP), (offset - low) / (_ROOM * CLIP)))
 
 
 def _pool(channels: Sequence[ChannelValues], name: str) -> tuple[Values, Values]:

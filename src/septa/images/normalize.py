@@ -62,8 +62,11 @@ class Normalization:
         if len(self.offset) != len(self.scale) or bool(self.offset) != (self.kind == "dataset"):
             counts = f"{len(self.offset)} offsets and {len(self.scale)} scales"
             raise ValueError(f"kind 'dataset' must have an offset and a scale per channel, 'image' none; got {counts}")
-        if not all(map(math.isfinite, (*self.offset, *self.scale))) or any(scale <= 0 for scale in self.scale):
-            raise ValueError(f"offsets must be finite and scales above 0, got {self.offset} and {self.scale}")
+        limits = np.finfo(np.float32)
+        if not all(abs(offset) <= limits.max for offset in self.offset):
+            raise ValueError(f"offsets must be finite numbers of float32, got {self.offset}")
+        if not all(limits.tiny <= scale <= limits.max for scale in self.scale):
+            raise ValueError(f"scales must be above 0 and finite numbers of float32, got {self.scale}")
         if not 0 <= self.curve < math.inf:
             raise ValueError(f"curve must be at least 0, got {self.curve}")
         if self.clip is not None and not 0 < self.clip < math.inf:
@@ -107,7 +110,7 @@ class Normalization:
         if self.kind == "dataset":
             return self
         ranges = [_percentiles(values, _LOW, _HIGH, without_fillers=self.clip is not None) for values in samples]
-        scales = (((high - low) / 2) or 1.0 for low, high in ranges)
+        scales = (bound_scale((high - low) / 2) for low, high in ranges)
         return Normalization(
             "dataset", tuple(low for low, _ in ranges), tuple(scales), curve=self.curve, clip=self.clip
         )
@@ -195,6 +198,17 @@ class Normalization:
             return cls(values["kind"], offset, scale, curve=curve, clip=None if clip is None else float(clip))
         except (KeyError, TypeError) as error:
             raise ValueError(f"not a normalisation: {values!r}") from error
+
+
+def bound_scale(scale: float) -> float:
+    """Return a scale, at least 0, that float32 holds: 1 for a channel without contrast in float32.
+
+    Examples
+    --------
+    >>> bound_scale(0.5), bound_scale(0), bound_scale(1e-50)
+    (0.5, 1.0, 1.0)
+    """
+    return scale if scale >= float(np.finfo(np.float32).tiny) else 1.0
 
 
 def find_robust_range(plane_yx: NDArray[Any], low: float, high: float) -> tuple[float, float]:
