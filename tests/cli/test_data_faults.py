@@ -247,3 +247,31 @@ def test_the_named_remedy_for_several_folders_of_labels_works(septa, data, tmp_p
     assert "1st_manual: it may hold the labels" in refused
     _, images, _, labels, *_ = refused.split("'")
     assert "0 errors" in septa("check", sample, "--images", images, "--labels", labels).stdout
+
+
+@pytest.mark.parametrize("value", [65535, -9999])
+def test_check_and_recipe_name_the_images_with_extreme_pixels(septa, data, value):
+    """The recipe itself, on stdout, stays a YAML file."""
+    for letter in "abcdef":
+        image = np.asarray(Image.open(data / "images" / f"{letter}.png")).astype(np.float32)
+        if letter in "bc":
+            image[2, 3:5] = value
+        (data / "images" / f"{letter}.png").unlink()
+        tifffile.imwrite(data / "images" / f"{letter}.tif", image)
+    where = f"warning: {data / 'images' / 'b.tif'}, {data / 'images' / 'c.tif'}: 2 images hold "
+    expected = "pixels far from all others, such as 2 pixels of 65535" if value > 0 else "the nodata value -9999"
+    lines = [line for line in septa("check", data).stdout.splitlines() if line.startswith(where)]
+    assert len(lines) == 1
+    assert expected in lines[0]
+    done = septa("recipe", data)
+    assert lines[0] in done.stderr.splitlines()
+    assert done.stdout.startswith("septa: 1\n")
+
+
+def test_training_refuses_values_beyond_float32(fault, data, tmp_path):
+    shape = np.asarray(Image.open(data / "images" / "b.png")).shape
+    (data / "images" / "b.png").unlink()
+    path = data / "images" / "b.tif"
+    tifffile.imwrite(path, np.full(shape, 1e300))
+    for command in (("recipe", data), ("train", data, "-o", tmp_path / "x.septa")):
+        assert fault(*command).startswith(f"{path}: the image holds values beyond float32, such as 1e+300. ")
