@@ -260,8 +260,9 @@ COMBINATIONS = [
     Row("quantize m.septa --data x -o a.png", "a.png: the file exists. Give another -o or --overwrite."),
     Row("predict m a.png b.png -o y.ome.zarr", "y.ome.zarr: one store takes one image, got 2. Give a folder with -o."),
     Row(
-        "predict m image.zarr sub/image.tif -o y",
-        "y/image.ome.zarr: two images would be written to this store. Segment them separately.",
+        "predict m image.zarr -o y.png",
+        "y.png: the zarr image image.zarr is segmented to a store, not to a label file. Give a name that ends in "
+        ".ome.zarr, or a folder.",
     ),
     Row(
         "predict m x -o y.ome.zarr --workers 2 --engine auto",

@@ -102,7 +102,7 @@ def test_missing_inputs(fault, septa, model, cells, tmp_path):
     assert line.startswith(f"{tmp_path / 'empty'}: the folder contains no images. ")
     Image.fromarray(np.zeros((40, 40), np.uint8)).save(tmp_path / "cells_0000.png")
     line = fault("predict", model, cells / "images" / "cells_0000.tif", tmp_path / "cells_0000.png", "-o", out)
-    assert "its label file would have the same name as that of " in line
+    assert "its labels would have the same name as those of " in line
     assert not out.exists()
 
 

@@ -31,6 +31,7 @@ from septa.objects.files import ObjectFiles, ObjectOptions
 from septa.prediction import FailedFile, Options, SegmentedFile, segment_files
 from septa.prediction import output as output_module
 from septa.prediction import pipeline as pipeline_module
+from septa.prediction.find import as_images
 from septa.prediction.pages import ComputedPage, FailedPage, FileState
 from septa.prediction.pipeline import Pipeline
 from septa.prediction.targets import Targets
@@ -403,9 +404,9 @@ def test_an_error_holds_no_array_while_the_file_is_segmented_again(
         options=options,
         files=None,
         engine=SingleImageEngine(bright),
-        targets=Targets(model, paths, options),
+        targets=Targets(model, as_images(paths), options),
     )  # type: ignore[arg-type]
-    page = pipeline.run_net(next(pipeline.read_pages(paths[:1])))
+    page = pipeline.run_net(next(pipeline.read_pages(as_images(paths[:1]))))
     assert isinstance(page, ComputedPage)
     image = weakref.ref(page.page.image_cyx)
     gc.disable()
@@ -421,16 +422,16 @@ def test_an_error_holds_no_array_while_the_file_is_segmented_again(
 def test_a_file_ends_written_or_failed(paths: list[Path], tmp_path: Path) -> None:
     """After a failure, no later step works on the other pages of the file."""
     model, options = make_model("semantic"), Options(output=tmp_path / "out")
-    targets = Targets(model, paths, options)
+    targets = Targets(model, as_images(paths), options)
     files = ObjectFiles(options.objects, options.output, (), targets.written)
     pipeline = Pipeline(model=model, options=options, files=files, engine=model.engine("cpu"), targets=targets)
-    first, second, *_ = pages = list(pipeline.read_pages(paths[1:2]))
+    first, second, *_ = pages = list(pipeline.read_pages(as_images(paths[1:2])))
     file = first.file
     assert all(page.file is file for page in pages)
     assert [pipeline.write_page(pipeline.run_net(page)) is None for page in pages] == [True, True, False]
     assert file.state is FileState.WRITTEN
 
-    first, second, *_ = pipeline.read_pages(paths[1:2])
+    first, second, *_ = pipeline.read_pages(as_images(paths[1:2]))
     file = first.file
     assert file.state is FileState.OPEN
     failure = FailedPage(file, InputError(file.path, "the page is damaged", "Copy it again"))

@@ -17,7 +17,7 @@ from septa.images import ImageInfo
 from septa.images.write import write_image, write_labels
 from septa.notices import Notices
 from septa.objects.files import ObjectFiles, ObjectOptions
-from septa.prediction.find import find_stem
+from septa.prediction.find import as_images, find_stem
 from septa.prediction.options import Options
 from septa.prediction.targets import Targets
 
@@ -39,7 +39,7 @@ def make_info(path: Path, pages: int) -> ImageInfo:
 @given(st.lists(st.tuples(STEMS, st.sampled_from([1, 2, 3])), min_size=1, max_size=6, unique_by=lambda each: each[0]))
 def test_names_are_unique(images: list[tuple[str, int]]) -> None:
     infos = [make_info(Path(f"{stem}.tif"), pages) for stem, pages in images]
-    targets = Targets(make_model(), [info.path for info in infos], Options(output=Path("out")))
+    targets = Targets(make_model(), as_images(info.path for info in infos), Options(output=Path("out")))
     names = [targets.name_page(info, page) for info in infos for page in range(info.pages)]
     assert len(set(names)) == len(names)
     assert len({targets.find_labels(info) for info in infos}) == len(infos)
@@ -47,15 +47,17 @@ def test_names_are_unique(images: list[tuple[str, int]]) -> None:
 
 def test_the_number_of_a_page_follows_the_name() -> None:
     stack, other = make_info(Path("a.tif"), 3), make_info(Path("b.tif"), 1)
-    targets = Targets(make_model(), [stack.path, other.path], Options(output=Path("out")))
+    targets = Targets(make_model(), as_images([stack.path, other.path]), Options(output=Path("out")))
     assert [targets.name_page(stack, page) for page in range(3)] == ["a_0000", "a_0001", "a_0002"]
     assert targets.name_page(other, 0) == "b"
-    targets = Targets(make_model(), [stack.path, Path("A_0001.png"), Path("a_p0007.tif")], Options(output=Path("out")))
+    targets = Targets(
+        make_model(), as_images([stack.path, Path("A_0001.png"), Path("a_p0007.tif")]), Options(output=Path("out"))
+    )
     assert targets.name_page(stack, 2) == "a_pp0002"
 
 
 def check(paths: list[Path], options: Options, notices: Notices | None = None, **more: Any) -> None:
-    targets = Targets(make_model(**more), paths, options)
+    targets = Targets(make_model(**more), as_images(paths), options)
     files = ObjectFiles(options.objects, options.output, ("background", "object"), targets.written)
     targets.check(files, Notices() if notices is None else notices)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from septa import errors
-from septa.cli.commands import OBJECTS, OUTPUT
+from septa.cli.commands import INPUT, OBJECTS, OUTPUT
 from septa.cli.options import (
     ModelFile,
     NetOptions,
@@ -19,14 +19,24 @@ from septa.cli.options import (
     pause_garbage_collection,
     refuse_options,
 )
-from septa.cli.predict_store import StoreOptions, is_for_stores, make_requests, segment_to_stores
+from septa.cli.predict_store import (
+    StoreOptions,
+    check_store_options,
+    is_store,
+    make_requests,
+    may_hold_stores,
+    segment_to_stores,
+)
 from septa.cli.streams import print_error
-from septa.cli.values import choice, number, path, word
+from septa.cli.values import choice, number, path, whole_number, word
 from septa.errors import format_count
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from septa.model import Model
-    from septa.prediction import Options, SegmentedFile
+    from septa.notices import Notices
+    from septa.prediction import InputImage, Options, SegmentedFile
 
 _LABEL_FILES = (".png", ".tif", ".tiff")
 _NO_LABEL_FILES = (".jpg", ".jpeg", ".bmp", ".gif")
@@ -127,11 +137,22 @@ class FileOptions:
         )
 
 
+ImageNumber = Annotated[
+    int | None,
+    option(
+        "--image",
+        heading=INPUT,
+        kind=whole_number(least=0, example=1),
+        help="Number of the image in a file that holds several, from 0. The default is all of them.",
+    ),
+]
+
+
 def predict(
     model: ModelFile,
     inputs: Annotated[
         list[str],
-        argument("IMAGES...", "Image files, folders or quoted globs.", kind=word("IMAGES...", "an image file")),
+        argument("IMAGES...", "Files, zarr images, folders or quoted globs.", kind=word("IMAGES...", "an image file")),
     ],
     output: Annotated[
         Path,
@@ -150,6 +171,7 @@ def predict(
     probabilities: Annotated[
         bool, option("--probabilities", heading=OUTPUT, help="Also write the probability of each class.")
     ] = False,
+    image: ImageNumber = None,
     overwrite: Annotated[
         bool,
         option(
@@ -161,29 +183,60 @@ def predict(
 ) -> None:
     """Segment images of any size with a trained model.
 
-    Each image becomes a label image of the same name in the output folder. A store as output takes one image, which is
-    read and written block by block within a memory limit; the same command continues an interrupted run. Files that
-    septa did not write are never replaced without --overwrite.
+    Each image becomes a label image of the same name in the output folder, and each zarr image becomes a store. A store
+    as output takes one image, which is read and written block by block within a memory limit; the same command
+    continues an interrupted run. Files that septa did not write are never replaced without --overwrite.
     """
-    if is_for_stores(inputs, output, store):
-        refuse_options(asdict(files) | {"tta": net.tta, "prune": net.prune}, f"a store such as {output}")
-        with pause_garbage_collection():
-            requests = make_requests(model, inputs, output, store, net, probabilities, overwrite)
-        segment_to_stores(make_console(), requests, store)
-        return
-    kind = "label image" if is_label_file(output) else "folder of label images"
-    refuse_options(asdict(store), f"a {kind} such as {output}")
+    for_store = is_store(output, inputs, store)
+    _check_options(output, inputs, for_store, files, net, store)
     with pause_garbage_collection():
-        from septa import kernels
-        from septa.model import Model
+        from septa.images import is_zarr
+        from septa.notices import Notices
+        from septa.prediction import expand_images, find_images
 
-        loaded = Model.load(model)
-        if net.prune is not None:
-            loaded = loaded.prune(net.prune)
-        if loaded.task.finds_objects:
-            kernels.load()
+        notices = Notices()
+        images = expand_images(find_images(inputs, notices), image)
+        streamed = [one for one in images if for_store or is_zarr(one.path)]
+        plain = [one for one in images if one not in streamed]
+        if streamed and not for_store:
+            _check_folder_of_stores(output, streamed[0], files, net)
+        requests = make_requests(model, streamed, output, store, net, probabilities, overwrite)
+    console = make_console()
+    failed: list[errors.SeptaError] = []
+    if plain:
+        refuse_options(asdict(store), _describe_output(output))
         options = files.make_options(output, net, probabilities, overwrite)
-    _segment_to_folder(model, loaded, inputs, options)
+        failed += _segment_to_files(console, model, plain, options, net, notices)
+    if requests:
+        failed += segment_to_stores(console, requests, store, is_only=len(images) == 1)
+    _report(console, output, len(images), failed, notices)
+
+
+def _check_options(
+    output: Path, inputs: list[str], for_store: bool, files: FileOptions, net: NetOptions, store: StoreOptions
+) -> None:
+    """Refuse options that do not apply, before any image is looked for."""
+    if for_store:
+        _refuse_file_options(files, net, output)
+    elif not any(may_hold_stores(each) for each in inputs):
+        refuse_options(asdict(store), _describe_output(output))
+    check_store_options(store, net)
+
+
+def _describe_output(output: Path) -> str:
+    return f"a {'label image' if is_label_file(output) else 'folder of label images'} such as {output}"
+
+
+def _refuse_file_options(files: FileOptions, net: NetOptions, output: Path) -> None:
+    refuse_options(asdict(files) | {"tta": net.tta, "prune": net.prune}, f"a store such as {output}")
+
+
+def _check_folder_of_stores(output: Path, image: InputImage, files: FileOptions, net: NetOptions) -> None:
+    """Refuse options that do not apply to stores, and a label file instead of a folder."""
+    if is_label_file(output):
+        problem = f"the zarr image {image.path} is segmented to a store, not to a label file"
+        raise errors.InputError(output, problem, "Give a name that ends in .ome.zarr, or a folder")
+    _refuse_file_options(files, net, output / f"{image.stem}.ome.zarr")
 
 
 def is_label_file(output: Path) -> bool:
@@ -201,36 +254,58 @@ def is_label_file(output: Path) -> bool:
     return suffix in _LABEL_FILES and not output.is_dir()
 
 
-def _segment_to_folder(file: Path, model: Model, inputs: list[str], options: Options) -> None:
-    """Segment the images one after another, continuing after one that fails."""
-    from septa.display import say, show_progress
-    from septa.notices import Notices
-    from septa.prediction import FailedFile, find_images, segment_files
+def _load_model(file: Path, net: NetOptions) -> Model:
+    with pause_garbage_collection():
+        from septa import kernels
+        from septa.model import Model
 
-    console, paths, failed = make_console(), find_images(inputs), []
-    notices = Notices()
+        model = Model.load(file)
+        if net.prune is not None:
+            model = model.prune(net.prune)
+        if model.task.finds_objects:
+            kernels.load()
+        return model
+
+
+def _segment_to_files(
+    console: Console, file: Path, images: list[InputImage], options: Options, net: NetOptions, notices: Notices
+) -> list[errors.SeptaError]:
+    """Segment the images one after another, continuing after one that fails; return the errors."""
+    from septa.display import say, show_progress
+    from septa.prediction import FailedFile, segment_files
+
+    model, failed = _load_model(file, net), []
     task = f"task {model.recipe.task}, {model.labels.describe()}, {model.describe_input()}"
     target = options.output / (f"{options.name}{options.suffix}" if options.name else "")
-    if options.name and len(paths) > 1:
-        problem = f"one file takes the labels of one image, got {len(paths)} images"
-        raise errors.InputError(target, problem, "Give a folder with -o")
-    say(console, f"segmenting {format_count(len(paths), 'image')} with {file} to {target}; {task}")
+    if options.name and len(images) > 1:
+        several = len({image.path for image in images}) > 1
+        problem = f"one file takes the labels of one image, got {len(images)} images"
+        remedy = "Give a folder with -o" if several else "Give a folder with -o, or choose one image with --image"
+        raise errors.InputError(target, problem, remedy)
+    say(console, f"segmenting {format_count(len(images), 'image')} with {file} to {target}; {task}")
     with show_progress(console, "segmenting") as progress:
-        for done, result in enumerate(segment_files(model, paths, options, notices), start=1):
+        for done, result in enumerate(segment_files(model, images, options, notices), start=1):
             if isinstance(result, FailedFile):
-                failed.append(result)
+                failed.append(result.error)
                 print_error(result.error)
             else:
                 say(console, _describe_result(result))
-            progress(done, len(paths))
+            progress(done, len(images))
+    return failed
+
+
+def _report(console: Console, output: Path, images: int, failed: list[errors.SeptaError], notices: Notices) -> None:
+    """Print the notices, and end with the exit code of the failures."""
+    from septa.display import say
+
     for line in notices.lines():
         say(console, line)
-    if len(failed) == len(paths) == 1:
-        raise typer.Exit(failed[0].error.exit_code)
+    if failed and images == 1:
+        raise typer.Exit(failed[0].exit_code)
     if failed:
-        raise errors.PartialFailure(
-            options.output, f"{len(failed)} of {len(paths)} images failed, the others are done", "See the errors above"
-        )
+        folder = output.parent if is_label_file(output) else output
+        problem = f"{len(failed)} of {images} images failed, the others are done"
+        raise errors.PartialFailure(folder, problem, "See the errors above")
 
 
 def _describe_result(result: SegmentedFile) -> str:

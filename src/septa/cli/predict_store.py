@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from glob import has_magic
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from septa import errors
 from septa.cli.commands import LARGE
 from septa.cli.options import NetOptions, option
+from septa.cli.streams import print_error
 from septa.cli.values import CHANNELS, MEMORY, REGION, path, whole_number, word
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from septa.prediction import InputImage
     from septa.streaming import Cluster, StreamFinished, StreamRequest, StreamStarted
 
 _STORES = (".zarr", ".tif", ".tiff")
-_ZARR = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,54 +112,66 @@ class StoreOptions:
     ] = None
 
 
-def is_for_stores(inputs: list[str], output: Path, store: StoreOptions) -> bool:
-    """Return True if each image goes to a store, and False if files go to files.
+def is_store(output: Path, inputs: list[str], store: StoreOptions) -> bool:
+    """Return True if the output is one store, and False if it is a folder or a label file.
 
     NAME.tif is a store if the image is one or an option of stores is given; without them it is a plain label image.
     """
     suffixes = [suffix.lower() for suffix in output.suffixes[-2:]]
-    if suffixes[-1:] == [".zarr"] or any(is_zarr(Path(each)) for each in inputs):
+    if suffixes[-1:] == [".zarr"]:
         return True
     if output.is_dir() or suffixes[-1:] not in ([".tif"], [".tiff"]):
         return False
-    return suffixes[0] == ".ome" or any(value is not None and value is not False for value in vars(store).values())
+    is_asked_for = any(value is not None and value is not False for value in vars(store).values())
+    return suffixes[0] == ".ome" or is_asked_for or any(Path(each).is_dir() for each in inputs)
 
 
-def is_zarr(folder: Path) -> bool:
-    """Return True if a folder is a zarr group or array."""
-    return folder.is_dir() and any((folder / name).is_file() for name in _ZARR)
+def may_hold_stores(text: str) -> bool:
+    """Return True if an argument may name zarr images, as folders and patterns do."""
+    return has_magic(text) or Path(text).is_dir()
+
+
+def check_store_options(store: StoreOptions, net: NetOptions) -> None:
+    """Raise InputError if options of a cluster or an engine do not fit each other."""
+    if net.engine == "auto" and (store.workers is not None or store.cluster is not None):
+        problem = "auto may choose a different engine in each process, and then their blocks do not fit together"
+        raise errors.InputError("--engine", problem, "Give torch, openvino or onnxruntime")
+    if store.workers is not None and store.cluster is not None:
+        raise errors.InputError("", "--workers and --cluster cannot be combined", "Give one of them")
+    files = {"--tls-ca": store.tls_ca, "--tls-cert": store.tls_cert, "--tls-key": store.tls_key}
+    for name, file in files.items():
+        if file is not None and store.cluster is None:
+            raise errors.InputError("", f"{name} works only with --cluster", f"Leave {name} out")
+        if file is not None and not file.is_file():
+            raise errors.InputError(f"{name} {file}", "the file does not exist", "Give a file in PEM format")
+    if any(files.values()) and (store.tls_ca is None or store.tls_cert is None):
+        raise errors.InputError("", "TLS needs both --tls-ca and --tls-cert", "Give both")
 
 
 def make_requests(
     model: Path,
-    inputs: list[str],
+    images: list[InputImage],
     output: Path,
     store: StoreOptions,
     net: NetOptions,
     probabilities: bool,
     overwrite: bool,
 ) -> list[StreamRequest]:
-    """Return one request for each input: a store as output takes one image, a folder gets a store for each.
+    """Return one request for each image: a store as output takes one image, a folder gets a store for each.
 
     Raises
     ------
     InputError
-        Several inputs are given for one store, two stores would have the same name, or an engine does not fit.
+        Several images are given for one store.
     """
     from septa.streaming import StreamInput, StreamRequest, default_memory
 
-    is_store = output.suffix.lower() in _STORES
-    if is_store and len(inputs) > 1:
-        raise errors.InputError(output, f"one store takes one image, got {len(inputs)}", "Give a folder with -o")
-    targets: dict[Path, Path] = {}
-    for image in map(Path, inputs):
-        target = output if is_store else output / f"{_get_stem(image)}.ome.zarr"
-        if target in targets.values():
-            raise errors.InputError(target, "two images would be written to this store", "Segment them separately")
-        targets[image] = target
-    if net.engine == "auto" and (store.workers is not None or store.cluster is not None):
-        problem = "auto may choose a different engine in each process, and then their blocks do not fit together"
-        raise errors.InputError("--engine", problem, "Give torch, openvino or onnxruntime")
+    is_one = output.suffix.lower() in _STORES
+    if is_one and len(images) > 1:
+        remedy = "Give a folder with -o"
+        if len({image.path for image in images}) == 1:
+            remedy = f"Choose one with --image, from 0 to {len(images) - 1}, or give a folder with -o"
+        raise errors.InputError(output, f"one store takes one image, got {len(images)}", remedy)
     memory = store.memory
     if store.workers is not None and memory is None:
         memory = default_memory(store.workers)
@@ -165,9 +179,13 @@ def make_requests(
         StreamRequest(
             model=model,
             input=StreamInput(
-                str(image.resolve()), level=store.level or 0, channels=store.channels, region=store.region
+                str(image.path.resolve()),
+                level=store.level or 0,
+                channels=store.channels,
+                image=image.number,
+                region=store.region,
             ),
-            output=target,
+            output=output if is_one else output / f"{image.stem}.ome.zarr",
             memory=memory,
             tile=net.tile,
             device=net.device,
@@ -177,44 +195,40 @@ def make_requests(
             overwrite=overwrite,
             engine=net.engine,
         )
-        for image, target in targets.items()
+        for image in images
     ]
 
 
-def _get_stem(image: Path) -> str:
-    return image.name.split(".", maxsplit=1)[0]
+def segment_to_stores(
+    console: Console, requests: list[StreamRequest], store: StoreOptions, is_only: bool
+) -> list[errors.SeptaError]:
+    """Segment each image into its store, and show the progress.
 
-
-def segment_to_stores(console: Console, requests: list[StreamRequest], store: StoreOptions) -> None:
-    """Segment each image into its store and show the progress."""
+    It continues after an image that cannot be used, unless ``is_only``, and returns the errors.
+    """
+    failed: list[errors.SeptaError] = []
     with connect_cluster(store) as cluster:
         for request in requests:
-            _segment_to_store(console, request, cluster)
+            try:
+                _segment_to_store(console, request, cluster)
+            except errors.InputError as error:
+                if is_only or isinstance(error, errors.ModelError):
+                    raise
+                failed.append(error)
+                print_error(error)
+    return failed
 
 
 def connect_cluster(store: StoreOptions) -> AbstractContextManager[Cluster | None]:
-    """Return the cluster that the options ask for, or None for this process alone.
+    """Return the cluster that the checked options ask for, or None for this process alone.
 
-    Raises
-    ------
-    InputError
-        The options exclude each other. On entering, also the errors of `local_cluster` and `remote_cluster`.
+    On entering, it raises the errors of `local_cluster` and `remote_cluster`.
     """
     from septa.streaming import Tls, local_cluster, remote_cluster
 
-    if store.workers is not None and store.cluster is not None:
-        raise errors.InputError("", "--workers and --cluster cannot be combined", "Give one of them")
-    files = {"--tls-ca": store.tls_ca, "--tls-cert": store.tls_cert, "--tls-key": store.tls_key}
-    for name, file in files.items():
-        if file is not None and store.cluster is None:
-            raise errors.InputError("", f"{name} works only with --cluster", f"Leave {name} out")
-        if file is not None and not file.is_file():
-            raise errors.InputError(f"{name} {file}", "the file does not exist", "Give a file in PEM format")
     tls = None
     if store.tls_ca is not None and store.tls_cert is not None:
         tls = Tls(store.tls_ca, store.tls_cert, store.tls_key)
-    elif any(files.values()):
-        raise errors.InputError("", "TLS needs both --tls-ca and --tls-cert", "Give both")
     if store.cluster is not None:
         return remote_cluster(store.cluster, tls)
     return nullcontext() if store.workers is None else local_cluster(store.workers)

@@ -55,8 +55,8 @@ class ImageInfo:
         Axes that the pages count, the slowest first, for example "TZ", and the size along each; "" and () for a
         single page. "I" and "Q" are axes without a name.
     image, images
-        Number of the image, and number of images in the file. The pages of all images are counted if they are alike
-        and none was chosen.
+        Number of the image, and number of images in the file. If none was chosen among several that are alike, the
+        number is None, and the pages of all images are counted.
     notes
         Clauses about what was assumed to read the file, such as ``its smaller images are levels of a pyramid``.
     calibration
@@ -77,7 +77,7 @@ class ImageInfo:
     color: bool = False
     page_axes: str = ""
     page_shape: tuple[int, ...] = ()
-    image: int = 0
+    image: int | None = 0
     images: int = 1
     notes: tuple[str, ...] = ()
     calibration: Calibration = field(default_factory=Calibration)

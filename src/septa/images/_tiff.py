@@ -156,7 +156,7 @@ def read_tiff_info(path: Path, max_pixels: int, image: int | None = None) -> Ima
     with _open_tiff(path) as file:
         images = find_tiff_images(path, file)
         chosen = _choose_image(path, images, image)
-        return _describe(path, file, chosen, find_layout(path, chosen.levels[0]), max_pixels, image or 0, len(images))
+        return _describe(path, file, chosen, find_layout(path, chosen.levels[0]), max_pixels, image, len(images))
 
 
 def count_tiff_images(path: Path) -> int:
@@ -171,7 +171,7 @@ def read_tiff_page(path: Path, page: int, max_pixels: int, image: int | None = N
         images = find_tiff_images(path, file)
         chosen = _choose_image(path, images, image)
         layout = find_layout(path, chosen.levels[0])
-        info = _describe(path, file, chosen, layout, max_pixels, image or 0, len(images))
+        info = _describe(path, file, chosen, layout, max_pixels, image, len(images))
         check_page(path, page, info.pages)
         series_number, page_in_series = divmod(page, layout.series_pages)
         row_number, inner_page = divmod(page_in_series, layout.inner_pages)
@@ -202,7 +202,7 @@ def _choose_image(path: Path, images: tuple[TiffImage, ...], number: int | None)
 
 
 def _describe(
-    path: Path, file: Any, image: TiffImage, layout: TiffLayout, max_pixels: int, number: int, images: int
+    path: Path, file: Any, image: TiffImage, layout: TiffLayout, max_pixels: int, number: int | None, images: int
 ) -> ImageInfo:
     keyframe = layout.series.keyframe
     height, width = layout.height, layout.width
@@ -231,7 +231,7 @@ def _describe(
         color=layout.color,
         orientation=int(orientation),
         calibration=calibration,
-        image=number,
+        image=0 if images == 1 else number,
         images=images,
         notes=image.notes,
         page_axes="".join(axis for axis, _ in layout.page_sizes),

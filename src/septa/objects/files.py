@@ -79,6 +79,7 @@ class ObjectFiles:
     _labels: list[tuple[str, Path, int]] = field(default_factory=list)
     _pending: list[ObjectTable] = field(default_factory=list)
     _file: Path = Path()
+    _name: str = ""
 
     def list_files(self, name: str) -> list[Path]:
         """Return the files that are written for the image or page of a name."""
@@ -98,9 +99,10 @@ class ObjectFiles:
             raise InputError(found[0], "the file is given with --table and with --coco", "Give two names")
         return found
 
-    def begin(self, file: Path) -> None:
-        """Start the next image file, and forget the pages of one that failed."""
+    def begin(self, file: Path, image: int | None = None) -> None:
+        """Start the next image, and forget the pages of one that failed; ``image`` is its number among several."""
         self._file = file
+        self._name = file.name if image is None else f"{file.name}#image{image}"
         self._pending = []
 
     def add(
@@ -165,7 +167,7 @@ class ObjectFiles:
         """Accept the pages added since `begin`, whose labels were written to the file ``labels``."""
         stack = len(self._pending) > 1
         for page in range(len(self._pending)):
-            self._labels.append((f"{self._file.name}#{page}" if stack else self._file.name, labels, page))
+            self._labels.append((f"{self._name}#{page}" if stack else self._name, labels, page))
         self._tables += self._pending
         self._pending = []
 

@@ -1,57 +1,157 @@
-"""The image files that the arguments of a prediction name."""
+"""The images that the arguments of a prediction name: files, zarr folders, and the images in them."""
 
 from __future__ import annotations
 
 import glob
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from septa.errors import InputError
-from septa.images import IMAGE_SUFFIXES
+from septa.images import Entries, count_images, is_zarr, sort_entries
+from septa.labels import list_folder
+from septa.notices import Notices
+
+_REMEDY = "Give image files, a folder of images, or a glob in quotes"
 
 
-def find_images(inputs: Sequence[str]) -> list[Path]:
-    """Find the image files that some arguments name.
+@dataclass(frozen=True)
+class InputImage:
+    """An image that is segmented.
+
+    Attributes
+    ----------
+    path
+        Its file, or its zarr folder.
+    number
+        Number of the image in a path that holds several; None for the only one.
+    """
+
+    path: Path
+    number: int | None = None
+
+    @property
+    def stem(self) -> str:
+        """Stem of the names of all files that are written for the image."""
+        return find_stem(self.path, self.number)
+
+
+def find_images(inputs: Sequence[str], notices: Notices | None = None) -> list[Path]:
+    """Find the image files and zarr folders that some arguments name.
 
     Parameters
     ----------
     inputs
-        Files, folders (without their subfolders), and globs.
+        Files, zarr folders, other folders (without their subfolders), and globs.
+    notices
+        Receives the entries of folders that are passed over.
 
     Returns
     -------
     list of Path
-        Files in the order of the arguments, each once.
+        Paths in the order of the arguments, each once.
 
     Raises
     ------
     InputError
-        An argument names no file, or two files would have label files of one name.
+        An argument names no image, or two files would have label files of one name.
     """
+    notices = Notices() if notices is None else notices
     found: list[Path] = []
     for text in inputs:
         path = Path(text)
-        if path.is_dir():
-            images = [file for file in sorted(path.iterdir()) if file.suffix.lower() in IMAGE_SUFFIXES]
-            files = [file for file in images if file.is_file() and not file.name.startswith(".")]
+        if path.is_dir() and not is_zarr(path):
+            found += _select(text, "folder", list_folder(path), notices)
         elif path.exists():
-            files = [path]
+            found.append(path)
         else:
-            files = [Path(match) for match in sorted(glob.glob(text, recursive=True))]  # noqa: PTH207 - may be absolute
-        if not files:
-            problem = "the folder contains no images" if path.is_dir() else "the file does not exist"
-            raise InputError(text, problem, "Give image files, a folder of images, or a glob in quotes")
-        found += files
+            if path.is_symlink():
+                raise InputError(text, "the link leads to no file", _REMEDY)
+            matches = glob.glob(text, recursive=True)  # noqa: PTH207 - the pattern may be absolute
+            if not matches:
+                raise InputError(text, "the file does not exist", _REMEDY)
+            found += _select(text, "pattern", _leave_stores_whole(map(Path, sorted(matches))), notices)
     unique = list(dict.fromkeys(found))
-    stems: dict[str, Path] = {}
+    stems: dict[tuple[str, bool], Path] = {}
     for path in unique:
-        other = stems.setdefault(find_stem(path), path)
+        other = stems.setdefault((find_stem(path), path.is_dir()), path)
         if other != path:
-            problem = f"its label file would have the same name as that of {other}"
+            problem = f"its labels would have the same name as those of {other}"
             raise InputError(path, problem, "Segment them into two folders")
     return unique
 
 
-def find_stem(path: Path) -> str:
-    """Return the stem of the names of all files that are written for an image file."""
-    return path.stem.removesuffix(".ome")
+def _leave_stores_whole(paths: Iterable[Path]) -> list[Path]:
+    """Drop the paths inside zarr folders, which a recursive pattern matches."""
+    every = list(paths)
+    folders = {folder for path in every for folder in path.parents}
+    stores = {folder for folder in folders if is_zarr(folder)}
+    return [path for path in every if stores.isdisjoint(path.parents)]
+
+
+def _select(text: str, kind: str, paths: Sequence[Path], notices: Notices) -> list[Path]:
+    """Return the images among the entries of a folder or the matches of a pattern, and note all others."""
+    entries = sort_entries(paths)
+    chosen = {*entries.files, *entries.stores}
+    images = [path for path in paths if path in chosen]
+    if not images:
+        verb = "contains" if kind == "folder" else "matches"
+        found = f", but {entries.describe()}" if entries.describe() != "nothing" else ""
+        raise InputError(text, f"the {kind} {verb} no images{found}", _REMEDY)
+    _note_others(entries, notices)
+    return images
+
+
+def _note_others(entries: Entries, notices: Notices) -> None:
+    for path in entries.broken_links:
+        notices.add(path, "the link leads to no file and is passed over", warning=True)
+    for path, reason in entries.others.items():
+        notices.add(path, f"{reason}, and is passed over")
+    for path in entries.folders:
+        notices.add(path, "the subfolder is not searched for images", "Give its path, too, if it holds some")
+
+
+def as_images(images: Iterable[Path | InputImage]) -> list[InputImage]:
+    """Return images; a path stands for all its pages."""
+    return [one if isinstance(one, InputImage) else InputImage(one) for one in images]
+
+
+def expand_images(paths: Sequence[Path], image: int | None = None) -> list[InputImage]:
+    """Return the images in files and zarr folders.
+
+    Parameters
+    ----------
+    paths
+        Paths as of `find_images`.
+    image
+        Number of the only image of each path that is wanted; None for all.
+
+    Raises
+    ------
+    InputError
+        Images of two paths would have labels of one name.
+    """
+    found: list[InputImage] = []
+    for path in paths:
+        try:
+            count = count_images(path)
+        except InputError:
+            count = 1  # the fault is reported when the image is read
+        if count == 1:
+            found.append(InputImage(path, image or None))
+        else:
+            found += [InputImage(path, number) for number in (range(count) if image is None else (image,))]
+    stems: dict[tuple[str, bool], Path] = {}
+    for one in found:
+        other = stems.setdefault((one.stem, one.path.is_dir()), one.path)
+        if other != one.path:
+            part = "its labels" if one.number is None else f"the labels of its image {one.number}"
+            problem = f"{part} would have the same name as those of {other}"
+            raise InputError(one.path, problem, "Segment them into two folders")
+    return found
+
+
+def find_stem(path: Path, image: int | None = None) -> str:
+    """Return the stem of the names of all files that are written for an image of a file or zarr folder."""
+    stem = path.stem.removesuffix(".ome")
+    return stem if image is None else f"{stem}_image{image}"

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from septa.errors import ResourceError, SeptaError
 from septa.images import ImageInfo
+from septa.prediction.find import InputImage
 from septa.prediction.options import FailedFile
 
 _COUNTED = {"T": "frame", "Z": "plane"}
@@ -28,13 +29,18 @@ class FileState(Enum):
 
 @dataclass
 class PageFile:
-    """An image file in the pipeline, and what will be written when its last page is done."""
+    """An image in the pipeline, and what will be written when its last page is done."""
 
-    path: Path
+    image: InputImage
     state: FileState = FileState.OPEN
     labels: list[NDArray[Any]] = field(default_factory=list)
     classes: list[NDArray[Any]] = field(default_factory=list)
     difference: float | None = None
+
+    @property
+    def path(self) -> Path:
+        """File of the image."""
+        return self.image.path
 
 
 @dataclass(frozen=True, kw_only=True)

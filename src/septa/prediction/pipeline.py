@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +24,7 @@ from septa.labels import CLASSES, OVERLAYS, PROBABILITIES
 from septa.model import Model, PredictionOptions
 from septa.notices import Notices
 from septa.objects import ObjectFiles
+from septa.prediction.find import InputImage
 from septa.prediction.options import EXACT, FailedFile, Options, SegmentedFile
 from septa.prediction.output import compute_padding, draw_prediction, write_stack
 from septa.prediction.pages import ComputedPage, FailedPage, FileState, PageFile, ReadPage
@@ -56,40 +56,42 @@ class Pipeline:
     targets: Targets
     notices: Notices = field(default_factory=Notices)
 
-    def segment_overlapped(self, paths: Sequence[Path]) -> Generator[SegmentedFile | FailedFile, None, None]:
+    def segment_overlapped(self, images: Sequence[InputImage]) -> Generator[SegmentedFile | FailedFile, None, None]:
         """Segment files with the steps of successive pages in parallel.
 
         The last result has a ResourceError if the memory does not hold several pages at once.
         """
         with (
-            closing(prefetch_items(self.read_pages(paths))) as pages,
+            closing(prefetch_items(self.read_pages(images))) as pages,
             closing(map_in_background(self.write_page, map(self.run_net, pages))) as results,
         ):
             yield from (result for result in results if result is not None)
 
-    def segment_alone(self, path: Path) -> SegmentedFile | FailedFile:
-        """Segment a file with nothing else in memory."""
-        results = map(self.write_page, map(self.run_net, self.read_pages([path], alone=True)))
+    def segment_alone(self, image: InputImage) -> SegmentedFile | FailedFile:
+        """Segment an image with nothing else in memory."""
+        results = map(self.write_page, map(self.run_net, self.read_pages([image], alone=True)))
         return next(result for result in results if result is not None)
 
     # Step 1
 
-    def read_pages(self, paths: Sequence[Path], *, alone: bool = False) -> Iterator[ReadPage | FailedPage]:
-        """Read the pages of files.
+    def read_pages(self, images: Sequence[InputImage], *, alone: bool = False) -> Iterator[ReadPage | FailedPage]:
+        """Read the pages of images.
 
         It ends at a page that does not fit into memory or, unless ``alone``, takes a large share of the memory.
         """
-        for path in paths:
-            file = PageFile(path)
+        for image in images:
+            file, path = PageFile(image), image.path
             try:
-                info = read_info(path, max_pixels=self.options.max_pixels)
+                info = read_info(path, image=image.number, max_pixels=self.options.max_pixels)
+                for note in info.notes:
+                    self.notices.add(path, note)
                 check_pages(info, self.targets.find_labels(info))
                 if not alone and self._is_large(info):
                     raise MemoryError
                 for number in range(info.pages):
                     if file.state is FileState.FAILED:
                         break
-                    input_cyx = self.model.as_model_input(self._read(path, number), path, self.notices)
+                    input_cyx = self.model.as_model_input(self._read(image, number), path, self.notices)
                     yield ReadPage(
                         file=file,
                         info=info,
@@ -104,9 +106,11 @@ class Pipeline:
             except SeptaError as error:
                 yield FailedPage(file, error)
 
-    def _read(self, path: Path, number: int) -> NDArray[Any]:
+    def _read(self, image: InputImage, page: int) -> NDArray[Any]:
         limit, channels = self.options.max_pixels, self.model.channels
-        return read_image(path, number, channels=channels, max_pixels=limit, notices=self.notices)
+        return read_image(
+            image.path, page, image=image.number, channels=channels, max_pixels=limit, notices=self.notices
+        )
 
     def _is_large(self, info: ImageInfo) -> bool:
         bytes_per_pixel = info.channels * info.dtype.itemsize + 4 * self.model.net.out_channels
@@ -174,7 +178,7 @@ class Pipeline:
         page = computed.page
         logits_kyx = computed.logits_kyx
         if page.number == 0:
-            self.files.begin(page.file.path)
+            self.files.begin(page.file.path, page.file.image.number)
         labels_yx = computed.labels_yx
         if labels_yx is None:
             assert logits_kyx is not None

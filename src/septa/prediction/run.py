@@ -13,14 +13,14 @@ from septa.labels import CLASSES, find_class_folders
 from septa.model import Model
 from septa.notices import Notices
 from septa.objects import ObjectFiles
-from septa.prediction.find import find_stem
+from septa.prediction.find import InputImage, as_images
 from septa.prediction.options import FailedFile, Options, SegmentedFile
 from septa.prediction.pipeline import Pipeline
 from septa.prediction.targets import Targets
 
 
 def segment_files(
-    model: Model, paths: Sequence[Path], options: Options, notices: Notices | None = None
+    model: Model, images: Sequence[Path | InputImage], options: Options, notices: Notices | None = None
 ) -> Iterator[SegmentedFile | FailedFile]:
     """Segment image files and write their label files.
 
@@ -32,8 +32,8 @@ def segment_files(
     ----------
     model
         Model that segments.
-    paths
-        Image files; see `find_images`.
+    images
+        Image files, whose images must be alike if they hold several; or single images, see `expand_images`.
     options
         Output and options.
     notices
@@ -54,21 +54,22 @@ def segment_files(
     """
     _check_options(model, options)
     notices = Notices() if notices is None else notices
-    with lock_outputs(_list_outputs(paths, options)) as removed:
+    inputs = as_images(images)
+    with lock_outputs(_list_outputs(inputs, options)) as removed:
         for clause in removed:
             notices.add(options.output, clause)
-        yield from _segment(model, paths, options, notices)
+        yield from _segment(model, inputs, options, notices)
 
 
 def _segment(
-    model: Model, paths: Sequence[Path], options: Options, notices: Notices
+    model: Model, images: Sequence[InputImage], options: Options, notices: Notices
 ) -> Iterator[SegmentedFile | FailedFile]:
-    targets = Targets(model, paths, options)
+    targets = Targets(model, images, options)
     files = ObjectFiles(options.objects, options.output, model.labels.class_names, targets.written)
     targets.check(files, notices)
     engine = model.engine(options.device, options.engine)
     pipeline = Pipeline(model=model, options=options, files=files, engine=engine, targets=targets, notices=notices)
-    remaining = deque(paths)
+    remaining = deque(images)
     while remaining:
         with closing(pipeline.segment_overlapped(tuple(remaining))) as results:
             for result in results:
@@ -81,9 +82,9 @@ def _segment(
     files.finish()
 
 
-def _list_outputs(paths: Sequence[Path], options: Options) -> list[Path]:
+def _list_outputs(images: Sequence[InputImage], options: Options) -> list[Path]:
     """Return paths that stand for all files that are written; the files of an image share its stem."""
-    stems = [options.output / (options.name or find_stem(path)) for path in paths]
+    stems = [options.output / (options.name or image.stem) for image in images]
     return [*stems, *(path for path in (options.objects.table, options.objects.coco) if path is not None)]
 
 

@@ -14,7 +14,7 @@ from septa.labels import CLASSES, OUTLINES, OVERLAYS, PROBABILITIES
 from septa.model import Model
 from septa.notices import Notices
 from septa.objects import ObjectFiles
-from septa.prediction.find import find_stem
+from septa.prediction.find import InputImage, find_stem
 from septa.prediction.options import Options
 
 _PAGE = re.compile(r"(_p*)\d{4,}$")
@@ -29,19 +29,20 @@ class Targets:
     ----------
     model
         Model that segments.
-    paths
-        All image files, of which no two have one stem; see `find_images`.
+    images
+        All images, of which no two have one stem; see `find_images`.
     options
         Output and options.
     """
 
-    def __init__(self, model: Model, paths: Sequence[Path], options: Options) -> None:
+    def __init__(self, model: Model, images: Sequence[InputImage], options: Options) -> None:
         self._options = options
-        self._paths = paths
+        self._images = images
         self._multilabel = model.task.multilabel
         self._classes = model.labels.object_classes > 1
-        stems = [_fold(find_stem(path)) for path in paths]
+        stems = [_fold(image.stem) for image in images]
         self._taken = {(stem[: found.start()], found[1]) for stem in stems if (found := _PAGE.search(stem))}
+        paths = [image.path for image in images]
         self.written = WrittenFiles(options.overwrite, protected=paths, folder=None if options.name else options.output)
 
     def find_labels(self, info: ImageInfo) -> Path:
@@ -76,16 +77,16 @@ class Targets:
         names = {_fold(name) for folder in self._list_folders() if folder.is_dir() for name in _list_names(folder)}
         names |= {name.removesuffix(_ROIS) for name in names}
         known = names | {_PAGE.sub("", name) for name in names}
-        for path in self._paths:
-            if _fold(self._options.name or find_stem(path)) not in known:
+        for image in self._images:
+            if _fold(self._options.name or image.stem) not in known:
                 continue
             with suppress(SeptaError):  # an image that cannot be read is reported in its turn
-                info = read_info(path, max_pixels=self._options.max_pixels)
-                targets |= dict.fromkeys(self._list_files(info, files), path)
+                info = read_info(image.path, image=image.number, max_pixels=self._options.max_pixels)
+                targets |= dict.fromkeys(self._list_files(info, files), image.path)
         self.written.check(targets)
 
     def _find_stem(self, info: ImageInfo) -> str:
-        return self._options.name or find_stem(info.path)
+        return self._options.name or find_stem(info.path, info.image if info.images > 1 else None)
 
     def _list_folders(self) -> list[Path]:
         output = self._options.output
@@ -107,8 +108,9 @@ class Targets:
     def _note_case(self, notices: Notices) -> None:
         """Note names that differ, but not on every file system."""
         first: dict[str, Path] = {}
-        for path in self._paths:
-            other = first.setdefault(_fold(find_stem(path)), path)
+        for image in self._images:
+            path = image.path
+            other = first.setdefault(_fold(image.stem), path)
             if other != path:
                 text = f"the name differs from that of {other.name} only in case or Unicode form"
                 remedy = "Do not copy the results to a disk of Windows or macOS, where they replace each other"

@@ -86,6 +86,9 @@ def open_source(
     except BaseException:
         level.reader.close()
         raise
+    if notices is not None:
+        for note in source.notes:
+            notices.add(source.path, note)
     return source
 
 

@@ -62,7 +62,7 @@ class WholePlanes:
             axes="".join(axis for axis, size in zip("CZ", shape[1:3]) if size > 1) + "YX",
             shape=shape,
             stored=info.dtype,
-            image=info.image,
+            image=info.image or 0,
             images=info.images,
             level=0,
             levels=((info.height, info.width),),
