@@ -62,10 +62,10 @@ class Normalization:
         if len(self.offset) != len(self.scale) or bool(self.offset) != (self.kind == "dataset"):
             counts = f"{len(self.offset)} offsets and {len(self.scale)} scales"
             raise ValueError(f"kind 'dataset' must have an offset and a scale per channel, 'image' none; got {counts}")
-        limits = np.finfo(np.float32)
-        if not all(abs(offset) <= limits.max for offset in self.offset):
+        tiny, largest = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
+        if not all(abs(offset) <= largest for offset in self.offset):
             raise ValueError(f"offsets must be finite numbers of float32, got {self.offset}")
-        if not all(limits.tiny <= scale <= limits.max for scale in self.scale):
+        if not all(tiny <= scale <= largest for scale in self.scale):
             raise ValueError(f"scales must be above 0 and finite numbers of float32, got {self.scale}")
         if not 0 <= self.curve < math.inf:
             raise ValueError(f"curve must be at least 0, got {self.curve}")
