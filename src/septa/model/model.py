@@ -1,52 +1,32 @@
-"""The model: net, task, normalisation, recipe and provenance in one file that is never unpickled.
+"""The model, in which net, task and normalisation meet.
 
-The file is long because one class stands in it, where net, task, normalisation and file format meet.
+The file is long because one class stands in it; the contracts of its public methods are a third of its lines.
 """
 
 from __future__ import annotations
 
-import stat
 import warnings
 from dataclasses import dataclass, field, replace
-from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from septa import tensor_file
-from septa.errors import InputError, ModelError, OutOfMemory, RecipeError, SeptaWarning, format_count
+from septa.errors import InputError, ModelError, SeptaWarning, format_count
 from septa.images import (
     Normalization,
     TrainingValues,
     ValueCheck,
     as_cyx,
-    check_magnitude,
-    cut_mirrored,
-    fit_channels,
     measure_values,
     read_image,
     resize_image,
     write_bytes,
 )
-from septa.inference import (
-    SYMMETRIES,
-    CoreConsumer,
-    Engine,
-    ImageTile,
-    Int8,
-    apply_symmetry,
-    make_engine,
-    parse_modes,
-    plan_tiles_for,
-    predict_tiles,
-    smallest_tile_for,
-    undo_symmetry,
-)
+from septa.inference import CoreConsumer, Engine, ImageTile, Int8, make_engine, parse_modes
 from septa.labels import LabelMapping
 from septa.nets import UNet
 from septa.notices import Notices
@@ -54,49 +34,11 @@ from septa.recipe import Recipe
 from septa.runtime import pick_device
 from septa.tasks import Decoding, Task, make_task
 
-KIND = "septa model 1"
-_EQUAL_CHANNELS = "the three equal channels are read as one"
-
-
-def build_net(recipe: Recipe, channels: int, outputs: int) -> UNet:
-    """Build the net of a recipe, with new weights from the current state of PyTorch's random generator.
-
-    Parameters
-    ----------
-    recipe
-        Settings, of which the section ``net`` is used.
-    channels
-        Number of channels of the image.
-    outputs
-        Number of channels of the logits.
-
-    Raises
-    ------
-    RecipeError
-        The settings exclude each other.
-    """
-    try:
-        return UNet(channels, outputs, **recipe.net.model_dump(exclude={"output", "pretrained"}))
-    except ValueError as error:
-        problem, _, hint = str(error).partition("; ")
-        remedy = hint[:1].upper() + hint[1:] or "Change the setting"
-        raise RecipeError("recipe", f"the net cannot be built, because {problem}", remedy) from None
-
-
-@dataclass(frozen=True, kw_only=True)
-class PredictionOptions:
-    """Options that `Model.segment`, `Model.logits` and `Model.probabilities` share; `Model.segment` describes them.
-
-    If ``fixed_tile`` is True, a tile that does not fit into the memory is an error; else it is halved. ``factor``
-    multiplies the values of the image before they are normalised; see `Model.check_values`.
-    """
-
-    tile: int | None = None
-    device: str = "auto"
-    tta: int | None = None
-    engine: str | Engine | None = None
-    fixed_tile: bool = False
-    factor: float = 1.0
+from .file import KIND, read_model_bytes, unpack_model
+from .input import adapt_image
+from .options import PredictionOptions
+from .tiles import check_tile, plan_model_tiles, run_tiles
+from .versions import average_versions, check_versions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -278,20 +220,14 @@ class Model:
         options = replace(options, engine=self.engine(options.device, options.engine))
         if versions == 1:
             return resize_image(self._assemble_logits(inner_cyx, options), size)
-        sum_kyx: NDArray[np.float32] | None = None
-        for index in range(versions):
-            logits_kyx = self._assemble_logits(apply_symmetry(inner_cyx, index), options)
-            part_kyx = undo_symmetry(self.task.activations(logits_kyx), index)
-            sum_kyx = part_kyx if sum_kyx is None else sum_kyx + part_kyx
-        assert sum_kyx is not None
-        return resize_image(self.task.as_logits(sum_kyx * np.float32(1 / versions)), size)
+
+        def compute(version_cyx: NDArray[Any]) -> NDArray[np.float32]:
+            return self._assemble_logits(version_cyx, options)
+
+        return resize_image(average_versions(inner_cyx, versions, self.task, compute), size)
 
     def _count_versions(self, tta: int | None) -> int:
-        versions = self.recipe.inference.tta if tta is None else tta
-        if not 1 <= versions <= SYMMETRIES:
-            problem = f"the number of versions must be 1 to {SYMMETRIES}, got {versions}"
-            raise InputError("--tta", problem, f"Give --tta {SYMMETRIES} for all symmetries of the square")
-        return versions
+        return check_versions(self.recipe.inference.tta if tta is None else tta)
 
     def _assemble_logits(self, image_cyx: NDArray[Any], options: PredictionOptions) -> NDArray[np.float32]:
         out_kyx = np.empty((self.net.out_channels, *image_cyx.shape[1:]), np.float32)
@@ -314,22 +250,9 @@ class Model:
         options
             Options; ``tta`` is not used.
         """
-        _, height, width = image_cyx.shape
-        tiles = self._tiles(height, width, options.tile)
         normalization = self.normalization.rescale(options.factor).resolve(image_cyx)
-        read = partial(cut_mirrored, image_cyx)
         engine = self.engine(options.device, options.engine)
-        largest = options.tile or max(max(np.subtract(tile.end, tile.begin)) for tile in tiles)
-        while True:
-            try:
-                predict_tiles(engine, read, normalization, tiles, consume)
-                return
-            except (OutOfMemory, MemoryError):
-                smaller = max(largest // 2, smallest_tile_for(self.net))
-                if options.fixed_tile or smaller >= largest:
-                    raise
-            largest = smaller
-            tiles = self._tiles(height, width, largest)
+        run_tiles(self.net, engine, image_cyx, normalization, consume, options)
 
     def plan(self, height: int, width: int, tile: int | None = None) -> list[ImageTile]:
         """Plan the tiles of an image of this size.
@@ -346,11 +269,7 @@ class Model:
         InputError
             The tile is too small for a core and the halo of the net.
         """
-        return self._tiles(*(self.recipe.data.resize or (height, width)), tile)
-
-    def _tiles(self, height: int, width: int, tile: int | None) -> list[ImageTile]:
-        self.check_tile(tile)
-        return plan_tiles_for(self.net, height, width, tile)
+        return plan_model_tiles(self.net, *(self.recipe.data.resize or (height, width)), tile)
 
     def check_tile(self, tile: int | None) -> None:
         """Check that a tile has room for a core and the halo of the net; None is accepted.
@@ -360,10 +279,7 @@ class Model:
         InputError
             The tile is too small.
         """
-        least = smallest_tile_for(self.net)
-        if tile is not None and tile < least:
-            problem = f"a tile of this net must be at least {least} pixels, got {tile}"
-            raise InputError("--tile", problem, f"Give --tile {least} or more")
+        check_tile(self.net, tile)
 
     def as_written(self, labels_yx: NDArray[np.int32]) -> NDArray[Any]:
         """Return labels as they are written to files: object ids, or the raw values of the training labels."""
@@ -459,24 +375,7 @@ class Model:
         InputError
             The number of channels does not fit, the image has no pixels, or a value is NaN, Inf or beyond float32.
         """
-        try:
-            input_cyx: NDArray[Any] = fit_channels(image_cyx, self.channels, self.color)
-        except ValueError:
-            found = format_count(image_cyx.shape[0], "channel")
-            problem = f"the image has {found}, but the model was trained on {self.channels}"
-            remedy = f"Give images with the {self.channels} channels of the training images, in the same order"
-            if self.channels == 1:
-                remedy = "Give images with one channel, or choose one with --channels and a store as output"
-            raise InputError(where, problem, remedy) from None
-        if notices is not None and len(image_cyx) != self.channels:
-            grey = len(image_cyx) == 1
-            notices.add(where, "the grey image is repeated in red, green and blue" if grey else _EQUAL_CHANNELS)
-        if input_cyx.size == 0:
-            raise InputError(where, "the image has no pixels", "Give an image of at least 1 x 1 pixels")
-        if input_cyx.dtype.kind == "f" and not np.isfinite(input_cyx).all():
-            raise InputError(where, "the image holds NaN or Inf", "Replace these pixels")
-        check_magnitude(input_cyx, where)
-        return input_cyx
+        return adapt_image(image_cyx, self.channels, self.color, where, notices)
 
     def engine(self, device: str = "auto", engine: str | Engine | None = None) -> Engine:
         """Make an engine that runs the net; an existing engine is returned unchanged.
@@ -541,108 +440,13 @@ class Model:
     @staticmethod
     def read(path: str | PathLike[str]) -> bytes:
         """Return the bytes of a model file; ModelError if it cannot be read."""
-        remedy = "Give a .septa file written by 'septa train'"
-        try:
-            if not stat.S_ISREG(Path(path).stat().st_mode):  # a pipe or a device could be endless
-                raise ModelError(path, "the path is not a regular file", remedy)
-            return Path(path).read_bytes()
-        except OSError as error:
-            reason = (error.strerror or "an error").lower()
-            raise ModelError(path, f"the file cannot be read ({reason})", remedy) from None
-        except ValueError:
-            raise ModelError(path, "the file cannot be read (its path contains a null character)", remedy) from None
+        return read_model_bytes(path)
 
     @classmethod
     def from_bytes(cls, data: bytes, path: str | PathLike[str]) -> Model:
         """Build a model from the bytes of a file; errors are those of `load` and name ``path``."""
-        header, tensors = tensor_file.unpack(data, KIND, path)
-        problem = "the model does not fit this version of septa"
-        try:
-            return cls._build(header, tensors)
-        except InputError as error:  # the recipe or the weights, in septa's words
-            raise ModelError(path, f"{problem}: {error.problem}", "Update septa") from None
-        except (KeyError, TypeError, ValueError, ArithmeticError, RuntimeError):
-            raise ModelError(path, problem, "Update septa") from None
-
-    @classmethod
-    def _build(cls, header: dict[str, Any], tensors: dict[str, Tensor]) -> Model:
-        recipe = Recipe.parse(header["recipe"])
-        labels = LabelMapping.from_json(header["labels"])
-        channels = header["channels"]
-        if type(channels) is not int:
-            raise TypeError(f"channels must be an integer, got {channels!r}")
-        with torch.device("meta"):  # no memory is taken before the sizes are compared with the tensors
-            net = build_net(recipe, channels, make_task(recipe, labels).outputs)
-        int8 = Int8.from_tensors(header["int8"], tensors) if "int8" in header else None
-        _check_weights(net, tensors)
-        normalization = Normalization.from_json(header["normalization"])
-        if normalization.kind == "dataset" and len(normalization.offset) != channels:
-            problem = f"the normalisation is for {len(normalization.offset)} channels, not {channels}"
-            raise InputError("normalization", problem)
-        values = TrainingValues.from_json(header["training_values"]) if "training_values" in header else None
-        if values is not None and values.channels != channels:
-            raise InputError(
-                "training_values", f"the training values are for {values.channels} channels, not {channels}"
-            )
-        _check_provenance(header["provenance"])
-        net.load_state_dict(tensors, strict=True, assign=True)
-        return cls(
-            net=net.eval().requires_grad_(False),
-            channels=channels,
-            labels=labels,
-            normalization=normalization,
-            recipe=recipe,
-            provenance=header["provenance"],
-            decoding=Decoding.from_json(header["decoding"]) if "decoding" in header else Decoding(),
-            int8=int8,
-            training_values=values,
-        )
+        return cls(**unpack_model(data, path))
 
     def with_provenance(self, **facts: Any) -> Model:
         """Return the same model with more facts (JSON values) in its provenance."""
         return replace(self, provenance={**self.provenance, **facts})
-
-
-def _check_weights(net: UNet, tensors: dict[str, Tensor]) -> None:
-    """Check that tensors have the names, shapes and dtypes of a net's weights; InputError if they differ."""
-    expected = net.state_dict()
-    if missing := sorted(expected.keys() - tensors.keys()):
-        raise InputError("weights", f"the weight '{missing[0]}' is missing")
-    if unknown := sorted(tensors.keys() - expected.keys()):
-        raise InputError("weights", f"the weight '{unknown[0]}' does not belong to the net")
-    for name, tensor in tensors.items():
-        shape, dtype = expected[name].shape, expected[name].dtype
-        if tensor.shape != shape:
-            raise InputError("weights", f"the shape of '{name}' is {tuple(tensor.shape)}, not {tuple(shape)}")
-        if tensor.dtype != dtype:
-            raise InputError("weights", f"the weight '{name}' is {tensor.dtype}, not {dtype}")
-        if dtype.is_floating_point and not torch.isfinite(tensor).all():
-            raise InputError("weights", f"the weight '{name}' holds NaN or Inf")
-        if name.endswith("running_var") and (tensor < 0).any():
-            raise InputError("weights", f"the variance '{name}' is negative")
-
-
-def _check_provenance(provenance: Any) -> None:
-    """Check the types of the facts that septa itself reads; InputError if they differ."""
-    if not isinstance(provenance, dict):
-        raise InputError("provenance", "the provenance is not a JSON object")
-    for key in ("train", "validation"):
-        images = provenance.get(key, [])
-        if not isinstance(images, list) or not all(_is_named_digest(entry) for entry in images):
-            raise InputError("provenance", f"the {key} images of the provenance are not pairs of a name and a digest")
-    parts = provenance.get("parts", [])
-    if not isinstance(parts, list) or not all(_is_cut_image(entry) for entry in parts):
-        raise InputError("provenance", "the parts of the provenance are not a digest and two windows each")
-
-
-def _is_cut_image(entry: Any) -> bool:
-    def is_window(window: Any) -> bool:
-        numbers = isinstance(window, list | tuple) and len(window) == 4 and all(type(end) is int for end in window)
-        return numbers and 0 <= window[0] < window[2] and 0 <= window[1] < window[3]
-
-    one_each = isinstance(entry, list | tuple) and len(entry) == 3 and isinstance(entry[0], str)
-    return one_each and all(map(is_window, entry[1:]))
-
-
-def _is_named_digest(entry: Any) -> bool:
-    return isinstance(entry, list | tuple) and len(entry) == 2 and all(isinstance(part, str) for part in entry)

@@ -1,0 +1,16 @@
+"""The model: net, task, normalisation, recipe and provenance in one file that is never unpickled.
+
+::
+
+    model     the model itself
+    net       the net of a recipe
+    input     images as a model takes them
+    tiles     the tiles of an image: planned, run, and halved if the memory is short
+    versions  rotated and mirrored versions of an image, over which probabilities are averaged
+    options   the options that all predictions share
+    file      the bytes of a model file, and the check of everything that its header claims
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

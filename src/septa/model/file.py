@@ -1,0 +1,134 @@
+"""The file of a model: its bytes, and the check of everything that its header claims."""
+
+from __future__ import annotations
+
+import stat
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from septa import tensor_file
+from septa.errors import InputError, ModelError
+from septa.images import Normalization, TrainingValues
+from septa.inference import Int8
+from septa.labels import LabelMapping
+from septa.nets import UNet
+from septa.recipe import Recipe
+from septa.tasks import Decoding, make_task
+
+from .net import build_net
+
+KIND = "septa model 1"
+
+
+def read_model_bytes(path: str | PathLike[str]) -> bytes:
+    """Return the bytes of a model file; ModelError if it cannot be read."""
+    remedy = "Give a .septa file written by 'septa train'"
+    try:
+        if not stat.S_ISREG(Path(path).stat().st_mode):  # a pipe or a device could be endless
+            raise ModelError(path, "the path is not a regular file", remedy)
+        return Path(path).read_bytes()
+    except OSError as error:
+        reason = (error.strerror or "an error").lower()
+        raise ModelError(path, f"the file cannot be read ({reason})", remedy) from None
+    except ValueError:
+        raise ModelError(path, "the file cannot be read (its path contains a null character)", remedy) from None
+
+
+def unpack_model(data: bytes, path: str | PathLike[str]) -> dict[str, Any]:
+    """Return the attributes of the model in the bytes of a file, all checked.
+
+    Raises
+    ------
+    ModelError
+        The bytes are not a septa model, are damaged, or do not fit this version of septa; it names ``path``.
+    """
+    header, tensors = tensor_file.unpack(data, KIND, path)
+    problem = "the model does not fit this version of septa"
+    try:
+        return _read_attributes(header, tensors)
+    except InputError as error:  # the recipe or the weights, in septa's words
+        raise ModelError(path, f"{problem}: {error.problem}", "Update septa") from None
+    except (KeyError, TypeError, ValueError, ArithmeticError, RuntimeError):
+        raise ModelError(path, problem, "Update septa") from None
+
+
+def _read_attributes(header: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Any]:
+    recipe = Recipe.parse(header["recipe"])
+    labels = LabelMapping.from_json(header["labels"])
+    channels = header["channels"]
+    if type(channels) is not int:
+        raise TypeError(f"channels must be an integer, got {channels!r}")
+    with torch.device("meta"):  # no memory is taken before the sizes are compared with the tensors
+        net = build_net(recipe, channels, make_task(recipe, labels).outputs)
+    int8 = Int8.from_tensors(header["int8"], tensors) if "int8" in header else None
+    _check_weights(net, tensors)
+    normalization = Normalization.from_json(header["normalization"])
+    if normalization.kind == "dataset" and len(normalization.offset) != channels:
+        problem = f"the normalisation is for {len(normalization.offset)} channels, not {channels}"
+        raise InputError("normalization", problem)
+    values = TrainingValues.from_json(header["training_values"]) if "training_values" in header else None
+    if values is not None and values.channels != channels:
+        problem = f"the training values are for {values.channels} channels, not {channels}"
+        raise InputError("training_values", problem)
+    _check_provenance(header["provenance"])
+    net.load_state_dict(tensors, strict=True, assign=True)
+    return {
+        "net": net.eval().requires_grad_(False),
+        "channels": channels,
+        "labels": labels,
+        "normalization": normalization,
+        "recipe": recipe,
+        "provenance": header["provenance"],
+        "decoding": Decoding.from_json(header["decoding"]) if "decoding" in header else Decoding(),
+        "int8": int8,
+        "training_values": values,
+    }
+
+
+def _check_weights(net: UNet, tensors: dict[str, Tensor]) -> None:
+    """Check that tensors have the names, shapes and dtypes of a net's weights; InputError if they differ."""
+    expected = net.state_dict()
+    if missing := sorted(expected.keys() - tensors.keys()):
+        raise InputError("weights", f"the weight '{missing[0]}' is missing")
+    if unknown := sorted(tensors.keys() - expected.keys()):
+        raise InputError("weights", f"the weight '{unknown[0]}' does not belong to the net")
+    for name, tensor in tensors.items():
+        shape, dtype = expected[name].shape, expected[name].dtype
+        if tensor.shape != shape:
+            raise InputError("weights", f"the shape of '{name}' is {tuple(tensor.shape)}, not {tuple(shape)}")
+        if tensor.dtype != dtype:
+            raise InputError("weights", f"the weight '{name}' is {tensor.dtype}, not {dtype}")
+        if dtype.is_floating_point and not torch.isfinite(tensor).all():
+            raise InputError("weights", f"the weight '{name}' holds NaN or Inf")
+        if name.endswith("running_var") and (tensor < 0).any():
+            raise InputError("weights", f"the variance '{name}' is negative")
+
+
+def _check_provenance(provenance: Any) -> None:
+    """Check the types of the facts that septa itself reads; InputError if they differ."""
+    if not isinstance(provenance, dict):
+        raise InputError("provenance", "the provenance is not a JSON object")
+    for key in ("train", "validation"):
+        images = provenance.get(key, [])
+        if not isinstance(images, list) or not all(_is_named_digest(entry) for entry in images):
+            raise InputError("provenance", f"the {key} images of the provenance are not pairs of a name and a digest")
+    parts = provenance.get("parts", [])
+    if not isinstance(parts, list) or not all(_is_cut_image(entry) for entry in parts):
+        raise InputError("provenance", "the parts of the provenance are not a digest and two windows each")
+
+
+def _is_cut_image(entry: Any) -> bool:
+    def is_window(window: Any) -> bool:
+        numbers = isinstance(window, list | tuple) and len(window) == 4 and all(type(end) is int for end in window)
+        return numbers and 0 <= window[0] < window[2] and 0 <= window[1] < window[3]
+
+    one_each = isinstance(entry, list | tuple) and len(entry) == 3 and isinstance(entry[0], str)
+    return one_each and all(map(is_window, entry[1:]))
+
+
+def _is_named_digest(entry: Any) -> bool:
+    return isinstance(entry, list | tuple) and len(entry) == 2 and all(isinstance(part, str) for part in entry)

@@ -1,0 +1,23 @@
+"""The options that all predictions of a model share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from septa.inference import Engine
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictionOptions:
+    """Options that `Model.segment`, `Model.logits` and `Model.probabilities` share; `Model.segment` describes them.
+
+    If ``fixed_tile`` is True, a tile that does not fit into the memory is an error; else it is halved. ``factor``
+    multiplies the values of the image before they are normalised; see `Model.check_values`.
+    """
+
+    tile: int | None = None
+    device: str = "auto"
+    tta: int | None = None
+    engine: str | Engine | None = None
+    fixed_tile: bool = False
+    factor: float = 1.0
