@@ -152,6 +152,16 @@ def test_exif_orientation(file_format: str, orientation: int, put: Callable[...,
     assert (info.orientation, info.height, info.width) == (orientation, *expected.shape[1:])
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_of_tiff_is_that_of_pillow(orientation: int, put: Callable[..., Path]) -> None:
+    path = put(tiff_bytes(GREY, extratags=[(274, 3, 1, orientation, True)]))
+    with Image.fromarray(GREY) as image:
+        image.getexif()[274] = orientation
+        expected = np.asarray(ImageOps.exif_transpose(image))
+    np.testing.assert_array_equal(read_image(path)[0], expected)
+    assert (read_info(path).height, read_info(path).width) == expected.shape
+
+
 def test_orientation_of_tiff(put: Callable[..., Path]) -> None:
     path = put(tiff_bytes(GREY, extratags=[(274, 3, 1, 6, True)], resolution=(20000, 40000), resolutionunit=3))
     info = read_info(path)

@@ -313,3 +313,12 @@ def test_planes_have_their_own_depth(tmp_path: Path) -> None:
         assert [plane["PositionZ"] for plane in planes] == expected
         z = [plane["TheZ"] for plane in planes]
         assert [5 + 2 * number for number in z] == expected
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype"), [((3, 4), float), ((1, 1, 3, 4), float), ((1, 0, 4), np.uint8), ((1, 3, 4), complex)]
+)
+def test_what_is_not_an_image_is_not_written(shape: tuple[int, ...], dtype: Any, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="must be a CYX array of numbers"):
+        write_image(tmp_path / "a.tif", np.zeros(shape, dtype))
+    assert not list(tmp_path.iterdir())

@@ -249,6 +249,29 @@ def test_windows_of_valid_nets_reach_a_margin_beyond_cores_that_cover_once(case:
         assert len({span.core[1] - span.core[0] for span in spans if span.core[1] < total}) <= 1
 
 
+@settings(max_examples=60, deadline=None)
+@given(valid_plans(), st.integers(0, 16))
+@example((230, 40, 2, 150), 8)
+def test_windows_of_valid_nets_have_the_least_side_where_several_are_needed(
+    case: tuple[int, int, int, int], parts: int
+) -> None:
+    height, width, depth, tile = case
+    known = valid_settings(depth)
+    least = parts * known["multiple"]
+    tile = max(tile, least + known["multiple"])
+    tiles = plan_tiles(height, width, tile=tile, least=least, **known)
+    check_valid(tiles, height, width, known["margin"], known["multiple"], tile)
+    smallest = smallest_tile(known["margin"], known["multiple"], known["surplus"])
+    sizes = [size for size in slow_sizes(depth, tile + 1) if size >= smallest]
+    for one in tiles:
+        for span, size in ((one.y, height), (one.x, width)):
+            length = span.window[1] - span.window[0]
+            needed = span.core[1] - span.core[0] + 2 * known["margin"]
+            if span.core != (0, size):
+                needed = max(needed, least)
+            assert length == min(side for side in sizes if side >= needed)
+
+
 def test_the_papers_tile() -> None:
     """Figure 1: a window of 572 pixels gives 388, and the first core covers half of an ISBI image of 512 pixels."""
     known = valid_settings(4)

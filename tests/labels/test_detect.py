@@ -491,8 +491,11 @@ def test_thin_colours_are_classes_and_mixtures_are_not() -> None:
     square[50:150, 50:150] = (200, 0, 0)
     for step in range(1, 10):  # the soft rim of a resized mask
         square[50 - step, 50:150] = (200 - 20 * step, 0, 0)
-    with pytest.raises(InputError, match="resizing, smoothing or JPEG"):
-        find_mapping([("a", RawLabels(square, "rgb", None))], DataSettings())
+    grey = square[..., [0, 0, 0]]
+    for picture, threshold in ((square, False), (255 - square, False), (grey, True), (255 - grey, True)):
+        with pytest.raises(InputError, match="resizing, smoothing or JPEG") as refusal:
+            find_mapping([("a", RawLabels(picture, "rgb", None))], DataSettings())
+        assert ("data.threshold" in str(refusal.value)) is threshold
 
 
 def test_two_crops_of_one_labelled_slide_hold_instances() -> None:

@@ -123,6 +123,14 @@ def test_from_json_refuses_what_does_not_fit(change: dict[str, Any]) -> None:
         LabelMapping.from_json({key: value for key, value in good.items() if key not in change})
 
 
+@pytest.mark.parametrize("ignore", [0, 1])
+def test_a_plane_of_a_class_has_no_ignore_value_among_its_own(ignore: int) -> None:
+    good = {"kind": "multilabel", "class_names": ["a", "b"], "values": [], "ignore": 2}
+    assert LabelMapping.from_json(good).classes == 2
+    with pytest.raises(ValueError, match="label mapping"):
+        LabelMapping.from_json(good | {"ignore": ignore})
+
+
 # --- objects -------------------------------------------------------------------------------------
 
 INSTANCES = LabelMapping("instances", ("background", "object"), (0,))

@@ -126,6 +126,18 @@ def test_a_few_far_pixels_do_not_set_hd95():
     assert score_boundaries(truth, stray).hd95 == 0.0
 
 
+def test_hd95_of_large_masks_is_the_percentile_of_either_side():
+    truth = np.zeros((60, 60), bool)
+    truth[5:45, 5:45] = True
+    prediction = truth.copy()
+    prediction[20:31, 45:55] = True  # an arm: its end is far from the ground truth
+    missed, stray = surface_distances(truth, prediction)
+    expected = compute_percentile95(stray.tolist())
+    assert expected > compute_percentile95(missed.tolist())
+    assert score_boundaries(truth, prediction).hd95 == pytest.approx(expected)
+    assert score_boundaries(prediction, truth).hd95 == pytest.approx(expected)
+
+
 def test_tolerance_is_inclusive_and_one_side_may_be_perfect():
     truth, prediction = np.zeros((2, 9, 9), bool)
     truth[4, 1] = truth[4, 7] = prediction[4, 3] = True

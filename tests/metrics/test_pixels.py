@@ -123,6 +123,12 @@ def test_strided_arrays_and_bool():
     )
 
 
+@pytest.mark.parametrize("count", [pixels.confusion, pixels.confusion_multilabel])
+def test_no_pixel_of_minus_one_is_counted_by_default(count):
+    truth, prediction = np.array([[0, 1, -1]]), np.array([[0, 1, 1]])
+    assert count(truth, prediction, 2).tolist() == count(truth[:, :2], prediction[:, :2], 2).tolist()
+
+
 def test_counts_do_not_overflow():
     confusion = np.array([[2**40, 1], [3, 2**41]])
     assert pixels.class_counts(confusion).tolist() == [[2**40, 3, 1, 2**41], [2**41, 1, 3, 2**40]]
