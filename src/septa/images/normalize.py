@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septa.errors import InputError
-from septa.images.outliers import drop_values, find_fillers
+from septa.images.outliers import select_finite, select_measured
 
 CLIP = 10.0
 """Largest magnitude of a normalised value in a new model."""
@@ -233,15 +233,15 @@ def find_robust_range(plane_yx: NDArray[Any], low: float, high: float) -> tuple[
     return _percentiles(plane_yx[:: steps[0], :: steps[1]], low, high, without_fillers=True)
 
 
-def choose_sampling_steps(shape: tuple[int, ...]) -> tuple[int, int]:
+def choose_sampling_steps(shape: tuple[int, ...], pixels: int = _SAMPLED) -> tuple[int, int]:
     """Return the steps of the grid of rows and columns from which the range of a plane is found.
-
-    The steps are 1 up to 4 million pixels.
 
     Parameters
     ----------
     shape
         Height and width of the plane in pixels.
+    pixels
+        Number of pixels up to which the steps are 1; by default about 4 million.
 
     Returns
     -------
@@ -253,18 +253,14 @@ def choose_sampling_steps(shape: tuple[int, ...]) -> tuple[int, int]:
     >>> choose_sampling_steps((512, 512)), choose_sampling_steps((40_000, 30_000))
     ((1, 1), (17, 17))
     """
-    step = max(1, math.ceil(math.sqrt(math.prod(shape) / _SAMPLED)))
+    step = max(1, math.ceil(math.sqrt(math.prod(shape) / pixels)))
     # A thin plane keeps its short side whole, so that enough pixels remain.
     y, x = (step if side >= step * step else 1 for side in shape)
     return y, x
 
 
 def _percentiles(values: NDArray[Any], low: float, high: float, *, without_fillers: bool) -> tuple[float, float]:
-    values = values.ravel()
-    if values.dtype.kind == "f":
-        values = values[np.isfinite(values)]
-    if without_fillers:
-        values = drop_values(values, find_fillers(values))
+    values = select_measured(values) if without_fillers else select_finite(values)
     if values.size == 0:
         return 0.0, 0.0
     # float16 and float32 overflow or lose digits in the interpolation.

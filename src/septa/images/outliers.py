@@ -90,6 +90,24 @@ def drop_values(values: NDArray[Any], dropped: list[float] | tuple[float, ...]) 
     return values
 
 
+def select_measured(values: NDArray[Any]) -> NDArray[Any]:
+    """Return the measured values of one channel, flat: finite, and without those of `find_fillers`.
+
+    Parameters
+    ----------
+    values
+        Values of one channel, any shape, any real dtype.
+    """
+    values = select_finite(values)
+    return drop_values(values, find_fillers(values))
+
+
+def select_finite(values: NDArray[Any]) -> NDArray[Any]:
+    """Return the finite values of an array of any shape and real dtype, flat."""
+    values = values.ravel()
+    return values[np.isfinite(values)] if values.dtype.kind == "f" else values
+
+
 def find_central_range(values: NDArray[Any]) -> tuple[float, float]:
     """Return the range of 99.8 % of an even sample of at least one finite value.
 

@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from septa.images.outliers import drop_values, find_fillers
+from septa.images.normalize import choose_sampling_steps
+from septa.images.outliers import select_measured
 
 Array = NDArray[Any]
 
@@ -124,7 +125,7 @@ def measure_values(image_cyx: Array) -> ValueFacts:
     """
     if len(image_cyx) > 1 and image_cyx.strides[0] == 0:  # one channel, repeated
         return measure_values(image_cyx[:1]).fit_channels(len(image_cyx))
-    samples = [_sample(plane_yx, _SAMPLED) for plane_yx in image_cyx]
+    samples = [_sample(plane_yx) for plane_yx in image_cyx]
     constant = tuple(_is_constant(plane_yx) for plane_yx in image_cyx)
     structures = (_has_structure(plane_yx) for plane_yx, same in zip(image_cyx, constant, strict=True) if not same)
     return ValueFacts(
@@ -147,13 +148,10 @@ def _combine_structures(structures: Iterable[bool | None]) -> bool | None:
     return found
 
 
-def _sample(plane_yx: Array, pixels: int) -> Array:
-    """Return the finite values of every n-th row and column, at most about ``pixels``, without nodata and debris."""
-    step = max(1, math.ceil(math.sqrt(plane_yx.size / pixels)))
-    y, x = (step if side >= step * step else 1 for side in plane_yx.shape)
-    values = plane_yx[::y, ::x].ravel()
-    values = values[np.isfinite(values)] if values.dtype.kind == "f" else values
-    return drop_values(values, find_fillers(values))
+def _sample(plane_yx: Array) -> Array:
+    """Return the measured values of every n-th row and column."""
+    y, x = choose_sampling_steps(plane_yx.shape, _SAMPLED)
+    return select_measured(plane_yx[::y, ::x])
 
 
 def _thin(values: Array, count: int) -> Array:
