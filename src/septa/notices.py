@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from os import PathLike
 
@@ -74,4 +74,9 @@ def format_notice(notice: Notice, files: tuple[str, ...]) -> str:
     """Return the printable line of a notice about some files."""
     level = "warning" if notice.warning else "note"
     remedy = f" {notice.remedy}." if notice.remedy else ""
-    return escape_controls(f"{level}: {shorten_list(files, _NAMES)}: {notice.text}.{remedy}")
+    return escape_controls(f"{level}: {name_files(files)}: {notice.text}.{remedy}")
+
+
+def name_files(files: Sequence[str]) -> str:
+    """Return the names of the files of a notice; of many, only the first and the number of the others."""
+    return shorten_list(files, _NAMES)

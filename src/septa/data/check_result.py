@@ -9,9 +9,9 @@ from typing import Literal
 
 from septa.data.fingerprint import Fingerprint, ImageFacts
 from septa.data.pairs import Pairing
-from septa.errors import SeptaError, format_count, shorten_list
+from septa.errors import SeptaError, format_count
 from septa.labels import LabelMapping
-from septa.notices import Notices
+from septa.notices import Notices, name_files
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Problem:
     def from_notices(cls, notices: Notices) -> list[Problem]:
         """Return a problem for each kind of warning among some notices."""
         return [
-            cls("warning", shorten_list(files, 3), notice.text, notice.remedy, files=files)
+            cls("warning", name_files(files), notice.text, notice.remedy, files=files)
             for notice, files in notices
             if notice.warning
         ]

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 
 from septa.errors import InputError, format_count, shorten_list
@@ -22,7 +23,6 @@ RECORD = ".septa-written.jsonl"
 Guard = Callable[[Path, Path], None]
 """Function that receives a target and the complete file that will replace it, and raises if it must not."""
 
-_PIECE = 2**20
 _DIGEST_BYTES = 16
 _FOREIGN = "not written by septa"
 _CHANGED = "changed after septa wrote it"
@@ -183,8 +183,5 @@ def _identify(path: Path) -> tuple[int, int] | None:
 
 
 def _compute_digest(path: Path) -> str:
-    digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
     with path.open("rb") as stream:
-        while piece := stream.read(_PIECE):
-            digest.update(piece)
-    return digest.hexdigest()
+        return hashlib.file_digest(stream, partial(hashlib.blake2b, digest_size=_DIGEST_BYTES)).hexdigest()

@@ -72,13 +72,19 @@ def find_images(inputs: Sequence[str], notices: Notices | None = None) -> list[P
                 raise InputError(text, "the file does not exist", _REMEDY)
             found += _select(text, "pattern", _leave_stores_whole(map(Path, sorted(matches))), notices)
     unique = list(dict.fromkeys(found))
-    stems: dict[tuple[str, bool], Path] = {}
-    for path in unique:
-        other = stems.setdefault((find_stem(path), path.is_dir()), path)
-        if other != path:
-            problem = f"its labels would have the same name as those of {other}"
-            raise InputError(path, problem, "Segment them into two folders")
+    _check_names(map(InputImage, unique))
     return unique
+
+
+def _check_names(images: Iterable[InputImage]) -> None:
+    """Refuse images of two paths whose labels would have one name; a zarr folder and a file never have."""
+    paths: dict[tuple[str, bool], Path] = {}
+    for one in images:
+        other = paths.setdefault((one.stem, one.path.is_dir()), one.path)
+        if other != one.path:
+            part = "its labels" if one.number is None else f"the labels of its image {one.number}"
+            problem = f"{part} would have the same name as those of {other}"
+            raise InputError(one.path, problem, "Segment them into two folders")
 
 
 def _leave_stores_whole(paths: Iterable[Path]) -> list[Path]:
@@ -141,13 +147,7 @@ def expand_images(paths: Sequence[Path], image: int | None = None) -> list[Input
             found.append(InputImage(path, image or None))
         else:
             found += [InputImage(path, number) for number in (range(count) if image is None else (image,))]
-    stems: dict[tuple[str, bool], Path] = {}
-    for one in found:
-        other = stems.setdefault((one.stem, one.path.is_dir()), one.path)
-        if other != one.path:
-            part = "its labels" if one.number is None else f"the labels of its image {one.number}"
-            problem = f"{part} would have the same name as those of {other}"
-            raise InputError(one.path, problem, "Segment them into two folders")
+    _check_names(found)
     return found
 
 
