@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from septa.errors import InputError
 from septa.images import Selection, count_images, open_source
-from septa.images.read import read_image, read_info
+from septa.images.read import read_image, read_info, read_labels
+from septa.notices import Notices
 
 RNG = np.random.default_rng(3)
 
@@ -124,6 +125,10 @@ def test_unmarked_pyramids_are_said(tmp_path: Path) -> None:
         assert source.levels == ((256, 192), (128, 96))
         assert source.notes == ("its smaller images are read as a pyramid of the largest",)
     assert read_info(tmp_path / "a.tif").notes == source.notes
+    for read in (read_image, read_labels):
+        notices = Notices()
+        read(tmp_path / "a.tif", notices=notices)
+        assert notices.notes() == [f"note: {tmp_path / 'a.tif'}: {source.notes[0]}."]
 
 
 def make_ome_xml(images: list[list[tuple[str, str]]], uuid: str = "urn:uuid:1") -> str:

@@ -139,7 +139,8 @@ def read_image(
     image, max_pixels
         See `read_info`.
     notices
-        Receives what is done with alpha, palettes, inks, inverted values and the orientation.
+        Receives what is assumed about the pages, and what is done with alpha, palettes, inks, inverted values and the
+        orientation.
 
     Returns
     -------
@@ -190,7 +191,7 @@ def read_labels(
     threshold
         Grey value from which on a pixel is foreground; see `apply_threshold`. None reads the values as stored.
     notices
-        Receives what is done with alpha and with inverted values.
+        Receives what is assumed about the pages, and what is done with alpha and with inverted values.
 
     Returns
     -------
@@ -258,7 +259,10 @@ def _decode(
 ) -> tuple[ImageInfo, Decoded]:
     file_format = _detect_format(path)
     if file_format == "tiff":
-        return read_tiff_page(path, page, max_pixels, image)
+        info, decoded = read_tiff_page(path, page, max_pixels, image)
+        for note in info.notes:
+            _note(notices, path, note)
+        return info, decoded
     check_image(path, image or 0, 1)
     with path.open("rb") as stream:
         info = read_raster_info(path, stream, file_format, max_pixels)

@@ -83,8 +83,6 @@ class Pipeline:
             file, path = PageFile(image), image.path
             try:
                 info = read_info(path, image=image.number, max_pixels=self.options.max_pixels)
-                for note in info.notes:
-                    self.notices.add(path, note)
                 check_pages(info, self.targets.find_labels(info))
                 if not alone and self._is_large(info):
                     raise MemoryError
