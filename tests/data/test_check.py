@@ -316,6 +316,37 @@ def test_soft_masks_are_read_with_a_threshold(tmp_path: Path) -> None:
         assert check_dataset(tmp_path, settings=settings).fatal
 
 
+def test_blank_images_are_one_warning(data: Path) -> None:
+    for name in ("3", "7"):
+        save(data / "images" / f"{name}.png", np.full((64, 80), 100, np.uint8))
+    found = [item for item in check_dataset(data).problems if "same value" in item.description]
+    assert len(found) == 1
+    assert [Path(name).name for name in found[0].files] == ["3.png", "7.png"]
+
+
+def test_the_normalisation_of_each_image_ends_the_warning_about_the_dtype(data: Path) -> None:
+    save(data / "images" / "4.png", texture(4).astype(np.uint16) * 257)
+    settings = DataSettings(), DataSettings(normalization="image")
+    found = [
+        [item for item in check_dataset(data, settings=each).problems if "dtype" in item.description]
+        for each in settings
+    ]
+    assert [len(items) for items in found] == [1, 0]
+    assert "data.normalization=image" in found[0][0].remedy
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_the_remedy_for_wrong_channels_works(data: Path, mixed: bool) -> None:
+    for index in range(10):
+        count = 2 + (mixed and index == 0)
+        (data / "images" / f"{index}.png").unlink()
+        planes = np.stack([texture(10 * index + channel) for channel in range(count)])
+        write_image(data / "images" / f"{index}.tif", planes)
+    check = check_dataset(data, settings=DataSettings(channels=None if mixed else 4))
+    remedies = {item.remedy for item in check.problems if "the net takes" in item.description}
+    assert remedies == {"Give all images the same channels" if mixed else "Set data.channels=2, or leave it out"}
+
+
 def test_channels_that_do_not_fit_are_an_error(data: Path) -> None:
     path = save(data / "images" / "4.png", np.stack([texture(seed) for seed in (4, 5, 6)], axis=2))
     assert not check_dataset(data).fatal

@@ -36,6 +36,7 @@ def test_pages_of_named_axes_have_the_same_place(image, labels, sizes) -> None:
         (("Z", (12,)), ("I", (12,)), True, ""),
         (("TZ", (4, 3)), ("QQ", (4, 3)), True, ""),
         (("TZ", (4, 3)), ("Q", (12,)), True, "in the order TZ"),
+        (("QQ", (4, 3)), ("Q", (12,)), True, "neither file names the axes"),
         (("Q", (12,)), ("ZT", (3, 4)), True, "in the order ZT"),
         (("Z", (12,)), ("T", (12,)), True, "along Z and the labels along T"),
         (("TZ", (4, 3)), ("TZ", (3, 4)), False, ""),

@@ -635,6 +635,10 @@ def test_a_threshold_reads_soft_and_lossy_masks(tmp_path):
         labels = read_labels(tmp_path / name, threshold=128)
         assert (labels.kind, labels.array.dtype) == ("index", np.uint8)
         assert np.array_equal(labels.array, mask)
+    Image.fromarray(np.stack([mask, 0 * mask, 0 * mask], axis=2)).save(tmp_path / "red.jpg")
+    with pytest.raises(InputError) as caught:
+        read_labels(tmp_path / "red.jpg")
+    assert "data.threshold" not in str(caught.value)
     tifffile.imwrite(tmp_path / "soft.tif", mask / np.float32(300))
     with pytest.raises(InputError, match=r"data\.threshold=0\.425"):
         read_labels(tmp_path / "soft.tif")

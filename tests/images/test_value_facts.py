@@ -73,6 +73,12 @@ def test_a_small_image_is_left_open() -> None:
     assert measure_values(make_noise("gaussian")[None, :30, :30]).structured is None
 
 
+def test_large_floats_overflow_nowhere() -> None:
+    image = add_discs(make_noise("gaussian").astype(np.float64), 6, 8, 60.0)
+    facts = [measure_values((image * factor).astype(np.float32)[None]) for factor in (1, 1e30)]
+    assert [item.structured for item in facts] == [True, True]
+
+
 def test_a_blank_image() -> None:
     facts = measure_values(np.full((3, 50, 40), 9, np.uint16))
     assert facts.blank

@@ -201,6 +201,26 @@ def test_the_ignore_value_is_not_a_class() -> None:
     assert "255 is ignored" in mapping.describe()
 
 
+@pytest.mark.parametrize("void", [254, 255])
+def test_an_undeclared_254_is_refused_as_well(void: int) -> None:
+    raw = index(blocks([0, 1, 2, void]))
+    with pytest.raises(InputError, match=f"ignore_label={void}"):
+        mapping_of(raw)
+    assert mapping_of(raw, ignore_label=void).values == (0, 1, 2)
+
+
+def test_255_in_every_image_is_a_question_among_gapped_object_numbers() -> None:
+    raws = []
+    for seed in range(8):
+        ids = np.sort(np.random.default_rng(seed).choice(np.arange(1, 255), 9, replace=False))
+        array = np.concatenate([[0], ids])[grid_objects(9)]
+        array[:2] = 255
+        raws.append((f"{seed}.png", index(array)))
+    with pytest.raises(InputError, match=r"255 occurs .* object numbers .*data\.ignore_label=255"):
+        find_mapping(raws, DataSettings())
+    assert find_mapping(raws, DataSettings(ignore_label=255)).kind == "instances"
+
+
 def test_an_undeclared_255_is_refused() -> None:
     with pytest.raises(InputError, match="ignore_label=255"):
         mapping_of(index(blocks([0, 1, 2, 255])))

@@ -90,7 +90,7 @@ def check_dataset(
         report(len(pairs) + done, 2 * len(pairs))
     locations = {pair.name: pair.image_location for pair in pairs}
     channels = settings.channels or max((item.channels for item in facts), default=1)
-    fitting = _check_images(facts, channels, locations, problems)
+    fitting = _check_images(facts, channels, settings, locations, problems)
     _check_labels(data, facts, problems)
     similar = [] if held_out else find_near_duplicates(facts)
     check_copies(similar, facts, pairs, settings, seed, locations, problems)
@@ -238,16 +238,21 @@ def _has_usable_channels(item: ImageFacts, channels: int, color: bool) -> bool:
 
 
 def _check_images(
-    facts: Sequence[ImageFacts], channels: int, locations: Mapping[str, str], problems: list[Problem]
+    facts: Sequence[ImageFacts],
+    channels: int,
+    settings: DataSettings,
+    locations: Mapping[str, str],
+    problems: list[Problem],
 ) -> list[ImageFacts]:
     """Report the problems of images, and return those whose channels can be used."""
     color = holds_colors(facts, channels)
+    blank = Notices()
     problems += check_values(facts, locations)
     for item in facts:
         where = locations[item.name]
         if item.finite and item.constant:
-            remedy = "Leave the image out if it is blank by mistake"
-            problems.append(Problem("warning", where, "every pixel of the image has the same value", remedy))
+            text, remedy = "every pixel of the image has the same value", "Leave it out if it is blank by mistake"
+            blank.add(where, text, remedy, warning=True)
         if min(item.height, item.width) < SMALL_SIDE and not item.name.endswith(VALIDATION_PART):
             description = f"the image has only {item.height} x {item.width} pixels (height x width)"
             remedy = f"Use images of at least {SMALL_SIDE} pixels per side; smaller ones are padded by mirroring"
@@ -257,10 +262,14 @@ def _check_images(
             problems.append(Problem("warning", where, "every pixel of the image is ignored", remedy))
         if not _has_usable_channels(item, channels, color):
             description = f"the image has {format_count(item.channels, 'channel')} and the net takes {channels}"
-            remedy = "Give all images the same channels, or set data.channels"
+            remedy = "Give all images the same channels"
+            if len({each.channels for each in facts}) == 1:
+                remedy = f"Set data.channels={item.channels}, or leave it out"
             problems.append(Problem("error", where, description, remedy))
-    remedy = "Convert all images to one dtype and range, or set data.normalization=image"
-    problems += _find_deviants([f"the dtype {item.dtype}" for item in facts], remedy, facts, locations)
+    problems += Problem.from_notices(blank)
+    if settings.normalization == "dataset":
+        remedy = "Convert all images to one dtype and range, or set data.normalization=image"
+        problems += _find_deviants([f"the dtype {item.dtype}" for item in facts], remedy, facts, locations)
     remedy = "Give all images the same channels; grey images are repeated to match RGB, and nothing else"
     problems += _find_deviants([format_count(item.channels, "channel") for item in facts], remedy, facts, locations)
     return [item for item in facts if _has_usable_channels(item, channels, color)]

@@ -125,6 +125,8 @@ def match_pages(image: PageAxes, labels: PageAxes) -> tuple[npt.NDArray[np.int64
         return numbers, ""
     if 1 in (len(image.shape), len(labels.shape)):
         axes, flat = (image, "labels") if len(labels.shape) == 1 else (labels, "image")
+        if axes.nameless:
+            return numbers, "neither file names the axes of its pages; septa pairs them in their order in the files"
         return numbers, f"the pages of the {flat} have no named axes; septa takes them in the order {axes.axes}"
     return None, ""
 

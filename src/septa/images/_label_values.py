@@ -62,6 +62,12 @@ def make_raw_labels(path: Path, array_cyx: Array, palette: NDArray[np.uint8] | N
     return RawLabels(np.ascontiguousarray(np.moveaxis(_convert_to_bytes(path, array_cyx), 0, 2)), "rgb", None)
 
 
+def is_grey(array_cyx: Array) -> bool:
+    """Return True if all channels differ no more than those of a grey image do after JPEG compression."""
+    full = np.iinfo(array_cyx.dtype).max if array_cyx.dtype.kind in "ui" else float(np.abs(array_cyx).max())
+    return bool(np.ptp(array_cyx.astype(np.float64), axis=0).max() <= full / 8)
+
+
 def apply_threshold(path: Path, array_cyx: Array, threshold: float) -> RawLabels:
     """Make labels of two classes from the grey values of an anti-aliased or JPEG-compressed mask.
 
@@ -91,8 +97,7 @@ def apply_threshold(path: Path, array_cyx: Array, threshold: float) -> RawLabels
     """
     grey_yx = array_cyx[0]
     if len(array_cyx) == 3:
-        full = np.iinfo(array_cyx.dtype).max if array_cyx.dtype.kind in "ui" else float(np.abs(array_cyx).max())
-        if np.ptp(array_cyx.astype(np.float64), axis=0).max() > full / 8:
+        if not is_grey(array_cyx):
             problem = "the labels have colours, but data.threshold needs grey values"
             raise InputError(path, problem, "Save the mask as a grey image, or leave data.threshold out")
         grey_yx = array_cyx.mean(axis=0)

@@ -25,7 +25,7 @@ from septa.images._info import (
     choose_dtype,
     turn_upright,
 )
-from septa.images._label_values import RawLabels, apply_threshold, convert_to_integers, make_raw_labels
+from septa.images._label_values import RawLabels, apply_threshold, convert_to_integers, is_grey, make_raw_labels
 from septa.images._photometric import Decoded
 from septa.images._raster import read_raster_info, read_raster_page
 from septa.images._tiff import count_tiff_images, read_tiff_info, read_tiff_page
@@ -211,10 +211,12 @@ def read_labels(
     path = Path(path)
     info, decoded = _decode(path, page, max_pixels, notices)
     if decoded.lossy and threshold is None:
-        remedy = (
-            "Export the labels again as PNG or TIFF (converting this file does not help); for a mask of two classes "
-            "you can instead set data.threshold=128, from which value on a pixel is foreground"
-        )
+        remedy = "Export the labels again as PNG or TIFF; converting this file does not help"
+        if is_grey(decoded.array_cyx):
+            remedy = (
+                "Export the labels again as PNG or TIFF (converting this file does not help); for a mask of two "
+                "classes you can instead set data.threshold=128, from which value on a pixel is foreground"
+            )
         raise InputError(path, "JPEG compression has changed the labels at every edge", remedy)
     if info.orientation != 1:
         problem = f"the labels have an orientation flag (EXIF {info.orientation}), so their pixels are stored turned"

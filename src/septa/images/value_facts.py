@@ -230,7 +230,7 @@ def _shows_objects(plane_yx: NDArray[np.float32]) -> bool:
     parts_8 = _reduce(parts_4, 2)
     parts_16 = _reduce(parts_8, 2)
     scatter_2, scatter_4, scatter_8, scatter_16 = (
-        float(parts.std()) for parts in (parts_2, parts_4, parts_8, parts_16)
+        float(parts.std(dtype=np.float64)) for parts in (parts_2, parts_4, parts_8, parts_16)
     )
     if scatter_4 <= 1e-6 * float(np.abs(plane_yx).max()):
         return False

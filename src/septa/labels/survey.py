@@ -22,6 +22,11 @@ _REGION_IMAGES = 64
 _REGION_VALUES = 1000
 """Connected regions, the most expensive count, are found in the first images only, and kept of the first values."""
 
+_VOIDS = 254, 255, 65_535
+
+_VOID_IMAGES = 3
+"""Least number of images with a value that may be an ignore label although other values come close to it."""
+
 _VOID_GAP = 8
 """Least distance of a value that may be an ignore label from all others, in their largest distance."""
 
@@ -182,11 +187,20 @@ class Survey:
         return dict(self._masks) if len(foreground) > 1 and alone and set(self.names) == {"index"} else {}
 
     def find_void(self) -> int | None:
-        """Return 255 (or 65535) if the other values are much lower: it may be a class, an object or an ignore label."""
+        """Return 255, 254 or 65535 if it may be an ignore label rather than a class or an object.
+
+        The other values are much lower, or they differ from image to image while this one recurs.
+        """
         *rest, top = sorted(self.index) or [0]
-        if top not in (255, 65535) or len(rest) < 2 or rest[0] < 0:
+        if top not in _VOIDS or len(rest) < 2 or rest[0] < 0:
             return None
-        return top if top - rest[-1] >= _VOID_GAP * np.diff(rest).max() else None
+        if top - rest[-1] >= _VOID_GAP * np.diff(rest).max():
+            return top
+        others = [self.index[value] for value in rest if value != self.find_background_value()]
+        images = self.index[top].images
+        if images < _VOID_IMAGES or 2 * len({count.first for count in others}) < images:
+            return None
+        return top if 2 * max(count.images for count in others) <= images else None
 
     @property
     def colors_recur(self) -> bool:
