@@ -22,12 +22,11 @@ from PIL import Image
 
 from septa.errors import InputError, ResourceError
 from septa.images._ome_metadata import OME_TYPES, build_ome_metadata
+from septa.images._units import CM_UM, INCH_UM
 from septa.images.calibration import Calibration
 from septa.images.written import Guard
 
 _TIFF_SUFFIXES = (".tif", ".tiff")
-_MICROMETRES_PER_CM = 1e4
-_MICROMETRES_PER_INCH = 25400.0
 _UNCALIBRATED = Calibration()
 
 
@@ -267,7 +266,7 @@ def _encode_png(array: NDArray[Any], pixel_size_um: tuple[float, float] | None) 
     buffer = io.BytesIO()
     options: dict[str, Any] = {}
     if pixel_size_um is not None:
-        options["dpi"] = (_MICROMETRES_PER_INCH / pixel_size_um[1], _MICROMETRES_PER_INCH / pixel_size_um[0])
+        options["dpi"] = (INCH_UM / pixel_size_um[1], INCH_UM / pixel_size_um[0])
     Image.fromarray(array).save(buffer, format="PNG", **options)
     return buffer.getvalue()
 
@@ -279,7 +278,7 @@ def _write_tiff(path: Path, array: NDArray[Any], axes: str, calibration: Calibra
     options: dict[str, Any] = {"photometric": "rgb" if rgb else "minisblack", "metadata": {"axes": axes}}
     if calibration.pixel_size_um is not None:
         y, x = calibration.pixel_size_um
-        options |= {"resolution": (_MICROMETRES_PER_CM / x, _MICROMETRES_PER_CM / y), "resolutionunit": "CENTIMETER"}
+        options |= {"resolution": (CM_UM / x, CM_UM / y), "resolutionunit": "CENTIMETER"}
     known = replace(calibration, channel_names=()) != _UNCALIBRATED
     if (known or set("TZ") & set(axes)) and set(axes) <= set("TZCYX") and array.dtype.name in OME_TYPES:
         # By default tifffile makes the identifier from the machine and the time; this one makes equal files equal.

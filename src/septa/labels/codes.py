@@ -129,6 +129,8 @@ def number_colors(raw: RawLabels, where: str, background: int, ignore: int | Non
     ----------
     raw
         Label image of kind ``rgb`` or ``index``.
+    where
+        Path of the label file, which errors name.
     background, ignore
         Colour 0xRRGGBB of the background and of ignored pixels.
 

@@ -29,7 +29,19 @@ class FileState(Enum):
 
 @dataclass
 class PageFile:
-    """An image in the pipeline, and what will be written when its last page is done."""
+    """An image in the pipeline, and what will be written when its last page is done.
+
+    Attributes
+    ----------
+    image
+        The image.
+    state
+        State of its work.
+    labels, classes
+        Label values, and values of the classes of objects, of the pages that are done, axes ``YX``.
+    difference
+        Largest difference of logits between tiles and whole image, if ``certify`` was set.
+    """
 
     image: InputImage
     state: FileState = FileState.OPEN
@@ -82,7 +94,15 @@ class ReadPage:
 
 @dataclass(frozen=True)
 class ComputedPage:
-    """A page that the net has computed: its logits, or its labels if the logits are not needed."""
+    """A page that the net has computed.
+
+    Attributes
+    ----------
+    page
+        The page.
+    logits_kyx, labels_yx
+        Logits ``(K, Y, X)``, or labels ``(Y, X)`` if the logits are not needed.
+    """
 
     page: ReadPage
     logits_kyx: NDArray[np.float32] | None = None

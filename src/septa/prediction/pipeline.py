@@ -47,6 +47,19 @@ class Pipeline:
 
     Each step can run in a thread of its own, on one page after the other. An error in a step becomes a `FailedPage`,
     which passes the later steps, so that results have the order of the pages.
+
+    Attributes
+    ----------
+    model, engine
+        Model, and the engine that runs its net.
+    options
+        Output and options.
+    files
+        Writer of the files of objects.
+    targets
+        Names of the files, and the record of those that may be replaced.
+    notices
+        Receives what is assumed or suspected about the images.
     """
 
     model: Model

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 import uuid
 from collections.abc import Iterator, Mapping
@@ -14,6 +13,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from septa.images._info import Array
+from septa.images._ome_metadata import build_ome_metadata
+from septa.images._units import CM_UM
 from septa.images.store.shards import locate_level, translate_zarr_errors
 from septa.images.store.spec import StoreKind, StoreSpec
 from septa.images.write import write_atomic
@@ -21,7 +22,6 @@ from septa.images.write import write_atomic
 _TILE = 512
 _TILES_AT_ONCE = 8
 _BUFFER_BYTES = 2**26
-_MICROMETRES_PER_CM = 1e4
 _REDUCED = 1
 
 
@@ -89,28 +89,13 @@ def read_identifier(path: Path) -> str:
 def _build_metadata(spec: StoreSpec) -> dict[str, Any]:
     # By default tifffile makes the identifier from the machine and the time; this one makes equal stores equal files.
     identifier = make_identifier(spec.kind, spec.name, spec.attributes)
-    metadata: dict[str, Any] = {"axes": spec.axes, "Name": spec.name, "UUID": identifier}
-    known = spec.calibration
-    for axis, size in zip("YX", known.pixel_size_um or ()):
-        metadata |= {f"PhysicalSize{axis}": size, f"PhysicalSize{axis}Unit": "µm"}
-    if known.z_step_um:
-        metadata |= {"PhysicalSizeZ": known.z_step_um, "PhysicalSizeZUnit": "µm"}
-    if known.time_step_s:
-        metadata |= {"TimeIncrement": known.time_step_s, "TimeIncrementUnit": "s"}
-    if known.channel_names:
-        metadata["Channel"] = {"Name": list(known.channel_names)}
-    planes = math.prod(spec.shape[:-2])
-    places = dict(zip("ZYX", known.origin_um))
-    for axis in (*("Z" if known.z_step_um else ""), *("YX" if known.pixel_size_um else "")):
-        if any(known.origin_um):
-            place = {f"Position{axis}": [places[axis]] * planes, f"Position{axis}Unit": ["µm"] * planes}
-            metadata.setdefault("Plane", {}).update(place)
-    return metadata
+    metadata = build_ome_metadata(spec.axes, spec.shape, spec.calibration)
+    return metadata | {"Name": spec.name, "UUID": identifier}
 
 
 def _build_resolution(spec: StoreSpec, level: int) -> dict[str, Any]:
     pixel_size_um = spec.calibration.pixel_size_um
     if pixel_size_um is None:
         return {}
-    y, x = (_MICROMETRES_PER_CM / (size * 2**level) for size in pixel_size_um)
+    y, x = (CM_UM / (size * 2**level) for size in pixel_size_um)
     return {"resolution": (x, y), "resolutionunit": "CENTIMETER"}
