@@ -131,6 +131,14 @@ def test_unmarked_pyramids_are_said(tmp_path: Path) -> None:
         assert notices.notes() == [f"note: {tmp_path / 'a.tif'}: {source.notes[0]}."]
 
 
+@pytest.mark.parametrize(("width", "copy"), [(94, False), (95, True), (97, True), (98, False)])
+def test_only_an_image_of_the_same_proportions_is_a_reduced_copy(width: int, copy: bool, tmp_path: Path) -> None:
+    """The smaller image would be 96 pixels wide; either side of a copy may have been rounded up or down."""
+    images = [draw(256, 192), draw(128, width)]
+    write_plain(tmp_path / "a.tif", images, tile=(32, 32))
+    check_images(tmp_path / "a.tif", images[:1] if copy else images)
+
+
 def make_ome_xml(images: list[list[tuple[str, str]]], uuid: str = "urn:uuid:1") -> str:
     """Return OME-XML of images of 20 x 30 pixels; each plane is in (UUID, file)."""
     parts = []
