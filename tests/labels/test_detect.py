@@ -11,7 +11,7 @@ import pytest
 
 from septa.data.folder import find_pairs, read_pair_labels
 from septa.errors import InputError
-from septa.images.read import RawLabels
+from septa.images import RawLabels, apply_threshold
 from septa.labels.detect import find_mapping
 from septa.labels.mapping import LabelMapping
 from septa.notices import Notices
@@ -516,6 +516,19 @@ def test_thin_colours_are_classes_and_mixtures_are_not() -> None:
         with pytest.raises(InputError, match="resizing, smoothing or JPEG") as refusal:
             find_mapping([("a", RawLabels(picture, "rgb", None))], DataSettings())
         assert ("data.threshold" in str(refusal.value)) is threshold
+
+
+@pytest.mark.parametrize(("dark", "bright", "middle"), [(0, 255, 128), (0, 200, 100), (0, 201, 101), (55, 255, 155)])
+@pytest.mark.parametrize("kind", ["index", "rgb"])
+def test_the_threshold_of_a_soft_mask_lies_in_the_middle(kind: str, dark: int, bright: int, middle: int) -> None:
+    array = np.full((200, 200), dark, np.uint8)
+    array[50:150, 50:150] = bright
+    for step in range(1, 10):  # the soft rim of a resized mask
+        array[50 - step, 50:150] = bright - (bright - dark) * step // 10
+    raw = rgb(np.stack([array] * 3, axis=2)) if kind == "rgb" else index(array)
+    with pytest.raises(InputError, match=rf"set data\.threshold={middle} if larger values are foreground"):
+        mapping_of(raw)
+    assert set(apply_threshold(Path("a.png"), array[None], middle).array.ravel().tolist()) == {0, 255}
 
 
 def test_two_crops_of_one_labelled_slide_hold_instances() -> None:

@@ -212,6 +212,14 @@ def test_regions_of_different_classes_are_different_objects() -> None:
     )
 
 
+def test_a_description_names_the_classes_of_instances() -> None:
+    for background, line in (
+        (0, "labels: instance ids, 0 is glass and every other id is one cell"),
+        ((255, 255, 255), "labels: #ffffff is glass and every connected region of another colour is one cell"),
+    ):
+        assert LabelMapping("instances", ("glass", "cell"), (background,)).describe() == line
+
+
 def test_labels_without_objects_are_refused() -> None:
     two = LabelMapping("multilabel", ("a", "b"), ())
     with pytest.raises(InputError, match=r"late\.png: the label image has one plane per class.*task=semantic"):

@@ -70,8 +70,8 @@ def suggest_threshold(table: Mapping[int, ValueCount], kind: str) -> str:
     flat = sum(count.solid for value, count in table.items() if value != low)
     if not table[low].solid or not flat or sum(table[v].solid for v in table if v >= near) < _MASK_SHARE * flat:
         return ""
-    middle = (low + high + 1) // 2
-    return f"set data.threshold={middle & 255 if kind == 'color' else middle} if larger values are foreground, or "
+    dark, bright = (low & 255, high & 255) if kind == "color" else (low, high)
+    return f"set data.threshold={(dark + bright + 1) // 2} if larger values are foreground, or "
 
 
 def refuse_strays(table: Mapping[int, ValueCount], given: Sequence[int], kind: str) -> None:
