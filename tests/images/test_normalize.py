@@ -239,6 +239,8 @@ def test_fit_channels() -> None:
     np.testing.assert_array_equal(fit_channels(np.concatenate([grey] * 3), 1), grey)
     two = RNG.random((2, 4, 5))
     assert fit_channels(two, 2) is two
-    for image, expected in ((two, 1), (two, 3), (RNG.random((3, 4, 5)), 1), (grey, 0)):
+    odd = np.stack([np.concatenate([grey] * 3)] * 3)
+    odd[range(3), range(3), 1, 2] += 1  # in each, one channel differs in one pixel
+    for image, expected in ((two, 1), (two, 3), (RNG.random((3, 4, 5)), 1), *((one, 1) for one in odd), (grey, 0)):
         with pytest.raises(ValueError, match=rf"{len(image)} channels.*, expected {expected}$"):
             fit_channels(image, expected)

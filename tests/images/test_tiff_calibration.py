@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,20 @@ def test_units_of_imagej(unit: str, um: float | None, tmp_path: Path) -> None:
     assert found.time_step_s == 180
 
 
+@pytest.mark.parametrize("units", [("um", "parsecs"), ("parsecs", "um")])
+def test_a_unit_that_is_unknown_on_one_axis_of_imagej(units: tuple[str, str], tmp_path: Path) -> None:
+    metadata = {"axes": "TZCYX", "unit": units[0], "yunit": units[1]}
+    tifffile.imwrite(tmp_path / "a.tif", STACK, imagej=True, resolution=(4, 2), metadata=metadata)
+    assert read_both(tmp_path / "a.tif").pixel_size_um is None
+
+
+@pytest.mark.parametrize("units", [{}, {"yunit": "mm"}])
+def test_axes_of_imagej_have_their_own_units(units: dict[str, str], tmp_path: Path) -> None:
+    metadata = {"axes": "TZCYX", "unit": "um", **units}
+    tifffile.imwrite(tmp_path / "a.tif", STACK, imagej=True, resolution=(4, 2), metadata=metadata)
+    assert read_both(tmp_path / "a.tif").pixel_size_um == pytest.approx((500.0 if units else 0.5, 0.25))
+
+
 @pytest.mark.parametrize(
     ("unit", "per_unit", "expected"),
     [
@@ -106,7 +121,8 @@ def test_a_resolution_on_paper_is_ignored_everywhere(dpi: int, tmp_path: Path) -
 def test_png(tmp_path: Path) -> None:
     Image.fromarray(STACK[0, 0, 0]).save(tmp_path / "a.png", dpi=(25400 / 0.25, 25400 / 0.5))
     assert read_both(tmp_path / "a.png").pixel_size_um == pytest.approx((0.5, 0.25), rel=1e-6)
-    for data in (b"\0\0\0\4\0\0\0\2\0", b"\0\0\0\0\0\0\0\0\1", b"\0"):  # an aspect, zero, and a damaged chunk
+    numbers = [(4, 2, 0), (40000, 20000, 0), (0, 0, 1), (40000, 0, 1), (0, 40000, 1)]  # aspects, then zeros
+    for data in [*(struct.pack(">IIB", *values) for values in numbers), b"\0"]:  # and a damaged chunk
         info = PngImagePlugin.PngInfo()
         info.add(b"pHYs", data)
         Image.fromarray(STACK[0, 0, 0]).save(tmp_path / "b.png", pnginfo=info)
@@ -116,5 +132,15 @@ def test_png(tmp_path: Path) -> None:
 def test_names_of_units() -> None:
     assert um_per_unit("Mm") == 1e12
     assert um_per_unit("MICROMETER") == um_per_unit("micrometre") == um_per_unit(" um ") == 1
+    inches = {
+        "thou": 1 / 1000,
+        "pt": 1 / 72,
+        "li": 1 / 12,
+        "in": 1,
+        "ft": 12,
+        "yd": 36,
+        "mi": 12 * 5280,
+    }  # those of OME
+    assert {unit: um_per_unit(unit) for unit in inches} == pytest.approx({u: 25400 * n for u, n in inches.items()})
     assert um_per_unit(None) is um_per_unit("second") is s_per_unit("meter") is None
     assert [s_per_unit(unit) for unit in ("sec", "ms", "min", "hours", "d")] == [1, 1e-3, 60, 3600, 86400]

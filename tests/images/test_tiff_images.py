@@ -193,10 +193,11 @@ def test_images_in_other_files_are_left_to_them(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("uuid", ["urn:uuid:1", ""])
-def test_a_renamed_file_is_read(uuid: str, tmp_path: Path) -> None:
-    array = draw(2, 20, 30)
-    write_with_xml(tmp_path / "renamed.ome.tif", array, make_ome_xml([[OWN, OWN]], uuid))
-    check_images(tmp_path / "renamed.ome.tif", [array])
+@pytest.mark.parametrize("planes", [1, 2])
+def test_a_renamed_file_is_read(planes: int, uuid: str, tmp_path: Path) -> None:
+    array = draw(planes, 20, 30)
+    write_with_xml(tmp_path / "renamed.ome.tif", array, make_ome_xml([[OWN] * planes], uuid))
+    check_images(tmp_path / "renamed.ome.tif", [array if planes > 1 else array[0]])
 
 
 def test_missing_planes_are_an_error(tmp_path: Path) -> None:

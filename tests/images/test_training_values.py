@@ -42,6 +42,21 @@ EIGHT = [draw(seed, exposure=1 - 0.05 * seed) for seed in range(8)]
 NEW = draw(99)
 
 
+@pytest.mark.parametrize(
+    ("factors", "step"), [((1, 1), 1), ((4, 6), 2), ((257, 257), 257), ((1, 1 / 255), 0), ((1 / 255, 1 / 65535), 0)]
+)
+def test_the_step_of_images_divides_the_values_of_all(factors: tuple[float, ...], step: float) -> None:
+    images = [(draw(seed).astype(np.float64) * factor).astype(np.float32) for seed, factor in enumerate(factors)]
+    assert train(images).step == step
+
+
+def test_an_image_of_few_pixels_that_differ_is_reported() -> None:
+    image = np.full_like(NEW, 20)
+    image[0, 5, 5:8] = 160
+    assert len(compare(train(EIGHT), image).notices) == 1
+    assert compare(train(EIGHT), image, scaled=True).notices
+
+
 @pytest.mark.parametrize("exposure", [0.5, 0.8, 1.0, 1.3])
 @pytest.mark.parametrize("images", [EIGHT, EIGHT[:1]], ids=["8 images", "1 image"])
 def test_nothing_is_said_about_images_of_the_same_kind(images: list[Image], exposure: float) -> None:

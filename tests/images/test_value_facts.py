@@ -111,6 +111,7 @@ def test_a_repeated_channel_has_the_facts_of_the_channel() -> None:
     assert measure_values(repeated) == measure_values(image).fit_channels(3)
     with pytest.raises(ValueError, match="the image has 3 channels, expected 2"):
         measure_values(repeated).fit_channels(2)
+    assert measure_values(repeated).fit_channels(1) == measure_values(image)
 
 
 def test_the_image_is_left_untouched() -> None:

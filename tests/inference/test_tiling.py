@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -340,6 +341,18 @@ def test_tiles_of_large_images_are_no_larger_than_what_pays(depth: int, side: in
     assert plan_tiles_for(net, 4096, 64) == plan_tiles_for(net, 4096, 64, side)
     assert len(plan_tiles_for(net, side * 3 // 2, side)) == 1
     assert len(plan_tiles_for(net, side * 3 // 2 + 1, side)) == 2
+
+
+@pytest.mark.parametrize("steady", [0, 33, 36, 50])
+def test_windows_have_the_side_from_which_kernels_are_the_same(steady: int) -> None:
+    net = SimpleNamespace(halo=12, multiple=4, margin=0, bytes_per_pixel=1, steady_side=steady)
+    least = smallest_tile_for(net)
+    assert least == next(side for side in range(28, 100, 4) if side >= steady)
+    for height in range(1, 150):
+        for one in plan_tiles_for(net, height, 1, least):
+            length = one.y.window[1] - one.y.window[0]
+            assert length >= min(height, steady) or one.y.window[1] == height
+            assert -(-length // 4) * 4 >= min(height, steady)
 
 
 def test_a_plan_for_a_padded_net_is_that_of_its_halo() -> None:

@@ -157,6 +157,7 @@ def test_memory_does_not_grow_with_the_arrays(count, shape):
         (np.zeros((2, 2)), np.zeros((2, 2), int), "truth must hold integers, got float64"),
         (np.zeros((2, 2), int), np.zeros((2, 2), "float32"), "prediction must hold integers, got float32"),
         (np.array([[0, 9, 7]]), np.array([[0, 0, 0]]), r"truth holds 7, 9, expected 0\.\.\d or the ignore label -1"),
+        (np.array([[0, 4]]), np.array([[0, 0]]), r"truth holds 4, expected 0\.\.\d or the ignore label -1"),
         (np.array([[0, 0]]), np.array([[0, -1]]), r"prediction holds -1, expected 0\.\.\d$"),
         (np.array([[0]], "uint64"), np.array([[2**63]], "uint64"), "prediction holds 9223372036854775808"),
         (np.zeros((1, 8), int), np.arange(10, 18)[None], r"prediction holds 10, 11, 12, 13, 14, \.\.\., expected"),

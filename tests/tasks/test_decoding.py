@@ -15,6 +15,7 @@ from scipy import ndimage
 
 from septa.tasks.border_weights import cut_seams
 from septa.tasks.decoding import Decoding, close_seams, fill_holes, find_objects, grow_objects, keep_large
+from septa.tasks.watershed import UNCERTAIN
 
 
 def blobs(*middles: tuple[float, float], radius: float, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
@@ -285,6 +286,22 @@ def test_seams_are_closed_as_by_a_loop(seed: int, size: tuple[int, int], cover: 
     rng = np.random.default_rng(seed)
     labels_yx = (rng.integers(1, 9, size) * (rng.random(size) < cover)).astype(np.int32)
     np.testing.assert_array_equal(close_seams(labels_yx), close_slowly(labels_yx))
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.integers(0, 10**6), st.tuples(*[st.integers(0, 4)] * 4), st.floats(0.3, 0.95))
+def test_closed_seams_do_not_depend_on_the_window(seed: int, left_out: tuple[int, ...], cover: float) -> None:
+    rng = np.random.default_rng(seed)
+    labels_yx = (rng.integers(1, 9, (16, 18)) * (rng.random((16, 18)) < cover)).astype(np.int32)
+    top, bottom, left, right = left_out
+    window = slice(top, 16 - bottom), slice(left, 18 - right)
+    open_sides = top > 0, bottom > 0, left > 0, right > 0
+    found_yx, whole_yx = close_seams(labels_yx[window], open_sides), close_slowly(labels_yx)[window]
+    certain_yx = found_yx != UNCERTAIN
+    np.testing.assert_array_equal(found_yx[certain_yx], whole_yx[certain_yx])
+    # The id of a pixel depends on others up to four steps away.
+    rows, columns = found_yx.shape
+    assert certain_yx[4 * (top > 0) : rows - 4 * (bottom > 0), 4 * (left > 0) : columns - 4 * (right > 0)].all()
 
 
 @pytest.mark.parametrize("slope", [0.0, 0.3, 1.0, -0.4, -1.0])
