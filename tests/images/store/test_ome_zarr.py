@@ -614,6 +614,9 @@ def test_tiff(tmp_path: Path, spec: StoreSpec) -> None:
         )
         places = re.findall(r'PositionX="([^"]*)" PositionXUnit="µm"', tiff.ome_metadata)
         assert places == (["20.0"] * math.prod(spec.shape[:-2]) if any(known.origin_um) else [])
+        depths = [float(text) for text in re.findall(r'PositionZ="([^"]*)"', tiff.ome_metadata)]
+        indices = [place[spec.axes.find("Z")] if "Z" in spec.axes else 0 for place in np.ndindex(spec.shape[:-2])]
+        assert depths == ([5.0 + (known.z_step_um or 0) * index for index in indices] if any(known.origin_um) else [])
         assert re.findall(r'<Channel [^>]*Name="([^"]*)"', tiff.ome_metadata) == list(known.channel_names)
         assert read_identifier(file) == make_identifier(spec.kind, spec.name, spec.attributes)
     write_ome_tiff(file, path, spec)
