@@ -235,7 +235,8 @@ def test_range_of_large_planes_is_close(shape: tuple[int, int]) -> None:
 
 def test_fit_channels() -> None:
     grey = RNG.random((1, 4, 5))
-    np.testing.assert_array_equal(fit_channels(grey, 3), np.concatenate([grey] * 3))
+    for channels in (2, 3, 4):
+        np.testing.assert_array_equal(fit_channels(grey, channels), np.concatenate([grey] * channels))
     np.testing.assert_array_equal(fit_channels(np.concatenate([grey] * 3), 1), grey)
     two = RNG.random((2, 4, 5))
     assert fit_channels(two, 2) is two

@@ -168,6 +168,15 @@ def decode_ycbcr(samples_yxs: NDArray[np.uint8]) -> NDArray[np.int64]:
     return np.moveaxis(np.asarray(Image.fromarray(samples_yxs, "YCbCr").convert("RGB")), 2, 0).astype(np.int64)
 
 
+def test_ycbcr_of_16_bits_is_refused(tmp_path: Path) -> None:
+    tags = [(530, "H", 2, (1, 1), True)]
+    tifffile.imwrite(tmp_path / "a.tif", RGB.astype(np.uint16), photometric="rgb", metadata=None, extratags=tags)
+    with tifffile.TiffFile(tmp_path / "a.tif", mode="r+b") as file:
+        file.pages.first.tags["PhotometricInterpretation"].overwrite(6)
+    with pytest.raises(InputError, match="septa does not read YCbCr images of 3 samples of type uint16"):
+        read_image(tmp_path / "a.tif")
+
+
 def test_uncompressed_ycbcr_becomes_rgb(tmp_path: Path) -> None:
     options = {"photometric": "ycbcr", "extratags": [(530, "H", 2, (1, 1), True)], "metadata": None}
     tifffile.imwrite(tmp_path / "a.tif", encode_ycbcr(RGB), **options)

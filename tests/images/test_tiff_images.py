@@ -75,7 +75,8 @@ def test_alike_images_are_pages_where_no_image_is_chosen(tmp_path: Path) -> None
     write_ome(tmp_path / "a.ome.tif", images)
     check_images(tmp_path / "a.ome.tif", images)
     info = read_info(tmp_path / "a.ome.tif")
-    assert (info.pages, info.images) == (3, 3)
+    assert (info.pages, info.images, info.image) == (3, 3, None)
+    assert [read_info(tmp_path / "a.ome.tif", image=number).image for number in range(3)] == [0, 1, 2]
     for page, image in enumerate(images):
         np.testing.assert_array_equal(read_image(tmp_path / "a.ome.tif", page)[0], image)
 
@@ -155,7 +156,8 @@ def make_ome_xml(images: list[list[tuple[str, str]]], uuid: str = "urn:uuid:1") 
         )
     schema = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
     root = f' UUID="{uuid}"' if uuid else ""
-    return f'<?xml version="1.0" encoding="UTF-8"?><OME xmlns="{schema}"{root}>{"".join(parts)}</OME>'
+    inside = f'<Instrument ID="Instrument:0"/>{"".join(parts)}'
+    return f'<?xml version="1.0" encoding="UTF-8"?><OME xmlns="{schema}"{root}>{inside}</OME>'
 
 
 def write_with_xml(path: Path, array: NDArray[Any], xml: str) -> None:
@@ -198,6 +200,7 @@ def test_a_renamed_file_is_read(planes: int, uuid: str, tmp_path: Path) -> None:
     array = draw(planes, 20, 30)
     write_with_xml(tmp_path / "renamed.ome.tif", array, make_ome_xml([[OWN] * planes], uuid))
     check_images(tmp_path / "renamed.ome.tif", [array if planes > 1 else array[0]])
+    assert read_info(tmp_path / "renamed.ome.tif").image == 0
 
 
 def test_missing_planes_are_an_error(tmp_path: Path) -> None:

@@ -105,6 +105,14 @@ def test_percentiles_are_those_of_all_finite_values() -> None:
         assert row == pytest.approx(np.percentile(plane[np.isfinite(plane)], (0.5, 1, 50, 99, 99.8)))
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (1, 300), (300, 1), (8, 500), (500, 8)])
+def test_images_of_any_shape_are_constant_if_no_pixel_differs(shape: tuple[int, int]) -> None:
+    image = np.full((1, *shape), 7, np.uint8)
+    assert measure_values(image).constant == (True,)
+    image[0, shape[0] // 3, shape[1] // 3] = 9
+    assert measure_values(image).constant == (shape == (1, 1),)
+
+
 def test_a_repeated_channel_has_the_facts_of_the_channel() -> None:
     image = add_discs(make_noise("gaussian"), 30, 8, 60)[None]
     repeated = np.broadcast_to(image, (3, *image.shape[1:]))

@@ -322,3 +322,9 @@ def test_what_is_not_an_image_is_not_written(shape: tuple[int, ...], dtype: Any,
     with pytest.raises(ValueError, match="must be a CYX array of numbers"):
         write_image(tmp_path / "a.tif", np.zeros(shape, dtype))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_png_cannot_hold_a_stack(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"a stack of 6 label planes\. Write to a \.tif file"):
+        write_labels(tmp_path / "a.png", np.zeros((2, 3, 4, 5), int))
+    assert not list(tmp_path.iterdir())

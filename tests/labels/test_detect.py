@@ -442,6 +442,24 @@ def test_settings_that_do_not_fit(settings: dict[str, Any], message: str) -> Non
         mapping_of(index(blocks([0, 255])), **settings)
 
 
+def test_a_few_pixels_are_a_slip_in_a_large_image_only() -> None:
+    large = np.zeros((300, 300), np.uint8)
+    large[100:200, 100:200] = 1
+    large[5, 3:11] = 2
+    assert mapping_of(index(large[:40, :40] + large[100:140, 100:140])).values == (1, 3)
+    assert mapping_of(index(large[:120, :120])).values == (0, 1, 2)
+    with pytest.raises(InputError, match="the value 2 covers only 8 of 90000 pixels, which looks like a slip"):
+        mapping_of(index(large))
+
+
+@pytest.mark.parametrize("values", [[0, 1, 5], [0, 1, 7]])
+def test_names_of_more_classes_than_occur_need_indices_below_their_number(values: list[int]) -> None:
+    names = ("a", "b", "c", "d", "e")
+    assert mapping_of(index(blocks([0, 1, 4])), class_names=names).values == (0, 1, 2, 3, 4)
+    with pytest.raises(InputError, match="the number of names is 5, but the labels have 3 classes"):
+        mapping_of(index(blocks(values)), class_names=names)
+
+
 def test_encode_refuses_what_the_mapping_lacks() -> None:
     mapping = mapping_of(index(blocks([0, 255])))
     for stray in (blocks([0, 7]), blocks([0, -7], dtype=np.int32), blocks([0, 70000], dtype=np.int32)):
@@ -511,8 +529,9 @@ def test_thin_colours_are_classes_and_mixtures_are_not() -> None:
     square[50:150, 50:150] = (200, 0, 0)
     for step in range(1, 10):  # the soft rim of a resized mask
         square[50 - step, 50:150] = (200 - 20 * step, 0, 0)
-    grey = square[..., [0, 0, 0]]
-    for picture, threshold in ((square, False), (255 - square, False), (grey, True), (255 - grey, True)):
+    green, blue, grey = square[..., [1, 0, 2]], square[..., [1, 2, 0]], square[..., [0, 0, 0]]
+    colored = [(part, False) for picture in (square, green, blue) for part in (picture, 255 - picture)]
+    for picture, threshold in (*colored, (grey, True), (255 - grey, True)):
         with pytest.raises(InputError, match="resizing, smoothing or JPEG") as refusal:
             find_mapping([("a", RawLabels(picture, "rgb", None))], DataSettings())
         assert ("data.threshold" in str(refusal.value)) is threshold

@@ -101,7 +101,7 @@ def refuse_rare(table: Mapping[int, ValueCount], kind: str) -> None:
     """Raise InputError if a value covers only a few pixels: a slip of the brush, from which nothing can be learnt."""
     total = sum(count.pixels for count in table.values())
     for value, count in table.items():
-        if count.pixels <= 8 and count.pixels < 1e-4 * total and not count.solid:
+        if count.pixels <= 8 and count.pixels < 1e-4 * total:
             shown = show_values([value], kind)
             problem = f"the value {shown} covers only {count.pixels} of {total} pixels, which looks like a slip"
             remedy = "Correct these pixels, or list the value in data.values or as data.ignore_label"
