@@ -42,6 +42,7 @@ def matched(tmp_path: Path, predictions: list[str], labels: list[str]) -> list[t
         ("slide 1.5x.png", "slide 1.5x_seg.png", "slide 1.5x"),
         ("plate/a.png", "plate/a_mask.png", "plate/a"),
         ("_mask.png", "_mask.tif", "_mask"),
+        ("cellul\u00e9.png", "cellule\u0301_mask.png", "cellul\u00e9"),
     ],
 )
 def test_folders_pair_by_stem(tmp_path, prediction, labels, name):

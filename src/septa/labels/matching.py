@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from unicodedata import normalize
 
 from septa.errors import InputError, format_count, shorten_list
 from septa.images import sort_entries
@@ -33,7 +34,7 @@ class MatchedFolders:
 
 
 def match_folders(predictions: Path, labels: Path) -> MatchedFolders:
-    """Pair prediction files with label files by their path inside the folder, without suffix.
+    """Pair prediction files with label files by their path inside the folder, without suffix, in any Unicode form.
 
     If more files pair up without them, the endings ``_mask``, ``_label``, ``_labels``, ``_seg`` and ``_anno`` are
     removed from all names. Images are found by their content; hidden files and other files are ignored.
@@ -103,7 +104,8 @@ def _group_by_name(folder: Path, paths: Iterable[Path], strip: bool) -> dict[str
         if strip:
             ending = next((end for end in _LABEL_ENDINGS if stem.lower().endswith(end) and len(stem) > len(end)), "")
             stem = stem.removesuffix(stem[len(stem) - len(ending) :])
-        groups.setdefault((path.parent.relative_to(folder) / stem).as_posix(), []).append(path)
+        name = normalize("NFC", (path.parent.relative_to(folder) / stem).as_posix())
+        groups.setdefault(name, []).append(path)
     return groups
 
 

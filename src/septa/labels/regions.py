@@ -121,7 +121,7 @@ def label_equal_regions(array_yx: NDArray[Any], background: int | None) -> NDArr
 
 
 def count_regions(array_yx: NDArray[Any]) -> int:
-    """Count the 8-connected regions of equal values other than 0, in integers ``YX``.
+    """Count the 8-connected regions of equal values other than 0 in the central 2048 x 2048 pixels of integers ``YX``.
 
     Examples
     --------

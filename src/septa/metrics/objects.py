@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from septa.metrics.overlaps import Contingency, Integers, Labels, Reals, contingency, match
+from septa.metrics.spread import compute_mean
 
 IOU_THRESHOLDS = tuple(percent / 100 for percent in range(50, 100, 5))
 """IoU thresholds of the 2018 Data Science Bowl: 0.5, 0.55, ... 0.95."""
@@ -93,7 +94,7 @@ class ObjectScores:
     @property
     def mean_accuracy(self) -> float:
         """Mean of `accuracy` over the thresholds: the score of an image in the 2018 Data Science Bowl."""
-        return _mean(self.accuracy)
+        return compute_mean(self.accuracy)
 
     @property
     def segmentation_quality(self) -> float:
@@ -123,7 +124,7 @@ class ObjectScores:
         plain: dict[str, Any] = {name: getattr(self, name) for name in (*_COUNTS, *_RATIOS)}
         for name in (*_COUNTED_LISTS, *_LISTS):
             plain[name] = list(getattr(self, name))
-        return plain | {f"mean_{name}": _mean(plain[name]) for name in _LISTS}
+        return plain | {f"mean_{name}": compute_mean(plain[name]) for name in _LISTS}
 
     def _ratio(self, part: float, whole: int) -> float:
         return part / whole if whole else float(self.truth_count == self.prediction_count == 0)
@@ -225,9 +226,9 @@ def pool(scores: Sequence[ObjectScores]) -> dict[str, Any]:
         raise ValueError(f"no image has a counted pixel, got {len(scores)} images")
     plain = [one.to_json() for one in counted]
     mean = {
-        name: [_mean(values) for values in zip(*(one[name] for one in plain))]
+        name: [compute_mean(values) for values in zip(*(one[name] for one in plain))]
         if isinstance(plain[0][name], list)
-        else _mean([one[name] for one in plain])
+        else compute_mean([one[name] for one in plain])
         for name in plain[0]
     }
     summed = {name: sum(getattr(one, name) for one in counted) for name in _COUNTS}
@@ -245,8 +246,3 @@ def _sum_of_best(index: Integers, values: Reals, size: int) -> float:
     best = np.zeros(size)
     np.maximum.at(best, index, values)
     return math.fsum(best)
-
-
-def _mean(values: Sequence[float]) -> float:
-    # Exact summation makes the mean independent of the order; the bounds keep it inside the range of the values.
-    return float(min(max(math.fsum(values) / len(values), min(values)), max(values)))

@@ -32,6 +32,7 @@ def compute_spread(values: Iterable[float]) -> dict[str, float]:
 
 def compute_mean(values: Sequence[float]) -> float:
     """Compute the mean of at least one number; it is independent of the order and inside the range of the values."""
+    # Exact summation makes it independent of the order; the bounds keep it inside the range.
     return float(min(max(math.fsum(values) / len(values), min(values)), max(values)))
 
 
