@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -75,6 +76,15 @@ def test_inputs_are_never_replaced(tmp_path: Path) -> None:
     for name in ("a.png", "link.png", "../" + tmp_path.name + "/a.png"):
         with pytest.raises(InputError, match="the output would overwrite an input"):
             WrittenFiles(overwrite=True, protected=[image]).check({tmp_path / name: None})
+
+
+def test_only_regular_files_are_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.csv"
+    os.mkfifo(pipe)
+    for overwrite in (False, True):
+        with pytest.raises(InputError, match="not a regular file"):
+            write(pipe, "1", overwrite=overwrite)
+    assert pipe.is_fifo()
 
 
 def test_the_record_of_an_output_folder_covers_its_subfolders(tmp_path: Path) -> None:

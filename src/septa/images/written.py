@@ -113,6 +113,8 @@ class WrittenFiles:
         for target in targets:
             if self._protected and _identify(target) in self._protected:
                 raise InputError(target, "the output would overwrite an input", other)
+            if target.exists() and not target.is_file() and not target.is_dir():
+                raise InputError(target, "the path is not a regular file", other)
         refused: dict[str, list[Path]] = {}
         for target, source in targets.items():
             if reason := self.explain_refusal(target, source):
