@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from pathlib import Path
 from typing import Any
@@ -166,6 +167,22 @@ def encode_ycbcr(rgb_yxs: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def decode_ycbcr(samples_yxs: NDArray[np.uint8]) -> NDArray[np.int64]:
     """Return the RGB that Pillow makes of luma and chroma, axes ``CYX``."""
     return np.moveaxis(np.asarray(Image.fromarray(samples_yxs, "YCbCr").convert("RGB")), 2, 0).astype(np.int64)
+
+
+@pytest.mark.parametrize(
+    ("code", "name"),
+    [
+        *((8, "CIE L*a*b*"), (9, "ICC L*a*b*"), (10, "ITU L*a*b*"), (32844, "LogL"), (32845, "LogLuv")),
+        (32803, "a colour filter array (camera raw)"),
+    ],
+)
+def test_colours_that_are_not_read_are_named(code: int, name: str, tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", RGB, photometric="rgb", metadata=None)
+    with tifffile.TiffFile(tmp_path / "a.tif", mode="r+b") as file:
+        file.pages.first.tags["PhotometricInterpretation"].overwrite(code)
+    for call in (read_info, read_image, open_source):
+        with pytest.raises(InputError, match=re.escape(f"images whose samples are {name}. Convert")):
+            call(tmp_path / "a.tif")
 
 
 def test_ycbcr_of_16_bits_is_refused(tmp_path: Path) -> None:

@@ -217,7 +217,7 @@ def test_tiff_pages_and_channels(name: str, put: Callable[..., Path]) -> None:
     path = put(data, "any.png")
     info = read_info(path)
     assert (info.pages, info.channels, info.height, info.width) == expected.shape
-    assert info.format == "tiff"
+    assert (info.format, info.palette) == ("tiff", name == "palette")
     for page in range(info.pages):
         image = read_image(path, page)
         np.testing.assert_array_equal(image, expected[page])
