@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image, PngImagePlugin
+from PIL import Image
 
+from septa.errors import InputError
 from septa.images import Calibration, open_source
 from septa.images._units import read_resolution, s_per_unit, um_per_unit
 from septa.images.read import read_info
@@ -108,7 +110,7 @@ def test_resolution_units(unit: int, per_unit: float, expected: float | None, tm
     assert read_both(tmp_path / "a.tif").pixel_size_um == (expected and pytest.approx((expected, expected)))
 
 
-@pytest.mark.parametrize("dpi", [72, 96, 144, 150, 200, 300, 600])
+@pytest.mark.parametrize("dpi", [72, 75, 96, 100, 144, 150, 200, 300, 400, 600, 1200, 2400])
 def test_a_resolution_on_paper_is_ignored_everywhere(dpi: int, tmp_path: Path) -> None:
     plane = STACK[0, 0, 0]
     tifffile.imwrite(tmp_path / "imagej.tif", plane, imagej=True, resolution=(dpi, dpi), metadata={"unit": "inch"})
@@ -121,12 +123,21 @@ def test_a_resolution_on_paper_is_ignored_everywhere(dpi: int, tmp_path: Path) -
 def test_png(tmp_path: Path) -> None:
     Image.fromarray(STACK[0, 0, 0]).save(tmp_path / "a.png", dpi=(25400 / 0.25, 25400 / 0.5))
     assert read_both(tmp_path / "a.png").pixel_size_um == pytest.approx((0.5, 0.25), rel=1e-6)
+
+    def write_png_with(resolution: bytes) -> Path:
+        Image.fromarray(STACK[0, 0, 0]).save(tmp_path / "plain.png")
+        plain = (tmp_path / "plain.png").read_bytes()
+        chunk = b"pHYs" + resolution
+        added = struct.pack(">I", len(resolution)) + chunk + struct.pack(">I", zlib.crc32(chunk))
+        (tmp_path / "b.png").write_bytes(plain[:33] + added + plain[33:])  # after the header
+        return tmp_path / "b.png"
+
+    assert read_info(write_png_with(struct.pack(">IIB", 4000000, 2000000, 1))).pixel_size_um == (0.5, 0.25)
     numbers = [(4, 2, 0), (40000, 20000, 0), (0, 0, 1), (40000, 0, 1), (0, 40000, 1)]  # aspects, then zeros
-    for data in [*(struct.pack(">IIB", *values) for values in numbers), b"\0"]:  # and a damaged chunk
-        info = PngImagePlugin.PngInfo()
-        info.add(b"pHYs", data)
-        Image.fromarray(STACK[0, 0, 0]).save(tmp_path / "b.png", pnginfo=info)
-        assert read_info(tmp_path / "b.png").pixel_size_um is None
+    for values in numbers:
+        assert read_info(write_png_with(struct.pack(">IIB", *values))).pixel_size_um is None
+    with pytest.raises(InputError, match="damaged"):
+        read_info(write_png_with(b"\0"))
 
 
 def test_names_of_units() -> None:

@@ -252,7 +252,7 @@ def test_windows_of_valid_nets_reach_a_margin_beyond_cores_that_cover_once(case:
 
 @settings(max_examples=60, deadline=None)
 @given(valid_plans(), st.integers(0, 16))
-@example((230, 40, 2, 150), 8)
+@example((25, 40, 1, 20), 16)
 def test_windows_of_valid_nets_have_the_least_side_where_several_are_needed(
     case: tuple[int, int, int, int], parts: int
 ) -> None:

@@ -252,7 +252,7 @@ def _find_class_values(survey: Survey, kind: Kind, data: DataSettings) -> list[i
         refuse_value(table, found[-1], problem, remedy)
     refuse_rare(table, kind)
     names = len(data.class_names or ())
-    if kind == "index" and len(found) < names and found[0] >= 0 and found[-1] < names:
+    if kind == "index" and len(found) < names and found[-1] < names:
         return list(range(names))
     if kind == "binary" and len(found) > 2:
         problem = f"the labels hold {len(found)} values ({show_values(found)}), but binary labels have two"
