@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from septa.images.normalize import Normalization, choose_sampling_steps, find_robust_range, fit_channels
+from septa.errors import InputError
+from septa.images.normalize import Normalization, as_cyx, choose_sampling_steps, find_robust_range, fit_channels
 
 RNG = np.random.default_rng(5)
 IMAGES = hnp.arrays(
@@ -231,6 +232,27 @@ def test_range_of_large_planes_is_close(shape: tuple[int, int]) -> None:
     plane = RNG.integers(0, 256, shape, dtype=np.uint8)
     assert find_robust_range(plane, 1, 99) == pytest.approx((2, 253), abs=1)
     assert find_robust_range(plane, 1, 99) == find_robust_range(plane, 1, 99)
+
+
+@pytest.mark.parametrize(
+    ("shape", "channels", "expected"),
+    [
+        *(((4, 5), channels, (1, 4, 5)) for channels in (1, 3)),
+        *(((1, 4, 5), channels, (1, 4, 5)) for channels in (1, 3)),
+        *(((3, 4, 5), 3, (3, 4, 5)), ((4, 5, 3), 3, (3, 4, 5)), ((3, 4, 3), 3, (3, 4, 3)), ((4, 5, 1), 1, (1, 4, 5))),
+        *(((2, 4, 5), 3, None), ((4, 5, 1), 3, None), ((5,), 1, None), ((1, 1, 4, 5), 1, None)),
+    ],
+)
+def test_axes_of_arrays(shape: tuple[int, ...], channels: int, expected: tuple[int, ...] | None) -> None:
+    image = RNG.random(shape)
+    if expected is None:
+        with pytest.raises(InputError, match=rf"expected YX, or CYX or YXC with {channels} channels"):
+            as_cyx(image, channels)
+        return
+    found = as_cyx(image, channels)
+    assert found.shape == expected
+    assert np.shares_memory(found, image)
+    np.testing.assert_array_equal(np.sort(found, axis=None), np.sort(image, axis=None))
 
 
 def test_fit_channels() -> None:

@@ -50,6 +50,12 @@ def test_the_step_of_images_divides_the_values_of_all(factors: tuple[float, ...]
     assert train(images).step == step
 
 
+def test_zero_is_a_value_of_every_bit_depth() -> None:
+    dark = [np.where(image < 60, 0, image) for image in [*EIGHT, NEW]]
+    training = train([image.astype(np.uint16) * 257 for image in dark[:8]])
+    assert compare(training, dark[8]).factor == 257
+
+
 def test_an_image_with_one_tiny_object_has_low_contrast() -> None:
     image = np.full((1, 512, 512), 20, np.uint8)
     y, x = np.ogrid[:512, :512]
@@ -136,7 +142,8 @@ def test_empty_images_do_not_widen_the_ranges() -> None:
 
 def test_dim_and_shifted_values_are_named() -> None:
     training = train([draw(seed) for seed in range(40)])
-    assert "the contrast is far lower" in texts(compare(training, (20 + NEW / 12).astype(np.uint8)))
+    for part in (4, 12):
+        assert "the contrast is far lower" in texts(compare(training, (20 + NEW / part).astype(np.uint8)))
     assert "the values are far higher" in texts(compare(train([i // 4 for i in EIGHT] * 5), NEW // 4 + 180))
 
 

@@ -442,6 +442,14 @@ def test_settings_that_do_not_fit(settings: dict[str, Any], message: str) -> Non
         mapping_of(index(blocks([0, 255])), **settings)
 
 
+@pytest.mark.parametrize("values", [(0, 7), (255, 0)])
+def test_mixed_masks_with_other_values_given_are_refused(values: tuple[int, int]) -> None:
+    masks = index(blocks([0, 1])), index(blocks([0, 255]))
+    assert mapping_of(*masks).kind == "binary"
+    with pytest.raises(InputError, match=r"which data\.values does not list"):
+        mapping_of(*masks, values=values)
+
+
 def test_a_few_pixels_are_a_slip_in_a_large_image_only() -> None:
     large = np.zeros((300, 300), np.uint8)
     large[100:200, 100:200] = 1
