@@ -209,6 +209,13 @@ def test_an_undeclared_254_is_refused_as_well(void: int) -> None:
     assert mapping_of(raw, ignore_label=void).values == (0, 1, 2)
 
 
+def test_two_images_of_three_objects_are_a_warning() -> None:
+    notices = Notices()
+    raws = [(f"{seed}.png", index(np.roll(grid_objects(3), 31 * seed, (0, 1)))) for seed in range(2)]
+    find_mapping(raws, DataSettings(), notices=notices)
+    assert any("data.encoding=instances" in line for line in notices.lines())
+
+
 def test_255_in_every_image_is_a_question_among_gapped_object_numbers() -> None:
     raws = []
     for seed in range(8):

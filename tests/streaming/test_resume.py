@@ -285,7 +285,8 @@ def test_an_output_of_other_pixels_is_not_complete(
     change_pixels(Path(given.input.path))
     code, _, err = septa(*command(given))
     assert code == 2
-    reason = " and was written from another image, or before the image was changed" if "zarr" in ending else ""
+    changed = " and was written from another image or region, or before the image was changed"
+    reason = changed if "zarr" in ending else ""
     assert err == (
         f"{given.output}: the output exists{reason}. Give --overwrite to replace it, or give -o another name.\n"
     )

@@ -22,6 +22,8 @@ _CERTAIN_CLASSES = -2
 """Points from which on the meaning is certain."""
 _FEW = 3
 """Number of objects per image up to which images say little."""
+_RECURRENCES = 4
+"""Least number of times that values recur in other images for a comparison of their places."""
 _SHORT = 12
 """Number of different values up to which these are likely classes if images lack some of them."""
 
@@ -78,7 +80,11 @@ def weigh_evidence(images: Sequence[Regions], values: int, *, background: bool =
     if values > _MOST_CLASSES:
         return Evidence(_CERTAIN_OBJECTS, whole=True)
     numbers = [len(image.values) for image in images]
-    points = _judge_values(images, numbers, values) + _judge_places(images) + _judge_layout(images)
+    points = _judge_values(images, numbers, values)
+    if sum(numbers) - values < _RECURRENCES and len(images) > 1:
+        # Too few to compare the places of a value: the way of numbering alone proves no classes.
+        points = max(points, _CERTAIN_CLASSES + 1)
+    points += _judge_places(images) + _judge_layout(images)
     points -= 2 * (not background and values <= _SHORT)
     return Evidence(int(points), whole=True)
 
@@ -113,7 +119,7 @@ def _judge_places(images: Sequence[Regions]) -> int:
         return 0
     values, groups = np.unique(np.concatenate([image.values for image in images]), return_inverse=True)
     boxes = np.concatenate([image.boxes for image in images])
-    if len(groups) - len(values) < 4:
+    if len(groups) - len(values) < _RECURRENCES:
         return 0
     place = _compare_spreads(boxes, groups)
     if place <= 0.25:

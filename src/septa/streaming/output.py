@@ -73,7 +73,7 @@ def _explain_difference(attributes: dict[str, str], identity: RunIdentity) -> st
     if "content" not in attributes:
         return ""
     if attributes["content"] != identity.content:
-        return " and was written from another image, or before the image was changed"
+        return " and was written from another image or region, or before the image was changed"
     if attributes.get("model") != identity.model:
         return " and was written with another model"
     return " and was written from another path or with other settings"
