@@ -286,6 +286,7 @@ def put(key: str, value: Any) -> Callable[[dict[str, Any]], Any]:
             )
         ),
         *(put("provenance", value) for value in (None, [], "x", 3)),
+        *(put("provenance", {"sketches": value}) for value in (3, "ab", [["a", 1]], [["a", "?"]], [["a", "AAAA"]])),
         *(put("provenance", {key: value}) for key in ("train", "validation") for value in (3, "ab", [1], [["a", 1]])),
     ],
 )

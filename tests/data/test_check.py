@@ -239,7 +239,7 @@ def test_identical_pairs_are_a_warning_and_stay_together(data: Path) -> None:
 def test_near_duplicates_are_a_warning_and_stay_together(data: Path) -> None:
     save(data / "images" / "8.png", (texture(7)[::-1] * 0.8 + 10).astype(np.uint8))
     check = check_dataset(data)
-    the_problem(check, data / "images" / "7.png", "warning", r"nearly identical to 8 \(")
+    the_problem(check, data / "images" / "7.png", "warning", r"the same objects as 8 \(")
     assert ("7" in check.train) == ("8" in check.train)
 
 
@@ -250,7 +250,7 @@ def test_copies_only_can_still_be_split_with_a_warning(tmp_path: Path) -> None:
     check = check_dataset(tmp_path)
     assert not check.fatal
     assert len(check.train) == len(check.validation) == 1
-    assert "validation holds copies of training images" in problems(check, tmp_path, "warning")[0].description
+    assert "validation shows objects of training images" in problems(check, tmp_path, "warning")[0].description
 
 
 def test_a_part_of_a_single_image_is_held_out(tmp_path: Path) -> None:

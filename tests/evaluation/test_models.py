@@ -16,6 +16,7 @@ from septa.errors import InputError
 from septa.evaluation import evaluate
 from septa.images.normalize import Normalization
 from septa.images.read import read_image
+from septa.images.sketch import make_sketch
 from septa.images.write import write_image, write_labels
 from septa.labels.mapping import LabelMapping
 from septa.metrics.objects import score_objects
@@ -113,6 +114,37 @@ def test_training_images_are_left_out_by_their_pixels(model, data):
         InputError, match=r": the model was trained on all images in it\. Give other images or --all\.$"
     ):
         evaluate(knowing, data)
+
+
+def test_changed_copies_of_training_images_are_left_out(model, tmp_path):
+    rng = np.random.default_rng(0)
+    noise = scipy.ndimage.gaussian_filter(rng.normal(size=(2, 120, 150)), (0, 3, 3))
+    pictures = (128 + 40 * noise / noise.std()).clip(0, 255).astype(np.uint8)
+    copies = {"mirrored": pictures[0, :, ::-1] // 2 + 40, "part": pictures[0, 20:, 30:], "other": pictures[1]}
+    for name, image in copies.items():
+        write_image(tmp_path / "images" / f"{name}.png", np.ascontiguousarray(image)[None])
+        write_labels(
+            tmp_path / "labels" / f"{name}.png",
+            np.kron(np.eye(2, dtype=int), np.ones((60, 75), int))[: image.shape[0], : image.shape[1]].astype(np.int32)
+            * 255,
+        )
+    sketches = [("first.tif", make_sketch(pictures[:1]).to_text())]
+    knowing = model.with_provenance(train=[("first.tif", "")], sketches=sketches)
+    evaluation = evaluate(knowing, tmp_path)
+    assert [image.name for image in evaluation.images] == ["other"]
+    assert (
+        "2 of 3 images are left out, because they show the same objects as training images, which are in brackets: "
+        "mirrored (first.tif), part (first.tif) (--all scores them too)"
+    ) in evaluation.notes
+    assert len(evaluate(knowing, tmp_path, every=True).images) == 3
+
+
+def test_images_that_chose_the_weights_are_counted(model, data):
+    chose = [(name, digest_array(read_image(data / "images" / f"{name}.png"))) for name in "ab"]
+    note = "2 of 3 scored images also chose the best weights of the model: scores on new images may be lower"
+    for every in (False, True):
+        assert note in evaluate(model.with_provenance(validation=chose), data, every=every).notes
+    assert not any("chose" in line for line in evaluate(model, data).notes)
 
 
 def test_masks_of_another_value_fit_a_model(model, data):

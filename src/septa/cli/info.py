@@ -13,7 +13,7 @@ def info(model: ModelFile) -> None:
     """Print the contents of a model file as JSON.
 
     These are the recipe, the meaning of the labels, the normalisation, the values of the training images, facts of the
-    net, and the provenance: digests of the training images, scores and versions.
+    net, and the provenance: digests of the training images, the number of their sketches, scores and versions.
     """
     with pause_garbage_collection():
         from septa.model import Model
@@ -28,6 +28,6 @@ def info(model: ModelFile) -> None:
         "net": {"halo": net.halo, "receptive_field": net.receptive_field, "exact_tiles": net.exact_tiles},
         "int8": None if loaded.int8 is None else loaded.int8.to_json(),
         "recipe": loaded.recipe.model_dump(mode="json"),
-        "provenance": loaded.provenance,
+        "provenance": {**loaded.provenance, "sketches": len(loaded.provenance.get("sketches", []))},
     }
     print(json.dumps(facts, indent=2))

@@ -52,8 +52,8 @@ def check_copies(
             problems.append(Problem("warning", locations[identical[0]], description + split, remedy))
         if len(same) > 1:
             first, *rest = sorted(found[0] for found in same.values())
-            changes = "perhaps rotated, flipped, rescaled or re-encoded"
-            description = f"the image is nearly identical to {shorten_list(rest)} ({changes})"
+            changes = "a copy that is perhaps turned, mirrored, cropped, shifted, rescaled or exposed otherwise"
+            description = f"the image shows the same objects as {shorten_list(rest)} ({changes})"
             remedy = "Keep one of them if they are copies; if they belong together for another reason, set data.group"
             problems.append(Problem("warning", locations[first], description + split, remedy))
 
@@ -78,7 +78,7 @@ def split_dataset(
         except InputError:
             problems.append(Problem.from_error(error))
             return (), ()
-        description = "all images are nearly identical, so validation holds copies of training images"
+        description = "all images are copies of each other or overlap, so validation shows objects of training images"
         remedy = "Add images that differ, or expect validation scores that are too high"
         problems.append(Problem("warning", str(data), description, remedy))
     return tuple(pair.name for pair in train), tuple(pair.name for pair in validation)

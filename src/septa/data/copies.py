@@ -1,4 +1,4 @@
-"""Detection of images that are copies of each other."""
+"""Detection of images that are copies of each other, or overlap."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from septa.data.fingerprint import ImageFacts
+from septa.data.overlaps import find_overlaps
 
 Array = npt.NDArray[Any]
 
@@ -41,11 +42,11 @@ _ROUNDING = 0.02
 
 
 def find_near_duplicates(facts: Sequence[ImageFacts]) -> list[list[str]]:
-    """Find sets of images that are copies of each other, perhaps rotated, flipped, rescaled or re-encoded.
+    """Find sets of images that show the same objects: copies that may be changed, and parts of one field that overlap.
 
-    Images are compared by the correlation of the details of their 32 x 32 thumbs in the 8 symmetries of the square.
-    Images with identical pixels are always copies, constant images never: they are alike without being copies. Memory
-    grows with the number of images, not with its square.
+    Images are compared by the correlation of the details of their 32 x 32 thumbs in the 8 symmetries of the square,
+    and by their sketches; see `find_overlaps`. Images with identical pixels are always copies, constant images never:
+    they are alike without being copies. Memory grows with the number of images, not with its square.
 
     Parameters
     ----------
@@ -62,8 +63,12 @@ def find_near_duplicates(facts: Sequence[ImageFacts]) -> list[list[str]]:
         return []
     first: dict[str, int] = {}
     identical = [(first.setdefault(item.image_digest, index), index) for index, item in enumerate(facts)]
+    copies = np.concatenate([identical, *_find_correlated(facts)])
+    # One image of each set of copies is enough to find what overlaps with them.
+    chosen = np.unique(_label_graph(copies, len(facts)), return_index=True)[1]
+    overlaps = np.array(find_overlaps([facts[index].sketch for index in chosen]), int).reshape(-1, 2)
     sets: dict[int, list[str]] = {}
-    for index, label in enumerate(_label_graph(np.concatenate([identical, *_find_correlated(facts)]), len(facts))):
+    for index, label in enumerate(_label_graph(np.concatenate([copies, chosen[overlaps]]), len(facts))):
         sets.setdefault(label, []).append(facts[index].name)
     return sorted(sorted(names) for names in sets.values() if len(names) > 1)
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from septa.data.intensities import ChannelValues, compute_moments, find_constants, survey_channel
-from septa.images import ValueFacts, drop_values, measure_values
+from septa.images import Sketch, ValueFacts, drop_values, make_sketch, measure_values
 from septa.recipe import IGNORE
 
 Array = npt.NDArray[Any]
@@ -60,10 +60,10 @@ class ImageFacts:
         True if every channel has a single value.
     thumb
         Grey image reduced to 32 x 32, float32, with mean 0 and norm 1; zeros for a constant image.
-    digest
-        SHA-256 (hex) of image and label pixels together.
-    image_digest
-        SHA-256 (hex) of the image's pixels alone.
+    sketch
+        Most distinct points of the image.
+    digest, image_digest
+        SHA-256 (hex) of image and label pixels together; of the image's pixels alone.
     class_pixels
         Number of pixels of each class (each bit of a multilabel bit field), and of `IGNORE`; empty without labels.
     object_diameters
@@ -91,6 +91,7 @@ class ImageFacts:
     finite: bool
     constant: bool
     thumb: npt.NDArray[np.float32]
+    sketch: Sketch
     digest: str
     image_digest: str
     class_pixels: dict[int, int]
@@ -212,6 +213,7 @@ def scan_image(
         finite=all(channel.finite for channel in moments),
         constant=constant,
         thumb=np.zeros((_THUMB, _THUMB), np.float32) if constant else _make_thumb(image_cyx, values),
+        sketch=make_sketch(image_cyx),
         digest=hashlib.sha256((image_digest + labels_digest).encode()).hexdigest(),
         image_digest=image_digest,
         class_pixels={} if labels_yx is None else _count_class_pixels(labels_yx, classes, multilabel),

@@ -1,8 +1,8 @@
-"""Images that a model was trained on, and the parts of them that it was not trained on."""
+"""Images that a model was trained on, changed copies of them, and the parts of them that it was not trained on."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -11,18 +11,35 @@ from numpy.typing import NDArray
 
 from septa.data.fingerprint import digest_array
 from septa.data.folder import read_pair_image
+from septa.data.overlaps import KnownSketches
 from septa.data.pairs import Pair
-from septa.errors import format_count
+from septa.errors import escape_controls, format_count, shorten_list
+from septa.images import SKETCH_POINTS, Sketch, make_sketch
 from septa.notices import Notices
+
+_MOST_POINTS = 350 * SKETCH_POINTS
+"""Points that a model keeps of all its training images, about 1 MB."""
+_FEWEST_POINTS = 12
+"""Points that it keeps of each image, at least."""
+
+
+def write_sketches(sketches: Sequence[tuple[str, Sketch]]) -> list[tuple[str, str]]:
+    """Return names and sketches of training images as the provenance of a model keeps them: as text, about 1 MB.
+
+    Of more than 350 images, each keeps fewer points. Of more than 1458, an even selection of images is kept.
+    """
+    kept = sketches[:: max(1, -(-len(sketches) * _FEWEST_POINTS // _MOST_POINTS))]
+    most = min(SKETCH_POINTS, _MOST_POINTS // max(1, len(kept)))
+    return [(name, sketch.to_text(most)) for name, sketch in kept]
 
 
 class KnownImages:
-    """The images that a model was trained on, recognised by the digest of their pixels.
+    """The images that a model was trained on, recognised by the digest of their pixels and, if changed, by sketches.
 
     Parameters
     ----------
     provenance
-        Provenance of the model.
+        Provenance of the model; that of an old model has no sketches.
     channels
         Number of channels of the model.
     every
@@ -35,30 +52,58 @@ class KnownImages:
         self._every = every
         self._read = partial(read_pair_image, channels=channels, notices=notices)
         self._trained = {digest for _, digest in provenance.get("train", [])}
+        self._chose = {digest for _, digest in provenance.get("validation", [])}
         self._held_out = {digest: tuple(window) for digest, _, window in provenance.get("parts", [])}
+        sketches = provenance.get("sketches", [])
+        self._names = [name for name, _ in sketches]
+        self._sketches = KnownSketches([Sketch.from_text(text) for _, text in sketches])
+        self._passed = 0
+        self._scored_twice = 0
         self._skipped = 0
         self._cut = 0
+        self._changed: list[str] = []
 
     def find_unknown(self, pair: Pair) -> tuple[Pair, NDArray[Any]] | None:
         """Return the part of a pair that the model does not know, and its image ``CYX``; None if it knows all of it."""
         image_cyx = self._read(pair)
-        digest = "" if self._every else digest_array(image_cyx)
-        if digest in self._held_out:
+        digest = digest_array(image_cyx)
+        if digest in self._held_out and not self._every:
             self._cut += 1
-            part = replace(pair, window=self._held_out[digest])
-            return part, self._read(part)
-        if digest in self._trained:
+            pair = replace(pair, window=self._held_out[digest])
+            image_cyx = self._read(pair)
+        elif digest in self._trained and not self._every:
             self._skipped += 1
             return None
+        elif not self._every and (origins := self._sketches.find(make_sketch(image_cyx))):
+            names = [self._names[index] for index in origins]
+            self._changed.append(f"{pair.name} ({shorten_list(names, 2)})")
+            return None
+        self._passed += 1
+        self._scored_twice += digest in self._chose
         return pair, image_cyx
 
-    def explain(self, total: int) -> list[str]:
-        """Return printable lines about the images that were left out, among ``total``."""
+    def explain(self, total: int, *, chosen: str = "weights") -> list[str]:
+        """Return printable lines about the images that were left out, among ``total``, and about those that were not.
+
+        Parameters
+        ----------
+        total
+            Number of all images.
+        chosen
+            Parts of the model that its validation images chose, for example ``weights``.
+        """
         lines = []
         if self._skipped:
             left_out = f"{self._skipped} of {total} images are left out"
             lines.append(f"{left_out}, because the model was trained on them (--all scores them too)")
+        if self._changed:
+            left_out = f"{len(self._changed)} of {total} images are left out"
+            reason = "because they show the same objects as training images, which are in brackets"
+            lines.append(f"{left_out}, {reason}: {shorten_list(self._changed)} (--all scores them too)")
         if self._cut:
             images = format_count(self._cut, "image")
             lines.append(f"of {images}, only the part that the training held out is scored (--all scores the whole)")
-        return lines
+        if self._scored_twice:
+            scored = f"{self._scored_twice} of {self._passed} scored images also chose the best {chosen} of the model"
+            lines.append(f"{scored}: scores on new images may be lower")
+        return [escape_controls(line) for line in lines]

@@ -39,8 +39,10 @@ def evaluate(
     """Segment labelled images with a model and score the result.
 
     Images that the model was trained on are left out, because scores on them say nothing about new images. They are
-    recognised by the digest of their pixels, wherever the files are now. Of an image that was cut for the training, the
-    part that was held out is scored.
+    recognised by the digest of their pixels, wherever the files are now. Copies of them that were turned, mirrored,
+    cropped, shifted, rescaled or exposed otherwise, and images that overlap with them, are recognised by their sketches
+    and left out too. Of an image that was cut for the training, the part that was held out is scored. Notes name what
+    is left out, and count the scored images that chose the weights.
 
     Parameters
     ----------
@@ -111,7 +113,7 @@ def evaluate(
     if instances:
         evaluation = replace(evaluation, calibration=calibrate(judged))
     notes = [*pairing.notes, model.labels.describe()]
-    notes += known.explain(len(pairing.pairs))
+    notes += known.explain(len(pairing.pairs), chosen="weights and thresholds" if instances else "weights")
     return replace(evaluation, notes=(*notes, *notices.lines()))
 
 

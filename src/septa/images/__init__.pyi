@@ -36,6 +36,10 @@ from .read import read_info as read_info
 from .read import read_labels as read_labels
 from .resize import resize_image as resize_image
 from .resize import resize_labels as resize_labels
+from .sketch import MIRROR_SIGNS as MIRROR_SIGNS
+from .sketch import SKETCH_POINTS as SKETCH_POINTS
+from .sketch import Sketch as Sketch
+from .sketch import make_sketch as make_sketch
 from .sources.open import Selection as Selection
 from .sources.open import Source as Source
 from .sources.open import count_images as count_images

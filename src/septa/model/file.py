@@ -12,7 +12,7 @@ from torch import Tensor
 
 from septa import tensor_file
 from septa.errors import InputError, ModelError
-from septa.images import Normalization, TrainingValues
+from septa.images import Normalization, Sketch, TrainingValues
 from septa.inference import Int8
 from septa.labels import LabelMapping
 from septa.nets import UNet
@@ -116,6 +116,14 @@ def _check_provenance(provenance: Any) -> None:
         images = provenance.get(key, [])
         if not isinstance(images, list) or not all(_is_named_digest(entry) for entry in images):
             raise InputError("provenance", f"the {key} images of the provenance are not pairs of a name and a digest")
+    sketches = provenance.get("sketches", [])
+    if not isinstance(sketches, list) or not all(_is_named_digest(entry) for entry in sketches):
+        raise InputError("provenance", "the sketches of the provenance are not pairs of a name and a text")
+    try:
+        for _, text in sketches:
+            Sketch.from_text(text)
+    except ValueError as error:
+        raise InputError("provenance", str(error)) from None
     parts = provenance.get("parts", [])
     if not isinstance(parts, list) or not all(_is_cut_image(entry) for entry in parts):
         raise InputError("provenance", "the parts of the provenance are not a digest and two windows each")

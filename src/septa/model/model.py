@@ -58,8 +58,8 @@ class Model:
     recipe
         All settings of the training.
     provenance
-        Digest of the training data, names and digests of the training and validation images, fingerprint, scores and
-        versions.
+        Digest of the training data, names and digests of the training and validation images, sketches of the training
+        images, fingerprint, scores and versions.
     decoding
         Thresholds by which objects are found; used by the task ``instances`` only.
     int8

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septa import runtime
-from septa.data import DatasetCheck
+from septa.data import DatasetCheck, write_sketches
 from septa.images import combine_values
 from septa.metrics import Evaluation, LabelPair, evaluate_labels
 from septa.model import Model
@@ -168,6 +168,7 @@ def _collect_provenance(
     job: TrainingJob, state: TrainingState, check: DatasetCheck, evaluation: Evaluation
 ) -> dict[str, Any]:
     digests = {item.name: item.whole_digest or item.image_digest for item in check.facts}
+    sketches = {item.name: item.sketch for item in check.facts}
     halves = zip(job.sampler.examples.pairs, job.validation.pairs)  # both sides are sorted by name
     parts = [(digests[one.name], one.window, other.window) for one, other in halves if one.window is not None]
     return {
@@ -176,6 +177,9 @@ def _collect_provenance(
         "train": [(pair.name, digests[pair.name]) for pair in job.sampler.examples.pairs],
         "validation": [(pair.name, digests[pair.name]) for pair in job.validation.pairs],
         "parts": parts,
+        "sketches": write_sketches(
+            [(pair.name, sketches[pair.name]) for pair in job.sampler.examples.pairs if pair.name in sketches]
+        ),
         "fingerprint": check.fingerprint.to_json() if check.fingerprint else {},
         "scores": evaluation.summary,
         "calibration": evaluation.calibration,
