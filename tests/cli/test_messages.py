@@ -257,6 +257,10 @@ COMBINATIONS = [
         "predict m.septa a.png b.png -o y.png",
         "y.png: one file takes the labels of one image, got 2 images. Give a folder with -o.",
     ),
+    Row(
+        "check x --overwrite",
+        "--overwrite: this option does not apply to a command without an output file. Leave it out.",
+    ),
     Row("quantize m.septa --data x -o a.png", "a.png: the file exists. Give another -o or --overwrite."),
     Row("predict m a.png b.png -o y.ome.zarr", "y.ome.zarr: one store takes one image, got 2. Give a folder with -o."),
     Row(

@@ -338,12 +338,15 @@ def guard_files(files: Iterable[Path | None], overwrite: bool, inputs: Iterable[
     Raises
     ------
     InputError
-        A file exists that septa did not write, or is an input.
+        A file exists that septa did not write, or is an input; or ``overwrite`` is given and no file.
     """
     from septa.images import WrittenFiles
 
+    given = dict.fromkeys(file for file in files if file is not None)
+    if overwrite and not given:
+        refuse_options({"overwrite": True}, "a command without an output file")
     written = WrittenFiles(overwrite, inputs)
-    written.check(dict.fromkeys(file for file in files if file is not None))
+    written.check(given)
     return written.guard()
 
 
