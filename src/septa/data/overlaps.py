@@ -15,8 +15,8 @@ from septa.kernels import Kernel
 
 Array = npt.NDArray[Any]
 
-# With 6 points, at most 2 of the 69 006 pairs of 372 images of nuclei (DSB 2018) were connected, one of them rightly, and
-# none of GlaS (H&E) or of the serial sections of ISBI 2012. With 5 points, 6 pairs were connected, most of them wrongly.
+# With 6 points, at most 2 of the 69 006 pairs of 372 images of nuclei (DSB 2018) were connected, one of them rightly,
+# and none of GlaS (H&E) or of the serial sections of ISBI 2012. With 5 points, 6 pairs were connected, most wrongly.
 _LEAST_POINTS = 6
 """Points that must agree on one rotation, scale and shift."""
 _LEAST_SHARE = 0.3
