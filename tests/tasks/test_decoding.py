@@ -259,6 +259,25 @@ def test_background_is_not_a_large_object() -> None:
     assert keep_large(np.array([[0, 0, 0, 100_000]], np.int32), 1).tolist() == [[0, 0, 0, 1]]
 
 
+@pytest.mark.parametrize("side", range(4), ids=["top", "bottom", "left", "right"])
+@pytest.mark.parametrize("reach", [1, 3, 8])
+def test_a_window_decides_nothing_that_a_seed_beyond_may_reach(side: int, reach: int) -> None:
+    size, seed, cut = 31, (15, 15), 18  # the only seed lies three pixels beyond the window
+    foreground_yx, inner_yx = np.ones((size, size), np.float32), np.zeros((size, size), np.float32)
+    inner_yx[seed] = 1
+    window = (slice(cut, None), slice(None)) if side < 2 else (slice(None), slice(cut, None))
+    if side % 2:
+        window = tuple(slice(None) if part.start is None else slice(0, size - cut) for part in window)
+    decoding = Decoding(reach=reach)
+    whole_yx = grow_objects(foreground_yx, inner_yx, decoding)[window]
+    open_sides = tuple(number == side for number in range(4))
+    found_yx = grow_objects(foreground_yx[window], inner_yx[window], decoding, open_sides)
+    certain_yx = found_yx != UNCERTAIN
+    pairs = set(zip(found_yx[certain_yx].tolist(), whole_yx[certain_yx].tolist()))
+    assert len(pairs) == len({found for found, _ in pairs})  # pixels of one id belong to one object
+    assert len(np.unique(whole_yx)) == 1 + (reach >= 3)  # foreground that no seed reaches is an object too
+
+
 # --- seams and holes ----------------------------------------------------------------------------------------------
 
 
