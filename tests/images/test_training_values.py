@@ -63,6 +63,18 @@ def test_an_image_with_one_tiny_object_has_low_contrast() -> None:
     assert "the contrast is far lower" in texts(compare(train(EIGHT), image))
 
 
+def test_values_of_the_usual_contrast_that_are_shifted_are_named() -> None:
+    training = train(EIGHT)
+    for offset in (70, -15):
+        shifted = np.clip(NEW.astype(int) + offset, 0, 255).astype(np.uint8)
+        expected = "most values are far higher than in the training images" if offset == 70 else ""
+        assert texts(compare(training, shifted)).startswith(expected)
+        assert bool(texts(compare(training, shifted))) == bool(expected)
+        assert compare(training, shifted, scaled=True) == ValueCheck()
+    low = train([np.clip(image.astype(int) + 70, 0, 255).astype(np.uint8) for image in EIGHT])
+    assert "most values are far lower" in texts(compare(low, NEW))
+
+
 @pytest.mark.parametrize("exposure", [0.5, 0.8, 1.0, 1.3])
 @pytest.mark.parametrize("images", [EIGHT, EIGHT[:1]], ids=["8 images", "1 image"])
 def test_nothing_is_said_about_images_of_the_same_kind(images: list[Image], exposure: float) -> None:
@@ -76,6 +88,7 @@ def test_nothing_is_said_about_images_of_the_same_kind(images: list[Image], expo
         (lambda a: a.astype(np.uint16) * 257, 1 / 257, "16 bit where training had 8 bit; they are divided by 257"),
         (lambda a: a.astype(np.uint16) * 256, 1 / 256, "16 bit where training had 8 bit; they are divided by 256"),
         (lambda a: a.astype(np.uint16) * 16, 1 / 16, "12 bit where training had 8 bit; they are divided by 16"),
+        (lambda a: a.astype(np.int16) * 128, 1 / 128, "15 bit where training had 8 bit; they are divided by 128"),
         (lambda a: a.astype(np.int32) * 4, 1 / 4, "10 bit where training had 8 bit; they are divided by 4"),
         (lambda a: (a / 255).astype(np.float32), 255, "floats from 0 to 1 where training had 8 bit; they are mult"),
         (lambda a: a.astype(np.uint16), 1, ""),

@@ -80,7 +80,9 @@ def test_the_model_file_keeps_the_values(model: Model, tmp_path: Path) -> None:
     model.save(tmp_path / "m.septa")
     assert Model.load(tmp_path / "m.septa").training_values == model.training_values
     assert model.training_values is not None
-    doubled = {name: getattr(model.training_values, name) * 2 for name in ("contrast", "level", "tilt", "constant")}
+    doubled = {
+        name: getattr(model.training_values, name) * 2 for name in ("contrast", "level", "median", "tilt", "constant")
+    }
     replace(model, training_values=replace(model.training_values, **doubled)).save(tmp_path / "two.septa")
     with pytest.raises(ModelError, match="the training values are for 2 channels, not 1"):
         Model.load(tmp_path / "two.septa")

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from septa.images.value_facts import FULL_RANGES, PERCENTILES, ValueFacts
+from septa.images.bit_depth import UNIT, explain_factor, find_factor, find_full_ranges
+from septa.images.value_facts import PERCENTILES, ValueFacts
 from septa.notices import Notice
 
 _LOW, _NEAR_LOW, _MIDDLE, _NEAR_HIGH, _HIGH = range(len(PERCENTILES))
@@ -22,6 +23,8 @@ _MOST_CHANGE = 1.0
 """Factor, as its logarithm to base 2, by which the contrast of an image may leave that of the training images."""
 _MOST_SHIFT = 0.5
 """Distance by which the median may leave the values of the training images, in shares of their range."""
+_MOST_OFFSET = 0.35
+"""Distance by which the median may leave the medians of the training images, in shares of their contrast."""
 _FEW_IMAGES = 4.0
 """Excess of the two limits for one training image; it falls with their number, as few images show little variety."""
 _MOST_EXCESS = 2.0
@@ -32,8 +35,6 @@ _SEEN = 0.01
 """Share of training images without objects from which on such images are known to the model."""
 _SAME_FACTOR = 0.02
 """Relative difference of two factors that stand for the same bit depths, such as 256 and 257."""
-_UNIT = 1
-"""Full range of floats from 0 to 1."""
 
 _BLANK = "the image is blank: all its pixels have one value, so objects in it are false"
 _NOISE = "the image holds nothing but noise, so objects in it are probably false"
@@ -72,6 +73,8 @@ class TrainingValues:
         For each channel: the smallest and the largest range from percentile 0.5 to percentile 99.8 of an image.
     level
         For each channel: the smallest percentile 0.5 and the largest percentile 99.8.
+    median
+        For each channel: the smallest and the largest median.
     tilt
         For each channel: the smallest and the largest position of the median between percentiles 1 and 99, 0 to 1.
     constant
@@ -90,16 +93,20 @@ class TrainingValues:
     step: float
     contrast: tuple[tuple[float, float], ...]
     level: tuple[tuple[float, float], ...]
+    median: tuple[tuple[float, float], ...]
     tilt: tuple[tuple[float, float], ...]
     constant: tuple[bool, ...]
     unstructured: float
 
     def __post_init__(self) -> None:
         """Check the attributes."""
-        ranges = (*self.contrast, *self.level, *self.tilt)
+        ranges = (*self.contrast, *self.level, *self.median, *self.tilt)
         if not all(math.isfinite(low) and math.isfinite(high) and low <= high for low, high in ranges):
             raise ValueError(f"ranges must be finite and ascending, got {ranges}")
-        if len({len(self.contrast), len(self.level), len(self.tilt), len(self.constant)}) != 1 or not self.contrast:
+        if (
+            len({*map(len, (self.contrast, self.level, self.median, self.tilt, self.constant))}) != 1
+            or not self.contrast
+        ):
             raise ValueError("there must be one range per channel")
         if any(low < 0 for low, _ in self.contrast) or not 0 <= self.unstructured <= 1:
             raise ValueError("contrasts and shares must not be negative")
@@ -119,7 +126,7 @@ class TrainingValues:
     def full_ranges(self) -> tuple[int, ...]:
         """Largest values of the bit depths that the images may have."""
         top, bottom = max(high for _, high in self.level), min(low for low, _ in self.level)
-        return tuple(dict.fromkeys(full for name in self.dtypes for full in _find_full_ranges(name, bottom, top)))
+        return tuple(dict.fromkeys(full for name in self.dtypes for full in find_full_ranges(name, bottom, top)))
 
     def describe(self) -> str:
         """Return a printable line."""
@@ -131,7 +138,7 @@ class TrainingValues:
     def to_json(self) -> dict[str, Any]:
         """Return all attributes as JSON values; the inverse of `from_json`."""
         plain = asdict(self)
-        ranges = {name: [list(pair) for pair in plain[name]] for name in ("contrast", "level", "tilt")}
+        ranges = {name: [list(pair) for pair in plain[name]] for name in ("contrast", "level", "median", "tilt")}
         return {**plain, "dtypes": dict(self.dtypes), "constant": list(self.constant), **ranges}
 
     @classmethod
@@ -154,6 +161,7 @@ class TrainingValues:
                 step=_as_number(values["step"]),
                 contrast=_as_ranges(values["contrast"]),
                 level=_as_ranges(values["level"]),
+                median=_as_ranges(values["median"]),
                 tilt=_as_ranges(values["tilt"]),
                 constant=tuple(values["constant"]),
                 unstructured=_as_number(values["unstructured"]),
@@ -221,23 +229,21 @@ class TrainingValues:
     def _find_scale(self, facts: ValueFacts) -> tuple[float, tuple[Notice, ...]]:
         """Return the factor, and a notice about it or about values that no certain factor explains."""
         more = min(_MOST_EXCESS, _FEW_IMAGES / self.images)
-        sources, targets = _find_full_ranges(facts.dtype, facts.bottom, facts.top), self.full_ranges
+        sources, targets = find_full_ranges(facts.dtype, facts.bottom, facts.top), self.full_ranges
         pairs = [(source, target) for source in sources for target in targets if source != target]
         exact = self.step / facts.step if facts.step else 0.0
-        stepped = [
-            pair for pair in pairs if exact not in (0, 1) and abs(exact / _find_factor(*pair) - 1) < _SAME_FACTOR
-        ]
+        stepped = [pair for pair in pairs if exact not in (0, 1) and abs(exact / find_factor(*pair) - 1) < _SAME_FACTOR]
         if stepped and self._fits(facts, exact, more):
-            return exact, (_explain_factor(*stepped[0], exact),)
-        same_unit = (_UNIT in sources) == (_UNIT in targets)
+            return exact, (explain_factor(*stepped[0], exact),)
+        same_unit = (UNIT in sources) == (UNIT in targets)
         if same_unit and self._fits(facts, 1.0):
-            return 1.0, ()
+            return 1.0, tuple(self._find_offset(facts, more))
         differs = not same_unit or (facts.dtype not in self.dtypes and not set(sources[:1]) & set(targets))
         pairs = pairs if differs and not stepped else []
-        possible = [pair for pair in pairs if self._fits(facts, _find_factor(*pair), more)]
-        factors = {_find_factor(*pair) for pair in possible}
+        possible = [pair for pair in pairs if self._fits(facts, find_factor(*pair), more)]
+        factors = {find_factor(*pair) for pair in possible}
         if len(factors) == 1 and self._fits(facts, min(factors)):
-            return min(factors), (_explain_factor(*possible[0], min(factors)),)
+            return min(factors), (explain_factor(*possible[0], min(factors)),)
         return 1.0, tuple(self._find_strange_values(facts, 0.0 if differs else more))
 
     def _fits(self, facts: ValueFacts, factor: float, more: float = 0.0) -> bool:
@@ -279,9 +285,26 @@ class TrainingValues:
             text = f"the values are far {'higher' if shift > 0 else 'lower'} than in the training images"
         else:
             return
+        yield self._describe_strange_values(text)
+
+    def _find_offset(self, facts: ValueFacts, more: float) -> Iterator[Notice]:
+        """Find values of the usual contrast that are shifted, as by another offset of the camera."""
+        offsets = [0.0]
+        for row, median, (_, contrast), constant in zip(
+            facts.percentiles, self.median, self.contrast, facts.constant, strict=True
+        ):
+            if contrast and not constant:
+                offsets += [min(0.0, (row[_MIDDLE] - median[0]) / contrast)]
+                offsets += [max(0.0, (row[_MIDDLE] - median[1]) / contrast)]
+        offset = max(offsets, key=abs)
+        if abs(offset) > _MOST_OFFSET + more / 8:
+            side = "higher" if offset > 0 else "lower"
+            yield self._describe_strange_values(f"most values are far {side} than in the training images")
+
+    def _describe_strange_values(self, text: str) -> Notice:
         low, high = min(low for low, _ in self.level), max(high for _, high in self.level)
         remedy = "Scale the values as those of the training images, or train with data.normalization=image"
-        yield Notice(f"{text}, whose values are {low:g} to {high:g}", remedy, warning=True)
+        return Notice(f"{text}, whose values are {low:g} to {high:g}", remedy, warning=True)
 
 
 def combine_values(facts: Sequence[ValueFacts], channels: int) -> TrainingValues:
@@ -313,6 +336,7 @@ def combine_values(facts: Sequence[ValueFacts], channels: int) -> TrainingValues
         step=_combine_steps(shown),
         contrast=_span(contrasts, contrasts),
         level=_span(rows[:, :, _LOW], rows[:, :, _HIGH]),
+        median=_span(rows[:, :, _MIDDLE], rows[:, :, _MIDDLE]),
         tilt=_span(tilts, tilts),
         constant=tuple(any(item.constant[index] for item in shown) for index in range(channels)),
         unstructured=1 - len(structured) / len(fitted),
@@ -345,39 +369,3 @@ def _find_tilt(row: Sequence[float]) -> float:
     """Return the position of the median between percentiles 1 and 99, 0 to 1; 0.5 if they are equal."""
     width = row[_NEAR_HIGH] - row[_NEAR_LOW]
     return (row[_MIDDLE] - row[_NEAR_LOW]) / width if width > 0 else 0.5
-
-
-def _find_full_ranges(dtype: str, bottom: float, top: float) -> tuple[int, ...]:
-    """Return the largest values of the bit depths that values of this type from ``bottom`` to ``top`` may have."""
-    kind = np.dtype(dtype)
-    if kind.kind == "f" and bottom >= -0.001 and top <= 1.001:
-        return (_UNIT,)
-    if bottom < 0:
-        return ()
-    if kind.kind == "u" and kind.itemsize == 1:
-        return (FULL_RANGES[0],)
-    return tuple(full for full in FULL_RANGES if top <= full)
-
-
-def _find_factor(source: int, target: int) -> float:
-    """Return the usual factor between two bit depths: 257 from 8 to 16 bits, else a power of 2.
-
-    Examples
-    --------
-    >>> _find_factor(255, 65_535), _find_factor(65_535, 4095), _find_factor(1, 255)
-    (257.0, 0.0625, 255.0)
-    """
-    if _UNIT in (source, target):
-        return target / source
-    if {source, target} == {FULL_RANGES[0], FULL_RANGES[-1]}:
-        return target / source
-    return float((target + 1) / (source + 1))
-
-
-def _explain_factor(source: int, target: int, factor: float) -> Notice:
-    change = f"multiplied by {factor:g}" if factor > 1 else f"divided by {1 / factor:g}"
-    return Notice(f"the values are {_name(source)} where training had {_name(target)}; they are {change}")
-
-
-def _name(full: int) -> str:
-    return "floats from 0 to 1" if full == _UNIT else f"{full.bit_length()} bit"
