@@ -264,6 +264,10 @@ COMBINATIONS = [
     Row("quantize m.septa --data x -o a.png", "a.png: the file exists. Give another -o or --overwrite."),
     Row("predict m a.png b.png -o y.ome.zarr", "y.ome.zarr: one store takes one image, got 2. Give a folder with -o."),
     Row(
+        "predict m image.zarr image.png -o y --memory 4GB",
+        "y/image.ome.zarr: two images would be written to this store. Segment them into two folders.",
+    ),
+    Row(
         "predict m image.zarr -o y.png",
         "y.png: the zarr image image.zarr is segmented to a store, not to a label file. Give a name that ends in "
         ".ome.zarr, or a folder.",
@@ -365,6 +369,7 @@ def folder(untrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     (folder / "broken.png").touch()
     (folder / "image.zarr").mkdir()
     (folder / "image.zarr" / "zarr.json").touch()
+    shutil.copy(folder / "a.png", folder / "image.png")
     monkeypatch.chdir(folder)
     return folder
 

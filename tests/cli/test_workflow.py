@@ -69,7 +69,7 @@ def test_training_images_are_recognised_by_their_pixels(fault, model, cells, cop
     assert line == f"{copied}: the model was trained on all images in it. Give other images or --all."
 
 
-def test_evaluation_faults(fault, model, cells, copied, tmp_path):
+def test_evaluation_faults(fault, septa, model, cells, copied, tmp_path):
     assert fault("evaluate", tmp_path / "no.septa", cells).startswith(
         f"{tmp_path / 'no.septa'}: the file cannot be read"
     )
@@ -78,8 +78,8 @@ def test_evaluation_faults(fault, model, cells, copied, tmp_path):
     )
     assert fault("evaluate", cells / "images", cells / "labels", "--all").startswith("--all: ")
     (copied / "labels" / "cells_0003.tif").unlink()
-    line = fault("evaluate", copied / "labels", cells / "labels")
-    assert "1 without prediction (cells_0003.tif)" in line
+    done = septa("evaluate", copied / "labels", cells / "labels", code=3)
+    assert "1 without prediction (cells_0003.tif)" in done.stderr
 
 
 def test_a_model_and_an_unfinished_training_are_not_overwritten(fault, septa, model, cells, tmp_path, tiny):

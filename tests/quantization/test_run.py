@@ -63,7 +63,7 @@ def test_from_the_command_line(model: Path, cells: Path, tmp_path: Path) -> None
     labels: dict[str, np.ndarray[Any, Any]] = {}
     for name, given in {"own": (), "torch": ("--engine", "torch"), "auto": ("--engine", "auto")}.items():
         septa("predict", small, image, "-o", tmp_path / name, *given)
-        (file,) = (path for path in (tmp_path / name).iterdir() if path.is_file())
+        (file,) = (tmp_path / name).glob("*.tif")
         labels[name] = read_labels(file).array
     np.testing.assert_array_equal(labels["own"], labels["auto"])
     np.testing.assert_array_equal(labels["torch"], floating.as_written(floating.segment(image)))

@@ -42,6 +42,7 @@ def folder(kit: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Pa
     holes = kit.texture((100, 90), "float32")
     holes[80, 70] = np.nan
     tifffile.imwrite(folder / "nan.tif", holes, tile=(32, 32))
+    kit.write_image(folder / "nan.ome.zarr", kit.texture((100, 90)), "YX")
     (folder / "text.tif").write_text("no image")
     kit.write_image(folder / "there.ome.zarr", kit.texture((20, 20)), "YX")
     (folder / "there.ome.tif").write_text("mine")
@@ -97,8 +98,8 @@ WRONG = {
     ),
     "two for one": ("m.septa a.ome.zarr b.ome.zarr -o {o}", "one store takes one image, got 2"),
     "two of one name": (
-        "m.septa a.ome.zarr a.tif -o {o}/folder",
-        "a.ome.zarr: two images would be written to this store",
+        "m.septa nan.ome.zarr nan.tif -o {o}/folder --memory 4GB",
+        "nan.ome.zarr: two images would be written to this store",
     ),
     "missing": ("m.septa none.ome.zarr -o {o}", "none.ome.zarr"),
     "missing model": ("none.septa a.ome.zarr -o {o}", "none.septa: the file cannot be read"),

@@ -22,6 +22,7 @@ from septa.cli.options import (
 from septa.cli.predict_store import (
     StoreOptions,
     check_store_options,
+    has_options,
     is_store,
     make_requests,
     may_hold_stores,
@@ -183,7 +184,8 @@ def predict(
 ) -> None:
     """Segment images of any size with a trained model.
 
-    Each image becomes a label image of the same name in the output folder, and each zarr image becomes a store. A store
+    Each image becomes a label image of the same name in the output folder, and each zarr image becomes a store; with an
+    option for large images, all images beside a zarr image become stores. A store
     as output takes one image, which is read and written block by block within a memory limit; the same command
     continues an interrupted run. Files that septa did not write are never replaced without --overwrite.
     """
@@ -196,7 +198,8 @@ def predict(
 
         notices = Notices()
         images = expand_images(find_images(inputs, notices), image)
-        streamed = [one for one in images if for_store or is_zarr(one.path)]
+        zarr = [one for one in images if is_zarr(one.path)]
+        streamed = images if for_store or (zarr and has_options(store)) else zarr
         plain = [one for one in images if one not in streamed]
         if streamed and not for_store:
             _check_folder_of_stores(output, streamed[0], files, net)

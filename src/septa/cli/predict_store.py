@@ -122,8 +122,12 @@ def is_store(output: Path, inputs: list[str], store: StoreOptions) -> bool:
         return True
     if output.is_dir() or suffixes[-1:] not in ([".tif"], [".tiff"]):
         return False
-    is_asked_for = any(value is not None and value is not False for value in vars(store).values())
-    return suffixes[0] == ".ome" or is_asked_for or any(Path(each).is_dir() for each in inputs)
+    return suffixes[0] == ".ome" or has_options(store) or any(Path(each).is_dir() for each in inputs)
+
+
+def has_options(store: StoreOptions) -> bool:
+    """Return True if any option of stores is given."""
+    return any(value is not None and value is not False for value in vars(store).values())
 
 
 def may_hold_stores(text: str) -> bool:
@@ -162,7 +166,7 @@ def make_requests(
     Raises
     ------
     InputError
-        Several images are given for one store.
+        Several images are given for one store, or have the same name.
     """
     from septa.streaming import StreamInput, StreamRequest, default_memory
 
@@ -172,6 +176,9 @@ def make_requests(
         if len({image.path for image in images}) == 1:
             remedy = f"Choose one with --image, from 0 to {len(images) - 1}, or give a folder with -o"
         raise errors.InputError(output, f"one store takes one image, got {len(images)}", remedy)
+    outputs = [output if is_one else output / f"{image.stem}.ome.zarr" for image in images]
+    if double := next((one for one in outputs if outputs.count(one) > 1), None):
+        raise errors.InputError(double, "two images would be written to this store", "Segment them into two folders")
     memory = store.memory
     if store.workers is not None and memory is None:
         memory = default_memory(store.workers)
@@ -185,7 +192,7 @@ def make_requests(
                 image=image.number,
                 region=store.region,
             ),
-            output=output if is_one else output / f"{image.stem}.ome.zarr",
+            output=target,
             memory=memory,
             tile=net.tile,
             device=net.device,
@@ -195,7 +202,7 @@ def make_requests(
             overwrite=overwrite,
             engine=net.engine,
         )
-        for image in images
+        for image, target in zip(images, outputs, strict=True)
     ]
 
 

@@ -248,12 +248,19 @@ def _shrink(plane_yx: Array, side: int) -> NDArray[np.float32]:
     step = max(1, side // 2)
     rows_yx = plane_yx[: plane_yx.shape[0] // step * step : step].astype(np.float32)
     if plane_yx.dtype.kind == "f":
-        rows_yx = np.nan_to_num(rows_yx, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+        rows_yx = _remove_gaps(rows_yx)
     size = plane_yx.shape[1] // side, plane_yx.shape[0] // side
     whole_yx = rows_yx[: size[1] * side // step, : size[0] * side]
     if side == 1:
         return rows_yx
     return np.asarray(cv2.resize(whole_yx, size, interpolation=cv2.INTER_AREA), np.float32)
+
+
+def _remove_gaps(rows_yx: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Replace NaN, Inf, nodata and whatever is far out by the nearest usual value."""
+    low, *_, high = _find_percentiles(_sample(rows_yx))
+    rows_yx = np.nan_to_num(rows_yx, nan=low, posinf=high, neginf=low)
+    return np.clip(rows_yx, np.float32(2 * low - high), np.float32(2 * high - low))
 
 
 def _reduce(plane_yx: NDArray[np.float32], side: int) -> NDArray[np.float32]:

@@ -3,6 +3,8 @@
 ::
 
     run              the workflow, read from top to bottom
+    identity         what identifies an image: its path, selection, and the files that hold it
+    output           the output of a run and its work folder: what may be written, and what is there already
     events           the request of a run, and the events that it yields
     plan             everything that decides the result, fixed before the first block
     prescan          facts that need the whole image: normalisation, empty blocks
