@@ -26,12 +26,12 @@ def find_full_ranges(dtype: str, bottom: float, top: float) -> tuple[int, ...]:
     return tuple(full for full in (*FULL_RANGES[:-1], largest) if top <= full)
 
 
-def find_factor(source: int, target: int) -> float:
+def choose_factor(source: int, target: int) -> float:
     """Return the usual factor between two bit depths: 257 from 8 to 16 bits, else a power of 2.
 
     Examples
     --------
-    >>> find_factor(255, 65_535), find_factor(65_535, 4095), find_factor(1, 255)
+    >>> choose_factor(255, 65_535), choose_factor(65_535, 4095), choose_factor(1, 255)
     (257.0, 0.0625, 255.0)
     """
     if UNIT in (source, target):

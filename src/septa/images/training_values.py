@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from septa.images.bit_depth import UNIT, explain_factor, find_factor, find_full_ranges
+from septa.images.bit_depth import UNIT, choose_factor, explain_factor, find_full_ranges
 from septa.images.value_facts import PERCENTILES, ValueFacts
 from septa.notices import Notice
 
@@ -232,7 +232,9 @@ class TrainingValues:
         sources, targets = find_full_ranges(facts.dtype, facts.bottom, facts.top), self.full_ranges
         pairs = [(source, target) for source in sources for target in targets if source != target]
         exact = self.step / facts.step if facts.step else 0.0
-        stepped = [pair for pair in pairs if exact not in (0, 1) and abs(exact / find_factor(*pair) - 1) < _SAME_FACTOR]
+        stepped = [
+            pair for pair in pairs if exact not in (0, 1) and abs(exact / choose_factor(*pair) - 1) < _SAME_FACTOR
+        ]
         if stepped and self._fits(facts, exact, more):
             return exact, (explain_factor(*stepped[0], exact),)
         same_unit = (UNIT in sources) == (UNIT in targets)
@@ -240,8 +242,8 @@ class TrainingValues:
             return 1.0, tuple(self._find_offset(facts, more))
         differs = not same_unit or (facts.dtype not in self.dtypes and not set(sources[:1]) & set(targets))
         pairs = pairs if differs and not stepped else []
-        possible = [pair for pair in pairs if self._fits(facts, find_factor(*pair), more)]
-        factors = {find_factor(*pair) for pair in possible}
+        possible = [pair for pair in pairs if self._fits(facts, choose_factor(*pair), more)]
+        factors = {choose_factor(*pair) for pair in possible}
         if len(factors) == 1 and self._fits(facts, min(factors)):
             return min(factors), (explain_factor(*possible[0], min(factors)),)
         return 1.0, tuple(self._find_strange_values(facts, 0.0 if differs else more))
