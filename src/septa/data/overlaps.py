@@ -170,35 +170,46 @@ def _vote(  # type: ignore[no-untyped-def]
     columns = geometry_b.shape[0]
     seen_a = np.zeros(geometry_a.shape[1], np.int64)
     seen_b = np.zeros(geometry_b.shape[1], np.int64)
+    widest = 0
+    for pair in range(ends.size):
+        widest = max(widest, ends[pair] - (ends[pair - 1] if pair else 0))
+    # Of each match of a pair: both positions, size in b, size ratio, cosine and sine of the turn.
+    facts = np.zeros((widest, 8), np.float64)
     stamp = 0
     for pair in range(ends.size):
         start = ends[pair - 1] if pair else 0
-        stop = ends[pair]
-        one = pair // columns
-        other = pair % columns
-        for first in range(start, stop, max(1, (stop - start) // 100)):
-            a, b = geometry_a[one, row[first]], geometry_b[other, column[first]]
-            scale, turn = b[2] / a[2], b[3] - a[3]
-            cosine, sine = scale * np.cos(turn), scale * np.sin(turn)
+        number = ends[pair] - start
+        if number < _LEAST_POINTS:
+            continue
+        one, other = pair // columns, pair % columns
+        for k in range(number):
+            p, q = geometry_a[one, row[start + k]], geometry_b[other, column[start + k]]
+            turn = q[3] - p[3]
+            facts[k, 0], facts[k, 1], facts[k, 2], facts[k, 3] = p[0], p[1], q[0], q[1]
+            facts[k, 4], facts[k, 5], facts[k, 6], facts[k, 7] = q[2], q[2] / p[2], np.cos(turn), np.sin(turn)
+        for first in range(0, number, max(1, number // 100)):
+            begin = facts[first]
+            scale, cosine, sine = begin[5], begin[6], begin[7]
             stamp += 1
             count = 0
-            for match in range(start, stop):
-                p, q = geometry_a[one, row[match]], geometry_b[other, column[match]]
-                dx, dy = p[0] - a[0], p[1] - a[1]
-                off = np.hypot(b[0] + cosine * dx - sine * dy - q[0], b[1] + sine * dx + cosine * dy - q[1])
-                ratio = q[2] / (p[2] * scale)
-                if off > 0.5 * q[2] + 0.1 * scale * np.hypot(dx, dy) or ratio > 1.5 or ratio < 1 / 1.5:
+            for k in range(number):
+                ratio = facts[k, 5] / scale
+                if ratio > 1.5 or ratio < 1 / 1.5 or facts[k, 6] * cosine + facts[k, 7] * sine < 0.94:
                     continue
-                if np.cos(q[3] - p[3] - turn) < 0.94:
+                dx, dy = facts[k, 0] - begin[0], facts[k, 1] - begin[1]
+                off_x = begin[2] + scale * (cosine * dx - sine * dy) - facts[k, 2]
+                off_y = begin[3] + scale * (sine * dx + cosine * dy) - facts[k, 3]
+                tolerance = 0.5 * facts[k, 4] + 0.1 * scale * np.sqrt(dx * dx + dy * dy)
+                if off_x * off_x + off_y * off_y > tolerance * tolerance:
                     continue
-                place_a, place_b = places_a[one, row[match]], places_b[other, column[match]]
+                place_a, place_b = places_a[one, row[start + k]], places_b[other, column[start + k]]
                 if seen_a[place_a] == stamp or seen_b[place_b] == stamp:
                     continue
                 seen_a[place_a] = seen_b[place_b] = stamp
                 count += 1
             if count > votes[pair]:
                 votes[pair] = count
-                best[pair] = first
+                best[pair] = start + first
 
 
 def _agree(one: _Points, other: _Points, row: Array, column: Array, first: int) -> bool:
