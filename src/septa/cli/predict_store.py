@@ -213,11 +213,15 @@ def segment_to_stores(
 
     It continues after an image that cannot be used, unless ``is_only``, and returns the errors.
     """
+    from septa.streaming import make_interrupted
+
     failed: list[errors.SeptaError] = []
     with connect_cluster(store) as cluster:
         for request in requests:
             try:
                 _segment_to_store(console, request, cluster)
+            except KeyboardInterrupt:  # while an event was shown
+                raise make_interrupted(request.output) from None
             except errors.InputError as error:
                 if is_only or isinstance(error, errors.ModelError):
                     raise

@@ -8,4 +8,5 @@ from .events import StreamRequest as StreamRequest
 from .events import StreamStarted as StreamStarted
 from .events import StreamStep as StreamStep
 from .identity import StreamInput as StreamInput
+from .run import make_interrupted as make_interrupted
 from .run import stream as stream

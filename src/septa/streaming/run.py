@@ -119,8 +119,13 @@ def stream(request: StreamRequest, make_executor: MakeExecutor | None = None) ->
                     late = tuple(notices.lines()[len(known) :])
                     yield replace(event, notes=late) if isinstance(event, StreamFinished) else event
     except KeyboardInterrupt:
-        problem = f"the run was interrupted, and its finished blocks are kept in {folder}"
-        raise Interrupted(request.output, problem, "Run the same command again to resume", signal.SIGINT) from None
+        raise make_interrupted(request.output) from None
+
+
+def make_interrupted(output: Path) -> Interrupted:
+    """Return the error of a run that the user interrupted."""
+    problem = f"the run was interrupted, and its finished blocks are kept in {work_folder(output)}"
+    return Interrupted(output, problem, "Run the same command again to resume", signal.SIGINT)
 
 
 def _stream(
