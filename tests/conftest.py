@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,6 +41,42 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cells") / "data"
     write_dataset(folder, "cells", 6, (64, 64), 0)
     return folder
+
+
+@pytest.fixture(scope="session")
+def shipped_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write a folder with a model ``nuclei`` as septa ships it: its file, card and example; tests must not change it.
+
+    The model is of two classes, for images of one channel.
+    """
+    folder = tmp_path_factory.mktemp("shipped")
+    old = Path(__file__).parent / "files" / "v0.1"
+    shutil.copyfile(old / "instances.septa", folder / "nuclei.septa")
+    shutil.copyfile(old / "data" / "images" / "0.png", folder / "nuclei.png")
+    (folder / "nuclei.md").write_text(CARD, encoding="utf-8")
+    return folder
+
+
+CARD = """---
+summary: nuclei in fluorescence
+channels: 1
+objects: 6 to 120 pixels
+licence: CC0, MIT
+minutes: 5
+---
+# nuclei
+
+Trained on drawn cells.
+"""
+
+
+@pytest.fixture
+def shipped(shipped_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Make septa ship the models of `shipped_folder` in this process."""
+    from septa.pretrained import shipped as module
+
+    monkeypatch.setattr(module, "FOLDER", shipped_folder)
+    return shipped_folder
 
 
 @pytest.fixture(scope="module")

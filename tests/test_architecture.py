@@ -23,7 +23,7 @@ FLOORS = {
     for floor, names in {
         1: "errors kernels notices prefetch",
         2: "images nets recipe runtime tensor_file",
-        3: "labels metrics synthetic presets",
+        3: "labels metrics synthetic presets pretrained",
         4: "tasks inference objects report",
         5: "model data",
         6: "training prediction evaluation streaming describe",

@@ -15,6 +15,7 @@ import septa
 
 ROOT = Path(__file__).resolve().parents[1]
 PUBLIC = ["Model", "Recipe", "SeptaWarning", "__version__", "evaluate", "load", "quantize", "train"]
+INSTALLED = {".py", ".pyi", ".yaml", ".typed", ".septa", ".md", ".png"}
 HEAVY = {"torch", "numpy", "cv2", "pydantic", "scipy", "skimage", "PIL", "tifffile"}
 
 
@@ -94,7 +95,7 @@ def test_version_is_the_same_everywhere() -> None:
 def test_the_package_under_test_is_this_checkout() -> None:
     """A stale installation would be tested instead; ``pip install -c constraints.txt '.[dev]'`` renews it."""
     source, imported = ROOT / "src" / "septa", Path(septa.__file__).parent
-    paths = sorted(path.relative_to(source) for path in source.rglob("*") if path.suffix in {".py", ".yaml", ".typed"})
+    paths = sorted(path.relative_to(source) for path in source.rglob("*") if path.suffix in INSTALLED)
     stale = [
         str(path)
         for path in paths

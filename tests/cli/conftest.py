@@ -20,6 +20,16 @@ Fault = Callable[..., str]
 
 TINY = ["net.width=4", "net.depth=2", "training.steps=15", "training.batch=4", "training.validations=2"]
 
+SHIPPING = """
+import sys
+from pathlib import Path
+from septa.cli import main
+from septa.pretrained import shipped
+shipped.FOLDER = Path(sys.argv.pop(1))
+main()
+"""
+"""Program that runs the command with the shipped models of another folder."""
+
 
 @pytest.fixture(scope="session")
 def tiny() -> list[str]:
@@ -32,14 +42,19 @@ def tiny() -> list[str]:
 def septa() -> Run:
     """Return a function ``septa(*arguments, code=0)`` that runs the command and checks its exit code.
 
-    It also checks that no traceback is printed.
+    It also checks that no traceback is printed. ``shipping`` is a folder of models that septa then ships.
     """
 
     def run(
-        *arguments: object, code: int = 0, cwd: Path | None = None, env: Mapping[str, str] | None = None
+        *arguments: object,
+        code: int = 0,
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        shipping: Path | None = None,
     ) -> subprocess.CompletedProcess[str]:
+        program = ["-m", "septa"] if shipping is None else ["-c", SHIPPING, str(shipping)]
         done = subprocess.run(
-            [sys.executable, "-m", "septa", *map(str, arguments)],
+            [sys.executable, *program, *map(str, arguments)],
             capture_output=True,
             text=True,
             check=False,
@@ -61,8 +76,8 @@ def fault(septa: Run) -> Fault:
     It returns the one line on stderr without ``error: ``.
     """
 
-    def run(*arguments: object, code: int = 2, cwd: Path | None = None) -> str:
-        line = septa(*arguments, code=code, cwd=cwd).stderr
+    def run(*arguments: object, code: int = 2, cwd: Path | None = None, shipping: Path | None = None) -> str:
+        line = septa(*arguments, code=code, cwd=cwd, shipping=shipping).stderr
         assert line.endswith(".\n"), line
         assert line.count("\n") == 1, line
         assert line.startswith("error: "), line

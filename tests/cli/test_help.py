@@ -24,6 +24,7 @@ GROUPS = {
     "check": ["Arguments", INPUT, OUTPUT, RECIPE, RUN, "Other"],
     "recipe": ["Arguments", INPUT, RECIPE, RUN, SPEED, "Other"],
     "presets": ["Arguments", "Options"],
+    "models": ["Arguments", "Options"],
     "describe": ["Arguments", INPUT, OUTPUT, RECIPE, "Other"],
     "info": ["Arguments", "Options"],
     "quantize": ["Arguments", INPUT, OUTPUT, RUN, "Other"],

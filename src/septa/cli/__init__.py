@@ -10,11 +10,25 @@ from typing import Annotated, NoReturn
 import typer
 
 from septa import __version__, errors, runtime
-from septa.cli import check, demo, describe, evaluate, info, predict, presets, quantize, recipe, reproduce, synth, train
+from septa.cli import (
+    check,
+    demo,
+    describe,
+    evaluate,
+    info,
+    models,
+    predict,
+    presets,
+    quantize,
+    recipe,
+    reproduce,
+    synth,
+    train,
+)
 from septa.cli.commands import Command, CommandGroup
 from septa.cli.options import option
 from septa.cli.signature import flatten
-from septa.cli.streams import accept_any_text, discard_output, print_error
+from septa.cli.streams import accept_any_text, discard_output, print_error, print_warnings
 
 app = typer.Typer(
     name="septa",
@@ -42,6 +56,7 @@ def main() -> NoReturn:
     where = f"septa {command}".strip()
     debug = "--debug" in arguments
     accept_any_text()
+    print_warnings()
     try:
         sys.exit(_run(arguments))
     except BrokenPipeError:
@@ -129,6 +144,7 @@ for function, example in (
     (check.check, check.EXAMPLE),
     (recipe.recipe, recipe.EXAMPLE),
     (presets.presets, presets.EXAMPLE),
+    (models.models, models.EXAMPLE),
     (describe.describe, describe.EXAMPLE),
     (info.info, info.EXAMPLE),
     (quantize.quantize, quantize.EXAMPLE),

@@ -26,8 +26,8 @@ Subject = Annotated[
     str,
     argument(
         "RECIPE|MODEL|PRESET",
-        "Recipe file (.yaml), model file (.septa), or name of a preset.",
-        kind=word("NAME", "a file or the name of a preset"),
+        "Recipe file (.yaml), model file (.septa), or name of a preset or a shipped model.",
+        kind=word("NAME", "a file, or the name of a preset or a shipped model"),
     ),
 ]
 Size = Annotated[
@@ -81,8 +81,10 @@ def describe(
 
     The table lists the shape, parameters, receptive field, operations and memory of each layer.
     """
+    from septa.pretrained import find_shipped
+
     file, overrides = Path(subject), make_overrides(settings)
-    is_model = file.suffix == ".septa"
+    is_model = file.suffix == ".septa" or (not file.is_file() and find_shipped(subject) is not None)
     if is_model:
         refuse_options({"set": overrides, "channels": channels, "classes": classes}, f"a model such as {subject}")
     is_file = file.suffix in (".yaml", ".yml") or file.is_file()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from septa.cli.commands import INPUT, OUTPUT, RECIPE
 from septa.cli.options import (
@@ -25,10 +25,15 @@ from septa.cli.options import (
 from septa.cli.values import choice, path, word
 from septa.errors import PartialFailure
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 EXAMPLE = "septa evaluate cells.septa cells --json scores.json"
 
 
-First = Annotated[Path, argument("MODEL|PREDICTIONS", "Model file, or folder of predicted label images.")]
+First = Annotated[
+    Path, argument("MODEL|PREDICTIONS", "Model file, name of a shipped model, or folder of predicted label images.")
+]
 Second = Annotated[Path, argument("DATA|LABELS", "Data folder for a model, or folder of true label images.")]
 EveryImage = Annotated[bool, option("--all", heading=INPUT, help="Include the images that the model was trained on.")]
 JsonFile = Annotated[
@@ -83,9 +88,8 @@ def evaluate(
 
     console, extra, guard = make_console(), tuple(metrics or ()), guard_files([json_file], overwrite, [first])
     if first.is_dir():
-        running = {"tile": options.tile, "tta": options.tta, "prune": options.prune, "engine": options.engine}
-        given = {"images": images, "labels": labels, "all": every, **running}
-        refuse_options(given, f"label images such as {first}")
+        _refuse_model_options(options, {"images": images, "labels": labels, "all": every}, first)
+        _note_shipped(console, first)
         result = evaluate_files(
             first,
             second,
@@ -120,6 +124,25 @@ def evaluate(
     if json_file is not None:
         write_text(json_file, json.dumps(result.to_json(), indent=2, allow_nan=False) + "\n", guard=guard)
     _report_unpaired(result.unpaired, first, second)
+
+
+def _refuse_model_options(options: NetOptions, others: dict[str, object], first: Path) -> None:
+    running = {"tile": options.tile, "tta": options.tta, "prune": options.prune, "engine": options.engine}
+    refuse_options(others | running, f"label images such as {first}")
+
+
+def _note_shipped(console: Console, first: Path) -> None:
+    """Print a note if a folder of label images has the name of a shipped model."""
+    from septa.display import say
+    from septa.notices import Notices
+    from septa.pretrained import find_shipped
+
+    notices, shipped = Notices(), find_shipped(str(first))
+    if shipped is not None:
+        text = "the label images in the folder of this name are scored, not the shipped model"
+        notices.add(first, text, f"Give {shipped} to score the model")
+    for line in notices.lines():
+        say(console, line)
 
 
 def _report_unpaired(unpaired: Sequence[str], first: Path, second: Path) -> None:

@@ -50,7 +50,7 @@ def _make_parser(name: str, kind: ValueKind) -> Callable[[Any], Any]:
     return parse
 
 
-ModelFile = Annotated[Path, argument("MODEL", "Model file (NAME.septa).")]
+ModelFile = Annotated[Path, argument("MODEL", "Model file (NAME.septa), or name of a shipped model.")]
 DataFolder = Annotated[Path, argument("DATA", "Folder of images and label images.")]
 ImagesGlob = Annotated[
     str | None,

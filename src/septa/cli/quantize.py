@@ -58,10 +58,11 @@ def quantize(
     The scores of both models on images that they were not trained on are printed. This command needs septa[openvino].
     """
     from septa.display import say, show_progress
+    from septa.pretrained import locate_model
     from septa.quantization import quantize as quantize_model
 
     console = make_console()
-    if output.resolve() == model.resolve():
+    if output.resolve() == locate_model(model).resolve():
         raise errors.InputError(output, "the output is the model itself", "Give another name with -o")
     if output.exists() and not overwrite:
         raise errors.InputError(output, "the file exists", "Give another -o or --overwrite")
@@ -84,5 +85,5 @@ def quantize(
         remedy = f"Give --most-drop {math.ceil(made.drop * 1000) / 1000:g} to write it anyway"
         raise errors.InputError(output, problem, remedy)
     made.model.save(output)
-    before, after = (path.stat().st_size / 1e6 for path in (model, output))
+    before, after = (path.stat().st_size / 1e6 for path in (locate_model(model), output))
     say(console, f"model: {output} ({after:.1f} MB, {before:.1f} MB before; it includes the float weights)")

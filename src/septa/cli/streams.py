@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+import warnings
 from contextlib import suppress
 from typing import TextIO
 
@@ -26,6 +27,28 @@ def print_error(error: errors.SeptaError) -> None:
         print(f"error: {error}", file=sys.stderr, flush=True)
     except OSError:
         discard_output(sys.stderr)
+
+
+def print_warnings() -> None:
+    """Print each of septa's Python warnings once, as one line on stderr."""
+    show = warnings.showwarning
+
+    def print_one(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if not issubclass(category, errors.SeptaWarning):
+            show(message, category, filename, lineno, file, line)
+        elif sys.stderr is not None:  # it was closed before the start
+            with suppress(OSError):
+                print(message, file=sys.stderr, flush=True)
+
+    warnings.simplefilter("once", errors.SeptaWarning)
+    warnings.showwarning = print_one
 
 
 def discard_output(stream: TextIO) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import stat
+import warnings
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -11,11 +13,13 @@ import torch
 from torch import Tensor
 
 from septa import tensor_file
-from septa.errors import InputError, ModelError
+from septa.errors import InputError, ModelError, SeptaWarning
 from septa.images import Normalization, Sketch, TrainingValues
 from septa.inference import Int8
 from septa.labels import LabelMapping
 from septa.nets import UNet
+from septa.notices import Notices
+from septa.pretrained import describe_names, locate_model
 from septa.recipe import Recipe
 from septa.tasks import Decoding, make_task
 
@@ -25,15 +29,27 @@ KIND = "septa model 1"
 
 
 def read_model_bytes(path: str | PathLike[str]) -> bytes:
-    """Return the bytes of a model file; ModelError if it cannot be read."""
+    """Return the bytes of a model file, or of the shipped model of this name; ModelError if it cannot be read.
+
+    A `SeptaWarning` is issued if a file or folder has the name of a shipped model.
+    """
     remedy = "Give a .septa file written by 'septa train'"
+    notices = Notices()
     try:
-        if not stat.S_ISREG(Path(path).stat().st_mode):  # a pipe or a device could be endless
+        file = locate_model(path, notices)
+        for line in notices.lines():
+            warnings.warn(line, SeptaWarning, stacklevel=4)
+        if not stat.S_ISREG(file.stat().st_mode):  # a pipe or a device could be endless
             raise ModelError(path, "the path is not a regular file", remedy)
-        return Path(path).read_bytes()
+        return file.read_bytes()
     except OSError as error:
-        reason = (error.strerror or "an error").lower()
-        raise ModelError(path, f"the file cannot be read ({reason})", remedy) from None
+        problem = f"the file cannot be read ({(error.strerror or 'an error').lower()})"
+        if isinstance(error, FileNotFoundError):
+            is_name = not {".", "/", os.sep} & set(os.fspath(path))
+            problem = "there is neither a file nor a shipped model with this name" if is_name else problem
+            names = describe_names(Path(path).stem)
+            remedy += f", or choose one of {names}" if names else ""
+        raise ModelError(path, problem, remedy) from None
     except ValueError:
         raise ModelError(path, "the file cannot be read (its path contains a null character)", remedy) from None
 

@@ -1,0 +1,96 @@
+"""The models that ship with septa, and the room with none, with a stand-in, and with damaged cards."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import septa
+from septa import presets, pretrained
+from septa.errors import ModelError
+from septa.pretrained import find_shipped, get_shipped, list_shipped
+from septa.pretrained import shipped as module
+
+ROOT = Path(__file__).resolve().parents[2]
+MOST = 16e6
+"""Largest size of a shipped model, bytes."""
+
+
+def test_without_models_the_list_is_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FOLDER", tmp_path)
+    assert list_shipped() == ()
+    assert find_shipped("nuclei") is None
+    with pytest.raises(ModelError, match=r"^nuclei: there is no shipped model with this name\. Train a model"):
+        get_shipped("nuclei")
+
+
+def test_a_model_is_found_by_its_name_with_the_facts_of_its_card(shipped: Path) -> None:
+    (one,) = list_shipped()
+    assert one == get_shipped("nuclei")
+    assert (one.name, one.path, one.card) == ("nuclei", shipped / "nuclei.septa", shipped / "nuclei.md")
+    assert (one.summary, one.channels) == ("nuclei in fluorescence", "1")
+    assert (one.objects, one.licence) == ("6 to 120 pixels", "CC0, MIT")
+    assert one.megabytes == pytest.approx((shipped / "nuclei.septa").stat().st_size / 1e6)
+    assert one.example == shipped / "nuclei.png"
+    assert find_shipped("nuclei") == one.path
+    for other in ("nuclei.septa", "Nuclei", "./nuclei", "", "*", "../shipped/nuclei"):
+        assert find_shipped(other) is None
+
+
+def test_models_are_sorted_and_an_example_may_be_missing(shipped: Path, tmp_path: Path, monkeypatch) -> None:
+    for name in ("b", "a"):
+        for suffix in (".septa", ".md"):
+            shutil.copyfile(shipped / f"nuclei{suffix}", tmp_path / f"{name}{suffix}")
+    monkeypatch.setattr(module, "FOLDER", tmp_path)
+    assert [one.name for one in list_shipped()] == ["a", "b"]
+    assert list_shipped()[0].example is None
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (None, "the card of this shipped model cannot be read"),
+        ("# nuclei\n", "the card does not begin with the facts summary, channels, objects, licence"),
+        ("---\nsummary: a\nchannels: 1\n---\n", "the card does not begin with the facts objects, licence"),
+        ("---\n- summary\n---\n", "the card does not begin with the facts summary"),
+        ("---\n{\n---\n", "the card does not begin with the facts summary"),
+    ],
+)
+def test_a_damaged_card_is_reported(text: str | None, problem: str, shipped: Path, tmp_path: Path, monkeypatch) -> None:
+    shutil.copyfile(shipped / "nuclei.septa", tmp_path / "nuclei.septa")
+    if text is not None:
+        (tmp_path / "nuclei.md").write_text(text)
+    monkeypatch.setattr(module, "FOLDER", tmp_path)
+    with pytest.raises(ModelError, match=re.escape(f"{tmp_path / 'nuclei.md'}: {problem}")):
+        list_shipped()
+    assert find_shipped("nuclei") == tmp_path / "nuclei.septa"
+
+
+def test_no_shipped_model_has_the_name_of_a_preset() -> None:
+    """``septa describe`` takes both."""
+    assert not {one.name for one in list_shipped()} & set(presets.list_presets())
+
+
+def test_the_package_contains_every_file_of_the_models() -> None:
+    packaged = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["septa"]
+    folder = ROOT / "src" / "septa"
+    found = {path for pattern in packaged for path in folder.glob(pattern)}
+    assert {path for path in (folder / "pretrained").iterdir() if path.suffix in {".septa", ".md", ".png"}} <= found
+
+
+def test_each_shipped_model_is_small_loads_and_is_what_its_card_states() -> None:
+    for one in list_shipped():
+        check(one)
+
+
+def check(one: pretrained.ShippedModel) -> None:
+    """Check a shipped model."""
+    assert one.path.stat().st_size <= MOST
+    model = septa.load(one.name)
+    assert re.match(rf"{model.channels}\b", one.channels)
+    assert len(one.summary) <= 60
+    assert one.card.read_text(encoding="utf-8").count("\n") > 10
