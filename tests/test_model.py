@@ -25,8 +25,10 @@ from septa.errors import InputError, ModelError, RecipeError, SeptaWarning
 from septa.images.normalize import Normalization
 from septa.images.write import write_image
 from septa.inference.protocol import SingleImageEngine
+from septa.inference.tiling import smallest_tile_for
 from septa.labels.mapping import LabelMapping
 from septa.model import KIND, Model, PredictionOptions, build_net
+from septa.nets import Ensemble, list_members
 from septa.notices import Notices
 from septa.recipe import LossSettings, NetSettings, Recipe
 from septa.tasks.instances import Instances
@@ -941,3 +943,78 @@ def test_members_of_the_family_are_loaded_as_they_were(settings: list[str], tmp_
     other["net"]["width"] += 1
     repack(tmp_path / "m.septa", lambda header: header.update(recipe=other))
     assert "does not fit this version of septa" in refused(tmp_path / "m.septa")
+
+
+# --- ensembles ------------------------------------------------------------------------------------------------------
+
+
+def make_ensemble(**settings: Any) -> Model:
+    """Make a model of three nets with different weights and norm statistics."""
+    model = replace(
+        make_model(), recipe=make_model().recipe.with_overrides(f"net.{k}={v}" for k, v in settings.items())
+    )
+    return replace(model, net=Ensemble([uneven(build_net(model.recipe, 1, 3)) for _ in range(3)]))
+
+
+def list_alone(ensemble: Model) -> list[Model]:
+    """Return each net of an ensemble as a model."""
+    return [replace(ensemble, net=net) for net in list_members(ensemble.net)]
+
+
+@pytest.mark.parametrize("settings", [{}, {"padding": "valid", "norm": "none"}, {"up": "bilinear", "reduction": 2}])
+def test_tiles_of_an_ensemble_are_exact(settings: dict[str, Any]) -> None:
+    model, image = make_ensemble(**settings), noise(1, 180, 161)
+    whole = model.logits(image, tile=1000)
+    expected = np.mean([member.probabilities(image, tile=1000) for member in list_alone(model)], axis=0)
+    np.testing.assert_allclose(model.probabilities(image, tile=1000), expected, atol=2e-6)
+    least = smallest_tile_for(model.net)
+    assert least < 161
+    np.testing.assert_array_equal(model.logits(image, tile=least), whole)
+    np.testing.assert_array_equal(model.segment(image, tile=least), whole.argmax(axis=0))
+
+
+def test_versions_of_an_ensemble_are_averaged_too() -> None:
+    model, image = make_ensemble(), noise(1, 61, 47)
+    expected = np.mean([member.probabilities(image, tta=4) for member in list_alone(model)], axis=0)
+    np.testing.assert_allclose(model.probabilities(image, tta=4), expected, atol=2e-6)
+
+
+@pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
+def test_other_engines_run_an_ensemble(engine: str) -> None:
+    pytest.importorskip(engine)
+    pytest.importorskip("onnx")
+    model, image = make_ensemble(), noise(1, 61, 47)
+    usual = model.probabilities(image)
+    np.testing.assert_allclose(model.probabilities(image, engine=engine), usual, atol=1e-4)
+    assert np.abs(list_alone(model)[0].probabilities(image) - usual).max() > 0.05
+
+
+def test_one_file_holds_an_ensemble(tmp_path: Path) -> None:
+    model, image = make_ensemble(), noise(1, 61, 47)
+    model.save(tmp_path / "three.septa")
+    make_model().save(tmp_path / "one.septa")
+    size, one = ((tmp_path / name).stat().st_size for name in ("three.septa", "one.septa"))
+    assert 2.5 * one < size < 3.5 * one
+    loaded = Model.load(tmp_path / "three.septa")
+    assert (loaded.members, loaded.describe_members()) == (3, "3 nets, 3 times the time of one")
+    assert (make_model().members, make_model().describe_members()) == (1, "")
+    assert loaded.weights_sha256 == model.weights_sha256
+    np.testing.assert_array_equal(loaded.logits(image), model.logits(image))
+
+
+def test_a_version_without_ensembles_refuses_them_in_one_line(tmp_path: Path) -> None:
+    """It knows no number of members, and looks for the weights of a single net."""
+    path = tmp_path / "three.septa"
+    make_ensemble().save(path)
+    repack(path, lambda header: header.pop("members"))
+    line = refused(path)
+    assert "does not fit this version of septa: the weight '" in line
+    assert line.endswith("is missing. Update septa.")
+
+
+@pytest.mark.parametrize("members", [0, 2, 4, 101, 10**9, True, "3", 3.0])
+def test_a_wrong_number_of_members_is_refused(tmp_path: Path, members: object) -> None:
+    path = tmp_path / "three.septa"
+    make_ensemble().save(path)
+    repack(path, lambda header: header.update(members=members))
+    assert "Update septa" in refused(path)

@@ -588,7 +588,7 @@ def model_of(seed: int = 0, **net: Any) -> Model:
 
 def test_the_cache_distinguishes_weights_and_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     keys: list[str] = []
-    monkeypatch.setattr("septa.model.model.make_engine", lambda net, device, name, key, int8: keys.append(key))
+    monkeypatch.setattr("septa.model.model.make_engine", lambda net, device, name, key, **more: keys.append(key))
     for model in (model_of(), model_of(), model_of(1), model_of(reduction=2)):
         model.engine("cpu", "openvino")
     assert keys[0] == keys[1]

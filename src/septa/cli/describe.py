@@ -92,12 +92,16 @@ def describe(
     if not is_model:
         recipe = load_recipe(file if is_file else None, None if is_file else subject, overrides)
     from septa.describe import build_meta_net, describe_net, draw_net
+    from septa.display import say
     from septa.images import write_text
     from septa.model import Model
+    from septa.nets import list_members
 
     if recipe is None:
         loaded = Model.load(file)
-        net, patch = loaded.net, loaded.recipe.sampling.patch
+        net, patch = list_members(loaded.net)[0], loaded.recipe.sampling.patch
+        if loaded.members > 1:
+            say(make_console(), f"{subject}: {loaded.describe_members()}; this is one of them")
     else:
         recipe = recipe.with_overrides(overrides)
         net, patch = build_meta_net(recipe, channels, classes), recipe.sampling.patch

@@ -103,6 +103,8 @@ def evaluate(
         model = Model.load(first)
         if options.prune is not None:
             model = model.prune(options.prune)
+        if model.members > 1:
+            say(console, f"{first}: {model.describe_members()}")
         with show_progress(console, "segmenting") as progress:
             result = evaluate_model(
                 model,

@@ -278,7 +278,8 @@ def _segment_to_files(
     from septa.prediction import FailedFile, segment_files
 
     model, failed = _load_model(file, net), []
-    task = f"task {model.recipe.task}, {model.labels.describe()}, {model.describe_input()}"
+    facts = (f"task {model.recipe.task}", model.labels.describe(), model.describe_input(), model.describe_members())
+    task = ", ".join(filter(None, facts))
     target = options.output / (f"{options.name}{options.suffix}" if options.name else "")
     if options.name and len(images) > 1:
         several = len({image.path for image in images}) > 1

@@ -288,7 +288,9 @@ def _print_start(console: Console, request: StreamRequest, event: StreamStarted,
     each = "" if cluster is None else f" in each of {cluster.count_workers()} workers"
     tile = min(request.tile or event.budget.tile, event.budget.tile)
     say(console, f"{request.input.path}: {size}, {asked.dtype.lstrip('<>|=')}, pixel size {pixel}")
-    say(console, f"to {request.output}, task {event.model.recipe.task}, {event.model.labels.describe()}")
+    model = event.model
+    facts = (f"task {model.recipe.task}", model.labels.describe(), model.describe_members())
+    say(console, f"to {request.output}, {', '.join(filter(None, facts))}")
     say(console, f"{event.blocks} blocks of {plan.block} pixels, tiles of at most {tile}")
     say(console, f"at most {event.budget.expected / 1e6:.0f} MB of memory expected{each}")
     for note in event.notes:

@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from septa.data.channels import find_expected_channels, holds_color
-from septa.data.check_result import DatasetCheck, Problem, explain_task
-from septa.data.check_split import check_copies, cut_whole_dataset, split_dataset
+from septa.data.check_result import DatasetCheck, Problem, Split, explain_task
+from septa.data.check_split import check_copies, cut_whole_dataset, describe_folds, make_splits
 from septa.data.check_values import check_values
 from septa.data.copies import find_near_duplicates
 from septa.data.fingerprint import ImageFacts, combine_facts, digest_array, holds_colors, scan_image
@@ -42,6 +42,7 @@ def check_dataset(
     task: str = "auto",
     seed: int = 0,
     max_pixels: int = MAX_PIXELS,
+    folds: int = 0,
     progress: Progress | None = None,
 ) -> DatasetCheck:
     """Check a dataset; all problems are returned, none is raised.
@@ -58,6 +59,8 @@ def check_dataset(
         Seed of the split.
     max_pixels
         Largest image that is decoded, pixels.
+    folds
+        Number of folds for a cross-validation, at least 2; 0 for a single split.
     progress
         Called with the number of files done and of all files. Each pair counts twice: all labels are read to find
         the meaning of their values, and then each pair is checked.
@@ -79,7 +82,7 @@ def check_dataset(
     mapping = _find_mapping(
         pairs, settings, task == "instances", notices, problems, lambda done: report(done, 2 * len(pairs))
     )
-    pairs, held_out = cut_whole_dataset(pairs, mapping, settings.validation_share, problems)
+    pairs, held_out = (pairs, "") if folds else cut_whole_dataset(pairs, mapping, settings.validation_share, problems)
     pairing = replace(pairing, pairs=pairs)
     facts = []
     expected = find_expected_channels(pairs, settings.channels)
@@ -94,16 +97,15 @@ def check_dataset(
     _check_labels(data, facts, problems)
     similar = [] if held_out else find_near_duplicates(facts)
     check_copies(similar, facts, pairs, settings, seed, locations, problems)
-    sides = list_parts(pairs) if held_out else split_dataset(data, pairs, settings, seed, similar, problems)
-    train, validation = sides
+    sides = (list_parts(pairs),) if held_out else make_splits(data, pairs, settings, seed, similar, folds, problems)
     problems += Problem.from_notices(notices)
     notes = (*pairing.notes, *notices.notes(), *_describe_threshold(settings))
     if mapping is not None:
-        _check_classes(data, mapping, facts, train, validation, problems)
+        _check_classes(data, mapping, facts, sides, problems)
         notes = (*notes, mapping.describe())
         if mapping.task == "instances" and task == "auto":
             notes = (*notes, f"task: instances ({explain_task(mapping, facts)})")
-    described = _describe_images(pairs, facts, channels, train, validation, held_out)
+    described = _describe_images(pairs, facts, channels, sides, held_out)
     return DatasetCheck(
         data=data,
         pairing=pairing,
@@ -111,8 +113,9 @@ def check_dataset(
         fingerprint=combine_facts(fitting, channels=channels) if fitting else None,
         facts=tuple(facts),
         problems=_sort_problems(problems),
-        train=train,
-        validation=validation,
+        train=sides[0][0] if sides else (),
+        validation=sides[0][1] if sides else (),
+        folds=sides if folds else (),
         held_out=held_out,
         notes=tuple(map(escape_controls, (*notes, *described))),
     )
@@ -312,8 +315,7 @@ def _check_classes(
     data: Path,
     mapping: LabelMapping,
     facts: Sequence[ImageFacts],
-    train: Sequence[str],
-    validation: Sequence[str],
+    sides: Sequence[Split],
     problems: list[Problem],
 ) -> None:
     labelled = [item for item in facts if item.class_pixels]
@@ -326,10 +328,13 @@ def _check_classes(
         description = f"the labels hold only the class '{present[0]}'" if present else "the labels mark no pixel"
         problems.append(Problem("error", str(data), description, "Label at least one more class"))
         return
-    sides = {side: set(names) for side, names in (("training", train), ("validation", validation)) if names}
+    if len(sides) == 1:
+        named = {"training image": sides[0][0], "validation image": sides[0][1]}
+    else:
+        named = {f"training image of fold {fold}": train for fold, (train, _) in enumerate(sides, start=1)}
     for k, name in enumerate(mapping.class_names):
         shown = {item.name for item in labelled if item.class_pixels.get(k, 0)}
-        missing = [side for side, names in sides.items() if not shown & names]
+        missing = [side for side, names in named.items() if names and shown.isdisjoint(names)]
         if not counts[k]:
             description = f"the class '{name}' is in no label image"
             remedy = "Label it, or remove it from the classes"
@@ -337,7 +342,7 @@ def _check_classes(
             description = f"the class '{name}' covers only {100 * counts[k] / pixels:.2g} % of the labelled pixels"
             remedy = "Label more of it, or raise sampling.rare_share"
         elif missing:
-            description = f"the class '{name}' is in no {missing[0]} image"
+            description = f"the class '{name}' is in no {missing[0]}"
             remedy = "Label it in more images, or split with another seed"
         else:
             continue
@@ -351,8 +356,7 @@ def _describe_images(
     pairs: Sequence[Pair],
     facts: Sequence[ImageFacts],
     channels: int,
-    train: Sequence[str],
-    validation: Sequence[str],
+    sides: Sequence[Split],
     held_out: str,
 ) -> list[str]:
     """Return notes about the sizes, channels and types of the images and the split."""
@@ -374,8 +378,10 @@ def _describe_images(
     notes = [f"images: {len(whole)} read, {size} pixels (height x width), {kind}"]
     if held_out:
         notes.append(f"validation: {held_out}")
-    elif train:
-        notes.append(f"split: {len(train)} for training, {len(validation)} for validation")
+    elif len(sides) == 1 and sides[0][0]:
+        notes.append("split: {} for training, {} for validation".format(*map(len, sides[0])))
+    elif len(sides) > 1:
+        notes.append(describe_folds(sides))
     return notes
 
 

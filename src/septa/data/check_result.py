@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +12,9 @@ from septa.data.pairs import Pairing
 from septa.errors import SeptaError, format_count
 from septa.labels import LabelMapping
 from septa.notices import Notices, name_files
+
+Split = tuple[tuple[str, ...], tuple[str, ...]]
+"""Names of the pairs for training and of those for validation."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,9 @@ class DatasetCheck:
     problems
         Errors first.
     train, validation
-        Names of the pairs on each side of the split; empty if no image can be held out.
+        Names of the pairs on each side of the split; empty if no image can be held out. With folds, those of one fold.
+    folds
+        Split of each fold of a cross-validation, in which each pair is held out once; empty without folds.
     notes
         Printable lines about the layout, groups, labels, images and split that were found.
     held_out
@@ -90,6 +95,12 @@ class DatasetCheck:
     validation: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     held_out: str = ""
+    folds: tuple[Split, ...] = ()
+
+    def select_fold(self, fold: int) -> DatasetCheck:
+        """Return the check with the split of a fold, counted from 1."""
+        train, validation = self.folds[fold - 1]
+        return replace(self, train=train, validation=validation)
 
     @property
     def fatal(self) -> bool:

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from septa.data.check_result import Problem
+from septa.data.check_result import Problem, Split
 from septa.data.fingerprint import ImageFacts
 from septa.data.folder import read_pair_image, read_pair_labels
 from septa.data.pairs import Pair
-from septa.data.split import cut_images, form_one_group, split_pairs
+from septa.data.split import cut_images, form_one_group, split_folds, split_pairs
 from septa.errors import InputError, SeptaError, shorten_list
 from septa.labels import LabelMapping
 from septa.recipe import DataSettings
@@ -58,14 +58,35 @@ def check_copies(
             problems.append(Problem("warning", locations[first], description + split, remedy))
 
 
-def split_dataset(
+def make_splits(
+    data: Path,
+    pairs: Sequence[Pair],
+    settings: DataSettings,
+    seed: int,
+    similar: Sequence[Sequence[str]],
+    folds: int,
+    problems: list[Problem],
+) -> tuple[Split, ...]:
+    """Return the split of a dataset, or that of each fold; none if the pairs cannot be divided into so many folds."""
+    if not folds:
+        return (_split_once(data, pairs, settings, seed, similar, problems),)
+    try:
+        held_out = split_folds(pairs, folds, seed, similar)
+    except InputError as error:
+        problems.append(Problem.from_error(error))
+        return ()
+    names = sorted(pair.name for pair in pairs)
+    return tuple((tuple(name for name in names if name not in set(own)), own) for own in held_out)
+
+
+def _split_once(
     data: Path,
     pairs: Sequence[Pair],
     settings: DataSettings,
     seed: int,
     similar: Sequence[Sequence[str]],
     problems: list[Problem],
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
+) -> Split:
     """Return the names of the pairs for training and for validation, or none if no pair can be held out."""
     share = settings.validation_share
     if form_one_group(pairs):
@@ -82,6 +103,13 @@ def split_dataset(
         remedy = "Add images that differ, or expect validation scores that are too high"
         problems.append(Problem("warning", str(data), description, remedy))
     return tuple(pair.name for pair in train), tuple(pair.name for pair in validation)
+
+
+def describe_folds(sides: Sequence[Split]) -> str:
+    """Return a printable line about the folds."""
+    sizes = sorted({len(validation) for _, validation in sides})
+    size = " to ".join(map(str, (sizes[0], sizes[-1]) if len(sizes) > 1 else sizes))
+    return f"folds: {len(sides)} of {size} images; each image is held out once, and its fold's net never trains on it"
 
 
 def cut_whole_dataset(

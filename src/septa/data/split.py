@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from septa.data.pairs import Pair
-from septa.errors import InputError
+from septa.errors import InputError, format_count
 from septa.recipe import IGNORE
 
 Window = tuple[int, int, int, int]
@@ -151,24 +151,68 @@ def split_pairs(
     InputError
         If all pairs are connected by groups and similar images, so that nothing independent can be held out.
     """
-    units = _merge_groups(pairs, similar)
+    units = _order_units(_merge_groups(pairs, similar), seed)
     if len(units) < 2:
         alone = len(pairs) == 1
         problem = "the dataset has only one image" if alone else f"all {len(pairs)} images belong together"
         remedy = "Add images of another specimen" + ("" if alone else ", or change data.group")
         raise InputError("validation split", f"{problem}, so none can be held out", remedy)
-    # The order follows a hash of seed and group, so that a new image moves few others to the other side.
-    units.sort(
-        key=lambda unit: hashlib.sha256(
-            f"{seed}/{min(pair.group for pair in unit)}".encode(errors="surrogateescape")
-        ).digest()
-    )
     chosen = _choose_closest([len(unit) for unit in units], share * len(pairs))
     sides: tuple[list[Pair], list[Pair]] = ([], [])
     for number, unit in enumerate(units):
         sides[number in chosen].extend(unit)
     training, validation = (tuple(sorted(side, key=lambda pair: pair.name)) for side in sides)
     return training, validation
+
+
+def split_folds(
+    pairs: Sequence[Pair], folds: int, seed: int, similar: Sequence[Sequence[str]] = ()
+) -> tuple[tuple[str, ...], ...]:
+    """Divide pairs into folds, each of which is the validation of one training; every pair is in exactly one.
+
+    Groups and similar images stay in one fold. Folds have as similar numbers of pairs as the groups allow.
+
+    Parameters
+    ----------
+    pairs
+        Pairs in any order; the result depends only on their names and groups.
+    folds
+        Number of folds, at least 2.
+    seed, similar
+        As for `split_pairs`.
+
+    Returns
+    -------
+    tuple
+        Names of the pairs of each fold, sorted. No fold is empty.
+
+    Raises
+    ------
+    InputError
+        If there are fewer independent groups than folds.
+    """
+    units = _order_units(_merge_groups(pairs, similar), seed)
+    if len(units) < folds:
+        alone = len(units) == len(pairs)
+        kind = format_count(len(units), "image" if alone else "independent group")
+        problem = f"the dataset has only {kind}" + ("" if alone else f" of images ({len(pairs)} images)")
+        fewer = f"Give --folds {len(units)}{' or fewer' if len(units) > 2 else ''}, or add images of another specimen"
+        raise InputError(f"--folds {folds}", problem, fewer if len(units) > 1 else "Leave --folds out")
+    sides: list[list[str]] = [[] for _ in range(folds)]
+    # The largest units first, each into the smallest fold; sorting keeps the order of units of one size.
+    for unit in sorted(units, key=len, reverse=True):
+        min(sides, key=len).extend(pair.name for pair in unit)
+    return tuple(tuple(sorted(side)) for side in sides)
+
+
+def _order_units(units: list[list[Pair]], seed: int) -> list[list[Pair]]:
+    """Return units in the order of a hash of seed and group, so that a new image moves few others to another side."""
+    return sorted(
+        units,
+        key=lambda unit: hashlib.sha256(
+            f"{seed}/{min(pair.group for pair in unit)}".encode(errors="surrogateescape")
+        ).digest(),
+    )
 
 
 def _merge_groups(pairs: Sequence[Pair], similar: Sequence[Sequence[str]]) -> list[list[Pair]]:

@@ -1,5 +1,7 @@
 from .engines import make_engine as make_engine
 from .engines import parse_modes as parse_modes
+from .ensemble import Averaging as Averaging
+from .ensemble import EnsembleEngine as EnsembleEngine
 from .fold import fold_norms as fold_norms
 from .graph import export_graph as export_graph
 from .graph import make_probe as make_probe
@@ -11,6 +13,7 @@ from .openvino_engine import import_openvino as import_openvino
 from .predict import CoreConsumer as CoreConsumer
 from .predict import predict_tiles as predict_tiles
 from .protocol import Engine as Engine
+from .protocol import NetGeometry as NetGeometry
 from .protocol import SingleImageEngine as SingleImageEngine
 from .symmetry import SYMMETRIES as SYMMETRIES
 from .symmetry import apply_symmetry as apply_symmetry

@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 from septa.errors import InputError, SeptaError
 from septa.inference._onnxruntime import OnnxRuntimeEngine
 from septa.inference._torch import MODES, TYPES, torch_engine
+from septa.inference.ensemble import Averaging, EnsembleEngine
 from septa.inference.fold import PARITY
 from septa.inference.graph import accept_any_size, export_graph
 from septa.inference.int8 import Int8
 from septa.inference.openvino_engine import OpenVINOEngine
 from septa.inference.protocol import Engine, NetGeometry, SingleImageEngine
+from septa.nets import Ensemble
 
 ENGINES = ("auto", "torch", "openvino", "onnxruntime")
 _EXTRAS = {"openvino": "openvino", "onnxruntime": "onnx"}
@@ -41,6 +43,7 @@ def make_engine(
     *,
     key: str = "",
     int8: Int8 | None = None,
+    averaging: Averaging | None = None,
     notify: Callable[[str], None] | None = None,
 ) -> Engine:
     """Return an engine that runs a net.
@@ -48,7 +51,7 @@ def make_engine(
     Parameters
     ----------
     net
-        A `septa.nets.UNet`.
+        A `septa.nets.UNet`, or a `septa.nets.Ensemble`, all of whose members run in the same way.
     device
         Device that runs it; other engines than torch run on the CPU only.
     name
@@ -61,6 +64,8 @@ def make_engine(
         not at all if it is empty.
     int8
         The net in 8-bit integers, which ``openvino`` and ``auto`` run on the CPU instead of the net.
+    averaging
+        Functions by which the outputs of the members of an ensemble are averaged; needed for an ensemble only.
     notify
         Function that receives one line: which engine ``auto`` has chosen, and why. It is printed to standard error if
         None.
@@ -72,9 +77,13 @@ def make_engine(
         net.
     ResourceError
         The engine raises it if the memory does not hold a tile.
+    ValueError
+        The net is an ensemble, and ``averaging`` is None.
     """
     device = torch.device(device)
     notify = notify or _print_to_stderr
+    if isinstance(net, Ensemble):
+        return _make_ensemble_engine(net, device, name, key, averaging, notify)
     where = f"--engine {name}"
     modes = parse_modes(name)
     if modes is None and name not in ENGINES:
@@ -95,6 +104,27 @@ def make_engine(
     if int8 is not None and name == _INTEGERS:
         return int8.engine(net)
     return graph_engine(net, name, export_graph(net, key))
+
+
+def _make_ensemble_engine(
+    net: Ensemble,
+    device: torch.device,
+    name: str,
+    key: str,
+    averaging: Averaging | None,
+    notify: Callable[[str], None],
+) -> Engine:
+    if averaging is None:
+        raise ValueError("the engine of an ensemble needs the functions by which its outputs are averaged")
+    keys = [f"{key} member {number}" if key else "" for number in range(len(net.members))]
+
+    def make(name: str) -> Engine:
+        members = zip(net.members, keys, strict=True)
+        return EnsembleEngine([make_engine(member, device, name, key=own) for member, own in members], averaging)
+
+    if name == "auto" and device.type == "cpu":  # one choice for all members
+        return _choose_on_first_tile(net.members[0], keys[0], notify, make)
+    return make(name)
 
 
 def graph_engine(net: NetGeometry, name: str, graph: bytes, threads: int | None = None) -> Engine:
@@ -136,29 +166,35 @@ def parse_modes(name: str) -> tuple[str, ...] | None:
 # The choice of auto --------------------------------------------------------------------------------------------------
 
 
-def _choose_on_first_tile(net: Any, key: str, notify: Callable[[str], None]) -> Engine:
+def _choose_on_first_tile(
+    net: Any, key: str, notify: Callable[[str], None], make: Callable[[str], Engine] | None = None
+) -> Engine:
+    """Return an engine that is chosen with the first image; ``make`` makes it from the name of the chosen one."""
     chosen: Engine | None = None
 
     def compute(image_cyx: NDArray[np.float32]) -> NDArray[np.float32]:
         nonlocal chosen
         if chosen is None:
-            chosen, reason = _choose(net, key, image_cyx)
+            name, chosen, reason = _choose(net, key, image_cyx)
+            if make is not None:
+                chosen = make(name)
             notify(f"engine: {reason}")
         return chosen(image_cyx)
 
     return SingleImageEngine(compute)
 
 
-def _choose(net: Any, key: str, image_cyx: NDArray[np.float32]) -> tuple[Engine, str]:
-    """Return the fastest engine that agrees with torch on a part of an image, and the reason of the choice."""
+def _choose(net: Any, key: str, image_cyx: NDArray[np.float32]) -> tuple[str, Engine, str]:
+    """Return name and engine of the fastest that agrees with torch on a part of an image, and the reason."""
     torch_on_cpu = torch_engine(net)
     names = [name for name in _EXTRAS if not _find_missing(name)]
     if not names:
-        return torch_on_cpu, f"torch (pip install 'septa[{next(iter(_EXTRAS.values()))}]' may bring a faster one)"
+        reason = f"torch (pip install 'septa[{next(iter(_EXTRAS.values()))}]' may bring a faster one)"
+        return "torch", torch_on_cpu, reason
     part_cyx = _cut_part(net, image_cyx)
     expected_kyx, torch_seconds = _time_passes(torch_on_cpu, part_cyx)
     largest = float(np.abs(expected_kyx).max()) or 1.0
-    best_engine = torch_on_cpu
+    best = ("torch", torch_on_cpu)
     best_seconds = torch_seconds / _GAIN
     reason = f"torch, which none of {', '.join(names)} clearly beats"
     refused = []
@@ -173,11 +209,11 @@ def _choose(net: Any, key: str, image_cyx: NDArray[np.float32]) -> tuple[Engine,
         if not difference <= PARITY:  # also true for NaN
             refused.append(f"{name} differs from torch by {difference:.1e} of the largest logit")
         elif seconds < best_seconds:
-            best_engine = engine
+            best = (name, engine)
             best_seconds = seconds
             speed = f"{torch_seconds / seconds:.1f} times as fast as torch"
             reason = f"{name}, {speed}, logits differ by {difference:.0e} of the largest"
-    return best_engine, "; ".join([reason, *refused])
+    return *best, "; ".join([reason, *refused])
 
 
 def _cut_part(net: NetGeometry, image_cyx: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -17,7 +17,7 @@ from septa.errors import InputError, ModelError, SeptaWarning
 from septa.images import Normalization, Sketch, TrainingValues
 from septa.inference import Int8
 from septa.labels import LabelMapping
-from septa.nets import UNet
+from septa.nets import MOST_MEMBERS, Ensemble, UNet
 from septa.notices import Notices
 from septa.pretrained import describe_names, locate_model
 from septa.recipe import Recipe
@@ -78,8 +78,13 @@ def _read_attributes(header: dict[str, Any], tensors: dict[str, Tensor]) -> dict
     channels = header["channels"]
     if type(channels) is not int:
         raise TypeError(f"channels must be an integer, got {channels!r}")
+    members = header.get("members", 1)
+    if type(members) is not int or not 1 <= members <= MOST_MEMBERS:
+        raise TypeError(f"members must be an integer from 1 to {MOST_MEMBERS}, got {members!r}")
+    outputs = make_task(recipe, labels).outputs
     with torch.device("meta"):  # no memory is taken before the sizes are compared with the tensors
-        net = build_net(recipe, channels, make_task(recipe, labels).outputs)
+        nets = [build_net(recipe, channels, outputs) for _ in range(members)]
+    net = nets[0] if members == 1 else Ensemble(nets)
     int8 = Int8.from_tensors(header["int8"], tensors) if "int8" in header else None
     _check_weights(net, tensors)
     normalization = Normalization.from_json(header["normalization"])
@@ -105,7 +110,7 @@ def _read_attributes(header: dict[str, Any], tensors: dict[str, Tensor]) -> dict
     }
 
 
-def _check_weights(net: UNet, tensors: dict[str, Tensor]) -> None:
+def _check_weights(net: UNet | Ensemble, tensors: dict[str, Tensor]) -> None:
     """Check that tensors have the names, shapes and dtypes of a net's weights; InputError if they differ."""
     expected = net.state_dict()
     if missing := sorted(expected.keys() - tensors.keys()):

@@ -26,9 +26,9 @@ from septa.images import (
     resize_image,
     write_bytes,
 )
-from septa.inference import CoreConsumer, Engine, ImageTile, Int8, make_engine, parse_modes
+from septa.inference import Averaging, CoreConsumer, Engine, ImageTile, Int8, make_engine, parse_modes
 from septa.labels import LabelMapping
-from septa.nets import UNet
+from septa.nets import Ensemble, UNet, list_members
 from septa.notices import Notices
 from septa.recipe import Recipe
 from septa.runtime import pick_device
@@ -48,7 +48,7 @@ class Model:
     Attributes
     ----------
     net
-        Net from normalised images to logits.
+        Net from normalised images to logits; or several, whose activations are averaged.
     channels
         Number of channels of the images that it was trained on.
     labels
@@ -73,7 +73,7 @@ class Model:
     >>> labels_yx = model.segment("image.tif")  # doctest: +SKIP
     """
 
-    net: UNet
+    net: UNet | Ensemble
     channels: int
     labels: LabelMapping
     normalization: Normalization
@@ -89,6 +89,11 @@ class Model:
         return make_task(self.recipe, self.labels, self.decoding)
 
     @property
+    def members(self) -> int:
+        """Number of nets; above 1 for an ensemble, which takes as many times as long as one net."""
+        return len(list_members(self.net))
+
+    @property
     def weights_sha256(self) -> str:
         """SHA-256 (hex) of the weights alone, which is the same for the same weights."""
         return tensor_file.digest_tensors(self.net.state_dict())
@@ -101,6 +106,10 @@ class Model:
         """
         facts = self.provenance.get("fingerprint", {})
         return self.channels == 3 and bool(facts.get("color", facts.get("dtype", "uint8") == "uint8"))
+
+    def describe_members(self) -> str:
+        """Return the number of nets and what it costs, for example ``3 nets, 3 times the time of one``; empty for 1."""
+        return "" if self.members == 1 else f"{self.members} nets, {self.members} times the time of one"
 
     def describe_input(self) -> str:
         """Return the number of channels and the type of the training images, for example ``3 channels, uint8``."""
@@ -387,7 +396,9 @@ class Model:
         name = engine or self.own_engine(device)
         runs_torch = parse_modes(name) is not None
         key = "" if runs_torch else f"{self.weights_sha256} {self.recipe.net.model_dump_json()} {self.channels}"
-        return make_engine(self.net, pick_device(device), name, key=key, int8=self.int8)
+        task = self.task
+        averaging = Averaging(task.activations, task.as_logits)
+        return make_engine(self.net, pick_device(device), name, key=key, int8=self.int8, averaging=averaging)
 
     def own_engine(self, device: str = "auto") -> str:
         """Return the name of the default engine: ``openvino`` on a CPU if the model is quantised, else ``torch``."""
@@ -416,6 +427,7 @@ class Model:
     def _make_header(self) -> dict[str, Any]:
         return {
             "channels": self.channels,
+            **({} if self.members == 1 else {"members": self.members}),
             "labels": self.labels.to_json(),
             "normalization": self.normalization.to_json(),
             "recipe": self.recipe.model_dump(mode="json"),

@@ -10,13 +10,20 @@ from numpy.typing import NDArray
 
 from septa.errors import InputError, OutOfMemory
 from septa.images import Normalization, cut_mirrored
-from septa.inference import CoreConsumer, Engine, ImageTile, plan_tiles_for, predict_tiles, smallest_tile_for
-from septa.nets import UNet
+from septa.inference import (
+    CoreConsumer,
+    Engine,
+    ImageTile,
+    NetGeometry,
+    plan_tiles_for,
+    predict_tiles,
+    smallest_tile_for,
+)
 
 from .options import PredictionOptions
 
 
-def check_tile(net: UNet, tile: int | None) -> None:
+def check_tile(net: NetGeometry, tile: int | None) -> None:
     """Check that a tile has room for a core and the halo of the net; None is accepted.
 
     Raises
@@ -30,14 +37,14 @@ def check_tile(net: UNet, tile: int | None) -> None:
         raise InputError("--tile", problem, f"Give --tile {least} or more")
 
 
-def plan_model_tiles(net: UNet, height: int, width: int, tile: int | None) -> list[ImageTile]:
+def plan_model_tiles(net: NetGeometry, height: int, width: int, tile: int | None) -> list[ImageTile]:
     """Plan the tiles of an image of this size in pixels; InputError as of `check_tile`."""
     check_tile(net, tile)
     return plan_tiles_for(net, height, width, tile)
 
 
 def run_tiles(
-    net: UNet,
+    net: NetGeometry,
     engine: Engine,
     image_cyx: NDArray[Any],
     normalization: Normalization,

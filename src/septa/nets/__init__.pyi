@@ -6,6 +6,9 @@ from .blocks import SqueezeExcitation as SqueezeExcitation
 from .blocks import UpConvolution as UpConvolution
 from .config import UNetConfig as UNetConfig
 from .encoders import PlainEncoder as PlainEncoder
+from .ensemble import MOST_MEMBERS as MOST_MEMBERS
+from .ensemble import Ensemble as Ensemble
+from .ensemble import list_members as list_members
 from .gates import AttentionGate as AttentionGate
 from .pretrained import ChannelStatistics as ChannelStatistics
 from .pretrained import imagenet_statistics as imagenet_statistics

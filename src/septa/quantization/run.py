@@ -18,6 +18,7 @@ from septa.images import MAX_PIXELS
 from septa.inference import Int8
 from septa.metrics import HEADERS, OBJECT_METRICS, Evaluation
 from septa.model import Model
+from septa.nets import UNet
 from septa.quantization.quantizer import Quantizer
 
 MOST_DROP = 0.005
@@ -118,13 +119,15 @@ def quantize(
     Raises
     ------
     InputError
-        The data contain no training image or no other image, or cannot be read, or a package is missing.
+        The model is an ensemble, the data contain no training image or no other image, or cannot be read, or a package
+        is missing.
     ResourceError
         The memory does not hold the activations.
     """
     loaded = replace(Model.load(model), int8=None)
+    net = _require_one_net(loaded, model)
     samples = _sample_patches(loaded, Path(data), images, labels, max_pixels)
-    quantizer = Quantizer(loaded.net, samples)
+    quantizer = Quantizer(net, samples)
     tuning = f"; each version is tuned for at most {minutes:g} minutes" if minutes else ""
     notify(f"ranges from {len(samples)} patches of training images, {len(quantizer.layers)} layers{tuning}")
 
@@ -149,6 +152,14 @@ def quantize(
             break
     assert best is not None
     return replace(best, model=_record_scores(best))
+
+
+def _require_one_net(model: Model, path: str | Path) -> UNet:
+    """Return the net of a model; InputError if it is an ensemble."""
+    if not isinstance(model.net, UNet):
+        problem = f"the model is an ensemble of {model.members} nets, and septa quantises single nets only"
+        raise InputError(path, problem, "Train without --folds, and quantise that model")
+    return model.net
 
 
 def _make_versions(

@@ -153,8 +153,13 @@ def _load_kernels(model: Model) -> None:
 
 
 def pixel_bytes(model: Model, engine: str) -> int:
-    """Return the bytes that an engine needs for a pixel of a tile."""
-    return math.ceil(model.net.bytes_per_pixel * _ENGINE_FACTORS.get(engine, max(_ENGINE_FACTORS.values())))
+    """Return the bytes that an engine needs for a pixel of a tile.
+
+    PyTorch frees the activations of one net before the next one runs. Other engines keep those of each.
+    """
+    factor = _ENGINE_FACTORS.get(engine, max(_ENGINE_FACTORS.values()))
+    kept = 1 if engine.startswith("torch") else model.members
+    return math.ceil(model.net.bytes_per_pixel * factor * kept)
 
 
 def block_bytes(model: Model, itemsize: int, side: int, margin: int) -> int:

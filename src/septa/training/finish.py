@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from septa import runtime
 from septa.data import DatasetCheck, write_sketches
 from septa.images import combine_values
-from septa.metrics import Evaluation, LabelPair, evaluate_labels
+from septa.metrics import Evaluation
 from septa.model import Model
-from septa.objects import Judged, calibrate, judge
 from septa.recipe import Recipe
-from septa.report import MAX_PANELS, Panel, write_report
+from septa.report import write_report
 from septa.training.automatic import RecipeChoice
 from septa.training.job import TrainingJob
 from septa.training.plan import TrainingRequest
+from septa.training.scoring import score_examples, segment_examples
 from septa.training.state import TrainingState
 from septa.training.tuning import tune_model
 from septa.training.verdict import describe_choice, find_verdict
-
-_ScoredImage = tuple[float, int, NDArray[np.int32]]
-"""Negative score, index among the validation images, and predicted labels of an image."""
 
 
 def finish_training(
@@ -70,7 +62,9 @@ def finish_training(
     if job.task.has_thresholds:
         tuning = tune_model(model, job.validation, str(job.device))
         model = replace(model, decoding=tuning.decoding)
-    evaluation, worst = _evaluate(model, job, {} if tuning is None else tuning.logits)
+    known = {} if tuning is None else tuning.logits
+    images = segment_examples(model, job.validation, str(job.device), known)
+    evaluation, panels = score_examples(images, model.task, model.labels)
     model = replace(model, training_values=combine_values([item.value_facts for item in check.facts], model.channels))
     model = model.with_provenance(**_collect_provenance(job, state, check, evaluation))
     model.save(request.output)
@@ -86,7 +80,7 @@ def finish_training(
         fingerprint=check.fingerprint.to_json() if check.fingerprint else {},
         history=state.history,
         evaluation=evaluation,
-        gallery=[_make_panel(job, *image) for image in worst],
+        gallery=panels,
         notes=notes,
         verdict=verdict,
         tuning=tuning.curves if tuning is not None else {},
@@ -94,66 +88,6 @@ def finish_training(
     )
     job.checkpoints.clear()
     return model, report, evaluation, verdict
-
-
-def _evaluate(
-    model: Model, job: TrainingJob, known: Mapping[int, NDArray[np.float32]]
-) -> tuple[Evaluation, list[_ScoredImage]]:
-    """Score the validation images, and find the worst of them.
-
-    Parameters
-    ----------
-    model, job
-        Trained model and its job.
-    known
-        Logits that are already computed, by the index of the image.
-    """
-    task = model.task
-    engine = model.engine(str(job.device), "torch")
-    examples = job.validation
-    instances = task.finds_objects
-    worst: list[_ScoredImage] = []
-    judged: list[Judged] = []
-
-    def segment_images() -> Iterator[LabelPair]:
-        for index, pair in enumerate(examples.pairs):
-            example = examples[index]
-            class_of_id = None
-            if instances:
-                logits_kyx = known[index] if index in known else model.logits(example.image_cyx, engine=engine)
-                predicted_yx = task.decode(logits_kyx)
-                class_of_id = task.classify(predicted_yx, logits_kyx)
-                judged.append(judge(example.labels_yx, predicted_yx, task.probabilities(logits_kyx)[1]))
-            else:
-                predicted_yx = model.segment(example.image_cyx, engine=engine)
-            score, _ = task.score(example.labels_yx, predicted_yx)
-            heapq.heappush(worst, (-score, index, predicted_yx))
-            if len(worst) > MAX_PANELS:
-                heapq.heappop(worst)
-            yield LabelPair(pair.name, example.labels_yx, predicted_yx, example.class_of_id, class_of_id)
-
-    labels = examples.labels
-    evaluation = evaluate_labels(
-        segment_images(),
-        labels.pixel_names(instances),
-        multilabel=task.multilabel,
-        instances=instances,
-        object_classes=labels.class_names if task.object_classes > 1 else (),
-    )
-    return (replace(evaluation, calibration=calibrate(judged)) if instances else evaluation), worst
-
-
-def _make_panel(job: TrainingJob, negative_score: float, index: int, predicted_yx: NDArray[np.int32]) -> Panel:
-    example = job.validation[index]
-    name = job.validation.pairs[index].name
-    shown_yx = job.task.align(example.labels_yx, predicted_yx)
-    return Panel(
-        name=name,
-        image_cyx=example.image_cyx,
-        truth_yx=example.labels_yx,
-        prediction_yx=shown_yx,
-        score=-negative_score,
-    )
 
 
 def _explain_sizes(recipe: Recipe) -> tuple[str, ...]:
