@@ -28,6 +28,8 @@ from septa.errors import PartialFailure
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from septa.model import Model
+
 EXAMPLE = "septa evaluate cells.septa cells --json scores.json"
 
 
@@ -100,11 +102,8 @@ def evaluate(
         )
     else:
         refuse_options({"set": settings, "task": task}, f"a model such as {first}")
-        model = Model.load(first)
-        if options.prune is not None:
-            model = model.prune(options.prune)
-        if model.members > 1:
-            say(console, f"{first}: {model.describe_members()}")
+        model = Model.load(first) if options.prune is None else Model.load(first).prune(options.prune)
+        _note_members(console, first, model)
         with show_progress(console, "segmenting") as progress:
             result = evaluate_model(
                 model,
@@ -145,6 +144,13 @@ def _note_shipped(console: Console, first: Path) -> None:
         notices.add(first, text, f"Give {shipped} to score the model")
     for line in notices.lines():
         say(console, line)
+
+
+def _note_members(console: Console, path: Path, model: Model) -> None:
+    from septa.display import say
+
+    if model.members > 1:
+        say(console, f"{path}: {model.describe_members()}")
 
 
 def _report_unpaired(unpaired: Sequence[str], first: Path, second: Path) -> None:

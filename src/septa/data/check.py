@@ -83,7 +83,6 @@ def check_dataset(
         pairs, settings, task == "instances", notices, problems, lambda done: report(done, 2 * len(pairs))
     )
     pairs, held_out = (pairs, "") if folds else cut_whole_dataset(pairs, mapping, settings.validation_share, problems)
-    pairing = replace(pairing, pairs=pairs)
     facts = []
     expected = find_expected_channels(pairs, settings.channels)
     for done, pair in enumerate(pairs, start=1):
@@ -108,7 +107,7 @@ def check_dataset(
     described = _describe_images(pairs, facts, channels, sides, held_out)
     return DatasetCheck(
         data=data,
-        pairing=pairing,
+        pairing=replace(pairing, pairs=pairs),
         mapping=mapping,
         fingerprint=combine_facts(fitting, channels=channels) if fitting else None,
         facts=tuple(facts),

@@ -67,7 +67,7 @@ def make_splits(
     folds: int,
     problems: list[Problem],
 ) -> tuple[Split, ...]:
-    """Return the split of a dataset, or that of each fold; none if the pairs cannot be divided into so many folds."""
+    """Return the split of a dataset, or that of each fold; none if there are fewer independent pairs than folds."""
     if not folds:
         return (_split_once(data, pairs, settings, seed, similar, problems),)
     try:

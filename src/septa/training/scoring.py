@@ -18,7 +18,7 @@ from septa.report import MAX_PANELS, Panel
 from septa.tasks import Task
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SegmentedExample:
     """A validation image, segmented.
 
@@ -60,12 +60,19 @@ def segment_examples(
     for index in range(len(examples)):
         example = examples[index]
         if not task.finds_objects:
-            yield SegmentedExample(examples, index, model.segment(example.image_cyx, engine=engine))
+            labels_yx = model.segment(example.image_cyx, engine=engine)
+            yield SegmentedExample(examples=examples, index=index, predicted_yx=labels_yx)
             continue
         logits_kyx = known[index] if index in known else model.logits(example.image_cyx, engine=engine)
         predicted_yx = task.decode(logits_kyx)
         judged = judge(example.labels_yx, predicted_yx, task.probabilities(logits_kyx)[1])
-        yield SegmentedExample(examples, index, predicted_yx, task.classify(predicted_yx, logits_kyx), judged)
+        yield SegmentedExample(
+            examples=examples,
+            index=index,
+            predicted_yx=predicted_yx,
+            class_of_id=task.classify(predicted_yx, logits_kyx),
+            judged=judged,
+        )
 
 
 def score_examples(
