@@ -323,6 +323,14 @@ def test_hints_say_what_the_curves_show(
     assert expected is None or expected in hints[0]
 
 
+@pytest.mark.parametrize(("predicted", "shown"), [(0.21, False), (0.5, True)])
+def test_a_gap_between_training_and_prediction_is_said(tmp_path: Path, predicted: float, shown: bool) -> None:
+    history = [{"step": i, "score": 0.5, "loss_as_trained": 0.2, "loss_as_predicted": predicted} for i in (10, 20)]
+    markup = _write(tmp_path, history=history)
+    assert ("0.500 as the net predicts, and 0.200 as it was trained" in markup) == shown
+    assert len(_points(_chart(markup, "Loss of the same patches"))) == 2
+
+
 def test_nothing_at_all_is_still_a_page(tmp_path: Path) -> None:
     markup = _write(
         tmp_path,

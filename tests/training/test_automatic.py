@@ -45,6 +45,14 @@ def automatic(
     return choose_recipe(combine_facts(facts), facts, mapping, machine, base or Recipe())
 
 
+@pytest.mark.parametrize(("norm", "expected"), [("batch", 0.5), ("group", 0.0), ("none", 0.0)])
+def test_statistics_of_batch_norm_are_fixed_for_the_second_half(norm: str, expected: float) -> None:
+    base = Recipe().with_overrides([f"net.norm={norm}"])
+    chosen = automatic((64, 64), base=base)
+    assert chosen.recipe.training.freeze_statistics == expected
+    assert ("training.freeze_statistics" in chosen.reasons) == (norm == "batch")
+
+
 @pytest.mark.parametrize("machine", [LAPTOP, GPU, SMALL], ids=["laptop", "gpu", "small"])
 @pytest.mark.parametrize("size", SIZES)
 def test_choices_fit_together(size: tuple[int, int], machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,6 +37,8 @@ VARIANTS = {
     "none": ["net.norm=none", "training.ema=0", "training.schedule=constant"],
     "plateau": ["training.schedule=plateau", "training.patience=1", "training.validations=20", "training.lr=0.3"],
     "accumulate": ["training.accumulate=2", "training.checkpoint_every=3", "training.workers=3"],
+    "fixed statistics": ["training.freeze_statistics=0.6", "training.checkpoint_every=7"],
+    "fixed statistics without average": ["training.freeze_statistics=0.3", "training.ema=0", "training.accumulate=2"],
     "dropout": ["net.dropout=0.4", "training.checkpoint_every=7"],
     "early stop": [
         "training.early_stop=3",
@@ -215,7 +217,7 @@ def test_history_has_a_row_every_ten_steps_and_for_each_validation(bench: Any, t
     for row in rows:
         if "score" in row:
             dice = {f"dice_{name}" for name in bench.mapping.class_names}
-            assert row.keys() == {"step", "score", "val_loss", "minutes"} | dice
+            assert row.keys() == {"step", "score", "val_loss", "loss_as_trained", "loss_as_predicted", "minutes"} | dice
         else:
             assert row.keys() == {"step", "loss", "lr", "images_per_s", "data_wait", "minutes"}
             assert row["lr"] == pytest.approx(

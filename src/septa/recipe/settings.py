@@ -239,6 +239,10 @@ class TrainingSettings(Section):
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.99
     """Decay of the exponential moving average of the weights, from 0 to below 1. The average is validated and saved
     in place of the weights; 0 switches it off."""
+    freeze_statistics: Share = 0.0
+    """Share of the training, 0 to 1, at its end, in which batch norm computes what it computes in prediction: its
+    running statistics stay fixed and are used in place of those of the batch. 1 means from the first step on, for a
+    net that is trained already."""
     amp: Literal["auto", "off", "bf16", "fp16"] = "auto"
     """Mixed precision. ``auto``: bf16 on a GPU or a CPU with bf16 instructions, fp16 on another GPU, else off."""
     compile: bool = False

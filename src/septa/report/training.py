@@ -44,6 +44,8 @@ _MAX_CURVES = 8
 _SMALL = (350, 180)
 _SMOOTHED_FROM = 40
 _LOG_RATIO = 30
+_GAP = 1.3
+"""Ratio of the losses as predicted and as trained from which the report mentions it."""
 
 HistoryRow = Mapping[str, float]
 Points = list[tuple[float, float]]
@@ -90,8 +92,9 @@ def write_report(
         Facts about the dataset; may be nested.
     history
         Rows in order of ``step``. Rows of training have ``loss``, ``lr``, ``images_per_s``, ``data_wait`` (share of
-        the time, 0 to 1) and ``minutes``. Rows of validation have ``score``, ``val_loss`` and ``dice_<class>``. Keys
-        may be missing, and values that are not finite are omitted.
+        the time, 0 to 1) and ``minutes``. Rows of validation have ``score``, ``val_loss`` and ``dice_<class>``, and
+        ``loss_as_trained`` and ``loss_as_predicted`` if the net has batch norm. Keys may be missing, and values that
+        are not finite are omitted.
     evaluation
         Scores of the validation images, or None without validation images.
     gallery
@@ -223,6 +226,13 @@ def _hints(history: Sequence[HistoryRow]) -> list[str]:
             f"The net waited for data {median(waits):.0%} of the time: more workers (training.workers) may make "
             "training faster."
         )
+    trained, predicted = (_column(history, f"loss_as_{mode}") for mode in ("trained", "predicted"))
+    if trained and predicted and predicted[-1][1] > _GAP * trained[-1][1]:
+        hints.append(
+            f"The loss of the same training patches is {predicted[-1][1]:.3f} as the net predicts, and "
+            f"{trained[-1][1]:.3f} as it was trained, with the batch norm statistics of each batch: a larger "
+            "training.freeze_statistics or training.batch may help."
+        )
     return hints
 
 
@@ -234,6 +244,10 @@ def _curves(history: Sequence[HistoryRow], evaluation: Evaluation | None) -> str
     values = [value for line in losses for _, value in line.points]
     log = bool(values) and min(values) > 0 and max(values) / min(values) > _LOG_RATIO
     wait = _column(history, "data_wait", 100)
+    modes = [
+        Series("as trained", _column(history, "loss_as_trained"), BLUE),
+        Series("as predicted", _column(history, "loss_as_predicted"), ORANGE),
+    ]
     charts = [
         draw_line_chart("Loss", losses, log=log),
         draw_line_chart("Validation score", _score_lines(history, evaluation), mark=_best(history)),
@@ -241,6 +255,8 @@ def _curves(history: Sequence[HistoryRow], evaluation: Evaluation | None) -> str
         draw_line_chart("Images per second", _smooth("", rate, GREEN), include=[0], size=_SMALL),
         draw_line_chart("Waiting for data", _smooth("", wait, ORANGE), unit="%", include=[0, 10], size=_SMALL),
     ]
+    if any(line.points for line in modes):
+        charts.append(draw_line_chart("Loss of the same patches", modes, size=_SMALL))
     return f'<div class="charts"><div class="half">{"".join(charts[:2])}</div>{"".join(charts[2:])}</div>'
 
 

@@ -25,6 +25,7 @@ _DARK = 0.25
 """Position of the background's median in the range of the image below which the background is dark."""
 _COMMON_SHARE = 0.1
 """Share of the pixels from which on a class is not rare."""
+_FREEZE = (0.5, "in the second half, batch norm computes what it computes in prediction")
 _EPOCHS = 150
 _MOST_WORKERS = 12
 _REDUCED_MEDIAN = 48
@@ -126,6 +127,8 @@ def choose_recipe(
     batch, reason = _choose_batch(patch, width, reduction, gpu, machine)
     batch = settle("training.batch", (max(1, batch // processes) * processes, reason))
     settle("training.steps", _choose_steps(fingerprint, patch, batch, gpu))
+    if settings["net"]["norm"] == "batch":
+        settle("training.freeze_statistics", _FREEZE)
     settle("training.amp", resolve_amp(settings["training"]["amp"], machine.device))
     settle("training.workers", choose_workers(machine))
     if settings["training"]["amp"] == "auto":

@@ -14,7 +14,8 @@ from septa.images import write_text
 from septa.training.plan import TrainingRequest
 from septa.training.state import HistoryRow, TrainingState
 
-COLUMNS = ("step", "minutes", "loss", "lr", "images_per_s", "data_wait", "score", "val_loss")
+_TRAINING_COLUMNS = ("step", "minutes", "loss", "lr", "images_per_s", "data_wait")
+COLUMNS = (*_TRAINING_COLUMNS, "score", "val_loss", "loss_as_trained", "loss_as_predicted")
 """Columns of ``log.csv``."""
 
 

@@ -22,6 +22,7 @@ from septa.training.job import TrainingJob
 from septa.training.profile import Profiler, TrainingProfile
 from septa.training.schedule import compute_lr_factor
 from septa.training.state import HistoryRow, TrainingState
+from septa.training.statistics import compare_modes, freeze_statistics, set_training_mode
 from septa.training.step import run_step
 from septa.training.validate import Validation, validate
 
@@ -39,7 +40,8 @@ def run_training_loop(job: TrainingJob, state: TrainingState) -> Iterator[Histor
     HistoryRow
         A new row of the history. A row of training has ``step``, ``loss`` (mean since the last such row), ``lr``,
         ``images_per_s``, ``data_wait`` (share of the time spent waiting for samples) and ``minutes``. A row of
-        validation has ``step``, ``score``, ``val_loss``, ``dice_<class>`` and ``minutes``.
+        validation has ``step``, ``score``, ``val_loss``, ``dice_<class>`` and ``minutes``, and for a net with batch
+        norm ``loss_as_trained`` and ``loss_as_predicted``, see `septa.training.statistics.compare_modes`.
     TrainingProfile
         Once, if ``job.profile`` is given.
 
@@ -80,6 +82,9 @@ def run_training_loop(job: TrainingJob, state: TrainingState) -> Iterator[Histor
                 if state.finished:
                     break
             lr = training.lr * compute_lr_factor(progress, training, state.drops)
+            if training.freeze_statistics and not state.frozen and progress >= 1 - training.freeze_statistics:
+                freeze_statistics(state)
+            set_training_mode(state)
             profiler.next_step()
             state.pending.append(run_step(job, state, net, batches, lr, profiler))
             if profiler.complete:
@@ -134,6 +139,9 @@ def _run_validation(job: TrainingJob, state: TrainingState, clock: TrainingClock
     row: HistoryRow = {"step": state.step, "score": result.score, "val_loss": result.loss}
     names = job.validation.labels.pixel_names(job.task.finds_objects)
     row |= {f"dice_{name}": value for name, value in zip(names, result.dice)}
+    losses = compare_modes(job, state)
+    if losses is not None:
+        row |= {"loss_as_trained": losses.as_trained, "loss_as_predicted": losses.as_predicted}
     row["minutes"] = clock.read_elapsed() / 60
     state.history.append(row)
     clock.add_validation(time.monotonic() - begin)

@@ -69,6 +69,8 @@ class TrainingState:
         Number of due validations that are done.
     finished
         True if the last step and its validation are done.
+    frozen
+        True if the statistics of batch norm stay as they are from here on.
     losses
         Losses since the last row of the history.
     history
@@ -88,6 +90,7 @@ class TrainingState:
     drops: int = 0
     validated: int = 0
     finished: bool = False
+    frozen: bool = False
     losses: list[float] = field(default_factory=list)
     history: list[HistoryRow] = field(default_factory=list)
     pending: list[StepResult] = field(default_factory=list)
@@ -141,7 +144,7 @@ class TrainingState:
         for index, values in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": value for name, value in values.items() if value is not None}
         header = {name: getattr(self, name) for name in _HEADER_FIELDS}
-        return header | {"scaler": self.scaler.state_dict()}, tensors
+        return header | {"frozen": self.frozen, "scaler": self.scaler.state_dict()}, tensors
 
     def load_checkpoint(self, header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         """Replace the state by header and tensors of `to_checkpoint`."""
@@ -160,6 +163,7 @@ class TrainingState:
             self.scaler.load_state_dict(header["scaler"])
         for name in _HEADER_FIELDS:
             setattr(self, name, header[name])
+        self.frozen = header.get("frozen", False)  # checkpoints of septa 0.1.0 before it lack the key
 
 
 def make_optimizer(net: nn.Module, training: TrainingSettings, device: torch.device) -> torch.optim.Optimizer:

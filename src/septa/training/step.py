@@ -18,7 +18,7 @@ from septa.training.profile import Profiler
 from septa.training.state import StepResult, TrainingState, update_average
 
 
-class _Part(NamedTuple):
+class BatchTensors(NamedTuple):
     """A batch on the device."""
 
     image_bcyx: Tensor
@@ -51,11 +51,11 @@ def run_step(
     with profiler.phase("data"):
         read = [next(batches) for _ in range(training.accumulate)]
     with profiler.phase("transfer"):
-        parts = [_move_batch(batch, job.device) for batch in read]
+        parts = [move_batch(batch, job.device) for batch in read]
     if len(parts) == 1:
         with profiler.phase("forward"):
             _set_seed(job, state)
-            loss = _compute_loss(job, state, _run_net(job, net, parts[0]), parts)
+            loss = _compute_loss(job, state, run_net(job, net, parts[0]), parts)
         with profiler.phase("backward"):
             state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
     else:
@@ -76,7 +76,7 @@ def run_step(
 
 
 def _accumulate(
-    job: TrainingJob, state: TrainingState, net: nn.Module, parts: Sequence[_Part], profiler: Profiler
+    job: TrainingJob, state: TrainingState, net: nn.Module, parts: Sequence[BatchTensors], profiler: Profiler
 ) -> Tensor:
     """Add the gradient of the loss of all batches as one, with the memory of one batch; return the loss.
 
@@ -95,7 +95,7 @@ def _accumulate(
             logits = []
             for number, part in enumerate(parts):
                 _set_seed(job, state, number)
-                logits.append(_run_net(job, net, part))
+                logits.append(run_net(job, net, part))
             for buffer, before in zip(state.net.buffers(), buffers, strict=True):
                 buffer.copy_(before)  # the second pass updates the statistics of the norms
         joined = tuple(torch.cat(each).requires_grad_() for each in zip(*logits, strict=True))
@@ -106,7 +106,7 @@ def _accumulate(
     for number, part in enumerate(parts):
         with profiler.phase("forward"):
             _set_seed(job, state, number)
-            outputs = _run_net(job, net, part, last=number == len(parts) - 1)
+            outputs = run_net(job, net, part, last=number == len(parts) - 1)
         with profiler.phase("backward"):
             gradients = [each.grad[number * size : (number + 1) * size] for each in joined if each.grad is not None]
             torch.autograd.backward(outputs, gradients)
@@ -119,7 +119,7 @@ def _set_seed(job: TrainingJob, state: TrainingState, number: int = 0) -> None:
     torch.manual_seed(((job.recipe.seed * 2**31 + step) * job.world + job.rank) % 2**63)
 
 
-def _move_batch(batch: Batch, device: torch.device) -> _Part:
+def move_batch(batch: Batch, device: torch.device) -> BatchTensors:
     """Move images, targets and weight maps to the device; a GPU copies them asynchronously from pinned memory."""
 
     def move(array: NDArray[Any]) -> Tensor:
@@ -127,10 +127,12 @@ def _move_batch(batch: Batch, device: torch.device) -> _Part:
         return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
     image_bcyx = move(batch.image_bcyx).contiguous(memory_format=torch.channels_last)
-    return _Part(image_bcyx, move(batch.target_byx), None if batch.weights_byx is None else move(batch.weights_byx))
+    return BatchTensors(
+        image_bcyx, move(batch.target_byx), None if batch.weights_byx is None else move(batch.weights_byx)
+    )
 
 
-def _run_net(job: TrainingJob, net: nn.Module, part: _Part, *, last: bool = True) -> tuple[Tensor, ...]:
+def run_net(job: TrainingJob, net: nn.Module, part: BatchTensors, *, last: bool = True) -> tuple[Tensor, ...]:
     """Return the outputs of the net in float32, several with deep supervision.
 
     ``last`` is True for the last batch of a step, after which the processes average their gradients.
@@ -143,7 +145,7 @@ def _run_net(job: TrainingJob, net: nn.Module, part: _Part, *, last: bool = True
 
 
 def _compute_loss(
-    job: TrainingJob, state: TrainingState, outputs: tuple[Tensor, ...], parts: Sequence[_Part]
+    job: TrainingJob, state: TrainingState, outputs: tuple[Tensor, ...], parts: Sequence[BatchTensors]
 ) -> Tensor:
     """Compute the loss of some batches as one, a scalar: the weighted sum over the outputs of the net."""
     target_byx = _join([part.target_byx for part in parts])
