@@ -90,7 +90,7 @@ def test_a_missing_gpu_is_named(fault, cells, tmp_path):
 def test_an_unexpected_failure_is_one_line_and_debug_adds_the_traceback(tmp_path):
     program = (
         "import sys, septa.cli, septa.synthetic.dataset as synthetic\n"
-        "def broken(*_): raise ZeroDivisionError('two\\nlines')\n"
+        "def broken(*_, **__): raise ZeroDivisionError('two\\nlines')\n"
         "synthetic.write_dataset = broken\n"
         "sys.argv = ['septa', *sys.argv[1:]]\n"
         "septa.cli.main()\n"
@@ -135,6 +135,17 @@ def test_retinal_scans_are_drawn(septa, tmp_path):
         drawing = draw_oct(48, 64, 3, index)
         assert (read_image(path) == drawing.image_cyx).all()
         assert (read_labels(folder / "labels" / path.name).array == drawing.labels_yx).all()
+
+
+def test_cells_of_a_diameter_are_drawn(septa, fault, tmp_path):
+    from septa.images.read import read_image
+    from septa.synthetic.dataset import draw_cells
+
+    septa("synth", tmp_path, "--count", 1, "--size", "64x64", "--seed", 3, "--diameter", 9)
+    written = read_image(tmp_path / "images" / "cells_0000.tif")
+    assert (written == draw_cells(64, 64, 3, diameter=9).image_cyx).all()
+    line = fault("synth", tmp_path / "x", "--kind", "shapes", "--diameter", 9)
+    assert line == "diameter: drawings of kind shapes have no cells. Leave it out, or choose the kind cells."
 
 
 def test_drawings_are_not_overwritten(septa, fault, tmp_path):

@@ -67,6 +67,28 @@ def test_cells_are_numbered_connected_regions(size_hw: tuple[int, int]) -> None:
             assert np.count_nonzero(labels_yx == cell) >= 30
 
 
+@pytest.mark.parametrize("diameter", [6, 12, 40, 120])
+def test_cells_have_the_diameter_that_is_asked_for(diameter: float) -> None:
+    side = max(128, 4 * diameter)
+    widths = []
+    for index in range(3):
+        labels_yx = draw_cells(side, side, 2, index, diameter=diameter).labels_yx
+        # Cells at the edge are cut.
+        inner = np.setdiff1d(labels_yx, [labels_yx[0], labels_yx[-1], labels_yx[:, 0], labels_yx[:, -1]])
+        areas = np.bincount(labels_yx.ravel())
+        widths += [2 * np.sqrt(areas[cell] / np.pi) for cell in inner if cell]
+    assert 0.8 * diameter < np.median(widths) < 1.1 * diameter
+
+
+def test_a_diameter_is_refused_where_it_means_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="the diameter must be 6 to 200 pixels, got 5"):
+        draw_cells(64, 64, 0, diameter=5)
+    with pytest.raises(InputError, match="diameter: it must be 6 to 200 pixels, got 300"):
+        write_dataset(tmp_path, "cells", 1, (64, 64), 0, diameter=300)
+    with pytest.raises(InputError, match="drawings of kind oct have no cells"):
+        write_dataset(tmp_path, "oct", 1, (64, 64), 0, diameter=30)
+
+
 def test_cells_have_the_stated_width() -> None:
     widths = []
     for index in range(12):

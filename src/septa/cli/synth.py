@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from septa.cli.options import argument, option
-from septa.cli.values import SIZE, choice, whole_number
+from septa.cli.values import SIZE, choice, number, whole_number
 from septa.errors import escape_controls, format_count
 
 EXAMPLE = "septa synth drawn --kind cells --count 8"
@@ -28,9 +28,17 @@ def synth(
         256,
     ),
     seed: Annotated[int, option("--seed", kind=whole_number(least=0, example=7), help="Seed of the drawings.")] = 0,
+    diameter: Annotated[
+        float | None,
+        option(
+            "--diameter",
+            kind=number(least=6, most=200, example=40, metavar="PIXELS"),
+            help="Typical diameter of the cells; by default each image has its own, 16 to 28.",
+        ),
+    ] = None,
 ) -> None:
     """Draw a synthetic dataset with exact labels."""
     from septa.synthetic import write_dataset
 
-    written = write_dataset(folder, kind, count, size, seed)
+    written = write_dataset(folder, kind, count, size, seed, diameter=diameter)
     print(escape_controls(f"{format_count(len(written), 'image')} with labels in {folder}"))

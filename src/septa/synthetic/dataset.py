@@ -31,6 +31,12 @@ SMALLEST_SIDE = 32
 LARGEST_SIDE = 16_384
 """Largest side of a drawing, pixels."""
 
+SMALLEST_DIAMETER = 6.0
+"""Smallest typical diameter of drawn cells, pixels."""
+
+LARGEST_DIAMETER = 200.0
+"""Largest typical diameter of drawn cells, pixels."""
+
 
 @dataclass(frozen=True)
 class CellDrawing:
@@ -80,7 +86,7 @@ class ScanDrawing:
     labels_yx: npt.NDArray[np.uint8]
 
 
-def draw_cells(height: int, width: int, seed: int, index: int = 0) -> CellDrawing:
+def draw_cells(height: int, width: int, seed: int, index: int = 0, *, diameter: float | None = None) -> CellDrawing:
     """Draw fluorescent cells as a 16-bit camera records them.
 
     Cells are irregular, differ in brightness and texture, and many of them touch. The image has uneven illumination,
@@ -90,9 +96,12 @@ def draw_cells(height: int, width: int, seed: int, index: int = 0) -> CellDrawin
     Parameters
     ----------
     height, width
-        Size in pixels, 32 to 16384 each. Cells are about 15 to 40 pixels wide in images of any size.
+        Size in pixels, 32 to 16384 each.
     seed, index
-        Non-negative numbers; together with the size they determine the drawing.
+        Non-negative numbers; together with the sizes they determine the drawing.
+    diameter
+        Typical diameter of a cell in pixels, 6 to 200; texture and blur scale with it. Without it, each image has its
+        own, and cells are about 15 to 40 pixels wide in images of any size.
 
     Returns
     -------
@@ -102,7 +111,7 @@ def draw_cells(height: int, width: int, seed: int, index: int = 0) -> CellDrawin
     Raises
     ------
     ValueError
-        If a side is out of range or ``seed`` or ``index`` negative.
+        If a side or the diameter is out of range or ``seed`` or ``index`` negative.
 
     Examples
     --------
@@ -110,7 +119,9 @@ def draw_cells(height: int, width: int, seed: int, index: int = 0) -> CellDrawin
     >>> drawing.image_cyx.shape, drawing.image_cyx.dtype, drawing.labels_yx.dtype
     ((1, 64, 96), dtype('uint16'), dtype('int32'))
     """
-    image_yx, labels_yx = paint_cells(height, width, _make_generator("cells", height, width, seed, index))
+    if diameter is not None and not SMALLEST_DIAMETER <= diameter <= LARGEST_DIAMETER:
+        raise ValueError(f"the diameter must be {SMALLEST_DIAMETER:g} to {LARGEST_DIAMETER:g} pixels, got {diameter:g}")
+    image_yx, labels_yx = paint_cells(height, width, _make_generator("cells", height, width, seed, index), diameter)
     return CellDrawing(image_yx[None], labels_yx)
 
 
@@ -183,7 +194,14 @@ def draw_oct(height: int, width: int, seed: int, index: int = 0) -> ScanDrawing:
 
 
 def write_dataset(
-    folder: str | Path, kind: Kind, count: int, size_hw: tuple[int, int], seed: int, *, held_out: int = 0
+    folder: str | Path,
+    kind: Kind,
+    count: int,
+    size_hw: tuple[int, int],
+    seed: int,
+    *,
+    held_out: int = 0,
+    diameter: float | None = None,
 ) -> list[Path]:
     """Write drawings as a dataset: ``folder/images`` and ``folder/labels``, paired by name.
 
@@ -191,8 +209,8 @@ def write_dataset(
     - ``shapes``: 8-bit PNG images, labels as TIFF with one plane of 0 and 1 for each class (axes ``CYX``).
     - ``oct``: 8-bit PNG images, labels as PNG with 255 in fluid.
 
-    The number in a name is the drawing's index. A drawing depends on kind, size, seed and index alone, so a larger
-    dataset contains the smaller one.
+    The number in a name is the drawing's index. A drawing depends on kind, size, seed, index and diameter alone, so a
+    larger dataset contains the smaller one.
 
     Parameters
     ----------
@@ -208,6 +226,8 @@ def write_dataset(
         Non-negative number.
     held_out
         Number of further drawings for testing, written to ``folder/held_out/images`` and ``folder/held_out/labels``.
+    diameter
+        Typical diameter of the cells in pixels, 6 to 200; see `draw_cells`.
 
     Returns
     -------
@@ -221,20 +241,24 @@ def write_dataset(
     """
     folder = Path(folder)
     _check_settings(kind, count, size_hw, seed, held_out)
+    _check_diameter(kind, diameter)
     indices = {folder: range(count)}
     if held_out:
         indices[folder / "held_out"] = range(HELD_OUT_INDEX, HELD_OUT_INDEX + held_out)
     for root in indices:
         _check_empty(root / "images")
         _check_empty(root / "labels")
-    return [_write_pair(root, kind, size_hw, seed, index) for root, chosen in indices.items() for index in chosen]
+    places = [(root, index) for root, chosen in indices.items() for index in chosen]
+    return [_write_pair(root, kind, size_hw, seed, index, diameter) for root, index in places]
 
 
-def _write_pair(root: Path, kind: Kind, size_hw: tuple[int, int], seed: int, index: int) -> Path:
+def _write_pair(
+    root: Path, kind: Kind, size_hw: tuple[int, int], seed: int, index: int, diameter: float | None
+) -> Path:
     name = f"{kind}_{index:04d}"
     images, labels = root / "images", root / "labels"
     if kind == "cells":
-        cells = draw_cells(*size_hw, seed, index)
+        cells = draw_cells(*size_hw, seed, index, diameter=diameter)
         image = images / f"{name}.tif"
         write_labels(labels / f"{name}.tif", cells.labels_yx)
         write_image(image, cells.image_cyx)
@@ -264,6 +288,16 @@ def _check_settings(kind: str, count: int, size_hw: tuple[int, int], seed: int, 
     if not all(SMALLEST_SIDE <= side <= LARGEST_SIDE for side in size_hw):
         problem = f"each side must be {SMALLEST_SIDE} to {LARGEST_SIDE} pixels, got {size_hw[0]}x{size_hw[1]}"
         raise InputError("size", problem, "Choose another size")
+
+
+def _check_diameter(kind: Kind, diameter: float | None) -> None:
+    if diameter is None:
+        return
+    if kind != "cells":
+        raise InputError("diameter", f"drawings of kind {kind} have no cells", "Leave it out, or choose the kind cells")
+    if not SMALLEST_DIAMETER <= diameter <= LARGEST_DIAMETER:
+        problem = f"it must be {SMALLEST_DIAMETER:g} to {LARGEST_DIAMETER:g} pixels, got {diameter:g}"
+        raise InputError("diameter", problem, "Choose another diameter")
 
 
 def _check_empty(folder: Path) -> None:
