@@ -16,6 +16,7 @@ PROSE = [
     *sorted((ROOT / "docs").glob("*.md")),
     ROOT / "benchmarks" / "quality.md",
     *sorted((ROOT / "src" / "septa" / "presets").glob("*.yaml")),
+    *sorted((ROOT / "src" / "septa" / "pretrained").glob("*.md")),
 ]
 SOURCES = sorted((ROOT / "src" / "septa").rglob("*.py"))
 

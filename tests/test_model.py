@@ -108,6 +108,54 @@ def test_round_trip_keeps_every_bit(saved: Path) -> None:
     np.testing.assert_array_equal(loaded.logits(image), model.logits(image))
 
 
+def test_float16_halves_the_file_and_rounds_the_kernels_alone(tmp_path: Path) -> None:
+    model, path = make_model(), tmp_path / "half.septa"
+    model.save(path, half=True)
+    model.save(tmp_path / "full.septa")
+    loaded = Model.load(path)
+    before, after = model.net.state_dict(), loaded.net.state_dict()
+    assert {tensor.dtype for tensor in after.values()} == {torch.float32, torch.int64}
+    for name, tensor in before.items():
+        if tensor.ndim > 1:
+            expected = torch.from_numpy(tensor.numpy().astype(np.float16).astype(np.float32))
+            assert not torch.equal(tensor, expected)
+            assert torch.equal(after[name], expected)
+        else:
+            assert torch.equal(after[name], tensor)
+    assert model.round_to_half().weights_sha256 == loaded.weights_sha256 == loaded.provenance["weights_sha256"]
+    kernels = sum(2 * tensor.numel() for tensor in before.values() if tensor.ndim > 1)
+    assert (tmp_path / "full.septa").stat().st_size - path.stat().st_size == pytest.approx(kernels, abs=100)
+    image = noise(1, 61, 47)
+    logits, rounded = model.logits(image), loaded.logits(image)
+    assert 0 < np.abs(logits - rounded).max() < 2e-3 * np.abs(logits).max()
+    np.testing.assert_array_equal(loaded.segment(image, tile=52), loaded.segment(image))
+    loaded.save(path, half=True)
+    assert Model.load(path).weights_sha256 == loaded.weights_sha256
+
+
+def test_float16_is_read_only_where_the_header_states_it(saved: Path, tmp_path: Path) -> None:
+    """A version of septa that does not know it refuses the file, and names the weight."""
+    make_model().save(saved, half=True)
+    repack(saved, lambda header: header.pop("weights"))
+    assert ".weight' is torch.float16, not torch.float32. Update septa." in refused(saved)
+    repack(saved, lambda header: header.update(weights="float8"))
+    assert "fit this version of septa: the weights are stored as float8. Update septa." in refused(saved)
+    repack(saved, lambda header: header.update(weights="float16"), {"head.bias": torch.zeros(3, dtype=torch.float16)})
+    assert "the weight 'head.bias' is torch.float16, not torch.float32" in refused(saved)
+
+
+def test_weights_beyond_float16_are_not_saved_in_it(tmp_path: Path) -> None:
+    model = make_model()
+    model.net.head.weight[0, 0] = 7e4
+    with pytest.raises(InputError, match=r"^weights: the weight 'head\.weight' is too large for float16\. Store"):
+        model.save(tmp_path / "x.septa", half=True)
+    assert list(tmp_path.iterdir()) == []
+    model.save(tmp_path / "x.septa")
+    model.net.head.weight[0, 0] = float("nan")
+    with pytest.raises(ModelError, match=r"'head\.weight' holds NaN or Inf"):
+        model.save(tmp_path / "x.septa", half=True)
+
+
 def test_with_provenance_adds_and_leaves_the_first_as_it_was() -> None:
     model = make_model()
     more = model.with_provenance(data="abc")
@@ -939,6 +987,8 @@ def test_members_of_the_family_are_loaded_as_they_were(settings: list[str], tmp_
     assert loaded.recipe == model.recipe
     assert loaded.weights_sha256 == model.weights_sha256
     np.testing.assert_array_equal(loaded.logits(image), model.logits(image))
+    model.save(tmp_path / "m.septa", half=True)
+    np.testing.assert_array_equal(Model.load(tmp_path / "m.septa").logits(image), model.round_to_half().logits(image))
     other = loaded.recipe.model_dump(mode="json")
     other["net"]["width"] += 1
     repack(tmp_path / "m.septa", lambda header: header.update(recipe=other))

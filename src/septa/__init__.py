@@ -32,7 +32,7 @@ _MODULES = {
 
 
 def load(path: str) -> Model:
-    """Read a model file; see `septa.model.Model.load`."""
+    """Read a model file, or a shipped model by its name; see `septa.model.Model.load`."""
     from septa.model import Model
 
     return Model.load(path)

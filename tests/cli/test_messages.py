@@ -262,6 +262,10 @@ COMBINATIONS = [
         "--overwrite: this option does not apply to a command without an output file. Leave it out.",
     ),
     Row("quantize m.septa --data x -o a.png", "a.png: the file exists. Give another -o or --overwrite."),
+    Row(
+        "quantize m.septa -o y.septa",
+        "--data: integers need the images that the model was trained on. Give the data folder, or --to float16.",
+    ),
     Row("predict m a.png b.png -o y.ome.zarr", "y.ome.zarr: one store takes one image, got 2. Give a folder with -o."),
     Row(
         "predict m image.zarr image.png -o y --memory 4GB",
@@ -382,7 +386,7 @@ def run(row: Row, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
         raise row.raises
 
     def quantize(*_: Any, **__: Any) -> SimpleNamespace:
-        return SimpleNamespace(integer=SimpleNamespace(images=()), table=str, drop=0.0123)
+        return SimpleNamespace(reduced=SimpleNamespace(images=()), table=str, drop=0.0123)
 
     with monkeypatch.context() as patch:
         patch.setattr(sys, "argv", ["septa", *shlex.split(row.arguments)])

@@ -21,7 +21,7 @@ from septa.images.read import read_labels
 from septa.inference.int8 import Int8
 from septa.model import Model
 from septa.quantization import run as room
-from septa.quantization.run import QuantizedModel, quantize
+from septa.quantization.run import QuantizedModel, quantize, round_to_float16
 from septa.synthetic.dataset import write_dataset
 
 NEEDS = ("openvino", "onnx", "nncf")
@@ -159,7 +159,7 @@ def test_a_drop_that_remains_is_refused_with_the_table(
     monkeypatch.setattr(fake, "lossy", 100)
     output = tmp_path / "q.septa"
     with pytest.raises(InputError) as caught:
-        use.quantize(model, cells, output)
+        use.quantize(model, output, cells)
     assert caught.value.exit_code == 2
     assert str(caught.value) == (
         f"{output}: the model is not written, because its score drops by 0.0186, more than 0.005. "
@@ -169,7 +169,7 @@ def test_a_drop_that_remains_is_refused_with_the_table(
     printed = capsys.readouterr().out
     assert "Dice = F1" in printed
     assert "-0.0186" in printed
-    use.quantize(model, cells, output, most_drop=0.019)
+    use.quantize(model, output, cells, most_drop=0.019)
     tuned = b"tuned for 3 minutes"
     floats = ("layer 0", *reversed(fake.layers[4:]))
     assert Model.load(output).int8 == Int8(graph=b"x", weights=tuned, floats=floats, layers=12, tuned=True)
@@ -221,3 +221,42 @@ def test_a_pruned_net_has_no_integers(model: Path) -> None:
     loaded = replace(Model.load(model), int8=Int8(graph=b"x", weights=b"w", floats=(), layers=1))
     assert loaded.own_engine("cpu") == "openvino"
     assert replace(loaded, int8=None).own_engine("cpu") == "torch"
+
+
+def test_float16_is_written_from_the_command_line_with_and_without_data(
+    model: Path, cells: Path, tmp_path: Path, capsys: Any
+) -> None:
+    plain, compared = tmp_path / "plain.septa", tmp_path / "compared.septa"
+    use.quantize(model, plain, to="float16")
+    assert "images that the model" not in capsys.readouterr().out
+    use.quantize(model, compared, cells, to="float16")
+    printed = capsys.readouterr().out
+    before, after = model.stat().st_size / 1e6, compared.stat().st_size / 1e6
+    assert f"({after:.1f} MB, {before:.1f} MB before; its weights are stored in float16)" in printed
+    assert "float16" in printed.splitlines()[2]
+    rounded = Model.load(model).round_to_half()
+    for path in (plain, compared):
+        assert path.stat().st_size < model.stat().st_size
+        assert Model.load(path).weights_sha256 == rounded.weights_sha256
+    scores = Model.load(compared).provenance["float16"]["scores"]["dice"]
+    assert abs(scores["float"] - scores["float16"]) < 0.005
+    with pytest.raises(InputError, match=r"^--minutes: this option does not apply to float16, which is not tuned"):
+        use.quantize(model, tmp_path / "x.septa", cells, to="float16", minutes=1)
+    with pytest.raises(InputError, match=r"^--most-drop: this option does not apply to float16 without --data"):
+        use.quantize(model, tmp_path / "x.septa", to="float16", most_drop=1)
+    assert not (tmp_path / "x.septa").exists()
+
+
+def test_float16_that_loses_too_much_is_refused_and_integers_are_kept(
+    model: Path, cells: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter((0.9, 0.8) * 2)
+    monkeypatch.setattr(room, "evaluate", lambda one, *_, **__: evaluation(next(scores)))
+    with pytest.raises(InputError, match=r"its score drops by 0.1000, more than 0.005\. Give --most-drop 0.1 to"):
+        use.quantize(model, tmp_path / "x.septa", cells, to="float16")
+    both = tmp_path / "both.septa"
+    integers = Int8(graph=b"x", weights=b"w", floats=(), layers=1)
+    replace(Model.load(model), int8=integers).save(both)
+    made = round_to_float16(both, cells)
+    assert made.drop == pytest.approx(0.1)
+    assert made.model.int8 == integers

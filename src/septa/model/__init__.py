@@ -8,6 +8,7 @@
     tiles     the tiles of an image: planned, run, and halved if the memory is short
     versions  rotated and mirrored versions of an image, over which probabilities are averaged
     options   the options that all predictions share
+    half      weights in float16, for files of half the size
     file      the bytes of a model file, and the check of everything that its header claims
 """
 

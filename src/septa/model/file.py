@@ -23,6 +23,7 @@ from septa.pretrained import describe_names, locate_model
 from septa.recipe import Recipe
 from septa.tasks import Decoding, make_task
 
+from .half import restore_kernels
 from .net import build_net
 
 KIND = "septa model 1"
@@ -86,6 +87,10 @@ def _read_attributes(header: dict[str, Any], tensors: dict[str, Tensor]) -> dict
         nets = [build_net(recipe, channels, outputs) for _ in range(members)]
     net = nets[0] if members == 1 else Ensemble(nets)
     int8 = Int8.from_tensors(header["int8"], tensors) if "int8" in header else None
+    if (stored := header.get("weights", "float32")) not in ("float32", "float16"):
+        raise InputError("weights", f"the weights are stored as {stored}")
+    if stored == "float16":
+        tensors = restore_kernels(tensors, net.state_dict())
     _check_weights(net, tensors)
     normalization = Normalization.from_json(header["normalization"])
     if normalization.kind == "dataset" and len(normalization.offset) != channels:

@@ -1,11 +1,11 @@
-"""Quantisation: a model that computes in 8-bit integers, compared with the float model before it is written."""
+"""Quantisation: a model in 8-bit integers or float16, compared with the float model before it is written."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,31 +46,34 @@ class QuantizedModel:
     Attributes
     ----------
     model
-        The float model, with its net in integers in addition.
+        The float model, with its net in integers in addition; or the model with its weights rounded to float16.
     score
         Name of the score that decides: the mean Dice of the foreground classes, or for instances the mean accuracy of
         objects over IoU 0.5 to 0.95.
     floating
         Evaluation of the float model.
-    integer
-        Evaluation of the model in integers.
+    reduced
+        Evaluation of the model in integers or in float16.
+    kind
+        ``int8`` or ``float16``.
     """
 
     model: Model
     score: str
     floating: Evaluation
-    integer: Evaluation
+    reduced: Evaluation
+    kind: Literal["int8", "float16"] = "int8"
 
     @property
     def drop(self) -> float:
-        """Score of the float model minus that of the integers; negative if the integers score more."""
-        return self.floating.summary[self.score] - self.integer.summary[self.score]
+        """Score of the float model minus that of the quantised model; negative if that scores more."""
+        return self.floating.summary[self.score] - self.reduced.summary[self.score]
 
     def table(self) -> Table:
         """Build a table with a row for each score."""
-        table = Table("Mean over images", "float", "int8", "difference")
+        table = Table("Mean over images", "float", self.kind, "difference")
         for name, title in _titles(self.floating).items():
-            before, after = (evaluation.summary[name] for evaluation in (self.floating, self.integer))
+            before, after = (evaluation.summary[name] for evaluation in (self.floating, self.reduced))
             table.add_row(title, f"{before:.4f}", f"{after:.4f}", f"{after - before:+.4f}")
         return table
 
@@ -135,7 +138,7 @@ def quantize(
         return evaluate(one, data, images=images, labels=labels, device="cpu", max_pixels=max_pixels, progress=progress)
 
     floating = score_model(loaded)
-    score = "mean_accuracy" if "mean_accuracy" in floating.summary else "dice"
+    score = _choose_score(floating)
     best: QuantizedModel | None = None
 
     def make_tuned(floats: tuple[str, ...]) -> Int8:
@@ -144,7 +147,7 @@ def quantize(
     for made in _make_versions(quantizer, make_tuned if minutes else None, notify):
         candidate = replace(loaded, int8=made)
         found = QuantizedModel(candidate, score, floating, score_model(candidate))
-        change = found.integer.summary[score] - floating.summary[score]
+        change = found.reduced.summary[score] - floating.summary[score]
         how = f"{len(made.floats)} of {made.layers} layers in float32{', tuned' if made.tuned else ''}"
         notify(f"{how}: {_titles(floating)[score]} {change:+.4f}")
         best = found if best is None or found.drop < best.drop else best
@@ -160,6 +163,39 @@ def _require_one_net(model: Model, path: str | Path) -> UNet:
         problem = f"the model is an ensemble of {model.members} nets, and septa quantises single nets only"
         raise InputError(path, problem, "Train without --folds, and quantise that model")
     return model.net
+
+
+def round_to_float16(
+    model: str | Path,
+    data: str | Path,
+    *,
+    images: str | None = None,
+    labels: str | None = None,
+    max_pixels: int = MAX_PIXELS,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> QuantizedModel:
+    """Round the weights of a model to float16, and compare both models on images that it was not trained on.
+
+    Parameters are those of `quantize`. The result is stored by ``Model.save(path, half=True)``.
+
+    Raises
+    ------
+    InputError
+        The data contain only training images, or cannot be read, or a weight is too large for float16.
+    """
+    given = Model.load(model)
+    loaded = replace(given, int8=None)
+    rounded = loaded.round_to_half()
+    floating, reduced = (
+        evaluate(one, data, images=images, labels=labels, device="cpu", max_pixels=max_pixels, progress=progress)
+        for one in (loaded, rounded)
+    )
+    made = QuantizedModel(rounded, _choose_score(floating), floating, reduced, kind="float16")
+    return replace(made, model=replace(_record_scores(made), int8=given.int8))
+
+
+def _choose_score(evaluation: Evaluation) -> str:
+    return "mean_accuracy" if "mean_accuracy" in evaluation.summary else "dice"
 
 
 def _make_versions(
@@ -236,7 +272,7 @@ def _titles(evaluation: Evaluation) -> dict[str, str]:
 def _record_scores(found: QuantizedModel) -> Model:
     """Return the model with both scores in its provenance."""
     scores = {
-        name: {"float": found.floating.summary[name], "int8": found.integer.summary[name]}
+        name: {"float": found.floating.summary[name], found.kind: found.reduced.summary[name]}
         for name in _titles(found.floating)
     }
-    return found.model.with_provenance(int8={"scores": scores, "images": len(found.integer.images)})
+    return found.model.with_provenance(**{found.kind: {"scores": scores, "images": len(found.reduced.images)}})
