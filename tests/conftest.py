@@ -45,14 +45,16 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def shipped_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Write a folder with a model ``nuclei`` as septa ships it: its file, card and example; tests must not change it.
+    """Write a folder with a model ``nuclei`` as septa ships it: file, card and examples; tests must not change it.
 
     The model is of two classes, for images of one channel.
     """
     folder = tmp_path_factory.mktemp("shipped")
     old = Path(__file__).parent / "files" / "v0.1"
     shutil.copyfile(old / "instances.septa", folder / "nuclei.septa")
-    shutil.copyfile(old / "data" / "images" / "0.png", folder / "nuclei.png")
+    for part in ("images", "labels"):
+        (folder / "examples" / "nuclei" / part).mkdir(parents=True)
+        shutil.copyfile(old / "data" / part / "0.png", folder / "examples" / "nuclei" / part / "0.png")
     (folder / "nuclei.md").write_text(CARD, encoding="utf-8")
     return folder
 

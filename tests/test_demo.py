@@ -32,6 +32,47 @@ def test_touching_cells_are_separated_and_counted(tmp_path: Path, monkeypatch: p
     assert f"held-out images: {true_count} cells, {found_count} found, F1 of cells at IoU 0.5 0." in output
 
 
+def test_a_shipped_model_is_shown_on_its_examples(shipped: Path, tmp_path: Path) -> None:
+    for overwrite in (False, True):
+        stream = StringIO()
+        run_demo(Console(file=stream, soft_wrap=True), tmp_path / "demo", minutes=None, overwrite=overwrite)
+    output, folder = stream.getvalue(), tmp_path / "demo" / "nuclei"
+    assert f"septa predict nuclei {folder / 'images'} -o {folder / 'segmented'} --overlay\n" in output
+    assert (folder / "images" / "0.png").read_bytes() == (shipped / "examples/nuclei/images/0.png").read_bytes()
+    found_yx = read_labels(folder / "segmented" / "0.png").array
+    np.testing.assert_array_equal(found_yx, Model.load("nuclei").segment(folder / "images" / "0.png"))
+    true_count = len(np.unique(read_labels(shipped / "examples/nuclei/labels/0.png").array)) - 1
+    assert f"held-out images: {true_count} objects, {found_yx.max()} found, F1 of objects at IoU 0.5 0." in output
+    assert "septa predict nuclei YOUR_IMAGES" in output
+    assert sorted(path.name for path in (tmp_path / "demo").iterdir()) == ["nuclei", demo.MARK]
+
+
+@pytest.mark.usefixtures("shipped", "one_thread")
+def test_a_training_is_shown_on_request_and_where_no_model_ships(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: list[float] = []
+    monkeypatch.setattr(demo, "_train_and_segment", lambda console, folder, minutes, overwrite: trained.append(minutes))
+    run_demo(Console(file=StringIO()), tmp_path / "a", minutes=3, overwrite=False)
+    monkeypatch.setattr("septa.pretrained.shipped.FOLDER", tmp_path)
+    run_demo(Console(file=StringIO()), tmp_path / "b", minutes=None, overwrite=False)
+    assert trained == [3, demo.MINUTES]
+
+
+def test_only_folders_of_the_demo_are_replaced(shipped: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "data" / "mine.png"
+    for overwrite in (False, True):
+        run_demo(Console(file=StringIO()), tmp_path, minutes=None, overwrite=overwrite)
+        mine.parent.mkdir(exist_ok=True)
+        mine.write_bytes(b"mine")
+    assert mine.read_bytes() == b"mine"
+    (tmp_path / demo.MARK).write_text("Written by 'septa demo', which may replace data/ and segmented/ here.\n")
+    (tmp_path / "nuclei" / "mine.txt").write_text("mine")
+    with pytest.raises(InputError, match="nuclei: the folder was not written by 'septa demo'"):
+        run_demo(Console(file=StringIO()), tmp_path, minutes=None, overwrite=True)
+    assert (tmp_path / "nuclei" / "mine.txt").is_file()
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_folder_that_the_demo_did_not_write_is_unchanged(tmp_path: Path, overwrite: bool) -> None:
     mine = tmp_path / "data" / "images" / "mine.png"

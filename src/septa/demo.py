@@ -1,7 +1,8 @@
-"""The whole workflow on synthetic data: draw touching cells, train, segment each cell, and compare."""
+"""The demo: shipped models on real images, or the whole workflow of a training on drawn cells."""
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -11,8 +12,10 @@ from septa.display import make_evaluation_table, say, show_training
 from septa.errors import InputError
 from septa.evaluation import evaluate_files
 from septa.images import write_text
+from septa.metrics import Evaluation
 from septa.model import Model
 from septa.prediction import FailedFile, Options, find_images, segment_files
+from septa.pretrained import ShippedModel, list_shipped
 from septa.synthetic import write_dataset
 from septa.training import TrainingRequest, train_steps
 
@@ -25,10 +28,12 @@ SIZE = (256, 256)
 SEED = 0
 STEPS = 600
 """Largest number of training steps."""
+MINUTES = 2.0
+"""Default of the time limit of the training."""
 
 
-def run_demo(console: Console, folder: Path, *, minutes: float, overwrite: bool) -> None:
-    """Write data, model, label images and report to a folder, and print the scores on the held-out images.
+def run_demo(console: Console, folder: Path, *, minutes: float | None, overwrite: bool) -> None:
+    """Segment example images with the shipped models, or train a model on drawn cells; write all results to a folder.
 
     Parameters
     ----------
@@ -37,7 +42,7 @@ def run_demo(console: Console, folder: Path, *, minutes: float, overwrite: bool)
     folder
         Folder to write to.
     minutes
-        Time limit of the training.
+        Time limit of the training; None for the shipped models. If none ships, a model is trained all the same.
     overwrite
         True to replace what an earlier demo wrote to the folder.
 
@@ -46,12 +51,43 @@ def run_demo(console: Console, folder: Path, *, minutes: float, overwrite: bool)
     InputError
         The folder is not empty and ``overwrite`` is False, or the folder was not written by the demo.
     """
-    data, model_path, labels = folder / "data", folder / "cells.septa", folder / "segmented"
+    shown = [one for one in list_shipped() if one.examples is not None] if minutes is None else []
+    written = [one.name for one in shown] or ["data", "segmented"]
     if folder.is_dir() and any(folder.iterdir()):
         if not overwrite:
             raise InputError(folder, "the folder is not empty", "Give another folder or --overwrite")
-        _clear(folder, data, labels)
-    write_text(folder / MARK, "Written by 'septa demo', which may replace data/ and segmented/ here.\n")
+        _clear(folder)
+        for name in written:
+            _refuse_foreign(folder / name)
+    names = " and ".join(f"{name}/" for name in written)
+    write_text(folder / MARK, f"Written by 'septa demo', which may replace {names} here.\n")
+    for one in shown:
+        _show_shipped(console, folder / one.name, one)
+    if shown:
+        say(console, f"next, with your own images:  septa predict {shown[0].name} YOUR_IMAGES -o segmented --overlay")
+        say(console, "to see a training:  septa demo other-folder --train")
+    else:
+        _train_and_segment(console, folder, minutes or MINUTES, overwrite)
+        say(console, "next, with your own folder of images/ and labels/:  septa train YOUR_FOLDER --minutes 10")
+
+
+def _show_shipped(console: Console, folder: Path, shipped: ShippedModel) -> None:
+    """Segment the example images of a shipped model, and compare the result with the ground truth."""
+    assert shipped.examples is not None
+    images, labels = folder / "images", folder / "segmented"
+    shutil.copytree(shipped.examples / "images", images)
+    say(console, f"the model {shipped.name} ships with septa: {shipped.summary}")
+    say(console, "1. segmenting images that it was not trained on:")
+    say(console, f"   septa predict {shipped.name} {images} -o {labels} --overlay")
+    _segment(Model.load(shipped.path), images, labels)
+    say(console, "2. comparing them with the ground truth")
+    _report(console, evaluate_files(labels, shipped.examples / "labels", instances=True), "objects")
+    say(console, f"label images, and pictures of them: {labels}")
+
+
+def _train_and_segment(console: Console, folder: Path, minutes: float, overwrite: bool) -> None:
+    """Draw touching cells, train, segment each cell of other images, and compare the result with the ground truth."""
+    data, model_path, labels = folder / "data", folder / "cells.septa", folder / "segmented"
     say(console, f"1. drawing {COUNT + HELD_OUT} images of cells: {data}")
     write_dataset(data, "cells", COUNT, SIZE, SEED, held_out=HELD_OUT)
     say(console, f"2. training for at most {minutes:g} minutes: septa train {data} -o {model_path}")
@@ -66,23 +102,34 @@ def run_demo(console: Console, folder: Path, *, minutes: float, overwrite: bool)
     assert done is not None
     held_out = data / "held_out"
     say(console, f"3. segmenting {HELD_OUT} images that were held out: {labels}")
-    options = Options(output=labels, overlay=True)
-    for result in segment_files(Model.load(model_path), find_images([str(held_out / "images")]), options):
+    _segment(Model.load(model_path), held_out / "images", labels)
+    say(console, "4. comparing them with the ground truth")
+    _report(console, evaluate_files(labels, held_out / "labels", instances=True), "cells")
+    say(console, f"report: {done.report}")
+
+
+def _segment(model: Model, images: Path, labels: Path) -> None:
+    for result in segment_files(model, find_images([str(images)]), Options(output=labels, overlay=True)):
         if isinstance(result, FailedFile):
             raise result.error
-    say(console, "4. comparing them with the ground truth")
-    evaluation = evaluate_files(labels, held_out / "labels", instances=True)
+
+
+def _report(console: Console, evaluation: Evaluation, noun: str) -> None:
     console.print(make_evaluation_table(evaluation))
     true_count, found_count = (evaluation.objects[key]["pooled"] for key in ("truth_count", "prediction_count"))
-    scores = "F1 of cells at IoU 0.5 {f1_50:.4f}, mean Dice {dice:.4f}".format_map(evaluation.summary)
-    say(console, f"held-out images: {true_count:.0f} cells, {found_count:.0f} found, {scores}")
-    say(console, f"report: {done.report}")
-    say(console, "next, with your own folder of images/ and labels/:  septa train YOUR_FOLDER --minutes 10")
+    scores = f"F1 of {noun} at IoU 0.5 {{f1_50:.4f}}, mean Dice {{dice:.4f}}".format_map(evaluation.summary)
+    say(console, f"held-out images: {true_count:.0f} {noun}, {found_count:.0f} found, {scores}")
 
 
-def _clear(folder: Path, data: Path, labels: Path) -> None:
-    """Remove what an earlier demo wrote, and nothing else."""
-    if not (folder / MARK).is_file():
+def _clear(folder: Path) -> None:
+    """Remove the folders that an earlier demo wrote, and nothing else."""
+    mark = folder / MARK
+    if not mark.is_file():
+        _refuse_foreign(folder)
+    for name in re.findall(r"(\w+)/", mark.read_text(encoding="utf-8")):
+        shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def _refuse_foreign(folder: Path) -> None:
+    if folder.exists():
         raise InputError(folder, "the folder was not written by 'septa demo'", "Give another folder")
-    for path in (data, labels):
-        shutil.rmtree(path, ignore_errors=True)

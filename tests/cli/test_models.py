@@ -12,6 +12,8 @@ import pytest
 from septa.images import read_labels
 from septa.model import Model
 
+EXAMPLE = "examples/nuclei/images/0.png"
+
 
 def test_the_models_are_listed_with_the_facts_of_their_cards(septa, shipped_folder):
     printed = septa("models", shipping=shipped_folder).stdout
@@ -35,7 +37,7 @@ def test_without_models_this_is_said(septa, tmp_path):
 @pytest.mark.parametrize("to_store", [False, True])
 def test_predict_takes_the_name(septa, shipped_folder, tmp_path, to_store):
     output = tmp_path / ("out.ome.zarr" if to_store else "out")
-    image = shipped_folder / "nuclei.png"
+    image = shipped_folder / EXAMPLE
     done = septa("predict", "nuclei", image, "-o", output, cwd=tmp_path, shipping=shipped_folder)
     assert done.stderr == ""
     if to_store:
@@ -43,7 +45,7 @@ def test_predict_takes_the_name(septa, shipped_folder, tmp_path, to_store):
         return
     assert f"segmenting 1 image with nuclei to {output}; task instances" in done.stdout
     expected_yx = Model.load(shipped_folder / "nuclei.septa").segment(image)
-    np.testing.assert_array_equal(read_labels(output / "nuclei.png").array, expected_yx)
+    np.testing.assert_array_equal(read_labels(output / "0.png").array, expected_yx)
 
 
 def test_info_and_describe_take_the_name(septa, shipped_folder, tmp_path):
@@ -85,7 +87,7 @@ def test_evaluate_scores_the_label_images_of_a_folder_and_notes_it(septa, shippe
 
 @pytest.mark.parametrize("arguments", [("predict", "nucleii", "x.png", "-o", "out"), ("models", "nucleii")])
 def test_an_unknown_name_is_one_line_with_the_known_ones(fault, shipped_folder, tmp_path, arguments):
-    shutil.copyfile(shipped_folder / "nuclei.png", tmp_path / "x.png")
+    shutil.copyfile(shipped_folder / EXAMPLE, tmp_path / "x.png")
     line = fault(*arguments, cwd=tmp_path, shipping=shipped_folder)
     assert line.startswith("nucleii: there is ")
     assert line.lower().endswith("choose one of nuclei; the nearest is nuclei.")

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 import septa
-from septa import presets, pretrained
+from septa import presets
+from septa.data import find_pairs
 from septa.errors import ModelError
-from septa.pretrained import find_shipped, get_shipped, list_shipped
+from septa.pretrained import ShippedModel, find_shipped, get_shipped, list_shipped
 from septa.pretrained import shipped as module
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,19 +36,19 @@ def test_a_model_is_found_by_its_name_with_the_facts_of_its_card(shipped: Path) 
     assert (one.summary, one.channels) == ("nuclei in fluorescence", "1")
     assert (one.objects, one.licence) == ("6 to 120 pixels", "CC0, MIT")
     assert one.megabytes == pytest.approx((shipped / "nuclei.septa").stat().st_size / 1e6)
-    assert one.example == shipped / "nuclei.png"
+    assert one.examples == shipped / "examples" / "nuclei"
     assert find_shipped("nuclei") == one.path
     for other in ("nuclei.septa", "Nuclei", "./nuclei", "", "*", "../shipped/nuclei"):
         assert find_shipped(other) is None
 
 
-def test_models_are_sorted_and_an_example_may_be_missing(shipped: Path, tmp_path: Path, monkeypatch) -> None:
+def test_models_are_sorted_and_examples_may_be_missing(shipped: Path, tmp_path: Path, monkeypatch) -> None:
     for name in ("b", "a"):
         for suffix in (".septa", ".md"):
             shutil.copyfile(shipped / f"nuclei{suffix}", tmp_path / f"{name}{suffix}")
     monkeypatch.setattr(module, "FOLDER", tmp_path)
     assert [one.name for one in list_shipped()] == ["a", "b"]
-    assert list_shipped()[0].example is None
+    assert list_shipped()[0].examples is None
 
 
 @pytest.mark.parametrize(
@@ -79,18 +80,29 @@ def test_the_package_contains_every_file_of_the_models() -> None:
     packaged = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["septa"]
     folder = ROOT / "src" / "septa"
     found = {path for pattern in packaged for path in folder.glob(pattern)}
-    assert {path for path in (folder / "pretrained").iterdir() if path.suffix in {".septa", ".md", ".png"}} <= found
+    there = {path for path in (folder / "pretrained").rglob("*") if path.suffix in {".septa", ".md", ".png"}}
+    assert there
+    assert there <= found
+
+
+def test_examples_are_small_and_pairs() -> None:
+    for folder in (module.FOLDER / "examples").iterdir():
+        assert sum(path.stat().st_size for path in folder.rglob("*.png")) <= 100_000
+        pairing = find_pairs(folder)
+        assert {pair.name for pair in pairing.pairs} == {path.stem for path in (folder / "images").iterdir()}
 
 
 def test_each_shipped_model_is_small_loads_and_is_what_its_card_states() -> None:
     for one in list_shipped():
-        check(one)
+        check_model(one)
 
 
-def check(one: pretrained.ShippedModel) -> None:
-    """Check a shipped model."""
+def check_model(one: ShippedModel) -> None:
+    """Check the file, the card and the examples of a shipped model."""
     assert one.path.stat().st_size <= MOST
     model = septa.load(one.name)
     assert re.match(rf"{model.channels}\b", one.channels)
     assert len(one.summary) <= 60
     assert one.card.read_text(encoding="utf-8").count("\n") > 10
+    if one.examples is not None:  # evaluate leaves out training images, and images that show the same objects
+        assert len(septa.evaluate(model, one.examples).images) == len(list((one.examples / "images").iterdir()))

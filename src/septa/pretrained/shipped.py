@@ -56,10 +56,10 @@ class ShippedModel:
         return self.path.stat().st_size / 1e6
 
     @property
-    def example(self) -> Path | None:
-        """Image to show the model on, which its training did not see; None if there is none."""
-        image = self.path.with_suffix(".png")
-        return image if image.is_file() else None
+    def examples(self) -> Path | None:
+        """Folder of images and labels to show the model on, which its training did not see; None if there is none."""
+        folder = self.path.parent / "examples" / self.name
+        return folder if folder.is_dir() else None
 
 
 def list_shipped() -> tuple[ShippedModel, ...]:
