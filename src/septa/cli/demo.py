@@ -19,7 +19,7 @@ def demo(
         option("--minutes", kind=MINUTES, help="Time limit of the training, by default 2; it includes --train."),
     ] = None,
 ) -> None:
-    """Segment real images with a shipped model, or train one on drawn cells.
+    """Segment real images with a shipped model, or show a training.
 
     The demo segments example images in seconds, and compares the result with the ground truth. With --train it draws
     images of touching cells, trains on them, segments other images, and writes a report. It needs no data and no
