@@ -4,6 +4,7 @@ Get the sources::
 
     git clone https://github.com/DeepTrackAI/cell_counting_dataset
     git clone https://github.com/oist/Usiigaci
+    git clone https://github.com/by256/emps
     pip download mnfinder==1.2.3 --no-deps
 
 and the images and labels of DSB 2018 (BBBC038, stage1_train with community fixes) as ``dsb2018/images`` and
@@ -11,6 +12,7 @@ and the images and labels of DSB 2018 (BBBC038, stage1_train with community fixe
 
     python models/prepare.py nuclei OUT --dsb dsb2018 --bbbc039 cell_counting_dataset --mnfinder mnfinder-*.whl
     python models/prepare.py phase OUT --usiigaci Usiigaci
+    python models/prepare.py particles OUT --emps emps
 
 ``OUT/train`` is the training folder, ``OUT/held/NAME`` are the held-out folders and ``OUT/manifest.csv`` lists every
 image of the sources with its role. Images of one field are on one side, and of copies one is kept.
@@ -27,7 +29,7 @@ from pathlib import Path
 import numpy as np
 from copies import correlate, find_shared_fields
 from drawn import draw_items
-from sources import Array, Item, Labels, read_bbbc039, read_dsb, read_mnfinder
+from sources import Array, Item, Labels, read_bbbc039, read_dsb, read_emps, read_mnfinder, read_usiigaci
 
 from septa.images import write_image, write_labels
 
@@ -42,6 +44,9 @@ RESERVED_ROWS = "MNOP"
 HELD_SERIES = ("2022-05-27_RPE1", "2023-05-31_misc/MCC13", "2023-05-31_misc/MAX_2022-12-29")
 HELD_FIELDS = ("mnfinder_test_2022-10-14_U2OS_4", "mnfinder_validation_2022-10-14_U2OS_1")
 """Of mnfinder a session, two cell lines or slides, and two fields of a session whose other fields are trained on."""
+
+HELD_SETS = ("sets 41 to 45", "sets 46 to 50")
+"""Of Usiigaci, its own validation sets and those before them, which may show the same dish."""
 
 SEED = 7
 
@@ -196,42 +201,79 @@ def report(plan: Plan) -> None:
         print(f"{role:12} {source:9} {modality:20} {images:4} images{counted}")
 
 
+READERS: dict[str, Callable[[Path], Iterator[Item]]] = {
+    "bbbc039": read_bbbc039,
+    "dsb": read_dsb,
+    "mnfinder": read_mnfinder,
+    "usiigaci": read_usiigaci,
+    "emps": read_emps,
+}
+
+
+def read_sources(options: argparse.Namespace, *names: str) -> list[Item]:
+    """Read the sources of these options."""
+    return [item for name in names for item in READERS[name](getattr(options, name))]
+
+
 def prepare_nuclei(options: argparse.Namespace) -> Plan:
     """Plan the folders of the model ``nuclei``."""
-    readers: list[tuple[str, Callable[[Path], Iterator[Item]]]] = [
-        ("bbbc039", read_bbbc039),
-        ("dsb", read_dsb),
-        ("mnfinder", read_mnfinder),
-    ]
-    items: list[Item] = []
-    for option, read in readers:
-        path = getattr(options, option)
-        if path is None:
-            raise SystemExit(f"error: --{option}: the path is missing. Give it; the top of this file says where from.")
-        items += read(path)
+    items = read_sources(options, "bbbc039", "dsb", "mnfinder")
     held = None if options.held is None else set(options.held.read_text(encoding="utf-8").split())
     return plan_nuclei(items, draw_items(options.drawn), held, options.all)
 
 
-PREPARATIONS = {"nuclei": prepare_nuclei}
+def prepare_phase(options: argparse.Namespace) -> Plan:
+    """Plan the folders of the model ``phase``."""
+    return plan_fields(read_sources(options, "usiigaci"), "usiigaci", set() if options.all else set(HELD_SETS))
+
+
+def prepare_particles(options: argparse.Namespace) -> Plan:
+    """Plan the folders of the model ``particles``: the articles of the source's own test set are held out."""
+    items = read_sources(options, "emps")
+    test = {f"emps_{stem}" for stem in (options.emps / "test.csv").read_text(encoding="utf-8").split()}
+    return plan_fields(items, "emps", set() if options.all else {item.field for item in items if item.name in test})
+
+
+def plan_fields(items: Iterable[Item], folder: str, held: set[str]) -> Plan:
+    """Hold out whole fields, and drop copies and training images that show objects of held-out ones."""
+    plan = load(items)
+    plan.roles.update({name: folder for name, item in plan.items.items() if item.field in held})
+    images = {name: arrays[0] for name, arrays in plan.arrays.items()}
+    keep_one_of_copies(plan, list(correlate(images)))
+    separate_fields(plan, find_shared_fields(images))
+    return plan
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Make the parser of the options, which differ between the models."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    models = parser.add_subparsers(dest="model", required=True)
+    nuclei = models.add_parser("nuclei", help="nuclei in fluorescence and stained brightfield")
+    nuclei.set_defaults(prepare=prepare_nuclei)
+    nuclei.add_argument("--dsb", type=Path, required=True, help="folder of DSB 2018, with images/ and labels/")
+    nuclei.add_argument("--bbbc039", type=Path, required=True, help="clone of DeepTrackAI/cell_counting_dataset")
+    nuclei.add_argument("--mnfinder", type=Path, required=True, help="wheel of mnfinder")
+    nuclei.add_argument("--drawn", type=int, default=96, help="number of drawn images")
+    nuclei.add_argument("--held", type=Path, help="text file with the stems of DSB 2018 to hold out")
+    nuclei.add_argument("--reserved", type=Path, help="folder for wells M to P of BBBC039, for a final score only")
+    phase = models.add_parser("phase", help="cells in phase contrast")
+    phase.set_defaults(prepare=prepare_phase, reserved=None)
+    phase.add_argument("--usiigaci", type=Path, required=True, help="clone of oist/Usiigaci")
+    particles = models.add_parser("particles", help="particles in electron micrographs")
+    particles.set_defaults(prepare=prepare_particles, reserved=None)
+    particles.add_argument("--emps", type=Path, required=True, help="clone of by256/emps")
+    for one in (nuclei, phase, particles):
+        one.add_argument("out", type=Path, help="folder to write to")
+        one.add_argument("--all", action="store_true", help="train on held-out images too, save wells K and L")
+    return parser
 
 
 def main() -> None:
     """Read the options, build the folders and print what they hold."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", choices=sorted(PREPARATIONS))
-    parser.add_argument("out", type=Path, help="folder to write to")
-    parser.add_argument("--dsb", type=Path, help="folder of DSB 2018, with images/ and labels/")
-    parser.add_argument("--bbbc039", type=Path, help="clone of DeepTrackAI/cell_counting_dataset")
-    parser.add_argument("--mnfinder", type=Path, help="wheel of mnfinder")
-    parser.add_argument("--drawn", type=int, default=96, help="number of drawn images")
-    parser.add_argument("--held", type=Path, help="text file with the stems of DSB 2018 to hold out")
-    parser.add_argument("--all", action="store_true", help="train on the held-out images of DSB 2018 and mnfinder too")
-    parser.add_argument("--reserved", type=Path, help="folder for wells M to P of BBBC039, for a final score only")
-    options = parser.parse_args()
+    options = make_parser().parse_args()
     if options.out.exists() and any(options.out.iterdir()):
         raise SystemExit(f"error: {options.out}: the folder already holds files. Choose an empty folder.")
-    plan = PREPARATIONS[options.model](options)
+    plan = options.prepare(options)
     write(plan, options.out, options.reserved)
     report(plan)
 

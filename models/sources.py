@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 import zipfile
 from collections.abc import Callable, Iterator
@@ -160,3 +161,51 @@ def _name_series(session: str, stem: str) -> str:
     """Return what images of one slide share; the images of the session "misc" come from several cell lines."""
     series = re.match(r"HFF|MCC13|MAX_20\d\d[_-]\d+[_-]\d+", stem)
     return f"{session}/{series[0] if series else stem}" if session.endswith("_misc") else session
+
+
+LEAST_PART = 60
+"""Pixels below which a part of a cell that is cut off from the rest is a remnant of the drawn outline."""
+
+
+def read_usiigaci(folder: Path) -> Iterator[Item]:
+    """Read the annotated sets of a clone of oist/Usiigaci: T98G cells in phase contrast, 16 bits.
+
+    Objects are connected regions of equal value of ``instances_ids.png``. Sets have no record of their place, and
+    neighbours in number may come from one dish, so runs of 5 sets count as one field.
+    """
+    for image in sorted((folder / "Mask R-CNN").glob("*/set*/raw.tif"), key=lambda path: int(path.parent.name[3:])):
+        number = int(image.parent.name[3:])
+        first = (number - 1) // 5 * 5 + 1
+        yield Item(
+            name=f"usiigaci_{number:02d}",
+            source="usiigaci",
+            licence="MIT",
+            file=image.relative_to(folder).as_posix(),
+            field=f"sets {first} to {first + 4}",
+            modality="phase contrast",
+            load=partial(_load_numbered, image, image.with_name("instances_ids.png"), LEAST_PART),
+        )
+
+
+def read_emps(folder: Path) -> Iterator[Item]:
+    """Read a clone of by256/emps: particles in electron micrographs, cut from figures of journal articles.
+
+    The repository has the MIT licence, but all articles are of one publisher, whose rights in the figures the
+    repository cannot pass on. Images of one article are one field.
+    """
+    with (folder / "metadata.csv").open(encoding="utf-8", newline="") as file:
+        articles = {row["filename"]: row["doi"] for row in csv.DictReader(file)}
+    for image in sorted((folder / "images").iterdir()):
+        yield Item(
+            name=f"emps_{image.stem}",
+            source="emps",
+            licence="unclear",
+            file=f"images/{image.name}",
+            field=articles[image.name],
+            modality="electron microscopy",
+            load=partial(_load_numbered, image, folder / "segmaps" / image.name, LEAST_NUCLEUS),
+        )
+
+
+def _load_numbered(image: Path, labels: Path, least_pixels: int) -> tuple[Array, Labels]:
+    return read_image(image), number_regions(combine_channels(read_image(labels)), least_pixels)
