@@ -41,8 +41,9 @@ def test_a_shipped_model_is_shown_on_its_examples(shipped: Path, tmp_path: Path)
     assert (folder / "images" / "0.png").read_bytes() == (shipped / "examples/nuclei/images/0.png").read_bytes()
     found_yx = read_labels(folder / "segmented" / "0.png").array
     np.testing.assert_array_equal(found_yx, Model.load("nuclei").segment(folder / "images" / "0.png"))
-    true_count = len(np.unique(read_labels(shipped / "examples/nuclei/labels/0.png").array)) - 1
-    assert f"held-out images: {true_count} objects, {found_yx.max()} found, F1 of objects at IoU 0.5 0." in output
+    true_count = len(np.unique(read_labels(folder / "labels" / "0.png").array)) - 1
+    assert f"   0: {true_count} objects, {found_yx.max()} found, F1 at IoU 0.5 0." in output
+    assert f"septa evaluate {folder / 'segmented'} {folder / 'labels'}\n" in output
     assert "septa predict nuclei YOUR_IMAGES" in output
     assert sorted(path.name for path in (tmp_path / "demo").iterdir()) == ["nuclei", demo.MARK]
 

@@ -11,8 +11,7 @@ from rich.console import Console
 from septa.display import make_evaluation_table, say, show_training
 from septa.errors import InputError
 from septa.evaluation import evaluate_files
-from septa.images import write_text
-from septa.metrics import Evaluation
+from septa.images import write_bytes, write_text
 from septa.model import Model
 from septa.prediction import FailedFile, Options, find_images, segment_files
 from septa.pretrained import ShippedModel, list_shipped
@@ -74,15 +73,19 @@ def run_demo(console: Console, folder: Path, *, minutes: float | None, overwrite
 def _show_shipped(console: Console, folder: Path, shipped: ShippedModel) -> None:
     """Segment the example images of a shipped model, and compare the result with the ground truth."""
     assert shipped.examples is not None
-    images, labels = folder / "images", folder / "segmented"
-    shutil.copytree(shipped.examples / "images", images)
+    for path in shipped.examples.glob("*/*.png"):
+        write_bytes(folder / path.relative_to(shipped.examples), path.read_bytes())
+    images, truth, found = folder / "images", folder / "labels", folder / "segmented"
     say(console, f"the model {shipped.name} ships with septa: {shipped.summary}")
     say(console, "1. segmenting images that it was not trained on:")
-    say(console, f"   septa predict {shipped.name} {images} -o {labels} --overlay")
-    _segment(Model.load(shipped.path), images, labels)
-    say(console, "2. comparing them with the ground truth")
-    _report(console, evaluate_files(labels, shipped.examples / "labels", instances=True), "objects")
-    say(console, f"label images, and pictures of them: {labels}")
+    say(console, f"   septa predict {shipped.name} {images} -o {found} --overlay")
+    _segment(Model.load(shipped.path), images, found)
+    say(console, f"2. comparing them with the ground truth:  septa evaluate {found} {truth}")
+    for image in evaluate_files(found, truth, instances=True).images:
+        assert image.objects is not None
+        counts = f"{image.objects.truth_count} objects, {image.objects.prediction_count} found"
+        say(console, f"   {image.name}: {counts}, F1 at IoU 0.5 {image.objects.f1[0]:.4f}")
+    say(console, f"label images: {found}, pictures: {found / 'overlays'}")
 
 
 def _train_and_segment(console: Console, folder: Path, minutes: float, overwrite: bool) -> None:
@@ -104,7 +107,11 @@ def _train_and_segment(console: Console, folder: Path, minutes: float, overwrite
     say(console, f"3. segmenting {HELD_OUT} images that were held out: {labels}")
     _segment(Model.load(model_path), held_out / "images", labels)
     say(console, "4. comparing them with the ground truth")
-    _report(console, evaluate_files(labels, held_out / "labels", instances=True), "cells")
+    evaluation = evaluate_files(labels, held_out / "labels", instances=True)
+    console.print(make_evaluation_table(evaluation))
+    true_count, found_count = (evaluation.objects[key]["pooled"] for key in ("truth_count", "prediction_count"))
+    scores = "F1 of cells at IoU 0.5 {f1_50:.4f}, mean Dice {dice:.4f}".format_map(evaluation.summary)
+    say(console, f"held-out images: {true_count:.0f} cells, {found_count:.0f} found, {scores}")
     say(console, f"report: {done.report}")
 
 
@@ -112,13 +119,6 @@ def _segment(model: Model, images: Path, labels: Path) -> None:
     for result in segment_files(model, find_images([str(images)]), Options(output=labels, overlay=True)):
         if isinstance(result, FailedFile):
             raise result.error
-
-
-def _report(console: Console, evaluation: Evaluation, noun: str) -> None:
-    console.print(make_evaluation_table(evaluation))
-    true_count, found_count = (evaluation.objects[key]["pooled"] for key in ("truth_count", "prediction_count"))
-    scores = f"F1 of {noun} at IoU 0.5 {{f1_50:.4f}}, mean Dice {{dice:.4f}}".format_map(evaluation.summary)
-    say(console, f"held-out images: {true_count:.0f} {noun}, {found_count:.0f} found, {scores}")
 
 
 def _clear(folder: Path) -> None:
