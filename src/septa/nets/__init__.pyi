@@ -16,4 +16,5 @@ from .pretrained import load_pretrained as load_pretrained
 from .resnet import RESNET_LAYERS as RESNET_LAYERS
 from .resnet import ResNetEncoder as ResNetEncoder
 from .timm_encoder import TimmEncoder as TimmEncoder
+from .transfer import copy_weights as copy_weights
 from .unet import UNet as UNet

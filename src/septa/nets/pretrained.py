@@ -60,16 +60,16 @@ def imagenet_statistics(channels: int, expected: ChannelStatistics | None = None
 
 
 def adapt_channels(weight_oikk: Tensor, channels: int) -> Tensor:
-    """Adapt the weight of a first convolution on red, green and blue to another number of channels.
+    """Adapt the weight of a convolution that reads the image to another number of channels.
 
-    Channel ``i`` gets the weights of colour ``i % 3``, divided by the number of channels with the same colour. One or
-    two channels get the mean over the colours, times 3 / ``channels``. A grey image that is repeated over all channels
-    therefore gives the same response as a grey RGB image.
+    Of C channels that the weight is for, channel ``i`` gets the weights of channel ``i % C``, divided by the number of
+    channels with the same weights. Fewer channels than C get the mean over all C, times C / ``channels``. A grey image
+    that is repeated over all channels therefore gives the same response before and after.
 
     Parameters
     ----------
     weight_oikk
-        Float, ``(O, 3, K, K)``.
+        Float, ``(O, C, K, K)``.
     channels
         Number of channels of the images, at least 1.
 
@@ -82,12 +82,15 @@ def adapt_channels(weight_oikk: Tensor, channels: int) -> Tensor:
     --------
     >>> adapt_channels(torch.tensor([1.0, 2.0, 4.0]).reshape(1, 3, 1, 1), 4).flatten()
     tensor([0.5000, 2.0000, 4.0000, 0.5000])
+    >>> adapt_channels(torch.tensor([1.0, 2.0, 4.0]).reshape(1, 3, 1, 1), 1).flatten()
+    tensor([7.])
     """
-    if channels < 3:
+    known = weight_oikk.shape[1]
+    if channels < known:
         return weight_oikk.sum(1, keepdim=True).expand(-1, channels, -1, -1) / channels
-    colours = [channel % 3 for channel in range(channels)]
-    shares = torch.tensor([1 / colours.count(colour) for colour in colours], dtype=weight_oikk.dtype)
-    return weight_oikk[:, colours] * shares[:, None, None]
+    sources = [channel % known for channel in range(channels)]
+    shares = torch.tensor([1 / sources.count(source) for source in sources], dtype=weight_oikk.dtype)
+    return weight_oikk[:, sources] * shares[:, None, None]
 
 
 def load_pretrained(encoder: ResNetEncoder | TimmEncoder, source: str) -> None:
