@@ -101,3 +101,18 @@ def test_a_reach_that_lowers_the_score_is_doubled() -> None:
 def test_without_a_reach_that_keeps_the_score_there_is_none() -> None:
     found, _ = search_thresholds([draw_long_among_small(300)], Decoding())
     assert found.reach == 0
+
+
+def test_few_objects_change_the_thresholds_little() -> None:
+    """A speck beside two objects makes other thresholds better by less than one object; beside many it decides."""
+    for count, size in ((2, 5), (30, 10)):
+        foreground_yx, truth_yx = np.zeros((40, 12 * count + 12), np.float32), np.zeros((40, 12 * count + 12), np.int32)
+        for number in range(count):
+            inside = np.s_[4:14, 12 * number + 1 : 12 * number + 11]
+            foreground_yx[inside], truth_yx[inside] = 0.95, number + 1
+        for column in range(1, 1 + max(1, count // 5) * 12, 12):
+            foreground_yx[30:32, column : column + 3] = 0.95
+        found, curves = search_thresholds([(foreground_yx, foreground_yx, truth_yx)], Decoding(least_pixels=5))
+        scores = dict(curves["least_pixels"])
+        assert scores[10] == 1 > scores[5]
+        assert found.least_pixels == size

@@ -30,15 +30,16 @@ def search_thresholds(images: Sequence[Maps], decoding: Decoding) -> tuple[Decod
     """Choose the thresholds one by one: smallest size, seeds, foreground, and again the smallest size.
 
     The smallest size is first because specks would otherwise decide about the other thresholds. The score is the mean
-    accuracy of objects over images and IoU thresholds 0.5 to 0.95. The reach is set last: it is the smallest one tried
-    that does not lower the score.
+    accuracy of objects over images and IoU thresholds 0.5 to 0.95. Scores that differ by less than the share of one
+    object count as equal, so that few objects change the thresholds little. The reach is set last: it is the smallest
+    one tried that does not lower the score.
 
     Parameters
     ----------
     images
         Maps and ground truth of at least one image.
     decoding
-        Initial thresholds. Of values with equal scores, the one nearest to the current threshold is taken.
+        Initial thresholds. Of the values with the best score, or equal to it, the nearest to the current one is taken.
 
     Returns
     -------
@@ -48,8 +49,10 @@ def search_thresholds(images: Sequence[Maps], decoding: Decoding) -> tuple[Decod
         For each threshold its values and their scores; the other thresholds are those chosen up to then.
     """
     curves: dict[str, Curve] = {}
-    sizes = _list_sizes(images, decoding.least_pixels)
-    best = 0.0
+    areas = np.concatenate([np.unique(truth_yx[truth_yx > 0], return_counts=True)[1] for *_, truth_yx in images])
+    sizes = _list_sizes(areas, decoding.least_pixels)
+    share = 1 / max(1, areas.size)
+    chosen = 0.0
     for name, values in (
         ("least_pixels", sizes),
         ("seed", _SEEDS),
@@ -59,16 +62,16 @@ def search_thresholds(images: Sequence[Maps], decoding: Decoding) -> tuple[Decod
         tried = [(float(value), _score(images, _set(decoding, name, value))) for value in values]
         best = max(score for _, score in tried)
         current = float(getattr(decoding, name))
-        value, _ = min((entry for entry in tried if entry[1] == best), key=lambda entry: abs(entry[0] - current))
+        equal = [entry for entry in tried if entry[1] == best or entry[1] > best - share]
+        value, chosen = min(equal, key=lambda entry: abs(entry[0] - current))
         decoding = _set(decoding, name, value)
         curves[name] = tuple(tried)
-    return _set_reach(images, decoding, best), curves
+    return _set_reach(images, decoding, chosen), curves
 
 
-def _list_sizes(images: Sequence[Maps], current: int) -> tuple[int, ...]:
-    """Return the smallest sizes to try, ascending."""
-    areas = [np.unique(truth_yx[truth_yx > 0], return_counts=True)[1] for *_, truth_yx in images]
-    median = int(np.median(np.concatenate(areas))) if any(part.size for part in areas) else 0
+def _list_sizes(areas: NDArray[np.int64], current: int) -> tuple[int, ...]:
+    """Return the smallest sizes to try, ascending, from the areas of true objects."""
+    median = int(np.median(areas)) if areas.size else 0
     return tuple(sorted({current, *_SIZES, *(max(1, median // share) for share in _SHARES)}))
 
 
