@@ -97,7 +97,7 @@ def _train_and_segment(console: Console, folder: Path, minutes: float, overwrite
     request = TrainingRequest(
         data=data,
         output=model_path,
-        overrides=(f"training.minutes={minutes}", f"training.steps={STEPS}"),
+        overrides=(f"training.minutes={minutes}", f"training.steps={STEPS}", "training.start=scratch"),
         overwrite=overwrite,
         command=f"septa demo {folder}",
     )

@@ -115,6 +115,8 @@ def print_plan(console: Console, plan: TrainingPlan) -> None:
     for note in plan.check.notes:
         say(console, note)
     print_warnings(console, plan.check)
+    for warning in plan.choice.warnings:
+        say(console, f"warning: {warning}", style="yellow")
     for note in (*plan.choice.notes, *plan.notes):
         say(console, note, style="cyan")
     recipe = plan.choice.recipe
@@ -128,6 +130,20 @@ def print_plan(console: Console, plan: TrainingPlan) -> None:
         f"batches of {recipe.training.batch} patches of {patch}, precision {recipe.training.amp}",
     )
     say(console, f"recipe, log and report: {plan.folder}")
+
+
+def print_result(console: Console, done: TrainingDone) -> None:
+    """Print the scores of a trained model, its files, and what is to be known about the scores."""
+    from septa.training import describe_choice
+
+    console.print(make_evaluation_table(done.evaluation))
+    say(console, f"model: {done.path} (weights sha256 {done.model.weights_sha256})")
+    say(console, f"report: {done.report}")
+    if done.start:
+        say(console, done.start)
+    say(console, describe_choice(done.evaluation))
+    if done.verdict:
+        say(console, f"verdict: {done.verdict}", style="red")
 
 
 def print_warnings(console: Console, check: DatasetCheck) -> None:

@@ -45,6 +45,20 @@ def test_a_task_has_every_member_of_the_interface(task: Task) -> None:
 
 
 @every_task
+def test_outputs_have_meanings_that_other_tasks_share_only_if_they_mean_the_same(task: Task) -> None:
+    meanings = task.output_meanings
+    assert len(set(meanings)) == len(meanings) == task.outputs
+    for other in TASKS_MADE:
+        shared = set(meanings) & set(other.output_meanings)
+        assert bool(shared) == (other is task), (other, shared)
+
+
+def test_classes_of_objects_leave_the_other_outputs_as_they_are() -> None:
+    plain, classes = Instances("border").output_meanings, Instances("border", object_classes=4).output_meanings
+    assert classes[: len(plain)] == plain
+
+
+@every_task
 def test_properties_of_labels_are_true(task: Task) -> None:
     logits_kyx = random_logits(task)
     labels_yx = task.decode(logits_kyx)

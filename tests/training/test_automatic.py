@@ -253,6 +253,7 @@ def test_reasons_are_plain_english(monkeypatch: pytest.MonkeyPatch) -> None:
         "sampling.patch": "at most 512 pixels per side; the median image has 256 x 320",
         "training.batch": "0.49 megapixels per step",
         "training.steps": "150 epochs of 4 images with about 1.0 patches each; 1000 to 16000 steps",
+        "training.freeze_statistics": "in the second half, batch norm computes what it computes in prediction",
         "training.workers": "the net uses the other cores of the CPU",
     }
     base = Recipe().with_overrides(["net.output=sigmoid", "net.padding=valid", "task=instances"])

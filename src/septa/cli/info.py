@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from septa.cli.options import ModelFile, pause_garbage_collection
 
@@ -13,7 +14,8 @@ def info(model: ModelFile) -> None:
     """Print the contents of a model file as JSON.
 
     These are the recipe, the meaning of the labels, the normalisation, the values of the training images, facts of the
-    net, and the provenance: digests of the training images, the number of their sketches, scores and versions.
+    net, and the provenance: digests of the training images, the number of their sketches, scores, versions, and the
+    model that the training started from.
     """
     with pause_garbage_collection():
         from septa.model import Model
@@ -29,6 +31,12 @@ def info(model: ModelFile) -> None:
         "net": {"halo": net.halo, "receptive_field": net.receptive_field, "exact_tiles": net.exact_tiles},
         "int8": None if loaded.int8 is None else loaded.int8.to_json(),
         "recipe": loaded.recipe.model_dump(mode="json"),
-        "provenance": {**loaded.provenance, "sketches": len(loaded.provenance.get("sketches", []))},
+        "provenance": _count_sketches(loaded.provenance),
     }
     print(json.dumps(facts, indent=2))
+
+
+def _count_sketches(provenance: dict[str, Any]) -> dict[str, Any]:
+    """Return a provenance with the number of sketches in place of them, and the same of the models before it."""
+    parent = {"parent": _count_sketches(provenance["parent"])} if "parent" in provenance else {}
+    return {**provenance, "sketches": len(provenance.get("sketches", [])), **parent}

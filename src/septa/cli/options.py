@@ -153,6 +153,18 @@ Device = Annotated[
 ]
 
 
+Start = Annotated[
+    str | None,
+    option(
+        "--from",
+        heading=RECIPE,
+        kind=word("NAME|MODEL", "cells.septa"),
+        help="Fine-tune this shipped model or model file; 'scratch' starts with new weights. The default is the "
+        "shipped model that finds the objects best, if it finds enough and no recipe is given.",
+    ),
+]
+
+
 @dataclass(frozen=True, kw_only=True)
 class PlanOptions:
     """The options that decide what is trained: all of ``septa recipe``, and part of ``septa train``."""
@@ -163,6 +175,7 @@ class PlanOptions:
     max_pixels: MaxPixels = MAX_PIXELS
     recipe: RecipeFile = None
     preset: Preset = None
+    start: Start = None
     settings: Settings = None
     task: Task = None
     group: Group = None
@@ -186,7 +199,7 @@ class PlanOptions:
             The recipe or an override is wrong. This is checked before anything slow is imported.
         """
         overrides = make_overrides(
-            self.settings, minutes=self.minutes, group=self.group, seed=self.seed, task=self.task
+            self.settings, minutes=self.minutes, group=self.group, seed=self.seed, task=self.task, start=self.start
         )
         recipe = load_recipe(self.recipe, self.preset, overrides)
         from septa.training import TrainingRequest
@@ -294,9 +307,11 @@ def make_overrides(settings: list[str] | None, **options: object) -> tuple[str, 
     settings
         Assignments, or None.
     options
-        Values of the options ``minutes``, ``group``, ``seed`` and ``task``; None where an option is not given.
+        Values of the options ``minutes``, ``group``, ``seed``, ``task`` and ``start``; None where an option is not
+        given.
     """
-    keys = {"minutes": "training.minutes", "group": "data.group", "seed": "seed", "task": "task"}
+    keys = {"minutes": "training.minutes", "group": "data.group", "start": "training.start", "seed": "seed"}
+    keys["task"] = "task"
     given = (f"{keys[name]}={json.dumps(value)}" for name, value in options.items() if value is not None)
     return (*(settings or ()), *given)
 

@@ -59,8 +59,8 @@ def train(
         tensorboard=tensorboard,
         command=shlex.join(["septa", *sys.argv[1:]]),
     )
-    from septa.display import make_evaluation_table, say, show_progress, show_training
-    from septa.training import describe_choice, train_steps
+    from septa.display import print_result, say, show_progress, show_training
+    from septa.training import train_steps
 
     console = make_console()
     profiles: list[TrainingProfile] = []
@@ -77,9 +77,4 @@ def train(
     if done is not None:
         if profile and not profiles:
             say(console, "no profile: the training ended during the warm-up")
-        console.print(make_evaluation_table(done.evaluation))
-        say(console, f"model: {done.path} (weights sha256 {done.model.weights_sha256})")
-        say(console, f"report: {done.report}")
-        say(console, describe_choice(done.evaluation))
-        if done.verdict:
-            say(console, f"verdict: {done.verdict}", style="red")
+        print_result(console, done)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from numpy.typing import NDArray
 
-from septa.data.fingerprint import digest_array
+from septa.data.fingerprint import ImageFacts, digest_array
 from septa.data.folder import read_pair_image
 from septa.data.overlaps import KnownSketches
 from septa.data.pairs import Pair
+from septa.data.split import Window
 from septa.errors import escape_controls, format_count, shorten_list
 from septa.images import SKETCH_POINTS, Sketch, make_sketch
 from septa.notices import Notices
@@ -33,8 +34,28 @@ def write_sketches(sketches: Sequence[tuple[str, Sketch]]) -> list[tuple[str, st
     return [(name, sketch.to_text(most)) for name, sketch in kept]
 
 
+def _list_generations(provenance: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Yield the provenance of a model, of the model that its training started from, and so on."""
+    facts: Mapping[str, Any] | None = provenance
+    while facts is not None:
+        yield facts
+        facts = facts.get("parent")
+
+
+def _find_held_out(generations: Sequence[Mapping[str, Any]]) -> dict[str, Window]:
+    """Return the window of each image, by its digest, that no generation was trained on."""
+    found: dict[str, set[Window | None]] = {}
+    for facts in generations:
+        windows = {digest: tuple(window) for digest, _, window in facts.get("parts", [])}
+        for digest in {digest for _, digest in facts.get("train", [])} | windows.keys():
+            found.setdefault(digest, set()).add(windows.get(digest))
+    return {digest: one for digest, (one, *others) in found.items() if one is not None and not others}
+
+
 class KnownImages:
     """The images that a model was trained on, recognised by the digest of their pixels and, if changed, by sketches.
+
+    The images of the model that the training started from, and of those before it, count as well.
 
     Parameters
     ----------
@@ -51,10 +72,11 @@ class KnownImages:
     def __init__(self, provenance: Mapping[str, Any], *, channels: int, every: bool, notices: Notices) -> None:
         self._every = every
         self._read = partial(read_pair_image, channels=channels, notices=notices)
-        self._trained = {digest for _, digest in provenance.get("train", [])}
-        self._chose = {digest for _, digest in provenance.get("validation", [])}
-        self._held_out = {digest: tuple(window) for digest, _, window in provenance.get("parts", [])}
-        sketches = provenance.get("sketches", [])
+        generations = list(_list_generations(provenance))
+        self._trained = {digest for facts in generations for _, digest in facts.get("train", [])}
+        self._chose = {digest for facts in generations for _, digest in facts.get("validation", [])}
+        self._held_out = _find_held_out(generations)
+        sketches = [sketch for facts in generations for sketch in facts.get("sketches", [])]
         self._names = [name for name, _ in sketches]
         self._sketches = KnownSketches([Sketch.from_text(text) for _, text in sketches])
         self._passed = 0
@@ -81,6 +103,21 @@ class KnownImages:
         self._passed += 1
         self._scored_twice += digest in self._chose
         return pair, image_cyx
+
+    def knows(self, facts: ImageFacts, window: Window | None) -> bool:
+        """Return True if the model was trained on an image, on a changed copy of it, or on more than its held-out part.
+
+        Parameters
+        ----------
+        facts
+            Facts of the image, or of a part of it.
+        window
+            Window of this part; None for the whole image.
+        """
+        digest = facts.whole_digest or facts.image_digest
+        if digest in self._held_out:
+            return window != self._held_out[digest]
+        return digest in self._trained or bool(self._sketches.find(facts.sketch))
 
     def explain(self, total: int, *, chosen: str = "weights") -> list[str]:
         """Return printable lines about the images that were left out, among ``total``, and about those that were not.

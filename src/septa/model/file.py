@@ -135,9 +135,18 @@ def _check_weights(net: UNet | Ensemble, tensors: dict[str, Tensor]) -> None:
 
 
 def _check_provenance(provenance: Any) -> None:
-    """Check the types of the facts that septa itself reads; InputError if they differ."""
-    if not isinstance(provenance, dict):
-        raise InputError("provenance", "the provenance is not a JSON object")
+    """Check the types of the facts that septa itself reads, of all generations; InputError if they differ."""
+    while True:
+        if not isinstance(provenance, dict):
+            raise InputError("provenance", "the provenance is not a JSON object")
+        _check_images(provenance)
+        if "parent" not in provenance:
+            return
+        provenance = provenance["parent"]
+
+
+def _check_images(provenance: dict[str, Any]) -> None:
+    """Check the types of the facts about training and validation images; InputError if they differ."""
     for key in ("train", "validation"):
         images = provenance.get(key, [])
         if not isinstance(images, list) or not all(_is_named_digest(entry) for entry in images):

@@ -211,6 +211,10 @@ class SamplingSettings(Section):
 class TrainingSettings(Section):
     """Settings of the optimisation. A training ends after ``steps``, or after ``minutes`` if that is earlier."""
 
+    start: str = "auto"
+    """Initial weights: ``scratch`` for new ones, or those of a model, by its path or the name of a shipped model.
+    ``auto`` means the shipped model that finds the objects of the images best if it finds enough of them, else
+    ``scratch``. In a recipe file ``auto`` means ``scratch``."""
     steps: Count = 2000
     """Largest number of optimiser steps, at least 1."""
     minutes: Positive | None = None

@@ -124,6 +124,14 @@ class Instances:
         return (2 if self.encoding == "distance" else self.pixel_task.outputs) + self._class_outputs
 
     @property
+    def output_meanings(self) -> tuple[str, ...]:
+        """Meaning of each output: a part of the encoding, or a class of objects among as many classes."""
+        encoding = f"{self.encoding} with a sigmoid" if self.sigmoid else self.encoding
+        own = (f"{encoding} {index}" for index in range(self.outputs - self._class_outputs))
+        classes = (f"object class {index} of {self.object_classes}" for index in range(self._class_outputs))
+        return (*own, *classes)
+
+    @property
     def _class_outputs(self) -> int:
         """Number of outputs for classes of objects."""
         return self.object_classes if self.object_classes > 1 else 0

@@ -86,6 +86,12 @@ class Semantic:
         """Number of channels that the net puts out: one per class, or one for two classes."""
         return 1 if self._one_output else self.classes
 
+    @property
+    def output_meanings(self) -> tuple[str, ...]:
+        """Meaning of each output: a class among as many classes."""
+        kind = "overlapping class" if self.multilabel else "sigmoid of class" if self.sigmoid else "class"
+        return tuple(f"{kind} {index} of {self.classes}" for index in range(self.outputs))
+
     def encode(
         self,
         labels_yx: NDArray[np.int32],

@@ -56,6 +56,10 @@ class Task(Protocol):
         """Number of channels that the net puts out."""
 
     @property
+    def output_meanings(self) -> tuple[str, ...]:
+        """Meaning of each output; a net keeps the weights of an output that means the same in another task."""
+
+    @property
     def classes(self) -> int:
         """Number of classes of pixels, which `probabilities` and the Dice of `score` are for."""
 

@@ -1,8 +1,8 @@
+from .finish import TrainingDone as TrainingDone
 from .plan import TrainingRequest as TrainingRequest
 from .plan import plan_recipe as plan_recipe
 from .profile import TrainingProfile as TrainingProfile
 from .run import AlreadyTrained as AlreadyTrained
-from .run import TrainingDone as TrainingDone
 from .run import TrainingEvent as TrainingEvent
 from .run import TrainingPlan as TrainingPlan
 from .run import train as train

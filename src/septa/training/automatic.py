@@ -12,12 +12,13 @@ import numpy as np
 import torch
 
 from septa.data import ChannelValues, Fingerprint, ImageFacts, find_range
-from septa.errors import format_count
+from septa.errors import InputError, format_count, shorten_list
 from septa.labels import LabelMapping
 from septa.nets import UNet
 from septa.recipe import Recipe
 from septa.runtime import Machine
 from septa.tasks import TASKS
+from septa.training.parent import Parent
 
 _UNEVEN_CONTRAST = 0.35
 """Standard deviation of the logarithm of the images' contrasts above which contrast is uneven."""
@@ -47,12 +48,27 @@ class RecipeChoice:
     reasons
         Reason of each setting that was chosen, by its key ``section.key``.
     notes
-        Printable lines about settings of a given recipe that were changed, and why.
+        Printable lines about the start of the training, and about settings of a given recipe that were changed.
+    parent
+        Model that the training starts from; None for new weights.
+    seen
+        Names of the validation images that this model was trained on.
     """
 
     recipe: Recipe
     reasons: dict[str, str]
     notes: tuple[str, ...] = ()
+    parent: Parent | None = None
+    seen: tuple[str, ...] = ()
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Printable lines, without ``warning: ``, about scores that will be too high."""
+        if self.parent is None or not self.seen:
+            return ()
+        images = f"{format_count(len(self.seen), 'validation image')} ({shorten_list(self.seen)})"
+        problem = f"{self.parent.name} was trained on {images}, so the scores will be too high"
+        return (str(InputError("training.start", problem, "Give --from scratch for scores of unknown images")),)
 
 
 def choose_recipe(
@@ -131,8 +147,7 @@ def choose_recipe(
         settle("training.freeze_statistics", _FREEZE)
     settle("training.amp", resolve_amp(settings["training"]["amp"], machine.device))
     settle("training.workers", choose_workers(machine))
-    if settings["training"]["amp"] == "auto":
-        settings["training"]["amp"] = resolve_amp("auto", machine.device)[0]
+    settings["training"]["amp"] = resolve_amp(settings["training"]["amp"], machine.device)[0]
     return RecipeChoice(Recipe.parse(settings), reasons)
 
 

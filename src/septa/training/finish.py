@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,38 @@ from septa.training.plan import TrainingRequest
 from septa.training.scoring import score_examples, segment_examples
 from septa.training.state import TrainingState
 from septa.training.tuning import tune_model
-from septa.training.verdict import describe_choice, find_verdict
+from septa.training.verdict import describe_choice, describe_gain, find_first_score, find_verdict
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingDone:
+    """The last event of a training.
+
+    Attributes
+    ----------
+    model
+        Trained model.
+    path, report
+        Files of the model and of the report.
+    evaluation
+        Scores of the validation images.
+    verdict
+        Why the model is not usable; empty if it may be usable.
+    start
+        Printable line that compares the model with the one that the training started from; empty for new weights.
+    """
+
+    model: Model
+    path: Path
+    report: Path
+    evaluation: Evaluation
+    verdict: str = ""
+    start: str = ""
 
 
 def finish_training(
     request: TrainingRequest, job: TrainingJob, state: TrainingState, check: DatasetCheck, choice: RecipeChoice
-) -> tuple[Model, Path, Evaluation, str]:
+) -> TrainingDone:
     """Make a model of the best weights, evaluate it on the validation images, save it and write the report.
 
     If the task has thresholds, they are tuned first. Every validation image passes through the net only once.
@@ -40,14 +66,8 @@ def finish_training(
 
     Returns
     -------
-    model
-        Model that was saved.
-    report
-        Path of the report.
-    evaluation
-        Scores of the validation images.
-    verdict
-        Why the model is not usable; empty if it may be usable.
+    TrainingDone
+        Model that was saved, report, and scores of the validation images.
 
     Raises
     ------
@@ -70,7 +90,14 @@ def finish_training(
     model.save(request.output)
     report = request.folder / "report.html"
     verdict = find_verdict(evaluation, state.step, check)
-    notes = [describe_choice(evaluation), *check.notes, *_explain_sizes(job.recipe), *map(str, check.problems)]
+    start = describe_gain(job.parent, state.history, len(job.validation))
+    notes = [
+        *([start] if start else []),
+        describe_choice(evaluation),
+        *check.notes,
+        *_explain_sizes(job.recipe),
+        *map(str, check.problems),
+    ]
     write_report(
         report,
         title=request.output.stem,
@@ -87,7 +114,9 @@ def finish_training(
         chosen=tuning.decoding.to_json() if tuning is not None else {},
     )
     job.checkpoints.clear()
-    return model, report, evaluation, verdict
+    return TrainingDone(
+        model=model, path=request.output, report=report, evaluation=evaluation, verdict=verdict, start=start
+    )
 
 
 def _explain_sizes(recipe: Recipe) -> tuple[str, ...]:
@@ -119,6 +148,8 @@ def _collect_provenance(
         "calibration": evaluation.calibration,
         "steps": state.step,
         "best_step": state.best["step"] if state.best else None,
+        "best_score": state.best["score"] if state.best else None,
         "minutes": state.elapsed / 60,
         "seed": job.recipe.seed,
+        **({} if job.parent is None else {"parent": {**job.parent, "score": find_first_score(state.history)}}),
     }

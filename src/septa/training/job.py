@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -49,6 +50,9 @@ class TrainingJob:
         Reasons of the recipe's settings, by their keys.
     profile
         Folder for the profile of one epoch; None for no profile.
+    parent
+        Facts of the model that the training started from, as of `septa.training.parent.collect_facts`; None for new
+        weights.
     """
 
     recipe: Recipe
@@ -65,11 +69,17 @@ class TrainingJob:
     world: int = 1
     reasons: Mapping[str, str] = field(default_factory=dict)
     profile: Path | None = None
+    parent: Mapping[str, Any] | None = None
 
     @property
     def writes(self) -> bool:
         """True if this process writes files."""
         return self.rank == 0
+
+    @property
+    def scores_parent(self) -> bool:
+        """True if the weights before the first step can be scored, since all outputs are those of the parent."""
+        return self.parent is not None and self.parent["outputs_kept"] == self.parent["outputs"]
 
     @property
     def images_per_step(self) -> int:

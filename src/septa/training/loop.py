@@ -68,6 +68,9 @@ def run_training_loop(job: TrainingJob, state: TrainingState) -> Iterator[Histor
     with SignalCatcher() as signals, closing(loader.batches()) as batches, closing(profiler):
         if not state.step:
             _save_checkpoint(job, state, clock)
+            if job.scores_parent and state.best is None:
+                yield _run_validation(job, state, clock)
+                state.validated = 0
         while not state.finished:
             progress = clock.compute_progress(state)
             due = _is_validation_due(progress, state, clock)
@@ -185,6 +188,8 @@ def _save_checkpoint(job: TrainingJob, state: TrainingState, clock: TrainingCloc
     header |= {
         "recipe": job.recipe.model_dump(mode="json"),
         "normalization": job.sampler.normalization.to_json(),
+        "decoding": job.task.decoding.to_json(),
+        "parent": job.parent,
         "reasons": dict(job.reasons),
         "data": job.data_digest,
         "train": [pair.name for pair in job.sampler.examples.pairs],

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -15,8 +18,10 @@ from septa.images import MAX_PIXELS
 from septa.model import build_net
 from septa.recipe import Recipe, full_key
 from septa.runtime import Progress
-from septa.tasks import make_task
+from septa.tasks import TASKS, make_task
 from septa.training.automatic import RecipeChoice, choose_recipe, choose_workers, resolve_amp
+from septa.training.parent import choose_schedule, describe_parent, find_seen, inherit_settings
+from septa.training.start import SCRATCH, Start, choose_start
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,8 +73,19 @@ class TrainingRequest:
         return self.output.with_name(f"{self.output.stem}-run")
 
 
-def plan_recipe(request: TrainingRequest, progress: Progress | None = None) -> tuple[DatasetCheck, RecipeChoice]:
+def plan_recipe(
+    request: TrainingRequest, progress: Progress | None = None, *, resumed: bool = False
+) -> tuple[DatasetCheck, RecipeChoice]:
     """Check the data and resolve the recipe, as a training would.
+
+    Parameters
+    ----------
+    request
+        What to train.
+    progress
+        Function that is called during the dataset check.
+    resumed
+        True if the weights are those of a checkpoint, so that no model to start from is needed.
 
     Raises
     ------
@@ -91,8 +107,15 @@ def plan_recipe(request: TrainingRequest, progress: Progress | None = None) -> t
     assert check.fingerprint is not None
     assert check.mapping is not None
     machine = runtime.inspect_machine(request.device)
+    given = _list_given(request)
+    start = Start()
+    reasons: dict[str, str] = {}
+    if not resumed:
+        automatic = request.recipe is None and not any(key.startswith("net.") for key in given)
+        start = choose_start(base, check, request.device, automatic=automatic)
+        base, reasons = _start_from(start, base, request, check, given)
     if request.recipe is not None:
-        choice = RecipeChoice(_resolve_for_machine(base, machine), {})
+        choice = RecipeChoice(_resolve_for_machine(base, machine), reasons)
     else:
         choice = choose_recipe(
             check.fingerprint,
@@ -100,10 +123,58 @@ def plan_recipe(request: TrainingRequest, progress: Progress | None = None) -> t
             check.mapping,
             machine,
             base,
-            fixed={full_key(assignment) for assignment in request.overrides},
+            fixed={*given, *reasons},
             processes=int(os.environ.get("WORLD_SIZE", "1")),
         )
-    return check, _fit_to_net(choice, check)
+        choice = replace(choice, reasons=choice.reasons | reasons)
+    return check, _describe_start(_fit_to_net(choice, check), start, check)
+
+
+def _list_given(request: TrainingRequest) -> dict[str, str]:
+    """Return the keys of the settings that the user gave, each with its assignment; empty for those of a recipe."""
+    given: dict[str, str] = {}
+    if request.recipe is not None:
+        for section in request.recipe.model_fields_set:
+            keys = getattr(getattr(request.recipe, section), "model_fields_set", ())
+            given |= {f"{section}.{key}": "" for key in keys}
+    return given | {full_key(assignment): assignment for assignment in request.overrides}
+
+
+def _start_from(
+    start: Start, base: Recipe, request: TrainingRequest, check: DatasetCheck, given: Mapping[str, str]
+) -> tuple[Recipe, dict[str, str]]:
+    """Return the recipe with the settings that follow from the start, and their reasons."""
+    assert check.mapping is not None
+    chosen: dict[str, tuple[Any, str]] = {}
+    if start.reason:
+        chosen["training.start"] = (SCRATCH if start.parent is None else start.parent.start, start.reason)
+    if start.parent is not None and request.recipe is None:
+        chosen |= {key: choice for key, choice in choose_schedule(start.parent).items() if key not in given}
+    base = base.with_overrides(f"{key}={json.dumps(value)}" for key, (value, _) in chosen.items())
+    reasons = {key: reason for key, (_, reason) in chosen.items()}
+    if start.parent is None:
+        return base, reasons
+    task = TASKS[check.mapping.task if base.task == "auto" else base.task]
+    base, inherited = inherit_settings(base, start.parent, given=given, objects=task.finds_objects)
+    return base, reasons | inherited
+
+
+def _describe_start(choice: RecipeChoice, start: Start, check: DatasetCheck) -> RecipeChoice:
+    """Return the choice with the parent, and a note about the start."""
+    if start.parent is None:
+        notes = (f"start: new weights; {start.reason}",) if start.reason else ()
+        return replace(choice, notes=(*notes, *choice.notes))
+    assert check.mapping is not None
+    assert check.fingerprint is not None
+    assert check.pairing is not None
+    task = make_task(choice.recipe, check.mapping)
+    channels = choice.recipe.data.channels or check.fingerprint.channels
+    note = f"start: {describe_parent(start.parent, task, channels)}"
+    if start.reason:
+        note += f"; {start.reason} (--from scratch starts with new weights)"
+    pairs = [pair for pair in check.pairing.pairs if pair.name in check.validation]
+    seen = find_seen(start.parent, pairs, {item.name: item for item in check.facts})
+    return replace(choice, parent=start.parent, seen=tuple(seen), notes=(note, *choice.notes))
 
 
 def _fit_to_net(choice: RecipeChoice, check: DatasetCheck) -> RecipeChoice:
@@ -134,7 +205,7 @@ def _fit_to_net(choice: RecipeChoice, check: DatasetCheck) -> RecipeChoice:
     if recipe.data.resize is not None and any(map(int.__gt__, patch, recipe.data.resize)):
         sizes = "{} x {} exceeds data.resize, {} x {}".format(*patch, *recipe.data.resize)
         notes.append(f"sampling.patch: {sizes}; the image is mirrored in the rest of each patch")
-    return RecipeChoice(recipe, reasons | changes, tuple(notes))
+    return replace(choice, recipe=recipe, reasons=reasons | changes, notes=tuple(notes))
 
 
 def _raise_first_error(check: DatasetCheck) -> None:

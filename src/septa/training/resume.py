@@ -24,7 +24,8 @@ class SavedTraining:
     Attributes
     ----------
     header
-        Its ``recipe``, ``reasons``, digest of the ``data``, and names of the ``train`` and ``validation`` images.
+        Its ``recipe``, ``reasons``, digest of the ``data``, names of the ``train`` and ``validation`` images, and facts
+        of the ``parent``.
     tensors
         Tensors of the newest checkpoint; None if the training is finished and only its model is left.
     notes
@@ -88,14 +89,26 @@ def find_saved(request: TrainingRequest) -> SavedTraining | None:
         raise InputError(request.output, "the model was not written by a training", "Give another -o or --overwrite")
     sides = {side: [name for name, _ in facts[side]] for side in ("train", "validation")}
     header = {"recipe": model.recipe.model_dump(mode="json"), "reasons": {}, "data": facts["data"], **sides}
+    header["parent"] = facts.get("parent")
     return SavedTraining(header, None, ())
 
 
 def use_saved_recipe(request: TrainingRequest, saved: SavedTraining | None) -> TrainingRequest:
-    """Return the request with the saved recipe if it gives none, so that resuming repeats the earlier choices."""
+    """Return the request with the saved recipe if it gives none, so that resuming repeats the earlier choices.
+
+    A recipe that leaves settings open, which then came from the model that the training started from, gets these.
+    """
     if saved is None:
         return request
-    return replace(request, recipe=request.recipe or Recipe.parse(saved.header["recipe"], str(request.folder)))
+    kept = Recipe.parse(saved.header["recipe"], str(request.folder))
+    if request.recipe is None:
+        return replace(request, recipe=kept)
+    if saved.header.get("parent") is None:
+        return request
+    values = kept.model_dump(mode="json")
+    for name, given in request.recipe.model_dump(mode="json", exclude_unset=True).items():
+        values[name] = values[name] | given if isinstance(given, dict) else given
+    return replace(request, recipe=Recipe.parse(values))
 
 
 def check_unchanged(saved: SavedTraining, recipe: Recipe, check: DatasetCheck, request: TrainingRequest) -> None:

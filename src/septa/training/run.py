@@ -5,8 +5,10 @@ Read `train_steps` from top to bottom.
 
 from __future__ import annotations
 
+import json
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -16,15 +18,14 @@ import cv2
 import torch.distributed as dist
 
 from septa.data import DatasetCheck, Pair
-from septa.errors import InputError
+from septa.errors import InputError, SeptaWarning
 from septa.images import MAX_PIXELS, lock_outputs, write_text
-from septa.metrics import Evaluation
 from septa.model import Model
 from septa.recipe import Recipe
 from septa.runtime import Progress
 from septa.training.automatic import RecipeChoice
 from septa.training.checkpoint import Checkpoints
-from septa.training.finish import finish_training
+from septa.training.finish import TrainingDone, finish_training
 from septa.training.log import open_history_log
 from septa.training.loop import run_training_loop
 from septa.training.plan import TrainingRequest, plan_recipe
@@ -70,29 +71,6 @@ class TrainingPlan:
     notes: tuple[str, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainingDone:
-    """The last event of a training.
-
-    Attributes
-    ----------
-    model
-        Trained model.
-    path, report
-        Files of the model and of the report.
-    evaluation
-        Scores of the validation images.
-    verdict
-        Why the model is not usable; empty if it may be usable.
-    """
-
-    model: Model
-    path: Path
-    report: Path
-    evaluation: Evaluation
-    verdict: str = ""
-
-
 @dataclass(frozen=True)
 class AlreadyTrained:
     """The only event if nothing is left to resume: the model of this training, in the file ``path``, is finished."""
@@ -116,6 +94,7 @@ def train(
     overwrite: bool = False,
     device: str = "auto",
     max_pixels: int = MAX_PIXELS,
+    start: str | os.PathLike[str] | None = None,
 ) -> Model:
     """Train a U-Net on a folder of images and label images.
 
@@ -142,6 +121,10 @@ def train(
         ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
     max_pixels
         Largest image that is decoded, in pixels.
+    start
+        Model to fine-tune: the path of a model file or the name of a model that ships with septa; ``scratch`` for new
+        weights. By default, or with ``auto``, the shipped model that finds the objects of the images best if it finds
+        enough of them, else new weights.
 
     Returns
     -------
@@ -156,14 +139,15 @@ def train(
         SIGINT or SIGTERM was received; the state is saved, and ``resume`` continues.
     """
     output = Path(output) if output is not None else Path(f"{Path(data).resolve().name}.septa")
-    budget = () if minutes is None else (f"training.minutes={minutes}",)
+    more = {"training.minutes": minutes, "training.start": None if start is None else os.fspath(start)}
+    given = [f"{key}={json.dumps(value)}" for key, value in more.items() if value is not None]
     request = TrainingRequest(
         data=Path(data),
         output=output,
         images=images,
         labels=labels,
         recipe=Recipe.load(recipe) if isinstance(recipe, str | os.PathLike) else recipe,
-        overrides=(*overrides, *budget),
+        overrides=(*overrides, *given),
         resume=resume,
         overwrite=overwrite,
         device=device,
@@ -171,7 +155,10 @@ def train(
     )
     model = None
     for event in train_steps(request):
-        if isinstance(event, TrainingDone):
+        if isinstance(event, TrainingPlan):
+            for line in event.choice.warnings:
+                warnings.warn(f"warning: {line}", SeptaWarning, stacklevel=2)
+        elif isinstance(event, TrainingDone):
             model = event.model
     return model if model is not None else Model.load(output)
 
@@ -209,7 +196,7 @@ def train_steps(
             removed = stack.enter_context(lock_outputs([request.output, request.folder]))
             claim_output(request)
         saved = find_saved(request)
-        check, choice = plan_recipe(use_saved_recipe(request, saved), progress)
+        check, choice = plan_recipe(use_saved_recipe(request, saved), progress, resumed=saved is not None)
         if saved is not None:
             check_unchanged(saved, choice.recipe, check, request)
             choice = replace(choice, reasons=saved.header["reasons"])
@@ -250,10 +237,10 @@ def train_steps(
                     continue
                 write(row)
                 yield row
-        model, report, evaluation, verdict = finish_training(request, job, state, check, choice)
+        done = finish_training(request, job, state, check, choice)
         if process.world > 1:
             dist.barrier()
-        yield TrainingDone(model=model, path=request.output, report=report, evaluation=evaluation, verdict=verdict)
+        yield done
 
 
 def _check_budget(recipe: Recipe, seconds: float) -> None:

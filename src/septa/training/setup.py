@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -18,18 +18,16 @@ from numpy.typing import NDArray
 from septa import runtime
 from septa.data import DatasetCheck, Examples, Fingerprint, Sampler, combine_facts
 from septa.errors import RecipeError
-from septa.images import CLIP, Normalization
 from septa.model import build_net
-from septa.nets import ChannelStatistics, ResNetEncoder, TimmEncoder, imagenet_statistics, load_pretrained
+from septa.nets import ResNetEncoder, TimmEncoder, load_pretrained
 from septa.recipe import Recipe
-from septa.tasks import Decoding, make_task
+from septa.tasks import Decoding, Task, make_task
 from septa.training.automatic import RecipeChoice
 from septa.training.checkpoint import Checkpoints
 from septa.training.job import TrainingJob
+from septa.training.normalization import choose_normalization, inherit_normalization
+from septa.training.parent import collect_facts, inherit_decoding, inherit_weights
 from septa.training.state import TrainingState
-
-_CURVE = 20.0
-"""Strength of data.normalization=asinh. An object with 5 % of the largest intensity gets 1/4 of the largest value."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +120,8 @@ def prepare_job(
         raise RecipeError(f"training.batch={recipe.training.batch}", problem, "Change training.batch")
     trained = set(check.train)
     facts = combine_facts([item for item in check.facts if item.name in trained], channels=channels)
-    task = make_task(recipe, check.mapping, _choose_decoding(recipe, facts))
+    task = make_task(recipe, check.mapping)
+    task = make_task(recipe, check.mapping, _choose_decoding(choice, task, facts, saved))
     pairs = {pair.name: pair for pair in check.pairing.pairs}
     memory = runtime.find_memory_limit() // 4 // process.world
     make_examples = partial(
@@ -133,7 +132,11 @@ def prepare_job(
     torch.manual_seed(recipe.seed)
     net = build_net(recipe, channels, task.outputs)
     statistics = getattr(net.encoder, "statistics", None)
-    normalization = choose_normalization(recipe, facts, statistics, saved)
+    items = [item for item in check.facts if item.name in trained]
+    inherited = None if choice.parent is None else inherit_normalization(choice.parent.model, recipe, items)
+    normalization = inherited or choose_normalization(recipe, facts, statistics, saved)
+    if choice.parent is not None:
+        inherit_weights(choice.parent, net, task)
     if saved is None and recipe.net.pretrained is not None and isinstance(net.encoder, ResNetEncoder | TimmEncoder):
         load_pretrained(net.encoder, recipe.net.pretrained)
     weights_k = _compute_class_weights(recipe, task.pixel_shares(facts.class_shares))
@@ -152,59 +155,28 @@ def prepare_job(
         rank=process.rank,
         world=process.world,
         reasons=choice.reasons,
+        parent=collect_facts(choice.parent, task, choice.seen) if choice.parent else (saved or {}).get("parent"),
     )
     return job, TrainingState.create(net, recipe, process.device)
 
 
-def _choose_decoding(recipe: Recipe, fingerprint: Fingerprint) -> Decoding:
+def _choose_decoding(
+    choice: RecipeChoice, task: Task, fingerprint: Fingerprint, saved: Mapping[str, Any] | None
+) -> Decoding:
     """Choose how objects are decoded during the training, before the thresholds are tuned.
 
     Specks smaller than a quarter of a small object are dropped. Otherwise they would decide which weights are the best.
     """
+    if saved is not None and "decoding" in saved:
+        return Decoding.from_json(saved["decoding"])
+    recipe = choice.recipe
     small = fingerprint.diameter_percentiles[0]
-    return Decoding(
+    decoding = Decoding(
         least_pixels=1 if recipe.data.resize else max(1, round(math.pi / 16 * small**2)),
         close_seams=recipe.instances.encoding == "seam",
         fill_holes=recipe.instances.fill_holes,
     )
-
-
-def _make_normalization(recipe: Recipe, fingerprint: Fingerprint, expected: ChannelStatistics | None) -> Normalization:
-    """Make the normalisation of a recipe; ``expected`` are the statistics that the encoder expects of its input."""
-    kind = recipe.data.normalization
-    if kind in ("image", "asinh"):
-        return Normalization("image", curve=_CURVE if kind == "asinh" else 0.0, clip=CLIP)
-    if kind == "dataset":
-        return Normalization("dataset", fingerprint.offset, fingerprint.scale, clip=CLIP)
-    channels = fingerprint.channels
-    full = _find_full_scale(fingerprint)
-    if kind == "unit":
-        return Normalization("dataset", (0.0,) * channels, (full,) * channels, clip=CLIP)
-    mean, deviation = imagenet_statistics(channels, expected)
-    offset, scale = tuple(full * m for m in mean), tuple(full * d for d in deviation)
-    return Normalization("dataset", offset, scale, clip=CLIP)
-
-
-def choose_normalization(
-    recipe: Recipe, fingerprint: Fingerprint, expected: ChannelStatistics | None, saved: Mapping[str, Any] | None
-) -> Normalization:
-    """Make the normalisation of a new training, or return that of the checkpoint that continues."""
-    if saved is None:
-        return _make_normalization(recipe, fingerprint, expected)
-    if "normalization" in saved:
-        return Normalization.from_json(saved["normalization"])
-    # Checkpoints of septa 0.1.0 before the robust constants: mean and standard deviation of all pixels, no clipping.
-    scale = tuple(deviation if deviation > 0 else 1.0 for deviation in fingerprint.std)
-    old = replace(fingerprint, offset=fingerprint.mean, scale=scale)
-    return replace(_make_normalization(recipe, old, expected), clip=None)
-
-
-def _find_full_scale(fingerprint: Fingerprint) -> float:
-    """Return the image value that becomes 1: the largest of an integer dtype, or the largest 99.5 percentile."""
-    dtype = np.dtype(fingerprint.dtype)
-    if dtype.kind in "ui":
-        return float(np.iinfo(dtype).max)
-    return max((high for *_, high in fingerprint.percentiles), default=1.0) or 1.0
+    return decoding if choice.parent is None else inherit_decoding(choice.parent, task, decoding)
 
 
 def _compute_class_weights(recipe: Recipe, shares: Sequence[float]) -> NDArray[np.float32] | None:

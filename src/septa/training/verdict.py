@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from septa.data import DatasetCheck
 from septa.errors import format_count
 from septa.metrics import Evaluation
+from septa.training.state import HistoryRow
 
 FEW_STEPS = 50
 """Number of steps below which a training has hardly begun."""
@@ -49,6 +53,46 @@ def describe_choice(evaluation: Evaluation) -> str:
     """Return one line about what the scored images have chosen, so that their scores are not taken for a test."""
     chosen = "weights and thresholds" if evaluation.objects else "weights"
     return f"the validation images also chose the best {chosen}: scores on new images may be lower"
+
+
+def find_first_score(history: Sequence[HistoryRow]) -> float | None:
+    """Return the validation score before the first step; None if it was not measured."""
+    return next((row["score"] for row in history if "score" in row and not row["step"]), None)
+
+
+def describe_gain(parent: Mapping[str, Any] | None, history: Sequence[HistoryRow], images: int) -> str:
+    """Return a printable line that compares the weights of the model with those that the training started from.
+
+    Both scores are validation scores with the same thresholds.
+
+    Parameters
+    ----------
+    parent
+        Facts of the model that the training started from; None for new weights.
+    history
+        History of the training.
+    images
+        Number of validation images.
+
+    Returns
+    -------
+    str
+        One line; empty if there is no parent.
+    """
+    if parent is None:
+        return ""
+    first, best = find_first_score(history), max(row["score"] for row in history if "score" in row)
+    name = parent["name"]
+    if first is None:
+        return f"start: {name}, which has no score on the validation images, since it has other outputs"
+    if best > first:
+        line = f"start: the validation score is {best:.4f}, and that of {name} before fine-tuning {first:.4f}"
+    else:
+        line = f"start: fine-tuning did not improve the validation score of {name}, {first:.4f}: its weights are kept"
+    if parent["saw_validation"]:
+        seen = f"{len(parent['saw_validation'])} of {format_count(images, 'validation image')}"
+        line += f"; {name} was trained on {seen}, so the scores are too high"
+    return line
 
 
 def _describe_failure(evaluation: Evaluation) -> str:

@@ -10,7 +10,7 @@ import pytest
 from septa.data.fingerprint import Fingerprint, combine_facts, scan_image
 from septa.images import CLIP, Normalization
 from septa.recipe import Recipe
-from septa.training.setup import choose_normalization
+from septa.training.normalization import choose_normalization
 
 
 def fingerprint(hot: float | None = None) -> Fingerprint:
