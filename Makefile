@@ -36,6 +36,7 @@ format: ## Fix style and formatting
 .PHONY: types
 types: ## Check the types
 	mypy
+	MYPYPATH=src:models mypy models/*.py
 
 # pytest exits with 5 if there are no slow tests.
 .PHONY: bench

@@ -5,8 +5,9 @@
     python models/prepare.py nuclei data/nuclei ...
     python models/build.py nuclei data/nuclei --minutes 60
 
-``build/nuclei`` then holds ``nuclei.septa``, ``nuclei.md``, ``nuclei.png``, ``scores.json`` and ``pictures/``. To ship
-the model, copy the first three to ``src/septa/pretrained`` and the pictures to ``docs/images``.
+``build/nuclei`` then holds ``nuclei.septa`` (half precision, made from ``nuclei-float32.septa``), ``nuclei.md``,
+``examples/nuclei``, ``scores.json`` and ``pictures/``. To ship the model, copy the first three to
+``src/septa/pretrained`` and the pictures to ``docs/images``.
 
 A model that is trained on all images (``prepare.py --all``) cannot be scored on them. Train a copy without them first,
 and name its folder: ``--copy build/copy``. The card then gives the scores of the copy, and says so.
@@ -26,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from card import fill_card
-from pictures import draw, make_example
+from pictures import draw, write_examples
 from score import VERSIONS, score
 
 from septa import Model, __version__
@@ -34,8 +35,8 @@ from septa.images import write_bytes, write_text
 
 HERE = Path(__file__).parent
 
-EXAMPLES = {"nuclei": "bbbc039"}
-"""Held-out folder from which a model's example comes."""
+EXAMPLES = {"nuclei": {"bbbc039": 224, "dsb_bright": 128}}
+"""Held-out folders from which a model's examples come, and their sides in pixels."""
 
 PICTURES = "../../../docs/images"
 """Place of the pictures, as seen from the card."""
@@ -48,7 +49,7 @@ def make_command(name: str, data: Path, out: Path, seed: int, minutes: float, ch
         (HERE / f"{name}.yaml").relative_to(Path.cwd()) if HERE.is_relative_to(Path.cwd()) else HERE / f"{name}.yaml"
     )
     return [
-        *("septa", "train", str(data / "train"), "-o", str(out / f"{name}.septa"), "--recipe", str(recipe)),
+        *("septa", "train", str(data / "train"), "-o", str(out / f"{name}-float32.septa"), "--recipe", str(recipe)),
         *("--seed", str(seed), "--minutes", f"{minutes:g}", *settings),
     ]
 
@@ -61,6 +62,17 @@ def train(command: list[str]) -> float:
     if done.returncode:
         raise SystemExit(done.returncode)
     return (time.monotonic() - started) / 60
+
+
+def halve(name: str, data: Path, out: Path) -> str:
+    """Store the model in half precision, and return what septa says of the scores of both."""
+    options = ["--to", "float16", "--data", str(data / "train"), "-o", str(out / f"{name}.septa"), "--overwrite"]
+    command = [sys.executable, "-m", "septa", "quantize", str(out / f"{name}-float32.septa"), *options]
+    done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
+    print(done.stdout, end="", flush=True)
+    if done.returncode:
+        raise SystemExit(done.returncode)
+    return done.stdout.strip()
 
 
 def describe_processor() -> str:
@@ -82,7 +94,7 @@ def build(options: argparse.Namespace, out: Path) -> None:
         command = make_command(name, data, out, options.seed, options.minutes, options.set)
         minutes = train(command)
         facts = {"command": shlex.join(command), "seed": options.seed, "minutes": minutes}
-        facts |= {"processor": describe_processor(), "septa": __version__}
+        facts |= {"processor": describe_processor(), "septa": __version__, "parity": halve(name, data, out)}
         write_text(facts_path, json.dumps(facts, indent=1) + "\n")
     facts = json.loads(facts_path.read_text(encoding="utf-8"))
     model = Model.load(path)
@@ -91,8 +103,9 @@ def build(options: argparse.Namespace, out: Path) -> None:
     pictures = draw(model, name, data, scores, out / "pictures")
     if options.copy is not None:
         pictures += add_copy(options.copy, scores, out / "pictures")
-    if name in EXAMPLES:
-        write_bytes(out / f"{name}.png", make_example(data, EXAMPLES[name], scores))
+    for folder, side in EXAMPLES.get(name, {}).items():
+        if folder in scores["folders"] and not scores["folders"][folder].get("copy"):
+            write_examples(data, scores, folder, side, out / "examples" / name)
     facts["megabytes"] = path.stat().st_size / 1e6
     write_text(
         out / f"{name}.md", fill_card(name, data, facts, scores, [f"{PICTURES}/{picture.name}" for picture in pictures])

@@ -40,7 +40,7 @@ def fill_card(
     data
         Folder that ``prepare.py`` wrote.
     training
-        ``command``, ``seed``, ``minutes``, ``processor``, ``septa`` and ``megabytes``.
+        ``command``, ``seed``, ``minutes``, ``processor``, ``septa``, ``megabytes`` and ``parity``.
     scores
         Scores of ``score.py``.
     pictures
@@ -137,4 +137,5 @@ def describe_training(training: Mapping[str, Any]) -> str:
         f"Seed {training['seed']}, {training['minutes']:.0f} minutes on {training['processor']}, septa "
         f"{training['septa']}; the model file has {training['megabytes']:.1f} MB."
     )
-    return f"```\n{training['command']}\n```\n\n{facts}"
+    parity = f"Half precision beside the trained model:\n\n```\n{training['parity']}\n```"
+    return f"```\n{training['command']}\n```\n\n{facts}\n\n{parity}"

@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 from score import read_pairs
-from sources import Array
+from sources import Array, number_regions
 
 from septa import Model, SeptaWarning
-from septa.images import draw_overlay, encode_png, to_rgb, write_image
+from septa.images import draw_overlay, to_rgb, write_image, write_labels
 from septa.metrics import align_ids
 
 FREE = {"CC0", "MIT"}
@@ -94,16 +94,21 @@ def draw(model: Model, name: str, data: Path, scores: Mapping[str, Any], out: Pa
     return written
 
 
-def make_example(data: Path, folder: str, scores: Mapping[str, Any]) -> bytes:
-    """Make the image that ships with a model: the median held-out one in 8 bits, which no training saw, as PNG."""
-    per_image = scores["folders"][folder]["per_image"]
-    chosen = choose_images(per_image)[1]
-    if read_licences(data)[chosen] != "CC0":
-        raise ValueError(f"the licence of {chosen} is not CC0")
-    image_cyx = next(image_cyx for name, image_cyx, _ in read_pairs(data / "held" / folder) if name == chosen)
-    low, high = np.percentile(image_cyx, (0, 99.9))
+def write_examples(data: Path, scores: Mapping[str, Any], folder: str, side: int, out: Path) -> None:
+    """Write a part of the median image of a held-out folder with its labels, 8 bits: what ``septa demo`` shows.
+
+    The part is ``side`` pixels wide and high, because all examples of a model have at most 100 kB.
+    """
+    name = choose_images(scores["folders"][folder]["per_image"])[1]
+    if read_licences(data)[name] != "CC0":
+        raise ValueError(f"the licence of {name} is not CC0")
+    image_cyx, labels_yx = next(pair for other, *pair in read_pairs(data / "held" / folder) if other == name)
+    low, high = np.percentile(image_cyx, (0, 99.9)) if image_cyx.dtype != np.uint8 else (0, 255)
     bytes_cyx = np.rint((image_cyx - low) * (255 / (high - low))).clip(0, 255).astype(np.uint8)
-    return encode_png(bytes_cyx[0] if len(bytes_cyx) == 1 else bytes_cyx.transpose(1, 2, 0))
+    top, left = (max(size - side, 0) // 2 for size in labels_yx.shape)
+    part = np.s_[top : top + side, left : left + side]
+    write_image(out / "images" / f"{folder}.png", np.ascontiguousarray(bytes_cyx[:, *part]))
+    write_labels(out / "labels" / f"{folder}.png", number_regions(labels_yx[part]))
 
 
 def main() -> None:

@@ -43,7 +43,7 @@ RESERVED_ROWS = "MNOP"
 
 HELD_SERIES = ("2022-05-27_RPE1", "2023-05-31_misc/MCC13", "2023-05-31_misc/MAX_2022-12-29")
 HELD_FIELDS = ("mnfinder_test_2022-10-14_U2OS_4", "mnfinder_validation_2022-10-14_U2OS_1")
-"""Of mnfinder a session, two cell lines or slides, and two fields of a session whose other fields are trained on."""
+"""Of mnfinder a session, two slides, and two fields of a session whose other fields are trained on."""
 
 HELD_SETS = ("sets 41 to 45", "sets 46 to 50")
 """Of Usiigaci, its own validation sets and those before them, which may show the same dish."""
