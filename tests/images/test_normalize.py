@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -160,6 +161,28 @@ def test_range_of_the_result() -> None:
     assert np.mean((result >= 0) & (result <= 2)) == pytest.approx(0.988, abs=1e-3)
 
 
+@given(hnp.arrays(np.uint16, hnp.array_shapes(min_dims=3, max_dims=3, min_side=1, max_side=8)))
+@pytest.mark.parametrize("curve", [0.0, 20.0])
+def test_an_image_and_its_inverse_become_the_same(curve: float, image_cyx: Any) -> None:
+    rule = Normalization("image", curve=curve, clip=10.0, invert_light=True)
+    image_cyx = image_cyx.astype(np.float64)
+    inverse_cyx = 65535 - image_cyx
+    medians = np.percentile(image_cyx, (1, 50, 99), axis=(1, 2))
+    width = medians[2] - medians[0]
+    tilt = np.where(width > 0, (medians[1] - medians[0]) / np.where(width > 0, width, 1), 0.5).mean()
+    assume(abs(tilt - 0.5) > 1e-6)  # neither light nor dark
+    one, other = (rule.resolve(each).apply(each) for each in (image_cyx, inverse_cyx))
+    np.testing.assert_allclose(one, other, atol=1e-3)
+    plain = replace(rule, invert_light=False)
+    dark_cyx = inverse_cyx if tilt > 0.5 else image_cyx
+    np.testing.assert_allclose(one, plain.resolve(dark_cyx).apply(dark_cyx), atol=1e-3)
+
+
+def test_only_constants_of_each_image_can_invert() -> None:
+    with pytest.raises(ValueError, match="only kind 'image' can invert"):
+        Normalization("dataset", (0.0,), (1.0,), invert_light=True)
+
+
 def test_large_offsets_lose_no_digits() -> None:
     image = np.array([[[2**31, 2**31 + 1]]], np.uint32)
     np.testing.assert_array_equal(Normalization("dataset", (2.0**31,), (1.0,)).apply(image), [[[0, 1]]])
@@ -196,7 +219,9 @@ def test_channels_must_match() -> None:
         Normalization("image").apply(np.zeros((1, 3, 4)))
 
 
-@pytest.mark.parametrize("normalization", [Normalization("image"), Normalization("dataset", (0.1, 5.0), (2.0, 3e-4))])
+@pytest.mark.parametrize(
+    "normalization", [Normalization("image", invert_light=True), Normalization("dataset", (0.1, 5.0), (2.0, -3e-4))]
+)
 def test_json_round_trip(normalization: Normalization) -> None:
     assert Normalization.from_json(json.loads(json.dumps(normalization.to_json()))) == normalization
 
@@ -213,7 +238,6 @@ def test_json_round_trip(normalization: Normalization) -> None:
         {"kind": "dataset", "offset": [1], "scale": [1e-320]},
         {"kind": "dataset", "offset": [1], "scale": [1e300]},
         {"kind": "dataset", "offset": [-1e300], "scale": [1]},
-        {"kind": "dataset", "offset": [1], "scale": [-1]},
         {"kind": "dataset", "offset": [float("nan")], "scale": [1]},
         {"kind": "dataset", "offset": ["x"], "scale": [1]},
         {"kind": "dataset", "offset": 3, "scale": [1]},

@@ -158,6 +158,30 @@ def test_images_without_objects_do_not_decide_about_contrast() -> None:
     assert choose_normalization(list(images), list(labels)) == "dataset"
 
 
+@pytest.mark.parametrize(
+    ("light", "gains", "expected"),
+    [
+        ((False, False, True, False), (1, 1, 1, 1), ("image", True)),
+        ((False, True, True, True), (1, 20, 5, 1), ("asinh", True)),
+        ((False, False, False, False), (1, 20, 5, 1), ("asinh", False)),
+        ((True, True, True, True), (1, 20, 5, 1), ("image", False)),
+    ],
+)
+def test_light_and_dark_backgrounds_together_are_made_dark(
+    light: tuple[bool, ...], gains: tuple[float, ...], expected: tuple[str, bool]
+) -> None:
+    scenes = [draw(seed, gain, light=own) for seed, (own, gain) in enumerate(zip(light, gains))]
+    facts = [scan_image(str(number), *scene, classes=2) for number, scene in enumerate(scenes)]
+    choice = choose_recipe(combine_facts(facts), facts, BINARY, LAPTOP, Recipe())
+    assert (choice.recipe.data.normalization, choice.recipe.data.invert_light) == expected
+    if expected[1]:
+        assert choice.reasons["data.invert_light"].startswith(f"of 4 images, {sum(light)} have a light background")
+    fixed = choose_recipe(
+        combine_facts(facts), facts, BINARY, LAPTOP, Recipe(), fixed={"data.normalization"}
+    ).recipe.data
+    assert (fixed.normalization, fixed.invert_light) == ("dataset", False)
+
+
 def test_extreme_pixels_do_not_decide_about_contrast() -> None:
     images, labels = zip(*(draw(seed) for seed in range(6)))
     images[0][0, 40:45, 40:45] = 65535

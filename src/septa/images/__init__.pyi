@@ -14,6 +14,7 @@ from .normalize import Normalization as Normalization
 from .normalize import as_cyx as as_cyx
 from .normalize import bound_scale as bound_scale
 from .normalize import choose_sampling_steps as choose_sampling_steps
+from .normalize import find_position as find_position
 from .normalize import find_robust_range as find_robust_range
 from .normalize import fit_channels as fit_channels
 from .outliers import FAR as FAR

@@ -28,7 +28,8 @@ class Normalization:
     kind
         "dataset": constants of the training set, the same for every image. "image": constants found in each image.
     offset, scale
-        One number per channel, in units of the image, ``scale`` > 0; empty for kind "image".
+        One number per channel, in units of the image; empty for kind "image". ``scale`` is negative if the values are
+        inverted.
     curve
         Strength of the compression, at least 0. At 0, values stay in proportion. Above, they are compressed in
         proportion to ``asinh(curve * value)``, so that dim objects keep their contrast next to very bright ones; the
@@ -36,6 +37,8 @@ class Normalization:
     clip
         Largest magnitude of a normalised value: what lies beyond is set to it, so that hot pixels, debris and nodata
         have little effect. None, as in models of septa 0.1.0 before this rule, keeps every value.
+    invert_light
+        True for kind "image" if images with a light background are inverted, so that all have a dark one.
 
     Raises
     ------
@@ -54,6 +57,7 @@ class Normalization:
     scale: tuple[float, ...] = ()
     curve: float = 0.0
     clip: float | None = None
+    invert_light: bool = False
 
     def __post_init__(self) -> None:
         """Check the attributes."""
@@ -65,8 +69,10 @@ class Normalization:
         tiny, largest = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
         if not all(abs(offset) <= largest for offset in self.offset):
             raise ValueError(f"offsets must be finite numbers of float32, got {self.offset}")
-        if not all(tiny <= scale <= largest for scale in self.scale):
-            raise ValueError(f"scales must be above 0 and finite numbers of float32, got {self.scale}")
+        if not all(tiny <= abs(scale) <= largest for scale in self.scale):
+            raise ValueError(f"scales must be finite numbers of float32 and not 0, got {self.scale}")
+        if self.invert_light and self.kind != "image":
+            raise ValueError("only kind 'image' can invert images with a light background")
         if not 0 <= self.curve < math.inf:
             raise ValueError(f"curve must be at least 0, got {self.curve}")
         if self.clip is not None and not 0 < self.clip < math.inf:
@@ -77,7 +83,9 @@ class Normalization:
 
         Kind "dataset" is returned unchanged. For kind "image" the 1 and 99.8 percentiles of each channel become 0
         and 2: ``offset`` is the lower one, ``scale`` half the distance, or 1 if the channel is constant. With ``clip``,
-        nodata and saturated debris (`find_fillers`) do not count.
+        nodata and saturated debris (`find_fillers`) do not count. With ``invert_light``, an image in which the median
+        lies nearer to percentile 99 than to percentile 1, as the mean over its channels, is normalised as its inverse:
+        the 99 percentile becomes 0 and the 0.2 percentile 2.
 
         Parameters
         ----------
@@ -109,10 +117,13 @@ class Normalization:
         """
         if self.kind == "dataset":
             return self
-        ranges = [_percentiles(values, _LOW, _HIGH, without_fillers=self.clip is not None) for values in samples]
-        scales = (bound_scale((high - low) / 2) for low, high in ranges)
+        wanted = (_LOW, _HIGH, 50.0, 100 - _LOW, 100 - _HIGH) if self.invert_light else (_LOW, _HIGH)
+        rows = [_percentiles(values, *wanted, without_fillers=self.clip is not None) for values in samples]
+        light = self.invert_light and _has_light_background(rows)
+        ends = [(row[3], row[4]) if light else (row[0], row[1]) for row in rows]
+        scales = (bound_scale(abs(bright - dark) / 2) * (-1 if light else 1) for dark, bright in ends)
         return Normalization(
-            "dataset", tuple(low for low, _ in ranges), tuple(scales), curve=self.curve, clip=self.clip
+            "dataset", tuple(dark for dark, _ in ends), tuple(scales), curve=self.curve, clip=self.clip
         )
 
     def rescale(self, factor: float) -> Normalization:
@@ -180,7 +191,8 @@ class Normalization:
     def to_json(self) -> dict[str, Any]:
         """Return all attributes as a dictionary of JSON values; the inverse of `from_json`."""
         values = {"kind": self.kind, "offset": list(self.offset), "scale": list(self.scale), "curve": self.curve}
-        return values if self.clip is None else values | {"clip": self.clip}
+        values |= {} if self.clip is None else {"clip": self.clip}
+        return values | ({"invert_light": True} if self.invert_light else {})
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Normalization:
@@ -194,8 +206,14 @@ class Normalization:
         try:
             offset, scale = (tuple(float(value) for value in values[key]) for key in ("offset", "scale"))
             clip = values.get("clip")
-            curve = float(values.get("curve", 0))
-            return cls(values["kind"], offset, scale, curve=curve, clip=None if clip is None else float(clip))
+            return cls(
+                values["kind"],
+                offset,
+                scale,
+                curve=float(values.get("curve", 0)),
+                clip=None if clip is None else float(clip),
+                invert_light=values.get("invert_light", False) is True,
+            )
         except (KeyError, TypeError) as error:
             raise ValueError(f"not a normalisation: {values!r}") from error
 
@@ -230,7 +248,8 @@ def find_robust_range(plane_yx: NDArray[Any], low: float, high: float) -> tuple[
     (1.0, 99.0)
     """
     steps = choose_sampling_steps(plane_yx.shape)
-    return _percentiles(plane_yx[:: steps[0], :: steps[1]], low, high, without_fillers=True)
+    found = _percentiles(plane_yx[:: steps[0], :: steps[1]], low, high, without_fillers=True)
+    return found[0], found[1]
 
 
 def choose_sampling_steps(shape: tuple[int, ...], pixels: int = _SAMPLED) -> tuple[int, int]:
@@ -259,13 +278,22 @@ def choose_sampling_steps(shape: tuple[int, ...], pixels: int = _SAMPLED) -> tup
     return y, x
 
 
-def _percentiles(values: NDArray[Any], low: float, high: float, *, without_fillers: bool) -> tuple[float, float]:
+def _percentiles(values: NDArray[Any], *wanted: float, without_fillers: bool) -> tuple[float, ...]:
     values = select_measured(values) if without_fillers else select_finite(values)
     if values.size == 0:
-        return 0.0, 0.0
+        return (0.0,) * len(wanted)
     # float16 and float32 overflow or lose digits in the interpolation.
-    first, second = np.percentile(values.astype(np.float64), (low, high))
-    return float(first), float(second)
+    return tuple(np.percentile(values.astype(np.float64), wanted).tolist())
+
+
+def _has_light_background(rows: Sequence[Sequence[float]]) -> bool:
+    """Return True if the median (third) of each channel is nearer to its 99 (fourth) than to its 1 percentile."""
+    return float(np.mean([find_position(median, low, high) for low, _, median, high, _ in rows])) > 0.5
+
+
+def find_position(value: float, low: float, high: float) -> float:
+    """Return the position of a value between two others, 0 to 1; 0.5 if they are equal."""
+    return (value - low) / (high - low) if high > low else 0.5
 
 
 def as_cyx(image: NDArray[Any], channels: int) -> NDArray[Any]:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from septa.images.bit_depth import UNIT, choose_factor, explain_factor, find_full_ranges
+from septa.images.normalize import find_position
 from septa.images.value_facts import PERCENTILES, ValueFacts
 from septa.notices import Notice
 
@@ -369,5 +370,4 @@ def _as_number(value: Any) -> float:
 
 def _find_tilt(row: Sequence[float]) -> float:
     """Return the position of the median between percentiles 1 and 99, 0 to 1; 0.5 if they are equal."""
-    width = row[_NEAR_HIGH] - row[_NEAR_LOW]
-    return (row[_MIDDLE] - row[_NEAR_LOW]) / width if width > 0 else 0.5
+    return find_position(row[_MIDDLE], row[_NEAR_LOW], row[_NEAR_HIGH])

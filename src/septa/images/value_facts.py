@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from septa.images.normalize import choose_sampling_steps
+from septa.images.normalize import choose_sampling_steps, find_position
 from septa.images.outliers import select_measured
 
 Array = NDArray[Any]
@@ -86,6 +86,14 @@ class ValueFacts:
     def bottom(self) -> float:
         """Smallest of the lowest percentiles."""
         return min(row[0] for row in self.percentiles)
+
+    @property
+    def median_position(self) -> float:
+        """Position of the median between the 1 and the 99 percentile, the mean over the channels.
+
+        It is near 0 if a dark background fills most of the image, and near 1 if a light one does.
+        """
+        return float(np.mean([find_position(row[2], row[1], row[3]) for row in self.percentiles]))
 
     def fit_channels(self, channels: int) -> ValueFacts:
         """Return the facts of the image after `septa.images.fit_channels`.

@@ -73,12 +73,17 @@ class DataSettings(Section):
     with extreme pixels limited. ``image``: by percentiles of each image. ``asinh``: as ``image``, with bright values
     compressed, for dim objects near bright ones. ``unit``: the range of the dtype becomes 0 to 1. ``imagenet``: as
     ``unit``, then the mean and standard deviation that published encoders expect."""
+    invert_light: bool = False
+    """Invert each image with a light background, so that objects are bright on dark in all of them; with normalization
+    ``image`` or ``asinh``."""
     resize: tuple[Count, Count] | None = None
     """Height and width, in pixels, to which every image is resized before the net. Predicted labels are enlarged to
     the image's own size again. No resizing if null."""
 
     @model_validator(mode="after")
-    def _check_threshold(self) -> DataSettings:
+    def _check_combinations(self) -> DataSettings:
+        if self.invert_light and self.normalization not in ("image", "asinh"):
+            raise ValueError("data.invert_light needs data.normalization=image or asinh")
         if self.threshold is not None and (self.values is not None or self.ignore_label is not None):
             raise ValueError("data.threshold cannot be combined with data.values or data.ignore_label")
         return self

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from septa.tasks.decoding import Decoding, find_objects
 
 _SEEDS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
-_FOREGROUNDS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+_FOREGROUNDS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9)
 _SIZES = (1, 5, 10, 20, 40)
 _SHARES = (64, 32, 16, 8, 4, 3)
 """Smallest sizes of an object that are tried: pixels, and parts of the median area of true objects."""

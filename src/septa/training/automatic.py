@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ import torch
 
 from septa.data import ChannelValues, Fingerprint, ImageFacts, find_range
 from septa.errors import InputError, format_count, shorten_list
+from septa.images import find_position
 from septa.labels import LabelMapping
 from septa.nets import UNet
 from septa.recipe import Recipe
@@ -27,6 +27,12 @@ _DARK = 0.25
 _COMMON_SHARE = 0.1
 """Share of the pixels from which on a class is not rare."""
 _FREEZE = (0.5, "in the second half, batch norm computes what it computes in prediction")
+_SURELY_DARK, _SURELY_LIGHT = 0.3, 0.6
+"""Positions of the median between the 1 and the 99 percentile below and above which the background is one or the other.
+Fluorescence has 0 to 0.25, stained nuclei have 0.65 to 0.95, and dense tissue has 0.3 to 0.8.
+"""
+_FEW_BACKGROUNDS = 0.03
+"""Share of the images from which on those with a light (or a dark) background count."""
 _EPOCHS = 150
 _MOST_WORKERS = 12
 _REDUCED_MEDIAN = 48
@@ -112,10 +118,10 @@ def choose_recipe(
 
     settle("data.encoding", (labels.kind, labels.describe()))
     settle("data.channels", (fingerprint.channels, f"the images have {format_count(fingerprint.channels, 'channel')}"))
-    if base.net.pretrained is None:
-        settle("data.normalization", _choose_normalization(facts))
-    else:
-        settle("data.normalization", ("imagenet", "published encoders were trained with it"))
+    both = _describe_backgrounds(facts)
+    kind = settle("data.normalization", _choose_normalization(facts, base, both))
+    if both and kind in ("image", "asinh"):
+        settle("data.invert_light", (True, both))
     if base.data.resize is not None:
         fingerprint = _resize_fingerprint(fingerprint, base.data.resize)
     objects = TASKS[labels.task if base.task == "auto" else base.task].finds_objects
@@ -275,17 +281,34 @@ def _choose_steps(fingerprint: Fingerprint, patch: tuple[int, int], batch: int, 
     return steps, f"{_EPOCHS} epochs of {images} with about {patches:.1f} patches each; 1000 to {most} steps"
 
 
-def _choose_normalization(facts: Sequence[ImageFacts]) -> tuple[str, str]:
-    """Choose by the contrast of each channel in the images that hold objects; an empty image shows only noise."""
+def _describe_backgrounds(facts: Sequence[ImageFacts]) -> str:
+    """Return a printable line if some images have a light background and others a dark one; else an empty string."""
+    shown = [item for item in facts if any(own.object_pixels for own in item.values)]
+    positions = [item.value_facts.median_position for item in shown]
+    dark, light = sum(at < _SURELY_DARK for at in positions), sum(at > _SURELY_LIGHT for at in positions)
+    if min(dark, light) < max(1, _FEW_BACKGROUNDS * len(shown)):
+        return ""
+    return f"of {len(shown)} images, {light} have a light background, and {dark} a dark one"
+
+
+def _choose_normalization(facts: Sequence[ImageFacts], base: Recipe, both: str) -> tuple[str, str]:
+    """Choose by the contrast of each channel in the images that hold objects; an empty image shows only noise.
+
+    ``both`` is the line of `_describe_backgrounds`: if it is not empty, images with a light background are inverted.
+    """
+    if base.net.pretrained is not None:
+        return "imagenet", "published encoders were trained with it"
     facts = [item for item in facts if any(own.object_pixels for own in item.values)] or facts
     channels = max(item.channels for item in facts)
     # A grey image counts in each channel, as its single channel is repeated.
     spread = max(_measure_spread([item.values[k % item.channels] for item in facts]) for k in range(channels))
-    if spread > _UNEVEN_CONTRAST and _is_dark(facts):
+    if spread > _UNEVEN_CONTRAST and _is_dark(facts, invert_light=bool(both)):
         objects = "dim and bright objects on dark background"
         return "asinh", f"{objects}, and contrast varies between images (log spread {spread:.2f})"
     if spread > _UNEVEN_CONTRAST:
         return "image", f"contrast varies between images (log spread {spread:.2f})"
+    if both:
+        return "image", both
     return "dataset", f"all images have similar contrast (log spread {spread:.2f})"
 
 
@@ -295,14 +318,21 @@ def _measure_spread(channel: Sequence[ChannelValues]) -> float:
     return float(np.std(np.log(spans))) if spans else 0.0
 
 
-def _is_dark(facts: Sequence[ImageFacts]) -> bool:
-    """Return True if objects are brighter than a background in the darkest part of the range, as in fluorescence."""
+def _is_dark(facts: Sequence[ImageFacts], *, invert_light: bool) -> bool:
+    """Return True if objects are brighter than a background in the darkest part of the range, as in fluorescence.
+
+    With ``invert_light``, that is asked of the inverse of an image with a light background.
+    """
     dark = []
-    for own in chain.from_iterable(item.values for item in facts):
-        low, high = find_range([own])
-        if high > low and own.objects.size and own.background.size:
-            background = float(np.median(own.background))
-            dark.append(background < low + _DARK * (high - low) and background < float(np.median(own.objects)))
+    for item in facts:
+        for own in item.values:
+            low, high = find_range([own])
+            if not (high > low and own.objects.size and own.background.size):
+                continue
+            background, objects = (find_position(float(np.median(v)), low, high) for v in (own.background, own.objects))
+            if invert_light and item.value_facts.median_position > 0.5:
+                background, objects = 1 - background, 1 - objects
+            dark.append(background < min(_DARK, objects))
     return bool(dark) and float(np.mean(dark)) > 0.5
 
 

@@ -48,7 +48,8 @@ def choose_normalization(
 def _make_normalization(recipe: Recipe, fingerprint: Fingerprint, expected: ChannelStatistics | None) -> Normalization:
     kind = recipe.data.normalization
     if kind in ("image", "asinh"):
-        return Normalization("image", curve=_CURVE if kind == "asinh" else 0.0, clip=CLIP)
+        curve = _CURVE if kind == "asinh" else 0.0
+        return Normalization("image", curve=curve, clip=CLIP, invert_light=recipe.data.invert_light)
     if kind == "dataset":
         return Normalization("dataset", fingerprint.offset, fingerprint.scale, clip=CLIP)
     channels = fingerprint.channels
@@ -89,7 +90,8 @@ def inherit_normalization(model: Model, recipe: Recipe, facts: Sequence[ImageFac
     """
     own = model.normalization
     own = replace(own, clip=CLIP if own.clip is None else own.clip)
-    if recipe.data.normalization != model.recipe.data.normalization:
+    wanted, known = recipe.data, model.recipe.data
+    if (wanted.normalization, wanted.invert_light) != (known.normalization, known.invert_light):
         return None
     if own.kind == "image":
         return own

@@ -18,7 +18,7 @@ from septa.tasks import Decoding, Task
 
 _FREE = ("net.output", "net.dropout")
 """Settings of the net that may differ from those of the parent: no weight but those of the outputs depends on them."""
-_TAKEN = ("data.normalization", "data.resize")
+_TAKEN = ("data.normalization", "data.invert_light", "data.resize")
 _PROVENANCE = ("train", "validation", "parts", "sketches", "parent")
 """Parts of the parent's provenance from which its training images are recognised."""
 
