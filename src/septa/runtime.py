@@ -137,6 +137,22 @@ def pick_device(name: str = "auto") -> torch.device:
     return device
 
 
+def has_fast_bf16(device: str = "cpu") -> bool:
+    """Return True if a device computes faster in bfloat16 than in float32, because it has instructions for that.
+
+    Parameters
+    ----------
+    device
+        Name of a device as `pick_device` takes it. The machine need not have it.
+    """
+    import torch
+
+    kind = (pick_device() if device == "auto" else torch.device(device)).type
+    if kind == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return kind == "cpu" and bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
 def collect_versions() -> dict[str, str]:
     """Return the versions of septa, torch, numpy, Python and the platform."""
     from importlib.metadata import version

@@ -274,25 +274,6 @@ def test_tiles_of_an_image_in_batches_are_those_of_single_images(padding: str) -
 # --- modes -----------------------------------------------------------------------------------------------------------
 
 
-def test_bf16_is_autocast() -> None:
-    net, image = net_of(norm="group"), noise(1, 64, 96)
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        expected = net(torch.from_numpy(image)[None])[0].float().numpy()
-    logits = make_engine(net, "cpu", "torch+bf16")(image)
-    assert logits.dtype == np.float32
-    np.testing.assert_allclose(logits, expected, atol=2e-2 * np.abs(expected).max())
-    assert np.abs(logits - torch_engine(net)(image)).max() > 1e-4
-
-
-def test_tiles_are_exact_in_bf16() -> None:
-    net, image = net_of(depth=3, width=8), noise(1, 300, 260)
-    engine = torch_engine(net, "cpu", ["bf16"])
-    parts = [in_tiles(net, engine, image, tile) for tile in (1000, smallest_tile_for(net) + 40)]
-    assert parts[0].std() > 0.01
-    # Exact: tiles promise the values of the whole image for one engine.
-    np.testing.assert_array_equal(*parts)
-
-
 @pytest.mark.parametrize(
     "name", ["torch+", "torch+int8", "torch+bf16+bf16", "torch+bf16+fp16", "openvino+bf16", "+bf16"]
 )

@@ -219,8 +219,8 @@ def test_a_table_shows_what_changed() -> None:
 
 def test_a_pruned_net_has_no_integers(model: Path) -> None:
     loaded = replace(Model.load(model), int8=Int8(graph=b"x", weights=b"w", floats=(), layers=1))
-    assert loaded.own_engine("cpu") == "openvino"
-    assert replace(loaded, int8=None).own_engine("cpu") == "torch"
+    assert loaded.choose_engine("cpu") == "openvino"
+    assert replace(loaded, int8=None).choose_engine("cpu") == "torch"
 
 
 def test_float16_is_written_from_the_command_line_with_and_without_data(

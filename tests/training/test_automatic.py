@@ -56,7 +56,7 @@ def test_statistics_of_batch_norm_are_fixed_for_the_second_half(norm: str, expec
 @pytest.mark.parametrize("machine", [LAPTOP, GPU, SMALL], ids=["laptop", "gpu", "small"])
 @pytest.mark.parametrize("size", SIZES)
 def test_choices_fit_together(size: tuple[int, int], machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda: True)
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation: True)
     choice = automatic(size, machine)
     recipe = choice.recipe
     multiple = recipe.net.reduction * 2**recipe.net.depth
@@ -261,7 +261,7 @@ def test_little_memory_makes_small_batches() -> None:
 
 
 def test_reasons_are_plain_english(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda: True)
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation: True)
     cpu = automatic((256, 320), LAPTOP, channels=3).reasons
     del cpu["training.amp"]  # depends on the CPU of this machine
     assert cpu == {

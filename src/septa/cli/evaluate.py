@@ -115,6 +115,7 @@ def evaluate(
                 device=options.device,
                 tta=options.tta,
                 engine=options.engine,
+                precision=options.precision,
                 extra=extra,
                 max_pixels=options.max_pixels,
                 progress=progress,
@@ -128,7 +129,7 @@ def evaluate(
 
 
 def _refuse_model_options(options: NetOptions, others: dict[str, object], first: Path) -> None:
-    running = {"tile": options.tile, "tta": options.tta, "prune": options.prune, "engine": options.engine}
+    running = {name: getattr(options, name) for name in ("tile", "tta", "prune", "engine", "precision")}
     refuse_options(others | running, f"label images such as {first}")
 
 

@@ -30,6 +30,7 @@ def info(model: ModelFile) -> None:
         "members": loaded.members,
         "net": {"halo": net.halo, "receptive_field": net.receptive_field, "exact_tiles": net.exact_tiles},
         "int8": None if loaded.int8 is None else loaded.int8.to_json(),
+        "bf16": None if loaded.bf16 is None else loaded.bf16.to_json(),
         "recipe": loaded.recipe.model_dump(mode="json"),
         "provenance": _count_sketches(loaded.provenance),
     }

@@ -261,6 +261,15 @@ class NetOptions:
             "or auto (the fastest). The default is the model's own.",
         ),
     ] = None
+    precision: Annotated[
+        str | None,
+        option(
+            "--precision",
+            heading=SPEED,
+            kind=choice("float32", "bf16"),
+            help="Number format of the net. The default is bf16 where it is faster and gives the same labels.",
+        ),
+    ] = None
 
 
 @contextmanager

@@ -135,6 +135,7 @@ class FileOptions:
                 min_confidence=self.min_confidence,
             ),
             engine=net.engine,
+            precision=net.precision,
         )
 
 
@@ -275,7 +276,9 @@ def _segment_to_files(
 ) -> list[errors.SeptaError]:
     """Segment the images one after another, continuing after one that fails; return the errors."""
     from septa.display import say, show_progress
+    from septa.model import explain_precision
     from septa.prediction import FailedFile, segment_files
+    from septa.runtime import has_fast_bf16
 
     model, failed = _load_model(file, net), []
     facts = (f"task {model.recipe.task}", model.labels.describe(), model.describe_input(), model.describe_members())
@@ -287,6 +290,9 @@ def _segment_to_files(
         remedy = "Give a folder with -o" if several else "Give a folder with -o, or choose one image with --image"
         raise errors.InputError(target, problem, remedy)
     say(console, f"segmenting {format_count(len(images), 'image')} with {file} to {target}; {task}")
+    engine = model.choose_engine(options.device, options.engine, options.precision)
+    for line in explain_precision(engine, model.bf16, fast=has_fast_bf16(options.device)):
+        say(console, line)
     with show_progress(console, "segmenting") as progress:
         for done, result in enumerate(segment_files(model, images, options, notices), start=1):
             if isinstance(result, FailedFile):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from glob import has_magic
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -201,6 +201,7 @@ def make_requests(
             skip_empty=store.skip_empty,
             overwrite=overwrite,
             engine=net.engine,
+            precision=net.precision,
         )
         for image, target in zip(images, outputs, strict=True)
     ]
@@ -217,6 +218,9 @@ def segment_to_stores(
 
     failed: list[errors.SeptaError] = []
     with connect_cluster(store) as cluster:
+        if cluster is not None:
+            fast = cluster.has_fast_bf16(requests[0].device)
+            requests = [replace(request, fast_bf16=fast) for request in requests]
         for request in requests:
             try:
                 _segment_to_store(console, request, cluster)

@@ -16,9 +16,10 @@ from septa.evaluation.shared import add_neurites, check_extra, note_mask, requir
 from septa.images import MAX_PIXELS
 from septa.labels import LabelMapping
 from septa.metrics import NEURITES, Evaluation, LabelPair, Labels, evaluate_labels
-from septa.model import Model, PredictionOptions
+from septa.model import Model, PredictionOptions, explain_precision
 from septa.notices import Notices
 from septa.objects import Judged, calibrate, judge
+from septa.runtime import has_fast_bf16
 
 
 def evaluate(
@@ -32,6 +33,7 @@ def evaluate(
     device: str = "auto",
     tta: int | None = None,
     engine: str | None = None,
+    precision: str | None = None,
     extra: Sequence[str] = (),
     max_pixels: int = MAX_PIXELS,
     progress: Callable[[int, int], None] | None = None,
@@ -52,7 +54,7 @@ def evaluate(
         Folder of images and labels; see `septa.data.find_pairs`, also for ``images`` and ``labels``.
     every
         If True, the training images are scored too.
-    tile, device, tta, engine
+    tile, device, tta, engine, precision
         Options of `septa.Model.segment`.
     extra
         Additional families of metrics: ``boundaries``, ``glands`` (for objects) and ``neurites`` (for two classes,
@@ -85,6 +87,7 @@ def evaluate(
     instances = model.task.finds_objects
     check_extra(extra, model.labels, instances)
     soft = instances or NEURITES in extra
+    engine = model.choose_engine(device, engine, precision)
     options = PredictionOptions(tile=tile, tta=tta, engine=model.engine(device, engine))
 
     def segment_pairs() -> Iterator[LabelPair]:
@@ -113,6 +116,7 @@ def evaluate(
     if instances:
         evaluation = replace(evaluation, calibration=calibrate(judged))
     notes = [*pairing.notes, model.labels.describe()]
+    notes += explain_precision(engine, model.bf16, fast=has_fast_bf16(device))
     notes += known.explain(len(pairing.pairs), chosen="weights and thresholds" if instances else "weights")
     return replace(evaluation, notes=(*notes, *notices.lines()))
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from septa.errors import InputError, ResourceError, is_out_of_memory
+from septa.inference.bf16 import round_for_bf16
 from septa.inference.fold import Stamp, compute_stamp, fold_norms
 from septa.inference.graph import make_probe, translate_out_of_memory
 from septa.inference.protocol import Engine, SingleImageEngine
@@ -52,7 +53,7 @@ def torch_engine(net: nn.Module, device: torch.device | str = "cpu", modes: Iter
         Device that runs the net.
     modes
         Words of `MODES`: a type for mixed precision (autocast), and ``compile`` for `torch.compile`, which compiles
-        for each new size of image.
+        for each new size of image. In bfloat16 the first and the last layer stay in float32; see `round_for_bf16`.
 
     Raises
     ------
@@ -95,6 +96,8 @@ def _place(net: nn.Module, device: torch.device) -> nn.Module:
 
 def _make_forward(net: nn.Module, device: torch.device, modes: tuple[str, ...]) -> Forward:
     dtype = next((TYPES[mode] for mode in modes if mode in TYPES), None)
+    if dtype is torch.bfloat16:
+        net = round_for_bf16(net)
     execute: Any = torch.compile(net, dynamic=False) if COMPILE in modes else net
 
     def forward(image_bcyx: Tensor) -> Tensor:

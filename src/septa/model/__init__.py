@@ -2,14 +2,15 @@
 
 ::
 
-    model     the model itself
-    net       the net of a recipe
-    input     images as a model takes them
-    tiles     the tiles of an image: planned, run, and halved if the memory is short
-    versions  rotated and mirrored versions of an image, over which probabilities are averaged
-    options   the options that all predictions share
-    half      weights in float16, for files of half the size
-    file      the bytes of a model file, and the check of everything that its header claims
+    model      the model itself
+    net        the net of a recipe
+    input      images as a model takes them
+    tiles      the tiles of an image: planned, run, and halved if the memory is short
+    versions   rotated and mirrored versions of an image, over which probabilities are averaged
+    options    the options that all predictions share
+    half       weights in float16, for files of half the size
+    precision  float32, or bfloat16 where that is fast and gives the same labels
+    file       the bytes of a model file, and the check of everything that its header claims
 """
 
 import lazy_loader

@@ -25,6 +25,7 @@ from septa.tasks import Decoding, make_task
 
 from .half import restore_kernels
 from .net import build_net
+from .precision import Bf16Difference
 
 KIND = "septa model 1"
 
@@ -112,6 +113,7 @@ def _read_attributes(header: dict[str, Any], tensors: dict[str, Tensor]) -> dict
         "decoding": Decoding.from_json(header["decoding"]) if "decoding" in header else Decoding(),
         "int8": int8,
         "training_values": values,
+        "bf16": Bf16Difference.from_json(header["bf16"]) if "bf16" in header else None,
     }
 
 

@@ -31,13 +31,14 @@ from septa.labels import LabelMapping
 from septa.nets import Ensemble, UNet, list_members
 from septa.notices import Notices
 from septa.recipe import Recipe
-from septa.runtime import pick_device
+from septa.runtime import has_fast_bf16, pick_device
 from septa.tasks import Decoding, Task, make_task
 
 from .file import KIND, read_model_bytes, unpack_model
 from .half import round_kernels, shrink_kernels
 from .input import adapt_image
 from .options import PredictionOptions
+from .precision import BF16, Bf16Difference, apply_precision, refuse_precision
 from .tiles import check_tile, plan_model_tiles, run_tiles
 from .versions import average_versions, check_versions
 
@@ -67,6 +68,9 @@ class Model:
         The net in 8-bit integers in addition, if the model was quantised.
     training_values
         Values of the training images, with which other images are compared; None in models that lack them.
+    bf16
+        Number of pixels of the validation images whose labels differ between bfloat16 and float32; None if that was not
+        measured.
 
     Examples
     --------
@@ -83,6 +87,7 @@ class Model:
     decoding: Decoding = field(default_factory=Decoding)
     int8: Int8 | None = None
     training_values: TrainingValues | None = None
+    bf16: Bf16Difference | None = None
 
     @property
     def task(self) -> Task:
@@ -127,6 +132,7 @@ class Model:
         device: str = "auto",
         tta: int | None = None,
         engine: str | Engine | None = None,
+        precision: str | None = None,
     ) -> NDArray[np.int32]:
         """Segment one image of any size.
 
@@ -148,7 +154,10 @@ class Model:
         engine
             ``torch``, ``openvino``, ``onnxruntime``, ``auto`` (the fastest that agrees with torch) or another name that
             `septa.inference.make_engine` lists. An engine from `engine` can be used for many images. If None,
-            `own_engine` chooses.
+            `choose_engine` chooses.
+        precision
+            ``float32``, or ``bf16`` for bfloat16. If None, it is bfloat16 where `choose_engine` finds that faster and
+            equal; an ``engine`` that is given keeps its own.
 
         Returns
         -------
@@ -163,7 +172,7 @@ class Model:
         ResourceError
             The memory does not hold a tile.
         """
-        options = PredictionOptions(tile=tile, device=device, tta=tta, engine=engine)
+        options = PredictionOptions(tile=tile, device=device, tta=tta, engine=engine, precision=precision)
         return self.compute_labels(*self._prepare(image, options))
 
     def logits(
@@ -174,6 +183,7 @@ class Model:
         device: str = "auto",
         tta: int | None = None,
         engine: str | Engine | None = None,
+        precision: str | None = None,
     ) -> NDArray[np.float32]:
         """Compute the logits of one image of any size.
 
@@ -185,7 +195,7 @@ class Model:
             Logits ``(K, Y, X)``, float32, one plane for each output of the net. With several versions (``tta``) they
             are the logits of the averaged probabilities.
         """
-        options = PredictionOptions(tile=tile, device=device, tta=tta, engine=engine)
+        options = PredictionOptions(tile=tile, device=device, tta=tta, engine=engine, precision=precision)
         return self.compute_logits(*self._prepare(image, options))
 
     def probabilities(
@@ -196,6 +206,7 @@ class Model:
         device: str = "auto",
         tta: int | None = None,
         engine: str | Engine | None = None,
+        precision: str | None = None,
     ) -> NDArray[np.float32]:
         """Compute the class probabilities of one image of any size.
 
@@ -206,7 +217,7 @@ class Model:
         ndarray
             Probabilities ``(K, Y, X)`` in [0, 1], float32, one plane for each class.
         """
-        options = PredictionOptions(tile=tile, device=device, tta=tta, engine=engine)
+        options = PredictionOptions(tile=tile, device=device, tta=tta, engine=engine, precision=precision)
         return self.task.probabilities(self.compute_logits(*self._prepare(image, options)))
 
     def compute_labels(self, image_cyx: NDArray[Any], options: PredictionOptions) -> NDArray[np.int32]:
@@ -227,7 +238,7 @@ class Model:
         size = image_cyx.shape[1:]
         inner_cyx = resize_image(image_cyx, self.recipe.data.resize or size)
         versions = self._count_versions(options.tta)
-        options = replace(options, engine=self.engine(options.device, options.engine))
+        options = self._with_engine(options)
         if versions == 1:
             return resize_image(self._assemble_logits(inner_cyx, options), size)
 
@@ -235,6 +246,11 @@ class Model:
             return self._assemble_logits(version_cyx, options)
 
         return resize_image(average_versions(inner_cyx, versions, self.task, compute), size)
+
+    def _with_engine(self, options: PredictionOptions) -> PredictionOptions:
+        """Return options whose engine is made already."""
+        engine = self.engine(options.device, options.engine, options.precision)
+        return replace(options, engine=engine, precision=None)
 
     def _count_versions(self, tta: int | None) -> int:
         return check_versions(self.recipe.inference.tta if tta is None else tta)
@@ -261,7 +277,7 @@ class Model:
             Options; ``tta`` is not used.
         """
         normalization = self.normalization.rescale(options.factor).resolve(image_cyx)
-        engine = self.engine(options.device, options.engine)
+        engine = self.engine(options.device, options.engine, options.precision)
         run_tiles(self.net, engine, image_cyx, normalization, consume, options)
 
     def plan(self, height: int, width: int, tile: int | None = None) -> list[ImageTile]:
@@ -311,7 +327,7 @@ class Model:
             remedy = "Give another depth, or train with net.nested and net.deep_supervision"
             raise InputError(f"--prune {depth}", str(error), remedy) from None
         kept = [f"net.depth={depth}", "net.deep_supervision=false", f"net.aspp={str(net.aspp is not None).lower()}"]
-        return replace(self, net=net, recipe=self.recipe.with_overrides(kept), int8=None)
+        return replace(self, net=net, recipe=self.recipe.with_overrides(kept), int8=None, bf16=None)
 
     def _prepare(
         self, image: NDArray[Any] | str | PathLike[str], options: PredictionOptions
@@ -387,23 +403,48 @@ class Model:
         """
         return adapt_image(image_cyx, self.channels, self.color, where, notices)
 
-    def engine(self, device: str = "auto", engine: str | Engine | None = None) -> Engine:
+    def engine(self, device: str = "auto", engine: str | Engine | None = None, precision: str | None = None) -> Engine:
         """Make an engine that runs the net; an existing engine is returned unchanged.
 
-        Errors are those of `septa.inference.make_engine`.
+        Errors are those of `septa.inference.make_engine` and of `choose_engine`.
         """
         if engine is not None and not isinstance(engine, str):
-            return engine
-        name = engine or self.own_engine(device)
+            return refuse_precision(engine, precision)
+        name = self.choose_engine(device, engine, precision)
         runs_torch = parse_modes(name) is not None
         key = "" if runs_torch else f"{self.weights_sha256} {self.recipe.net.model_dump_json()} {self.channels}"
         task = self.task
         averaging = Averaging(task.activations, task.as_logits)
         return make_engine(self.net, pick_device(device), name, key=key, int8=self.int8, averaging=averaging)
 
-    def own_engine(self, device: str = "auto") -> str:
-        """Return the name of the default engine: ``openvino`` on a CPU if the model is quantised, else ``torch``."""
-        return "openvino" if self.int8 is not None and pick_device(device).type == "cpu" else "torch"
+    def choose_engine(
+        self, device: str = "auto", engine: str | None = None, precision: str | None = None, *, fast: bool | None = None
+    ) -> str:
+        """Return the name of the engine that computes in a precision.
+
+        By default it is ``openvino`` on a CPU if the model is quantised. Otherwise it is ``torch+bf16`` if the device
+        is fast in bfloat16 and `bf16` says that the labels are those of float32, else ``torch``.
+
+        Parameters
+        ----------
+        device, engine, precision
+            As for `segment`; ``engine`` is a name.
+        fast
+            True if all processes that run the engine are fast in bfloat16; found out for this process if None.
+
+        Raises
+        ------
+        InputError
+            The precision is not known, or the engine does not compute in it.
+        """
+        on_cpu = pick_device(device).type == "cpu"
+        is_int8 = self.int8 is not None and on_cpu
+        if engine is not None or precision is not None:
+            return apply_precision(engine or "torch", precision, is_int8=is_int8)
+        if is_int8:
+            return "openvino"
+        agrees = self.bf16 is not None and self.bf16.is_small
+        return BF16 if agrees and (has_fast_bf16(device) if fast is None else fast) else "torch"
 
     # --- one file ---------------------------------------------------------------------------------------------------
 
@@ -461,6 +502,7 @@ class Model:
             "decoding": self.decoding.to_json(),
             **({} if self.int8 is None else {"int8": self.int8.to_json()}),
             **({} if self.training_values is None else {"training_values": self.training_values.to_json()}),
+            **({} if self.bf16 is None else {"bf16": self.bf16.to_json()}),
             "provenance": {**self.provenance, "weights_sha256": self.weights_sha256},
         }
 

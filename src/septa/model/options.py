@@ -19,5 +19,6 @@ class PredictionOptions:
     device: str = "auto"
     tta: int | None = None
     engine: str | Engine | None = None
+    precision: str | None = None
     fixed_tile: bool = False
     factor: float = 1.0

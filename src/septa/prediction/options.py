@@ -34,7 +34,7 @@ class Options:
     certify
         If True, each image is also computed as a whole, and an error is raised if its logits differ by more than
         `EXACT`.
-    tile, device, tta, engine
+    tile, device, tta, engine, precision
         See `septa.model.PredictionOptions`.
     max_pixels
         Largest image that is decoded, pixels.
@@ -55,6 +55,7 @@ class Options:
     max_pixels: int = MAX_PIXELS
     objects: ObjectOptions = field(default_factory=ObjectOptions)
     engine: str | None = None
+    precision: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

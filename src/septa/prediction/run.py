@@ -67,7 +67,7 @@ def _segment(
     targets = Targets(model, images, options)
     files = ObjectFiles(options.objects, options.output, model.labels.class_names, targets.written)
     targets.check(files, notices)
-    engine = model.engine(options.device, options.engine)
+    engine = model.engine(options.device, options.engine, options.precision)
     pipeline = Pipeline(model=model, options=options, files=files, engine=engine, targets=targets, notices=notices)
     remaining = deque(images)
     while remaining:

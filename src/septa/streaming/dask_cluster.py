@@ -96,6 +96,20 @@ class Cluster:
             raise InputError(self.where, "none of the workers answers", "Look into their logs")
         return DaskExecutor(self, run)
 
+    def has_fast_bf16(self, device: str) -> bool:
+        """Return True if every worker is fast in bfloat16 on its device of this name.
+
+        A worker that does not answer counts as not fast; `make_executor` reports it.
+        """
+        if self.threads is not None:
+            return runtime.has_fast_bf16(device)
+        from septa.streaming import dask_worker
+
+        replies: dict[str, Any] = {}
+        with suppress(Exception):
+            replies = self.client.run(dask_worker.has_fast_bf16, device, on_error="return")
+        return bool(replies) and all(reply is True for reply in replies.values())
+
     def forget(self, *names: str) -> None:
         """Make the workers close the image of a run; of all runs, and forget the model, if no name is given.
 

@@ -200,6 +200,11 @@ async def check_worker(key: str) -> WorkerReply:
     return await asyncio.to_thread(_call, key, lambda worker: None)
 
 
+async def has_fast_bf16(device: str) -> bool:
+    """Return True if this worker is fast in bfloat16; see `septa.runtime.has_fast_bf16`."""
+    return await asyncio.to_thread(runtime.has_fast_bf16, device)
+
+
 def segment(key: str, index: BlockIndex) -> WorkerReply:
     """Segment a block by `segment_block` on this worker."""
     return _call(key, lambda worker: segment_block(worker, index))

@@ -39,6 +39,10 @@ class StreamRequest:
         True to replace an existing output, and to start again instead of resuming.
     engine
         Name of the engine that runs the net; the model's own if None.
+    precision
+        ``float32`` or ``bf16``; chosen by the model if None.
+    fast_bf16
+        True if every process that runs the net is fast in bfloat16; found out for this process if None.
     """
 
     model: Path
@@ -52,6 +56,8 @@ class StreamRequest:
     skip_empty: bool = False
     overwrite: bool = False
     engine: str | None = None
+    precision: str | None = None
+    fast_bf16: bool | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,8 +26,9 @@ import numpy as np
 from septa.errors import InputError, Interrupted
 from septa.images import Source, lock_outputs, store, write_text
 from septa.images.store import StoreSpec
-from septa.model import Model
+from septa.model import Model, explain_precision
 from septa.notices import Notices
+from septa.runtime import has_fast_bf16
 from septa.streaming.block_file import is_done, load_facts
 from septa.streaming.block_worker import BlockWorker
 from septa.streaming.blocks import OutputBlock, PyramidBlock, write_empty_block
@@ -85,13 +86,14 @@ def stream(request: StreamRequest, make_executor: MakeExecutor | None = None) ->
             if source.shape[1] == 1:  # refuse or note a channel that would be repeated, before any work
                 model.as_model_input(np.zeros((1, 1, 1), source.dtype), request.input.path, notices)
             device = "cpu" if make_executor else request.device
+            fast = has_fast_bf16(device) if request.fast_bf16 is None else request.fast_bf16
             identity = RunIdentity.from_source(
                 source,
                 request.input,
                 path=os.path.realpath(request.input.path),
                 content=digest_content(source),
                 model=digest,
-                engine=request.engine or model.own_engine(device),
+                engine=model.choose_engine(device, request.engine, request.precision, fast=fast),
                 name=_choose_name(request),
                 probabilities=request.probabilities,
                 skip_empty=request.skip_empty,
@@ -114,7 +116,8 @@ def stream(request: StreamRequest, make_executor: MakeExecutor | None = None) ->
                 )
                 executor = make_executor(request, worker) if make_executor else LocalExecutor(worker)
                 known = notices.lines()
-                notes = (*notes, *more, *_explain_limits(model), *known)
+                about = explain_precision(identity.engine, model.bf16, fast=fast)
+                notes = (*notes, *more, *about, *_explain_limits(model), *known)
                 for event in _stream(request, worker, budget, notes, executor, began):
                     late = tuple(notices.lines()[len(known) :])
                     yield replace(event, notes=late) if isinstance(event, StreamFinished) else event
@@ -245,7 +248,8 @@ def _make_plan(
         if plan.identity != identity:
             differs = ", ".join(plan.identity.differences(identity))
             problem = f"the folder holds an unfinished run of another image or with other settings ({differs})"
-            raise InputError(folder, problem, "Give the same settings again, or --overwrite to start again")
+            same = f"--engine {plan.identity.engine}" if differs == "engine" else "the same settings again"
+            raise InputError(folder, problem, f"Give {same}, or --overwrite to start again")
         budget = fit(margin=plan.margin, block=plan.block)
         find_factor(model, source, notices)
         return plan, budget, ("an interrupted run is resumed", *notices.lines())

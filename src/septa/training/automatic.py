@@ -16,7 +16,7 @@ from septa.images import find_position
 from septa.labels import LabelMapping
 from septa.nets import UNet
 from septa.recipe import Recipe
-from septa.runtime import Machine
+from septa.runtime import Machine, has_fast_bf16
 from septa.tasks import TASKS
 from septa.training.parent import Parent
 
@@ -162,10 +162,10 @@ def resolve_amp(amp: str, device: str) -> tuple[str, str]:
     if amp != "auto":
         return amp, "as given"
     if device.startswith("cuda"):
-        if torch.cuda.is_bf16_supported():
+        if has_fast_bf16(device):
             return "bf16", "the GPU has bf16 instructions"
         return "fp16", "the GPU has no bf16 instructions"
-    if device == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
+    if device == "cpu" and has_fast_bf16():
         return "bf16", "the CPU has bf16 instructions, which are about twice as fast"
     return "off", f"the device {device} has no fast bf16 instructions"
 

@@ -16,6 +16,7 @@ from septa.report import write_report
 from septa.training.automatic import RecipeChoice
 from septa.training.job import TrainingJob
 from septa.training.plan import TrainingRequest
+from septa.training.precision import Bf16Comparison, describe_difference
 from septa.training.scoring import score_examples, segment_examples
 from septa.training.state import TrainingState
 from septa.training.tuning import tune_model
@@ -53,7 +54,8 @@ def finish_training(
 ) -> TrainingDone:
     """Make a model of the best weights, evaluate it on the validation images, save it and write the report.
 
-    If the task has thresholds, they are tuned first. Every validation image passes through the net only once.
+    If the task has thresholds, they are tuned first. Every validation image passes through the net only once, and some
+    once more in bfloat16.
 
     Parameters
     ----------
@@ -83,9 +85,11 @@ def finish_training(
         tuning = tune_model(model, job.validation, str(job.device))
         model = replace(model, decoding=tuning.decoding)
     known = {} if tuning is None else tuning.logits
-    images = segment_examples(model, job.validation, str(job.device), known)
+    comparison = Bf16Comparison(model, str(job.device))
+    images = comparison.follow(segment_examples(model, job.validation, str(job.device), known))
     evaluation, panels = score_examples(images, model.task, model.labels)
-    model = replace(model, training_values=combine_values([item.value_facts for item in check.facts], model.channels))
+    values = combine_values([item.value_facts for item in check.facts], model.channels)
+    model = replace(model, training_values=values, bf16=comparison.difference)
     model = model.with_provenance(**_collect_provenance(job, state, check, evaluation))
     model.save(request.output)
     report = request.folder / "report.html"
@@ -96,6 +100,7 @@ def finish_training(
         describe_choice(evaluation),
         *check.notes,
         *_explain_sizes(job.recipe),
+        *describe_difference(model.bf16),
         *map(str, check.problems),
     ]
     write_report(
