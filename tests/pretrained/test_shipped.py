@@ -101,7 +101,7 @@ def check_model(one: ShippedModel) -> None:
     """Check the file, the card and the examples of a shipped model."""
     assert one.path.stat().st_size <= MOST
     model = septa.load(one.name)
-    assert re.match(rf"{model.channels}\b", one.channels)
+    assert str(model.channels) in re.findall(r"\d+", one.channels)
     assert len(one.summary) <= 60
     assert one.card.read_text(encoding="utf-8").count("\n") > 10
     if one.examples is not None:  # evaluate leaves out training images, and images that show the same objects
