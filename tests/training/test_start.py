@@ -95,6 +95,18 @@ def test_a_model_that_finds_the_objects_is_the_start(ship: Ship, new: Path, own:
     assert plan(new, "training.start=scratch").recipe.net != model.recipe.net
 
 
+def test_a_file_or_folder_with_the_name_of_a_shipped_model_is_not_the_automatic_start(
+    ship: Ship, new: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A data folder often has such a name, and no warning is issued about it."""
+    ship("nuclei", "spots")
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(new, "nuclei")
+    Path("spots").write_text("not a model")
+    score_images(monkeypatch, 0.3, 0.4)
+    assert plan(Path("nuclei")).recipe.training.start == "spots"
+
+
 @pytest.mark.parametrize(("score", "chosen"), [(0.1, True), (0.099, False), (0.0, False)])
 def test_a_model_must_find_enough(
     ship: Ship, new: Path, monkeypatch: pytest.MonkeyPatch, score: float, chosen: bool

@@ -47,20 +47,22 @@ class Parent:
         return Path(self.start).name
 
 
-def load_parent(start: str) -> Parent:
+def load_parent(start: str, file: Path | None = None) -> Parent:
     """Load the model that a training starts from.
 
     Parameters
     ----------
     start
         Setting ``training.start``: a path or the name of a shipped model.
+    file
+        File of the model, if it is known; else it is found by ``start``.
 
     Raises
     ------
     ModelError
         There is no such model, or it was quantised.
     """
-    data = Model.read(start)
+    data = Model.read(start if file is None else file)
     model = Model.from_bytes(data, start)
     if model.int8 is not None:
         problem = "the model was quantised to 8-bit integers, which cannot be trained further"

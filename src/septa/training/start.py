@@ -74,7 +74,7 @@ def choose_start(recipe: Recipe, check: DatasetCheck, device: str, *, automatic:
         return Start()
     assert check.mapping is not None
     task = TASKS[check.mapping.task if recipe.task == "auto" else recipe.task]
-    parents = [load_parent(one.name) for one in list_shipped()] if task.finds_objects else []
+    parents = [load_parent(one.name, one.path) for one in list_shipped()] if task.finds_objects else []
     parents = [parent for parent in parents if parent.model.task.finds_objects]
     if not parents:
         return Start()
