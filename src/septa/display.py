@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,8 @@ from septa.recipe import TrainingSettings
 if TYPE_CHECKING:  # commands show their progress without waiting for torch or scipy
     from septa.data import DatasetCheck
     from septa.metrics import Evaluation
-    from septa.training import HistoryRow, TrainingDone, TrainingEvent, TrainingPlan
+    from septa.report import Fold
+    from septa.training import FoldDone, HistoryRow, TrainingDone, TrainingEvent, TrainingPlan
 
 _ROWS = 12
 """Validations that the live table of a training shows."""
@@ -82,20 +83,32 @@ def show_training(console: Console, events: Iterator[TrainingEvent]) -> Training
     TrainingDone or None
         Result of the training; None if it was finished before.
     """
-    from septa.training import AlreadyTrained, TrainingDone, TrainingPlan
+    from septa.training import AlreadyTrained, FoldDone, TrainingDone, TrainingPlan
 
     done, live = None, None
     screen = _Screen()
+    planned = False
     try:
         for event in events:
             if isinstance(event, TrainingPlan):
-                print_plan(console, event)
+                if not planned:
+                    print_plan(console, event)
+                if event.fold:
+                    sizes = f"{len(event.train)} images for training, {len(event.validation)} held out"
+                    say(console, f"fold {event.fold} of {len(event.check.folds)}: {sizes}")
+                planned = True
+                screen = _Screen()
                 screen.training = event.choice.recipe.training
                 live = Live(screen.make_table(), console=console, refresh_per_second=4) if console.is_terminal else None
                 if live is not None:
                     live.start()
             elif isinstance(event, TrainingDone):
                 done = event
+            elif isinstance(event, FoldDone):
+                if live is not None:
+                    live.stop()
+                    live = None
+                say(console, _describe_fold(event))
             elif isinstance(event, AlreadyTrained):
                 say(console, f"{event.path}: this training is finished, its model is here")
             else:
@@ -108,6 +121,30 @@ def show_training(console: Console, events: Iterator[TrainingEvent]) -> Training
         if live is not None:
             live.stop()
     return done
+
+
+def _describe_fold(event: FoldDone) -> str:
+    line = f"fold {event.fold} of {event.folds}"
+    if event.evaluation is None:
+        return f"{line}: finished by an earlier run"
+    names = ("f1_50", "mean_accuracy") if event.evaluation.objects else ("dice",)
+    from septa.metrics import HEADERS, OBJECT_METRICS
+
+    scores = (f"{(OBJECT_METRICS | HEADERS)[name]} {event.evaluation.summary[name]:.4f}" for name in names)
+    return f"{line}: {', '.join(scores)} on its validation images"
+
+
+def make_folds_table(evaluation: Evaluation, folds: Sequence[Fold]) -> Table:
+    """Return the scores of the folds of a cross-validation as a table, with their mean and spread in the last row."""
+    from septa.report import list_fold_rows
+
+    head, rows = list_fold_rows(evaluation, folds, details=False)
+    table = Table()
+    for number, title in enumerate(head):
+        table.add_column(title, justify="right" if number else "left")
+    for number, row in enumerate(rows):
+        table.add_row(*map(make_cell, row), end_section=number == len(rows) - 2)
+    return table
 
 
 def print_plan(console: Console, plan: TrainingPlan) -> None:
@@ -134,14 +171,16 @@ def print_plan(console: Console, plan: TrainingPlan) -> None:
 
 def print_result(console: Console, done: TrainingDone) -> None:
     """Print the scores of a trained model, its files, and what is to be known about the scores."""
-    from septa.training import describe_choice
+    from septa.training import describe_choice, describe_cross_validation
 
     console.print(make_evaluation_table(done.evaluation))
+    if done.folds:
+        console.print(make_folds_table(done.evaluation, done.folds))
     say(console, f"model: {done.path} (weights sha256 {done.model.weights_sha256})")
     say(console, f"report: {done.report}")
     if done.start:
         say(console, done.start)
-    say(console, describe_choice(done.evaluation))
+    say(console, describe_cross_validation(done.evaluation, done.folds) or describe_choice(done.evaluation))
     if done.verdict:
         say(console, f"verdict: {done.verdict}", style="red")
 

@@ -110,6 +110,10 @@ VALUES = [
         "--tta: the value must be a whole number from 1 to 8, got 9. Give for example --tta 4.",
     ),
     Row(
+        "train x --folds 1",
+        "--folds: the value must be a whole number from 2 to 100, got 1. Give for example --folds 5.",
+    ),
+    Row(
         "predict m x -o y --prune 0",
         "--prune: the value must be a whole number of at least 1, got 0. Give for example --prune 2.",
     ),

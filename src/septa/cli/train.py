@@ -11,12 +11,26 @@ from typing import TYPE_CHECKING, Annotated
 
 from septa.cli.commands import OUTPUT, RUN
 from septa.cli.options import PlanOptions, make_console, option
-from septa.cli.values import path
+from septa.cli.values import path, whole_number
 
 if TYPE_CHECKING:
     from septa.training import TrainingProfile
 
+MOST_FOLDS = 100
+"""Largest number of folds, which is the largest number of nets in a model."""
 EXAMPLE = "septa train cells -o cells.septa --minutes 10"
+
+
+Folds = Annotated[
+    int | None,
+    option(
+        "--folds",
+        heading=RUN,
+        kind=whole_number(least=2, most=MOST_FOLDS, example=5),
+        help="Train N nets, each of which holds out other images, so that every image is scored; the model averages "
+        "them. Training, file and prediction take N times as much; --minutes are shared.",
+    ),
+]
 
 
 def train(
@@ -35,6 +49,7 @@ def train(
     overwrite: Annotated[
         bool, option("--overwrite", heading=OUTPUT, help="Start again and replace an existing model and its run.")
     ] = False,
+    folds: Folds = None,
     tensorboard: Annotated[
         bool,
         option("--tensorboard", heading=OUTPUT, help="Also write the curves for TensorBoard (needs septa[track])."),
@@ -57,12 +72,16 @@ def train(
         resume=resume,
         overwrite=overwrite,
         tensorboard=tensorboard,
+        folds=folds or 0,
         command=shlex.join(["septa", *sys.argv[1:]]),
     )
     from septa.display import print_result, say, show_progress, show_training
-    from septa.training import train_steps
+    from septa.recipe import Recipe
+    from septa.training import describe_cost, train_steps
 
     console = make_console()
+    if folds is not None:
+        say(console, describe_cost(folds, (request.recipe or Recipe()).with_overrides(request.overrides)))
     profiles: list[TrainingProfile] = []
 
     def print_profile(measured: TrainingProfile) -> None:

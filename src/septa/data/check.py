@@ -9,7 +9,7 @@ from pathlib import Path
 
 from septa.data.channels import find_expected_channels, holds_color
 from septa.data.check_result import DatasetCheck, Problem, Split, explain_task
-from septa.data.check_split import check_copies, cut_whole_dataset, describe_folds, make_splits
+from septa.data.check_split import check_copies, cut_whole_dataset, describe_fold_sizes, make_splits
 from septa.data.check_values import check_values
 from septa.data.copies import find_near_duplicates
 from septa.data.fingerprint import ImageFacts, combine_facts, digest_array, holds_colors, scan_image
@@ -380,7 +380,7 @@ def _describe_images(
     elif len(sides) == 1 and sides[0][0]:
         notes.append("split: {} for training, {} for validation".format(*map(len, sides[0])))
     elif len(sides) > 1:
-        notes.append(describe_folds(sides))
+        notes.append(describe_fold_sizes(sides))
     return notes
 
 

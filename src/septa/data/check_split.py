@@ -105,7 +105,7 @@ def _split_once(
     return tuple(pair.name for pair in train), tuple(pair.name for pair in validation)
 
 
-def describe_folds(sides: Sequence[Split]) -> str:
+def describe_fold_sizes(sides: Sequence[Split]) -> str:
     """Return a printable line about the folds."""
     sizes = sorted({len(validation) for _, validation in sides})
     size = " to ".join(map(str, (sizes[0], sizes[-1]) if len(sizes) > 1 else sizes))

@@ -32,7 +32,9 @@ from .scores import HEADERS as HEADERS
 from .scores import OBJECT_METRICS as OBJECT_METRICS
 from .scores import OBJECTS_POLICY as OBJECTS_POLICY
 from .scores import Evaluation as Evaluation
+from .scores import ImageScores as ImageScores
 from .scores import LabelPair as LabelPair
 from .scores import evaluate_labels as evaluate_labels
 from .spread import LEVEL as LEVEL
+from .spread import compute_mean as compute_mean
 from .spread import format_interval as format_interval

@@ -1,3 +1,6 @@
+from .folds import Fold as Fold
+from .folds import list_fold_rows as list_fold_rows
+from .folds import score_fold as score_fold
 from .gallery import MAX_PANELS as MAX_PANELS
 from .gallery import Panel as Panel
 from .gallery import draw_labels as draw_labels

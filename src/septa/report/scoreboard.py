@@ -6,7 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from septa.errors import format_count
-from septa.metrics import CALIBRATION_ERROR, HEADERS, LEVEL, OBJECT_METRICS, OBJECTS_POLICY, Evaluation, format_interval
+from septa.metrics import (
+    CALIBRATION_ERROR,
+    HEADERS,
+    LEVEL,
+    OBJECT_METRICS,
+    OBJECTS_POLICY,
+    Evaluation,
+    ObjectScores,
+    format_interval,
+)
 from septa.report.chart import Series, draw_line_chart
 from septa.report.page import BLUE, INK, escape_html, format_number, render_table
 
@@ -19,8 +28,13 @@ def list_foreground(evaluation: Evaluation) -> tuple[str, ...]:
     return evaluation.class_names if evaluation.multilabel else evaluation.class_names[1:]
 
 
-def render_scores(evaluation: Evaluation) -> str:
-    """Return the tables of scores: objects (if any), classes and images."""
+def list_object_scores(objects: ObjectScores | None) -> dict[str, float]:
+    """Return the main scores of the objects of an image by the keys of `OBJECT_METRICS`; empty without objects."""
+    return {} if objects is None else {"f1_50": objects.f1[0], "mean_accuracy": objects.mean_accuracy}
+
+
+def render_scores(evaluation: Evaluation, fold_of: Mapping[str, int] | None = None) -> str:
+    """Return the tables of scores: objects (if any), classes and images; ``fold_of`` is the fold of each image."""
     foreground = list_foreground(evaluation)
     rows = []
     for name in [*foreground, *(name for name in evaluation.class_names if name not in foreground)]:
@@ -35,7 +49,7 @@ def render_scores(evaluation: Evaluation) -> str:
         rows.append([f"mean of {len(foreground)} classes", *means, ""])
     head = ["Class", *HEADERS.values(), "Dice, pooled"]
     classes = f'<div class="box">{render_table(head, rows)}</div>'
-    return _objects(evaluation) + classes + _reading(evaluation) + _image_scores(evaluation, foreground)
+    return _objects(evaluation) + classes + _reading(evaluation) + _image_scores(evaluation, foreground, fold_of or {})
 
 
 def _objects(evaluation: Evaluation) -> str:
@@ -130,7 +144,7 @@ def _reading(evaluation: Evaluation) -> str:
     return f'<p class="soft">{escape_html(" ".join(lines))}</p>'
 
 
-def _image_scores(evaluation: Evaluation, foreground: Sequence[str]) -> str:
+def _image_scores(evaluation: Evaluation, foreground: Sequence[str], fold_of: Mapping[str, int]) -> str:
     scored = [image for image in evaluation.images if image.name not in evaluation.unscored]
     worst = sorted(
         ((sum(image.classes[name]["dice"] for name in foreground) / len(foreground), image) for image in scored),
@@ -139,11 +153,20 @@ def _image_scores(evaluation: Evaluation, foreground: Sequence[str]) -> str:
     rows = [
         [
             escape_html(image.name),
+            *((str(fold_of[image.name]),) if fold_of else ()),
+            *(f"{score:.3f}" for score in list_object_scores(image.objects).values()),
             *(f"{image.classes[name]['dice']:.3f}" for name in foreground),
             f"{image.pixel_accuracy:.3f}",
         ]
         for _, image in worst[:_MAX_ROWS]
     ]
-    head = ["Image", *(f"Dice, {name}" for name in foreground), "Pixel accuracy"]
+    titles = [OBJECT_METRICS[name] for name in (list_object_scores(scored[0].objects) if scored else ())]
+    head = [
+        "Image",
+        *(["Fold"] if fold_of else []),
+        *titles,
+        *(f"Dice, {name}" for name in foreground),
+        "Pixel accuracy",
+    ]
     shown = f"Scores of each image, worst first ({len(rows)} of {len(scored)})"
     return f'<details><summary>{shown}</summary><div class="box">{render_table(head, rows)}</div></details>'

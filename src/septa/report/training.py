@@ -15,6 +15,7 @@ from septa.errors import format_count
 from septa.images import CLASS_COLORS, write_text
 from septa.metrics import LEVEL, OBJECT_METRICS, Evaluation, format_interval
 from septa.report.chart import Series, draw_line_chart
+from septa.report.folds import Fold, render_fold_curves, render_folds
 from septa.report.gallery import Panel, render_gallery
 from septa.report.page import (
     BLUE,
@@ -66,6 +67,8 @@ def write_report(
     tuning: Mapping[str, Sequence[tuple[float, float]]] | None = None,
     chosen: Mapping[str, float] | None = None,
     verdict: str = "",
+    folds: Sequence[Fold] = (),
+    fold_histories: Mapping[int, Sequence[HistoryRow]] | None = None,
 ) -> None:
     """Write the report of a training as one HTML file that loads nothing from elsewhere.
 
@@ -107,19 +110,25 @@ def write_report(
         Chosen value of each threshold.
     verdict
         Why the model is not usable, shown before everything else; empty if it may be usable.
+    folds
+        Folds of a cross-validation, whose scores and spread are shown; empty without folds.
+    fold_histories
+        History of each fold by its number, shown instead of ``history``.
 
     Raises
     ------
     InputError, ResourceError
         The file cannot be written.
     """
-    curves = _curves(history, evaluation)
-    scores = "" if evaluation is None else render_scores(evaluation)
+    curves = render_fold_curves(fold_histories) if fold_histories else _curves(history, evaluation)
+    fold_of = {image: fold.number for fold in folds for image in fold.images}
+    scores = "" if evaluation is None else render_scores(evaluation, fold_of)
     bits = len(evaluation.class_names) if evaluation is not None and evaluation.multilabel else 0
     colors = {} if evaluation is not None and evaluation.objects else _class_colors(evaluation)  # objects: one each
     images = render_gallery(gallery, colors, bits)
     facts = _facts(fingerprint, versions, command)
     parts = {
+        "Folds": "" if evaluation is None else render_folds(evaluation, folds),
         "Curves": curves,
         "Scores": scores,
         "Thresholds": render_thresholds(tuning or {}, chosen or {}),
@@ -130,7 +139,8 @@ def write_report(
     }
     first = render_notes([verdict] if verdict else [], hints=True)
     top = [first, _cards(history, evaluation), render_notes(notes), render_notes(_hints(history), hints=True)]
-    write_text(Path(path), render_page(title, render_sections(title, _summary(history, evaluation), top, parts)))
+    summary = _summary(history, evaluation) if not folds else _summarise_folds(folds)
+    write_text(Path(path), render_page(title, render_sections(title, summary, top, parts)))
 
 
 def _column(history: Iterable[HistoryRow], key: str, factor: float = 1.0) -> Points:
@@ -168,6 +178,12 @@ def _summary(history: Sequence[HistoryRow], evaluation: Evaluation | None) -> st
     if evaluation is not None:
         parts.append(f"scored on {format_count(len(evaluation.images), 'validation image')}")
     return ", ".join(parts) + "."
+
+
+def _summarise_folds(folds: Sequence[Fold]) -> str:
+    images = format_count(sum(len(fold.images) for fold in folds), "image")
+    minutes = sum(fold.minutes for fold in folds)
+    return f"Training report, {len(folds)} folds in {_duration(minutes)}, {images} each scored once."
 
 
 def _duration(minutes: float) -> str:

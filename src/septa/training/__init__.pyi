@@ -1,11 +1,14 @@
 from .finish import TrainingDone as TrainingDone
+from .folds import describe_cost as describe_cost
 from .plan import TrainingRequest as TrainingRequest
 from .plan import plan_recipe as plan_recipe
 from .profile import TrainingProfile as TrainingProfile
 from .run import AlreadyTrained as AlreadyTrained
+from .run import FoldDone as FoldDone
 from .run import TrainingEvent as TrainingEvent
 from .run import TrainingPlan as TrainingPlan
 from .run import train as train
 from .run import train_steps as train_steps
 from .state import HistoryRow as HistoryRow
 from .verdict import describe_choice as describe_choice
+from .verdict import describe_cross_validation as describe_cross_validation

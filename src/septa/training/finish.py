@@ -12,7 +12,7 @@ from septa.images import combine_values
 from septa.metrics import Evaluation
 from septa.model import Model
 from septa.recipe import Recipe
-from septa.report import write_report
+from septa.report import Fold, write_report
 from septa.training.automatic import RecipeChoice
 from septa.training.job import TrainingJob
 from septa.training.plan import TrainingRequest
@@ -39,6 +39,8 @@ class TrainingDone:
         Why the model is not usable; empty if it may be usable.
     start
         Printable line that compares the model with the one that the training started from; empty for new weights.
+    folds
+        Folds of a cross-validation, whose nets the model holds; empty without folds.
     """
 
     model: Model
@@ -47,6 +49,7 @@ class TrainingDone:
     evaluation: Evaluation
     verdict: str = ""
     start: str = ""
+    folds: tuple[Fold, ...] = ()
 
 
 def finish_training(

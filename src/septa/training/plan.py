@@ -13,7 +13,7 @@ import torch
 
 from septa import runtime
 from septa.data import DatasetCheck, check_dataset, explain_task
-from septa.errors import InputError
+from septa.errors import InputError, RecipeError
 from septa.images import MAX_PIXELS
 from septa.model import build_net
 from septa.recipe import Recipe, full_key
@@ -48,6 +48,8 @@ class TrainingRequest:
         ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
     tensorboard
         True to log to TensorBoard as well.
+    folds
+        Number of folds of a cross-validation, at least 2; 0 for a single training.
     command
         Command line, for the report.
     max_pixels
@@ -64,6 +66,7 @@ class TrainingRequest:
     overwrite: bool = False
     device: str = "auto"
     tensorboard: bool = False
+    folds: int = 0
     command: str = "septa.train"
     max_pixels: int = MAX_PIXELS
 
@@ -101,6 +104,7 @@ def plan_recipe(
         task=base.task,
         seed=base.seed,
         max_pixels=request.max_pixels,
+        folds=request.folds,
         progress=progress,
     )
     _raise_first_error(check)
@@ -127,7 +131,7 @@ def plan_recipe(
             processes=int(os.environ.get("WORLD_SIZE", "1")),
         )
         choice = replace(choice, reasons=choice.reasons | reasons)
-    return check, _describe_start(_fit_to_net(choice, check), start, check)
+    return check, _share_folds(_describe_start(_fit_to_net(choice, check), start, check), request)
 
 
 def _list_given(request: TrainingRequest) -> dict[str, str]:
@@ -172,9 +176,30 @@ def _describe_start(choice: RecipeChoice, start: Start, check: DatasetCheck) -> 
     note = f"start: {describe_parent(start.parent, task, channels)}"
     if start.reason:
         note += f"; {start.reason} (--from scratch starts with new weights)"
-    pairs = [pair for pair in check.pairing.pairs if pair.name in check.validation]
+    held_out = {name for _, names in check.folds for name in names} or set(check.validation)
+    pairs = [pair for pair in check.pairing.pairs if pair.name in held_out]
     seen = find_seen(start.parent, pairs, {item.name: item for item in check.facts})
     return replace(choice, parent=start.parent, seen=tuple(seen), notes=(note, *choice.notes))
+
+
+def _share_folds(choice: RecipeChoice, request: TrainingRequest) -> RecipeChoice:
+    """Replace the share of validation images by that of a fold.
+
+    Raises
+    ------
+    RecipeError
+        The user has given another share.
+    """
+    if not request.folds:
+        return choice
+    key = "data.validation_share"
+    share = round(1 / request.folds, 4)
+    for assignment in request.overrides:
+        if full_key(assignment) == key and choice.recipe.data.validation_share != share:
+            problem = f"--folds {request.folds} holds out 1/{request.folds} of the images at a time"
+            raise RecipeError(f"--set {assignment}", problem, "Leave one of the two out")
+    recipe = choice.recipe.with_overrides([f"{key}={share}"])
+    return replace(choice, recipe=recipe, reasons=choice.reasons | {key: f"one of {request.folds} folds at a time"})
 
 
 def _fit_to_net(choice: RecipeChoice, check: DatasetCheck) -> RecipeChoice:

@@ -13,6 +13,7 @@ from septa.images import remove_leftovers
 from septa.model import Model
 from septa.recipe import Recipe, differences
 from septa.training.checkpoint import Checkpoints
+from septa.training.folds import check_folds, has_record, read_record, remove_fold_leftovers, remove_folds
 from septa.training.plan import TrainingRequest
 from septa.training.state import TrainingState
 
@@ -27,7 +28,8 @@ class SavedTraining:
         Its ``recipe``, ``reasons``, digest of the ``data``, names of the ``train`` and ``validation`` images, and facts
         of the ``parent``.
     tensors
-        Tensors of the newest checkpoint; None if the training is finished and only its model is left.
+        Tensors of the newest checkpoint; None if the training is finished and only its model is left, and for a
+        training with folds, each of which has its own.
     notes
         Printable lines.
     """
@@ -45,14 +47,17 @@ def claim_output(request: TrainingRequest) -> None:
     if request.resume and request.overwrite:
         raise InputError("", "--resume and --overwrite cannot be combined", "Give one of them")
     checkpoints = Checkpoints(request.folder / "checkpoints")
-    if not request.resume and not request.overwrite:
-        if checkpoints.list_states():
+    if request.resume:
+        check_folds(request)
+    elif not request.overwrite:
+        if checkpoints.list_states() or has_record(request):
             remedy = "Continue with --resume or start again with --overwrite"
             raise InputError(request.folder, "the folder holds an unfinished training", remedy)
         if output.exists():
             raise InputError(output, "the file exists", "Give another -o or --overwrite")
     for path in (output, request.folder, checkpoints.folder):
         remove_leftovers(path)
+    remove_fold_leftovers(request)
 
 
 def remove_earlier(request: TrainingRequest) -> None:
@@ -62,6 +67,7 @@ def remove_earlier(request: TrainingRequest) -> None:
     """
     if request.overwrite:
         Checkpoints(request.folder / "checkpoints").clear()
+        remove_folds(request)
         request.output.unlink(missing_ok=True)
 
 
@@ -77,6 +83,9 @@ def find_saved(request: TrainingRequest) -> SavedTraining | None:
     """
     if not request.resume:
         return None
+    if request.folds:
+        record = read_record(request)
+        return SavedTraining(record, None, ()) if record else None
     checkpoints = Checkpoints(request.folder / "checkpoints")
     if checkpoints.list_states():
         header, tensors, refused = checkpoints.load_newest()

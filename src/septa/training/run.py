@@ -20,17 +20,21 @@ import torch.distributed as dist
 from septa.data import DatasetCheck, Pair
 from septa.errors import InputError, SeptaWarning
 from septa.images import MAX_PIXELS, lock_outputs, write_text
+from septa.metrics import Evaluation
 from septa.model import Model
 from septa.recipe import Recipe
 from septa.runtime import Progress
 from septa.training.automatic import RecipeChoice
 from septa.training.checkpoint import Checkpoints
 from septa.training.finish import TrainingDone, finish_training
+from septa.training.fold_finish import finish_folds
+from septa.training.folds import is_ensemble_written, plan_folds, write_record
 from septa.training.log import open_history_log
 from septa.training.loop import run_training_loop
 from septa.training.plan import TrainingRequest, plan_recipe
 from septa.training.profile import TrainingProfile
 from septa.training.resume import (
+    SavedTraining,
     check_unchanged,
     claim_output,
     find_saved,
@@ -38,7 +42,7 @@ from septa.training.resume import (
     restore_state,
     use_saved_recipe,
 )
-from septa.training.setup import join_processes, prepare_job
+from septa.training.setup import TrainingProcess, join_processes, prepare_job
 from septa.training.state import HistoryRow
 
 
@@ -60,6 +64,8 @@ class TrainingPlan:
         Pairs of images and labels on each side of the split.
     notes
         Printable lines about resuming.
+    fold
+        Number of the fold that is trained, from 1; 0 without folds.
     """
 
     check: DatasetCheck
@@ -69,6 +75,25 @@ class TrainingPlan:
     train: tuple[Pair, ...]
     validation: tuple[Pair, ...]
     notes: tuple[str, ...]
+    fold: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldDone:
+    """The last event of a fold.
+
+    Attributes
+    ----------
+    fold, folds
+        Number of the fold, from 1, and number of folds.
+    evaluation
+        Scores of the images of the fold, which also chose the weights and thresholds of its net; None if the fold was
+        finished by an earlier run.
+    """
+
+    fold: int
+    folds: int
+    evaluation: Evaluation | None
 
 
 @dataclass(frozen=True)
@@ -78,7 +103,7 @@ class AlreadyTrained:
     path: Path
 
 
-TrainingEvent = TrainingPlan | TrainingDone | AlreadyTrained | HistoryRow
+TrainingEvent = TrainingPlan | TrainingDone | FoldDone | AlreadyTrained | HistoryRow
 
 
 def train(
@@ -92,6 +117,7 @@ def train(
     minutes: float | None = None,
     resume: bool = False,
     overwrite: bool = False,
+    folds: int = 0,
     device: str = "auto",
     max_pixels: int = MAX_PIXELS,
     start: str | os.PathLike[str] | None = None,
@@ -117,6 +143,11 @@ def train(
         Resume from the newest checkpoint of this output.
     overwrite
         Replace an earlier model of this name and its checkpoints.
+    folds
+        Number of folds of a cross-validation, at least 2; 0 for one net. Each fold holds out other images, so that
+        every image is scored by a net that was not trained on it, and the model holds the nets of all folds. It
+        predicts the mean of their probabilities. File, training and prediction take ``folds`` times as much, except
+        that ``minutes`` are shared among the folds.
     device
         ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
     max_pixels
@@ -129,7 +160,8 @@ def train(
     Returns
     -------
     Model
-        Model with the weights of the best validation score.
+        Model with the weights of the best validation score. With folds, ``provenance["scores"]`` has the
+        cross-validated scores, and ``provenance["folds"]`` those of each fold.
 
     Raises
     ------
@@ -150,6 +182,7 @@ def train(
         overrides=(*overrides, *given),
         resume=resume,
         overwrite=overwrite,
+        folds=folds,
         device=device,
         max_pixels=max_pixels,
     )
@@ -184,68 +217,148 @@ def train_steps(
     Yields
     ------
     TrainingEvent
-        A `TrainingPlan`, then each row of the history, then `TrainingDone`. Only `AlreadyTrained` if the training to
-        resume is finished.
+        A `TrainingPlan`, then each row of the history, then `TrainingDone`. With folds, `FoldDone` follows the rows of
+        each fold. Only `AlreadyTrained` if the training to resume is finished.
     """
     started = time.monotonic()
     cv2.setNumThreads(1)  # OpenCV's threads would compete with those of the net
     with join_processes(request.device) as process, ExitStack() as stack:
-        writes = process.rank == 0
         removed: tuple[str, ...] = ()
-        if writes:
+        if process.writes:
             removed = stack.enter_context(lock_outputs([request.output, request.folder]))
             claim_output(request)
         saved = find_saved(request)
-        check, choice = plan_recipe(use_saved_recipe(request, saved), progress, resumed=saved is not None)
+        # A fold that has not begun needs the model that it starts from.
+        resumed = saved is not None and not request.folds
+        check, choice = plan_recipe(use_saved_recipe(request, saved), progress, resumed=resumed)
         if saved is not None:
             check_unchanged(saved, choice.recipe, check, request)
             choice = replace(choice, reasons=saved.header["reasons"])
-        if saved is not None and saved.tensors is None:
-            if writes:
-                yield AlreadyTrained(request.output)
-            return
-        checkpoints = Checkpoints(request.folder / "checkpoints")
-        header = None if saved is None else saved.header
-        job, state = prepare_job(check, choice, checkpoints, process, started, saved=header)
-        job = replace(job, profile=None if on_profile is None else request.folder)
-        notes = restore_state(state, saved, request)
-        if saved is None:
-            _check_budget(choice.recipe, time.monotonic() - started)
-        if writes:
+        run = _Run(
+            request=request,
+            check=check,
+            choice=choice,
+            saved=saved,
+            process=process,
+            started=started,
+            notes=removed,
+            on_profile=on_profile,
+        )
+        if not request.folds:
+            yield from _train_once(run)
+        elif saved is None or not is_ensemble_written(request):
+            yield from _train_folds(run)
+        elif process.writes:
+            yield AlreadyTrained(request.output)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Run:
+    """Request of a training and all that follows from it before the training begins, with notes for its plan."""
+
+    request: TrainingRequest
+    check: DatasetCheck
+    choice: RecipeChoice
+    saved: SavedTraining | None
+    process: TrainingProcess
+    started: float
+    notes: tuple[str, ...]
+    on_profile: Callable[[TrainingProfile], None] | None
+
+
+def _train_once(run: _Run) -> Iterator[TrainingEvent]:
+    """Train one net."""
+    request, check, choice, saved, process = run.request, run.check, run.choice, run.saved, run.process
+    if saved is not None and saved.tensors is None:
+        if process.writes:
+            yield AlreadyTrained(request.output)
+        return
+    checkpoints = Checkpoints(request.folder / "checkpoints")
+    header = None if saved is None else saved.header
+    job, state = prepare_job(check, choice, checkpoints, process, run.started, saved=header)
+    job = replace(job, profile=None if run.on_profile is None else request.folder)
+    notes = restore_state(state, saved, request)
+    if saved is None:
+        _check_budget(choice.recipe, time.monotonic() - run.started)
+    if process.writes:
+        remove_earlier(request)
+        write_text(request.folder / "recipe.yaml", choice.recipe.to_yaml(choice.reasons))
+        yield TrainingPlan(
+            check=check,
+            choice=choice,
+            folder=request.folder,
+            device=str(process.device),
+            train=tuple(job.sampler.examples.pairs),
+            validation=tuple(job.validation.pairs),
+            notes=(*run.notes, *notes),
+        )
+    rows = run_training_loop(job, state)
+    if not process.writes:
+        for _ in rows:
+            pass
+        dist.barrier()  # wait until the model is written
+        return
+    with open_history_log(request, state) as write:
+        for row in rows:
+            if isinstance(row, TrainingProfile):
+                assert run.on_profile is not None
+                run.on_profile(row)
+                continue
+            write(row)
+            yield row
+    done = finish_training(request, job, state, check, choice)
+    if process.world > 1:
+        dist.barrier()
+    yield done
+
+
+def _train_folds(run: _Run) -> Iterator[TrainingEvent]:
+    """Train the net of each fold, and join them to one model."""
+    request, check, choice, process = run.request, run.check, run.choice, run.process
+    trainings = plan_folds(request, check, choice)
+    notes = run.notes
+    if run.saved is None:
+        _check_budget(trainings[0].choice.recipe, time.monotonic() - run.started, request.folds)
+        if request.resume:
+            notes = (*notes, "there is nothing to resume: training from the beginning")
+        if process.writes:
             remove_earlier(request)
             write_text(request.folder / "recipe.yaml", choice.recipe.to_yaml(choice.reasons))
-            yield TrainingPlan(
-                check=check,
-                choice=choice,
-                folder=request.folder,
-                device=str(process.device),
-                train=tuple(job.sampler.examples.pairs),
-                validation=tuple(job.validation.pairs),
-                notes=(*removed, *notes),
-            )
-        rows = run_training_loop(job, state)
-        if not writes:
-            for _ in rows:
-                pass
-            dist.barrier()  # wait until the model is written
-            return
-        with open_history_log(request, state) as write:
-            for row in rows:
-                if isinstance(row, TrainingProfile):
-                    assert on_profile is not None
-                    on_profile(row)
-                    continue
-                write(row)
-                yield row
-        done = finish_training(request, job, state, check, choice)
-        if process.world > 1:
-            dist.barrier()
+            write_record(request, check, choice)
+    started, on_profile, planned = run.started, run.on_profile, False
+    for own in trainings:
+        saved = find_saved(own.request)
+        if saved is not None:
+            check_unchanged(saved, own.choice.recipe, own.check, own.request)
+        part = replace(run, request=own.request, check=own.check, choice=own.choice, saved=saved, notes=notes)
+        for event in _train_once(replace(part, started=started, on_profile=on_profile)):
+            if isinstance(event, TrainingPlan):
+                seen, more = ((), ()) if planned else (choice.seen, choice.notes)
+                shown = replace(event.choice, seen=seen, notes=more)
+                yield replace(event, fold=own.number, folder=request.folder, choice=shown)
+                planned = True
+            elif isinstance(event, TrainingDone):
+                yield FoldDone(fold=own.number, folds=request.folds, evaluation=event.evaluation)
+                started, on_profile, notes = time.monotonic(), None, ()
+            elif isinstance(event, AlreadyTrained):
+                yield FoldDone(fold=own.number, folds=request.folds, evaluation=None)
+            else:
+                yield event
+    if process.writes:
+        done = finish_folds(request, trainings, check, choice, str(process.device))
+    if process.world > 1:
+        dist.barrier()  # wait until the model is written
+    if process.writes:
         yield done
 
 
-def _check_budget(recipe: Recipe, seconds: float) -> None:
-    """Refuse a time budget that has ended before the first step, since an untrained net is useless."""
+def _check_budget(recipe: Recipe, seconds: float, folds: int = 1) -> None:
+    """Refuse a time budget that has ended before the first step, since an untrained net is useless.
+
+    The recipe is that of one of the folds.
+    """
     minutes = recipe.training.minutes
     if minutes is not None and seconds >= 0.9 * 60 * minutes:
-        problem = f"the dataset check alone took {seconds / 60:.2g} minutes"
-        raise InputError(f"--minutes {minutes:g}", problem, "Give more minutes")
+        where = "--minutes" if folds > 1 else f"--minutes {minutes:g}"
+        share = f", and each of {folds} folds has {minutes:.2g}" if folds > 1 else ""
+        raise InputError(where, f"the dataset check alone took {seconds / 60:.2g} minutes{share}", "Give more minutes")

@@ -48,6 +48,11 @@ class TrainingProcess:
     world: int
     device: torch.device
 
+    @property
+    def writes(self) -> bool:
+        """True if this process writes files."""
+        return self.rank == 0
+
 
 @contextmanager
 def join_processes(name: str) -> Iterator[TrainingProcess]:
@@ -132,9 +137,12 @@ def prepare_job(
     torch.manual_seed(recipe.seed)
     net = build_net(recipe, channels, task.outputs)
     statistics = getattr(net.encoder, "statistics", None)
-    items = [item for item in check.facts if item.name in trained]
+    # The nets of an ensemble see the same values: their constants are those of all images.
+    items = [item for item in check.facts if check.folds or item.name in trained]
     inherited = None if choice.parent is None else inherit_normalization(choice.parent.model, recipe, items)
-    normalization = inherited or choose_normalization(recipe, facts, statistics, saved)
+    normalization = inherited or choose_normalization(
+        recipe, check.fingerprint if check.folds else facts, statistics, saved
+    )
     if choice.parent is not None:
         inherit_weights(choice.parent, net, task)
     if saved is None and recipe.net.pretrained is not None and isinstance(net.encoder, ResNetEncoder | TimmEncoder):

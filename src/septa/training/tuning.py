@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,19 +49,71 @@ def tune_model(model: Model, examples: Examples, device: str) -> Tuning:
     device
         As for `Model.segment`.
     """
-    logits = _compute_logits(model, examples, device)
+    logits = _compute_logits(model, examples, device, _MOST_PIXELS)
     images = [(logits_kyx, examples[index].labels_yx) for index, logits_kyx in logits.items()]
     decoding, curves = model.task.tune(images)
     return Tuning(decoding, curves, logits)
 
 
-def _compute_logits(model: Model, examples: Examples, device: str) -> dict[int, NDArray[np.float32]]:
+@dataclass(frozen=True)
+class FoldTuning:
+    """Thresholds of a cross-validation.
+
+    Attributes
+    ----------
+    decoding, curves
+        Thresholds that suit the images of all folds best, and the scores of those tried; see `Tuning`.
+    others
+        For each fold, the thresholds that suit the images of the other folds best.
+    logits
+        For each fold, logits of the images that were used, each computed by the net that was not trained on it.
+    """
+
+    decoding: Decoding
+    curves: dict[str, Curve]
+    others: tuple[Decoding, ...]
+    logits: tuple[dict[int, NDArray[np.float32]], ...]
+
+
+def tune_folds(models: Sequence[Model], examples: Sequence[Examples], device: str) -> FoldTuning:
+    """Choose thresholds from images that the nets were not trained on; see `septa.tasks.Task.tune`.
+
+    An image is later scored with thresholds that neither it nor another image of its fold has chosen.
+
+    Parameters
+    ----------
+    models
+        Model of each fold.
+    examples
+        Images that each fold held out. At most four megapixels of all are used, but at least one image of each.
+    device
+        As for `Model.segment`.
+    """
+    task = models[0].task
+    if not task.has_thresholds:
+        return FoldTuning(task.decoding, {}, (task.decoding,) * len(models), ({},) * len(models))
+    share = _MOST_PIXELS // len(models)
+    logits = [_compute_logits(model, own, device, share) for model, own in zip(models, examples, strict=True)]
+    images = [
+        [(logits_kyx, own[index].labels_yx) for index, logits_kyx in found.items()]
+        for own, found in zip(examples, logits, strict=True)
+    ]
+
+    def tune(parts: Sequence[Sequence[tuple[NDArray[np.float32], NDArray[np.int32]]]]) -> tuple[Decoding, Any]:
+        return task.tune([image for part in parts for image in part])
+
+    decoding, curves = tune(images)
+    others = tuple(tune([*images[:at], *images[at + 1 :]])[0] for at in range(len(images)))
+    return FoldTuning(decoding, curves, others, tuple(logits))
+
+
+def _compute_logits(model: Model, examples: Examples, device: str, most: int) -> dict[int, NDArray[np.float32]]:
     found: dict[int, NDArray[np.float32]] = {}
     pixels = 0
     engine = model.engine(device, "torch")
     for index in range(len(examples)):
         example = examples[index]
-        if found and pixels + example.labels_yx.size > _MOST_PIXELS:
+        if found and pixels + example.labels_yx.size > most:
             continue
         pixels += example.labels_yx.size
         found[index] = model.logits(example.image_cyx, engine=engine)

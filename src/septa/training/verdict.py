@@ -7,7 +7,8 @@ from typing import Any
 
 from septa.data import DatasetCheck
 from septa.errors import format_count
-from septa.metrics import Evaluation
+from septa.metrics import Evaluation, compute_mean
+from septa.report import Fold
 from septa.training.state import HistoryRow
 
 FEW_STEPS = 50
@@ -93,6 +94,17 @@ def describe_gain(parent: Mapping[str, Any] | None, history: Sequence[HistoryRow
         seen = f"{len(parent['saw_validation'])} of {format_count(images, 'validation image')}"
         line += f"; {name} was trained on {seen}, so the scores are too high"
     return line
+
+
+def describe_cross_validation(evaluation: Evaluation, folds: Sequence[Fold]) -> str:
+    """Return one line about how the images of folds were scored, and what they have chosen; empty without folds."""
+    if not folds:
+        return ""
+    thresholds = ", with thresholds chosen on the other folds" if evaluation.objects else ""
+    best, last = (compute_mean([getattr(fold, name) for fold in folds]) for name in ("best_score", "last_score"))
+    scored = f"each of {len(evaluation.images)} images was scored by the net of its fold, which was not trained on it"
+    chosen = f"its fold chose only the step of the net (mean validation score {best:.4f}, {last:.4f} at the last step)"
+    return f"{scored}{thresholds}; {chosen}"
 
 
 def _describe_failure(evaluation: Evaluation) -> str:

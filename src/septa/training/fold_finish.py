@@ -1,0 +1,210 @@
+"""The end of a cross-validation: every image is scored by the net that did not see it, and the nets become one model.
+
+Read `finish_folds` from top to bottom.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from septa import runtime
+from septa.data import DatasetCheck, Examples, write_sketches
+from septa.errors import InputError
+from septa.images import write_text
+from septa.metrics import Evaluation
+from septa.model import Model
+from septa.nets import Ensemble, list_members
+from septa.report import Fold, score_fold, write_report
+from septa.training.automatic import RecipeChoice
+from septa.training.finish import TrainingDone
+from septa.training.folds import FoldTraining, remove_fold_models
+from septa.training.plan import TrainingRequest
+from septa.training.scoring import SegmentedExample, score_examples, segment_examples
+from septa.training.state import HistoryRow
+from septa.training.tuning import FoldTuning, tune_folds
+from septa.training.verdict import describe_cross_validation, find_verdict
+
+_MEMORY_SHARE = 1 / 16
+"""Share of the memory for decoded images of one fold."""
+
+
+def finish_folds(
+    request: TrainingRequest,
+    trainings: Sequence[FoldTraining],
+    check: DatasetCheck,
+    choice: RecipeChoice,
+    device: str,
+) -> TrainingDone:
+    """Score every image by the net of its fold, and write the nets of all folds as one model, with a report.
+
+    Parameters
+    ----------
+    request
+        Request, for the output files and the command line.
+    trainings
+        Finished trainings of the folds.
+    check, choice
+        Dataset check and recipe of the whole.
+    device
+        As for `septa.Model.segment`.
+
+    Returns
+    -------
+    TrainingDone
+        Ensemble that was saved, report, and scores of all images with thresholds that suit the other folds best.
+    """
+    models = [Model.load(own.request.output) for own in trainings]
+    examples = [_open_examples(own.check, model) for own, model in zip(trainings, models, strict=True)]
+    tuning = tune_folds(models, examples, device)
+    images = _segment_all(models, examples, tuning, device)
+    evaluation, panels = score_examples(images, models[0].task, models[0].labels)
+    histories = {own.number: _read_history(own.request.folder / "log.csv") for own in trainings}
+    folds = tuple(
+        _describe_fold(own, model, histories[own.number], has_thresholds=bool(tuning.curves))
+        for own, model in zip(trainings, models, strict=True)
+    )
+    model = replace(
+        models[0],
+        net=Ensemble([net for one in models for net in list_members(one.net)]),
+        recipe=choice.recipe,
+        decoding=tuning.decoding,
+        provenance=_collect_provenance(models, check, choice, evaluation, folds),
+    )
+    model.save(request.output)
+    verdict = find_verdict(evaluation, min(fold.steps for fold in folds), check)
+    report = request.folder / "report.html"
+    write_report(
+        report,
+        title=request.output.stem,
+        command=request.command,
+        versions=runtime.collect_versions(),
+        recipe_yaml=choice.recipe.to_yaml(choice.reasons),
+        fingerprint=check.fingerprint.to_json() if check.fingerprint else {},
+        history=[],
+        evaluation=evaluation,
+        gallery=panels,
+        notes=[describe_cross_validation(evaluation, folds), *check.notes, *map(str, check.problems)],
+        verdict=verdict,
+        tuning=tuning.curves,
+        chosen=tuning.decoding.to_json(),
+        folds=folds,
+        fold_histories=histories,
+    )
+    write_text(request.folder / "scores.csv", _write_scores(evaluation, folds))
+    remove_fold_models(request)
+    return TrainingDone(
+        model=model, path=request.output, report=report, evaluation=evaluation, verdict=verdict, folds=folds
+    )
+
+
+def _open_examples(check: DatasetCheck, model: Model) -> Examples:
+    """Return the images that a fold held out."""
+    assert check.pairing is not None
+    pairs = {pair.name: pair for pair in check.pairing.pairs}
+    return Examples(
+        [pairs[name] for name in check.validation],
+        labels=model.labels,
+        channels=model.channels,
+        objects=model.task.finds_objects,
+        resize=model.recipe.data.resize,
+        memory=int(_MEMORY_SHARE * runtime.find_memory_limit()),
+    )
+
+
+def _segment_all(
+    models: Sequence[Model], examples: Sequence[Examples], tuning: FoldTuning, device: str
+) -> Iterator[SegmentedExample]:
+    """Segment every image by the net of its fold, with the thresholds of the other folds."""
+    for model, own, decoding, known in zip(models, examples, tuning.others, tuning.logits, strict=True):
+        yield from segment_examples(replace(model, decoding=decoding), own, device, known)
+
+
+def _describe_fold(own: FoldTraining, model: Model, history: Sequence[HistoryRow], *, has_thresholds: bool) -> Fold:
+    scores = [row["score"] for row in history if "score" in row]
+    numbers = {name: value for name, value in model.decoding.to_json().items() if type(value) in (int, float)}
+    return Fold(
+        number=own.number,
+        images=own.check.validation,
+        steps=model.provenance["steps"],
+        minutes=model.provenance["minutes"],
+        best_score=max(scores),
+        last_score=scores[-1],
+        thresholds=numbers if has_thresholds else {},
+    )
+
+
+def _collect_provenance(
+    models: Sequence[Model], check: DatasetCheck, choice: RecipeChoice, evaluation: Evaluation, folds: Sequence[Fold]
+) -> dict[str, Any]:
+    """Collect the facts of an ensemble: it has seen every image, so none is left for a validation."""
+    digests = {item.name: item.image_digest for item in check.facts}
+    sketches = {item.name: item.sketch for item in check.facts}
+    names = sorted(name for fold in folds for name in fold.images)
+    facts = [model.provenance for model in models]
+    return {
+        "versions": runtime.collect_versions(),
+        "data": facts[0]["data"],
+        "train": [(name, digests[name]) for name in names],
+        "validation": [],
+        "parts": [],
+        "sketches": write_sketches([(name, sketches[name]) for name in names]),
+        "fingerprint": check.fingerprint.to_json() if check.fingerprint else {},
+        "scores": evaluation.summary,
+        "calibration": evaluation.calibration,
+        "steps": sum(fold.steps for fold in folds),
+        "best_step": None,
+        "minutes": sum(fold.minutes for fold in folds),
+        "seed": choice.recipe.seed,
+        **({"parent": facts[0]["parent"]} if "parent" in facts[0] else {}),
+        "folds": [
+            {
+                "validation": list(fold.images),
+                "scores": score_fold(evaluation, fold.images),
+                "decoding": model.decoding.to_json(),
+                "weights_sha256": model.weights_sha256,
+                **{key: model.provenance[key] for key in ("steps", "best_step", "minutes", "seed")},
+            }
+            for fold, model in zip(folds, models, strict=True)
+        ],
+    }
+
+
+def _read_history(path: Path) -> list[HistoryRow]:
+    """Return the rows of the log of a fold.
+
+    Raises
+    ------
+    InputError
+        The log is gone or damaged.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = [{key: float(text) for key, text in row.items() if text} for row in csv.DictReader(file)]
+    except (OSError, ValueError):
+        rows = []
+    if not any("score" in row for row in rows):
+        raise InputError(path, "the log of this fold is missing or damaged", "Start again with --overwrite")
+    return rows
+
+
+def _write_scores(evaluation: Evaluation, folds: Sequence[Fold]) -> str:
+    """Return the scores of each image as a CSV table, with the fold that held it out."""
+    fold_of = {name: fold.number for fold in folds for name in fold.images}
+    rows = []
+    for image in evaluation.images:
+        row: dict[str, Any] = {"image": image.name, "fold": fold_of[image.name]}
+        if image.objects is not None:
+            row |= {"f1_50": image.objects.f1[0], "mean_accuracy": image.objects.mean_accuracy}
+            row |= {"true_objects": image.objects.truth_count, "predicted_objects": image.objects.prediction_count}
+        row |= {f"dice_{name}": scores["dice"] for name, scores in image.classes.items()}
+        rows.append(row | {"pixel_accuracy": image.pixel_accuracy})
+    text = io.StringIO()
+    table = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    return text.getvalue()
