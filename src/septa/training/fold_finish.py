@@ -17,7 +17,7 @@ from septa.data import DatasetCheck, Examples, write_sketches
 from septa.errors import InputError
 from septa.images import write_text
 from septa.metrics import Evaluation
-from septa.model import Model
+from septa.model import Bf16Difference, Model
 from septa.nets import Ensemble, list_members
 from septa.report import Fold, score_fold, write_report
 from septa.training.automatic import RecipeChoice
@@ -73,6 +73,7 @@ def finish_folds(
         net=Ensemble([net for one in models for net in list_members(one.net)]),
         recipe=choice.recipe,
         decoding=tuning.decoding,
+        bf16=_join_differences(models),
         provenance=_collect_provenance(models, check, choice, evaluation, folds),
     )
     model.save(request.output)
@@ -122,6 +123,17 @@ def _segment_all(
     """Segment every image by the net of its fold, with the thresholds of the other folds."""
     for model, own, decoding, known in zip(models, examples, tuning.others, tuning.logits, strict=True):
         yield from segment_examples(replace(model, decoding=decoding), own, device, known)
+
+
+def _join_differences(models: Sequence[Model]) -> Bf16Difference | None:
+    """Return the pixels of all folds that differ in bfloat16; None if they were not compared in each of them.
+
+    The mean of several nets differs less than each of them.
+    """
+    found = [model.bf16 for model in models if model.bf16 is not None]
+    if len(found) < len(models):
+        return None
+    return Bf16Difference(changed=sum(one.changed for one in found), pixels=sum(one.pixels for one in found))
 
 
 def _describe_fold(own: FoldTraining, model: Model, history: Sequence[HistoryRow], *, has_thresholds: bool) -> Fold:
