@@ -66,9 +66,9 @@ def test_net_values_and_encoding_are_those_of_the_parent_and_the_rest_suits_the_
     assert choice.recipe.data.normalization == "asinh"
     for key in ("net.depth", "net.dropout", "instances.rim", "data.normalization"):
         assert choice.reasons[key] == "as in parent.septa"
-    schedule = choice.recipe.training
-    assert (schedule.lr < Recipe().training.lr, schedule.freeze_statistics) == (True, 1.0)
-    assert {"training.lr", "training.warmup", "training.freeze_statistics"} < choice.reasons.keys()
+    assert choice.recipe.training.lr < Recipe().training.lr
+    assert choice.recipe.training.warmup < Recipe().training.warmup
+    assert {"training.lr", "training.warmup"} < choice.reasons.keys()
     assert choice.recipe.loss.border_weight == 0  # that of the encoding, not of the automatic one
     assert choice.recipe.sampling.patch == (64, 64)
     assert choice.parent is not None
@@ -83,8 +83,10 @@ def test_given_settings_are_kept_where_no_weight_depends_on_them(save: Save, cel
     assert (kept.net.dropout, kept.data.normalization, kept.training.lr) == (0.4, "unit", 0.02)
     assert kept.instances.encoding == "seam"
     assert not {"net.dropout", "data.normalization", "training.lr", "instances.encoding"} & choice.reasons.keys()
+    inverting = ("data.normalization=image", "data.invert_light=true")
+    assert plan(cells, save(*inverting)).recipe.data.invert_light
+    assert not plan(cells, save(*inverting), "data.normalization=unit").recipe.data.invert_light
     plan(cells, save(), "net.depth=2")  # the same value is no contradiction
-    assert plan(cells, save("net.norm=group")).recipe.training.freeze_statistics == 0
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ def score_images(monkeypatch: pytest.MonkeyPatch, *scores: float) -> list[list[s
 
     def score(_: Model, pairs: Any, *__: Any) -> tuple[float, int]:
         calls.append([pair.name for pair in pairs])
-        return scores[len(calls) - 1], len(pairs)
+        return scores[len(calls) - 1], len(calls[-1])
 
     monkeypatch.setattr(start, "_score", score)
     return calls
@@ -217,6 +217,22 @@ def test_the_scores_take_a_small_share_of_the_minutes(ship: Ship, new: Path, mon
     assert " in 5 images;" in plan(new, "training.minutes=600").reasons["training.start"]
     monkeypatch.setattr(start, "_MOST_IMAGES", 2)
     assert " in 2 images;" in plan(new).reasons["training.start"]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_all_processes_start_from_the_choice_of_the_first(monkeypatch: pytest.MonkeyPatch, rank: int) -> None:
+    sent: list[int] = []
+
+    def broadcast(tensor: torch.Tensor, source: int) -> None:
+        sent.append(int(tensor.item()) if rank == source else -2)
+        tensor.fill_(1)
+
+    for name, value in {"is_initialized": True, "get_rank": rank, "get_backend": "gloo"}.items():
+        monkeypatch.setattr(start.dist, name, lambda value=value: value)
+    monkeypatch.setattr(start.dist, "broadcast", broadcast)
+    index, reason = start._agree(lambda: (1, "it is the best") if rank == 0 else pytest.fail("only rank 0 scores"))
+    assert (index, reason) == (1, "it is the best" if rank == 0 else "")
+    assert sent == [1 if rank == 0 else -2]
 
 
 def test_one_image_is_scored_in_both_parts(ship: Ship, new: Path, tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ class KnownImages:
         self._scored_twice += digest in self._chose
         return pair, image_cyx
 
-    def knows(self, facts: ImageFacts, window: Window | None) -> bool:
+    def knows(self, facts: ImageFacts, window: Window | None, *, copies: bool = True) -> bool:
         """Return True if the model was trained on an image, on a changed copy of it, or on more than its held-out part.
 
         Parameters
@@ -113,11 +113,13 @@ class KnownImages:
             Facts of the image, or of a part of it.
         window
             Window of this part; None for the whole image.
+        copies
+            False to compare the pixels only, which is fast.
         """
         digest = facts.whole_digest or facts.image_digest
         if digest in self._held_out:
             return window != self._held_out[digest]
-        return digest in self._trained or bool(self._sketches.find(facts.sketch))
+        return digest in self._trained or (copies and bool(self._sketches.find(facts.sketch)))
 
     def explain(self, total: int, *, chosen: str = "weights") -> list[str]:
         """Return printable lines about the images that were left out, among ``total``, and about those that were not.

@@ -20,7 +20,7 @@ from septa.recipe import Recipe, full_key
 from septa.runtime import Progress
 from septa.tasks import TASKS, make_task
 from septa.training.automatic import RecipeChoice, choose_recipe, choose_workers, resolve_amp
-from septa.training.parent import choose_schedule, describe_parent, find_seen, inherit_settings
+from septa.training.parent import SCHEDULE, describe_parent, find_seen, inherit_settings
 from septa.training.start import SCRATCH, Start, choose_start
 
 
@@ -153,7 +153,7 @@ def _start_from(
     if start.reason:
         chosen["training.start"] = (SCRATCH if start.parent is None else start.parent.start, start.reason)
     if start.parent is not None and request.recipe is None:
-        chosen |= {key: choice for key, choice in choose_schedule(start.parent).items() if key not in given}
+        chosen |= {key: choice for key, choice in SCHEDULE.items() if key not in given}
     base = base.with_overrides(f"{key}={json.dumps(value)}" for key, (value, _) in chosen.items())
     reasons = {key: reason for key, (_, reason) in chosen.items()}
     if start.parent is None:

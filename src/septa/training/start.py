@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 import torch
@@ -107,8 +108,8 @@ def _compare(parents: Sequence[Parent], recipe: Recipe, check: DatasetCheck, dev
             count = f"{len(seen)} of the {format_count(len(sides[0]), 'validation image')}"
             reasons.append(f"{parent.name} was trained on {count}")
             continue
-        known = set(find_seen(parent, sides[1], facts))
-        pairs = [_crop_centre(pair, facts[pair.name]) for side in sides for pair in side if pair.name not in known]
+        unknown = (pair for pair in sides[1] if not find_seen(parent, [pair], facts))
+        pairs = (_crop_centre(pair, facts[pair.name]) for pair in chain(sides[0], unknown))
         until = math.inf if minutes is None else began + (index + 1) / len(parents) * _MOST_SHARE * 60 * minutes
         score, images = _score(_make_model(parent, recipe, check), pairs, device, until)
         if images:
@@ -159,15 +160,14 @@ def _make_model(parent: Parent, recipe: Recipe, check: DatasetCheck) -> Model:
     )
 
 
-def _score(model: Model, pairs: Sequence[Pair], device: str, until: float) -> tuple[float, int]:
+def _score(model: Model, pairs: Iterable[Pair], device: str, until: float) -> tuple[float, int]:
     """Return the mean score of some images that hold objects, and their number; at least one is scored."""
-    examples = Examples(pairs, model.labels, channels=model.channels, memory=0, objects=True)
     options = PredictionOptions(device=device, engine=model.engine(device, "torch"))
     scores: list[float] = []
-    for index in range(len(pairs)):
+    for pair in pairs:
         if len(scores) == _MOST_IMAGES or (scores and time.monotonic() >= until):
             break
-        example = examples[index]
+        example = Examples([pair], model.labels, channels=model.channels, memory=0, objects=True)[0]
         if example.labels_yx.max() > 0:
             predicted_yx = model.compute_labels(example.image_cyx, options)
             scores.append(model.task.score(example.labels_yx, predicted_yx)[0])
