@@ -32,3 +32,15 @@ def test_control_characters_are_escaped() -> None:
 
 def test_without_notices_there_is_no_line() -> None:
     assert Notices().lines() == []
+
+
+def test_amounts_differ_between_the_files_of_one_kind() -> None:
+    notices = Notices()
+    for name, amount in (("a.png", 2.444), ("b.png", 31.7), ("a.png", 1.0)):
+        notices.add(name, "the image is {} times too large", warning=True, amount=amount)
+    notices.add("c.png", "the image is {} mm wide", amount=3.0)
+    assert notices.lines() == [
+        "warning: a.png, b.png: the image is 2.4 to 32 times too large.",
+        "note: c.png: the image is 3 mm wide.",
+    ]
+    assert [notice.text for notice, _ in notices][1] == "the image is 3 mm wide"

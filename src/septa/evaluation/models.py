@@ -88,7 +88,7 @@ def evaluate(
     check_extra(extra, model.labels, instances)
     soft = instances or NEURITES in extra
     engine = model.choose_engine(device, engine, precision)
-    options = PredictionOptions(tile=tile, tta=tta, engine=model.engine(device, engine))
+    options = PredictionOptions(tile=tile, device=device, tta=tta, engine=model.engine(device, engine))
 
     def segment_pairs() -> Iterator[LabelPair]:
         for number, pair in enumerate(pairing.pairs):
@@ -134,10 +134,14 @@ def _segment_pair(
     truth_yx, truth_class_of_id = _read_truth(model.labels, pair, task.finds_objects, notices)
     require_size(pair.name, truth_yx, image_cyx.shape[1:], pair.image)
     input_cyx = model.as_model_input(image_cyx, pair.image, notices)
-    options = replace(options, factor=model.find_factor(input_cyx, pair.image, notices))
+    factor = model.find_factor(input_cyx, pair.image, notices)
+    options = replace(options, factor=factor, sums=model.make_sums())
     if not soft:
-        return LabelPair(pair.name, truth_yx, model.compute_labels(input_cyx, options), truth_class_of_id), None
+        labels_yx = model.compute_labels(input_cyx, options)
+        model.report_unlike(input_cyx, options, pair.image, notices)
+        return LabelPair(pair.name, truth_yx, labels_yx, truth_class_of_id), None
     logits_kyx = model.compute_logits(input_cyx, options)
+    model.report_unlike(input_cyx, options, pair.image, notices)
     labels_yx = task.decode(logits_kyx)
     class_of_id = task.classify(labels_yx, logits_kyx)
     return LabelPair(pair.name, truth_yx, labels_yx, truth_class_of_id, class_of_id), task.probabilities(logits_kyx)[1]

@@ -1,7 +1,9 @@
+from ._torch import compute_statistics as compute_statistics
 from .engines import make_engine as make_engine
 from .engines import parse_modes as parse_modes
 from .ensemble import Averaging as Averaging
 from .ensemble import EnsembleEngine as EnsembleEngine
+from .features import FeatureSums as FeatureSums
 from .fold import fold_norms as fold_norms
 from .graph import export_graph as export_graph
 from .graph import make_probe as make_probe
@@ -27,3 +29,5 @@ from .tiling import largest_difference as largest_difference
 from .tiling import plan_tiles_for as plan_tiles_for
 from .tiling import smallest_tile as smallest_tile
 from .tiling import smallest_tile_for as smallest_tile_for
+from .training_features import TrainingFeatures as TrainingFeatures
+from .training_features import combine_features as combine_features

@@ -6,8 +6,9 @@ import copy
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +23,10 @@ from septa.inference.protocol import Engine, SingleImageEngine
 
 Forward = Callable[[Tensor], Tensor]
 """Function from images ``(B, C, Y, X)`` to logits ``(B, K, Y, X)``, both float32 and on the same device."""
+ForwardWithStatistics = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""Function that returns the logits, and the statistics of `septa.nets.pool_statistics`."""
+Float32 = NDArray[np.float32]
+_Output = TypeVar("_Output")
 
 TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 COMPILE = "compile"
@@ -67,11 +72,19 @@ def torch_engine(net: nn.Module, device: torch.device | str = "cpu", modes: Iter
     if device.type == "cpu" and "fp16" in modes:
         problem = "float16 runs on a GPU, not on the CPU"
         raise InputError("--engine torch+fp16", problem, "Give --engine torch+bf16 or torch")
-    forward = _make_forward(_place(net, device), device, modes)
+    placed = _place(net, device)
+    if "bf16" in modes:
+        placed = round_for_bf16(placed)
+    forward = _make_forward(placed, device, modes)
     if device.type == "cuda":
         return GpuEngine(forward, device, pad_batches=COMPILE in modes, check_range="fp16" in modes)
     if device.type == "cpu":
-        return _single_image_engine(forward, device, steady_pixels=int(getattr(net, "steady_pixels", 0)))
+        return _single_image_engine(
+            forward,
+            device,
+            steady_pixels=int(getattr(net, "steady_pixels", 0)),
+            with_statistics=_make_forward_with_statistics(placed, device, modes),
+        )
     return _single_image_engine(forward, device, check_range="fp16" in modes)
 
 
@@ -95,13 +108,10 @@ def _place(net: nn.Module, device: torch.device) -> nn.Module:
 
 
 def _make_forward(net: nn.Module, device: torch.device, modes: tuple[str, ...]) -> Forward:
-    dtype = next((TYPES[mode] for mode in modes if mode in TYPES), None)
-    if dtype is torch.bfloat16:
-        net = round_for_bf16(net)
     execute: Any = torch.compile(net, dynamic=False) if COMPILE in modes else net
 
     def forward(image_bcyx: Tensor) -> Tensor:
-        with torch.inference_mode(), torch.autocast(device.type, dtype, enabled=dtype is not None):
+        with _set_up_pass(device, modes):
             try:
                 logits_bkyx: Tensor = execute(image_bcyx.contiguous(memory_format=torch.channels_last))
             except Exception as error:
@@ -115,18 +125,83 @@ def _make_forward(net: nn.Module, device: torch.device, modes: tuple[str, ...]) 
     return forward
 
 
+def _make_forward_with_statistics(
+    net: Any, device: torch.device, modes: tuple[str, ...]
+) -> ForwardWithStatistics | None:
+    """Return a function that also returns the statistics of a `septa.nets.UNet`; None if the net has none."""
+    if COMPILE in modes or not hasattr(net, "forward_with_statistics"):
+        return None
+
+    def forward(image_bcyx: Tensor) -> tuple[Tensor, Tensor]:
+        with _set_up_pass(device, modes):
+            channels_last = image_bcyx.contiguous(memory_format=torch.channels_last)
+            logits_bkyx, statistics_bcyx = net.forward_with_statistics(channels_last)
+        return logits_bkyx.float(), statistics_bcyx
+
+    return forward
+
+
+@contextmanager
+def _set_up_pass(device: torch.device, modes: tuple[str, ...]) -> Iterator[None]:
+    dtype = next((TYPES[mode] for mode in modes if mode in TYPES), None)
+    with torch.inference_mode(), torch.autocast(device.type, dtype, enabled=dtype is not None):
+        yield
+
+
+def compute_statistics(net: nn.Module, device: torch.device | str, image_cyx: Float32) -> Float32:
+    """Compute the statistics of the features of a `septa.nets.UNet` for one image, without its logits.
+
+    Parameters
+    ----------
+    net
+        The net, of which a copy runs, as in `torch_engine`.
+    device
+        Device that runs it.
+    image_cyx
+        Normalised image ``(C, Y, X)``, float32, of a size that the net accepts.
+
+    Returns
+    -------
+    ndarray
+        Statistics ``(C, Y, X)``, float32, as of `septa.nets.pool_statistics`.
+    """
+    device = torch.device(device)
+    placed: Any = _place(net, device)
+    image_bcyx = torch.from_numpy(np.ascontiguousarray(image_cyx))[None].to(device)
+    with translate_out_of_memory(image_cyx.shape), _set_up_pass(device, ()):
+        statistics_bcyx = placed.compute_statistics(image_bcyx.contiguous(memory_format=torch.channels_last))
+    statistics_cyx: Float32 = statistics_bcyx[0].contiguous().cpu().numpy()
+    return statistics_cyx
+
+
 def _single_image_engine(
-    forward: Forward, device: torch.device, *, steady_pixels: int = 0, check_range: bool = False
+    forward: Forward,
+    device: torch.device,
+    *,
+    steady_pixels: int = 0,
+    check_range: bool = False,
+    with_statistics: ForwardWithStatistics | None = None,
 ) -> Engine:
-    def compute(image_cyx: NDArray[np.float32]) -> NDArray[np.float32]:
+    def run(image_cyx: Float32, execute: Callable[[Tensor], _Output]) -> _Output:
         image_bcyx = torch.from_numpy(np.ascontiguousarray(image_cyx))[None].to(device)
         with translate_out_of_memory(image_cyx.shape), torch.inference_mode():
             if image_bcyx[0, 0].numel() < steady_pixels:
                 image_bcyx = image_bcyx.expand(2, -1, -1, -1)
-            logits_kyx: NDArray[np.float32] = forward(image_bcyx)[0].contiguous().cpu().numpy()
+            return execute(image_bcyx)
+
+    def finish(logits_bkyx: Tensor) -> Float32:
+        logits_kyx: Float32 = logits_bkyx[0].contiguous().cpu().numpy()
         return _check_range(logits_kyx) if check_range else logits_kyx
 
-    return SingleImageEngine(compute)
+    def compute(image_cyx: Float32) -> Float32:
+        return finish(run(image_cyx, forward))
+
+    def compute_both(image_cyx: Float32) -> tuple[Float32, Float32]:
+        assert with_statistics is not None
+        logits_bkyx, statistics_bcyx = run(image_cyx, with_statistics)
+        return finish(logits_bkyx), statistics_bcyx[0].contiguous().cpu().numpy()
+
+    return SingleImageEngine(compute, None if with_statistics is None else compute_both)
 
 
 def _check_range(logits_kyx: NDArray[np.float32]) -> NDArray[np.float32]:

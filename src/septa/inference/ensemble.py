@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import tee
 from typing import NamedTuple
@@ -9,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from septa.inference.protocol import Engine
+from septa.inference.protocol import Engine, run_with_statistics
 
 Float32 = NDArray[np.float32]
 
@@ -61,13 +62,33 @@ class EnsembleEngine:
 
     def run_many(self, images: Iterable[Float32]) -> Iterator[Float32]:
         """Yield the logits of each image; see `Engine`. An image is read once for all members."""
+        first, *others = self._engines
         copies = tee(images, len(self._engines))
-        first, *others = (engine.run_many(copy) for engine, copy in zip(self._engines, copies, strict=True))
+        return self._average(first.run_many(copies[0]), others, copies[1:])
+
+    def run_with_statistics(self, images: Iterable[Float32]) -> Iterator[tuple[Float32, Float32 | None]]:
+        """Yield the logits of each image, and the statistics of the first member; see `run_with_statistics`."""
+        first, *others = self._engines
+        copies = tee(images, len(self._engines))
+        found: deque[Float32 | None] = deque()
+
+        def run_first() -> Iterator[Float32]:
+            for logits_kyx, statistics_cyx in run_with_statistics(first, copies[0]):
+                found.append(statistics_cyx)
+                yield logits_kyx
+
+        for logits_kyx in self._average(run_first(), others, copies[1:]):
+            yield logits_kyx, found.popleft()
+
+    def _average(
+        self, first: Iterator[Float32], others: Sequence[Engine], copies: Sequence[Iterable[Float32]]
+    ) -> Iterator[Float32]:
+        runs = [engine.run_many(copy) for engine, copy in zip(others, copies, strict=True)]
         activations, as_logits = self._averaging
         share = np.float32(1 / len(self._engines))
         for logits_kyx in first:
             sum_kyx = activations(logits_kyx)
-            for run in others:
+            for run in runs:
                 sum_kyx += activations(next(run))
             sum_kyx *= share
             yield as_logits(sum_kyx)

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septa.images import Normalization
-from septa.inference.protocol import Engine
+from septa.inference.features import FeatureSums
+from septa.inference.protocol import Engine, run_with_statistics
 from septa.inference.tiling import ImageTile
 
 WindowReader = Callable[[tuple[int, int], tuple[int, int]], NDArray[Any]]
@@ -27,6 +28,7 @@ def predict_tiles(
     normalization: Normalization,
     tiles: Sequence[ImageTile],
     consume: CoreConsumer,
+    sums: FeatureSums | None = None,
 ) -> None:
     """Compute the logits of every tile and pass their cores to ``consume``, in the order of the tiles.
 
@@ -42,7 +44,15 @@ def predict_tiles(
         Tiles from `plan_tiles` or `plan_tiles_for`.
     consume
         Function that receives each core.
+    sums
+        Receives the features of each core, if the engine has access to them.
     """
     windows = (normalization.apply(read(tile.begin, tile.end)) for tile in tiles)
-    for tile, logits_kyx in zip(tiles, engine.run_many(windows), strict=True):
+    if sums is None:
+        for tile, logits_kyx in zip(tiles, engine.run_many(windows), strict=True):
+            consume(tile.core, logits_kyx[(slice(None), *tile.core_in_output)])
+        return
+    for tile, (logits_kyx, statistics_cyx) in zip(tiles, run_with_statistics(engine, windows), strict=True):
+        if statistics_cyx is not None:
+            sums.add(statistics_cyx, tile)
         consume(tile.core, logits_kyx[(slice(None), *tile.core_in_output)])

@@ -46,6 +46,9 @@ class Engine(Protocol):
         ...
 
 
+Float32 = NDArray[np.float32]
+
+
 class SingleImageEngine:
     """An engine that computes one image after the other with a function.
 
@@ -53,6 +56,9 @@ class SingleImageEngine:
     ----------
     compute
         Function from a normalised image ``(C, Y, X)`` to its logits ``(K, Y, X)``, both float32.
+    compute_both
+        Function that returns the logits, and the statistics of `septa.nets.pool_statistics` ``(C, Y, X)``; None if the
+        engine has no access to features.
 
     Examples
     --------
@@ -61,16 +67,51 @@ class SingleImageEngine:
     [np.float32(2.0)]
     """
 
-    def __init__(self, compute: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> None:
+    def __init__(
+        self,
+        compute: Callable[[Float32], Float32],
+        compute_both: Callable[[Float32], tuple[Float32, Float32]] | None = None,
+    ) -> None:
         self._compute = compute
+        self._compute_both = compute_both
 
-    def __call__(self, image_cyx: NDArray[np.float32]) -> NDArray[np.float32]:
+    def __call__(self, image_cyx: Float32) -> Float32:
         """Compute the logits of one image; see `Engine`."""
         return self._compute(image_cyx)
 
-    def run_many(self, images: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
+    def run_many(self, images: Iterable[Float32]) -> Iterator[Float32]:
         """Yield the logits of each image; see `Engine`."""
         return map(self._compute, images)
+
+    def run_with_statistics(self, images: Iterable[Float32]) -> Iterator[tuple[Float32, Float32 | None]]:
+        """Yield logits and statistics of each image; see `run_with_statistics`."""
+        if self._compute_both is None:
+            return ((logits_kyx, None) for logits_kyx in self.run_many(images))
+        return map(self._compute_both, images)
+
+
+def run_with_statistics(engine: Engine, images: Iterable[Float32]) -> Iterator[tuple[Float32, Float32 | None]]:
+    """Yield the logits of each image, and the statistics of its features from the same pass.
+
+    Parameters
+    ----------
+    engine
+        Engine that runs the net.
+    images
+        Normalised images ``(C, Y, X)``, float32.
+
+    Yields
+    ------
+    logits_kyx
+        As for `Engine.run_many`.
+    statistics_cyx
+        As of `septa.nets.pool_statistics`; None if the engine has no access to features.
+    """
+    run = getattr(engine, "run_with_statistics", None)
+    if run is None:
+        return ((logits_kyx, None) for logits_kyx in engine.run_many(images))
+    results: Iterator[tuple[Float32, Float32 | None]] = run(images)
+    return results
 
 
 class NetGeometry(Protocol):

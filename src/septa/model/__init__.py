@@ -7,6 +7,7 @@
     input      images as a model takes them
     tiles      the tiles of an image: planned, run, and halved if the memory is short
     versions   rotated and mirrored versions of an image, over which probabilities are averaged
+    unlike     the comparison of an image's features with those of the training images
     options    the options that all predictions share
     half       weights in float16, for files of half the size
     precision  float32, or bfloat16 where that is fast and gives the same labels

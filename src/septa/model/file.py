@@ -15,9 +15,9 @@ from torch import Tensor
 from septa import tensor_file
 from septa.errors import InputError, ModelError, SeptaWarning
 from septa.images import Normalization, Sketch, TrainingValues
-from septa.inference import Int8
+from septa.inference import Int8, TrainingFeatures
 from septa.labels import LabelMapping
-from septa.nets import MOST_MEMBERS, Ensemble, UNet
+from septa.nets import MOST_MEMBERS, Ensemble, UNet, count_statistics, list_members
 from septa.notices import Notices
 from septa.pretrained import describe_names, locate_model
 from septa.recipe import Recipe
@@ -101,6 +101,11 @@ def _read_attributes(header: dict[str, Any], tensors: dict[str, Tensor]) -> dict
     if values is not None and values.channels != channels:
         problem = f"the training values are for {values.channels} channels, not {channels}"
         raise InputError("training_values", problem)
+    features = TrainingFeatures.from_json(header["training_features"]) if "training_features" in header else None
+    expected = count_statistics(list_members(net)[0].encoder.channels)
+    if features is not None and features.centre.size != expected:
+        problem = f"the training features have {features.centre.size} values, not {expected}"
+        raise InputError("training_features", problem)
     _check_provenance(header["provenance"])
     net.load_state_dict(tensors, strict=True, assign=True)
     return {
@@ -114,6 +119,7 @@ def _read_attributes(header: dict[str, Any], tensors: dict[str, Tensor]) -> dict
         "int8": int8,
         "training_values": values,
         "bf16": Bf16Difference.from_json(header["bf16"]) if "bf16" in header else None,
+        "training_features": features,
     }
 
 

@@ -26,7 +26,17 @@ from septa.images import (
     resize_image,
     write_bytes,
 )
-from septa.inference import Averaging, CoreConsumer, Engine, ImageTile, Int8, make_engine, parse_modes
+from septa.inference import (
+    Averaging,
+    CoreConsumer,
+    Engine,
+    FeatureSums,
+    ImageTile,
+    Int8,
+    TrainingFeatures,
+    make_engine,
+    parse_modes,
+)
 from septa.labels import LabelMapping
 from septa.nets import Ensemble, UNet, list_members
 from septa.notices import Notices
@@ -40,6 +50,7 @@ from .input import adapt_image
 from .options import PredictionOptions
 from .precision import BF16, Bf16Difference, apply_precision, refuse_precision
 from .tiles import check_tile, plan_model_tiles, run_tiles
+from .unlike import cut_windows, measure_windows, report_distance
 from .versions import average_versions, check_versions
 
 
@@ -71,6 +82,8 @@ class Model:
     bf16
         Number of pixels of the validation images whose labels differ between bfloat16 and float32; None if that was not
         measured.
+    training_features
+        Features of the training images, with which other images are compared; None in models that lack them.
 
     Examples
     --------
@@ -88,6 +101,7 @@ class Model:
     int8: Int8 | None = None
     training_values: TrainingValues | None = None
     bf16: Bf16Difference | None = None
+    training_features: TrainingFeatures | None = None
 
     @property
     def task(self) -> Task:
@@ -137,7 +151,7 @@ class Model:
         """Segment one image of any size.
 
         A `septa.SeptaWarning` is issued if the image is unlike the training images, or if its values are rescaled
-        because they have another bit depth; see `check_values`.
+        because they have another bit depth; see `check_values` and `report_unlike`.
 
         Parameters
         ----------
@@ -173,7 +187,10 @@ class Model:
             The memory does not hold a tile.
         """
         options = PredictionOptions(tile=tile, device=device, tta=tta, engine=engine, precision=precision)
-        return self.compute_labels(*self._prepare(image, options))
+        prepared = self._prepare(image, options)
+        labels_yx = self.compute_labels(*prepared)
+        self._warn_unlike(image, *prepared)
+        return labels_yx
 
     def logits(
         self,
@@ -196,7 +213,10 @@ class Model:
             are the logits of the averaged probabilities.
         """
         options = PredictionOptions(tile=tile, device=device, tta=tta, engine=engine, precision=precision)
-        return self.compute_logits(*self._prepare(image, options))
+        prepared = self._prepare(image, options)
+        logits_kyx = self.compute_logits(*prepared)
+        self._warn_unlike(image, *prepared)
+        return logits_kyx
 
     def probabilities(
         self,
@@ -218,7 +238,10 @@ class Model:
             Probabilities ``(K, Y, X)`` in [0, 1], float32, one plane for each class.
         """
         options = PredictionOptions(tile=tile, device=device, tta=tta, engine=engine, precision=precision)
-        return self.task.probabilities(self.compute_logits(*self._prepare(image, options)))
+        prepared = self._prepare(image, options)
+        logits_kyx = self.compute_logits(*prepared)
+        self._warn_unlike(image, *prepared)
+        return self.task.probabilities(logits_kyx)
 
     def compute_labels(self, image_cyx: NDArray[Any], options: PredictionOptions) -> NDArray[np.int32]:
         """Compute labels as `segment` does, for an image ``(C, Y, X)`` that `as_model_input` has returned."""
@@ -243,7 +266,9 @@ class Model:
             return resize_image(self._assemble_logits(inner_cyx, options), size)
 
         def compute(version_cyx: NDArray[Any]) -> NDArray[np.float32]:
-            return self._assemble_logits(version_cyx, options)
+            # Only the first version, the image itself, is compared with the training images.
+            own = replace(options, sums=None) if options.sums else options
+            return self._assemble_logits(version_cyx, own)
 
         return resize_image(average_versions(inner_cyx, versions, self.task, compute), size)
 
@@ -343,7 +368,68 @@ class Model:
         factor = self.find_factor(input_cyx, where, compared)
         for line in (*found.warnings(), *compared.lines()):
             warnings.warn(line, SeptaWarning, stacklevel=3)
-        return input_cyx, replace(options, factor=factor)
+        return input_cyx, replace(options, factor=factor, sums=self.make_sums())
+
+    def _warn_unlike(
+        self, image: NDArray[Any] | str | PathLike[str], image_cyx: NDArray[Any], options: PredictionOptions
+    ) -> None:
+        notices = Notices()
+        self.report_unlike(image_cyx, options, image if isinstance(image, str | PathLike) else "image", notices)
+        for line in notices.lines():
+            warnings.warn(line, SeptaWarning, stacklevel=3)
+
+    def make_sums(self) -> FeatureSums | None:
+        """Return empty sums for `PredictionOptions`; None if the model lacks the features of its training images."""
+        return None if self.training_features is None else FeatureSums(self.net)
+
+    def report_unlike(
+        self, image_cyx: NDArray[Any], options: PredictionOptions, where: str | PathLike[str], notices: Notices
+    ) -> None:
+        """Compare the features of an image with those of the training images, after its logits were computed.
+
+        Engines that give no access to features leave ``options.sums`` empty. PyTorch then computes the features of at
+        most four windows of 128 x 128 pixels.
+
+        Parameters
+        ----------
+        image_cyx
+            An image ``(C, Y, X)`` that `as_model_input` has returned.
+        options
+            Options with which the logits were computed, with ``sums`` of `make_sums`.
+        where
+            Path that the warning names, or ``image``.
+        notices
+            Receives a warning if the image is unlike the training images.
+        """
+        if self.training_features is None or options.sums is None:
+            return
+        sums = options.sums or self.measure_features(image_cyx, options.factor, device=options.device)
+        report_distance(self.training_features, sums, where, notices)
+
+    def measure_features(
+        self, image_cyx: NDArray[Any], factor: float = 1.0, *, device: str = "cpu", side: int = 128
+    ) -> FeatureSums:
+        """Measure the features of an image, or of four windows of a large one, without computing logits.
+
+        Of an ensemble, the first net is used.
+
+        Parameters
+        ----------
+        image_cyx
+            An image ``(C, Y, X)`` that `as_model_input` has returned.
+        factor
+            Number that multiplies its values before they are normalised; see `check_values`.
+        device
+            Device that runs the net.
+        side
+            Side of a window, pixels. An image is measured as a whole if it is not larger than four windows.
+        """
+        inner_cyx = resize_image(image_cyx, self.recipe.data.resize or image_cyx.shape[1:])
+        normalization = self.normalization.rescale(factor).resolve(inner_cyx)
+        net = list_members(self.net)[0]
+        sums = FeatureSums(net)
+        measure_windows(net, cut_windows(inner_cyx, side), normalization, pick_device(device), sums)
+        return sums
 
     def check_values(self, image_cyx: NDArray[Any]) -> ValueCheck:
         """Compare the values of an image with those of the training images.
@@ -503,6 +589,7 @@ class Model:
             **({} if self.int8 is None else {"int8": self.int8.to_json()}),
             **({} if self.training_values is None else {"training_values": self.training_values.to_json()}),
             **({} if self.bf16 is None else {"bf16": self.bf16.to_json()}),
+            **({} if self.training_features is None else {"training_features": self.training_features.to_json()}),
             "provenance": {**self.provenance, "weights_sha256": self.weights_sha256},
         }
 

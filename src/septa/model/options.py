@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from septa.inference import Engine
+from septa.inference import Engine, FeatureSums
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -12,7 +12,8 @@ class PredictionOptions:
     """Options that `Model.segment`, `Model.logits` and `Model.probabilities` share; `Model.segment` describes them.
 
     If ``fixed_tile`` is True, a tile that does not fit into the memory is an error; else it is halved. ``factor``
-    multiplies the values of the image before they are normalised; see `Model.check_values`.
+    multiplies the values of the image before they are normalised; see `Model.check_values`. ``sums`` receives the
+    features of the image; see `Model.report_unlike`.
     """
 
     tile: int | None = None
@@ -22,3 +23,4 @@ class PredictionOptions:
     precision: str | None = None
     fixed_tile: bool = False
     factor: float = 1.0
+    sums: FeatureSums | None = None

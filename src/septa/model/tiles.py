@@ -66,9 +66,11 @@ def run_tiles(
     largest = options.tile or max(max(np.subtract(tile.end, tile.begin)) for tile in tiles)
     while True:
         try:
-            predict_tiles(engine, read, normalization, tiles, consume)
+            predict_tiles(engine, read, normalization, tiles, consume, options.sums)
             return
         except (OutOfMemory, MemoryError):
+            if options.sums is not None:
+                options.sums.clear()
             smaller = max(largest // 2, smallest_tile_for(net))
             if options.fixed_tile or smaller >= largest:
                 raise

@@ -15,6 +15,9 @@ from .pretrained import imagenet_statistics as imagenet_statistics
 from .pretrained import load_pretrained as load_pretrained
 from .resnet import RESNET_LAYERS as RESNET_LAYERS
 from .resnet import ResNetEncoder as ResNetEncoder
+from .statistics import STATISTICS_LEVELS as STATISTICS_LEVELS
+from .statistics import count_statistics as count_statistics
+from .statistics import pool_statistics as pool_statistics
 from .timm_encoder import TimmEncoder as TimmEncoder
 from .transfer import copy_weights as copy_weights
 from .unet import UNet as UNet

@@ -77,6 +77,11 @@ def conv_needs(conv: nn.Conv2d, span: PixelSpan) -> PixelSpan:
     return span[0] * stride - padding, (span[1] - 1) * stride - padding + (kernel - 1) * dilation + 1
 
 
+def average_heads(logits: list[Tensor]) -> Tensor:
+    """Return the mean of the logits of several heads, or those of the only one."""
+    return logits[0] if len(logits) == 1 else sum(logits[1:], logits[0]) / len(logits)
+
+
 def crop_centre(x_bcyx: Tensor, height: int, width: int) -> Tensor:
     """Return the centre of ``height`` x ``width`` pixels as a view."""
     # Graphs of padded nets then contain no slices, which would take a tenth of the time of 8-bit integer engines.

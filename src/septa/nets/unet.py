@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import cached_property
 from typing import Any, Self
 
@@ -20,15 +20,18 @@ from septa.nets.blocks import (
     PixelSpan,
     Pointwise,
     UpConvolution,
+    average_heads,
     crop_centre,
     initialize_weights,
 )
 from septa.nets.config import UNetConfig
-from septa.nets.encoders import PlainEncoder, build_encoder
+from septa.nets.encoders import build_encoder
 from septa.nets.gates import AttentionGate
 from septa.nets.grid import Node, NodeGrid, coarser_node
 from septa.nets.join import Join
 from septa.nets.probe import dry_run, find_steady_size
+from septa.nets.prune import prune_config, share_layers
+from septa.nets.statistics import pool_statistics
 
 
 class UNet(nn.Module):
@@ -325,6 +328,23 @@ class UNet(nn.Module):
         ValueError
             The tensor has another number of axes or channels, or a size that a valid net does not accept.
         """
+        x, size = self._prepare(image_bcyx)
+        logits = self._decode(self.encoder(x), size)
+        return tuple(logits) if self.training and self.deep_supervision else average_heads(logits)
+
+    def forward_with_statistics(self, image_bcyx: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute the logits of `forward` in evaluation mode, and `septa.nets.pool_statistics` of the features."""
+        x, size = self._prepare(image_bcyx)
+        features = self.encoder(x)
+        statistics = pool_statistics(features)
+        return average_heads(self._decode(features, size)), statistics
+
+    def compute_statistics(self, image_bcyx: Tensor) -> Tensor:
+        """Compute the statistics of `forward_with_statistics` alone, in a third of its time."""
+        return pool_statistics(self.encoder(self._prepare(image_bcyx)[0]))
+
+    def _prepare(self, image_bcyx: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """Return images as the encoder reads them, and the size of the logits."""
         if image_bcyx.ndim != 4 or image_bcyx.shape[1] != self.in_channels:
             raise ValueError(f"expected a tensor (B, {self.in_channels}, Y, X), got {tuple(image_bcyx.shape)}")
         height, width = image_bcyx.shape[2:]
@@ -332,20 +352,18 @@ class UNet(nn.Module):
         x = image_bcyx
         if not self.valid and (padded := self.pad_size(height, width)) != (height, width):
             x = functional.pad(x, (0, padded[1] - width, 0, padded[0] - height), mode="replicate")
-        if self.reduction > 1:
-            x = self.reduce(x)
-        logits = self._run(x, size)
-        if self.training and self.deep_supervision:
-            return tuple(logits)
-        return logits[0] if len(logits) == 1 else sum(logits[1:], logits[0]) / len(logits)
+        return self.reduce(x) if self.reduction > 1 else x, size
 
-    def _run(self, x: Tensor, size: tuple[int, int]) -> list[Tensor]:
-        features = {(level, 0): feature for level, feature in enumerate(self.encoder(x))}
+    def _decode(self, encoded: list[Tensor], size: tuple[int, int]) -> list[Tensor]:
+        """Compute the logits from the features of all levels, and empty their list, so that they are freed early."""
+        features = {(level, 0): feature for level, feature in enumerate(encoded)}
+        encoded.clear()
         bottom = (self.depth, 0)
         if self.aspp is not None:
             features[bottom] = self.aspp(features[bottom])
         features[bottom] = self.dropout(features[bottom])
-        logits = dict.fromkeys(self._output_nodes(), x)
+        heads = self._head_nodes if self.training or self.nested else self._head_nodes[:1]
+        logits = dict.fromkeys(heads, features[bottom])
         for node in self._grid.order:
             join = self._join(node)
             joined = join([features[skip] for skip in self._grid.skip_nodes(node)], features[coarser_node(node)])
@@ -357,10 +375,6 @@ class UNet(nn.Module):
             if node in logits:
                 logits[node] = self._logits(node, features[node], size)
         return list(logits.values())
-
-    def _output_nodes(self) -> list[Node]:
-        """Return the nodes whose heads make the output, finest first."""
-        return self._head_nodes if self.training or self.nested else self._head_nodes[:1]
 
     def _logits(self, node: Node, x: Tensor, size: tuple[int, int]) -> Tensor:
         head = self.head if node == (0, self.depth) else self.heads[self._grid.layer_key(node)]
@@ -379,22 +393,7 @@ class UNet(nn.Module):
         ValueError
             The net is not nested with deep supervision and the plain encoder, or ``depth`` is not from 1 to its own.
         """
-        if not (self.nested and self.deep_supervision and isinstance(self.encoder, PlainEncoder)):
-            raise ValueError("only a net with nested=true, deep_supervision=true and encoder=plain can be pruned")
-        if not 1 <= depth <= self.depth:
-            raise ValueError(f"depth must be 1 to {self.depth}, got {depth}")
-        aspp = self.aspp if depth == self.depth else None
-        config = replace(self.config, depth=depth, deep_supervision=False, aspp=aspp is not None)
         with torch.device("meta"):
-            small = UNet.from_config(config)
-        for level in range(depth + 1):
-            small.encoder.add_module(str(level), self.encoder.get_submodule(str(level)))  # type: ignore[attr-defined]
-        for name in ("up", "decoder", "gate"):
-            mine, its = getattr(self, name), getattr(small, name)
-            its.update({key: mine[key] for key in its})
-        small.aspp = aspp
-        small.dropout = self.dropout
-        head = self.head if depth == self.depth else self.heads[f"0_{depth}"]
-        assert isinstance(head, Pointwise)
-        small.head = head
+            small = UNet.from_config(prune_config(self.config, depth))
+        share_layers(self, small)
         return small.train(self.training)

@@ -146,14 +146,22 @@ class Pipeline:
 
     def _compute(self, page: ReadPage) -> ComputedPage:
         options = PredictionOptions(
-            tile=self.options.tile, tta=self.options.tta, engine=self.engine, factor=page.factor
+            tile=self.options.tile,
+            device=self.options.device,
+            tta=self.options.tta,
+            engine=self.engine,
+            factor=page.factor,
+            sums=self.model.make_sums(),
         )
         if self.model.task.tilewise and not (self.options.probabilities or self.options.certify):
-            return ComputedPage(page, labels_yx=self.model.compute_labels(page.image_cyx, options))
-        logits_kyx = self.model.compute_logits(page.image_cyx, options)
+            computed = ComputedPage(page, labels_yx=self.model.compute_labels(page.image_cyx, options))
+        else:
+            computed = ComputedPage(page, logits_kyx=self.model.compute_logits(page.image_cyx, options))
+        self.model.report_unlike(page.image_cyx, options, page.file.path, self.notices)
         if self.options.certify:
-            self._certify(page, logits_kyx, options)
-        return ComputedPage(page, logits_kyx=logits_kyx)
+            assert computed.logits_kyx is not None
+            self._certify(page, computed.logits_kyx, replace(options, sums=None))
+        return computed
 
     def _certify(self, page: ReadPage, logits_kyx: NDArray[np.float32], options: PredictionOptions) -> None:
         """Compare logits with those of the whole image, and raise InputError if they differ by more than `EXACT`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import product
 from typing import Any
 
@@ -20,8 +20,11 @@ from septa.images import (
     open_source,
 )
 from septa.images.store import BlockIndex
-from septa.model import Model
+from septa.inference import FeatureSums
+from septa.model import Model, cut_windows, measure_windows, report_distance
+from septa.nets import list_members
 from septa.notices import Notices
+from septa.runtime import pick_device
 
 _WHOLE = 1 << 20
 """Largest number of pixels of a plane that is compared with the training images as a whole."""
@@ -29,6 +32,8 @@ _PLANES = 3
 """Largest number of planes that are compared."""
 _WINDOWS = 6
 """Number of windows along Y and along X that are compared of a larger plane."""
+_MEASURED_WINDOWS = 3
+"""The same number for features, which take longer to compute."""
 _WINDOW = 256
 """Side of such a window, pixels."""
 _BAND = 2048
@@ -52,11 +57,10 @@ def find_factor(model: Model, source: Source, notices: Notices) -> float:
     """
     if model.training_values is None:
         return 1.0
-    planes = list(product(range(source.shape[0]), range(source.shape[2])))
-    chosen = sorted({round(index * (len(planes) - 1) / max(1, _PLANES - 1)) for index in range(_PLANES)})
-    windows = [window for number in chosen for window in _read_windows(model, source, *planes[number])]
+    chosen = _choose_planes(source)
+    windows = [window for plane in chosen for window in _read_windows(model, source, *plane)]
     shown = [window for window in windows if measure_values(window).structured is not False]
-    is_whole = len(chosen) == len(planes) == len(windows)
+    is_whole = source.shape[0] * source.shape[2] == len(chosen) == len(windows)
     if not shown and not is_whole:
         text = f"{len(windows)} samples of the image show no objects, so it is not compared with the training images"
         notices.add(source.path, text)
@@ -64,15 +68,50 @@ def find_factor(model: Model, source: Source, notices: Notices) -> float:
     return model.find_factor(np.concatenate(shown or windows, axis=2), source.path, notices)
 
 
-def _read_windows(model: Model, source: Source, t: int, z: int) -> Iterator[NDArray[Any]]:
-    """Yield a whole plane, or windows of one size that are spread over it."""
+def report_unlike(
+    model: Model, source: Source, normalizations: Mapping[str, Normalization], device: str, notices: Notices
+) -> None:
+    """Compare the features of an image with those of the training images, as `Model.report_unlike` does.
+
+    Of at most three planes, at most nine windows each are measured. Windows without objects are left out, as far as
+    any have objects.
+
+    Raises
+    ------
+    InputError
+        The image cannot be read.
+    """
+    if model.training_features is None:
+        return
+    sums = FeatureSums(model.net)
+    net = list_members(model.net)[0]
+    for t, z in _choose_planes(source):
+        wholes = _read_windows(model, source, t, z, _MEASURED_WINDOWS)
+        windows = [window for whole in wholes for window in cut_windows(whole, _WINDOW)]
+        shown = [window for window in windows if measure_values(window).structured is not False]
+        normalization = normalizations.get("") or normalizations[f"{t},{z}"]
+        measure_windows(net, shown or windows, normalization, pick_device(device), sums)
+    report_distance(model.training_features, sums, source.path, notices)
+
+
+def _choose_planes(source: Source) -> list[tuple[int, int]]:
+    """Return the time and depth of at most three planes that are spread over an image."""
+    planes = list(product(range(source.shape[0]), range(source.shape[2])))
+    return [
+        planes[number]
+        for number in sorted({round(index * (len(planes) - 1) / max(1, _PLANES - 1)) for index in range(_PLANES)})
+    ]
+
+
+def _read_windows(model: Model, source: Source, t: int, z: int, windows: int = _WINDOWS) -> Iterator[NDArray[Any]]:
+    """Yield a whole plane, or windows of one size that are spread over it, that many along Y and along X."""
     height, width = source.shape[3:]
     if height * width <= _WHOLE:
         yield model.as_model_input(source.read((0, height), (0, width), t=t, z=z), source.path)
         return
     tall, wide = min(height, _WINDOW), min(width, _WINDOW)
     tops, lefts = (
-        sorted({round(place) for place in np.linspace(0, length - side, _WINDOWS)})
+        sorted({round(place) for place in np.linspace(0, length - side, windows)})
         for length, side in ((height, tall), (width, wide))
     )
     for top, left in product(tops, lefts):

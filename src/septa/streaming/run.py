@@ -38,7 +38,7 @@ from septa.streaming.executor import Executor, LocalExecutor, MakeExecutor
 from septa.streaming.identity import RunIdentity, digest_content, digest_sample
 from septa.streaming.output import check_output, is_finished, load_plan, remove_earlier_run, work_folder
 from septa.streaming.plan import StreamPlan
-from septa.streaming.prescan import find_empty_blocks, find_factor, resolve_normalizations
+from septa.streaming.prescan import find_empty_blocks, find_factor, report_unlike, resolve_normalizations
 from septa.streaming.written_blocks import WrittenBlocks
 from septa.tasks import MergedObjects, merge_blocks
 
@@ -103,7 +103,7 @@ def stream(request: StreamRequest, make_executor: MakeExecutor | None = None) ->
                     yield _report_finished(request)
                     return
                 engine = model.engine(device, identity.engine)
-                plan, budget, more = _make_plan(request, identity, source, model, folder)
+                plan, budget, more = _make_plan(request, identity, source, model, folder, device)
                 worker = BlockWorker(
                     plan=plan,
                     model=model,
@@ -236,7 +236,7 @@ def _report_finished(request: StreamRequest) -> StreamFinished:
 
 
 def _make_plan(
-    request: StreamRequest, identity: RunIdentity, source: Source, model: Model, folder: Path
+    request: StreamRequest, identity: RunIdentity, source: Source, model: Model, folder: Path, device: str
 ) -> tuple[StreamPlan, Budget, tuple[str, ...]]:
     """Return the plan of the interrupted run, or a new plan; the sizes that fit into the budget now; and notes."""
     memory = request.memory or default_memory()
@@ -252,9 +252,11 @@ def _make_plan(
             raise InputError(folder, problem, f"Give {same}, or --overwrite to start again")
         budget = fit(margin=plan.margin, block=plan.block)
         find_factor(model, source, notices)
+        report_unlike(model, source, plan.normalizations, device, notices)
         return plan, budget, ("an interrupted run is resumed", *notices.lines())
     budget = fit(margin=model.task.block_margin)
     normalizations = resolve_normalizations(model, source, find_factor(model, source, notices))
+    report_unlike(model, source, normalizations, device, notices)
     skipped, notes = find_empty_blocks(source, budget.block) if request.skip_empty else ((), ())
     plan = StreamPlan(
         identity=identity,

@@ -14,6 +14,7 @@ from septa.model import Model
 from septa.recipe import Recipe
 from septa.report import Fold, write_report
 from septa.training.automatic import RecipeChoice
+from septa.training.features import measure_training_features
 from septa.training.job import TrainingJob
 from septa.training.plan import TrainingRequest
 from septa.training.precision import Bf16Comparison, describe_difference
@@ -93,6 +94,8 @@ def finish_training(
     evaluation, panels = score_examples(images, model.task, model.labels)
     values = combine_values([item.value_facts for item in check.facts], model.channels)
     model = replace(model, training_values=values, bf16=comparison.difference)
+    features = measure_training_features(model, (job.sampler.examples, job.validation), str(job.device))
+    model = replace(model, training_features=features)
     model = model.with_provenance(**_collect_provenance(job, state, check, evaluation))
     model.save(request.output)
     report = request.folder / "report.html"
