@@ -77,7 +77,7 @@ def test_segment_warns_of_unlike_images_only(model: Model) -> None:
         assert [warning.filename for warning in caught] == [__file__]
 
 
-@pytest.mark.parametrize("options", [{"tile": 32}, {"tta": 4}, {"engine": "torch+bf16"}, {}])
+@pytest.mark.parametrize("options", [{"tile": 64}, {"tta": 4}, {"engine": "torch+bf16"}, {}])
 def test_tiles_versions_and_precision_do_not_change_the_verdict(model: Model, options: dict[str, object]) -> None:
     with pytest.warns(SeptaWarning, match="unlike") as caught:
         model.segment(draw_stripes(0))
@@ -159,7 +159,8 @@ def test_evaluate_reports_too(model: Model, tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", [(96, 112), (1100, 1000)])
 def test_stores_report_too(model: Model, tmp_path: Path, size: tuple[int, int]) -> None:
     model.save(tmp_path / "m.septa")
-    for name, image, expected in (("a", draw(41, size), 0), ("b", draw_stripes(0, size), 1)):
+    usual = np.tile(draw(41), (1, 1 + size[0] // 96, 1 + size[1] // 112))[:, : size[0], : size[1]]
+    for name, image, expected in (("a", usual, 0), ("b", draw_stripes(0, size), 1)):
         write_image(tmp_path / f"{name}.tif", image)
         request = StreamRequest(
             model=tmp_path / "m.septa",
@@ -174,7 +175,7 @@ def test_stores_report_too(model: Model, tmp_path: Path, size: tuple[int, int]) 
 
 
 def test_large_images_are_measured_in_windows(model: Model) -> None:
-    image = draw(41, (700, 400))
+    image = np.tile(draw(41), (1, 7, 4))
     whole = model.measure_features(image, side=700).summarize()
     sample = model.measure_features(image, side=128).summarize()
     assert not np.array_equal(whole, sample)

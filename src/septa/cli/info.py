@@ -28,6 +28,7 @@ def info(model: ModelFile) -> None:
         "normalization": loaded.normalization.to_json(),
         "training_values": None if loaded.training_values is None else loaded.training_values.to_json(),
         "training_features": None if loaded.training_features is None else loaded.training_features.describe(),
+        "confidence_curve": loaded.confidence_curve.to_json(),
         "members": loaded.members,
         "net": {"halo": net.halo, "receptive_field": net.receptive_field, "exact_tiles": net.exact_tiles},
         "int8": None if loaded.int8 is None else loaded.int8.to_json(),

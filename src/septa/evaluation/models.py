@@ -96,7 +96,8 @@ def evaluate(
             if unknown is not None:
                 labels_of_pair, probability_yx = _segment_pair(model, *unknown, soft, options, notices)
                 if probability_yx is not None and instances:
-                    judged.append(judge(labels_of_pair.truth_yx, labels_of_pair.prediction_yx, probability_yx))
+                    truth_yx, found_yx = labels_of_pair.truth_yx, labels_of_pair.prediction_yx
+                    judged.append(judge(truth_yx, found_yx, probability_yx, model.confidence_curve))
                 elif probability_yx is not None:
                     stack.append((labels_of_pair.truth_yx, probability_yx))
                 yield labels_of_pair

@@ -19,6 +19,7 @@ from septa.inference import Int8, TrainingFeatures
 from septa.labels import LabelMapping
 from septa.nets import MOST_MEMBERS, Ensemble, UNet, count_statistics, list_members
 from septa.notices import Notices
+from septa.objects import ConfidenceCurve
 from septa.pretrained import describe_names, locate_model
 from septa.recipe import Recipe
 from septa.tasks import Decoding, make_task
@@ -120,6 +121,9 @@ def _read_attributes(header: dict[str, Any], tensors: dict[str, Tensor]) -> dict
         "training_values": values,
         "bf16": Bf16Difference.from_json(header["bf16"]) if "bf16" in header else None,
         "training_features": features,
+        "confidence_curve": ConfidenceCurve.from_json(header["confidence_curve"])
+        if "confidence_curve" in header
+        else ConfidenceCurve(),
     }
 
 

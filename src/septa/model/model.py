@@ -40,6 +40,7 @@ from septa.inference import (
 from septa.labels import LabelMapping
 from septa.nets import Ensemble, UNet, list_members
 from septa.notices import Notices
+from septa.objects import ConfidenceCurve
 from septa.recipe import Recipe
 from septa.runtime import has_fast_bf16, pick_device
 from septa.tasks import Decoding, Task, make_task
@@ -84,6 +85,8 @@ class Model:
         measured.
     training_features
         Features of the training images, with which other images are compared; None in models that lack them.
+    confidence_curve
+        Curve that calibrates the confidence of objects; used by the task ``instances`` only.
 
     Examples
     --------
@@ -102,6 +105,7 @@ class Model:
     training_values: TrainingValues | None = None
     bf16: Bf16Difference | None = None
     training_features: TrainingFeatures | None = None
+    confidence_curve: ConfidenceCurve = field(default_factory=ConfidenceCurve)
 
     @property
     def task(self) -> Task:
@@ -590,6 +594,7 @@ class Model:
             **({} if self.training_values is None else {"training_values": self.training_values.to_json()}),
             **({} if self.bf16 is None else {"bf16": self.bf16.to_json()}),
             **({} if self.training_features is None else {"training_features": self.training_features.to_json()}),
+            "confidence_curve": self.confidence_curve.to_json(),
             "provenance": {**self.provenance, "weights_sha256": self.weights_sha256},
         }
 

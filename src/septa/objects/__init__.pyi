@@ -1,8 +1,10 @@
-from .calibration import Judged as Judged
 from .calibration import calibrate as calibrate
 from .calibration import compute_calibration_error as compute_calibration_error
 from .calibration import judge as judge
 from .calibration import reliability as reliability
+from .curve import ConfidenceCurve as ConfidenceCurve
+from .curve import Judged as Judged
+from .curve import fit_curve as fit_curve
 from .files import ObjectFiles as ObjectFiles
 from .files import ObjectOptions as ObjectOptions
 from .measure import ObjectTable as ObjectTable

@@ -9,15 +9,18 @@ import numpy as np
 import numpy.typing as npt
 
 from septa.metrics import Labels, contingency, match
+from septa.objects.curve import ConfidenceCurve, Judged, Reals
 from septa.objects.measure import confidence as confidence_of
 
 Integers = npt.NDArray[np.int64]
-Reals = npt.NDArray[np.float64]
-Judged = tuple[Reals, npt.NDArray[np.bool_]]
-"""Confidence of each object (float64, 0..1), and whether it matches a ground-truth object (bool)."""
 
 
-def judge(truth_yx: Labels, prediction_yx: Labels, foreground_yx: npt.NDArray[np.floating[Any]]) -> Judged:
+def judge(
+    truth_yx: Labels,
+    prediction_yx: Labels,
+    foreground_yx: npt.NDArray[np.floating[Any]],
+    curve: ConfidenceCurve | None = None,
+) -> Judged:
     """Return the confidence of each predicted object, and whether it is correct.
 
     Parameters
@@ -26,6 +29,8 @@ def judge(truth_yx: Labels, prediction_yx: Labels, foreground_yx: npt.NDArray[np
         Object ids, as for `septa.metrics.contingency`. Objects that lie entirely in ignored pixels do not count.
     foreground_yx
         Foreground probability of the net, as for `septa.objects.confidence`.
+    curve
+        Curve that calibrates the confidences; they are left as they are if None.
 
     Returns
     -------
@@ -42,6 +47,7 @@ def judge(truth_yx: Labels, prediction_yx: Labels, foreground_yx: npt.NDArray[np
     table = contingency(truth_yx, prediction_yx)
     ids = np.unique(prediction_yx[prediction_yx > 0])
     confidences = confidence_of(prediction_yx, foreground_yx)[np.isin(ids, table.prediction_ids)]
+    confidences = confidences if curve is None else curve.apply(confidences)
     return confidences, np.isin(table.prediction_ids, match(table, 0.5).pairs[:, 1])
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from septa.errors import InputError
 from septa.images import Calibration, WrittenFiles, read_labels, write_bytes, write_text
 from septa.labels import OUTLINES
+from septa.objects.curve import ConfidenceCurve
 from septa.objects.measure import ObjectTable, measure_objects
 from septa.objects.outlines import to_coco, to_geojson, to_rois
 
@@ -69,12 +70,15 @@ class ObjectFiles:
         Class names of the model's labels, background first.
     written
         Decides which files may be replaced.
+    curve
+        Curve that calibrates the confidences.
     """
 
     options: ObjectOptions
     folder: Path
     class_names: tuple[str, ...]
     written: WrittenFiles
+    curve: ConfidenceCurve = field(default_factory=ConfidenceCurve)
     _tables: list[ObjectTable] = field(default_factory=list)
     _labels: list[tuple[str, Path, int]] = field(default_factory=list)
     _pending: list[ObjectTable] = field(default_factory=list)
@@ -148,6 +152,8 @@ class ObjectFiles:
             class_yx=class_yx,
             class_names=() if class_yx is None else self.class_names,
         )
+        confidence = self.curve.apply(table.columns["confidence"])
+        table = ObjectTable({**table.columns, "confidence": confidence})
         if self.options.min_confidence is not None:
             kept = table.columns["confidence"] >= self.options.min_confidence
             dropped = table.columns["label"][~kept]

@@ -65,7 +65,9 @@ def _segment(
     model: Model, images: Sequence[InputImage], options: Options, notices: Notices
 ) -> Iterator[SegmentedFile | FailedFile]:
     targets = Targets(model, images, options)
-    files = ObjectFiles(options.objects, options.output, model.labels.class_names, targets.written)
+    files = ObjectFiles(
+        options.objects, options.output, model.labels.class_names, targets.written, model.confidence_curve
+    )
     targets.check(files, notices)
     engine = model.engine(options.device, options.engine, options.precision)
     pipeline = Pipeline(model=model, options=options, files=files, engine=engine, targets=targets, notices=notices)

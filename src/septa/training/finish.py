@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from septa.data import DatasetCheck, write_sketches
 from septa.images import combine_values
 from septa.metrics import Evaluation
 from septa.model import Model
+from septa.objects import Judged, calibrate, fit_curve
 from septa.recipe import Recipe
 from septa.report import Fold, write_report
 from septa.training.automatic import RecipeChoice
@@ -18,7 +20,7 @@ from septa.training.features import measure_training_features
 from septa.training.job import TrainingJob
 from septa.training.plan import TrainingRequest
 from septa.training.precision import Bf16Comparison, describe_difference
-from septa.training.scoring import score_examples, segment_examples
+from septa.training.scoring import SegmentedExample, score_examples, segment_examples
 from septa.training.state import TrainingState
 from septa.training.tuning import tune_model
 from septa.training.verdict import describe_choice, describe_gain, find_first_score, find_verdict
@@ -90,8 +92,14 @@ def finish_training(
         model = replace(model, decoding=tuning.decoding)
     known = {} if tuning is None else tuning.logits
     comparison = Bf16Comparison(model, str(job.device))
+    judged: list[Judged] = []
     images = comparison.follow(segment_examples(model, job.validation, str(job.device), known))
-    evaluation, panels = score_examples(images, model.task, model.labels)
+    evaluation, panels = score_examples(_collect_judged(images, judged), model.task, model.labels)
+    if model.task.finds_objects:
+        curve = fit_curve(judged)
+        model = replace(model, confidence_curve=curve)
+        calibrated = calibrate((curve.apply(confidences), correct) for confidences, correct in judged)
+        evaluation = replace(evaluation, calibration=calibrated)
     values = combine_values([item.value_facts for item in check.facts], model.channels)
     model = replace(model, training_values=values, bf16=comparison.difference)
     features = measure_training_features(model, (job.sampler.examples, job.validation), str(job.device))
@@ -128,6 +136,14 @@ def finish_training(
     return TrainingDone(
         model=model, path=request.output, report=report, evaluation=evaluation, verdict=verdict, start=start
     )
+
+
+def _collect_judged(images: Iterable[SegmentedExample], judged: list[Judged]) -> Iterator[SegmentedExample]:
+    """Yield the same images, and keep their objects with their confidences."""
+    for image in images:
+        if image.judged is not None:
+            judged.append(image.judged)
+        yield image
 
 
 def _explain_sizes(recipe: Recipe) -> tuple[str, ...]:
