@@ -15,6 +15,7 @@ PROSE = [
     *(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "Makefile")),
     *sorted((ROOT / "docs").glob("*.md")),
     ROOT / "benchmarks" / "quality.md",
+    ROOT / "benchmarks" / "unlike.md",
     *sorted((ROOT / "src" / "septa" / "presets").glob("*.yaml")),
     *sorted((ROOT / "src" / "septa" / "pretrained").glob("*.md")),
 ]

@@ -392,7 +392,7 @@ class Model:
         """Compare the features of an image with those of the training images, after its logits were computed.
 
         Engines that give no access to features leave ``options.sums`` empty. PyTorch then computes the features of at
-        most four windows of 128 x 128 pixels.
+        most four windows of 192 x 192 pixels.
 
         Parameters
         ----------
@@ -411,7 +411,7 @@ class Model:
         report_distance(self.training_features, sums, where, notices)
 
     def measure_features(
-        self, image_cyx: NDArray[Any], factor: float = 1.0, *, device: str = "cpu", side: int = 128
+        self, image_cyx: NDArray[Any], factor: float = 1.0, *, device: str = "cpu", side: int = 192
     ) -> FeatureSums:
         """Measure the features of an image, or of four windows of a large one, without computing logits.
 
