@@ -19,8 +19,8 @@ def test_means_and_squares_of_every_second_pixel() -> None:
     means, squares = [], []
     for level, side in ((0, 8), (1, 4)):
         for channel in features[level][0].numpy():
-            cells = [[channel[y : y + side : 2, x : x + side : 2] for x in range(0, channel.shape[1], side)]
-                     for y in range(0, channel.shape[0], side)]  # fmt: skip
+            rows, columns = (range(0, length, side) for length in channel.shape)
+            cells = [[channel[y : y + side : 2, x : x + side : 2] for x in columns] for y in rows]
             means.append([[cell.mean() for cell in row] for row in cells])
             squares.append([[(cell**2).mean() for cell in row] for row in cells])
     assert np.allclose(pooled, np.array(means + squares), atol=1e-6)

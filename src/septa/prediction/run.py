@@ -66,7 +66,11 @@ def _segment(
 ) -> Iterator[SegmentedFile | FailedFile]:
     targets = Targets(model, images, options)
     files = ObjectFiles(
-        options.objects, options.output, model.labels.class_names, targets.written, model.confidence_curve
+        options=options.objects,
+        folder=options.output,
+        class_names=model.labels.class_names,
+        written=targets.written,
+        curve=model.confidence_curve,
     )
     targets.check(files, notices)
     engine = model.engine(options.device, options.engine, options.precision)
