@@ -18,8 +18,9 @@ from torch import Tensor
 
 import septa
 from septa.training.checkpoint import Checkpoints
+from septa.training.finish import TrainingDone
 from septa.training.plan import TrainingRequest
-from septa.training.run import TrainingDone, train_steps
+from septa.training.run import train_steps
 
 OLD = Path(__file__).parent / "files" / "v0.1"
 FACTS: dict[str, Any] = json.loads((OLD / "facts.json").read_text())

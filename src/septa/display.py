@@ -180,7 +180,10 @@ def print_result(console: Console, done: TrainingDone) -> None:
     say(console, f"report: {done.report}")
     if done.start:
         say(console, done.start)
-    say(console, describe_cross_validation(done.evaluation, done.folds) or describe_choice(done.evaluation))
+    if done.thresholds:
+        say(console, done.thresholds)
+    thresholds = done.model.task.has_thresholds
+    say(console, describe_cross_validation(done.evaluation, done.folds) or describe_choice(thresholds))
     if done.verdict:
         say(console, f"verdict: {done.verdict}", style="red")
 

@@ -34,6 +34,7 @@ LABELS = {
     "softmax": LabelMapping("index", ("background", "nerve", "muscle"), (0, 7, 300)),
     "sigmoid": LabelMapping("binary", ("background", "foreground"), (0, 255)),
     "multilabel": LabelMapping("multilabel", ("a", "b", "c"), ()),
+    "walls": LabelMapping("binary", ("membrane", "interior"), (0, 255)),
     "instances": LabelMapping("instances", ("background", "object"), (0,)),
 }
 ENCODINGS = ("seam", "border", "distance")
@@ -73,6 +74,7 @@ def make(
                 "output": "sigmoid" if kind == "sigmoid" else "softmax",
             },
             "loss": {"cross_entropy": 0 if bce else 1, "bce": 1 if bce else 0},
+            "semantic": {"walls": kind == "walls"},
             **({"instances": {"encoding": kind}} if instances else {}),
         }
     )
@@ -100,6 +102,9 @@ def make(
     model = Model(
         net=net, channels=channels, labels=labels, normalization=rule if per_image else constants, recipe=recipe
     )
+    if kind == "walls":
+        low, high = np.quantile(model.probabilities(sample_cyx)[1], (0.4, 0.6))
+        return replace(model, decoding=Decoding(float(low), float(high), reach=2))
     if not instances:
         return model
     task = model.task

@@ -26,7 +26,7 @@ from septa.streaming import StreamInput, StreamRequest
 from septa.tasks.decoding import find_objects
 from septa.tasks.instances import Instances
 
-KINDS = ("seam", "border", "distance", "softmax", "sigmoid", "multilabel")
+KINDS = ("seam", "border", "distance", "softmax", "sigmoid", "multilabel", "walls")
 
 
 @dataclass(frozen=True)

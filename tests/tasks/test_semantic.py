@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from septa.recipe import IGNORE, LossSettings
+from septa.tasks.decoding import Decoding
 from septa.tasks.losses import binary_cross_entropy, cross_entropy, soft_dice
 from septa.tasks.semantic import Semantic
+from septa.tasks.task import TaskMisfit
 
 
 def labels_byx(classes: int, multilabel: bool) -> torch.Tensor:
@@ -111,6 +113,53 @@ def test_probabilities_agree_with_decode() -> None:
     np.testing.assert_array_equal(Semantic(4).probabilities(logits).argmax(0), Semantic(4).decode(logits))
     bits = Semantic(4, multilabel=True).probabilities(logits) > 0.5
     np.testing.assert_array_equal(sum(bits[k] << k for k in range(4)), Semantic(4, multilabel=True).decode(logits))
+
+
+def make_walls(seed: float, reach: int = 0, *, sigmoid: bool = False) -> Semantic:
+    return Semantic(2, sigmoid=sigmoid, walls=True, decoding=Decoding(min(seed, 0.5), seed, reach=reach))
+
+
+@pytest.mark.parametrize("sigmoid", [False, True])
+@pytest.mark.parametrize("seed", [0.05, 0.3, 0.5, 0.8, 0.95])
+def test_regions_between_walls_are_where_their_probability_exceeds_the_seed(seed: float, sigmoid: bool) -> None:
+    task = make_walls(seed, sigmoid=sigmoid)
+    logits_kyx = np.random.default_rng(3).normal(0, 3, (task.outputs, 40, 50)).astype(np.float32)
+    for one_kyx in (logits_kyx, task.as_logits(task.activations(logits_kyx))):
+        above_yx = task.probabilities(one_kyx)[1].astype(float)
+        clear_yx = np.abs(above_yx - seed) > 1e-6
+        np.testing.assert_array_equal(task.decode(one_kyx)[clear_yx], (above_yx > seed)[clear_yx])
+    if seed == 0.5 and not sigmoid:
+        np.testing.assert_array_equal(task.decode(logits_kyx), logits_kyx.argmax(axis=0))
+
+
+@pytest.mark.parametrize("reach", [1, 3])
+def test_a_block_of_growing_regions_needs_its_margin(reach: int) -> None:
+    task = make_walls(0.8, reach)
+    noise_kyx = np.random.default_rng(4).normal(0, 4, (2, 90, 100))
+    logits_kyx = ndimage.gaussian_filter(noise_kyx, (0, 2, 2)).astype(np.float32) * 6
+    whole_yx = task.decode(logits_kyx)
+    margin = task.block_margin
+    assert margin == 4 * reach
+    assert (whole_yx > make_walls(0.8).decode(logits_kyx)).sum() > 100
+    for top, left in ((0, 0), (20, 30), (50, 60)):
+        core = np.s_[top : top + 40, left : left + 40]
+        first = max(0, top - margin), max(0, left - margin)
+        window = np.s_[first[0] : top + 40 + margin, first[1] : left + 40 + margin]
+        inner = np.s_[top - first[0] : top - first[0] + 40, left - first[1] : left - first[1] + 40]
+        part_kyx = logits_kyx[(slice(None), *window)]
+        ends = (first[0] == 0, window[0].stop >= 90, first[1] == 0, window[1].stop >= 100)
+        block = task.label_block(part_kyx, inner, ends)
+        assert block is not None
+        assert block.facts is None
+        np.testing.assert_array_equal(block.labels_yx, whole_yx[core])
+        assert task.label_block(logits_kyx[(slice(None), *core)], np.s_[0:40, 0:40], (False,) * 4) is None
+
+
+@pytest.mark.parametrize(("classes", "multilabel"), [(3, False), (2, True), (1, True)])
+def test_walls_need_two_exclusive_classes(classes: int, multilabel: bool) -> None:
+    with pytest.raises(TaskMisfit, match=r"semantic\.walls needs two exclusive classes, got \d") as raised:
+        Semantic(classes, multilabel, walls=True)
+    assert raised.value.remedy == "Set semantic.walls=false"
 
 
 @pytest.mark.parametrize("multilabel", [False, True])

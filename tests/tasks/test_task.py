@@ -13,12 +13,14 @@ from septa.tasks.instances import Instances
 from septa.tasks.make import TASKS
 from septa.tasks.semantic import Semantic
 from septa.tasks.task import Task
-from septa.tasks.tuning import search_thresholds
+from septa.tasks.tuning import search_thresholds, search_wall_thresholds
 
 TASKS_MADE: list[Task] = [
     Semantic(3),
     Semantic(2, sigmoid=True),
     Semantic(4, multilabel=True),
+    Semantic(2, walls=True),
+    Semantic(2, sigmoid=True, walls=True, decoding=Decoding(seed=0.9, reach=2)),
     Instances("seam"),
     Instances("seam", sigmoid=True),
     Instances("border", decoding=Decoding(seed=0.7, least_pixels=3)),
@@ -68,7 +70,7 @@ def test_properties_of_labels_are_true(task: Task) -> None:
     assert (score, dice) == (1.0, (1.0,) * task.classes)
     tilewise = np.array_equal(task.decode(logits_kyx[:, 5:20, 7:30]), labels_yx[5:20, 7:30])
     assert tilewise == task.tilewise
-    assert task.finds_objects == (not task.tilewise)
+    assert not (task.finds_objects and task.tilewise)
     class_of_id = task.classify(labels_yx, logits_kyx)
     assert (class_of_id is None) == (task.object_classes == 1)
     if class_of_id is not None:
@@ -84,6 +86,9 @@ def test_thresholds_are_tuned_where_there_are_some(task: Task) -> None:
     assert bool(curves) == task.has_thresholds
     if isinstance(task, Instances):
         assert (decoding, curves) == search_thresholds([(*task.compute_maps(logits_kyx), truth_yx)], task.decoding)
+    elif task.has_thresholds:
+        maps = [(task.probabilities(logits_kyx)[1], truth_yx)]
+        assert (decoding, curves) == search_wall_thresholds(maps, task.decoding)
     else:
         assert decoding == task.decoding == Decoding()
 
@@ -162,7 +167,8 @@ def test_blank_parts_hold_no_object(encoding: str) -> None:
 @every_task
 @pytest.mark.parametrize("image_ends", [WHOLE, (True, False, False, True)])
 def test_a_blank_block_equals_one_of_background(task: Task, image_ends: tuple[bool, bool, bool, bool]) -> None:
-    size, core = (12, 17), (slice(1, 11), slice(1, 16))
+    margin = max(1, task.block_margin if isinstance(task, Semantic) else 1)
+    size, core = (10 + 2 * margin, 15 + 2 * margin), (slice(margin, margin + 10), slice(margin, margin + 15))
     block = task.blank_block(size, core, image_ends)
     assert block.labels_yx.shape == (10, 15)
     assert block.labels_yx.max() <= 0  # negative values are open holes
@@ -178,7 +184,8 @@ def test_a_blank_block_equals_one_of_background(task: Task, image_ends: tuple[bo
 def test_the_margin_follows_the_reach() -> None:
     margins = [Instances(decoding=Decoding(reach=reach)).block_margin for reach in (0, 16, 17, 100)]
     assert margins == [32, 32, 33, 116]
-    assert Semantic(2).block_margin == 0
+    assert Semantic(2).block_margin == Semantic(2, walls=True).block_margin == 0
+    assert Semantic(2, walls=True, decoding=Decoding(seed=0.9, reach=3)).block_margin == 12
 
 
 def test_classes_of_objects_share_the_pixels_of_one() -> None:

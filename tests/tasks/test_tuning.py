@@ -6,10 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
+from septa.metrics.neurites import score_stack
 from septa.metrics.objects import score_objects
+from septa.recipe import IGNORE
 from septa.tasks.decoding import Decoding, find_objects
-from septa.tasks.tuning import Maps, search_thresholds
+from septa.tasks.tuning import Maps, search_thresholds, search_wall_thresholds
 
 
 def draw(seed: int) -> Maps:
@@ -116,3 +119,61 @@ def test_few_objects_change_the_thresholds_little() -> None:
         scores = dict(curves["least_pixels"])
         assert scores[10] == 1 > scores[5]
         assert found.least_pixels == size
+
+
+def draw_membranes(seed: int, *, gap: float = 0.7, dip: float = 0.85) -> tuple[np.ndarray, np.ndarray]:
+    """Draw the probability of interior of square cells: their walls have weak gaps, and some cells a dark spot."""
+    rng = np.random.default_rng(seed)
+    truth_yx = np.zeros((64, 64), np.int32)
+    for row, column in np.ndindex(4, 4):
+        truth_yx[16 * row + 1 : 16 * row + 15, 16 * column + 1 : 16 * column + 15] = 1
+    map_yx = np.where(truth_yx == 1, 0.95, 0.1) + rng.uniform(-0.04, 0.04, truth_yx.shape)
+    for row in range(4):
+        map_yx[16 * row + 8, 12:20] = gap
+        map_yx[16 * row + 1 : 16 * row + 15, 40] = dip
+    return map_yx.astype(np.float32), truth_yx
+
+
+def test_the_threshold_of_interiors_closes_the_gaps_of_walls() -> None:
+    images = [draw_membranes(seed) for seed in range(2)]
+    found, curves = search_wall_thresholds(images, Decoding(least_pixels=7))
+    curve = dict(curves["seed"])
+    for value, known in curve.items():  # an independent path to the same score, for one threshold
+        assert known == pytest.approx(score_stack([(truth, chance) for chance, truth in images], [value]).v_rand)
+    assert curve[0.5] < 0.95 < curve[found.seed] == max(curve.values())
+    assert 0.7 <= found.seed <= 0.85
+    assert replace(found, seed=0.5, reach=0) == Decoding(least_pixels=7)
+
+
+def test_of_nearly_equal_thresholds_of_interiors_the_highest_is_taken() -> None:
+    found, curves = search_wall_thresholds([draw_membranes(0, dip=0.95)], Decoding())
+    best = max(score for _, score in curves["seed"])
+    assert found.seed == max(value for value, score in curves["seed"] if score >= best - 0.02) > 0.8
+
+
+def test_the_growth_of_interiors_is_as_long_as_dice_gains() -> None:
+    """The rims of the cells have a probability between the two thresholds, and the walls have gaps of 0.7."""
+    for rim in (0, 1, 3):
+        map_yx, truth_yx = draw_membranes(1, dip=0.95)
+        inside_yx = ndimage.distance_transform_cdt(np.pad(truth_yx, 1), "taxicab")[1:-1, 1:-1]
+        map_yx[(truth_yx == 1) & (inside_yx <= rim)] = 0.6
+        found, _ = search_wall_thresholds([(map_yx, truth_yx)], Decoding())
+        assert found.foreground == 0.5 < found.seed
+        assert found.reach == rim
+
+
+def test_thresholds_of_interiors_stay_where_all_are_equal() -> None:
+    truth_yx = draw_membranes(0)[1]
+    found, curves = search_wall_thresholds([(truth_yx.astype(np.float32), truth_yx)], Decoding(seed=0.62))
+    assert found == Decoding(seed=0.62)
+    assert {score for _, score in curves["seed"]} == {1.0}
+
+
+def test_ignored_pixels_do_not_choose_the_threshold_of_interiors() -> None:
+    map_yx, truth_yx = draw_membranes(1, dip=0.95)
+    truth_yx[:, 14:18] = np.where(map_yx[:, 14:18] > 0.5, IGNORE, truth_yx[:, 14:18])
+    _, curves = search_wall_thresholds([(map_yx, truth_yx)], Decoding())
+    map_yx[truth_yx == IGNORE] = 0.3
+    _, without = search_wall_thresholds([(map_yx, truth_yx)], Decoding())
+    assert dict(curves["seed"])[0.9] == pytest.approx(dict(without["seed"])[0.9], abs=0.01)
+    assert dict(curves["seed"])[0.5] < dict(without["seed"])[0.5]  # two cells are one that meet in ignored pixels

@@ -13,6 +13,7 @@ from septa.labels.mapping import LabelMapping
 from septa.model import Model, build_net
 from septa.recipe import Recipe, differences
 from septa.runtime import Machine
+from septa.synthetic.dataset import draw_cells
 from septa.tasks.semantic import Semantic
 from septa.training.automatic import RecipeChoice, choose_recipe, choose_workers, resolve_amp
 from septa.training.plan import TrainingRequest, plan_recipe
@@ -258,6 +259,23 @@ def test_given_settings_are_kept_and_decide_the_others() -> None:
 
 def test_little_memory_makes_small_batches() -> None:
     assert automatic((256, 256), SMALL).recipe.training.batch <= automatic((256, 256)).recipe.training.batch
+
+
+def test_cell_interiors_between_thin_walls_are_recognised() -> None:
+    grid_yx = np.ones((96, 96), np.int32)
+    grid_yx[::16] = grid_yx[:, ::16] = 0
+    image_cyx = np.random.default_rng(0).integers(0, 200, (1, 96, 96)).astype(np.uint8)
+    reason = "background is thin walls (about 1 pixel wide) between regions of object"
+    for labels_yx, base, walls in (
+        (grid_yx, Recipe(), True),
+        (1 - grid_yx, Recipe(), False),
+        (grid_yx, Recipe(task="instances"), False),
+        (np.minimum(draw_cells(96, 96, 0).labels_yx, 1), Recipe(), False),
+    ):
+        facts = [scan_image("a", image_cyx, labels_yx, classes=2)]
+        choice = choose_recipe(combine_facts(facts), facts, BINARY, LAPTOP, base)
+        assert choice.recipe.semantic.walls == walls
+        assert choice.reasons.get("semantic.walls", "") == (reason if walls else "")
 
 
 def test_reasons_are_plain_english(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,8 +15,9 @@ from septa.images.read import read_image, read_labels
 from septa.images.write import write_image, write_labels
 from septa.model import Model
 from septa.tasks.instances import Instances
+from septa.training.finish import TrainingDone
 from septa.training.plan import TrainingRequest
-from septa.training.run import TrainingDone, train_steps
+from septa.training.run import train_steps
 
 NAMES = ("background", "dark", "bright")
 VALUES = (0, 3, 8)

@@ -16,8 +16,9 @@ from septa.metrics.objects import score_objects
 from septa.model import Model
 from septa.synthetic.dataset import write_dataset
 from septa.tasks.instances import Instances
+from septa.training.finish import TrainingDone
 from septa.training.plan import TrainingRequest
-from septa.training.run import TrainingDone, train, train_steps
+from septa.training.run import train, train_steps
 
 ONE_STEP = ("training.steps=1", "training.validations=1", "net.width=2", "net.depth=1")
 MEAN, DEVIATION = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])

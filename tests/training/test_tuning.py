@@ -25,8 +25,9 @@ from septa.synthetic.dataset import write_dataset
 from septa.tasks.decoding import Decoding, find_objects
 from septa.tasks.instances import Instances
 from septa.training import finish, tuning
+from septa.training.finish import TrainingDone
 from septa.training.plan import TrainingRequest
-from septa.training.run import TrainingDone, train_steps
+from septa.training.run import train_steps
 from septa.training.tuning import Tuning, tune_model
 
 NAMES = ("least_pixels", "seed", "foreground")

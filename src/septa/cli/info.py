@@ -13,9 +13,9 @@ EXAMPLE = "septa info cells.septa"
 def info(model: ModelFile) -> None:
     """Print the contents of a model file as JSON.
 
-    These are the recipe, the meaning of the labels, the normalisation, the values of the training images, facts of the
-    net, and the provenance: digests of the training images, the number of their sketches, scores, versions, and the
-    model that the training started from.
+    These are the recipe, the meaning of the labels, the normalisation, the tuned thresholds (``decoding``), the values
+    of the training images, facts of the net, and the provenance: digests of the training images, the number of their
+    sketches, scores, versions, and the model that the training started from.
     """
     with pause_garbage_collection():
         from septa.model import Model
@@ -26,6 +26,7 @@ def info(model: ModelFile) -> None:
         "channels": loaded.channels,
         "labels": loaded.labels.to_json(),
         "normalization": loaded.normalization.to_json(),
+        "decoding": loaded.task.decoding.to_json() if loaded.task.has_thresholds else None,
         "training_values": None if loaded.training_values is None else loaded.training_values.to_json(),
         "training_features": None if loaded.training_features is None else loaded.training_features.describe(),
         "confidence_curve": loaded.confidence_curve.to_json(),

@@ -20,3 +20,5 @@ from .samples import Example as Example
 from .samples import Examples as Examples
 from .samples import Loader as Loader
 from .samples import Sampler as Sampler
+from .walls import WallFacts as WallFacts
+from .walls import explain_walls as explain_walls

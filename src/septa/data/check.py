@@ -16,6 +16,7 @@ from septa.data.fingerprint import ImageFacts, combine_facts, digest_array, hold
 from septa.data.folder import find_pairs, read_pair_image, read_pair_labels
 from septa.data.pairs import Pair, Pairing, PairingError
 from septa.data.split import VALIDATION_PART, list_parts
+from septa.data.walls import note_walls
 from septa.errors import SeptaError, escape_controls, format_count
 from septa.images import MAX_PIXELS, RawLabels
 from septa.labels import LabelMapping, find_mapping
@@ -101,10 +102,9 @@ def check_dataset(
     notes = (*pairing.notes, *notices.notes(), *_describe_threshold(settings))
     if mapping is not None:
         _check_classes(data, mapping, facts, sides, problems)
-        notes = (*notes, mapping.describe())
+        notes = (*notes, mapping.describe(), *note_walls([item.walls for item in fitting], mapping, task))
         if mapping.task == "instances" and task == "auto":
             notes = (*notes, f"task: instances ({explain_task(mapping, facts)})")
-    described = _describe_images(pairs, facts, channels, sides, held_out)
     return DatasetCheck(
         data=data,
         pairing=replace(pairing, pairs=pairs),
@@ -116,7 +116,7 @@ def check_dataset(
         validation=sides[0][1] if sides else (),
         folds=sides if folds else (),
         held_out=held_out,
-        notes=tuple(map(escape_controls, (*notes, *described))),
+        notes=tuple(map(escape_controls, (*notes, *_describe_images(pairs, facts, channels, sides, held_out)))),
     )
 
 

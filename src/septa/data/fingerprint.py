@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from septa.data.intensities import ChannelValues, compute_moments, find_constants, survey_channel
+from septa.data.label_facts import count_class_pixels, measure_diameters, take_every_nth
+from septa.data.walls import WallFacts, Walls, find_walls, measure_walls
 from septa.images import Sketch, ValueFacts, drop_values, make_sketch, measure_values
 from septa.recipe import IGNORE
 
@@ -25,12 +27,10 @@ DIAMETER_PERCENTILES = (5.0, 50.0, 95.0)
 """Percentiles of the object diameters."""
 
 _THUMB = 32
-_DIAMETERS = 200
 
 # Largest numbers of pixels that statistics are computed from.
 _PERCENTILE_PIXELS = 2**16
 _THUMB_PIXELS = 2**22
-_COMPONENT_PIXELS = 2**26
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -71,6 +71,8 @@ class ImageFacts:
         most 200 are kept, evenly chosen.
     value_facts
         Facts by which other images are compared with this one.
+    walls
+        Class 0 and class 1 as walls between regions of the other; empty unless the labels have two exclusive classes.
     objects
         Number of objects that the labels distinguish; None if labels hold classes or are not usable.
     labels_digest, whole_digest
@@ -97,6 +99,7 @@ class ImageFacts:
     class_pixels: dict[int, int]
     object_diameters: tuple[float, ...]
     value_facts: ValueFacts
+    walls: tuple[Walls, ...] = ()
     objects: int | None = None
     labels_digest: str = ""
     whole_digest: str = ""
@@ -133,6 +136,8 @@ class Fingerprint:
         SHA-256 (hex) over all images and labels, independent of names and order.
     color
         True if the three channels are a colour, so that grey images may be repeated to match.
+    walls
+        Class that is thin walls between regions of the other, as membranes between cells are; None if there is none.
     """
 
     images: int
@@ -148,6 +153,7 @@ class Fingerprint:
     diameter_percentiles: tuple[float, float, float]
     digest: str
     color: bool = False
+    walls: WallFacts | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the attributes as values that JSON can hold."""
@@ -216,9 +222,10 @@ def scan_image(
         sketch=make_sketch(image_cyx),
         digest=hashlib.sha256((image_digest + labels_digest).encode()).hexdigest(),
         image_digest=image_digest,
-        class_pixels={} if labels_yx is None else _count_class_pixels(labels_yx, classes, multilabel),
-        object_diameters=() if labels_yx is None else _measure_diameters(labels_yx, classes, multilabel),
+        class_pixels={} if labels_yx is None else count_class_pixels(labels_yx, classes, multilabel),
+        object_diameters=() if labels_yx is None else measure_diameters(labels_yx, classes, multilabel),
         value_facts=measure_values(image_cyx),
+        walls=() if labels_yx is None or classes != 2 or multilabel else measure_walls(labels_yx),
     )
 
 
@@ -267,6 +274,7 @@ def combine_facts(facts: Sequence[ImageFacts], *, channels: int | None = None) -
         diameter_percentiles=_combine_diameters(facts),
         digest=hashlib.sha256(digests.encode()).hexdigest(),
         color=holds_colors(facts, channels),
+        walls=find_walls([item.walls for item in facts]),
     )
 
 
@@ -302,7 +310,7 @@ def digest_array(array: Array) -> str:
 
 
 def _compute_percentiles(plane_yx: Array, values: ChannelValues) -> tuple[float, ...]:
-    sample = _take_every_nth(plane_yx, _PERCENTILE_PIXELS).ravel()
+    sample = take_every_nth(plane_yx, _PERCENTILE_PIXELS).ravel()
     if plane_yx.dtype.kind == "f":
         sample = sample[np.isfinite(sample)]
     sample = drop_values(sample, tuple(values.fillers))
@@ -311,16 +319,10 @@ def _compute_percentiles(plane_yx: Array, values: ChannelValues) -> tuple[float,
     return tuple(float(value) for value in np.percentile(sample, PERCENTILES))
 
 
-def _take_every_nth(plane_yx: Array, pixels: int) -> Array:
-    """Return a view of every n-th pixel in both axes, so that at most about ``pixels`` remain."""
-    step = int(np.ceil(np.sqrt(max(1.0, plane_yx.size / pixels))))
-    return plane_yx[::step, ::step]
-
-
 def _make_thumb(image_cyx: Array, values: Sequence[ChannelValues]) -> npt.NDArray[np.float32]:
     total = np.zeros((_THUMB, _THUMB), np.float64)
     for plane_yx, own in zip(image_cyx, values):
-        plane = _take_every_nth(plane_yx, _THUMB_PIXELS).astype(np.float32)
+        plane = take_every_nth(plane_yx, _THUMB_PIXELS).astype(np.float32)
         if plane_yx.dtype.kind == "f":
             plane = np.nan_to_num(plane, nan=0.0, posinf=0.0, neginf=0.0)
         if own.fillers or own.candidates.size:
@@ -333,40 +335,6 @@ def _make_thumb(image_cyx: Array, values: Sequence[ChannelValues]) -> npt.NDArra
     if not np.isfinite(norm) or norm <= 1e-9:
         return np.zeros((_THUMB, _THUMB), np.float32)
     return (total / norm).astype(np.float32)
-
-
-def _count_class_pixels(labels_yx: Array, classes: int, multilabel: bool) -> dict[int, int]:
-    low, high = int(labels_yx.min()), int(labels_yx.max())
-    limit = 2**classes if multilabel else classes
-    if low < IGNORE or high >= limit:
-        raise ValueError(f"encoded labels must lie in {IGNORE}..{limit - 1}, got {low}..{high}")
-    if multilabel:
-        counts = {k: int(np.count_nonzero((labels_yx >> k) & (labels_yx >= 0))) for k in range(classes)}
-        return counts | {IGNORE: int(np.count_nonzero(labels_yx == IGNORE))}
-    found = np.bincount((labels_yx - IGNORE).ravel(), minlength=classes + 1)
-    return {k: int(found[k + 1]) for k in range(classes)} | {IGNORE: int(found[0])}
-
-
-def _measure_diameters(labels_yx: Array, classes: int, multilabel: bool) -> tuple[float, ...]:
-    thin_yx = _take_every_nth(labels_yx, _COMPONENT_PIXELS)
-    step = labels_yx.shape[0] / thin_yx.shape[0]
-    areas = []
-    for mask_yx in _split_foreground(thin_yx, classes, multilabel):
-        _, _, stats, _ = cv2.connectedComponentsWithStats(mask_yx, connectivity=8)
-        areas.append(stats[1:, cv2.CC_STAT_AREA])
-    if not areas:
-        return ()
-    diameters = np.sort(2 * step * np.sqrt(np.concatenate(areas) / np.pi))
-    if diameters.size > _DIAMETERS:
-        diameters = diameters[np.linspace(0, diameters.size - 1, _DIAMETERS).round().astype(int)]
-    return tuple(diameters.tolist())
-
-
-def _split_foreground(labels_yx: Array, classes: int, multilabel: bool) -> Iterator[npt.NDArray[np.uint8]]:
-    for k in range(0 if multilabel else 1, classes):
-        selected = ((labels_yx >> k) & (labels_yx >= 0)) if multilabel else labels_yx == k
-        if selected.any():
-            yield selected.astype(np.uint8)
 
 
 def _fit_channels(values: tuple[Any, ...], channels: int, name: str) -> tuple[Any, ...]:

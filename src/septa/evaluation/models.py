@@ -110,7 +110,7 @@ def evaluate(
         multilabel=model.labels.kind == "multilabel",
         instances=instances,
         object_classes=model.labels.class_names if model.task.object_classes > 1 else (),
-        extra=[family for family in extra if family != NEURITES],
+        extra=[family for family in dict.fromkeys((*model.task.own_metrics, *extra)) if family != NEURITES],
     )
     if stack:
         evaluation = add_neurites(evaluation, stack)
@@ -118,7 +118,8 @@ def evaluate(
         evaluation = replace(evaluation, calibration=calibrate(judged))
     notes = [*pairing.notes, model.labels.describe()]
     notes += explain_precision(engine, model.bf16, fast=has_fast_bf16(device))
-    notes += known.explain(len(pairing.pairs), chosen="weights and thresholds" if instances else "weights")
+    chosen = "weights and thresholds" if model.task.has_thresholds else "weights"
+    notes += known.explain(len(pairing.pairs), chosen=chosen)
     return replace(evaluation, notes=(*notes, *notices.lines()))
 
 

@@ -5,7 +5,9 @@ from .extra import PER_IMAGE as PER_IMAGE
 from .glands import GlandScores as GlandScores
 from .glands import score_glands as score_glands
 from .neurites import NeuriteScores as NeuriteScores
+from .neurites import RegionScores as RegionScores
 from .neurites import score_neurites as score_neurites
+from .neurites import score_regions as score_regions
 from .neurites import score_stack as score_stack
 from .objects import ObjectScores as ObjectScores
 from .objects import align_ids as align_ids

@@ -76,6 +76,17 @@ class NeuriteScores:
     pixel_f_threshold: float
 
 
+class RegionScores(NamedTuple):
+    """Scores of the regions of one image, 0 to 1, 1 is best: V-Rand and V-Info, each with its two parts."""
+
+    v_rand: float
+    v_rand_split: float
+    v_rand_merge: float
+    v_info: float
+    v_info_split: float
+    v_info_merge: float
+
+
 class PartitionScores(NamedTuple):
     """Weighted mean ``f`` of ``split``, which split segments lower, and ``merge``, which merged segments lower."""
 
@@ -158,6 +169,40 @@ def score_stack(
         pixel_f_error=means[at_pixel_f].pixel_f_error(),
         pixel_f_threshold=cuts[at_pixel_f],
     )
+
+
+def score_regions(truth_yx: Labels, prediction_yx: Labels) -> RegionScores:
+    """Compute V-Rand and V-Info of the regions of one image, those of `score_stack` without a search for a threshold.
+
+    Parameters
+    ----------
+    truth_yx, prediction_yx
+        Ids of regions, integer ``YX``, 0 outside; or masks, bool ``YX``, whose 4-connected parts are the regions. Equal
+        shapes.
+
+    Returns
+    -------
+    RegionScores
+        The scores; all 1 if the ground truth has no region.
+
+    Raises
+    ------
+    ValueError
+        As for `rand_scores`.
+
+    Examples
+    --------
+    >>> truth_yx = np.ones((9, 9), bool)
+    >>> truth_yx[:, 4] = False
+    >>> score_regions(truth_yx, np.ones((9, 9), bool)).v_rand_merge  # the wall is missed
+    0.5
+    """
+    true_ids_yx, found_ids_yx = (
+        label_mask(labels_yx.astype(bool)) if labels_yx.dtype == bool else labels_yx
+        for labels_yx in (truth_yx, prediction_yx)
+    )
+    table = _foreground(true_ids_yx, thin_borders(found_ids_yx))
+    return RegionScores(*_rand(table, 0.5), *_information(table, 0.5))
 
 
 def rand_scores(truth_yx: Labels, segments_yx: Labels, alpha: float = 0.5) -> PartitionScores:

@@ -313,11 +313,10 @@ def _score(
 def _more(
     extra: Sequence[str], truth_yx: Labels, prediction_yx: Labels, names: Sequence[str], bits: bool, instances: bool
 ) -> dict[str, float]:
-    """Compute the optional metrics; for metrics of pixels, objects are foreground."""
+    """Compute the optional metrics."""
     found: dict[str, float] = {}
     for family in extra:
-        pair = _as_classes(truth_yx, prediction_yx) if instances and family != "glands" else (truth_yx, prediction_yx)
-        found |= compute_extra_metrics(family, *pair, names, IGNORE, bits=bits)
+        found |= compute_extra_metrics(family, truth_yx, prediction_yx, names, IGNORE, bits=bits, objects=instances)
     return found
 
 

@@ -20,6 +20,7 @@ from septa.recipe.settings import (
     NetSettings,
     SamplingSettings,
     Section,
+    SemanticSettings,
     TrainingSettings,
 )
 from septa.recipe.yaml_text import read_yaml, write_setting
@@ -49,6 +50,7 @@ class Recipe(Section):
     data: DataSettings = DataSettings()
     net: NetSettings = NetSettings()
     instances: InstancesSettings = InstancesSettings()
+    semantic: SemanticSettings = SemanticSettings()
     loss: LossSettings = LossSettings()
     augment: AugmentSettings = AugmentSettings()
     sampling: SamplingSettings = SamplingSettings()

@@ -147,6 +147,15 @@ class InstancesSettings(Section):
     """Fill the holes of predicted objects. Set it to false if objects have real holes."""
 
 
+class SemanticSettings(Section):
+    """Settings for classes of pixels; only the task ``semantic`` uses them."""
+
+    walls: bool = False
+    """True if class 0 is thin walls that divide regions of class 1, such as membranes between cells. The probability
+    from which on a pixel is class 1 is then tuned on the validation images, so that few regions merge or split. It is
+    1/2 otherwise."""
+
+
 class LossSettings(Section):
     """Weights of the summed loss terms. A task with overlapping classes uses ``bce`` in place of ``cross_entropy``."""
 

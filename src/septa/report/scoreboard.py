@@ -70,8 +70,10 @@ def _objects(evaluation: Evaluation) -> str:
     return f'<div class="box">{render_table(head, rows)}</div><p class="soft">{escape_html(OBJECTS_POLICY)}</p>'
 
 
-def render_thresholds(tuning: Mapping[str, Sequence[tuple[float, float]]], chosen: Mapping[str, float]) -> str:
-    """Return a curve for each threshold, with a ring at the chosen value."""
+def render_thresholds(
+    tuning: Mapping[str, Sequence[tuple[float, float]]], chosen: Mapping[str, float], score: str
+) -> str:
+    """Return a curve of the named score for each threshold, with a ring at the chosen value."""
     charts = []
     for name, points in tuning.items():
         best = next((point for point in points if point[0] == chosen.get(name)), None)
@@ -79,7 +81,8 @@ def render_thresholds(tuning: Mapping[str, Sequence[tuple[float, float]]], chose
         charts.append(
             draw_line_chart(name.replace("_", " ").capitalize(), line, x_label="value", mark=best, size=_SMALL)
         )
-    caption = "Score of objects on validation images for each value; earlier thresholds have their chosen values."
+    caption = f"{score} on the validation images for each value; earlier thresholds have their chosen values."
+    caption = escape_html(caption[:1].upper() + caption[1:])
     return f'<div class="charts">{"".join(charts)}</div><p class="soft">{caption}</p>' if charts else ""
 
 

@@ -66,6 +66,7 @@ def write_report(
     notes: Sequence[str],
     tuning: Mapping[str, Sequence[tuple[float, float]]] | None = None,
     chosen: Mapping[str, float] | None = None,
+    score: str = "score",
     verdict: str = "",
     folds: Sequence[Fold] = (),
     fold_histories: Mapping[int, Sequence[HistoryRow]] | None = None,
@@ -73,9 +74,9 @@ def write_report(
     """Write the report of a training as one HTML file that loads nothing from elsewhere.
 
     It shows, from top to bottom: the score; notes about the run; curves of loss, validation score, learning rate,
-    throughput and waiting for data; scores of each class with intervals, and of each image; for objects, the tuned
-    thresholds and the calibration of confidences; validation images, worst first, each with ground truth, prediction
-    and error map; the recipe with its reasons; facts about the dataset, versions and the command.
+    throughput and waiting for data; scores of each class with intervals, and of each image; the tuned thresholds, if
+    there are some; for objects, the calibration of confidences; validation images, worst first, each with ground
+    truth, prediction and error map; the recipe with its reasons; facts about the dataset, versions and the command.
     It follows the reader's light or dark setting and works without JavaScript. All text is escaped. The file is
     written atomically.
 
@@ -108,6 +109,8 @@ def write_report(
         Thresholds tuned after the training: for each, the values tried and their scores.
     chosen
         Chosen value of each threshold.
+    score
+        Name of the score of ``tuning``.
     verdict
         Why the model is not usable, shown before everything else; empty if it may be usable.
     folds
@@ -131,7 +134,7 @@ def write_report(
         "Folds": "" if evaluation is None else render_folds(evaluation, folds),
         "Curves": curves,
         "Scores": scores,
-        "Thresholds": render_thresholds(tuning or {}, chosen or {}),
+        "Thresholds": render_thresholds(tuning or {}, chosen or {}, score),
         "Calibration": "" if evaluation is None else render_calibration(evaluation.calibration),
         "Images": images,
         "Recipe": _recipe(recipe_yaml),

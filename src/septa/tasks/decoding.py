@@ -27,10 +27,13 @@ _MOST_PIXELS = 2**31 - 1
 class Decoding:
     """Thresholds by which objects are found; they are tuned on the validation images after a training.
 
+    Regions between walls, which are classes of pixels, have the first two and the reach: pixels above ``seed`` are
+    regions, which grow by at most the reach to pixels above ``foreground``.
+
     Attributes
     ----------
     foreground
-        Probability of foreground above which a pixel belongs to an object, in (0, 1).
+        Probability of foreground above which a pixel belongs to an object, or to class 1 of two, in (0, 1).
     seed
         Value of the inner map above which a pixel is a seed, in (0, 1); each 4-connected region of seeds is one object.
     least_pixels

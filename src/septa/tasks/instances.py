@@ -84,6 +84,8 @@ class Instances:
     multilabel = False
     classes = 2
     has_thresholds = True
+    tuned_score = "mean AP of objects"
+    own_metrics = ()
     block_bytes_per_pixel = 72
     """Bytes of maps, seeds, queues, labels and regions of background."""
 

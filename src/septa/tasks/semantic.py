@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,9 @@ from septa.tasks import losses
 from septa.tasks.block_objects import BlockLabels
 from septa.tasks.border_weights import border_weights
 from septa.tasks.decoding import Decoding
+from septa.tasks.growth import PIXELS_PER_STEP, grow_regions
 from septa.tasks.task import TaskMisfit
-from septa.tasks.tuning import Curve
+from septa.tasks.tuning import Curve, search_wall_thresholds
 from septa.tasks.watershed import Sides
 
 
@@ -38,11 +40,16 @@ class Semantic:
         True if classes may overlap. Each then has a sigmoid of its own, and there is no background class.
     sigmoid
         True if two exclusive classes share one output, the logit of class 1 against class 0.
+    walls
+        True if class 0 is thin walls between regions of class 1, for which `tune` chooses thresholds.
+    decoding
+        With walls, pixels whose probability of class 1 exceeds its ``seed`` are regions. These grow by at most its
+        ``reach`` to pixels that exceed ``foreground``, but do not merge; see `grow_regions`.
 
     Raises
     ------
     TaskMisfit
-        ``sigmoid`` with more than two exclusive classes.
+        ``sigmoid`` or ``walls`` with other classes than two exclusive ones.
 
     Examples
     --------
@@ -51,19 +58,20 @@ class Semantic:
     array([[1]], dtype=int32)
     >>> Semantic(classes=2, multilabel=True).decode(np.array([[[3.0]], [[0.1]]], np.float32))
     array([[3]], dtype=int32)
+    >>> task = Semantic(2, walls=True, decoding=Decoding(seed=0.8))
+    >>> task.decode(np.array([[[0.0, 0.0]], [[1.0, 2.0]]], np.float32))
+    array([[0, 1]], dtype=int32)
     """
 
     classes: int
     multilabel: bool = False
     sigmoid: bool = False
+    walls: bool = False
+    decoding: Decoding = field(default_factory=Decoding)
 
-    tilewise = True
     finds_objects = False
     object_classes = 1
-    decoding = Decoding()
-    has_thresholds = False
-    block_margin = 0
-    block_bytes_per_pixel = 8
+    tuned_score = "V-Rand of regions"
 
     def __post_init__(self) -> None:
         """Check that the classes fit the outputs."""
@@ -71,11 +79,50 @@ class Semantic:
             needs = "net.output=sigmoid needs two classes or overlapping classes"
             problem = f"{needs}, and the number of exclusive classes is {self.classes}"
             raise TaskMisfit(problem, "Set net.output=softmax")
+        if self.walls and not self._two_classes:
+            count = f"{self.classes} overlapping" if self.multilabel else str(self.classes)
+            problem = f"semantic.walls needs two exclusive classes, got {count} classes"
+            raise TaskMisfit(problem, "Set semantic.walls=false")
 
     @classmethod
     def from_recipe(cls, recipe: recipe.Recipe, labels: LabelMapping, decoding: Decoding) -> Semantic:
-        """Make the task of a recipe; ``decoding`` is not used. Errors as for the class."""
-        return cls(labels.classes, multilabel=labels.kind == "multilabel", sigmoid=recipe.net.output == "sigmoid")
+        """Make the task of a recipe. Errors as for the class."""
+        return cls(
+            labels.classes,
+            multilabel=labels.kind == "multilabel",
+            sigmoid=recipe.net.output == "sigmoid",
+            walls=recipe.semantic.walls,
+            decoding=_keep_walls(decoding) if recipe.semantic.walls else Decoding(),
+        )
+
+    @property
+    def has_thresholds(self) -> bool:
+        """True if class 0 is walls."""
+        return self.walls
+
+    @property
+    def tilewise(self) -> bool:
+        """True unless regions grow."""
+        return not self.decoding.reach
+
+    @property
+    def block_margin(self) -> int:
+        """Pixels around a block on which its classes depend."""
+        return PIXELS_PER_STEP * self.decoding.reach
+
+    @property
+    def block_bytes_per_pixel(self) -> int:
+        """Bytes of classes, masks and candidates."""
+        return 8 if self.tilewise else 32
+
+    @property
+    def own_metrics(self) -> tuple[str, ...]:
+        """V-Rand and V-Info if class 0 is walls."""
+        return ("regions",) if self.walls else ()
+
+    @property
+    def _two_classes(self) -> bool:
+        return self.classes == 2 and not self.multilabel
 
     @property
     def _one_output(self) -> bool:
@@ -249,10 +296,20 @@ class Semantic:
         return np.asarray(np.log(known) - np.log1p(-known) if self.multilabel else np.log(known), np.float32)
 
     def decode(self, logits_kyx: NDArray[np.float32]) -> NDArray[np.int32]:
-        """Return the class of the largest logit (the first of equal ones), or the bits of all logits above 0."""
+        """Return the class of the largest logit (the first of equal ones), or the bits of all logits above 0.
+
+        With walls, class 1 is found as the parameter ``decoding`` says.
+        """
         if self.multilabel:
             bits = np.left_shift(1, np.arange(self.classes, dtype=np.int32), dtype=np.int32)
             return np.asarray(np.tensordot(bits, (logits_kyx > 0).astype(np.int32), axes=1), np.int32)
+        if self.walls:
+            above_yx = logits_kyx[0] if self.sigmoid else logits_kyx[1] - logits_kyx[0]
+            regions_yx, allowed_yx = (
+                above_yx > np.float32(math.log(cut) - math.log1p(-cut))
+                for cut in (self.decoding.seed, self.decoding.foreground)
+            )
+            return grow_regions(regions_yx, allowed_yx, self.decoding.reach).astype(np.int32)
         if self._one_output:
             return np.asarray(logits_kyx[0] > 0, np.int32)
         return np.asarray(logits_kyx.argmax(axis=0), np.int32)
@@ -275,8 +332,11 @@ class Semantic:
     def tune(
         self, images: Sequence[tuple[NDArray[np.float32], NDArray[np.int32]]]
     ) -> tuple[Decoding, dict[str, Curve]]:
-        """Return the default thresholds and no curves, because this task uses none."""
-        return self.decoding, {}
+        """Choose how regions are found if class 0 is walls; see `Task.tune` and `search_wall_thresholds`."""
+        if not self.walls:
+            return self.decoding, {}
+        maps = [(self.probabilities(logits_kyx)[1], truth_yx) for logits_kyx, truth_yx in images]
+        return search_wall_thresholds(maps, self.decoding)
 
     def align(self, truth_yx: NDArray[np.int32], prediction_yx: NDArray[np.int32]) -> NDArray[Any]:
         """Return the prediction unchanged: a class has one value in both."""
@@ -292,9 +352,17 @@ class Semantic:
         core: tuple[slice, slice],
         image_ends: Sides,
         blank: Sequence[tuple[slice, slice]] = (),
-    ) -> BlockLabels:
-        """Decode the core, on which the window around it has no influence; see `Task.label_block`."""
-        return BlockLabels(self.decode(logits_kyx[(slice(None), *core)]), None)
+    ) -> BlockLabels | None:
+        """Decode the core; None if the window lacks the margin of growing regions. See `Task.label_block`."""
+        if self.tilewise:
+            return BlockLabels(self.decode(logits_kyx[(slice(None), *core)]), None)
+        rows, columns = core
+        height, width = logits_kyx.shape[1:]
+        around = rows.start, height - rows.stop, columns.start, width - columns.stop
+        if any(margin < self.block_margin and not ends for margin, ends in zip(around, image_ends)):
+            return None
+        labels_yx = self.decode(logits_kyx)
+        return BlockLabels(np.ascontiguousarray(labels_yx[core]), None)
 
     def blank_block(self, size_yx: tuple[int, int], core: tuple[slice, slice], image_ends: Sides) -> BlockLabels:
         """Return a block of class 0; see `Task.blank_block`."""
@@ -317,3 +385,8 @@ class Semantic:
         if self.multilabel and terms.border_weight:
             problem = "loss.border_weight needs exclusive classes, but the classes overlap"
             raise TaskMisfit(problem, "Set loss.border_weight=0")
+
+
+def _keep_walls(decoding: Decoding) -> Decoding:
+    """Return thresholds without those of objects."""
+    return Decoding(decoding.foreground, decoding.seed, reach=decoding.reach)

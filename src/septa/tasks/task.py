@@ -88,6 +88,14 @@ class Task(Protocol):
         """True if `tune` can choose a better `decoding` from labelled images."""
 
     @property
+    def tuned_score(self) -> str:
+        """Name of the score by which `tune` chooses."""
+
+    @property
+    def own_metrics(self) -> tuple[str, ...]:
+        """Families of `septa.metrics.PER_IMAGE` by which the labels of this task are always scored."""
+
+    @property
     def block_margin(self) -> int:
         """Pixels around a block of a large image within which `label_block` nearly always succeeds."""
 

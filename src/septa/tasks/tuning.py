@@ -9,7 +9,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from septa.recipe import IGNORE
 from septa.tasks.decoding import Decoding, find_objects
+from septa.tasks.growth import grow_regions
 
 _SEEDS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 _FOREGROUNDS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9)
@@ -19,6 +21,15 @@ _SHARES = (64, 32, 16, 8, 4, 3)
 
 _LEAST_REACH = 8
 _MOST_REACH = 256
+
+_INTERIORS = tuple(round(0.05 * k, 2) for k in range(2, 20))
+"""Thresholds of interiors that are tried: 0.1 to 0.95."""
+_NEARLY = 0.02
+"""Difference of V-Rand that may be due to the choice of images."""
+_MOST_STEPS = 4
+"""Largest growth of regions that is tried, pixels."""
+_EQUAL = 0.001
+"""Difference of Dice that does not count."""
 
 Curve = tuple[tuple[float, float], ...]
 """Values of a threshold, each with its score."""
@@ -67,6 +78,61 @@ def search_thresholds(images: Sequence[Maps], decoding: Decoding) -> tuple[Decod
         decoding = _set(decoding, name, value)
         curves[name] = tuple(tried)
     return _set_reach(images, decoding, chosen), curves
+
+
+def search_wall_thresholds(
+    images: Sequence[tuple[NDArray[np.float32], NDArray[np.int32]]], decoding: Decoding
+) -> tuple[Decoding, dict[str, Curve]]:
+    """Choose how the regions between walls are found: ``seed`` for V-Rand, and ``reach`` for Dice.
+
+    V-Rand is the mean over images of the foreground-restricted Rand score after border thinning, see
+    `septa.metrics.score_regions`. Most pixels decide little about it, but one missing pixel of a wall merges two
+    regions. So its best threshold is often far above 1/2, where regions are too small. Then they grow back.
+
+    Parameters
+    ----------
+    images
+        For each image, the probability of interior, float32 ``YX``, and the true classes: 1 in interiors, 0 in walls,
+        `IGNORE` where ignored.
+    decoding
+        Initial thresholds, which other fields are taken from.
+
+    Returns
+    -------
+    decoding
+        The chosen thresholds. ``seed`` is the highest whose score is hardly worse than the best one: on new images a
+        net is less sure of walls, and merged regions cost more than split ones.
+    curves
+        For ``seed``, the values and their scores.
+    """
+    from septa.metrics import score_regions  # takes a third of a second, which prediction need not spend
+
+    values = sorted({*_INTERIORS, decoding.seed})
+    curve = tuple(
+        (value, float(np.mean([score_regions(truth_yx == 1, map_yx > value).v_rand for map_yx, truth_yx in images])))
+        for value in values
+    )
+    best = max(score for _, score in curve)
+    seed = max(value for value, score in curve if score >= best - _NEARLY)
+    if len({score for _, score in curve}) == 1:
+        seed = decoding.seed
+    decoding = replace(decoding, seed=seed, foreground=min(seed, decoding.foreground))
+    return replace(decoding, reach=_choose_growth(images, decoding)), {"seed": curve}
+
+
+def _choose_growth(images: Sequence[tuple[NDArray[np.float32], NDArray[np.int32]]], decoding: Decoding) -> int:
+    """Return the least number of steps by which growing regions reach nearly the best Dice."""
+    if decoding.seed <= decoding.foreground:
+        return 0
+    scores = []
+    for steps in range(_MOST_STEPS + 1):
+        both = total = 0
+        for map_yx, truth_yx in images:
+            grown_yx = grow_regions(map_yx > decoding.seed, map_yx > decoding.foreground, steps) & (truth_yx != IGNORE)
+            both += 2 * int(np.count_nonzero(grown_yx & (truth_yx == 1)))
+            total += int(np.count_nonzero(grown_yx)) + int(np.count_nonzero(truth_yx == 1))
+        scores.append(both / max(1, total))
+    return next(steps for steps, score in enumerate(scores) if score >= max(scores) - _EQUAL)
 
 
 def _list_sizes(areas: NDArray[np.int64], current: int) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from septa.data import ChannelValues, Fingerprint, ImageFacts, find_range
+from septa.data import ChannelValues, Fingerprint, ImageFacts, explain_walls, find_range
 from septa.errors import InputError, format_count, shorten_list
 from septa.images import find_position
 from septa.labels import LabelMapping
@@ -125,6 +125,8 @@ def choose_recipe(
     if base.data.resize is not None:
         fingerprint = _resize_fingerprint(fingerprint, base.data.resize)
     objects = TASKS[labels.task if base.task == "auto" else base.task].finds_objects
+    if not objects and fingerprint.walls is not None and fingerprint.walls.wall_class == 0:
+        settle("semantic.walls", (True, explain_walls(fingerprint.walls, labels.class_names)))
     if objects:
         settle("instances.encoding", _choose_encoding(base))
         settle("instances.rim", _choose_rim(fingerprint))

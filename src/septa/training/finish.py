@@ -38,6 +38,8 @@ class TrainingDone:
         Files of the model and of the report.
     evaluation
         Scores of the validation images.
+    thresholds
+        Printable line about the tuned thresholds; empty if the task has none.
     verdict
         Why the model is not usable; empty if it may be usable.
     start
@@ -50,6 +52,7 @@ class TrainingDone:
     path: Path
     report: Path
     evaluation: Evaluation
+    thresholds: str = ""
     verdict: str = ""
     start: str = ""
     folds: tuple[Fold, ...] = ()
@@ -86,10 +89,11 @@ def finish_training(
     state.inference_net.load_state_dict(job.checkpoints.load_best(int(state.best["step"])))
     state.inference_net.eval().requires_grad_(False)
     model = job.make_model(state)
-    tuning = None
+    tuning, thresholds = None, ""
     if job.task.has_thresholds:
         tuning = tune_model(model, job.validation, str(job.device))
         model = replace(model, decoding=tuning.decoding)
+        thresholds = tuning.describe(job.task.tuned_score, job.task.decoding)
     known = {} if tuning is None else tuning.logits
     comparison = Bf16Comparison(model, str(job.device))
     judged: list[Judged] = []
@@ -111,7 +115,7 @@ def finish_training(
     start = describe_gain(job.parent, state.history, len(job.validation))
     notes = [
         *([start] if start else []),
-        describe_choice(evaluation),
+        describe_choice(job.task.has_thresholds),
         *check.notes,
         *_explain_sizes(job.recipe),
         *describe_difference(model.bf16),
@@ -131,10 +135,17 @@ def finish_training(
         verdict=verdict,
         tuning=tuning.curves if tuning is not None else {},
         chosen=tuning.decoding.to_json() if tuning is not None else {},
+        score=job.task.tuned_score,
     )
     job.checkpoints.clear()
     return TrainingDone(
-        model=model, path=request.output, report=report, evaluation=evaluation, verdict=verdict, start=start
+        model=model,
+        path=request.output,
+        report=report,
+        evaluation=evaluation,
+        thresholds=thresholds,
+        verdict=verdict,
+        start=start,
     )
 
 

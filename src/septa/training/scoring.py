@@ -60,7 +60,7 @@ def segment_examples(
     for index in range(len(examples)):
         example = examples[index]
         if not task.finds_objects:
-            labels_yx = model.segment(example.image_cyx, engine=engine)
+            labels_yx = task.decode(known[index]) if index in known else model.segment(example.image_cyx, engine=engine)
             yield SegmentedExample(examples=examples, index=index, predicted_yx=labels_yx)
             continue
         logits_kyx = known[index] if index in known else model.logits(example.image_cyx, engine=engine)
@@ -100,6 +100,7 @@ def score_examples(
         multilabel=task.multilabel,
         instances=task.finds_objects,
         object_classes=labels.class_names if task.object_classes > 1 else (),
+        extra=task.own_metrics,
     )
     if task.finds_objects:
         evaluation = replace(evaluation, calibration=calibrate(judged))

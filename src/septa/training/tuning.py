@@ -27,7 +27,7 @@ class Tuning:
         Chosen thresholds.
     curves
         For each threshold, the values that were tried and the score of each, with the other thresholds as they were
-        then. The score is the mean accuracy of objects, over images and IoU thresholds 0.5 to 0.95.
+        then. `septa.tasks.Task.tuned_score` names the score.
     logits
         Logits of the images that were used, float32 ``KYX``, by their index, for later use.
     """
@@ -35,6 +35,16 @@ class Tuning:
     decoding: Decoding
     curves: dict[str, Curve]
     logits: dict[int, NDArray[np.float32]] = field(default_factory=dict)
+
+    def describe(self, score: str, earlier: Decoding) -> str:
+        """Return one line with the chosen thresholds, what they score, and what a single earlier one scores."""
+        chosen, old = self.decoding.to_json(), earlier.to_json()
+        name, curve = list(self.curves.items())[-1]
+        values = ", ".join(f"{key} {chosen[key]:g}" for key in self.curves)
+        gain = f", and {dict(curve)[old[name]]:.3f} at {old[name]:g}" if len(self.curves) == 1 else ""
+        word = "threshold" if len(self.curves) == 1 else "thresholds"
+        best = dict(curve)[chosen[name]] if gain else max(score for _, score in curve)
+        return f"{word}: {values} ({score} {best:.3f} on the validation images{gain})"
 
 
 def tune_model(model: Model, examples: Examples, device: str) -> Tuning:
@@ -45,7 +55,7 @@ def tune_model(model: Model, examples: Examples, device: str) -> Tuning:
     model
         Model whose task has thresholds.
     examples
-        Validation images with object ids. At most four megapixels of them are used, but at least one image.
+        Validation images with their labels. At most four megapixels of them are used, but at least one image.
     device
         As for `Model.segment`.
     """

@@ -50,9 +50,15 @@ def find_verdict(evaluation: Evaluation, steps: int, check: DatasetCheck) -> str
     return f"the model is not usable: {problem}. Likely causes: {'; '.join(causes)}."
 
 
-def describe_choice(evaluation: Evaluation) -> str:
-    """Return one line about what the scored images have chosen, so that their scores are not taken for a test."""
-    chosen = "weights and thresholds" if evaluation.objects else "weights"
+def describe_choice(thresholds: bool) -> str:
+    """Return one line about what the scored images have chosen, so that their scores are not taken for a test.
+
+    Parameters
+    ----------
+    thresholds
+        True if the task has thresholds.
+    """
+    chosen = "weights and thresholds" if thresholds else "weights"
     return f"the validation images also chose the best {chosen}: scores on new images may be lower"
 
 
