@@ -48,7 +48,7 @@ Metrics = Annotated[
         "--metrics",
         heading=OUTPUT,
         kind=word("NAME", "boundaries"),
-        help="Also compute boundaries, glands or neurites. May be repeated.",
+        help="Also compute regions, boundaries, glands or neurites. May be repeated.",
     ),
 ]
 LabelsTask = Annotated[

@@ -57,8 +57,8 @@ def evaluate(
     tile, device, tta, engine, precision
         Options of `septa.Model.segment`.
     extra
-        Additional families of metrics: ``boundaries``, ``glands`` (for objects) and ``neurites`` (for two classes,
-        membrane and cell interior); see `septa.metrics`.
+        Additional families of metrics: ``regions``, ``boundaries``, ``glands`` (for objects) and ``neurites`` (for two
+        classes, membrane and cell interior); see `septa.metrics`.
     max_pixels
         Largest image that is decoded, pixels.
     progress

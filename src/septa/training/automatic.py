@@ -125,11 +125,8 @@ def choose_recipe(
     if base.data.resize is not None:
         fingerprint = _resize_fingerprint(fingerprint, base.data.resize)
     objects = TASKS[labels.task if base.task == "auto" else base.task].finds_objects
-    if not objects and fingerprint.walls is not None and fingerprint.walls.wall_class == 0:
-        settle("semantic.walls", (True, explain_walls(fingerprint.walls, labels.class_names)))
-    if objects:
-        settle("instances.encoding", _choose_encoding(base))
-        settle("instances.rim", _choose_rim(fingerprint))
+    for key, chosen in _choose_target(fingerprint, base, labels, objects).items():
+        settle(key, chosen)
     reduction = settle("net.reduction", _choose_reduction(fingerprint, base, objects))
     depth = settle("net.depth", _choose_depth(fingerprint, reduction))
     width = settle("net.width", _choose_width(machine, gpu))
@@ -201,6 +198,18 @@ def _choose_reduction(fingerprint: Fingerprint, base: Recipe, objects: bool) -> 
     ]
     sizes = f"{small:.0f} (5th percentile) and {median:.0f} pixels (median)"
     return max(possible, default=1), f"largest factor for object diameters of {sizes}"
+
+
+def _choose_target(
+    fingerprint: Fingerprint, base: Recipe, labels: LabelMapping, objects: bool
+) -> dict[str, tuple[Any, str]]:
+    """Choose what objects are encoded to, or recognise that classes are cell interiors and their walls."""
+    if objects:
+        return {"instances.encoding": _choose_encoding(base), "instances.rim": _choose_rim(fingerprint)}
+    walls = fingerprint.walls
+    if walls is None or walls.wall_class != 0:
+        return {}
+    return {"semantic.walls": (True, explain_walls(walls, labels.class_names))}
 
 
 def _choose_encoding(base: Recipe) -> tuple[str, str]:

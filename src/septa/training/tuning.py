@@ -37,14 +37,15 @@ class Tuning:
     logits: dict[int, NDArray[np.float32]] = field(default_factory=dict)
 
     def describe(self, score: str, earlier: Decoding) -> str:
-        """Return one line with the chosen thresholds, what they score, and what a single earlier one scores."""
+        """Return one line with the chosen thresholds and their score, for one threshold also with other scores."""
         chosen, old = self.decoding.to_json(), earlier.to_json()
-        name, curve = list(self.curves.items())[-1]
-        values = ", ".join(f"{key} {chosen[key]:g}" for key in self.curves)
-        gain = f", and {dict(curve)[old[name]]:.3f} at {old[name]:g}" if len(self.curves) == 1 else ""
-        word = "threshold" if len(self.curves) == 1 else "thresholds"
-        best = dict(curve)[chosen[name]] if gain else max(score for _, score in curve)
-        return f"{word}: {values} ({score} {best:.3f} on the validation images{gain})"
+        values = ", ".join(f"{name} {chosen[name]:g}" for name in self.curves)
+        best = max(dict(curve)[chosen[name]] for name, curve in self.curves.items())
+        if len(self.curves) > 1:
+            return f"thresholds: {values} ({score} {best:.3f} on the validation images)"
+        ((name, curve),) = self.curves.items()
+        others = f"{max(score for _, score in curve):.3f} at best, {dict(curve)[old[name]]:.3f} at {old[name]:g}"
+        return f"threshold: {values} ({score} {best:.3f} on the validation images, {others})"
 
 
 def tune_model(model: Model, examples: Examples, device: str) -> Tuning:
