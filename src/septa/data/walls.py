@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -32,7 +32,7 @@ _SIDE = 2048
 """Largest side in pixels of the middle of an image, which is measured."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Walls:
     """One class of an image as walls between the 4-connected regions of the other class.
 
@@ -106,7 +106,7 @@ def _measure_class(labels_yx: npt.NDArray[Any], wall_class: int) -> Walls:
     areas = np.bincount(regions_yx.ravel())[1:].astype(np.float64)
     pixels, region_pixels = int(np.count_nonzero(walls_yx)), int(areas.sum())
     regions = float(region_pixels**2 / (areas**2).sum()) if areas.size else 0.0
-    nothing = Walls(pixels, 0, regions, region_pixels, 0.0)
+    nothing = Walls(pixels=pixels, between=0, regions=regions, region_pixels=region_pixels, width=0.0)
     if regions < _LEAST_OF_IMAGE or pixels > region_pixels:
         return nothing
     reach = max(_LEAST_WIDTH, _THIN * 2 * np.sqrt(region_pixels / regions / np.pi)) / 2
@@ -117,7 +117,8 @@ def _measure_class(labels_yx: npt.NDArray[Any], wall_class: int) -> Walls:
         return nothing
     beside_yx = cv2.distanceTransform((~centre_yx).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5)
     between = int(np.count_nonzero(walls_yx & (beside_yx <= reach)))
-    return Walls(pixels, between, regions, region_pixels, float(2 * np.median(away_yx[centre_yx & (away_yx > 0)]) - 1))
+    width = float(2 * np.median(away_yx[centre_yx & (away_yx > 0)]) - 1)
+    return replace(nothing, between=between, width=width)
 
 
 def find_walls(images: Sequence[tuple[Walls, ...]]) -> WallFacts | None:
