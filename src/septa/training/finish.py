@@ -22,7 +22,7 @@ from septa.training.plan import TrainingRequest
 from septa.training.precision import Bf16Comparison, describe_difference
 from septa.training.scoring import SegmentedExample, score_examples, segment_examples
 from septa.training.state import TrainingState
-from septa.training.tuning import tune_model
+from septa.training.tuning import Tuning, tune_model
 from septa.training.verdict import describe_choice, describe_gain, find_first_score, find_verdict
 
 
@@ -89,15 +89,13 @@ def finish_training(
     state.inference_net.load_state_dict(job.checkpoints.load_best(int(state.best["step"])))
     state.inference_net.eval().requires_grad_(False)
     model = job.make_model(state)
-    tuning, thresholds = None, ""
+    tuning = Tuning(job.task.decoding, {})
     if job.task.has_thresholds:
         tuning = tune_model(model, job.validation, str(job.device))
         model = replace(model, decoding=tuning.decoding)
-        thresholds = tuning.describe(job.task.tuned_score, job.task.decoding)
-    known = {} if tuning is None else tuning.logits
     comparison = Bf16Comparison(model, str(job.device))
     judged: list[Judged] = []
-    images = comparison.follow(segment_examples(model, job.validation, str(job.device), known))
+    images = comparison.follow(segment_examples(model, job.validation, str(job.device), tuning.logits))
     evaluation, panels = score_examples(_collect_judged(images, judged), model.task, model.labels)
     if model.task.finds_objects:
         curve = fit_curve(judged)
@@ -113,14 +111,9 @@ def finish_training(
     report = request.folder / "report.html"
     verdict = find_verdict(evaluation, state.step, check)
     start = describe_gain(job.parent, state.history, len(job.validation))
-    notes = [
-        *([start] if start else []),
-        describe_choice(job.task.has_thresholds),
-        *check.notes,
-        *_explain_sizes(job.recipe),
-        *describe_difference(model.bf16),
-        *map(str, check.problems),
-    ]
+    chosen = describe_choice(job.task.has_thresholds)
+    notes = [*([start] if start else []), chosen, *check.notes, *_explain_sizes(job.recipe)]
+    notes += [*describe_difference(model.bf16), *map(str, check.problems)]
     write_report(
         report,
         title=request.output.stem,
@@ -133,8 +126,8 @@ def finish_training(
         gallery=panels,
         notes=notes,
         verdict=verdict,
-        tuning=tuning.curves if tuning is not None else {},
-        chosen=tuning.decoding.to_json() if tuning is not None else {},
+        tuning=tuning.curves,
+        chosen=tuning.decoding.to_json(),
         score=job.task.tuned_score,
     )
     job.checkpoints.clear()
@@ -143,7 +136,7 @@ def finish_training(
         path=request.output,
         report=report,
         evaluation=evaluation,
-        thresholds=thresholds,
+        thresholds=tuning.describe(job.task.tuned_score, job.task.decoding),
         verdict=verdict,
         start=start,
     )

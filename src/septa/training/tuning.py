@@ -37,7 +37,9 @@ class Tuning:
     logits: dict[int, NDArray[np.float32]] = field(default_factory=dict)
 
     def describe(self, score: str, earlier: Decoding) -> str:
-        """Return one line with the chosen thresholds and their score, for one threshold also with other scores."""
+        """Return one line with the chosen thresholds and their score; empty without thresholds."""
+        if not self.curves:
+            return ""
         chosen, old = self.decoding.to_json(), earlier.to_json()
         values = ", ".join(f"{name} {chosen[name]:g}" for name in self.curves)
         best = max(dict(curve)[chosen[name]] for name, curve in self.curves.items())
