@@ -65,8 +65,8 @@ def diffuse_rounding(weight_oiyx: Tensor) -> Tensor:
     Examples
     --------
     >>> kernel = torch.tensor([[[[1.003, 1.003, 1.003]]]])
-    >>> kernel.bfloat16().sum(), diffuse_rounding(kernel).sum()
-    (tensor(3., dtype=torch.bfloat16), tensor(3.0156, dtype=torch.bfloat16))
+    >>> [rounded.double().sum().item() for rounded in (kernel.bfloat16(), diffuse_rounding(kernel))]
+    [3.0, 3.0078125]
     """
     flat_oip = weight_oiyx.flatten(2)
     order = flat_oip.abs().argsort(-1, descending=True)

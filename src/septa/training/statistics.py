@@ -87,7 +87,7 @@ def compare_modes(job: TrainingJob, state: TrainingState) -> ModeLosses | None:
         net.eval()
         for norm in norms:
             norm.train(batch_statistics)
-        total = 0.0
+        total = torch.zeros((), device=job.device)
         for part in parts:
             (logits_bkyx,) = run_net(job, net, part)
             weights = part.weights_byx  # a weight map contains the class weights
@@ -97,9 +97,9 @@ def compare_modes(job: TrainingJob, state: TrainingState) -> ModeLosses | None:
                 job.recipe.loss,
                 class_weights_k=job.class_weights_k if weights is None else None,
                 weights_byx=weights,
-            ).item()
+            )
         losses[batch_statistics] = total / len(parts)
     for buffer, before in zip(net.buffers(), buffers, strict=True):
         buffer.copy_(before)
     net.train(training)
-    return ModeLosses(losses[True], losses[False])
+    return ModeLosses(*torch.stack([losses[True], losses[False]]).tolist())
