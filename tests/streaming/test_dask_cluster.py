@@ -431,7 +431,7 @@ def test_a_remote_cluster_with_tls(
             remote_cluster(address, timeout_s=0.5),
         ):
             pass
-        with remote_cluster(address, certificate) as found:
+        with remote_cluster(address, certificate, timeout_s=60) as found:
             list(stream(request_of(data, tmp_path / "store.zarr", name="cells"), found.make_executor))
             assert len(dask_worker._models) == 1
         assert not dask_worker._models

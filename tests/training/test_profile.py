@@ -97,7 +97,7 @@ def test_time_is_attributed_to_the_phase_in_which_it_passes(
     job, state = bench.job(tmp_path), bench.state()
     job = replace(job, profile=tmp_path)
     monkeypatch.setattr(Profiler, "_now", lambda _: now[0])
-    monkeypatch.setattr(step_module, "_move_batch", add_cost("transfer", step_module._move_batch))
+    monkeypatch.setattr(step_module, "move_batch", add_cost("transfer", step_module.move_batch))
     monkeypatch.setattr(step_module, "_compute_loss", add_cost("forward", step_module._compute_loss))
     monkeypatch.setattr(step_module, "update_average", add_cost("optimiser", step_module.update_average))
     plain = loop.Loader.batches

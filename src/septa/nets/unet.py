@@ -363,7 +363,7 @@ class UNet(nn.Module):
             features[bottom] = self.aspp(features[bottom])
         features[bottom] = self.dropout(features[bottom])
         heads = self._head_nodes if self.training or self.nested else self._head_nodes[:1]
-        logits = dict.fromkeys(heads, features[bottom])
+        logits: dict[Node, Tensor] = {}
         for node in self._grid.order:
             join = self._join(node)
             joined = join([features[skip] for skip in self._grid.skip_nodes(node)], features[coarser_node(node)])
@@ -372,9 +372,9 @@ class UNet(nn.Module):
                 del features[read]
             features[node] = join.block(joined)
             del joined
-            if node in logits:
+            if node in heads:
                 logits[node] = self._logits(node, features[node], size)
-        return list(logits.values())
+        return [logits[node] for node in heads]
 
     def _logits(self, node: Node, x: Tensor, size: tuple[int, int]) -> Tensor:
         head = self.head if node == (0, self.depth) else self.heads[self._grid.layer_key(node)]
