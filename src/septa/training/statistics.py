@@ -20,7 +20,7 @@ from torch import nn
 
 from septa.training.job import TrainingJob
 from septa.training.state import TrainingState
-from septa.training.step import move_batch, run_net
+from septa.training.step import compute_output_loss, move_batch, run_net
 
 _PROBES = 8
 """Training patches on which the loss is computed in both modes."""
@@ -90,14 +90,7 @@ def compare_modes(job: TrainingJob, state: TrainingState) -> ModeLosses | None:
         total = torch.zeros((), device=job.device)
         for part in parts:
             (logits_bkyx,) = run_net(job, net, part)
-            weights = part.weights_byx  # a weight map contains the class weights
-            total += job.task.loss(
-                logits_bkyx,
-                part.target_byx,
-                job.recipe.loss,
-                class_weights_k=job.class_weights_k if weights is None else None,
-                weights_byx=weights,
-            )
+            total += compute_output_loss(job, logits_bkyx, part.target_byx, part.weights_byx)
         losses[batch_statistics] = total / len(parts)
     for buffer, before in zip(net.buffers(), buffers, strict=True):
         buffer.copy_(before)

@@ -151,14 +151,20 @@ def _compute_loss(
     target_byx = _join([part.target_byx for part in parts])
     maps = [part.weights_byx for part in parts if part.weights_byx is not None]
     weights_byx = _join(maps) if maps else None
-    class_weights_k = None if maps else job.class_weights_k  # a weight map contains the class weights
     total = torch.zeros((), device=job.device)
     for weight, logits_bkyx in zip(state.net.supervision_weights, outputs, strict=True):
-        loss = job.task.loss(
-            logits_bkyx, target_byx, job.recipe.loss, class_weights_k=class_weights_k, weights_byx=weights_byx
-        )
-        total = total + weight * loss
+        total = total + weight * compute_output_loss(job, logits_bkyx, target_byx, weights_byx)
     return total
+
+
+def compute_output_loss(
+    job: TrainingJob, logits_bkyx: Tensor, target_byx: Tensor, weights_byx: Tensor | None
+) -> Tensor:
+    """Compute the loss of one output of the net, a scalar, with the class weights of the job."""
+    class_weights_k = None if weights_byx is not None else job.class_weights_k  # a weight map contains them
+    return job.task.loss(
+        logits_bkyx, target_byx, job.recipe.loss, class_weights_k=class_weights_k, weights_byx=weights_byx
+    )
 
 
 def _join(tensors: Sequence[Tensor]) -> Tensor:
