@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torch import Tensor, nn
@@ -145,10 +145,11 @@ def in_tiles(net: UNet, image: np.ndarray, tile: int) -> np.ndarray:
 
 
 @settings(max_examples=6, deadline=None)
+@example(size=(130, 192), more=0, width=3)  # in bfloat16 its sums would depend on the size
 @given(
     size=st.tuples(st.integers(130, 260), st.integers(130, 260)),
     more=st.integers(0, 60),
-    width=st.sampled_from([3, 8, 16]),
+    width=st.sampled_from([3, 8, 12, 16]),
 )
 def test_tiles_of_any_size_equal_the_whole_image(size: tuple[int, int], more: int, width: int) -> None:
     torch.manual_seed(0)
