@@ -85,6 +85,19 @@ def test_every_image_occurs_once_in_each_epoch_in_changing_order(pairs: tuple[Pa
     assert len({tuple(order) for order in epochs}) > 6
 
 
+def test_an_epoch_draws_each_image_as_often_as_it_is_repeated(pairs: tuple[Pair, ...]) -> None:
+    plain = sampler_of(pairs)
+    sampler = replace(plain, repeats=(1, 3, 1, 1, 2))
+    assert (plain.epoch, sampler.epoch) == (5, 8)
+    orders = [[sampler.image_index(8 * epoch + place) for place in range(8)] for epoch in range(4)]
+    assert all(Counter(order) == {0: 1, 1: 3, 2: 1, 3: 1, 4: 2} for order in orders)
+    assert len({tuple(order) for order in orders}) == 4
+    drawn = [number for number, index in enumerate(orders[0]) if index == 1]
+    patches = [sampler.sample(number) for number in drawn]
+    assert {patch.name for patch in patches} == {pairs[1].name}
+    assert not np.array_equal(patches[0].image_cyx, patches[1].image_cyx)
+
+
 def test_a_sample_is_a_function_of_seed_and_number_alone(pairs: tuple[Pair, ...]) -> None:
     numbers = list(range(23))
     expected = [sampler_of(pairs).sample(number) for number in numbers]

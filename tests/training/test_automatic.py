@@ -177,6 +177,7 @@ def test_light_and_dark_backgrounds_together_are_made_dark(
     assert (choice.recipe.data.normalization, choice.recipe.data.invert_light) == expected
     if expected[1]:
         assert choice.reasons["data.invert_light"].startswith(f"of 4 images, {sum(light)} have a light background")
+    assert choice.recipe.sampling.balance == (0.5 if expected[1] else 0.0)
     fixed = choose_recipe(
         combine_facts(facts), facts, BINARY, LAPTOP, Recipe(), fixed={"data.normalization"}
     ).recipe.data

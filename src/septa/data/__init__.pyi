@@ -20,5 +20,7 @@ from .samples import Example as Example
 from .samples import Examples as Examples
 from .samples import Loader as Loader
 from .samples import Sampler as Sampler
+from .styles import count_repeats as count_repeats
+from .styles import find_style as find_style
 from .walls import WallFacts as WallFacts
 from .walls import explain_walls as explain_walls

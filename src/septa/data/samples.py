@@ -229,7 +229,7 @@ def use_labels_as_target(
 class Sampler:
     """Source of the samples n = 0, 1, 2, ... of a training.
 
-    Every image occurs once in each epoch of ``len(examples)`` samples. Targets and weight maps are derived from the
+    Every image occurs in each epoch as often as ``repeats`` says. Targets and weight maps are derived from the
     labels after augmentation.
 
     Attributes
@@ -244,6 +244,8 @@ class Sampler:
         Function from the labels of a patch to its target and weight map.
     margin
         Pixels that are cut from each side of targets and weight maps, as the output of a valid net lacks them.
+    repeats
+        Number of samples of each image in an epoch; empty for one of each.
     """
 
     examples: Examples
@@ -252,15 +254,22 @@ class Sampler:
     _: KW_ONLY
     encode: Encode = use_labels_as_target
     margin: int = 0
+    repeats: tuple[int, ...] = ()
+
+    @property
+    def epoch(self) -> int:
+        """Number of samples in an epoch."""
+        return sum(self.repeats) or len(self.examples)
 
     def image_index(self, number: int) -> int:
         """Return the index of the image that sample ``number`` is cut from."""
-        epoch, place = divmod(number, len(self.examples))
-        return int(_draw_order(self.recipe.seed, epoch, len(self.examples))[place])
+        epoch, place = divmod(number, self.epoch)
+        drawn = int(_draw_order(self.recipe.seed, epoch, self.epoch)[place])
+        return int(np.searchsorted(np.cumsum(self.repeats), drawn, side="right")) if self.repeats else drawn
 
     def sample(self, number: int) -> Sample:
         """Cut, augment and encode sample ``number``."""
-        epoch, place = divmod(number, len(self.examples))
+        epoch, place = divmod(number, self.epoch)
         index = self.image_index(number)
         example = self.examples[index]
         rng = np.random.default_rng([self.recipe.seed, _PATCH, epoch, place])

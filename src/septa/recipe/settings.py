@@ -220,6 +220,9 @@ class SamplingSettings(Section):
     rare_share: Share = 0.33
     """Share of the patches, 0 to 1, that is centred on a pixel of a class drawn uniformly, so that rare classes are
     seen."""
+    balance: Share = 0.0
+    """How far images of a rare style are drawn oftener, 0 to 1: 0 draws each image once in an epoch, 1 each style as
+    often as every other. Styles differ in colour, and in whether the background is light or dark."""
 
 
 class TrainingSettings(Section):

@@ -31,6 +31,8 @@ _SURELY_DARK, _SURELY_LIGHT = 0.3, 0.6
 """Positions of the median between the 1 and the 99 percentile below and above which the background is one or the other.
 Fluorescence has 0 to 0.25, stained nuclei have 0.65 to 0.95, and dense tissue has 0.3 to 0.8.
 """
+_BALANCE = 0.5
+"""Value of ``sampling.balance`` if some images have a light background and others a dark one."""
 _FEW_BACKGROUNDS = 0.03
 """Share of the images from which on those with a light (or a dark) background count."""
 _EPOCHS = 150
@@ -122,6 +124,8 @@ def choose_recipe(
     kind = settle("data.normalization", _choose_normalization(facts, base, both))
     if both and kind in ("image", "asinh"):
         settle("data.invert_light", (True, both))
+    if both:
+        settle("sampling.balance", (_BALANCE, f"{both}, so those of the rarer style are drawn oftener"))
     if base.data.resize is not None:
         fingerprint = _resize_fingerprint(fingerprint, base.data.resize)
     objects = TASKS[labels.task if base.task == "auto" else base.task].finds_objects

@@ -64,7 +64,7 @@ def run_training_loop(job: TrainingJob, state: TrainingState) -> Iterator[Histor
         stride=training.batch,
         workers=job.workers,
     )
-    profiler = Profiler(job.profile, job.device, math.ceil(len(job.sampler.examples) / job.images_per_step))
+    profiler = Profiler(job.profile, job.device, math.ceil(job.sampler.epoch / job.images_per_step))
     with SignalCatcher() as signals, closing(loader.batches()) as batches, closing(profiler):
         if not state.step:
             _save_checkpoint(job, state, clock)

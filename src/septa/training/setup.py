@@ -16,7 +16,15 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 
 from septa import runtime
-from septa.data import DatasetCheck, Examples, Fingerprint, Sampler, combine_facts
+from septa.data import (
+    DatasetCheck,
+    Examples,
+    Fingerprint,
+    Sampler,
+    combine_facts,
+    count_repeats,
+    find_style,
+)
 from septa.errors import RecipeError
 from septa.model import build_net
 from septa.nets import ResNetEncoder, TimmEncoder, load_pretrained
@@ -149,10 +157,12 @@ def prepare_job(
         load_pretrained(net.encoder, recipe.net.pretrained)
     weights_k = _compute_class_weights(recipe, task.pixel_shares(facts.class_shares))
     encode = partial(task.encode, terms=recipe.loss, class_weights_k=weights_k)
+    styles = {item.name: find_style(item) for item in check.facts}
+    repeats = count_repeats([styles[name] for name in check.train], recipe.sampling.balance)
     job = TrainingJob(
         recipe=recipe,
         task=task,
-        sampler=Sampler(train, normalization, recipe, encode=encode, margin=net.margin),
+        sampler=Sampler(train, normalization, recipe, encode=encode, margin=net.margin, repeats=repeats),
         validation=validation,
         class_weights_k=None if weights_k is None else torch.from_numpy(weights_k).to(process.device),
         device=process.device,
