@@ -8,6 +8,7 @@ import signal
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,8 @@ from septa.images.write import write_image
 from septa.model import Model
 from septa.training import TrainingDone, TrainingPlan
 from septa.training.checkpoint import Checkpoints
+from septa.training.job import TrainingJob
+from septa.training.loop import find_least_gain
 from septa.training.plan import TrainingRequest
 from septa.training.run import train_steps
 from septa.training.verdict import describe_gain
@@ -214,13 +217,36 @@ def test_the_header_of_each_checkpoint_keeps_the_facts_of_the_parent(parent: Pat
             assert header["decoding"] == Model.load(parent).decoding.to_json()
 
 
+def test_weights_that_find_no_object_more_do_not_replace_those_of_the_parent(
+    parent: Path, new: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TrainingJob, "gain_of_one_object", 1.0)
+    model = septa.train(new, tmp_path / "m.septa", start=parent, overrides=FEW)
+    assert model.provenance["best_step"] == 0
+    assert model.weights_sha256 == Model.load(parent).weights_sha256
+
+
+def test_only_the_weights_of_the_parent_need_the_gain_of_an_object() -> None:
+    validation = [SimpleNamespace(labels_yx=np.array(labels)) for labels in ([[0, 1, 1]], [[0, 0, 0]], [[2, 7, 9]])]
+    job: Any = SimpleNamespace(task=SimpleNamespace(finds_objects=True), validation=validation)
+    count: Any = TrainingJob.gain_of_one_object
+    assert count.func(job) == 1 / 4
+    job.task.finds_objects = False
+    assert count.func(job) == 0
+    job.gain_of_one_object = 0.25
+    for best, gain in ((None, 0), ({"step": 0, "score": 0.5}, 0.25), ({"step": 3, "score": 0.5}, 0)):
+        state: Any = SimpleNamespace(best=best)
+        assert find_least_gain(job, state) == gain
+
+
 def test_the_line_about_the_gain_compares_like_with_like() -> None:
     facts = {"name": "a.septa", "saw_validation": []}
     history = [{"step": 0, "score": 0.5}, {"step": 10, "loss": 1.0}, {"step": 20, "score": 0.625}]
     line = "start: the validation score is 0.6250, and that of a.septa before fine-tuning 0.5000"
-    assert describe_gain(facts, history, 4) == line
-    kept = "start: fine-tuning did not improve the validation score of a.septa, 0.5000: its weights are kept"
-    assert describe_gain(facts, history[:2], 4) == kept
-    seen = describe_gain(facts | {"saw_validation": ["x"]}, history, 4)
+    best = {"step": 20, "score": 0.625}
+    assert describe_gain(facts, history, best, 4) == line
+    kept = "start: fine-tuning found no object more than a.septa, with a score of 0.5000: its weights are kept"
+    assert describe_gain(facts, history, {"step": 0, "score": 0.5}, 4) == kept
+    seen = describe_gain(facts | {"saw_validation": ["x"]}, history, best, 4)
     assert seen == f"{line}; a.septa was trained on 1 of 4 validation images, so the scores are too high"
-    assert describe_gain(None, history, 4) == ""
+    assert describe_gain(None, history, best, 4) == ""

@@ -110,7 +110,7 @@ def finish_training(
     model.save(request.output)
     report = request.folder / "report.html"
     verdict = find_verdict(evaluation, state.step, check)
-    start = describe_gain(job.parent, state.history, len(job.validation))
+    start = describe_gain(job.parent, state.history, state.best, len(job.validation))
     chosen = describe_choice(job.task.has_thresholds)
     notes = [*([start] if start else []), chosen, *check.notes, *_explain_sizes(job.recipe)]
     notes += [*describe_difference(model.bf16), *map(str, check.problems)]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -80,6 +82,15 @@ class TrainingJob:
     def scores_parent(self) -> bool:
         """True if the weights before the first step can be scored, since all outputs are those of the parent."""
         return self.parent is not None and self.parent["outputs_kept"] == self.parent["outputs"]
+
+    @cached_property
+    def gain_of_one_object(self) -> float:
+        """Change of the validation score if one object more is found; 0 for a task without objects."""
+        if not self.task.finds_objects:
+            return 0.0
+        labels = (self.validation[index].labels_yx for index in range(len(self.validation)))
+        objects = sum(np.unique(labels_yx[labels_yx > 0]).size for labels_yx in labels)
+        return 1 / max(1, objects)
 
     @property
     def images_per_step(self) -> int:

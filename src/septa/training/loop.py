@@ -130,7 +130,7 @@ def _run_validation(job: TrainingJob, state: TrainingState, clock: TrainingClock
     result = _validate(job, job.make_model(state))
     progress = clock.compute_progress(state)
     state.validated = max(state.validated + 1, math.floor(progress * training.validations + 1e-9))
-    if state.best is None or result.score > state.best["score"]:
+    if state.best is None or result.score > state.best["score"] + find_least_gain(job, state):
         state.best = {"step": state.step, "score": result.score}
         state.stale = 0
         if job.writes:
@@ -149,6 +149,14 @@ def _run_validation(job: TrainingJob, state: TrainingState, clock: TrainingClock
     state.history.append(row)
     clock.add_validation(time.monotonic() - begin)
     return row
+
+
+def find_least_gain(job: TrainingJob, state: TrainingState) -> float:
+    """Return the gain in score that new weights need to be the best.
+
+    Against the weights of the parent it is that of one object, as a smaller one is luck. On few images it is large.
+    """
+    return job.gain_of_one_object if state.best is not None and not state.best["step"] else 0.0
 
 
 def is_plateau_reached(stale: int, training: TrainingSettings) -> bool:

@@ -67,7 +67,9 @@ def find_first_score(history: Sequence[HistoryRow]) -> float | None:
     return next((row["score"] for row in history if "score" in row and not row["step"]), None)
 
 
-def describe_gain(parent: Mapping[str, Any] | None, history: Sequence[HistoryRow], images: int) -> str:
+def describe_gain(
+    parent: Mapping[str, Any] | None, history: Sequence[HistoryRow], best: Mapping[str, Any], images: int
+) -> str:
     """Return a printable line that compares the weights of the model with those that the training started from.
 
     Both scores are validation scores with the same thresholds.
@@ -78,6 +80,8 @@ def describe_gain(parent: Mapping[str, Any] | None, history: Sequence[HistoryRow
         Facts of the model that the training started from; None for new weights.
     history
         History of the training.
+    best
+        ``step`` and ``score`` of the weights that the model has.
     images
         Number of validation images.
 
@@ -88,14 +92,14 @@ def describe_gain(parent: Mapping[str, Any] | None, history: Sequence[HistoryRow
     """
     if parent is None:
         return ""
-    first, best = find_first_score(history), max(row["score"] for row in history if "score" in row)
+    first = find_first_score(history)
     name = parent["name"]
     if first is None:
         return f"start: {name}, which has no score on the validation images, since it has other outputs"
-    if best > first:
-        line = f"start: the validation score is {best:.4f}, and that of {name} before fine-tuning {first:.4f}"
+    if best["step"]:
+        line = f"start: the validation score is {best['score']:.4f}, and that of {name} before fine-tuning {first:.4f}"
     else:
-        line = f"start: fine-tuning did not improve the validation score of {name}, {first:.4f}: its weights are kept"
+        line = f"start: fine-tuning found no object more than {name}, with a score of {first:.4f}: its weights are kept"
     if parent["saw_validation"]:
         seen = f"{len(parent['saw_validation'])} of {format_count(images, 'validation image')}"
         line += f"; {name} was trained on {seen}, so the scores are too high"
