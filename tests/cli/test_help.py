@@ -28,6 +28,7 @@ GROUPS = {
     "describe": ["Arguments", INPUT, OUTPUT, RECIPE, "Other"],
     "info": ["Arguments", "Options"],
     "quantize": ["Arguments", INPUT, OUTPUT, RUN, "Other"],
+    "export": ["Arguments", INPUT, OUTPUT, "Other"],
     "reproduce": ["Arguments", INPUT, OUTPUT, RECIPE, RUN, SPEED, "Other"],
     "synth": ["Arguments", "Options"],
     "demo": ["Arguments", "Options"],

@@ -1,3 +1,4 @@
+from ._onnxruntime import OnnxRuntimeEngine as OnnxRuntimeEngine
 from ._torch import compute_statistics as compute_statistics
 from .engines import make_engine as make_engine
 from .engines import parse_modes as parse_modes
@@ -9,6 +10,8 @@ from .graph import export_graph as export_graph
 from .graph import make_probe as make_probe
 from .graph import pad_to_grid as pad_to_grid
 from .graph import translate_out_of_memory as translate_out_of_memory
+from .graph import use_plain_convolutions as use_plain_convolutions
+from .graph import write_graph as write_graph
 from .int8 import Int8 as Int8
 from .openvino_engine import OpenVINOEngine as OpenVINOEngine
 from .openvino_engine import import_openvino as import_openvino

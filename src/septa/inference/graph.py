@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from septa import __version__
-from septa.errors import InputError, OutOfMemory, SeptaError, is_out_of_memory
+from septa.errors import InputError, OutOfMemory, SeptaError, is_out_of_memory, unify_out_of_memory
 from septa.inference import _cache
 from septa.inference.protocol import Engine, NetGeometry, SingleImageEngine
 
@@ -137,31 +137,59 @@ def export_graph(net: nn.Module, key: str = "") -> bytes:
 
 
 def _write_onnx(net: nn.Module) -> bytes:
-    plain = _use_plain_convolutions(net)
-    data = io.BytesIO()
-    axes = {2: "y", 3: "x"}
     try:
-        with warnings.catch_warnings(), torch.inference_mode():
-            # PyTorch warns that sizes become constants. They do so only for sizes off the grid, which never come.
-            warnings.simplefilter("ignore")
-            torch.onnx.export(
-                plain,
-                (make_probe(net),),  # type: ignore[arg-type]
-                data,  # type: ignore[arg-type]
-                dynamo=False,
-                input_names=["image"],
-                output_names=["logits"],
-                dynamic_axes={"image": axes, "logits": axes},
-                opset_version=_OPERATORS,
-            )
+        return write_graph(net, make_probe(net), {"image": "YX", "logits": "YX"}, operators=_OPERATORS)  # type: ignore[arg-type]
+    except MemoryError:
+        raise
     except Exception as error:
-        if is_out_of_memory(error):
-            raise MemoryError from error
         raise InputError("--engine", "PyTorch cannot export this net to ONNX", "Give --engine torch") from error
+
+
+def write_graph(module: nn.Module, probe_bcyx: Tensor, names: dict[str, str], *, operators: int) -> bytes:
+    """Write a module with one input and one output as ONNX.
+
+    Parameters
+    ----------
+    module
+        Module whose operations do not depend on the size of the image, except by tensors.
+    probe_bcyx
+        Image ``(B, C, Y, X)`` for which it is traced.
+    names
+        Name of the input and of the output, each with the letters of its axes (of ``BCYX``) that may have any size.
+    operators
+        Version of ONNX's operators.
+
+    Returns
+    -------
+    bytes
+        The ONNX file.
+
+    Raises
+    ------
+    MemoryError
+        Memory is exhausted.
+    Exception
+        PyTorch cannot export the module.
+    """
+    plain = use_plain_convolutions(module)
+    data = io.BytesIO()
+    with unify_out_of_memory(), warnings.catch_warnings(), torch.inference_mode():
+        # PyTorch warns that sizes become constants. They do so only for sizes off the grid, which never come.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            plain,
+            (probe_bcyx,),
+            data,  # type: ignore[arg-type]
+            dynamo=False,
+            input_names=[next(iter(names))],
+            output_names=list(names)[1:],
+            dynamic_axes={name: {"BCYX".index(axis): axis.lower() for axis in axes} for name, axes in names.items()},
+            opset_version=operators,
+        )
     return data.getvalue()
 
 
-def _use_plain_convolutions(net: nn.Module) -> nn.Module:
+def use_plain_convolutions(net: nn.Module) -> nn.Module:
     """Return a copy on the CPU in which PyTorch's own 1x1 convolutions replace those made for its CPU kernels."""
     plain = copy.deepcopy(net).cpu().float().eval().requires_grad_(False)
     for name, module in list(plain.named_modules()):

@@ -84,6 +84,11 @@ def find_shipped(name: str) -> Path | None:
     return FOLDER / f"{name}.septa" if name in _list_names() else None
 
 
+def find_example_images() -> list[Path]:
+    """Return the images on which the shipped models are shown, sorted; their licence is CC0."""
+    return sorted(FOLDER.glob("examples/*/images/*.png"))
+
+
 def get_shipped(name: str) -> ShippedModel:
     """Return the shipped model of a name.
 

@@ -10,5 +10,6 @@ from .instances import Instances as Instances
 from .make import TASKS as TASKS
 from .make import make_task as make_task
 from .semantic import Semantic as Semantic
+from .task import OutputGroup as OutputGroup
 from .task import Task as Task
 from .tuning import Curve as Curve

@@ -20,7 +20,7 @@ from septa.tasks.block_objects import BlockLabels, find_block_objects
 from septa.tasks.border_weights import cut_seams
 from septa.tasks.decoding import Decoding, find_objects
 from septa.tasks.semantic import Semantic
-from septa.tasks.task import TaskMisfit
+from septa.tasks.task import OutputGroup, TaskMisfit
 from septa.tasks.tuning import Curve, search_thresholds
 from septa.tasks.watershed import Sides
 
@@ -28,6 +28,12 @@ Encoding = Literal["seam", "border", "distance"]
 Float32 = NDArray[np.float32]
 Int32 = NDArray[np.int32]
 
+_OUTPUTS = {
+    "seam": ("background", "foreground"),
+    "border": ("background", "inside", "rim"),
+    "distance": ("foreground", "distance"),
+}
+"""Names of the outputs of each encoding; a single output is the last."""
 _SEAM = np.float32(1e-3)
 """Relative distance of pixels on seams: above 0, so that they are foreground, and below that of any other pixel."""
 _NO_EDGE = np.float32(1e12)
@@ -132,6 +138,12 @@ class Instances:
         own = (f"{encoding} {index}" for index in range(self.outputs - self._class_outputs))
         classes = (f"object class {index} of {self.object_classes}" for index in range(self._class_outputs))
         return (*own, *classes)
+
+    def describe_outputs(self, mapping: LabelMapping) -> tuple[OutputGroup, ...]:
+        """Return the group of the encoding, and that of the classes of objects."""
+        names = _OUTPUTS[self.encoding][1 if self.sigmoid else 0 :]
+        own = OutputGroup("sigmoid" if self.sigmoid or self.encoding == "distance" else "softmax", names)
+        return (own, OutputGroup("softmax", mapping.class_names[1:])) if self._class_outputs else (own,)
 
     @property
     def _class_outputs(self) -> int:

@@ -21,7 +21,7 @@ from septa.tasks.block_objects import BlockLabels
 from septa.tasks.border_weights import border_weights
 from septa.tasks.decoding import Decoding
 from septa.tasks.growth import PIXELS_PER_STEP, grow_regions
-from septa.tasks.task import TaskMisfit
+from septa.tasks.task import OutputGroup, TaskMisfit
 from septa.tasks.tuning import Curve, search_wall_thresholds
 from septa.tasks.watershed import Sides
 
@@ -138,6 +138,11 @@ class Semantic:
         """Meaning of each output: a class among as many classes."""
         kind = "overlapping class" if self.multilabel else "sigmoid of class" if self.sigmoid else "class"
         return tuple(f"{kind} {index} of {self.classes}" for index in range(self.outputs))
+
+    def describe_outputs(self, mapping: LabelMapping) -> tuple[OutputGroup, ...]:
+        """Return one group: a softmax over the classes, or a sigmoid of each output."""
+        names = mapping.class_names[-self.outputs :]
+        return (OutputGroup("sigmoid" if self._independent else "softmax", names),)
 
     def encode(
         self,

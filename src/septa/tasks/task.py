@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +38,22 @@ class TaskMisfit(ValueError):
         self.remedy = remedy
 
 
+@dataclass(frozen=True)
+class OutputGroup:
+    """Consecutive outputs of a net that share an activation.
+
+    Attributes
+    ----------
+    activation
+        ``softmax`` over these outputs, or a ``sigmoid`` of each.
+    names
+        Name of each output.
+    """
+
+    activation: Literal["softmax", "sigmoid"]
+    names: tuple[str, ...]
+
+
 class Task(Protocol):
     """The meaning of labels and of a net's output: labels are encoded to targets, and logits are decoded to labels.
 
@@ -58,6 +75,12 @@ class Task(Protocol):
     @property
     def output_meanings(self) -> tuple[str, ...]:
         """Meaning of each output; a net keeps the weights of an output that means the same in another task."""
+
+    def describe_outputs(self, mapping: LabelMapping) -> tuple[OutputGroup, ...]:
+        """Return name and activation of each output, for programs that run the net without septa.
+
+        The groups give the last `outputs` planes of `activations`; with a single output, `activations` adds a plane.
+        """
 
     @property
     def classes(self) -> int:

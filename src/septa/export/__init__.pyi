@@ -1,0 +1,9 @@
+from .facts import ExportFacts as ExportFacts
+from .facts import collect_facts as collect_facts
+from .formats import FORMATS as FORMATS
+from .formats import choose_format as choose_format
+from .package import PackageText as PackageText
+from .parity import LIMIT as LIMIT
+from .parity import Parity as Parity
+from .run import Exported as Exported
+from .run import export_model as export_model
