@@ -1,5 +1,5 @@
 from .facts import ExportFacts as ExportFacts
-from .facts import collect_facts as collect_facts
+from .facts import collect_export_facts as collect_export_facts
 from .formats import FORMATS as FORMATS
 from .formats import choose_format as choose_format
 from .package import PackageText as PackageText

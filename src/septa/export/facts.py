@@ -150,7 +150,7 @@ class ExportFacts:
         )
 
 
-def collect_facts(model: Model, name: str, *, logits: bool = False) -> ExportFacts:
+def collect_export_facts(model: Model, name: str, *, logits: bool = False) -> ExportFacts:
     """Collect the facts of a model that is exported.
 
     Parameters

@@ -11,7 +11,7 @@ from septa.images import Guard, write_bytes
 from septa.model import Model
 from septa.notices import Notices
 
-from .facts import ExportFacts, collect_facts
+from .facts import ExportFacts, collect_export_facts
 from .formats import MAKERS, check_packages, choose_format
 from .package import PackageText, make_package
 from .parity import LIMIT, Parity, compare_exports, find_parity_images
@@ -99,7 +99,7 @@ def export_model(
     check_packages(kind)
     loaded = Model.load(model)
     _check_options(loaded, model, kind, logits, text, notices)
-    facts = collect_facts(loaded, Path(model).stem, logits=logits)
+    facts = collect_export_facts(loaded, Path(model).stem, logits=logits)
     images = find_parity_images(loaded, None if data is None else Path(data), notices)
     if kind == "bioimageio":
         package = make_package(loaded, facts, images, text or PackageText(), notices)
