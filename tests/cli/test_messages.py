@@ -122,6 +122,12 @@ VALUES = [
         "--min-confidence: the value must be a number from 0 to 1, got 1.5. Give for example --min-confidence 0.5.",
     ),
     Row(
+        "predict m x -o y --measure full,volume",
+        "--measure: the value must be basic, full, or some of perimeter, circularity, solidity, axes, orientation, "
+        "feret, std, median, integrated, background and neighbours, separated by commas, got full,volume. Give for example "
+        "--measure full.",
+    ),
+    Row(
         "predict m x -o y --format jpg",
         "--format: the value must be png or tif, got jpg. Give for example --format png.",
     ),
@@ -235,6 +241,10 @@ COMBINATIONS = [
     Row(
         "predict m x -o y.ome.zarr --overlay",
         "--overlay: this option does not apply to a store such as y.ome.zarr. Leave it out.",
+    ),
+    Row(
+        "predict m x -o y.ome.zarr --measure full",
+        "--measure: this option does not apply to a store such as y.ome.zarr. Leave it out.",
     ),
     Row(
         "predict m x -o y.ome.tif --min-confidence 0.5",

@@ -48,6 +48,23 @@ def test_tables_and_outlines_agree_with_the_label_images(septa, cells, model, tm
         assert [one["area"] for one in found] == [int(row["area"]) for row in mine]
 
 
+def test_measurements_are_chosen_by_name(septa, fault, cells, model, tmp_path):
+    image = sorted((cells / "images").iterdir())[0]
+    chosen = ("--geojson", "--measure", "feret,median", "--min-confidence", 0.6)
+    septa("predict", model, image, "-o", tmp_path / "out", "--table", tmp_path / "o.csv", *chosen)
+    labels_yx, image_yx = tifffile.imread(tmp_path / "out" / image.name), tifffile.imread(image)
+    rows = rows_of(tmp_path / "o.csv")
+    assert list(rows[0])[-3:] == ["feret_max", "feret_min", "median_channel_1"]
+    assert "area" in rows[0]
+    features = json.loads((tmp_path / "out" / "outlines" / f"{image.stem}.geojson").read_text())["features"]
+    for row, feature in zip(rows, features, strict=True):
+        assert float(row["median_channel_1"]) == np.median(image_yx[labels_yx == int(row["label"])])
+        assert feature["properties"]["measurements"]["feret_max"] == float(row["feret_max"]) > 1
+    line = fault("predict", model, image, "-o", tmp_path / "other", "--measure", "full")
+    assert line.startswith("--measure: measurements go to tables and to outlines for QuPath, and neither is requested.")
+    assert not (tmp_path / "other").exists()
+
+
 def test_objects_with_a_low_confidence_are_dropped_everywhere(septa, cells, model, tmp_path):
     for name, more in (("all", ()), ("sure", ("--min-confidence", 0.6))):
         out = tmp_path / name

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from septa.objects import measure_objects
 from septa.objects.calibration import calibrate, compute_calibration_error, judge, reliability
-from septa.objects.measure import measure_objects
 
 
 def group_by_hand(sure, right, bins):

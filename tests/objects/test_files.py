@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from septa.images import Calibration, WrittenFiles
+from septa.notices import Notices
 from septa.objects.files import ObjectFiles, ObjectOptions
 
 LABELS_YX = np.array([[0, 1, 1], [2, 2, 0]], np.int32)
@@ -77,3 +78,21 @@ def test_frame_and_plane_follow_the_image(tmp_path: Path) -> None:
 def test_images_without_pages_have_no_further_column(tmp_path: Path) -> None:
     rows = write_table(tmp_path / "t.csv", [("a", (), 1, [{}]), ("b", (), 1, [{}])])
     assert list(rows[0])[:2] == ["image", "label"]
+
+
+def test_dropped_objects_are_background_for_the_measurements_of_others(tmp_path: Path) -> None:
+    notices = Notices()
+    options = ObjectOptions(table=tmp_path / "t.csv", min_confidence=0.5, measure=("neighbours", "perimeter"))
+    files = ObjectFiles(options, tmp_path, ("background", "object"), WrittenFiles(), notices=notices)
+    foreground_yx = np.where(LABELS_YX == 2, 0.1, FOREGROUND_YX).astype(np.float32)
+    files.begin(Path("a.tif"))
+    scale = Calibration(pixel_size_um=(0.5, 0.25))
+    kept_yx = files.add("a", LABELS_YX, np.zeros((1, 2, 3)), foreground_yx, scale)
+    files.commit(tmp_path / "a.tif")
+    files.finish()
+    np.testing.assert_array_equal(kept_yx, LABELS_YX % 2)
+    with options.table.open(newline="") as stream:
+        (row,) = csv.DictReader(stream)
+    assert (row["touching_objects"], row["nearest_edge_distance"], row["perimeter_um"]) == ("0", "", "")
+    assert row["confidence"] == "0.5"  # as with all objects: the dropped one is no background of this one's rim
+    assert [line.partition(",")[0] for line in notices.lines()] == ["note: a.tif: the pixels are not square"]

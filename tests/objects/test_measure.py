@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 from skimage.measure import regionprops_table
 
-from septa.objects.measure import ObjectTable, confidence, measure_objects
+from septa.objects import ObjectTable, confidence, measure_objects
 
 IDS = [0, 0, -1, 1, 2, 70_000, 2**40]
 SIDES = {"min_dims": 2, "max_dims": 2, "min_side": 1, "max_side": 9}

@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as hnp
 from roifile import ROI_TYPE, ImagejRoi
 from scipy import ndimage
 
-from septa.objects.measure import measure_objects
+from septa.objects import measure_objects
 from septa.objects.outlines import to_coco, to_geojson, to_rois, trace_outlines
 
 IDS = [0, 0, -1, 1, 1, 70_000, 2**40]

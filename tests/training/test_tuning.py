@@ -18,8 +18,8 @@ from septa.data.samples import Example
 from septa.images.read import read_image, read_labels
 from septa.metrics.objects import score_objects
 from septa.model import KIND, Model
+from septa.objects import confidence
 from septa.objects.calibration import compute_calibration_error
-from septa.objects.measure import confidence
 from septa.recipe import IGNORE
 from septa.report.training import write_report
 from septa.synthetic.dataset import write_dataset

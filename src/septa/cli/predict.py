@@ -29,7 +29,7 @@ from septa.cli.predict_store import (
     segment_to_stores,
 )
 from septa.cli.streams import print_error
-from septa.cli.values import choice, number, path, whole_number, word
+from septa.cli.values import MEASUREMENTS, choice, number, path, whole_number, word
 from septa.errors import format_count
 
 if TYPE_CHECKING:
@@ -76,6 +76,17 @@ class FileOptions:
             heading=OBJECTS,
             kind=path(example="objects.csv"),
             help="Also write one row of measurements for each object (CSV).",
+        ),
+    ] = None
+    measure: Annotated[
+        tuple[str, ...] | None,
+        option(
+            "--measure",
+            heading=OBJECTS,
+            kind=MEASUREMENTS,
+            help="Measurements of --table and --geojson: basic (the default), full, or some of "
+            "perimeter, circularity, solidity, axes, orientation, feret, std, median, integrated, background and "
+            "neighbours besides the basic ones.",
         ),
     ] = None
     geojson: Annotated[
@@ -133,6 +144,7 @@ class FileOptions:
                 coco=self.coco,
                 rois=self.rois,
                 min_confidence=self.min_confidence,
+                measure=self.measure or ("basic",),
             ),
             engine=net.engine,
             precision=net.precision,

@@ -157,6 +157,14 @@ def _convert_numbers(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in parts)
 
 
+def _convert_measurements(text: str) -> tuple[str, ...]:
+    from septa.objects import choose_measurements
+
+    names = tuple(text.split(","))
+    choose_measurements(names)
+    return names
+
+
 def _convert_region(text: str) -> tuple[int, int, int, int]:
     top, left, bottom, right = _convert_numbers(text)
     return top, left, bottom, right
@@ -170,4 +178,11 @@ REGION = ValueKind(
     expected="TOP,LEFT,BOTTOM,RIGHT in pixels",
     example="0,0,2048,4096",
     convert=_convert_region,
+)
+MEASUREMENTS = ValueKind(
+    metavar="NAME,...",
+    expected="basic, full, or some of perimeter, circularity, solidity, axes, orientation, feret, std, median, "
+    "integrated, background and neighbours, separated by commas",
+    example="full",
+    convert=_convert_measurements,
 )

@@ -7,10 +7,12 @@ from .curve import Judged as Judged
 from .curve import fit_curve as fit_curve
 from .files import ObjectFiles as ObjectFiles
 from .files import ObjectOptions as ObjectOptions
-from .measure import ObjectTable as ObjectTable
-from .measure import confidence as confidence
 from .measure import measure_objects as measure_objects
+from .names import MEASUREMENTS as MEASUREMENTS
+from .names import choose_measurements as choose_measurements
 from .outlines import to_coco as to_coco
 from .outlines import to_geojson as to_geojson
 from .outlines import to_rois as to_rois
 from .outlines import trace_outlines as trace_outlines
+from .soft_iou import confidence as confidence
+from .table import ObjectTable as ObjectTable

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from septa.metrics import Labels, contingency, match
 from septa.objects.curve import ConfidenceCurve, Judged, Reals
-from septa.objects.measure import confidence as confidence_of
+from septa.objects.soft_iou import confidence as confidence_of
 
 Integers = npt.NDArray[np.int64]
 

@@ -15,9 +15,14 @@ from numpy.typing import NDArray
 from septa.errors import InputError
 from septa.images import Calibration, WrittenFiles, read_labels, write_bytes, write_text
 from septa.labels import OUTLINES
+from septa.notices import Notices
 from septa.objects.curve import ConfidenceCurve
-from septa.objects.measure import ObjectTable, measure_objects
+from septa.objects.measure import measure_objects
+from septa.objects.names import BASIC, choose_measurements
 from septa.objects.outlines import to_coco, to_geojson, to_rois
+from septa.objects.shapes import is_square
+from septa.objects.soft_iou import confidence
+from septa.objects.table import ObjectTable
 
 _GEOJSON = ".geojson"
 _ROIS = "_rois.zip"
@@ -39,6 +44,8 @@ class ObjectOptions:
         True to write outlines for QuPath, and for ImageJ, for each image.
     min_confidence
         Drop objects of lower confidence (0..1), from the label images too.
+    measure
+        Measurements in the table and the outlines for QuPath: names as for `measure_objects`.
     """
 
     table: Path | None = None
@@ -46,6 +53,7 @@ class ObjectOptions:
     coco: Path | None = None
     rois: bool = False
     min_confidence: float | None = None
+    measure: tuple[str, ...] = (BASIC,)
 
     @property
     def wanted(self) -> bool:
@@ -72,6 +80,8 @@ class ObjectFiles:
         Decides which files may be replaced.
     curve
         Curve that calibrates the confidences.
+    notices
+        Receives what is assumed about the scale.
     """
 
     options: ObjectOptions
@@ -79,6 +89,7 @@ class ObjectFiles:
     class_names: tuple[str, ...]
     written: WrittenFiles
     curve: ConfidenceCurve = field(default_factory=ConfidenceCurve)
+    notices: Notices = field(default_factory=Notices)
     _tables: list[ObjectTable] = field(default_factory=list)
     _labels: list[tuple[str, Path, int]] = field(default_factory=list)
     _pending: list[ObjectTable] = field(default_factory=list)
@@ -143,22 +154,23 @@ class ObjectFiles:
         ndarray
             Object ids of the kept objects, int32 ``YX``.
         """
+        confidences = self.curve.apply(confidence(labels_yx, foreground_yx))
+        if self.options.min_confidence is not None:
+            ids = np.unique(labels_yx[labels_yx > 0])
+            kept = confidences >= self.options.min_confidence
+            labels_yx = np.where(np.isin(labels_yx, ids[~kept]), 0, labels_yx).astype(np.int32)
+            confidences = confidences[kept]
         table = measure_objects(
             labels_yx,
             image_cyx,
-            foreground_yx=foreground_yx,
+            confidences=confidences,
             pixel_size_um=calibration.pixel_size_um,
             channel_names=_make_column_names(calibration.channel_names, len(image_cyx)),
             class_yx=class_yx,
             class_names=() if class_yx is None else self.class_names,
+            measure=self.options.measure,
         )
-        confidence = self.curve.apply(table.columns["confidence"])
-        table = ObjectTable({**table.columns, "confidence": confidence})
-        if self.options.min_confidence is not None:
-            kept = table.columns["confidence"] >= self.options.min_confidence
-            dropped = table.columns["label"][~kept]
-            labels_yx = np.where(np.isin(labels_yx, dropped), 0, labels_yx).astype(np.int32)
-            table = table.select(kept)
+        self._note_scale(calibration)
         place = {"image": name} | dict(position)
         columns = {key: np.full(len(table), value) for key, value in place.items()}
         self._pending.append(ObjectTable(columns | dict(table.columns)))
@@ -168,6 +180,12 @@ class ObjectFiles:
         if self.options.rois:
             write_bytes(self.folder / OUTLINES / f"{name}{_ROIS}", to_rois(labels_yx, table), guard=guard)
         return labels_yx
+
+    def _note_scale(self, calibration: Calibration) -> None:
+        affected = {"perimeter", "circularity"} & choose_measurements(self.options.measure)
+        if affected and calibration.pixel_size_um is not None and not is_square(calibration.pixel_size_um):
+            text = "the pixels are not square, so perimeter_um is empty, and circularity is that of the shape in pixels"
+            self.notices.add(self._file, text)
 
     def commit(self, labels: Path) -> None:
         """Accept the pages added since `begin`, whose labels were written to the file ``labels``."""

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from septa.kernels import Kernel
-from septa.objects.measure import ObjectTable
+from septa.objects.table import ObjectTable
 
 Array = npt.NDArray[Any]
 Ring = npt.NDArray[np.int32]

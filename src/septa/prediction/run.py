@@ -12,7 +12,7 @@ from septa.images import check_outside_zarr, lock_outputs
 from septa.labels import CLASSES, find_class_folders
 from septa.model import Model
 from septa.notices import Notices
-from septa.objects import ObjectFiles
+from septa.objects import ObjectFiles, choose_measurements
 from septa.prediction.find import InputImage, as_images
 from septa.prediction.options import FailedFile, Options, SegmentedFile
 from septa.prediction.pipeline import Pipeline
@@ -71,6 +71,7 @@ def _segment(
         class_names=model.labels.class_names,
         written=targets.written,
         curve=model.confidence_curve,
+        notices=notices,
     )
     targets.check(files, notices)
     engine = model.engine(options.device, options.engine, options.precision)
@@ -102,6 +103,9 @@ def _check_options(model: Model, options: Options) -> None:
         if options.name is not None:
             raise InputError(options.output / f"{options.name}.png", problem, "End the name in .tif")
         raise InputError("--format png", problem, "Leave the option out, or give --format tif")
+    if choose_measurements(options.objects.measure) and not (options.objects.table or options.objects.geojson):
+        problem = "measurements go to tables and to outlines for QuPath, and neither is requested"
+        raise InputError("--measure", problem, "Add --table FILE.csv or --geojson, or leave the option out")
     if options.objects.wanted and not model.task.finds_objects:
         problem = "--table, --geojson, --coco, --rois and --min-confidence need a model that finds objects"
         raise InputError("", problem, "Leave them out, or give a model that was trained with --task instances")
