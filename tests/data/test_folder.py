@@ -136,7 +136,7 @@ def test_one_side_without_files(tmp_path: Path, missing: str) -> None:
     present = "labels" if missing == "images" else "images"
     put(tmp_path, f"{present}/a.png", f"{present}/b.png")
     (tmp_path / missing).mkdir()
-    for content, text in ((), "it is empty"), (("0.geojson", "1.geojson"), "2 .geojson files, which septa cannot read"):
+    for content, text in ((), "it is empty"), (("0.svg", "1.svg"), "2 .svg files, which septa cannot read"):
         for name in content:
             (tmp_path / missing / name).write_text("{}")
         with pytest.raises(InputError) as caught:

@@ -67,7 +67,7 @@ def test_each_object_gets_its_class(data: Path, folder: str) -> None:
     assert (mapping.kind, mapping.values, mapping.object_classes) == ("instances", (0, 2, 5, 9), 3)
     assert mapping.class_names == ("background", "class 2", "class 5", "class 9")
     assert mapping == LabelMapping.from_json(mapping.to_json())
-    assert "{2, 5, 9} in classes/ are class 2, class 5 and class 9" in mapping.describe()
+    assert "their classes {2, 5, 9} are class 2, class 5 and class 9" in mapping.describe()
     for seed, pair in enumerate(pairing.pairs):
         ids_yx, _ = ids_and_classes(seed)
         encoded_yx = mapping.encode(read_pair_labels(pair), pair.name)

@@ -143,7 +143,7 @@ def read_pair_labels(pair: Pair, notices: Notices | None = None) -> RawLabels:
     if pair.labels is None:
         raise InputError(pair.image, "the image has no labels", "Give a label image for it")
     if isinstance(pair.labels, Path):
-        raw = read_label_page(pair.labels, pair.page_of_labels, pair.max_pixels, pair.threshold, notices)
+        raw = read_label_page(pair.labels, pair.page_of_labels, pair.max_pixels, pair.threshold, notices, pair.image)
         if pair.classes is not None:
             raw = read_object_classes(raw, pair.classes, pair.page_of_labels, pair.max_pixels)
         return _cut_labels(raw, pair)

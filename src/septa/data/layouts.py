@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from glob import glob
 from pathlib import Path
 from typing import NamedTuple, NoReturn
@@ -15,17 +15,29 @@ from septa.data.listing import (
     describe_contents,
     is_broken_link,
     list_folder_images,
+    list_folder_labels,
     list_subfolders,
     note_ignored,
     refuse_empty,
     select_images,
+    select_labels,
 )
-from septa.data.matching import LABEL_END, get_stem, match_files
+from septa.data.matching import LABELS_WITHOUT_IMAGE, get_stem, match_files
 from septa.data.pairs import PairingError
 from septa.data.siblings import find_partners, look_like_labels, suggest_patterns
 from septa.errors import InputError, format_count, shorten_list
 from septa.images import is_zarr
-from septa.labels import IMAGE_FOLDERS, LABEL_FOLDERS, find_class_folders, find_subfolders, list_folder
+from septa.labels import (
+    IMAGE_FOLDERS,
+    LABEL_END,
+    LABEL_FOLDERS,
+    find_class_folders,
+    find_subfolders,
+    get_file,
+    is_inside_file,
+    is_outlines,
+    list_folder,
+)
 
 LAYOUTS = (
     "Arrange the folder as images/ and labels/ with equal names, as x.png beside x_mask.png, as two TIFF stacks "
@@ -33,6 +45,9 @@ LAYOUTS = (
     "or name the files with --images and --labels"
 )
 """Remedy for a folder in none of the layouts."""
+
+Select = Callable[[Iterable[Path], PairingNotes, Path], list[Path]]
+"""Function that returns the images, or the label files, of a folder."""
 
 _STACK_IMAGE = re.compile(r"volume|image|raw", re.IGNORECASE)
 _STACK_LABELS = re.compile(r"label|mask", re.IGNORECASE)
@@ -96,13 +111,17 @@ def recognise_layout(data: Path, notes: PairingNotes) -> FolderLayout:
     folders = list_subfolders(entries)
     image_folders = [path for path in folders if path.name.lower() in IMAGE_FOLDERS]
     label_folders = [path for path in folders if path.name.lower() in LABEL_FOLDERS]
+    if image_folders and not label_folders:
+        outlines = [path for path in select_labels(entries, PairingNotes(), data) if is_outlines(path)]
+        if len(image_folders) == 1 and match_files(list_folder_images(image_folders[0]), outlines, [])[0]:
+            return _pair_beside(data, image_folders[0], outlines, notes)
     if image_folders or label_folders:
         return _pair_two_folders(data, *_choose_folders(data, image_folders, label_folders, folders), notes)
     per_image = [path for path in folders if find_subfolders(path, IMAGE_FOLDERS + LABEL_FOLDERS)]
     if per_image:
         note_ignored(data, [path for path in entries if path not in per_image], notes)
         return _pair_folders(data, per_image, notes)
-    files = select_images(entries, notes, data)
+    files = select_labels(entries, notes, data)
     if not files:
         contents = describe_contents(entries)
         problem = f"the folder holds no images ({contents})" if contents != EMPTY else "the folder is empty"
@@ -130,13 +149,15 @@ def _choose_folders(
     others = [folder for folder in folders if folder not in (*image_folders, *label_folders)]
     if image_folders and label_folders:
         classes = find_classes_folder(data)
-        least = len(match_files(files, list_folder_images(label_folders[0]), [])[0])
+        least = len(match_files(files, list_folder_labels(label_folders[0]), [])[0])
         rivals = find_partners(files, [folder for folder in others if folder != classes], least)
         rivals = {folder: count for folder, count in rivals.items() if look_like_labels(folder)}
         if rivals:
             _refuse_rivals(data, image_folders[0], {label_folders[0]: least} | rivals)
         return image_folders[0], label_folders[0]
-    partners = find_partners(files, others)
+    partners = find_partners(
+        files, others, list_files=list_folder_labels if missing == "labels" else list_folder_images
+    )
     if missing == "labels":
         partners = {folder: count for folder, count in partners.items() if look_like_labels(folder)}
     if len(partners) > 1 and missing == "labels":
@@ -163,12 +184,22 @@ def _refuse_rivals(data: Path, images: Path, matches: Mapping[Path, int]) -> NoR
 def _pair_two_folders(data: Path, image_folder: Path, label_folder: Path, notes: PairingNotes) -> FolderLayout:
     known = {image_folder, label_folder, find_classes_folder(data)}
     note_ignored(data, [path for path in list_folder(data) if path not in known], notes)
-    files, label_files = (select_images(list_folder(folder), notes, folder) for folder in (image_folder, label_folder))
+    files = select_images(list_folder(image_folder), notes, image_folder)
+    label_files = select_labels(list_folder(label_folder), notes, label_folder)
     for folder, found in ((image_folder, files), (label_folder, label_files)):
         if not found:
             raise refuse_empty(data, folder, LAYOUTS)
     name = f"{image_folder.name}/ and {label_folder.name}/"
     return FolderLayout(name, *_pair_lists(data, files, label_files, notes))
+
+
+def _pair_beside(data: Path, image_folder: Path, outlines: Sequence[Path], notes: PairingNotes) -> FolderLayout:
+    """Pair a folder of images with files of outlines next to it."""
+    known = {image_folder, *map(get_file, outlines)}
+    note_ignored(data, [path for path in list_folder(data) if path not in known], notes)
+    files = select_images(list_folder(image_folder), notes, image_folder)
+    shown = shorten_list(dict.fromkeys(get_file(path).name for path in outlines), 2)
+    return FolderLayout(f"{image_folder.name}/ and {shown}", *_pair_lists(data, files, outlines, notes))
 
 
 def _pair_folders(data: Path, folders: Iterable[Path], notes: PairingNotes) -> FolderLayout:
@@ -205,7 +236,7 @@ def _pair_flat(data: Path, files: list[Path], notes: PairingNotes) -> FolderLayo
     stacks = _find_two_stacks(files)
     if stacks:
         return FolderLayout("two stacks", [FilePair(get_stem(stacks[0]), *stacks)], {})
-    labels = [path for path in files if LABEL_END.search(get_stem(path))]
+    labels = [path for path in files if LABEL_END.search(get_stem(path)) or is_outlines(path)]
     chosen = set(labels)
     images = [path for path in files if path not in chosen]
     if not labels or not images:
@@ -243,26 +274,26 @@ def pair_patterns(data: Path, images: str, labels: str, notes: PairingNotes) -> 
     InputError
         If a pattern matches no image, or both match the label files only.
     """
-    label_files = _expand_pattern(data, labels, notes)
+    label_files = _expand_pattern(data, labels, notes, select_labels)
     chosen = set(label_files)
-    files = [path for path in _expand_pattern(data, images, notes) if path not in chosen]
+    files = [path for path in _expand_pattern(data, images, notes, select_images) if path not in chosen]
     if not files:
         problem = "the pattern for images matches only label files"
         raise InputError(images, problem, "Give a pattern that matches the images")
     return FolderLayout("patterns", *_pair_lists(data, files, label_files, notes))
 
 
-def _expand_pattern(data: Path, pattern: str, notes: PairingNotes) -> list[Path]:
+def _expand_pattern(data: Path, pattern: str, notes: PairingNotes, select: Select) -> list[Path]:
     # Path.glob takes no absolute pattern.
     hits = [data / hit for hit in sorted(glob(pattern, root_dir=data, recursive=True))]  # noqa: PTH207
     hits = [hit for hit in hits if not any(map(is_zarr, hit.parents))]
     folders = list_subfolders(hits)
     if folders and len(folders) == len(hits):
-        files = [path for folder in folders for path in select_images(list_folder(folder), notes, folder)]
+        files = [path for folder in folders for path in select(list_folder(folder), notes, folder)]
         hits = [path for folder in folders for path in list_folder(folder)]
     else:
         chosen = {path.parent for path in hits}
-        files = select_images([path for path in hits if path not in chosen], notes, data)
+        files = select([path for path in hits if path not in chosen], notes, data)
     if not files:
         found = f" ({describe_contents(hits)})" if hits else ""
         remedy = f"Give a pattern relative to {data} or an absolute one, in quotes, such as 'images/*.png'"
@@ -274,11 +305,24 @@ def _pair_lists(
     data: Path, images: Sequence[Path], labels: Sequence[Path], notes: PairingNotes
 ) -> tuple[list[FilePair], dict[Path, str]]:
     matches, reasons = match_files(images, labels, notes.lines)
+    _note_absent_images([path for path in reasons if is_inside_file(path)], reasons, notes)
     reasons = {path: "the link leads to no file" if is_broken_link(path) else text for path, text in reasons.items()}
     stems = [get_stem(image) for image, _ in matches]
     if len(set(stems)) < len(stems):
         stems = ["_".join([*_make_relative(image, data).parent.parts, get_stem(image)]) for image, _ in matches]
     return [FilePair(stem, image, label) for stem, (image, label) in zip(stems, matches, strict=True)], reasons
+
+
+def _note_absent_images(paths: Sequence[Path], reasons: dict[Path, str], notes: PairingNotes) -> None:
+    """Warn of images that a file of outlines describes but that are not there, instead of giving them as reasons."""
+    absent: Counter[Path] = Counter()
+    for path in paths:
+        if reasons[path] == LABELS_WITHOUT_IMAGE:
+            del reasons[path]
+            absent[get_file(path)] += 1
+    for file, count in absent.items():
+        text = "{} images that the file describes are not in the dataset"
+        notes.notices.add(file, text, "Check that no image is missing", warning=True, amount=count)
 
 
 def find_classes_folder(data: Path) -> Path | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from septa.errors import InputError, format_count, shorten_list
 from septa.images import IMAGE_SUFFIXES, sort_entries
-from septa.labels import list_folder
+from septa.labels import expand_outlines, is_outlines, list_folder
 from septa.notices import Notices
 
 EMPTY = "it is empty"
@@ -61,10 +61,37 @@ def list_images(paths: Iterable[Path]) -> list[Path]:
     return [path for path in paths if path in images]
 
 
+def select_labels(paths: Iterable[Path], notes: PairingNotes, folder: Path) -> list[Path]:
+    """Return the label files among some paths of a folder, images and outlines, and note the others as ignored.
+
+    A file with the outlines of several images stands for one label file for each of them.
+    """
+    paths = list(paths)
+    labels = list_labels(paths)
+    kept = set(labels)
+    note_ignored(folder, [path for path in paths if path not in kept], notes)
+    return expand_outlines(labels)
+
+
+def list_labels(paths: Iterable[Path]) -> list[Path]:
+    """Return the label files among some paths, in their order; see `select_labels`."""
+    paths = list(paths)
+    images = set(list_images(paths))
+    return [path for path in paths if path in images or (path.is_file() and is_outlines(path))]
+
+
 def list_folder_images(folder: Path) -> list[Path]:
     """Return the images directly in a folder; none if it cannot be listed."""
     try:
         return list_images(list_folder(folder))
+    except InputError:
+        return []
+
+
+def list_folder_labels(folder: Path) -> list[Path]:
+    """Return the label files directly in a folder; none if it cannot be listed."""
+    try:
+        return expand_outlines(list_labels(list_folder(folder)))
     except InputError:
         return []
 

@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from unicodedata import normalize
 
-_LABEL_WORD = r"(?:annotations?|anno|masks?|labels?|seg|segmentations?|gt)"
-LABEL_END = re.compile(rf"(?:^|[-_. ]){_LABEL_WORD}$", re.IGNORECASE)
-"""Ending of a stem that marks a label file."""
+from septa.labels import LABEL_END
 
 _IMAGE_END = re.compile(r"(?:^|[-_. ])(?:volume|images?|img|raw)$", re.IGNORECASE)
+
+LABELS_WITHOUT_IMAGE = "the labels have no image"
+"""Reason for labels that match no image."""
 
 Matches = list[tuple[Path, Path]]
 """Image file and label file of each match."""
@@ -138,7 +139,7 @@ def _explain_image(images: int, labels: int) -> str:
 def _explain_labels(images: int, labels: int) -> str:
     """Explain why a label file is not paired that shares its key with some images and label files."""
     if not images:
-        return "the labels have no image"
+        return LABELS_WITHOUT_IMAGE
     if images > 1:
         return f"{images} images match this label file"
     return f"{labels} label files match its image"

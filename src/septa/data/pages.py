@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,8 +20,8 @@ from septa.images import (
     open_source,
     read_image,
     read_info,
-    read_labels,
 )
+from septa.labels import is_outlines, read_label_file
 from septa.notices import Notices
 
 _NAMELESS = "IQ"
@@ -69,6 +70,8 @@ def read_page_axes(path: Path, max_pixels: int = MAX_PIXELS) -> PageAxes:
     InputError
         As for `septa.images.read_info` and `septa.images.open_source`; or if a store holds several images.
     """
+    if is_outlines(path):
+        return PageAxes("", ())
     if not is_zarr(path):
         info = read_info(path, max_pixels=max_pixels)
         # A reader that counts pages without stating their axes counts along one axis.
@@ -141,15 +144,36 @@ def read_image_page(
 
 
 def read_label_page(
-    path: Path, page: int, max_pixels: int, threshold: float | None, notices: Notices | None = None
+    path: Path,
+    page: int,
+    max_pixels: int,
+    threshold: float | None,
+    notices: Notices | None = None,
+    image: Path | None = None,
 ) -> RawLabels:
-    """Read a page of a label file or of a zarr store; see `septa.images.read_labels`."""
+    """Read a page of a label file or of a zarr store; see `septa.labels.read_label_file`.
+
+    Outlines that state no size take that of ``image``.
+    """
     if not is_zarr(path):
-        return read_labels(path, page, max_pixels=max_pixels, threshold=threshold, notices=notices)
+        find_size = None if image is None else partial(read_page_size, image, max_pixels)
+        return read_label_file(
+            path, page, max_pixels=max_pixels, threshold=threshold, notices=notices, find_size=find_size
+        )
     array_cyx = _read_store(path, page, max_pixels)
     if threshold is not None:
         return apply_threshold(path, array_cyx, threshold)
     return make_raw_labels(path, array_cyx, rgb=False)
+
+
+def read_page_size(path: Path, max_pixels: int) -> tuple[int, int]:
+    """Read height and width of the pages of an image file or of a zarr store."""
+    if not is_zarr(path):
+        info = read_info(path, max_pixels=max_pixels)
+        return info.height, info.width
+    with open_source(path, max_pixels=max_pixels) as source:
+        height, width = source.shape[-2:]
+        return height, width
 
 
 def _read_store(path: Path, page: int, max_pixels: int) -> npt.NDArray[Any]:

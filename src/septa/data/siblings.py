@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from glob import escape
 from pathlib import Path
 
@@ -21,8 +21,13 @@ _FLAT_SHARE = 0.5
 Drawn areas reach 0.8 even if they are lines of a few pixels; noise keeps photographs below 0.2."""
 
 
-def find_partners(images: Sequence[Path], folders: Sequence[Path], least: int = 1) -> dict[Path, int]:
-    """Find the folders whose images match given images by name.
+def find_partners(
+    images: Sequence[Path],
+    folders: Sequence[Path],
+    least: int = 1,
+    list_files: Callable[[Path], list[Path]] = list_folder_images,
+) -> dict[Path, int]:
+    """Find the folders whose files match given images by name.
 
     Parameters
     ----------
@@ -32,6 +37,8 @@ def find_partners(images: Sequence[Path], folders: Sequence[Path], least: int = 
         Folders to search.
     least
         Smallest number of matches.
+    list_files
+        Function that lists the files of a folder.
 
     Returns
     -------
@@ -40,7 +47,7 @@ def find_partners(images: Sequence[Path], folders: Sequence[Path], least: int = 
     """
     found = {}
     for folder in folders:
-        matches = len(match_files(images, list_folder_images(folder), [])[0])
+        matches = len(match_files(images, list_files(folder), [])[0])
         if matches >= max(least, 1):
             found[folder] = matches
     return found

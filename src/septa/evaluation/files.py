@@ -11,8 +11,16 @@ from numpy.typing import NDArray
 
 from septa.errors import InputError, format_count
 from septa.evaluation.shared import add_neurites, check_extra, count_label_values, note_mask, require_size
-from septa.images import MAX_PIXELS, RawLabels, read_info, read_labels
-from septa.labels import MASK_VALUES, LabelMapping, count_regions, find_mapping, match_folders
+from septa.images import MAX_PIXELS, RawLabels, read_info
+from septa.labels import (
+    MASK_VALUES,
+    LabelMapping,
+    count_regions,
+    find_mapping,
+    is_outlines,
+    match_folders,
+    read_label_file,
+)
 from septa.metrics import NEURITES, Evaluation, LabelPair, Labels, evaluate_labels
 from septa.notices import Notices
 from septa.recipe import DataSettings
@@ -27,15 +35,29 @@ class _Pages:
     items: Sequence[tuple[str, Path, Path, int]]
     max_pixels: int
     threshold: float | None
+    notices: Notices
 
     def predictions(self) -> Iterator[tuple[str, RawLabels]]:
         """Read the predictions, each with its path."""
-        return ((str(path), read_labels(path, page, max_pixels=self.max_pixels)) for _, path, _, page in self.items)
+        return ((str(path), self._read(path, page, None, other)) for _, path, other, page in self.items)
 
     def labels(self) -> Iterator[tuple[str, RawLabels]]:
         """Read the ground truth, each with its path."""
-        for _, _, path, page in self.items:
-            yield str(path), read_labels(path, page, max_pixels=self.max_pixels, threshold=self.threshold)
+        return ((str(path), self._read(path, page, self.threshold, other)) for _, other, path, page in self.items)
+
+    def _read(self, path: Path, page: int, threshold: float | None, other: Path) -> RawLabels:
+        """Read labels; outlines that state no size take that of the other file, if this is an image."""
+
+        def find_size() -> tuple[int, int]:
+            if is_outlines(other):
+                problem = "neither the file nor its partner states the size of the image"
+                raise InputError(path, problem, "Give label images for one of them")
+            info = read_info(other, max_pixels=self.max_pixels)
+            return info.height, info.width
+
+        return read_label_file(
+            path, page, max_pixels=self.max_pixels, threshold=threshold, notices=self.notices, find_size=find_size
+        )
 
 
 def evaluate_files(
@@ -77,6 +99,7 @@ def evaluate_files(
         No files pair up, or some cannot be read or differ in size, or a family of metrics does not fit.
     """
     matched = match_folders(Path(predictions), Path(labels))
+    notices = Notices()
     pages = _Pages(
         [
             (f"{name}#{page}" if count > 1 else name, left, right, page)
@@ -86,8 +109,8 @@ def evaluate_files(
         ],
         max_pixels,
         settings.threshold,
+        notices,
     )
-    notices = Notices()
     mapping = _find_mapping_of_files(pages, Path(labels), settings, instances, notices)
     notes = [f"{format_count(len(matched.pairs), 'pair')} of files with the same name", mapping.describe()]
     if instances is None:
@@ -157,6 +180,9 @@ def _number_objects(pages: _Pages, notes: list[str]) -> bool:
     single = masks = False
     for _, raw in pages.predictions():
         values = count_label_values(raw)
+        if raw.objects is not None:
+            single = masks = False
+            break
         if raw.kind == "rgb" or values > 1:
             single = masks = False
             break
@@ -199,7 +225,7 @@ def _encode_ids(mapping: LabelMapping, raw: RawLabels, path: Path, notices: Noti
 
 
 def _count_pages(left: Path, right: Path, max_pixels: int) -> int:
-    count, other = (read_info(path, max_pixels=max_pixels).pages for path in (left, right))
+    count, other = (1 if is_outlines(path) else read_info(path, max_pixels=max_pixels).pages for path in (left, right))
     if count != other:
         raise InputError(left, f"the file has {count} pages, but {right} has {other}", "Give stacks of equal length")
     return count

@@ -57,7 +57,8 @@ def note_mask(mapping: LabelMapping, raw: RawLabels, where: str | Path, notices:
     if value is not None:
         notices.add(where, f"the mask holds 0 and {value}, and septa reads {value} as {mapping.class_names[1]}")
         return
-    one = mapping.kind == "instances" and raw.kind == "index" and count_label_values(raw) == 1
+    unsure = mapping.kind == "instances" and raw.kind == "index" and raw.objects is None
+    one = unsure and count_label_values(raw) == 1
     if one and raw.array.max() in MASK_VALUES and count_regions(raw.array) > 1:
         text = "the label image holds one value in several regions, and septa reads these as one object"
         notices.add(where, text, "Number the objects", warning=True)

@@ -32,6 +32,7 @@ from .overlay import to_rgb as to_rgb
 from .read import IMAGE_SUFFIXES as IMAGE_SUFFIXES
 from .read import MAX_PIXELS as MAX_PIXELS
 from .read import ImageInfo as ImageInfo
+from .read import decode_png as decode_png
 from .read import read_image as read_image
 from .read import read_info as read_info
 from .read import read_labels as read_labels

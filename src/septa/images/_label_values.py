@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,11 +26,15 @@ class RawLabels:
         integers, one plane per class.
     palette
         N x 3 uint8, the colour table of a palette image, whose array holds the indices; else None.
+    objects
+        Class name of each object, empty if it has none, where the array is known to number objects from 1 to n and to
+        hold -1 in ignored pixels; None if the values have no meaning yet.
     """
 
     array: NDArray[Any]
     kind: Literal["index", "rgb", "channels"]
     palette: NDArray[np.uint8] | None
+    objects: tuple[str, ...] | None = field(default=None, kw_only=True)
 
 
 def make_raw_labels(path: Path, array_cyx: Array, palette: NDArray[np.uint8] | None = None, *, rgb: bool) -> RawLabels:

@@ -6,6 +6,7 @@ an `InputError` of one line.
 
 from __future__ import annotations
 
+import io
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -38,6 +39,7 @@ __all__ = [
     "ImageInfo",
     "RawLabels",
     "count_images_in_file",
+    "decode_png",
     "read_image",
     "read_info",
     "read_labels",
@@ -234,6 +236,33 @@ def read_labels(
         mask_yx = merge_label_alpha(path, array_cyx, decoded.alpha_yx, notices)
         array_cyx = array_cyx if mask_yx is None else mask_yx[None]
     return make_raw_labels(path, array_cyx, palette, rgb=decoded.color and len(array_cyx) == 3)
+
+
+def decode_png(data: bytes, where: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> NDArray[Any]:
+    """Decode a PNG image that another file holds.
+
+    Parameters
+    ----------
+    data
+        The image.
+    where
+        File that holds it, for errors.
+    max_pixels
+        See `read_info`.
+
+    Returns
+    -------
+    ndarray
+        Axes ``CYX``, values as stored, indices of a palette; without alpha.
+
+    Raises
+    ------
+    InputError
+        The data is not a PNG image, damaged or too large.
+    """
+    stream = io.BytesIO(data)
+    info = read_raster_info(Path(where), stream, "png", max_pixels)
+    return read_raster_page(info, stream).array_cyx
 
 
 def _apply_photometric(path: Path, decoded: Decoded, notices: Notices | None) -> Array:

@@ -1,8 +1,10 @@
 from .codes import MASK_VALUES as MASK_VALUES
 from .components import label_components as label_components
 from .detect import find_mapping as find_mapping
+from .files import read_label_file as read_label_file
 from .folders import CLASSES as CLASSES
 from .folders import IMAGE_FOLDERS as IMAGE_FOLDERS
+from .folders import LABEL_END as LABEL_END
 from .folders import LABEL_FOLDERS as LABEL_FOLDERS
 from .folders import OUTLINES as OUTLINES
 from .folders import OUTPUT_FOLDERS as OUTPUT_FOLDERS
@@ -14,6 +16,11 @@ from .folders import list_folder as list_folder
 from .mapping import LabelMapping as LabelMapping
 from .matching import match_folders as match_folders
 from .object_labels import ObjectLabels as ObjectLabels
+from .outlines import expand_outlines as expand_outlines
+from .outlines import get_file as get_file
+from .outlines import is_inside_file as is_inside_file
+from .outlines import is_outlines as is_outlines
+from .outlines import read_outlines as read_outlines
 from .raw_classes import RawObjectLabels as RawObjectLabels
 from .raw_classes import read_object_classes as read_object_classes
 from .regions import count_regions as count_regions

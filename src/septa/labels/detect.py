@@ -21,7 +21,7 @@ from septa.labels.mapping import MAX_CLASSES, Kind, LabelMapping
 from septa.labels.raw_classes import list_classes, refuse_classes
 from septa.labels.survey import Survey
 from septa.notices import Notices
-from septa.recipe import DataSettings
+from septa.recipe import IGNORE, DataSettings
 
 _WHERE = "labels"
 """Place that messages about all label images name."""
@@ -82,11 +82,15 @@ def find_mapping(
     for name, raw in raws:
         survey.add(name, raw)
         of_objects |= list_classes(raw)
+        if raw.objects is not None:
+            continue
         if raw.kind == "channels" or data.encoding == "multilabel":
             planes = planes or count_planes(raw)
             encode_planes(raw, name, planes or 1, data.ignore_label)
     if not survey.images:
         raise InputError(_WHERE, "there is no label image", "Put label images next to the images")
+    if survey.named.first is not None:
+        return _map_named(survey, data, of_objects, notices)
     if of_objects and (data.encoding, data.values) == ("auto", None):
         kind, by_color = _Meaning("instances")
     else:
@@ -114,6 +118,23 @@ def find_mapping(
     _warn_background(numbers, kind, data, notices)
     values = tuple(to_color(number) for number in numbers) if kind == "color" else tuple(numbers)
     return _build_mapping(kind, data.class_names or name_classes(kind, values), values, data, len(values))
+
+
+def _map_named(survey: Survey, data: DataSettings, of_objects: set[int], notices: Notices) -> LabelMapping:
+    """Return the mapping of outlines, whose classes are names, and of label images that number objects beside them."""
+    names = survey.named.choose_class_names(data)
+    survey.refuse_mixture("instances")
+    if survey.names and (of_objects or len(names) > 2 or "rgb" in survey.names):
+        where = next(iter(survey.names.values()))
+        problem = "the labels are an image, but those of other images are outlines with classes or without colours"
+        raise InputError(where, problem, "Save all labels in one way")
+    if survey.names:
+        text = "some labels are outlines, and septa reads the values of the others as object numbers"
+        notices.add(_WHERE, text, "Save all labels in one way if they are not", warning=True)
+    if survey.named.ignored:
+        data = data.model_copy(update={"ignore_label": IGNORE})
+    values = tuple(range(len(names))) if len(names) > 2 else (0,)
+    return _build_mapping("instances", names, values, data, len(names))
 
 
 def _find_meaning(survey: Survey, data: DataSettings, objects: bool, notices: Notices) -> _Meaning:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,9 @@ LABEL_FOLDERS = ("labels", "label", "masks", "mask")
 """Names of a folder of labels, in lower case."""
 CLASS_FOLDERS = ("classes", "types")
 """Names of a folder with the classes of objects, in lower case."""
+_LABEL_WORD = r"(?:annotations?|anno|(?:cp[-_ ])?masks?|labels?|seg|segmentations?|gt|rois?|roiset)"
+LABEL_END = re.compile(rf"(?:^|[-_. ]){_LABEL_WORD}$", re.IGNORECASE)
+"""Ending of a stem that marks a label file."""
 OVERLAYS = "overlays"
 """Folder for pictures inside an output."""
 PROBABILITIES = "probabilities"

@@ -32,6 +32,7 @@ from septa.labels.codes import (
     to_numbers,
 )
 from septa.labels.components import label_components
+from septa.labels.named_objects import encode_named_objects
 from septa.labels.object_labels import ObjectLabels
 from septa.labels.raw_classes import encode_classes
 from septa.recipe import IGNORE
@@ -137,6 +138,8 @@ class LabelMapping:
         InputError
             The image is of another kind, or holds values that belong to no class.
         """
+        if raw.objects is not None:
+            return self._encode_named(raw, str(where))
         if self.kind == "multilabel":
             return encode_planes(raw, str(where), self.classes, self.ignore)
         if self._separates_by_color(raw):
@@ -152,17 +155,26 @@ class LabelMapping:
         numbers = [to_number(value) for value in self.values]
         return look_up(array, numbers, self.ignore, str(where), self.kind)
 
+    def _encode_named(self, raw: RawLabels, where: str) -> npt.NDArray[np.int32]:
+        """Encode objects whose classes are names; the ignore value is a value of other files."""
+        if self.kind != "multilabel":
+            return encode_named_objects(raw, self.class_names[1:], where)
+        classes_yx = encode_named_objects(raw, self.class_names, where)
+        return np.where(classes_yx > 0, 1 << np.maximum(classes_yx - 1, 0), classes_yx).astype(np.int32)
+
     def read_mask(self, raw: RawLabels) -> int | None:
         """Return the foreground value of a mask that `encode` reads although this mapping has another one, else None.
 
         Masks are saved with 0 and 1, 0 and 255, or 0 and 65535; any of them fits a mapping with another of these pairs.
         """
-        if self.kind != "binary" or raw.kind != "index":
+        if self.kind != "binary" or raw.kind != "index" or raw.objects is not None:
             return None
         return find_foreground(raw.array, [to_number(value) for value in self.values], self.ignore)
 
     def _separates_by_color(self, raw: RawLabels) -> bool:
         """Return True if the colours of a label image separate objects."""
+        if raw.objects is not None:
+            return False
         in_color = raw.kind == "rgb" or (raw.kind == "index" and isinstance(self.values[0], tuple))
         return self.kind == "instances" and self.object_classes == 1 and in_color
 
@@ -194,6 +206,9 @@ class LabelMapping:
         if self._separates_by_color(raw):
             return ObjectLabels(self._number_colors(raw, where))
         classes_yx = self.encode(raw, where)
+        if raw.objects is not None:
+            several = self.object_classes > 1
+            return ObjectLabels.from_class_map(raw.array, classes_yx) if several else ObjectLabels(raw.array)
         if self.kind == "instances":
             ids_yx = extract_ids(to_numbers(raw, self.kind, str(where)), np.minimum(classes_yx, 1))
             return ObjectLabels(ids_yx) if self.object_classes == 1 else ObjectLabels.from_class_map(ids_yx, classes_yx)
@@ -266,7 +281,7 @@ class LabelMapping:
                 line = f"labels: {background} is {self.class_names[0]} and {others} is one {name}"
             if self.object_classes > 1:
                 shown = show_values([to_number(value) for value in self.values[1:]], most=self.classes)
-                line += f"; {{{shown}}} in classes/ are {join_names(self.class_names[1:])}"
+                line += f"; their classes {{{shown}}} are {join_names(self.class_names[1:])}"
             return line + end
         if self.kind == "multilabel":
             return f"labels: {self.classes} planes that may overlap, {join_names(self.class_names)}{end}"

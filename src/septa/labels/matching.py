@@ -9,10 +9,9 @@ from unicodedata import normalize
 
 from septa.errors import InputError, format_count, shorten_list
 from septa.images import sort_entries
-from septa.labels.folders import OUTPUT_FOLDERS
+from septa.labels.folders import LABEL_END, OUTPUT_FOLDERS
+from septa.labels.outlines import expand_outlines, get_file, is_outlines
 
-_LABEL_ENDINGS = ("_mask", "_label", "_labels", "_seg", "_anno")
-"""Endings of the names of label files that are ignored if names do not match with them."""
 _SHOWN = 20
 """Largest number of files that a message lists."""
 
@@ -36,8 +35,9 @@ class MatchedFolders:
 def match_folders(predictions: Path, labels: Path) -> MatchedFolders:
     """Pair prediction files with label files by their path inside the folder, without suffix, in any Unicode form.
 
-    If more files pair up without them, the endings ``_mask``, ``_label``, ``_labels``, ``_seg`` and ``_anno`` are
-    removed from all names. Images are found by their content; hidden files and other files are ignored.
+    If more files pair up without them, endings such as ``_mask`` and ``_seg`` are removed from all names. Images and
+    outlines are found by their content; hidden files and other files are ignored. A file with the outlines of several
+    images counts as one label file for each of them, in the folder of the file.
 
     Raises
     ------
@@ -82,7 +82,12 @@ def _find_image_files(folder: Path, content: str) -> tuple[list[Path], list[str]
         for path in sorted(folder.rglob("*"))
         if not any(part.startswith(".") or part in OUTPUT_FOLDERS for part in path.relative_to(folder).parts)
     )
-    files = [path for path in entries.files if not any(store in path.parents for store in entries.stores)]
+    outlines = [path for path in entries.others if is_outlines(path)]
+    files = [
+        path
+        for path in expand_outlines(sorted([*entries.files, *outlines]))
+        if not any(store in path.parents for store in entries.stores)
+    ]
     if not files:
         problem = f"the folder contains no image files but {entries.describe()}"
         raise InputError(folder, problem, f"Give the folder of the {content}")
@@ -102,9 +107,10 @@ def _group_by_name(folder: Path, paths: Iterable[Path], strip: bool) -> dict[str
     for path in paths:
         stem = path.stem[: -len(".ome")] if path.stem.lower().endswith(".ome") else path.stem
         if strip:
-            ending = next((end for end in _LABEL_ENDINGS if stem.lower().endswith(end) and len(stem) > len(end)), "")
-            stem = stem.removesuffix(stem[len(stem) - len(ending) :])
-        name = normalize("NFC", (path.parent.relative_to(folder) / stem).as_posix())
+            stem = LABEL_END.sub("", stem) or stem
+        file = get_file(path)
+        place = file.parent if file == path else file.parent / path.parent.relative_to(file)
+        name = normalize("NFC", (place.relative_to(folder) / stem).as_posix())
         groups.setdefault(name, []).append(path)
     return groups
 

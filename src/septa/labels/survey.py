@@ -13,6 +13,7 @@ from septa.errors import InputError
 from septa.images import RawLabels
 from septa.labels.codes import MASK_VALUES, RAW_KINDS, pack_colors
 from septa.labels.evidence import Evidence, weigh_evidence
+from septa.labels.named_objects import NamedObjects
 from septa.labels.regions import Regions, find_regions
 
 _BLOCK = 1 << 22
@@ -73,6 +74,8 @@ class Survey:
         Counts of raw values and of colours (0xRRGGBB). Images with a palette are counted in both.
     palettes_differ
         True if one palette index stands for different colours in different images.
+    named
+        Objects of the files that number them and name their classes, which are counted nowhere else.
     """
 
     ignore: int | None
@@ -81,6 +84,7 @@ class Survey:
     index: dict[int, ValueCount] = field(default_factory=dict)
     colors: dict[int, ValueCount] = field(default_factory=dict)
     palettes_differ: bool = False
+    named: NamedObjects = field(default_factory=NamedObjects)
     _palette: dict[int, int] = field(default_factory=dict)
     _true_colors: set[int] = field(default_factory=set)
     _grey: dict[int, str] = field(default_factory=dict)
@@ -96,6 +100,9 @@ class Survey:
             The image holds too many different values to be labels.
         """
         self.images += 1
+        if raw.objects is not None:
+            self.named.add(name, raw)
+            return
         self.names.setdefault(raw.kind, name)
         if raw.kind == "channels":
             return
