@@ -321,7 +321,7 @@ def _note_absent_images(paths: Sequence[Path], reasons: dict[Path, str], notes: 
             del reasons[path]
             absent[get_file(path)] += 1
     for file, count in absent.items():
-        text = "{} images that the file describes are not in the dataset"
+        text = "images that the file describes are not in the dataset ({} of them)"
         notes.notices.add(file, text, "Check that no image is missing", warning=True, amount=count)
 
 

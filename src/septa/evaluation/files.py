@@ -20,6 +20,7 @@ from septa.labels import (
     is_outlines,
     match_folders,
     read_label_file,
+    read_outline_size,
 )
 from septa.metrics import NEURITES, Evaluation, LabelPair, Labels, evaluate_labels
 from septa.notices import Notices
@@ -46,10 +47,13 @@ class _Pages:
         return ((str(path), self._read(path, page, self.threshold, other)) for _, other, path, page in self.items)
 
     def _read(self, path: Path, page: int, threshold: float | None, other: Path) -> RawLabels:
-        """Read labels; outlines that state no size take that of the other file, if this is an image."""
+        """Read labels; outlines that state no size take that of the other file."""
 
         def find_size() -> tuple[int, int]:
             if is_outlines(other):
+                size_yx = read_outline_size(other)
+                if size_yx is not None:
+                    return size_yx
                 problem = "neither the file nor its partner states the size of the image"
                 raise InputError(path, problem, "Give label images for one of them")
             info = read_info(other, max_pixels=self.max_pixels)
@@ -154,12 +158,17 @@ def _find_mapping_of_files(
 
     def read_labels_once() -> Iterator[tuple[str, RawLabels]]:
         nonlocal empty
-        for where, raw in pages.labels():
-            empty = empty and not raw.array.any()
-            yield where, raw
+        try:
+            for where, raw in pages.labels():
+                empty = empty and not raw.array.any()
+                yield where, raw
+        except InputError:
+            empty = False  # a file that cannot be read is not empty
+            raise
 
     try:
-        return find_mapping(read_labels_once(), settings, objects=bool(instances), notices=notices)
+        drawn = any(is_outlines(path) for _, path, _, _ in pages.items)
+        return find_mapping(read_labels_once(), settings, objects=bool(instances) or drawn, notices=notices)
     except InputError:
         if not empty or settings.encoding != "auto" or settings.values:
             raise

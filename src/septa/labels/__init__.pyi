@@ -20,6 +20,7 @@ from .outlines import expand_outlines as expand_outlines
 from .outlines import get_file as get_file
 from .outlines import is_inside_file as is_inside_file
 from .outlines import is_outlines as is_outlines
+from .outlines import read_outline_size as read_outline_size
 from .outlines import read_outlines as read_outlines
 from .raw_classes import RawObjectLabels as RawObjectLabels
 from .raw_classes import read_object_classes as read_object_classes

@@ -64,17 +64,27 @@ def read_outlines(
     return RawLabels(raster.labels_yx, "index", None, objects=names)
 
 
+def read_outline_size(path: Path) -> tuple[int, int] | None:
+    """Read height and width of the image that a file of outlines states; None if it states none.
+
+    Errors are those of `read_outlines` about the file.
+    """
+    return read_image_outlines(path).size_yx
+
+
 def _note(notices: Notices, path: Path, drawn: ImageOutlines, overlaps: int, outside: int, empty: int) -> None:
     """Report what the pixels do not show."""
     if overlaps:
         text = "outlines overlap in {} pixels, which belong to the smaller outline"
         notices.add(path, text, amount=overlaps)
     if outside:
-        text = "{} outlines lie outside the image and are not used"
+        text = "outlines lie outside the image and are not used ({} of them)"
         remedy = "Check that outlines and image belong together, and that coordinates are in pixels"
         notices.add(path, text, remedy, warning=True, amount=outside)
     if empty:
-        notices.add(path, "{} outlines enclose no pixel of their own and are not used", warning=True, amount=empty)
+        notices.add(
+            path, "outlines enclose no pixel of their own and are not used ({} of them)", warning=True, amount=empty
+        )
     if drawn.skipped:
         kinds = shorten_list(name for name, _ in drawn.skipped.most_common())
         notices.add(path, f"{kinds} enclose no area and are not used")
