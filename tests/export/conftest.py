@@ -59,6 +59,14 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             labels=objects,
             normalization=Normalization("image", curve=20.0, clip=10.0, invert_light=True),
         ),
+        "five": save_model(
+            folder / "five.septa",
+            "data.resize=[64, 80]",
+            channels=5,
+            normalization=Normalization(
+                "dataset", (1e3, 20.0, 3.0, 4.0, 5e4), (500.0, 2.0, 0.1, 1e-3, -2e4), clip=10.0
+            ),
+        ),
         "attention": save_model(folder / "attention.septa", "net.attention=true"),
         "nested": save_model(folder / "nested.septa", "net.nested=true", "net.deep_supervision=true"),
         "resnet": save_model(folder / "resnet.septa", "net.encoder=resnet18"),

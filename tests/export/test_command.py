@@ -200,6 +200,20 @@ def test_what_cannot_be_exported_is_refused_in_one_line(
     assert list(tmp_path.glob("m.*")) == []
 
 
+def test_integers_stay_and_drawn_images_replace_those_that_do_not_fit(export: Command, tmp_path: Path) -> None:
+    old = Path(__file__).parents[1] / "files" / "v0.1"
+    write_image(tmp_path / "a.png", draw())
+    code, out, _ = export(f"{old / 'int8.septa'} -o m.pt --data a.png")
+    assert code == 0
+    assert "int8.septa: the float32 net is exported, not the 8-bit integers" in out
+    code, out, _ = export("{five} -o five.pt")
+    assert code == 0
+    assert "on drawn cells" in out
+    assert "not included: images are resized to 64 x 80 pixels" in out
+    (largest,) = set(re.findall(r"drawn 1 +│ 64 x 80 +│ ([\d.e+-]+) ", out))
+    assert float(largest) <= 1e-5
+
+
 def test_a_file_of_others_stays(export: Command, tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_text("mine")
     write_image(tmp_path / "a.png", draw())
@@ -281,6 +295,7 @@ def test_a_package_states_what_other_programs_need(
         ["background", "cell"] if name == "plain" else ["foreground", "distance", "round", "long_cell"]
     )
     assert (rdf["authors"], rdf["license"]) == ([{"name": "Ada L"}], "CC-BY-4.0")
+    assert b"&id" not in files["rdf.yaml"]  # not every reader of YAML resolves references
     assert {"weights.onnx", "weights.pt", "cover.png", "README.md"} <= set(files)
     test_input, test_output = (np.load(io.BytesIO(files[f"test_{part}.npy"])) for part in ("input", "output"))
     session = onnxruntime.InferenceSession(files["weights.onnx"], providers=["CPUExecutionProvider"])

@@ -312,15 +312,18 @@ def describe_package(
 
 def _describe_input(facts: ExportFacts, steps: list[dict[str, Any]], test: dict[str, str]) -> dict[str, Any]:
     least, step = _find_sizes(facts)
-    sides = {"type": "space", "size": {"min": least, "step": step}, "concatenable": True}
+
+    def describe_side(axis: str) -> dict[str, Any]:
+        return {"type": "space", "id": axis, "size": {"min": least, "step": step}, "concatenable": True}
+
     return {
         "id": "image",
         "description": "raw values of the image",
         "axes": [
             {"type": "batch"},
             {"type": "channel", "channel_names": [f"channel{number}" for number in range(facts.channels)]},
-            {"id": "y", **sides},
-            {"id": "x", **sides},
+            describe_side("y"),
+            describe_side("x"),
         ],
         "data": {"type": "float32"},
         "test_tensor": test,

@@ -163,7 +163,7 @@ def _draw_images(model: Model) -> tuple[tuple[str, NDArray[Any]], ...]:
     for number in range(2):
         plane_yx = draw_cells(256, 320, 0, number).image_cyx[0].astype(np.float32)
         low, high = np.percentile(plane_yx, (1, 99.8))
-        unit_yx = 2 * (plane_yx - low) / (high - low)
+        unit_yx = (2 * (plane_yx - low) / (high - low)).astype(np.float32)
         constants = zip(model.normalization.offset, model.normalization.scale)
         planes = [np.float32(scale) * unit_yx + np.float32(offset) for offset, scale in constants]
         found.append((f"drawn {number + 1}", np.stack(planes or [plane_yx] * model.channels)))

@@ -135,4 +135,4 @@ def _check_options(
     if text is not None and kind != "bioimageio":
         raise InputError("--format", f"the texts of a package do not apply to {kind}", "Leave them out")
     if model.int8 is not None:
-        notices.add(path, "the float32 net is exported; its 8-bit integers run with septa only")
+        notices.add(path, "the float32 net is exported, not the 8-bit integers, which septa runs")
