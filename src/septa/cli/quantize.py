@@ -123,12 +123,13 @@ def quantize(
 def _store_in_float16(model: Path, output: Path, to: str, others: Mapping[str, object]) -> None:
     """Write a model in float16 without data to compare it on."""
     from septa.model import Model
+    from septa.quantization import make_small
 
     if to != "float16":
         problem = "integers need the images that the model was trained on"
         raise errors.InputError("--data", problem, "Give the data folder, or --to float16")
     refuse_options(others, "float16 without --data")
-    Model.load(model).save(output, half=True)
+    make_small(Model.load(model)).save(output, half=True)
 
 
 def _report_scores(console: Console, made: QuantizedModel, output: Path, most_drop: float) -> None:

@@ -12,6 +12,7 @@ from .folder import read_pair_labels as read_pair_labels
 from .intensities import ChannelValues as ChannelValues
 from .intensities import find_range as find_range
 from .known_images import KnownImages as KnownImages
+from .known_images import thin_sketches as thin_sketches
 from .known_images import write_sketches as write_sketches
 from .pairs import Pair as Pair
 from .pairs import PairingError as PairingError

@@ -29,8 +29,28 @@ def write_sketches(sketches: Sequence[tuple[str, Sketch]]) -> list[tuple[str, st
 
     Of more than 350 images, each keeps fewer points. Of more than 1458, an even selection of images is kept.
     """
-    kept = sketches[:: max(1, -(-len(sketches) * _FEWEST_POINTS // _MOST_POINTS))]
-    most = min(SKETCH_POINTS, _MOST_POINTS // max(1, len(kept)))
+    return _thin(sketches, _MOST_POINTS)
+
+
+def thin_sketches(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the provenance of a model with sketches of a quarter of the size, for itself and for its parents.
+
+    Of more than 87 images each keeps fewer points, and of more than 364 an even selection is kept. Exact copies of all
+    training images are still recognised.
+    """
+    thinned = dict(provenance)
+    if "sketches" in thinned:
+        sketches = [(name, Sketch.from_text(text)) for name, text in thinned["sketches"]]
+        thinned["sketches"] = _thin(sketches, _MOST_POINTS // 4)
+    if thinned.get("parent") is not None:
+        thinned["parent"] = thin_sketches(thinned["parent"])
+    return thinned
+
+
+def _thin(sketches: Sequence[tuple[str, Sketch]], points: int) -> list[tuple[str, str]]:
+    """Return names and sketches as text, with at most this many points."""
+    kept = sketches[:: max(1, -(-len(sketches) * _FEWEST_POINTS // points))]
+    most = min(SKETCH_POINTS, points // max(1, len(kept)))
     return [(name, sketch.to_text(most)) for name, sketch in kept]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
-from septa.data import Pair, digest_array, find_pairs, read_pair_image
+from septa.data import Pair, digest_array, find_pairs, read_pair_image, thin_sketches
 from septa.errors import InputError
 from septa.evaluation import evaluate
 from septa.images import MAX_PIXELS
@@ -185,13 +185,24 @@ def round_to_float16(
     """
     given = Model.load(model)
     loaded = replace(given, int8=None)
-    rounded = loaded.round_to_half()
+    rounded = make_small(loaded)
     floating, reduced = (
         evaluate(one, data, images=images, labels=labels, device="cpu", max_pixels=max_pixels, progress=progress)
         for one in (loaded, rounded)
     )
     made = QuantizedModel(rounded, _choose_score(floating), floating, reduced, kind="float16")
     return replace(made, model=replace(_record_scores(made), int8=given.int8))
+
+
+def make_small(model: Model) -> Model:
+    """Return a model as a file in float16 holds it: rounded, and with smaller sketches of its training images.
+
+    Raises
+    ------
+    InputError
+        A weight is too large for float16.
+    """
+    return replace(model.round_to_half(), provenance=thin_sketches(model.provenance))
 
 
 def _choose_score(evaluation: Evaluation) -> str:

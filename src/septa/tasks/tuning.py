@@ -18,6 +18,8 @@ _FOREGROUNDS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9)
 _SIZES = (1, 5, 10, 20, 40)
 _SHARES = (64, 32, 16, 8, 4, 3)
 """Smallest sizes of an object that are tried: pixels, and parts of the median area of true objects."""
+_DROPPED = 5
+"""Percentile of the areas of true objects that no smallest size exceeds: it drops specks, and not small objects."""
 
 _LEAST_REACH = 8
 _MOST_REACH = 256
@@ -138,7 +140,9 @@ def _choose_growth(images: Sequence[tuple[NDArray[np.float32], NDArray[np.int32]
 def _list_sizes(areas: NDArray[np.int64], current: int) -> tuple[int, ...]:
     """Return the smallest sizes to try, ascending, from the areas of true objects."""
     median = int(np.median(areas)) if areas.size else 0
-    return tuple(sorted({current, *_SIZES, *(max(1, median // share) for share in _SHARES)}))
+    most = max(current, int(np.percentile(areas, _DROPPED))) if areas.size else current
+    sizes = {*_SIZES, *(max(1, median // share) for share in _SHARES)}
+    return tuple(sorted({current, *(size for size in sizes if size <= most)}))
 
 
 def _set_reach(images: Sequence[Maps], decoding: Decoding, least_score: float) -> Decoding:

@@ -124,7 +124,8 @@ def _compute_logits(model: Model, examples: Examples, device: str, most: int) ->
     found: dict[int, NDArray[np.float32]] = {}
     pixels = 0
     engine = model.engine(device, "torch")
-    for index in range(len(examples)):
+    # In the order of the names, the images of one source would come first and choose for all others.
+    for index in map(int, np.random.default_rng(0).permutation(len(examples))):
         example = examples[index]
         if found and pixels + example.labels_yx.size > most:
             continue
