@@ -16,7 +16,7 @@ from septa.errors import InputError, SeptaError
 from septa.images import WrittenFiles, read_labels, write_labels
 from septa.tasks import Decoding
 
-from .edits import Box, Change, make_change
+from .edits import Change, Part, make_change
 from .folder import ImageFolder, Marks
 from .picture import Picture
 
@@ -115,7 +115,7 @@ class Document:
             raise InputError(self.path, problem, "Renumber them")
         return self._used + 1
 
-    def edit(self, kind: str, find_change: Callable[[NDArray[np.int32]], Change | None]) -> Box | None:
+    def edit(self, kind: str, find_change: Callable[[NDArray[np.int32]], Change | None]) -> Part | None:
         """Make one edit, which can be undone.
 
         Parameters
@@ -127,7 +127,7 @@ class Document:
 
         Returns
         -------
-        Box or None
+        Part or None
             Part of the image that changed; None if nothing did.
         """
         with self.lock:
@@ -153,7 +153,7 @@ class Document:
             Thresholds by which they were found.
         """
         with self.lock:
-            change = Change(Box(0, 0, *self.labels_yx.shape), self.labels_yx, labels_yx)
+            change = Change(Part(0, 0, *self.labels_yx.shape), self.labels_yx, labels_yx)
             before = Origin(self.folder.get_marks(self.name), self.decoding)
             if kind == "decode" and self._undo and self._undo[-1].kind == kind and not before.marks.corrections:
                 last = self._undo.pop()
@@ -269,7 +269,7 @@ class Document:
         """Read the label file again, as an edit that can be undone."""
         labels_yx = _read(self.path, self.picture) if self.path.is_file() else np.zeros_like(self.labels_yx)
         with self.lock:
-            change = make_change(self.labels_yx, Box(0, 0, *self.labels_yx.shape), labels_yx)
+            change = make_change(self.labels_yx, Part(0, 0, *self.labels_yx.shape), labels_yx)
             if change is not None:
                 before = Origin(self.folder.get_marks(self.name), self.decoding)
                 self._push(Entry("reload", change, before, Origin(Marks(), None)))

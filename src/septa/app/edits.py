@@ -21,7 +21,7 @@ Points = Sequence[tuple[float, float]]
 
 
 @dataclass(frozen=True)
-class Box:
+class Part:
     """A part of an image: first row and column, and the ones after the last."""
 
     top: int
@@ -46,7 +46,7 @@ class Change:
         Labels of the part, int32; kept compressed.
     """
 
-    def __init__(self, box: Box, before_yx: Int32, after_yx: Int32) -> None:
+    def __init__(self, box: Part, before_yx: Int32, after_yx: Int32) -> None:
         self.box = box
         self._shape = before_yx.shape
         self._before, self._after = (zlib.compress(part.tobytes(), 1) for part in (before_yx, after_yx))
@@ -67,7 +67,7 @@ class Change:
         return np.frombuffer(zlib.decompress(data), np.int32).reshape(self._shape)
 
 
-def make_change(labels_yx: Int32, box: Box, after_yx: Int32) -> Change | None:
+def make_change(labels_yx: Int32, box: Part, after_yx: Int32) -> Change | None:
     """Return the change of a part to new labels, cut to what differs; None if nothing does."""
     before_yx = labels_yx[box.index]
     differs_yx = before_yx != after_yx
@@ -76,17 +76,17 @@ def make_change(labels_yx: Int32, box: Box, after_yx: Int32) -> Change | None:
         return None
     top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
     inner = slice(top, bottom), slice(left, right)
-    cut = Box(*(int(edge) for edge in (box.top + top, box.left + left, box.top + bottom, box.left + right)))
+    cut = Part(*(int(edge) for edge in (box.top + top, box.left + left, box.top + bottom, box.left + right)))
     return Change(cut, before_yx[inner], after_yx[inner])
 
 
-def draw_stroke(shape_yx: tuple[int, int], points: Points, radius: float) -> tuple[Box, Mask]:
+def draw_stroke(shape_yx: tuple[int, int], points: Points, radius: float) -> tuple[Part, Mask]:
     """Return the pixels of a stroke with a round brush, as a part of the image and a mask of it.
 
     Examples
     --------
     >>> draw_stroke((5, 5), [(1.5, 1.5), (3.5, 1.5)], 0.5)
-    (Box(top=1, left=1, bottom=2, right=4), array([[ True,  True,  True]]))
+    (Part(top=1, left=1, bottom=2, right=4), array([[ True,  True,  True]]))
     """
     box = _bound(shape_yx, points, radius)
     margin = int(radius) + 2  # a stroke beyond the image can reach into it
@@ -102,7 +102,7 @@ def draw_stroke(shape_yx: tuple[int, int], points: Points, radius: float) -> tup
     return _trim(box, near_yx[margin:-margin, margin:-margin])
 
 
-def draw_polygon(shape_yx: tuple[int, int], points: Points) -> tuple[Box, Mask]:
+def draw_polygon(shape_yx: tuple[int, int], points: Points) -> tuple[Part, Mask]:
     """Return the pixels of a closed polygon, its outline included.
 
     Raises
@@ -119,13 +119,13 @@ def draw_polygon(shape_yx: tuple[int, int], points: Points) -> tuple[Box, Mask]:
     return _trim(box, canvas_yx.astype(bool))
 
 
-def paint(labels_yx: Int32, box: Box, mask_yx: Mask, label: int, *, over: bool) -> Change | None:
+def paint(labels_yx: Int32, box: Part, mask_yx: Mask, label: int, *, over: bool) -> Change | None:
     """Give pixels to an object; pixels of other objects only if ``over`` is True."""
     part_yx = labels_yx[box.index]
     return make_change(labels_yx, box, np.where(mask_yx & (over | (part_yx == 0)), np.int32(label), part_yx))
 
 
-def erase(labels_yx: Int32, box: Box, mask_yx: Mask, label: int | None) -> Change | None:
+def erase(labels_yx: Int32, box: Part, mask_yx: Mask, label: int | None) -> Change | None:
     """Turn pixels to background; only those of one object if ``label`` is given."""
     part_yx = labels_yx[box.index]
     erased_yx = mask_yx if label is None else mask_yx & (part_yx == label)
@@ -170,7 +170,7 @@ def fill(labels_yx: Int32, point: tuple[float, float]) -> Change | None:
     if at_edge or len(owners) != 1:
         problem = "this background is not enclosed by one object"
         raise InputError("", problem, "Click a hole inside an object, or the object itself")
-    box = Box(0, 0, *labels_yx.shape)
+    box = Part(0, 0, *labels_yx.shape)
     return make_change(labels_yx, box, np.where(hole_yx, owners[0], labels_yx))
 
 
@@ -186,7 +186,7 @@ def split(labels_yx: Int32, points: Points, first_new: int) -> Change | None:
     """
     box, line_yx = draw_stroke((labels_yx.shape[0], labels_yx.shape[1]), points, 0.5)
     after_yx = labels_yx.copy()
-    new, whole = first_new, Box(0, 0, *labels_yx.shape)
+    new, whole = first_new, Part(0, 0, *labels_yx.shape)
     for label in np.unique(labels_yx[box.index][line_yx]):
         if label == 0:
             continue
@@ -228,17 +228,17 @@ def locate(labels_yx: Int32, point: tuple[float, float]) -> tuple[int, int]:
     return y, x
 
 
-def _find_object(labels_yx: Int32, label: int) -> tuple[Box, Int32]:
+def _find_object(labels_yx: Int32, label: int) -> tuple[Part, Int32]:
     """Return the bounding box of an object, and the labels in it."""
     own_yx = labels_yx == label
     rows, columns = np.flatnonzero(own_yx.any(1)), np.flatnonzero(own_yx.any(0))
     if label <= 0 or not rows.size:
         raise InputError("", f"there is no object {label}", "Select an object that the image shows")
-    box = Box(int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
+    box = Part(int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
     return box, labels_yx[box.index]
 
 
-def _bound(shape_yx: tuple[int, int], points: Points, radius: float) -> Box:
+def _bound(shape_yx: tuple[int, int], points: Points, radius: float) -> Part:
     """Return the part of an image that a stroke can touch.
 
     Raises
@@ -248,17 +248,17 @@ def _bound(shape_yx: tuple[int, int], points: Points, radius: float) -> Box:
     """
     (left, top), (right, bottom) = np.floor(np.min(points, 0) - radius - 1), np.ceil(np.max(points, 0) + radius + 1)
     height, width = shape_yx
-    box = Box(max(0, int(top)), max(0, int(left)), min(height, int(bottom)), min(width, int(right)))
+    box = Part(max(0, int(top)), max(0, int(left)), min(height, int(bottom)), min(width, int(right)))
     if box.top >= box.bottom or box.left >= box.right:
         raise InputError("", "the stroke lies outside the image", "Draw inside the image")
     return box
 
 
-def _trim(box: Box, mask_yx: Mask) -> tuple[Box, Mask]:
+def _trim(box: Part, mask_yx: Mask) -> tuple[Part, Mask]:
     """Cut a part of an image to the pixels of its mask."""
     rows, columns = np.flatnonzero(mask_yx.any(1)), np.flatnonzero(mask_yx.any(0))
     if not rows.size:
         raise InputError("", "the stroke lies outside the image", "Draw inside the image")
     inner = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
     edges = box.top + rows[0], box.left + columns[0], box.top + rows[-1] + 1, box.left + columns[-1] + 1
-    return Box(*map(int, edges)), mask_yx[inner]
+    return Part(*map(int, edges)), mask_yx[inner]

@@ -10,6 +10,7 @@ from pathlib import Path
 from septa.errors import InputError, shorten_list
 from septa.images import count_images, sort_entries, write_text
 from septa.labels import IMAGE_FOLDERS, LABEL_FOLDERS, find_subfolders, list_folder
+from septa.prediction import find_stem
 
 MARKS = ".septa-app.json"
 """File in the folder that keeps the marks."""
@@ -165,8 +166,3 @@ class ImageFolder:
             }
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise InputError(path, "the file is not one that septa app wrote", "Move it away") from None
-
-
-def find_stem(image: Path) -> str:
-    """Return the stem of the label file of an image."""
-    return image.stem.removesuffix(".ome")
