@@ -47,7 +47,7 @@ const viewer = new Viewer(find("view"), { onError: fail, onHover: hover, onTool:
 const channels = new ChannelPanel((look) => viewer.setLook(look));
 const objects = new ObjectPanel((label, x, y) => {
   select(label);
-  viewer.moveTo([x + 0.5, y + 0.5]);
+  viewer.show([x + 0.5, y + 0.5]);
 });
 const images = new ImageList(openImage);
 Object.assign(window.septa, { viewer, toolbox });
@@ -421,6 +421,7 @@ function showKeys() {
     ...rows.flatMap(([key, text]) => [make("dt", {}, make("kbd", { textContent: key })), make("dd", { textContent: text })]),
   );
   find("keys").showModal();
+  find("keys").scrollTop = 0; // the focus on its button has scrolled it
 }
 find("help").addEventListener("click", showKeys);
 

@@ -102,6 +102,12 @@ export class Viewer {
     this.draw();
   }
 
+  show(point) { // moves only if the point is not well inside the view
+    const [x, y] = this.toCanvas(point);
+    const inside = (value, size) => value > size * 0.08 && value < size * 0.92;
+    if (!inside(x, this.canvas.width) || !inside(y, this.canvas.height)) this.moveTo(point);
+  }
+
   panBy(dx, dy) {
     if (this.picture) this.moveTo([this.center[0] - dx / this.scale, this.center[1] - dy / this.scale]);
   }
