@@ -31,6 +31,7 @@ GROUPS = {
     "export": ["Arguments", INPUT, OUTPUT, "Other"],
     "reproduce": ["Arguments", INPUT, OUTPUT, RECIPE, RUN, SPEED, "Other"],
     "synth": ["Arguments", "Options"],
+    "app": ["Arguments", INPUT, RUN, "Other"],
     "demo": ["Arguments", "Options"],
 }
 """Headings of each page between the text and the example."""

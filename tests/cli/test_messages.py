@@ -124,8 +124,8 @@ VALUES = [
     Row(
         "predict m x -o y --measure full,volume",
         "--measure: the value must be basic, full, or some of perimeter, circularity, solidity, axes, orientation, "
-        "feret, std, median, integrated, background and neighbours, separated by commas, got full,volume. Give for example "
-        "--measure full.",
+        "feret, std, median, integrated, background and neighbours, separated by commas, got full,volume. "
+        "Give for example --measure full.",
     ),
     Row(
         "predict m x -o y --format jpg",
@@ -241,6 +241,10 @@ COMBINATIONS = [
     Row(
         "predict m x -o y.ome.zarr --overlay",
         "--overlay: this option does not apply to a store such as y.ome.zarr. Leave it out.",
+    ),
+    Row(
+        "predict m x -o y.ome.zarr --link",
+        "--link: this option does not apply to a store such as y.ome.zarr. Leave it out.",
     ),
     Row(
         "predict m x -o y.ome.zarr --measure full",

@@ -11,6 +11,8 @@ import pytest
 import roifile
 import tifffile
 
+from septa.objects import link_labels
+
 
 @pytest.fixture(scope="module")
 def model(septa, cells, tmp_path_factory):
@@ -65,6 +67,32 @@ def test_measurements_are_chosen_by_name(septa, fault, cells, model, tmp_path):
     assert not (tmp_path / "other").exists()
 
 
+def test_objects_keep_their_numbers_from_page_to_page(septa, cells, model, tmp_path):
+    first = sorted((cells / "images").iterdir())[0]
+    image_yx = tifffile.imread(first)
+    pages = np.stack([np.roll(image_yx, 2 * step, axis=1) for step in range(4)])
+    tifffile.imwrite(tmp_path / "s.tif", pages.reshape(2, 2, *image_yx.shape), ome=True, metadata={"axes": "TZYX"})
+    shutil.copy(first, tmp_path / "single.tif")
+    for name, more in (("alone", ()), ("linked", ("--link", "--geojson", "--overlay"))):
+        inputs = (tmp_path / "s.tif", tmp_path / "single.tif")
+        done = septa("predict", model, *inputs, "-o", tmp_path / name, "--table", tmp_path / f"{name}.csv", *more)
+    assert "single.tif: the image has a single page, so no objects are linked." in done.stderr + done.stdout
+    alone, linked = (tifffile.imread(tmp_path / name / "s.tif") for name in ("alone", "linked"))
+    np.testing.assert_array_equal(linked, link_labels(alone))
+    assert linked.shape[:2] == (2, 2)
+    objects = len(np.unique(linked)) - 1
+    assert f"{objects} objects linked over the pages" in done.stderr + done.stdout
+    rows = [row for row in rows_of(tmp_path / "linked.csv") if row["image"] != "single"]
+    before = [row for row in rows_of(tmp_path / "alone.csv") if row["image"] != "single"]
+    assert len(rows) == len(before)
+    for row in rows:
+        page_yx = linked[int(row["frame"]), int(row["plane"])]
+        assert int(row["area"]) == (page_yx == int(row["label"])).sum()
+    features = json.loads((tmp_path / "linked" / "outlines" / "s_0003.geojson").read_text())["features"]
+    assert [int(feature["properties"]["name"]) for feature in features] == np.unique(linked[1, 1])[1:].tolist()
+    assert (tmp_path / "linked" / "overlays" / "s_0003.png").is_file()
+
+
 def test_objects_with_a_low_confidence_are_dropped_everywhere(septa, cells, model, tmp_path):
     for name, more in (("all", ()), ("sure", ("--min-confidence", 0.6))):
         out = tmp_path / name
@@ -93,6 +121,6 @@ def test_a_failed_file_is_in_none_of_the_tables(septa, cells, model, tmp_path):
 def test_a_semantic_model_has_no_objects(fault, cells, pixel_model, tmp_path):
     line = fault("predict", pixel_model, cells / "images", "-o", tmp_path / "out", "--table", "o.csv")
     assert line.startswith(
-        "--table, --geojson, --coco, --rois and --min-confidence need a model that finds objects. Leave"
+        "--table, --geojson, --coco, --rois, --min-confidence and --link need a model that finds objects. Leave"
     )
     assert not (tmp_path / "out").exists()

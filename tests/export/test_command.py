@@ -65,10 +65,10 @@ def read_onnx(path: Path) -> tuple[Any, dict[str, str]]:
     return session, session.get_modelmeta().custom_metadata_map
 
 
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("attention", "resnet")]
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("ensemble", "nested", "attention", "resnet")]
 
 
-@pytest.mark.parametrize("name", ["plain", "single", "ensemble", "nested", *SLOW])
+@pytest.mark.parametrize("name", ["plain", "single", *SLOW])
 def test_raw_images_in_probabilities_out(name: str, export: Command, models: dict[str, Path], tmp_path: Path) -> None:
     write_image(tmp_path / "a.png", draw())
     code, out, err = export(f"{{{name}}} -o m.onnx --data a.png")

@@ -25,9 +25,8 @@ def write_table(
         for number, position in enumerate(positions):
             image_cyx = np.full((channels, 2, 3), number, np.uint8)
             page = name if len(positions) == 1 else f"{name}_{number:04d}"
-            files.add(
-                page, LABELS_YX, image_cyx, FOREGROUND_YX, Calibration(channel_names=channel_names), None, position
-            )
+            scale = Calibration(channel_names=channel_names)
+            files.add(page, *files.measure(LABELS_YX, image_cyx, FOREGROUND_YX, scale), position)
         files.commit(path)
     files.finish()
     with path.open(newline="", encoding="utf-8") as stream:
@@ -87,7 +86,8 @@ def test_dropped_objects_are_background_for_the_measurements_of_others(tmp_path:
     foreground_yx = np.where(LABELS_YX == 2, 0.1, FOREGROUND_YX).astype(np.float32)
     files.begin(Path("a.tif"))
     scale = Calibration(pixel_size_um=(0.5, 0.25))
-    kept_yx = files.add("a", LABELS_YX, np.zeros((1, 2, 3)), foreground_yx, scale)
+    kept_yx, table = files.measure(LABELS_YX, np.zeros((1, 2, 3)), foreground_yx, scale)
+    files.add("a", kept_yx, table)
     files.commit(tmp_path / "a.tif")
     files.finish()
     np.testing.assert_array_equal(kept_yx, LABELS_YX % 2)

@@ -158,7 +158,7 @@ def test_the_net_runs_while_images_are_read_and_written(
     reading[count].set()
     scoring[count].set()
     at = {"read": 0, "score": 0, "write": 0}
-    write_one, names = Pipeline._write_extras, iter(PAGES)
+    write_one, names = Pipeline._write_decoded, iter(PAGES)
 
     def read(*given: Any, **more: Any) -> Any:
         assert at["read"] < at["score"] + 2  # one page ahead, not two
@@ -183,7 +183,7 @@ def test_the_net_runs_while_images_are_read_and_written(
         at["write"] += 1
 
     monkeypatch.setattr(pipeline_module, "read_image", read)
-    monkeypatch.setattr(Pipeline, "_write_extras", write)
+    monkeypatch.setattr(Pipeline, "_write_decoded", write)
     use(score)
     results = segment_files(make_model(), paths, everything(tmp_path / "out"))
     assert [result.path for result in results if isinstance(result, SegmentedFile)] == paths
@@ -281,7 +281,7 @@ def test_an_image_out_of_memory_is_segmented_again_alone(
     if step == "label":
         before(Instances, "decode", 1, MemoryError())
     if step == "table":  # of the stack, after some of its pages were added
-        before(Pipeline, "_write_extras", 2, MemoryError())
+        before(ObjectFiles, "add", 2, MemoryError())
     results = list(segment_files(make_model(), paths, everything(tmp_path / "out")))
     assert [result.path for result in results] == paths
     assert refused == [2 if again else 1]

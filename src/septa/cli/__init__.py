@@ -10,6 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from septa import __version__, errors, runtime
+from septa.cli import app as app_command
 from septa.cli import (
     check,
     demo,
@@ -152,6 +153,7 @@ for function, example in (
     (export.export, export.EXAMPLE),
     (reproduce.reproduce, reproduce.EXAMPLE),
     (synth.synth, synth.EXAMPLE),
+    (app_command.app, app_command.EXAMPLE),
     (demo.demo, demo.EXAMPLE),
 ):
     app.command(cls=Command, epilog=example)(flatten(function))

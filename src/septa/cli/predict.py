@@ -111,6 +111,15 @@ class FileOptions:
         ),
     ] = None
 
+    link: Annotated[
+        bool,
+        option(
+            "--link",
+            heading=OBJECTS,
+            help="Keep the number of an object from page to page of a stack (T, Z or both), by overlap.",
+        ),
+    ] = False
+
     def make_options(self, output: Path, net: NetOptions, probabilities: bool, overwrite: bool) -> Options:
         """Return the options of `septa.prediction.segment_files` for these files.
 
@@ -146,6 +155,7 @@ class FileOptions:
                 min_confidence=self.min_confidence,
                 measure=self.measure or ("basic",),
             ),
+            link=self.link,
             engine=net.engine,
             precision=net.precision,
         )
@@ -338,6 +348,8 @@ def _describe_result(result: SegmentedFile) -> str:
         parts.append("not exactly as the whole image, because this norm pools over each tile")
     if any(result.padding):
         parts.append(f"padded by {result.padding[0]} rows and {result.padding[1]} columns inside the net")
+    if result.linked is not None:
+        parts.append(f"{format_count(result.linked, 'object')} linked over the pages")
     if result.difference is not None:
         parts.append(f"largest difference to the whole image {result.difference:g}")
     return ", ".join(parts)

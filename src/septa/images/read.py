@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from septa.errors import InputError
 from septa.images._alpha import choose_soft_mask, merge_label_alpha, report_alpha
+from septa.images._arrays import read_array_info, read_array_page
 from septa.images._info import (
     MAX_PIXELS,
     Array,
@@ -58,6 +59,7 @@ _MAGIC = (
     (b"MM\0*", "tiff"),
     (b"II+\0", "tiff"),
     (b"MM\0+", "tiff"),
+    (b"\x93NUMPY", "npy"),
 )
 _FOREIGN = (
     (0, b"ZISRAWFILE", "a Zeiss CZI"),
@@ -67,7 +69,6 @@ _FOREIGN = (
     (0, b"PK\x03\x04", "a ZIP"),
     (0, b"\x1f\x8b", "a gzip"),
     (0, b"%PDF", "a PDF"),
-    (0, b"\x93NUMPY", "a NumPy"),
     (8, b"WEBP", "a WebP"),
     (4, b"jP  ", "a JPEG 2000"),
     (4, b"ftyp", "a HEIF or MP4"),
@@ -106,6 +107,8 @@ def read_info(path: str | os.PathLike[str], *, image: int | None = None, max_pix
         return _replace_dtype(read_tiff_info(path, max_pixels, image))
     check_image(path, image or 0, 1)
     with path.open("rb") as stream:
+        if file_format in ("npy", "npz"):
+            return _replace_dtype(read_array_info(path, stream, file_format, max_pixels))
         return read_raster_info(path, stream, file_format, max_pixels)
 
 
@@ -296,6 +299,11 @@ def _decode(
         return info, decoded
     check_image(path, image or 0, 1)
     with path.open("rb") as stream:
+        if file_format in ("npy", "npz"):
+            info = read_array_info(path, stream, file_format, max_pixels)
+            for note in info.notes:
+                _note(notices, path, note)
+            return info, read_array_page(info, stream, page)
         info = read_raster_info(path, stream, file_format, max_pixels)
         check_page(path, page, info.pages)
         return info, read_raster_page(info, stream, notices)
@@ -319,6 +327,8 @@ def _detect_format(path: Path) -> str:
     for magic, file_format in _MAGIC:
         if head.startswith(magic):
             return file_format
+    if head.startswith(b"PK\3\4") and head[30:].split(b".npy")[0] != head[30:]:
+        return "npz"
     for start, magic, name in _FOREIGN:
         if head[start:].startswith(magic):
             problem = f"the file is {name} file, which septa does not read"

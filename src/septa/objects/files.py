@@ -120,22 +120,18 @@ class ObjectFiles:
         self._name = file.name if image is None else f"{file.name}#image{image}"
         self._pending = []
 
-    def add(
+    def measure(
         self,
-        name: str,
         labels_yx: NDArray[np.int32],
         image_cyx: NDArray[Any],
         foreground_yx: NDArray[np.float32],
         calibration: Calibration,
         class_yx: NDArray[np.int32] | None = None,
-        position: Mapping[str, int] = MappingProxyType({}),
-    ) -> NDArray[np.int32]:
-        """Measure the objects of one image, write its outlines, and return its labels without dropped objects.
+    ) -> tuple[NDArray[np.int32], ObjectTable]:
+        """Measure the objects of one page, and drop those of low confidence.
 
         Parameters
         ----------
-        name
-            Name of the image, for rows and file names.
         labels_yx
             Object ids, int32.
         image_cyx
@@ -146,13 +142,11 @@ class ObjectFiles:
             Scale and channel names, as far as they are known.
         class_yx
             Class of each object at its pixels, int32, if objects have classes.
-        position
-            Numbers that say which page of a stack this is; they become columns of the table.
 
         Returns
         -------
-        ndarray
-            Object ids of the kept objects, int32 ``YX``.
+        labels_yx, table
+            Object ids of the kept objects, int32 ``YX``, and their measurements.
         """
         confidences = self.curve.apply(confidence(labels_yx, foreground_yx))
         if self.options.min_confidence is not None:
@@ -171,6 +165,26 @@ class ObjectFiles:
             measure=self.options.measure,
         )
         self._note_scale(calibration)
+        return labels_yx, table
+
+    def add(
+        self,
+        name: str,
+        labels_yx: NDArray[np.int32],
+        table: ObjectTable,
+        position: Mapping[str, int] = MappingProxyType({}),
+    ) -> None:
+        """Write the outlines of one page, and keep its rows.
+
+        Parameters
+        ----------
+        name
+            Name of the page, for rows and file names.
+        labels_yx, table
+            Objects of `measure`, also with other ids.
+        position
+            Numbers that say which page of a stack this is; they become columns of the table.
+        """
         place = {"image": name} | dict(position)
         columns = {key: np.full(len(table), value) for key, value in place.items()}
         self._pending.append(ObjectTable(columns | dict(table.columns)))
@@ -179,7 +193,6 @@ class ObjectFiles:
             write_text(self.folder / OUTLINES / f"{name}{_GEOJSON}", to_geojson(labels_yx, table), guard=guard)
         if self.options.rois:
             write_bytes(self.folder / OUTLINES / f"{name}{_ROIS}", to_rois(labels_yx, table), guard=guard)
-        return labels_yx
 
     def _note_scale(self, calibration: Calibration) -> None:
         affected = {"perimeter", "circularity"} & choose_measurements(self.options.measure)

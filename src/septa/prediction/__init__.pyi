@@ -1,6 +1,7 @@
 from .find import InputImage as InputImage
 from .find import expand_images as expand_images
 from .find import find_images as find_images
+from .find import find_stem as find_stem
 from .options import EXACT as EXACT
 from .options import FailedFile as FailedFile
 from .options import Options as Options

@@ -40,6 +40,8 @@ class Options:
         Largest image that is decoded, pixels.
     objects
         Files of objects.
+    link
+        If True, objects that overlap on successive pages of a stack have the same id; see `septa.objects.link_labels`.
     """
 
     output: Path
@@ -54,6 +56,7 @@ class Options:
     tta: int | None = None
     max_pixels: int = MAX_PIXELS
     objects: ObjectOptions = field(default_factory=ObjectOptions)
+    link: bool = False
     engine: str | None = None
     precision: str | None = None
 
@@ -80,6 +83,8 @@ class SegmentedFile:
         Number of rows and columns by which the net pads a page.
     difference
         Largest difference of logits between tiles and whole image, if ``certify`` was set.
+    linked
+        Number of objects of a stack whose pages were linked.
     """
 
     path: Path
@@ -90,6 +95,7 @@ class SegmentedFile:
     exact: bool
     padding: tuple[int, int]
     difference: float | None
+    linked: int | None = None
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from septa.errors import ResourceError, SeptaError
 from septa.images import ImageInfo
+from septa.objects import ObjectTable, link_labels
 from septa.prediction.find import InputImage
 from septa.prediction.options import FailedFile
 
@@ -41,6 +42,10 @@ class PageFile:
         Label values, and values of the classes of objects, of the pages that are done, axes ``YX``.
     difference
         Largest difference of logits between tiles and whole image, if ``certify`` was set.
+    waiting
+        Pages whose objects are found, but not yet linked.
+    linked
+        Number of objects that were linked over the pages.
     """
 
     image: InputImage
@@ -48,6 +53,8 @@ class PageFile:
     labels: list[NDArray[Any]] = field(default_factory=list)
     classes: list[NDArray[Any]] = field(default_factory=list)
     difference: float | None = None
+    waiting: list[DecodedPage] = field(default_factory=list)
+    linked: int | None = None
 
     @property
     def path(self) -> Path:
@@ -112,6 +119,51 @@ class ComputedPage:
     def file(self) -> PageFile:
         """File of the page."""
         return self.page.file
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodedPage:
+    """A page whose objects or classes are found.
+
+    Attributes
+    ----------
+    number, name, position
+        See `ReadPage`.
+    labels_yx
+        Labels, int32 ``YX``, or bit fields if classes overlap.
+    table
+        Measurements of the objects, if they are wanted.
+    image_cyx
+        Image with the model's channels; None if it must be read again.
+    """
+
+    number: int
+    name: str
+    position: dict[str, int]
+    labels_yx: NDArray[np.int32]
+    table: ObjectTable | None
+    image_cyx: NDArray[Any] | None
+
+
+def link_pages(pages: list[DecodedPage], info: ImageInfo) -> list[DecodedPage]:
+    """Give objects that overlap on successive pages the same id; see `septa.objects.link_labels`."""
+    labels = np.stack([page.labels_yx for page in pages])
+    shape = labels.shape
+    if info.page_axes in ("TZ", "ZT"):
+        labels = labels.reshape(*info.page_shape, *shape[1:])
+    swap = info.page_axes == "ZT"
+    linked = link_labels(labels.swapaxes(0, 1) if swap else labels)
+    linked = (linked.swapaxes(0, 1) if swap else linked).reshape(shape)
+    done = []
+    for page, linked_yx in zip(pages, linked, strict=True):
+        table = page.table
+        if table is not None:
+            ids = np.zeros(int(page.labels_yx.max(initial=0)) + 1, np.int64)
+            ids[page.labels_yx] = linked_yx
+            table = ObjectTable({**table.columns, "label": ids[table.columns["label"]]})
+            table = table.select(np.argsort(table.columns["label"]))
+        done.append(replace(page, labels_yx=linked_yx, table=table))
+    return done
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,8 @@ from septa.objects import ObjectFiles
 from septa.prediction.find import InputImage
 from septa.prediction.options import EXACT, FailedFile, Options, SegmentedFile
 from septa.prediction.output import compute_padding, draw_prediction, write_stack
-from septa.prediction.pages import ComputedPage, FailedPage, FileState, PageFile, ReadPage
-from septa.prediction.targets import Targets, check_pages
+from septa.prediction.pages import ComputedPage, DecodedPage, FailedPage, FileState, PageFile, ReadPage, link_pages
+from septa.prediction.targets import Targets, check_axes, check_pages
 from septa.prefetch import map_in_background, prefetch_items
 from septa.runtime import find_memory_limit
 
@@ -96,6 +96,8 @@ class Pipeline:
             file, path = PageFile(image), image.path
             try:
                 info = read_info(path, image=image.number, max_pixels=self.options.max_pixels)
+                if self.options.link:
+                    check_axes(info)
                 check_pages(info, self.targets.find_labels(info))
                 if not alone and self._is_large(info):
                     raise MemoryError
@@ -203,30 +205,62 @@ class Pipeline:
             assert logits_kyx is not None
             labels_yx = task.decode(logits_kyx)
         class_of_id = None if logits_kyx is None else task.classify(labels_yx, logits_kyx)
+        table = None
         if logits_kyx is not None and self.options.objects.wanted:
             foreground_yx = task.probabilities(logits_kyx)[1]
             class_yx = None if class_of_id is None else class_of_id[labels_yx]
-            scale = page.info.calibration
-            labels_yx = self.files.add(
-                page.name, labels_yx, page.image_cyx, foreground_yx, scale, class_yx, page.position
+            labels_yx, table = self.files.measure(
+                labels_yx, page.image_cyx, foreground_yx, page.info.calibration, class_yx
             )
-        page.file.labels.append(self.model.as_written(labels_yx))
         if class_of_id is not None:
             page.file.classes.append(self.model.labels.raw_values[class_of_id[labels_yx]])
-        self._write_extras(page, labels_yx, logits_kyx)
-        return self._close_file(page.file, page.info) if page.number + 1 == page.info.pages else None
-
-    def _write_extras(
-        self, page: ReadPage, labels_yx: NDArray[np.int32], logits_kyx: NDArray[np.float32] | None
-    ) -> None:
-        output, guard = self.options.output, self.targets.written.guard(page.file.path)
         if self.options.probabilities and logits_kyx is not None:
-            probabilities_kyx = self.model.task.probabilities(logits_kyx)
-            target = output / PROBABILITIES / f"{page.name}.tif"
-            write_probabilities(target, probabilities_kyx, calibration=page.info.calibration, guard=guard)
+            self._write_probabilities(page, logits_kyx)
+        decoded = DecodedPage(
+            number=page.number,
+            name=page.name,
+            position=page.position,
+            labels_yx=labels_yx,
+            table=table,
+            image_cyx=page.image_cyx,
+        )
+        last = page.number + 1 == page.info.pages
+        for each in self._link(page.file, page.info, decoded, last=last):
+            self._write_decoded(page.file, each)
+        return self._close_file(page.file, page.info) if last else None
+
+    def _link(self, file: PageFile, info: ImageInfo, page: DecodedPage, *, last: bool) -> list[DecodedPage]:
+        """Return the pages whose ids are final: each at once or, where objects are linked, all of them at the end."""
+        if not self.options.link:
+            return [page]
+        if info.pages == 1:
+            self.notices.add(file.path, "the image has a single page, so no objects are linked")
+            return [page]
+        file.waiting.append(replace(page, image_cyx=None))
+        if not last:
+            return []
+        pages = link_pages(file.waiting, info)
+        file.waiting = []
+        file.linked = len({value for each in pages for value in np.unique(each.labels_yx).tolist()} - {0})
+        return pages
+
+    def _write_probabilities(self, page: ReadPage, logits_kyx: NDArray[np.float32]) -> None:
+        probabilities_kyx = self.model.task.probabilities(logits_kyx)
+        target = self.options.output / PROBABILITIES / f"{page.name}.tif"
+        guard = self.targets.written.guard(page.file.path)
+        write_probabilities(target, probabilities_kyx, calibration=page.info.calibration, guard=guard)
+
+    def _write_decoded(self, file: PageFile, page: DecodedPage) -> None:
+        if page.table is not None:
+            self.files.add(page.name, page.labels_yx, page.table, page.position)
+        file.labels.append(self.model.as_written(page.labels_yx))
         if self.options.overlay:
-            picture_yxs = draw_prediction(self.model, page.image_cyx, labels_yx)
-            write_bytes(output / OVERLAYS / f"{page.name}.png", encode_png(picture_yxs), guard=guard)
+            image_cyx = page.image_cyx
+            if image_cyx is None:
+                image_cyx = self.model.as_model_input(self._read(file.image, page.number), file.path, self.notices)
+            picture_yxs = draw_prediction(self.model, image_cyx, page.labels_yx)
+            target = self.options.output / OVERLAYS / f"{page.name}.png"
+            write_bytes(target, encode_png(picture_yxs), guard=self.targets.written.guard(file.path))
 
     def _close_file(self, file: PageFile, info: ImageInfo) -> SegmentedFile:
         """Write the labels of all pages of a file."""
@@ -249,4 +283,5 @@ class Pipeline:
             exact=self.model.net.exact_tiles,
             padding=compute_padding(self.model, info.height, info.width),
             difference=file.difference,
+            linked=file.linked,
         )

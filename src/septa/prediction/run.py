@@ -106,8 +106,8 @@ def _check_options(model: Model, options: Options) -> None:
     if choose_measurements(options.objects.measure) and not (options.objects.table or options.objects.geojson):
         problem = "measurements go to tables and to outlines for QuPath, and neither is requested"
         raise InputError("--measure", problem, "Add --table FILE.csv or --geojson, or leave the option out")
-    if options.objects.wanted and not model.task.finds_objects:
-        problem = "--table, --geojson, --coco, --rois and --min-confidence need a model that finds objects"
+    if (options.objects.wanted or options.link) and not model.task.finds_objects:
+        problem = "--table, --geojson, --coco, --rois, --min-confidence and --link need a model that finds objects"
         raise InputError("", problem, "Leave them out, or give a model that was trained with --task instances")
     if model.labels.object_classes > 1 and options.output.is_dir() and find_class_folders(options.output):
         problem = f"the folder holds labelled data, whose {CLASSES}/ would be overwritten"

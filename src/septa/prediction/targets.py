@@ -130,6 +130,19 @@ def check_pages(info: ImageInfo, target: Path) -> None:
         raise InputError(info.path, problem, "Leave --format out, or end the name of the output in .tif")
 
 
+def check_axes(info: ImageInfo) -> None:
+    """Refuse a stack over whose pages objects cannot be linked.
+
+    Raises
+    ------
+    InputError
+        The pages count several axes, other than T and Z.
+    """
+    if len(info.page_axes) > 1 and info.page_axes not in ("TZ", "ZT"):
+        problem = f"its pages have the axes {info.page_axes}, and objects are linked over T and Z"
+        raise InputError(info.path, problem, "Leave --link out, or save a stack with the axes T, Z or both")
+
+
 def _list_names(folder: Path) -> list[str]:
     """Return the stems of the files in a folder."""
     return [path.stem for path in folder.iterdir()]

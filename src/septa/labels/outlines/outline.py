@@ -125,7 +125,7 @@ def make_ellipse(center_x: float, center_y: float, radius_x: float, radius_y: fl
     Examples
     --------
     >>> len(make_ellipse(0, 0, 10, 5))
-    224
+    223
     """
     radius = min(max(abs(radius_x), abs(radius_y), 1.0), LARGEST) if math.isfinite(radius_x + radius_y) else 1.0
     sides = min(max(8, math.ceil(math.pi * math.sqrt(radius / 2 / _SAGITTA))), _MOST_SIDES)

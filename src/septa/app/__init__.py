@@ -1,0 +1,21 @@
+"""The app: a page in the browser to see, segment and correct the images of a folder, and the server behind it.
+
+::
+
+    serve      the command: socket, browser, start and stop
+    server     the HTTP interface: routes, and the text of errors
+    access     which requests are answered: hosts, origins, tokens, and the headers of every answer
+    messages   what requests and answers look like
+    workspace  everything that is open: images, documents, models, the job that runs
+    folder     the images of a folder, their label files and marks
+    picture    an image as tiles of a pyramid
+    document   the labels of an image: edits, undo, and the file that they are saved to
+    edits      edits of a label array
+    segmenter  models, segmentation with progress, and decoding again from the kept output of the net
+    jobs       long work, one after the other
+    page/      the page, sent exactly as it is written
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

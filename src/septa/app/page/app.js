@@ -1,0 +1,527 @@
+// The page: joins the view, the tools and the panels with the server.
+
+import { imagePath, openSession, read, send } from "./api.js";
+import { ChannelPanel, ImageList, ObjectPanel, find, make } from "./panels.js";
+import { TOOLS, Toolbox } from "./tools.js";
+import { Viewer } from "./viewer.js";
+
+const state = { picture: null, labels: null, selected: 0, job: null, requests: Promise.resolve(), opening: 0 };
+window.septa = { state }; // for the browser test and the curious
+
+// --- messages ----------------------------------------------------------------------------------------------------
+
+function say(text) {
+  find("message").hidden = !text;
+  find("message").firstElementChild.textContent = text;
+}
+
+const fail = (error) => say(error.message);
+find("message-close").addEventListener("click", () => say(""));
+
+function hint() {
+  let text = "";
+  if (!images.images.length) text = "This folder has no images. Put some in, then reload the page.";
+  else if (!state.picture) text = "Choose an image in the list.";
+  else if (!find("model").options.length && !state.labels?.count) {
+    text = "There is no model yet: put a .septa file into the folder, or draw objects with the Brush.";
+  } else if (state.labels && !state.labels.count && !isBusy()) text = "Press Segment, or the key S, to find the objects.";
+  find("hint").textContent = text;
+}
+
+// --- parts -------------------------------------------------------------------------------------------------------
+
+const host = {
+  get viewer() { return viewer; },
+  get selected() { return state.selected; },
+  get nextLabel() { return (state.labels?.count ?? 0) + 1; },
+  get radius() { return Number(find("radius").value); },
+  get over() { return find("over").checked; },
+  get canEdit() { return state.labels !== null && !isBusy(); },
+  labelAt: (point) => viewer.lookUp(point)?.label ?? 0,
+  select,
+  say,
+  edit: (request) => change("edit", request),
+};
+const toolbox = new Toolbox(host);
+const viewer = new Viewer(find("view"), { onError: fail, onHover: hover, onTool: toolbox });
+const channels = new ChannelPanel((look) => viewer.setLook(look));
+const objects = new ObjectPanel((label, x, y) => {
+  select(label);
+  viewer.show([x + 0.5, y + 0.5]);
+});
+const images = new ImageList(openImage);
+Object.assign(window.septa, { viewer, toolbox });
+
+function hover(point) {
+  const found = point && state.picture ? viewer.lookUp(point) : null;
+  if (!found) {
+    find("readout").textContent = "";
+    return;
+  }
+  const { offset, scale } = state.picture;
+  const values = found.samples?.map((sample) => Number((offset + scale * sample).toPrecision(5))).join(", ") ?? "";
+  const object = found.label ? `   object ${found.label}` : "";
+  find("readout").textContent = `x ${Math.floor(point[0])}  y ${Math.floor(point[1])}   ${values}${object}`;
+}
+
+function select(label) {
+  state.selected = label;
+  viewer.setLabelLook({ selected: label });
+  objects.select(label);
+  find("selected").textContent = label ? `Object ${label} is selected` : "No object is selected";
+}
+
+// --- images ------------------------------------------------------------------------------------------------------
+
+async function openImage(name) {
+  const number = ++state.opening;
+  say("");
+  toolbox.cancel();
+  try {
+    const picture = await read(imagePath(name));
+    if (number !== state.opening) return; // another one was opened meanwhile
+    state.picture = picture;
+    state.labels = null;
+    select(0);
+    images.mark(name);
+    viewer.open(picture);
+    channels.open(picture);
+    for (const kind of ["labels", "csv", "geojson"]) find(`export-${kind}`).href = `${imagePath(name)}/export/${kind}`;
+    find("notes").replaceChildren();
+    if (picture.labels) showLabels(picture.labels);
+    else {
+      clearLabels();
+      say(picture.problem);
+    }
+    location.hash = encodeURIComponent(name);
+  } catch (error) {
+    if (number === state.opening) {
+      state.picture = state.labels = null;
+      images.mark(name);
+      viewer.close();
+      clearLabels();
+      fail(error);
+    }
+  }
+  update();
+}
+
+function clearLabels() {
+  objects.show({ columns: [], rows: [] });
+  find("count").textContent = find("label-file").textContent = "";
+}
+
+async function refreshImages() {
+  images.show(await read("/api/images"));
+  images.mark(state.picture?.name ?? images.current);
+}
+
+// --- labels ------------------------------------------------------------------------------------------------------
+
+function showLabels(labels) {
+  const isNew = state.labels?.version !== labels.version;
+  state.labels = labels;
+  if (isNew) {
+    viewer.setLabels(labels.version);
+    refreshObjects();
+  }
+  find("count").textContent = `${labels.count}`;
+  find("checked").checked = labels.checked;
+  find("label-file").textContent = `Saved to ${labels.file}${labels.corrections ? `, ${labels.corrections} ${labels.corrections === 1 ? "correction" : "corrections"}` : ""}.`;
+  find("save-problem").hidden = !labels.error;
+  find("save-problem").firstElementChild.textContent = labels.error;
+  for (const id of ["overwrite", "reload"]) find(id).hidden = !labels.replaceable;
+  showThresholds(labels.decoding);
+  update();
+  if (labels.version !== labels.saved_version && !labels.error) setTimeout(pollSaved, 120);
+}
+
+async function pollSaved() {
+  const name = state.picture?.name;
+  if (!name || !state.labels) return;
+  try {
+    const labels = await read(`${imagePath(name)}/labels`);
+    if (state.picture?.name === name) showLabels(labels);
+    if (labels.version === labels.saved_version) await refreshImages();
+  } catch (error) {
+    fail(error);
+  }
+}
+
+let objectsWanted = false;
+async function refreshObjects() {
+  if (objectsWanted) return; // one request at a time, the last state wins
+  objectsWanted = true;
+  await new Promise((resolve) => setTimeout(resolve, 80));
+  objectsWanted = false;
+  const name = state.picture?.name;
+  if (!name || !state.labels) return;
+  try {
+    const found = await read(`${imagePath(name)}/objects`);
+    if (state.picture?.name === name) {
+      objects.show(found);
+      objects.select(state.selected);
+    }
+  } catch (error) {
+    fail(error);
+  }
+}
+
+// Sends one change after the other; asks before corrections are replaced.
+function change(action, body = {}) {
+  const name = state.picture?.name;
+  if (!name || (isBusy() && action !== "check")) return Promise.resolve();
+  state.requests = state.requests.then(async () => {
+    try {
+      let answer;
+      try {
+        answer = await send(`${imagePath(name)}/${action}`, body);
+      } catch (error) {
+        if (!error.confirm || !(await confirm(error.message))) throw error.confirm ? new Error("") : error;
+        answer = await send(`${imagePath(name)}/${action}`, { ...body, replace: true });
+      }
+      if (state.picture?.name !== name) return;
+      say("");
+      if (action === "segment") followJob(answer);
+      else {
+        if (action === "edit") select(answer.label ?? 0);
+        else if (action !== "check") select(0);
+        showLabels(answer);
+      }
+      if (answer.kept) say(`The old file was copied to ${answer.kept}.`);
+      if (action === "check") await refreshImages();
+    } catch (error) {
+      if (error.message) fail(error);
+      if (state.labels) showLabels(state.labels);
+    } finally {
+      if (action === "edit" && !toolbox.isDown && !toolbox.points) {
+        viewer.stroke = null;
+        viewer.draw();
+      }
+    }
+  });
+  return state.requests;
+}
+
+function confirm(text) {
+  const dialog = find("confirm");
+  dialog.querySelector("p").textContent = text.charAt(0).toUpperCase() + text.slice(1);
+  dialog.returnValue = "no";
+  dialog.showModal();
+  return new Promise((resolve) => dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true }));
+}
+
+for (const dialog of document.querySelectorAll("dialog")) {
+  for (const button of dialog.querySelectorAll("button")) button.addEventListener("click", () => dialog.close(button.value));
+}
+
+// --- segmentation ------------------------------------------------------------------------------------------------
+
+const isBusy = () => state.job?.state === "running";
+
+function segment() {
+  if (!find("segment").disabled) change("segment", { model: find("model").value });
+}
+
+async function followJob(job) {
+  state.job = job;
+  update();
+  while (isBusy()) {
+    await new Promise((resolve) => setTimeout(resolve, 200));
+    try {
+      state.job = await read("/api/job");
+    } catch (error) {
+      fail(error);
+      state.job = null;
+    }
+    update();
+  }
+  if (!state.job) return;
+  if (state.job.state === "failed") say(state.job.error);
+  if (state.picture?.name === state.job.image && state.labels) {
+    const lines = state.job.state === "done" ? state.job.lines : [];
+    find("notes").replaceChildren(...lines.map((line) => make("li", { textContent: line })));
+    select(0);
+    showLabels(await read(`${imagePath(state.job.image)}/labels`));
+  }
+  await refreshImages();
+}
+
+function cancelJob() {
+  send("/api/job/cancel").catch(fail);
+}
+
+const THRESHOLDS = ["foreground", "seed", "least_pixels"];
+
+function showThresholds(decoding) {
+  find("thresholds").disabled = !decoding;
+  find("thresholds-hint").hidden = Boolean(decoding);
+  if (!decoding) {
+    for (const id of THRESHOLDS) find(`${id}-value`).textContent = "";
+    return;
+  }
+  if (decodeWanted || isDecoding) return; // the slider is being moved
+  for (const id of THRESHOLDS) {
+    find(id).value = decoding.used[id];
+    find(`${id}-value`).textContent = Number(decoding.used[id].toFixed(3));
+  }
+}
+
+let isDecoding = false;
+let decodeWanted = false;
+
+async function decode() {
+  decodeWanted = true;
+  if (isDecoding) return;
+  isDecoding = true;
+  while (decodeWanted) {
+    decodeWanted = false;
+    const body = Object.fromEntries(THRESHOLDS.map((id) => [id, Number(find(id).value)]));
+    await change("decode", body);
+  }
+  isDecoding = false;
+  if (state.labels) showThresholds(state.labels.decoding);
+}
+
+for (const id of THRESHOLDS) {
+  find(id).addEventListener("input", () => {
+    find(`${id}-value`).textContent = find(id).value;
+    decode();
+  });
+}
+find("reset-thresholds").addEventListener("click", () => change("decode", {}));
+find("segment").addEventListener("click", segment);
+find("cancel").addEventListener("click", cancelJob);
+find("model").addEventListener("change", showModel);
+
+function showModel() {
+  find("model-summary").textContent = find("model").selectedOptions[0]?.dataset.summary ?? "";
+}
+
+// --- state of the controls -----------------------------------------------------------------------------------------
+
+function update() {
+  const { labels, job } = state;
+  find("segment").disabled = !labels || isBusy() || !find("model").options.length;
+  find("cancel").hidden = find("job").hidden = !isBusy();
+  find("share").value = job?.share ?? 0;
+  find("job-text").textContent = isBusy() ? (job.image === state.picture?.name ? job.text : `${job.image}: ${job.text}`) : "";
+  find("undo").disabled = !labels?.can_undo || isBusy();
+  find("redo").disabled = !labels?.can_redo || isBusy();
+  find("checked").disabled = !labels || isBusy();
+  const saved = find("saved");
+  saved.classList.toggle("bad", Boolean(labels?.error));
+  saved.textContent = !labels ? "" : labels.error ? "Not saved" : labels.version !== labels.saved_version ? "Saving…" : labels.count || labels.can_undo ? "Saved" : "";
+  for (const id of ["export-labels", "export-csv", "export-geojson"]) find(id).ariaDisabled = String(!labels);
+  hint();
+}
+
+// --- tools, labels, look -------------------------------------------------------------------------------------------
+
+function chooseTool(id) {
+  toolbox.choose(id);
+  const { tool } = toolbox;
+  for (const button of find("tools").children) button.ariaPressed = String(button.dataset.tool === id);
+  find("tool-name").textContent = tool.name;
+  find("tool-text").textContent = tool.text;
+  find("radius-row").hidden = !["brush", "eraser"].includes(id);
+  find("over-row").hidden = !["brush", "polygon"].includes(id);
+  find("view").classList.toggle("draw", id !== "select");
+}
+
+for (const tool of TOOLS) {
+  const button = make("button", { textContent: tool.name, title: `${tool.text} (${tool.key})` });
+  button.dataset.tool = tool.id;
+  button.addEventListener("click", () => chooseTool(tool.id));
+  find("tools").append(button);
+}
+chooseTool("select");
+
+function showRadius() {
+  find("radius-value").textContent = find("radius").value;
+}
+find("radius").addEventListener("input", showRadius);
+showRadius();
+find("new-object").addEventListener("click", newObject);
+function newObject() {
+  select(0);
+  if (!["brush", "polygon"].includes(toolbox.tool.id)) chooseTool("brush");
+}
+
+for (const radio of document.querySelectorAll('[name="style"]')) {
+  radio.addEventListener("change", () => viewer.setLabelLook({ style: radio.value }));
+}
+find("opacity").addEventListener("input", () => viewer.setLabelLook({ opacity: Number(find("opacity").value) }));
+find("checked").addEventListener("change", () => change("check", { checked: find("checked").checked }));
+find("undo").addEventListener("click", () => change("undo"));
+find("redo").addEventListener("click", () => change("redo"));
+find("overwrite").addEventListener("click", () => change("overwrite"));
+find("reload").addEventListener("click", () => change("reload"));
+find("zoom-in").addEventListener("click", () => viewer.zoomBy(1.5));
+find("zoom-out").addEventListener("click", () => viewer.zoomBy(1 / 1.5));
+find("zoom-one").addEventListener("click", () => viewer.setScale(1));
+find("zoom-fit").addEventListener("click", () => state.picture && viewer.fit());
+for (const kind of ["labels", "csv", "geojson"]) {
+  find(`export-${kind}`).addEventListener("click", async (event) => {
+    event.preventDefault();
+    if (!state.labels) return;
+    try { // the file is asked for first, so that an error becomes a line and not a page
+      const response = await fetch(event.currentTarget?.href ?? find(`export-${kind}`).href);
+      if (!response.ok) throw new Error((await response.json()).error);
+      const name = decodeURIComponent(response.headers.get("Content-Disposition").split("''")[1]);
+      const link = make("a", { href: URL.createObjectURL(await response.blob()), download: name });
+      link.click();
+      setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+    } catch (error) {
+      fail(error);
+    }
+  });
+}
+find("training-folder").addEventListener("click", async () => {
+  try {
+    const { path, images: names, left_out: left } = await send("/api/training-folder");
+    const others = left.length ? ` Zarr images are left out: ${left.join(", ")}.` : "";
+    find("training-text").textContent = `${names.length} ${names.length === 1 ? "image" : "images"} in ${path}. Next: septa train ${path}.${others}`;
+  } catch (error) {
+    fail(error);
+  }
+});
+
+function setTheme(theme) {
+  document.documentElement.dataset.theme = theme;
+  try {
+    localStorage.setItem("septa-theme", theme);
+  } catch { /* the browser keeps nothing */ }
+}
+function flipTheme() {
+  const isDark = getComputedStyle(document.documentElement).colorScheme === "dark";
+  setTheme(isDark ? "light" : "dark");
+}
+try {
+  const theme = localStorage.getItem("septa-theme");
+  if (theme) document.documentElement.dataset.theme = theme;
+} catch { /* the browser keeps nothing */ }
+find("theme").addEventListener("click", flipTheme);
+
+// --- keys --------------------------------------------------------------------------------------------------------
+
+const OTHER_KEYS = [
+  ["S", "Segment with the chosen model"], ["Esc", "Cancel the segmentation or the stroke; clear the selection"],
+  ["N", "New object with the next stroke"], ["Delete", "Delete the selected object"],
+  ["Ctrl+Z, Ctrl+Shift+Z", "Undo, redo"], ["[ ]", "Smaller or larger brush"], ["Page Up, Page Down", "Previous or next image"],
+  ["C", "Mark the labels as checked"], ["L", "Outlines, fills or no labels"], ["I", "Invert the image"], ["Alt+1 to Alt+9", "Channels on or off"],
+  ["+ − 0 1", "Zoom in, zoom out, whole image, one to one"], ["Arrows", "Move the image"],
+  ["Shift+arrows", "Move the cursor"], ["Enter", "Use the tool at the cursor: click, begin or end a stroke, set a corner"],
+  ["Space and drag", "Move the image with any tool"], ["T", "Light or dark"], ["?", "This list"],
+];
+
+function showKeys() {
+  const rows = [...TOOLS.map((tool) => [tool.key, `${tool.name}: ${tool.text}`]), ...OTHER_KEYS];
+  document.querySelector("#keys dl").replaceChildren(
+    ...rows.flatMap(([key, text]) => [make("dt", {}, make("kbd", { textContent: key })), make("dd", { textContent: text })]),
+  );
+  find("keys").showModal();
+  find("keys").scrollTop = 0; // the focus on its button has scrolled it
+}
+find("help").addEventListener("click", showKeys);
+
+function nextStyle() {
+  const radios = [...document.querySelectorAll('[name="style"]')];
+  radios[(radios.findIndex((radio) => radio.checked) + 1) % radios.length].click();
+}
+
+function changeRadius(by) {
+  find("radius").value = Number(find("radius").value) + by;
+  showRadius();
+}
+
+function escape() {
+  if (isBusy()) cancelJob();
+  else if (toolbox.points) toolbox.cancel();
+  else {
+    select(0);
+    viewer.cursor = null;
+    viewer.draw();
+  }
+}
+
+const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+
+const KEYS = {
+  s: segment, escape, n: newObject, "[": () => changeRadius(-1), "]": () => changeRadius(1), l: nextStyle,
+  i: () => find("invert").click(), c: () => !find("checked").disabled && find("checked").click(), t: flipTheme, "?": showKeys,
+  "+": () => viewer.zoomBy(1.25), "=": () => viewer.zoomBy(1.25), "-": () => viewer.zoomBy(0.8),
+  0: () => state.picture && viewer.fit(), 1: () => viewer.setScale(1),
+  pageup: () => images.step(-1), pagedown: () => images.step(1),
+  delete: () => state.selected && change("edit", { tool: "delete", label: state.selected }),
+};
+
+document.addEventListener("keydown", (event) => {
+  if (document.querySelector("dialog[open]")) return;
+  const isTyping = event.target.matches("select, input[type=number], input[type=text], input[type=color]");
+  const isRange = event.target.matches("input[type=range], input[type=radio]");
+  const key = event.key.toLowerCase();
+  if ((event.ctrlKey || event.metaKey) && (key === "z" || key === "y")) {
+    event.preventDefault();
+    change(key === "y" || event.shiftKey ? "redo" : "undo");
+    return;
+  }
+  if (event.altKey && /^Digit[1-9]$/.test(event.code)) {
+    event.preventDefault();
+    channels.toggle(Number(event.code.slice(5)) - 1);
+    return;
+  }
+  if (event.ctrlKey || event.metaKey || event.altKey || isTyping) return;
+  const arrow = ARROWS[event.key];
+  if (arrow && !isRange) {
+    event.preventDefault();
+    if (event.shiftKey) {
+      const point = viewer.moveCursor(...arrow);
+      if (point) toolbox.move(point);
+    } else viewer.panBy(-arrow[0] * 60, -arrow[1] * 60);
+    return;
+  }
+  if (event.target === find("view") && (key === "enter" || key === " ")) {
+    event.preventDefault();
+    if (key === " ") viewer.holdsSpace = true;
+    else if (viewer.cursor && state.picture) toolbox.enter(viewer.cursor);
+    return;
+  }
+  const tool = TOOLS.find((one) => one.key.toLowerCase() === key);
+  const action = tool ? () => chooseTool(tool.id) : KEYS[key];
+  if (!action || (isRange && key.startsWith("page"))) return;
+  event.preventDefault();
+  action();
+});
+document.addEventListener("keyup", (event) => {
+  if (event.key === " ") viewer.holdsSpace = false;
+});
+
+// --- start -------------------------------------------------------------------------------------------------------
+
+async function start() {
+  try {
+    const session = await openSession();
+    find("folder").textContent = session.folder;
+    find("folder").title = session.path;
+    document.title = `${session.folder} - septa`;
+    const models = await read("/api/models");
+    find("model").replaceChildren(...models.map((one) => {
+      const option = make("option", { value: one.name, textContent: one.name });
+      option.dataset.summary = one.summary;
+      return option;
+    }));
+    showModel();
+    images.show(await read("/api/images"));
+    const asked = decodeURIComponent(location.hash.slice(1));
+    const first = images.images.find((one) => one.name === asked) ?? images.images[0];
+    if (first) await openImage(first.name);
+    const job = await read("/api/job");
+    if (job?.state === "running") followJob(job); // the page was reloaded meanwhile
+    update();
+  } catch (error) {
+    fail(error);
+  }
+  document.body.dataset.ready = "true";
+}
+start();
