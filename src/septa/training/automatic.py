@@ -122,10 +122,8 @@ def choose_recipe(
     settle("data.channels", (fingerprint.channels, f"the images have {format_count(fingerprint.channels, 'channel')}"))
     both = _describe_backgrounds(facts)
     kind = settle("data.normalization", _choose_normalization(facts, base, both))
-    if both and kind in ("image", "asinh"):
-        settle("data.invert_light", (True, both))
-    if both:
-        settle("sampling.balance", (_BALANCE, f"{both}, so those of the rarer style are drawn oftener"))
+    for key, chosen in _choose_for_mixture(both, kind).items():
+        settle(key, chosen)
     if base.data.resize is not None:
         fingerprint = _resize_fingerprint(fingerprint, base.data.resize)
     objects = TASKS[labels.task if base.task == "auto" else base.task].finds_objects
@@ -294,6 +292,18 @@ def _choose_steps(fingerprint: Fingerprint, patch: tuple[int, int], batch: int, 
     steps = int(np.clip(round(_EPOCHS * fingerprint.images * patches / batch, -2), 1000, most))
     images = format_count(fingerprint.images, "image")
     return steps, f"{_EPOCHS} epochs of {images} with about {patches:.1f} patches each; 1000 to {most} steps"
+
+
+def _choose_for_mixture(both: str, normalization: str) -> dict[str, tuple[Any, str]]:
+    """Choose what a dataset needs that mixes backgrounds; ``both`` is the line of `_describe_backgrounds`."""
+    if not both:
+        return {}
+    chosen: dict[str, tuple[Any, str]] = {
+        "sampling.balance": (_BALANCE, f"{both}, so those of the rarer style are drawn oftener")
+    }
+    if normalization in ("image", "asinh"):
+        chosen["data.invert_light"] = (True, both)
+    return chosen
 
 
 def _describe_backgrounds(facts: Sequence[ImageFacts]) -> str:

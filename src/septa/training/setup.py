@@ -26,8 +26,9 @@ from septa.data import (
     find_style,
 )
 from septa.errors import RecipeError
+from septa.images import Normalization
 from septa.model import build_net
-from septa.nets import ResNetEncoder, TimmEncoder, load_pretrained
+from septa.nets import ResNetEncoder, TimmEncoder, UNet, load_pretrained
 from septa.recipe import Recipe
 from septa.tasks import Decoding, Task, make_task
 from septa.training.automatic import RecipeChoice
@@ -144,25 +145,19 @@ def prepare_job(
     validation = make_examples([pairs[name] for name in check.validation], memory=memory // 4)
     torch.manual_seed(recipe.seed)
     net = build_net(recipe, channels, task.outputs)
-    statistics = getattr(net.encoder, "statistics", None)
-    # The nets of an ensemble see the same values: their constants are those of all images.
-    items = [item for item in check.facts if check.folds or item.name in trained]
-    inherited = None if choice.parent is None else inherit_normalization(choice.parent.model, recipe, items)
-    normalization = inherited or choose_normalization(
-        recipe, check.fingerprint if check.folds else facts, statistics, saved
-    )
+    normalization = _choose_constants(check, choice, facts, net, saved)
     if choice.parent is not None:
         inherit_weights(choice.parent, net, task)
     if saved is None and recipe.net.pretrained is not None and isinstance(net.encoder, ResNetEncoder | TimmEncoder):
         load_pretrained(net.encoder, recipe.net.pretrained)
     weights_k = _compute_class_weights(recipe, task.pixel_shares(facts.class_shares))
     encode = partial(task.encode, terms=recipe.loss, class_weights_k=weights_k)
-    styles = {item.name: find_style(item) for item in check.facts}
-    repeats = count_repeats([styles[name] for name in check.train], recipe.sampling.balance)
     job = TrainingJob(
         recipe=recipe,
         task=task,
-        sampler=Sampler(train, normalization, recipe, encode=encode, margin=net.margin, repeats=repeats),
+        sampler=Sampler(
+            train, normalization, recipe, encode=encode, margin=net.margin, repeats=_count_repeats(check, recipe)
+        ),
         validation=validation,
         class_weights_k=None if weights_k is None else torch.from_numpy(weights_k).to(process.device),
         device=process.device,
@@ -176,6 +171,26 @@ def prepare_job(
         parent=collect_facts(choice.parent, task, choice.seen) if choice.parent else (saved or {}).get("parent"),
     )
     return job, TrainingState.create(net, recipe, process.device)
+
+
+def _count_repeats(check: DatasetCheck, recipe: Recipe) -> tuple[int, ...]:
+    """Return how often each training image is drawn in an epoch."""
+    styles = {item.name: find_style(item) for item in check.facts}
+    return count_repeats([styles[name] for name in check.train], recipe.sampling.balance)
+
+
+def _choose_constants(
+    check: DatasetCheck, choice: RecipeChoice, facts: Fingerprint, net: UNet, saved: Mapping[str, Any] | None
+) -> Normalization:
+    """Return the normalisation of the images. The nets of an ensemble share the constants of all images."""
+    assert check.fingerprint is not None
+    trained = set(check.train)
+    items = [item for item in check.facts if check.folds or item.name in trained]
+    inherited = None if choice.parent is None else inherit_normalization(choice.parent.model, choice.recipe, items)
+    statistics = getattr(net.encoder, "statistics", None)
+    return inherited or choose_normalization(
+        choice.recipe, check.fingerprint if check.folds else facts, statistics, saved
+    )
 
 
 def _choose_decoding(
