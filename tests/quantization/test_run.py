@@ -12,16 +12,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
 from septa.cli import quantize as use
 from septa.data.fingerprint import digest_array
 from septa.data.folder import find_pairs, read_pair_image
+from septa.data.known_images import write_sketches
 from septa.errors import InputError
 from septa.images.read import read_labels
+from septa.images.sketch import Sketch, make_sketch
 from septa.inference.int8 import Int8
 from septa.model import Model
 from septa.quantization import run as room
-from septa.quantization.run import QuantizedModel, quantize, round_to_float16
+from septa.quantization.run import QuantizedModel, make_small, quantize, round_to_float16
 from septa.synthetic.dataset import write_dataset
 
 NEEDS = ("openvino", "onnx", "nncf")
@@ -245,6 +248,26 @@ def test_float16_is_written_from_the_command_line_with_and_without_data(
     with pytest.raises(InputError, match=r"^--most-drop: this option does not apply to float16 without --data"):
         use.quantize(model, tmp_path / "x.septa", to="float16", most_drop=1)
     assert not (tmp_path / "x.septa").exists()
+
+
+def test_a_file_in_float16_has_smaller_sketches_of_the_training_images(model: Path) -> None:
+    noise = np.random.default_rng(0).normal(size=(3, 120, 150))
+    points = [make_sketch(gaussian_filter(noise[number], 3)[None]) for number in range(3)]
+    sketches = write_sketches([(f"{number}.png", points[number % 3]) for number in range(500)])
+    loaded = Model.load(model)
+    parent = {"name": "p.septa", "sketches": sketches[:40], "train": []}
+    known = replace(loaded, provenance={**loaded.provenance, "sketches": sketches, "parent": parent})
+    small = make_small(known)
+    before, after = (sum(len(text) for _, text in one.provenance["sketches"]) for one in (known, small))
+    assert after < 0.3 * before
+    kept = [(name, Sketch.from_text(text)) for name, text in small.provenance["sketches"]]
+    assert len({name for name, _ in kept}) == len(kept) >= 200
+    assert all(len(sketch.points) >= 12 for _, sketch in kept)
+    for name, sketch in kept:
+        assert np.array_equal(sketch.points, points[int(name[:-4]) % 3].points[: len(sketch.points)])
+    assert small.provenance["train"] == loaded.provenance["train"]
+    assert small.provenance["parent"]["sketches"] == sketches[:40]  # few images keep all their points
+    assert known.provenance["parent"] is parent
 
 
 def test_float16_that_loses_too_much_is_refused_and_integers_are_kept(

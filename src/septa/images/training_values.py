@@ -186,7 +186,8 @@ class TrainingValues:
             Factor and notices. Nothing else is looked for in an image without objects.
         """
         if facts.structured is False or facts.blank:
-            if self.unstructured > _SEEN:
+            # Constants of its own stretch the noise of an image to the contrast of objects, so that many may be found.
+            if self.unstructured > _SEEN and (facts.blank or not scaled):
                 return ValueCheck()
             text, remedy = (_BLANK, "Leave it out") if facts.blank else (_NOISE, "Check it, or leave it out")
             return ValueCheck(notices=(Notice(text, remedy, warning=True),))
