@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from septa.errors import InputError
-from septa.images.normalize import Normalization, as_cyx, choose_sampling_steps, find_robust_range, fit_channels
+from septa.images.normalize import Normalization, as_cyx, find_robust_range, fit_channels
+from septa.images.sampling import choose_sampling_steps
 
 RNG = np.random.default_rng(5)
 IMAGES = hnp.arrays(
@@ -178,6 +179,30 @@ def test_an_image_and_its_inverse_become_the_same(curve: float, image_cyx: Any) 
     np.testing.assert_allclose(one, plain.resolve(dark_cyx).apply(dark_cyx), atol=1e-3)
 
 
+@pytest.mark.parametrize("curve", [0.0, 20.0])
+@pytest.mark.parametrize("light", [0.0, 60.0])
+def test_noise_becomes_nearly_constant_and_objects_keep_their_contrast(curve: float, light: float) -> None:
+    rng = np.random.default_rng(0)
+    uneven_yx = light * np.linspace(0, 1, 300)[:, None] ** 2
+    noise_cyx = (100 + uneven_yx + rng.normal(0, 8, (1, 300, 280))).astype(np.uint16)
+    cells_cyx = noise_cyx.copy()
+    cells_cyx[:, 40:60, 50:70] += 120
+    plain = Normalization("image", curve=curve, clip=10.0)
+    rule = replace(plain, flatten_noise=True)
+    flat = rule.resolve(noise_cyx).apply(noise_cyx)
+    assert np.abs(flat).max() < 0.2
+    assert np.ptp(plain.resolve(noise_cyx).apply(noise_cyx)) > 2
+    for image_cyx in (cells_cyx, np.zeros((1, 300, 280), np.uint8), noise_cyx[:, :20, :20]):
+        assert rule.resolve(image_cyx) == plain.resolve(image_cyx)
+    repeated = np.broadcast_to(noise_cyx, (3, 300, 280))
+    assert rule.resolve(repeated).scale == rule.resolve(noise_cyx).scale * 3
+
+
+def test_only_constants_of_each_image_can_flatten_noise() -> None:
+    with pytest.raises(ValueError, match="only kind 'image' can flatten"):
+        Normalization("dataset", (0.0,), (1.0,), flatten_noise=True)
+
+
 def test_only_constants_of_each_image_can_invert() -> None:
     with pytest.raises(ValueError, match="only kind 'image' can invert"):
         Normalization("dataset", (0.0,), (1.0,), invert_light=True)
@@ -220,7 +245,12 @@ def test_channels_must_match() -> None:
 
 
 @pytest.mark.parametrize(
-    "normalization", [Normalization("image", invert_light=True), Normalization("dataset", (0.1, 5.0), (2.0, -3e-4))]
+    "normalization",
+    [
+        Normalization("image", invert_light=True),
+        Normalization("image", flatten_noise=True),
+        Normalization("dataset", (0.1, 5.0), (2.0, -3e-4)),
+    ],
 )
 def test_json_round_trip(normalization: Normalization) -> None:
     assert Normalization.from_json(json.loads(json.dumps(normalization.to_json()))) == normalization

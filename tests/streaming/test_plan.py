@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +15,7 @@ import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from septa.images import normalize
+from septa.images import sampling
 from septa.images.calibration import Calibration
 from septa.images.normalize import Normalization
 from septa.images.sources.open import open_source
@@ -112,7 +113,7 @@ def test_an_incomplete_plan_is_refused(plan: StreamPlan, name: str) -> None:
 def test_the_normalisation_is_that_of_the_whole_image(
     kit: SimpleNamespace, tmp_path: Path, sampled: int, region: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(normalize, "_SAMPLED", sampled)
+    monkeypatch.setattr(sampling, "_SAMPLED", sampled)
     monkeypatch.setattr(prescan, "_BAND", 40)
     model = kit.make("softmax", channels=2, per_image=True)
     image_cyx = kit.texture((2, 211, 170))
@@ -122,6 +123,21 @@ def test_the_normalisation_is_that_of_the_whole_image(
     top, left, bottom, right = region or (0, 0, 211, 170)
     expected = Normalization("image").resolve(image_cyx[:, top:bottom, left:right])
     assert found == {"0,0": expected}
+
+
+@pytest.mark.parametrize("noise", [True, False])
+def test_noise_is_flattened_as_in_memory(
+    kit: SimpleNamespace, tmp_path: Path, noise: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = kit.make("softmax", channels=1, per_image=True)
+    model = replace(model, normalization=replace(model.normalization, flatten_noise=True))
+    image_cyx = np.random.default_rng(0).normal(90, 5, (1, 211, 170)).astype(np.uint8)
+    image_cyx[:, 20:60, 30:80] += np.uint8(0 if noise else 60)
+    path = kit.write_image(tmp_path / "a.ome.zarr", image_cyx, "CYX")
+    with StreamInput(str(path)).open() as source:
+        found = resolve_normalizations(model, source)
+    assert found == {"0,0": model.normalization.resolve(image_cyx)}
+    assert (found["0,0"] != Normalization("image").resolve(image_cyx)) == noise
 
 
 def test_blocks_do_not_parse_the_normalisation(

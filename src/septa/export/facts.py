@@ -8,7 +8,7 @@ from typing import Any
 
 from septa import __version__
 from septa.errors import format_count
-from septa.images import Normalization
+from septa.images import FLAT, Normalization
 from septa.inference import smallest_tile_for
 from septa.model import Model
 from septa.tasks import OutputGroup
@@ -72,6 +72,7 @@ class ExportFacts:
         """Return the facts as texts; lists and mappings are JSON."""
         norm = self.normalization
         rule = {"low": LOW, "high": HIGH, "become": [0, 2], "invert_light": norm.invert_light}
+        rule |= {"scale_of_noise": 1 / FLAT} if norm.flatten_noise else {}
         facts = {
             "septa": __version__,
             "name": self.name,
@@ -129,6 +130,8 @@ class ExportFacts:
         )
         if norm.invert_light:
             rule += ", and images with a light background are inverted"
+        if norm.flatten_noise:
+            rule += f", and images that hold only noise are scaled by 1/{FLAT}"
         return rule + (f"; in the net {inside}" if inside else "")
 
     def _describe_outputs(self) -> str:

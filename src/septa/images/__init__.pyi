@@ -10,10 +10,10 @@ from .listing import is_zarr as is_zarr
 from .listing import sort_entries as sort_entries
 from .lock import lock_outputs as lock_outputs
 from .normalize import CLIP as CLIP
+from .normalize import FLAT as FLAT
 from .normalize import Normalization as Normalization
 from .normalize import as_cyx as as_cyx
 from .normalize import bound_scale as bound_scale
-from .normalize import choose_sampling_steps as choose_sampling_steps
 from .normalize import find_position as find_position
 from .normalize import find_robust_range as find_robust_range
 from .normalize import fit_channels as fit_channels
@@ -38,6 +38,7 @@ from .read import read_info as read_info
 from .read import read_labels as read_labels
 from .resize import resize_image as resize_image
 from .resize import resize_labels as resize_labels
+from .sampling import choose_sampling_steps as choose_sampling_steps
 from .sketch import MIRROR_SIGNS as MIRROR_SIGNS
 from .sketch import SKETCH_POINTS as SKETCH_POINTS
 from .sketch import Sketch as Sketch

@@ -12,11 +12,14 @@ from numpy.typing import NDArray
 
 from septa.errors import InputError
 from septa.images.outliers import select_finite, select_measured
+from septa.images.sampling import choose_sampling_steps
+from septa.images.structure import holds_only_noise
 
 CLIP = 10.0
 """Largest magnitude of a normalised value in a new model."""
 _LOW, _HIGH = 1.0, 99.8
-_SAMPLED = 1 << 22
+FLAT = 100
+"""Factor of the scale of an image that holds only noise."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,9 @@ class Normalization:
         have little effect. None, as in models of septa 0.1.0 before this rule, keeps every value.
     invert_light
         True for kind "image" if images with a light background are inverted, so that all have a dark one.
+    flatten_noise
+        True for kind "image" if images that hold only noise become nearly constant, as blank ones are. Models of septa
+        0.1.0 before this rule stretch their noise to the contrast of objects.
 
     Raises
     ------
@@ -58,6 +64,7 @@ class Normalization:
     curve: float = 0.0
     clip: float | None = None
     invert_light: bool = False
+    flatten_noise: bool = False
 
     def __post_init__(self) -> None:
         """Check the attributes."""
@@ -73,6 +80,8 @@ class Normalization:
             raise ValueError(f"scales must be finite numbers of float32 and not 0, got {self.scale}")
         if self.invert_light and self.kind != "image":
             raise ValueError("only kind 'image' can invert images with a light background")
+        if self.flatten_noise and self.kind != "image":
+            raise ValueError("only kind 'image' can flatten images that hold only noise")
         if not 0 <= self.curve < math.inf:
             raise ValueError(f"curve must be at least 0, got {self.curve}")
         if self.clip is not None and not 0 < self.clip < math.inf:
@@ -85,7 +94,9 @@ class Normalization:
         and 2: ``offset`` is the lower one, ``scale`` half the distance, or 1 if the channel is constant. With ``clip``,
         nodata and saturated debris (`find_fillers`) do not count. With ``invert_light``, an image in which the median
         lies nearer to percentile 99 than to percentile 1, as the mean over its channels, is normalised as its inverse:
-        the 99 percentile becomes 0 and the 0.2 percentile 2.
+        the 99 percentile becomes 0 and the 0.2 percentile 2. With ``flatten_noise``, the scale of an image of at most 4
+        megapixels that holds only noise is `FLAT` times as large, so that its noise does not get the contrast of
+        objects.
 
         Parameters
         ----------
@@ -100,15 +111,18 @@ class Normalization:
         if self.kind == "dataset":
             return self
         steps = choose_sampling_steps(image_cyx.shape[1:])
-        return self.resolve_samples([plane_yx[:: steps[0], :: steps[1]] for plane_yx in image_cyx])
+        noise = self.flatten_noise and steps == (1, 1) and holds_only_noise(image_cyx)
+        return self.resolve_samples([plane_yx[:: steps[0], :: steps[1]] for plane_yx in image_cyx], noise=noise)
 
-    def resolve_samples(self, samples: Sequence[NDArray[Any]]) -> Normalization:
+    def resolve_samples(self, samples: Sequence[NDArray[Any]], *, noise: bool = False) -> Normalization:
         """Return the constants of `resolve` for an image that is not held whole in memory.
 
         Parameters
         ----------
         samples
             Pixels of each channel on the grid of `choose_sampling_steps`, any shape, any numeric type.
+        noise
+            True if the image holds only noise.
 
         Returns
         -------
@@ -121,7 +135,8 @@ class Normalization:
         rows = [_percentiles(values, *wanted, without_fillers=self.clip is not None) for values in samples]
         light = self.invert_light and _has_light_background(rows)
         ends = [(row[3], row[4]) if light else (row[0], row[1]) for row in rows]
-        scales = (bound_scale(abs(bright - dark) / 2) * (-1 if light else 1) for dark, bright in ends)
+        factor = (FLAT if noise else 1) * (-1 if light else 1)
+        scales = (bound_scale(abs(bright - dark) / 2) * factor for dark, bright in ends)
         return Normalization(
             "dataset", tuple(dark for dark, _ in ends), tuple(scales), curve=self.curve, clip=self.clip
         )
@@ -192,7 +207,8 @@ class Normalization:
         """Return all attributes as a dictionary of JSON values; the inverse of `from_json`."""
         values = {"kind": self.kind, "offset": list(self.offset), "scale": list(self.scale), "curve": self.curve}
         values |= {} if self.clip is None else {"clip": self.clip}
-        return values | ({"invert_light": True} if self.invert_light else {})
+        values |= {"invert_light": True} if self.invert_light else {}
+        return values | ({"flatten_noise": True} if self.flatten_noise else {})
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Normalization:
@@ -213,6 +229,7 @@ class Normalization:
                 curve=float(values.get("curve", 0)),
                 clip=None if clip is None else float(clip),
                 invert_light=values.get("invert_light", False) is True,
+                flatten_noise=values.get("flatten_noise", False) is True,
             )
         except (KeyError, TypeError) as error:
             raise ValueError(f"not a normalisation: {values!r}") from error
@@ -250,32 +267,6 @@ def find_robust_range(plane_yx: NDArray[Any], low: float, high: float) -> tuple[
     steps = choose_sampling_steps(plane_yx.shape)
     found = _percentiles(plane_yx[:: steps[0], :: steps[1]], low, high, without_fillers=True)
     return found[0], found[1]
-
-
-def choose_sampling_steps(shape: tuple[int, ...], pixels: int = _SAMPLED) -> tuple[int, int]:
-    """Return the steps of the grid of rows and columns from which the range of a plane is found.
-
-    Parameters
-    ----------
-    shape
-        Height and width of the plane in pixels.
-    pixels
-        Number of pixels up to which the steps are 1; by default about 4 million.
-
-    Returns
-    -------
-    tuple of int
-        Step between rows, and step between columns.
-
-    Examples
-    --------
-    >>> choose_sampling_steps((512, 512)), choose_sampling_steps((40_000, 30_000))
-    ((1, 1), (17, 17))
-    """
-    step = max(1, math.ceil(math.sqrt(math.prod(shape) / pixels)))
-    # A thin plane keeps its short side whole, so that enough pixels remain.
-    y, x = (step if side >= step * step else 1 for side in shape)
-    return y, x
 
 
 def _percentiles(values: NDArray[Any], *wanted: float, without_fillers: bool) -> tuple[float, ...]:

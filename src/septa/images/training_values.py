@@ -16,7 +16,8 @@ import numpy as np
 
 from septa.images.bit_depth import UNIT, choose_factor, explain_factor, find_full_ranges
 from septa.images.normalize import find_position
-from septa.images.value_facts import PERCENTILES, ValueFacts
+from septa.images.structure import PERCENTILES
+from septa.images.value_facts import ValueFacts
 from septa.notices import Notice
 
 _LOW, _NEAR_LOW, _MIDDLE, _NEAR_HIGH, _HIGH = range(len(PERCENTILES))
@@ -186,8 +187,7 @@ class TrainingValues:
             Factor and notices. Nothing else is looked for in an image without objects.
         """
         if facts.structured is False or facts.blank:
-            # Constants of its own stretch the noise of an image to the contrast of objects, so that many may be found.
-            if self.unstructured > _SEEN and (facts.blank or not scaled):
+            if self.unstructured > _SEEN:
                 return ValueCheck()
             text, remedy = (_BLANK, "Leave it out") if facts.blank else (_NOISE, "Check it, or leave it out")
             return ValueCheck(notices=(Notice(text, remedy, warning=True),))

@@ -133,6 +133,13 @@ def resolve_normalizations(model: Model, source: Source, factor: float = 1.0) ->
     if model.normalization.kind == "dataset":
         return {"": model.normalization.rescale(factor)}
     planes = product(range(source.shape[0]), range(source.shape[2]))
+    height, width = source.shape[3:]
+    if model.normalization.flatten_noise and choose_sampling_steps((height, width)) == (1, 1):
+        wholes = ((t, z, source.read((0, height), (0, width), t=t, z=z)) for t, z in planes)
+        return {
+            f"{t},{z}": model.normalization.resolve(model.as_model_input(image_cyx, source.path))
+            for t, z, image_cyx in wholes
+        }
     return {f"{t},{z}": model.normalization.resolve_samples(_read_samples(model, source, t, z)) for t, z in planes}
 
 

@@ -42,14 +42,15 @@ def choose_normalization(
     # Checkpoints of septa 0.1.0 before the robust constants: mean and standard deviation of all pixels, no clipping.
     scale = tuple(deviation if deviation > 0 else 1.0 for deviation in fingerprint.std)
     old = replace(fingerprint, offset=fingerprint.mean, scale=scale)
-    return replace(_make_normalization(recipe, old, expected), clip=None)
+    return replace(_make_normalization(recipe, old, expected), clip=None, flatten_noise=False)
 
 
 def _make_normalization(recipe: Recipe, fingerprint: Fingerprint, expected: ChannelStatistics | None) -> Normalization:
     kind = recipe.data.normalization
     if kind in ("image", "asinh"):
         curve = _CURVE if kind == "asinh" else 0.0
-        return Normalization("image", curve=curve, clip=CLIP, invert_light=recipe.data.invert_light)
+        invert = recipe.data.invert_light
+        return Normalization("image", curve=curve, clip=CLIP, invert_light=invert, flatten_noise=True)
     if kind == "dataset":
         return Normalization("dataset", fingerprint.offset, fingerprint.scale, clip=CLIP)
     channels = fingerprint.channels
