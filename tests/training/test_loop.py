@@ -6,6 +6,7 @@ import math
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from threading import Thread
 from types import SimpleNamespace
 from typing import Any
 
@@ -270,6 +271,41 @@ def test_a_second_signal_acts_as_usual() -> None:
         assert signals.received == signal.SIGINT
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize("in_thread", [False, True])
+def test_an_abandoned_training_leaves_the_handlers_of_others_alone(in_thread: bool) -> None:
+    """Python may collect it while another training runs, in any thread."""
+    before = signal.getsignal(signal.SIGINT)
+    abandoned, running = SignalCatcher(), SignalCatcher()
+    abandoned.__enter__()
+    running.__enter__()
+    if in_thread:
+        thread = Thread(target=abandoned.__exit__)
+        thread.start()
+        thread.join()
+    else:
+        abandoned.__exit__()
+    signal.raise_signal(signal.SIGINT)
+    assert (running.received, abandoned.received) == (signal.SIGINT, 0)
+    running.__exit__()
+    # The handler of the abandoned one was put back; it acts as the one before it, and puts that back.
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert abandoned.received == 0
+
+
+def test_a_training_that_another_thread_ends_gives_the_handlers_back() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    catcher = SignalCatcher()
+    catcher.__enter__()
+    thread = Thread(target=catcher.__exit__)
+    thread.start()
+    thread.join()
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 # NaN and Inf ---------------------------------------------------------------------------------------------------------

@@ -56,7 +56,7 @@ def app(
         ),
     ] = None,
 ) -> None:
-    """Look at images in the browser, segment them, and correct the result.
+    """Segment images in the browser, and correct the result.
 
     The page shows the images of a folder with the objects that a model finds. Objects can be painted, erased, split,
     merged and deleted. Every change is saved at once to FOLDER/labels; images are never changed.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from septa.metrics import Contingency, contingency
+if TYPE_CHECKING:
+    from septa.metrics import Contingency
 
 Labels = npt.NDArray[np.integer[Any]]
 
@@ -64,6 +65,8 @@ def link_labels(labels: Labels, least_overlap: float = LEAST_OVERLAP) -> npt.NDA
 
 
 def _link(pages: Sequence[Labels], least_overlap: float) -> npt.NDArray[np.int32]:
+    from septa.metrics import contingency  # takes a tenth of a second, which prediction need not spend
+
     if not pages:
         return np.zeros(0, np.int32)
     linked = np.empty((len(pages), *pages[0].shape), np.int32)

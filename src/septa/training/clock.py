@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import signal
 import time
+from contextlib import suppress
 from types import FrameType
+from typing import Any
 
 from septa.recipe import TrainingSettings
 from septa.training.state import TrainingState
@@ -26,10 +28,11 @@ class SignalCatcher:
 
     def __init__(self) -> None:
         self.received = 0
+        self._closed = False
+        self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> SignalCatcher:
         """Set the signal handlers."""
-        self._previous = {}
         for number in (signal.SIGINT, signal.SIGTERM):
             try:
                 self._previous[number] = signal.signal(number, self._record)
@@ -38,17 +41,28 @@ class SignalCatcher:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Restore the earlier signal handlers."""
+        """Restore the earlier signal handlers.
+
+        A training that was abandoned ends when Python collects it: in any thread, perhaps while another one runs.
+        Handlers that are not its own then stay as they are.
+        """
+        self._closed = True
         self._restore_handlers()
 
     def _record(self, number: int, _frame: FrameType | None) -> None:
-        self.received = number
         self._restore_handlers()
+        if not self._closed:
+            self.received = number
+            return
+        # A training that began later has put this handler back.
+        signal.signal(number, self._previous[number])
+        signal.raise_signal(number)
 
     def _restore_handlers(self) -> None:
-        while self._previous:
-            number, handler = self._previous.popitem()
-            signal.signal(number, handler)
+        for number, handler in self._previous.items():
+            if signal.getsignal(number) == self._record:
+                with suppress(ValueError):
+                    signal.signal(number, handler)
 
 
 class TrainingClock:
