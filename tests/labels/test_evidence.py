@@ -267,7 +267,7 @@ def test_a_random_colour_for_each_object_numbers_objects(background: int) -> Non
         assert np.array_equal(ids_yx > 0, array > 0)
         assert len(np.unique(np.stack([ids_yx, array]).reshape(2, -1), axis=1).T) == array.max() + 1
         assert np.array_equal(mapping.encode(raw, "x"), array > 0)
-        assert mapping.count_objects(raw, mapping.encode(raw, "x")) == array.max()
+        assert mapping.encode_objects(raw, "x").ids_yx.max() == array.max()
 
 
 def test_equal_colours_apart_from_each_other_are_objects_of_their_own_when_asked() -> None:

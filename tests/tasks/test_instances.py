@@ -165,6 +165,20 @@ def test_rims_lie_within_some_pixels_of_what_is_not_the_object(seed: int, count:
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10**6), st.integers(1, 20), st.booleans())
+def test_rims_may_be_a_share_of_the_depth(seed: int, count: int, ignored: bool) -> None:
+    labels_yx = discs(count, 40, 50, seed)
+    if ignored:
+        labels_yx[np.random.default_rng(seed).random(labels_yx.shape) < 0.02] = IGNORE
+    target_yx, _ = Instances("border", rim=1, rim_share=0.4).encode(labels_yx, LossSettings())
+    shares_yx, _ = Instances("distance").encode(labels_yx, LossSettings())
+    depth_yx = inward(labels_yx)
+    inside_yx = (labels_yx > 0) & ((shares_yx == 1) | ((shares_yx > 0.4) & (depth_yx > 1)))
+    expected_yx = np.where(inside_yx, 1, np.where(labels_yx > 0, 2, np.minimum(labels_yx, 0)))
+    np.testing.assert_array_equal(target_yx, expected_yx)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 20), st.booleans())
 def test_distances_are_shares_of_the_largest_of_their_object(seed: int, count: int, ignored: bool) -> None:
     labels_yx = discs(count, 40, 50, seed)
     if ignored:

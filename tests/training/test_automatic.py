@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from septa.data.fingerprint import combine_facts, scan_image
+from septa.data.label_facts import CORE
 from septa.images.write import write_image
 from septa.labels.mapping import LabelMapping
 from septa.model import Model, build_net
@@ -34,6 +36,7 @@ def automatic(
     count: int = 4,
     channels: int = 1,
     base: Recipe | None = None,
+    cores: tuple[int, int] = (0, 0),
 ) -> RecipeChoice:
     rng = np.random.default_rng(0)
     facts = []
@@ -42,7 +45,8 @@ def automatic(
         labels_yx[: size[0] // 2, : size[1] // 3] = 1
         image_cyx = rng.integers(0, 200, (channels, *size)).astype(np.uint8)
         multilabel = mapping.kind == "multilabel"
-        facts.append(scan_image(str(index), image_cyx, labels_yx, classes=mapping.classes, multilabel=multilabel))
+        own = scan_image(str(index), image_cyx, labels_yx, classes=mapping.classes, multilabel=multilabel)
+        facts.append(replace(own, cores=cores))
     return choose_recipe(combine_facts(facts), facts, mapping, machine, base or Recipe())
 
 
@@ -52,6 +56,17 @@ def test_statistics_of_batch_norm_are_fixed_for_the_second_half(norm: str, expec
     chosen = automatic((64, 64), base=base)
     assert chosen.recipe.training.freeze_statistics == expected
     assert ("training.freeze_statistics" in chosen.reasons) == (norm == "batch")
+
+
+@pytest.mark.parametrize(
+    ("cores", "output", "expected"),
+    [((100, 99), "softmax", CORE), ((100, 98), "softmax", 0), ((0, 0), "softmax", 0), ((100, 99), "sigmoid", 0)],
+)
+def test_rims_are_wide_unless_they_cut_objects(cores: tuple[int, int], output: str, expected: float) -> None:
+    base = Recipe().with_overrides(["task=instances", f"net.output={output}"])
+    choice = automatic((64, 64), base=base, cores=cores)
+    assert choice.recipe.instances.rim_share == expected
+    assert ("99.0 % of the objects" in choice.reasons.get("instances.rim_share", "")) == bool(expected)
 
 
 @pytest.mark.parametrize("machine", [LAPTOP, GPU, SMALL], ids=["laptop", "gpu", "small"])

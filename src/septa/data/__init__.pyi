@@ -14,6 +14,7 @@ from .intensities import find_range as find_range
 from .known_images import KnownImages as KnownImages
 from .known_images import thin_sketches as thin_sketches
 from .known_images import write_sketches as write_sketches
+from .label_facts import CORE as CORE
 from .pairs import Pair as Pair
 from .pairs import PairingError as PairingError
 from .samples import Batch as Batch

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from septa.data.channels import find_expected_channels, holds_color
-from septa.data.check_result import DatasetCheck, Problem, Split, explain_task
+from septa.data.check_result import DatasetCheck, Problem, Split, compare_sizes, explain_task, format_size
 from septa.data.check_split import check_copies, cut_whole_dataset, describe_fold_sizes, make_splits
 from septa.data.check_values import check_values
 from septa.data.copies import find_near_duplicates
 from septa.data.fingerprint import ImageFacts, combine_facts, digest_array, holds_colors, scan_image
 from septa.data.folder import find_pairs, read_pair_image, read_pair_labels
+from septa.data.label_facts import count_cores
 from septa.data.pairs import Pair, Pairing, PairingError
 from septa.data.split import VALIDATION_PART, list_parts
 from septa.data.walls import note_walls
@@ -183,30 +187,32 @@ def _find_mapping(
         return None
 
 
+@contextmanager
+def _noting_errors(problems: list[Problem]) -> Iterator[None]:
+    try:
+        yield
+    except SeptaError as error:
+        problems.append(Problem.from_error(error))
+
+
 def _inspect_pair(
     pair: Pair, mapping: LabelMapping | None, channels: int | None, notices: Notices, problems: list[Problem]
 ) -> ImageFacts | None:
     """Read one pair, report its problems and collect the facts of its image, if that can be read."""
     raw = image_cyx = labels_yx = None
-    try:
+    with _noting_errors(problems):
         raw = read_pair_labels(pair)
-    except SeptaError as error:
-        problems.append(Problem.from_error(error))
-    try:
+    with _noting_errors(problems):
         image_cyx = read_pair_image(pair, channels, notices)
-    except SeptaError as error:
-        problems.append(Problem.from_error(error))
     if raw is not None and mapping is not None:
-        try:
+        with _noting_errors(problems):
             labels_yx = mapping.encode(raw, pair.labels_location)
-        except SeptaError as error:
-            problems.append(Problem.from_error(error))
     if image_cyx is None:
         return None
     if raw is not None:
         labels_size = raw.array.shape[1:] if raw.kind == "channels" else raw.array.shape[:2]
         if labels_size != image_cyx.shape[1:]:
-            problems.append(_describe_sizes(pair, labels_size, image_cyx.shape[1:]))
+            problems.append(compare_sizes(pair, labels_size, image_cyx.shape[1:]))
             labels_yx = None
     classes, multilabel = (mapping.classes, mapping.kind == "multilabel") if mapping else (1, False)
     facts = scan_image(pair.name, image_cyx, labels_yx, classes=classes, multilabel=multilabel)
@@ -217,18 +223,8 @@ def _inspect_pair(
     facts = replace(facts, color=len(image_cyx) == 3 and holds_color(pair.image, pair.max_pixels))
     if raw is None or labels_yx is None or mapping is None or mapping.kind != "instances":
         return facts
-    return replace(facts, objects=mapping.count_objects(raw, labels_yx))
-
-
-def _describe_sizes(pair: Pair, labels_size: tuple[int, ...], image_size: tuple[int, ...]) -> Problem:
-    description = (
-        f"the labels have {_format_size(labels_size)} pixels (height x width) "
-        f"and the image {pair.image} has {_format_size(image_size)}"
-    )
-    remedy = "Export the labels again at the size of the image; if you resize them, do not interpolate"
-    if labels_size == image_size[::-1]:
-        remedy = "Rotate the labels by 90 degrees, as the image was"
-    return Problem("error", pair.labels_location, description, remedy)
+    ids_yx = mapping.encode_objects(raw, pair.labels_location).ids_yx
+    return replace(facts, objects=len(np.unique(ids_yx[ids_yx > 0])), cores=count_cores(ids_yx))
 
 
 # Images --------------------------------------------------------------------------------------------------------------
@@ -370,9 +366,9 @@ def _describe_images(
             height, width = whole.get((pair.image, pair.page), (0, 0))
             whole[pair.image, pair.page] = max(height, bottom), max(width, right)
     sizes = sorted(set(whole.values()), key=lambda size: size[0] * size[1])
-    size = _format_size(sizes[0])
+    size = format_size(sizes[0])
     if len(sizes) > 1:
-        size = f"{len(sizes)} sizes from {size} to {_format_size(sizes[-1])}"
+        size = f"{len(sizes)} sizes from {size} to {format_size(sizes[-1])}"
     kind = f"{format_count(channels, 'channel')}, {' and '.join(sorted({item.dtype for item in facts}))}"
     notes = [f"images: {len(whole)} read, {size} pixels (height x width), {kind}"]
     if held_out:
@@ -388,10 +384,6 @@ def _describe_threshold(settings: DataSettings) -> list[str]:
     if settings.threshold is None:
         return []
     return [f"labels: values of at least {settings.threshold:g} are foreground (data.threshold)"]
-
-
-def _format_size(size: Sequence[int]) -> str:
-    return " x ".join(map(str, size))
 
 
 def _sort_problems(problems: Sequence[Problem]) -> tuple[Problem, ...]:

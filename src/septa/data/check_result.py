@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from septa.data.fingerprint import Fingerprint, ImageFacts
-from septa.data.pairs import Pairing
+from septa.data.pairs import Pair, Pairing
 from septa.errors import SeptaError, format_count
 from septa.labels import LabelMapping
 from septa.notices import Notices, name_files
@@ -58,6 +58,23 @@ class Problem:
             for notice, files in notices
             if notice.warning
         ]
+
+
+def compare_sizes(pair: Pair, labels_size: tuple[int, ...], image_size: tuple[int, ...]) -> Problem:
+    """Report labels whose height and width are not those of the image."""
+    description = (
+        f"the labels have {format_size(labels_size)} pixels (height x width) "
+        f"and the image {pair.image} has {format_size(image_size)}"
+    )
+    remedy = "Export the labels again at the size of the image; if you resize them, do not interpolate"
+    if labels_size == image_size[::-1]:
+        remedy = "Rotate the labels by 90 degrees, as the image was"
+    return Problem("error", pair.labels_location, description, remedy)
+
+
+def format_size(size: Sequence[int]) -> str:
+    """Return ``height x width``."""
+    return " x ".join(map(str, size))
 
 
 @dataclass(frozen=True, kw_only=True)

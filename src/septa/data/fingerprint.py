@@ -75,6 +75,8 @@ class ImageFacts:
         Class 0 and class 1 as walls between regions of the other; empty unless the labels have two exclusive classes.
     objects
         Number of objects that the labels distinguish; None if labels hold classes or are not usable.
+    cores
+        Number of objects, and of those whose core is one piece; see `count_cores`. Zeros if ``objects`` is None.
     labels_digest, whole_digest
         SHA-256 (hex) of labels of several values; of the whole image, if these are the facts of a part. Else empty.
     color
@@ -101,6 +103,7 @@ class ImageFacts:
     value_facts: ValueFacts
     walls: tuple[Walls, ...] = ()
     objects: int | None = None
+    cores: tuple[int, int] = (0, 0)
     labels_digest: str = ""
     whole_digest: str = ""
     color: bool = False
@@ -138,6 +141,8 @@ class Fingerprint:
         True if the three channels are a colour, so that grey images may be repeated to match.
     walls
         Class that is thin walls between regions of the other, as membranes between cells are; None if there is none.
+    whole_cores
+        Share of the objects whose core is one piece, 0 to 1; None if the labels hold no ids.
     """
 
     images: int
@@ -154,6 +159,7 @@ class Fingerprint:
     digest: str
     color: bool = False
     walls: WallFacts | None = None
+    whole_cores: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the attributes as values that JSON can hold."""
@@ -260,6 +266,7 @@ def combine_facts(facts: Sequence[ImageFacts], *, channels: int | None = None) -
     sizes = np.array([(item.height, item.width) for item in facts])
     low, middle, high = (tuple(int(size) for size in row) for row in np.quantile(sizes, (0, 0.5, 1), axis=0))
     digests = "".join(sorted(item.digest for item in facts))
+    objects, whole = (sum(counts) for counts in zip(*(item.cores for item in facts)))
     return Fingerprint(
         images=len(facts),
         sizes=((low[0], low[1]), (middle[0], middle[1]), (high[0], high[1])),
@@ -275,6 +282,7 @@ def combine_facts(facts: Sequence[ImageFacts], *, channels: int | None = None) -
         digest=hashlib.sha256(digests.encode()).hexdigest(),
         color=holds_colors(facts, channels),
         walls=find_walls([item.walls for item in facts]),
+        whole_cores=whole / objects if objects else None,
     )
 
 

@@ -214,12 +214,6 @@ class LabelMapping:
             return ObjectLabels(ids_yx) if self.object_classes == 1 else ObjectLabels.from_class_map(ids_yx, classes_yx)
         return ObjectLabels(np.where(classes_yx == IGNORE, IGNORE, label_components(classes_yx)).astype(np.int32))
 
-    def count_objects(self, raw: RawLabels, labels_yx: npt.NDArray[np.int32]) -> int:
-        """Count the objects of a label image of instances; ``labels_yx`` is what `encode` returns for it."""
-        if self._separates_by_color(raw):
-            return int(self._number_colors(raw, "labels").max(initial=0))
-        return len(np.unique(raw.array[labels_yx > 0]))
-
     def decode(self, labels_yx: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Convert encoded labels to the array that is written to disk.
 

@@ -143,6 +143,9 @@ class InstancesSettings(Section):
     paper. ``border``: inside and rim of objects. ``distance``: foreground, and the distance to the object's edge."""
     rim: Annotated[int, Field(ge=1, le=32)] = 2
     """Width of the rim of ``border``, 1 to 32 pixels."""
+    rim_share: Annotated[float, Field(ge=0, le=0.9)] = 0.0
+    """Least width of the rim of ``border`` as a share of the depth of its object, 0 to 0.9. Wide rims keep the
+    insides of touching objects apart, whatever their size."""
     fill_holes: bool = True
     """Fill the holes of predicted objects. Set it to false if objects have real holes."""
 

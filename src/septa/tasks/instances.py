@@ -60,6 +60,9 @@ class Instances:
         True if the net has one output instead of two; for ``seam`` only.
     rim
         Width of the rim of ``border``, pixels.
+    rim_share
+        Least width of the rim as a share of the depth of its object, which is the distance of the innermost pixels from
+        the edge, 0 to 0.9. If it is above 0, the innermost pixels are inside, however wide the rim is.
     decoding
         Thresholds by which objects are found.
     object_classes
@@ -82,6 +85,7 @@ class Instances:
     encoding: Encoding = "seam"
     sigmoid: bool = False
     rim: int = 2
+    rim_share: float = 0
     decoding: Decoding = field(default_factory=Decoding)
     object_classes: int = 1
 
@@ -112,6 +116,7 @@ class Instances:
             encoding=recipe.instances.encoding,
             sigmoid=recipe.net.output == "sigmoid",
             rim=recipe.instances.rim,
+            rim_share=recipe.instances.rim_share,
             decoding=decoding,
             object_classes=labels.object_classes,
         )
@@ -206,6 +211,9 @@ class Instances:
         np.minimum(inside_yx, _NO_EDGE, out=inside_yx)
         if self.encoding == "border":
             rim_yx = (labels_yx > 0) & (inside_yx <= self.rim)
+            if self.rim_share > 0:
+                share_yx = _divide_by_largest(inside_yx, ids_yx)
+                rim_yx = (rim_yx & (share_yx < 1)) | ((labels_yx > 0) & (share_yx <= self.rim_share))
             return np.where(rim_yx, np.int32(2), np.minimum(labels_yx, 1)), weights_yx
         distance_yx = np.where(ids_yx == labels_yx, _divide_by_largest(inside_yx, ids_yx), _SEAM)
         return np.where(ids_yx == IGNORE, np.float32(IGNORE), distance_yx), weights_yx

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from septa.data import ChannelValues, Fingerprint, ImageFacts, explain_walls, find_range
+from septa.data import CORE, ChannelValues, Fingerprint, ImageFacts, explain_walls, find_range
 from septa.errors import InputError, format_count, shorten_list
 from septa.images import find_position
 from septa.labels import LabelMapping
@@ -35,6 +35,8 @@ _BALANCE = 0.5
 """Value of ``sampling.balance`` if some images have a light background and others a dark one."""
 _FEW_BACKGROUNDS = 0.03
 """Share of the images from which on those with a light (or a dark) background count."""
+_WHOLE_CORES = 0.99
+"""Share of the objects that must keep their inside in one piece for wide rims to be chosen."""
 _EPOCHS = 150
 _MOST_WORKERS = 12
 _REDUCED_MEDIAN = 48
@@ -207,7 +209,11 @@ def _choose_target(
 ) -> dict[str, tuple[Any, str]]:
     """Choose what objects are encoded to, or recognise that classes are cell interiors and their walls."""
     if objects:
-        return {"instances.encoding": _choose_encoding(base), "instances.rim": _choose_rim(fingerprint)}
+        return {
+            "instances.encoding": _choose_encoding(base),
+            "instances.rim": _choose_rim(fingerprint),
+            **_choose_rim_share(fingerprint, base),
+        }
     walls = fingerprint.walls
     if walls is None or walls.wall_class != 0:
         return {}
@@ -225,6 +231,15 @@ def _choose_rim(fingerprint: Fingerprint) -> tuple[int, str]:
     median = fingerprint.diameter_percentiles[1]
     rim = int(np.clip(round(median / 12), 1, 8))
     return rim, f"1/12 of the median object diameter ({median:.0f} pixels), at most 8"
+
+
+def _choose_rim_share(fingerprint: Fingerprint, base: Recipe) -> dict[str, tuple[float, str]]:
+    """Choose wide rims where they cut few objects in pieces."""
+    whole = fingerprint.whole_cores
+    if base.net.output == "sigmoid" or whole is None or whole < _WHOLE_CORES:
+        return {}
+    reason = f"keeps the insides of touching objects apart; {100 * whole:.1f} % of the objects keep theirs in one piece"
+    return {"instances.rim_share": (CORE, reason)}
 
 
 def _choose_object_loss(encoding: str) -> dict[str, tuple[float, str]]:
