@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,20 +15,12 @@ import skimage.draw
 
 from septa.images.write import write_image, write_labels
 
+from ..forks import ForkServer
+
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Fault = Callable[..., str]
 
 TINY = ["net.width=4", "net.depth=2", "training.steps=15", "training.batch=4", "training.validations=2"]
-
-SHIPPING = """
-import sys
-from pathlib import Path
-from septa.cli import main
-from septa.pretrained import shipped
-shipped.FOLDER = Path(sys.argv.pop(1))
-main()
-"""
-"""Program that runs the command with the shipped models of another folder."""
 
 
 @pytest.fixture(scope="session")
@@ -39,10 +31,19 @@ def tiny() -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def septa() -> Run:
+def fork_server() -> Iterator[ForkServer]:
+    """Start a process whose forks run the command."""
+    server = ForkServer({"COLUMNS": "120"})
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def septa(fork_server: ForkServer) -> Run:
     """Return a function ``septa(*arguments, code=0)`` that runs the command and checks its exit code.
 
-    It also checks that no traceback is printed. ``shipping`` is a folder of models that septa then ships.
+    It also checks that no traceback is printed. ``shipping`` is a folder of models that septa then ships. With ``env``
+    the command starts as a user's does, since Python reads some of these variables when it starts.
     """
 
     def run(
@@ -52,21 +53,26 @@ def septa() -> Run:
         env: Mapping[str, str] | None = None,
         shipping: Path | None = None,
     ) -> subprocess.CompletedProcess[str]:
-        program = ["-m", "septa"] if shipping is None else ["-c", SHIPPING, str(shipping)]
-        done = subprocess.run(
-            [sys.executable, *program, *map(str, arguments)],
-            capture_output=True,
-            text=True,
-            check=False,
-            cwd=cwd,
-            env={**os.environ, "COLUMNS": "120", **(env or {})},
-            timeout=300,
-        )
+        words = [str(argument) for argument in arguments]
+        done = fork_server.run(words, folder=cwd, shipping=shipping) if env is None else start(words, cwd, env)
         assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
         assert "Traceback" not in done.stdout + done.stderr
         return done
 
     return run
+
+
+def start(words: list[str], cwd: Path | None, env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run the command in a new process."""
+    return subprocess.run(
+        [sys.executable, "-m", "septa", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=cwd,
+        env={**os.environ, "COLUMNS": "120", **env},
+        timeout=300,
+    )
 
 
 @pytest.fixture(scope="session")

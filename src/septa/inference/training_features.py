@@ -222,14 +222,14 @@ def _find_limit(distances: Float64) -> float:
     Few images show little of the scatter, so a Student distribution and a prior widen it. With 49 images and more, the
     distance that at most `_FALSE_ALARMS` of the left out images exceed is a second bound.
     """
-    from scipy.stats import t  # takes long to import
+    from scipy.special import stdtrit
 
     count = len(distances)
     logarithms = np.log(distances)
     freedom = count - 1 + _PRIOR_IMAGES
     squares = ((logarithms - logarithms.mean()) ** 2).sum() + _PRIOR_IMAGES * _PRIOR_SCATTER**2
     scatter = math.sqrt(squares / freedom * (1 + 1 / count))
-    limit = math.exp(float(logarithms.mean()) + float(t.ppf(1 - _RATE, freedom)) * scatter)
+    limit = math.exp(float(logarithms.mean()) + float(stdtrit(freedom, 1 - _RATE)) * scatter)
     place = math.ceil((1 - _FALSE_ALARMS) * (count + 1))
     return limit if place > count else max(limit, float(np.sort(distances)[place - 1]))
 
