@@ -3,7 +3,9 @@
 ::
 
     serve      the command: socket, browser, start and stop
-    server     the HTTP interface: routes, and the text of errors
+    server     the HTTP interface: routes of the page and of the actions
+    actions    what each request does
+    replies    answers: JSON, pixels, files, and the text of errors
     access     which requests are answered: hosts, origins, tokens, and the headers of every answer
     messages   what requests and answers look like
     workspace  everything that is open: images, documents, models, the job that runs
