@@ -13,7 +13,10 @@ from septa.errors import InputError, SeptaError
 
 from . import messages
 from .access import TOKEN_HEADER, Access
-from .document import Document
+from .decoder import make_stamp
+from .document import Document, Thresholds
+from .edits import Part
+from .exports import make_download, measure
 from .jobs import Job
 from .picture import TILE, Picture
 from .replies import Action, reply_file, reply_json, reply_pixels
@@ -41,11 +44,11 @@ class Actions:
             f"{image}/labels": self._labels,
             f"{image}/labels/{{level:int}}/{{row:int}}/{{column:int}}": self._label_tile,
             f"{image}/objects": self._objects,
-            f"{image}/export/labels": self._export_labels,
-            f"{image}/export/csv": self._export_csv,
-            f"{image}/export/geojson": self._export_geojson,
+            f"{image}/export/{{kind}}": self._export,
+            "/api/models/{name}/file": self._export_model,
         }
         self.writes: dict[str, Action] = {
+            f"{image}/cut": self._cut,
             f"{image}/segment": self._segment,
             f"{image}/decode": self._decode,
             f"{image}/edit": self._edit,
@@ -67,57 +70,33 @@ class Actions:
         )
 
     def _list_images(self, request: HttpRequest, _: bytes) -> Response:
-        folder, found = self._workspace.folder, []
-        for name, path in folder.list_images().items():
-            marks = folder.get_marks(name)
-            own = folder.find_labels(path) is not None
-            facts = {"checked": marks.checked, "corrections": marks.corrections, "model": marks.model}
-            found.append(messages.ImageAnswer(name=name, labels=own, **facts).model_dump())  # type: ignore[arg-type]
-        return reply_json(found)
+        return reply_json([one.model_dump() for one in self._workspace.list_images()])
 
     def _list_models(self, request: HttpRequest, _: bytes) -> Response:
         choices = self._workspace.segmenter.list_models()
         return reply_json([{"name": one.name, "origin": one.origin, "summary": one.summary} for one in choices])
 
     def _open(self, request: HttpRequest, _: bytes) -> Response:
-        name = _name(request)
-        key, picture = self._workspace.open_picture(name)
+        picture = self._workspace.open_picture(_name(request))
         problem, labels = "", None
         try:
-            labels = self._describe(self._workspace.open_document(name))
+            labels = self._describe(self._workspace.open_document(picture.name))
         except InputError as error:
             problem = str(error)
-        samples = picture.samples
-        channels = [
-            messages.ChannelAnswer(name=one.name, color=one.color, low=one.low, high=one.high)
-            for one in picture.shown_channels
-        ]
-        answer = messages.PictureAnswer(
-            name=name,
-            key=key,
-            levels=picture.levels,
-            tile=TILE,
-            dtype=samples.dtype,
-            offset=samples.offset,
-            scale=samples.scale,
-            channels=channels,
-            pixel_size_um=picture.calibration.pixel_size_um,
-            problem=problem,
-            labels=labels,
-        )
-        return reply_json(answer)
+        return reply_json(_describe_picture(picture, problem, labels))
 
     def _thumbnail(self, request: HttpRequest, _: bytes) -> Response:
-        picture = Picture(self._workspace.folder.find_image(_name(request)))
-        try:
-            return Response(picture.draw_thumbnail(), media_type="image/png", headers={"Cache-Control": "max-age=60"})
-        finally:
-            picture.close()
+        content = self._workspace.draw_thumbnail(_name(request))
+        return Response(content, media_type="image/png", headers={"Cache-Control": "max-age=60"})
+
+    def _cut(self, request: HttpRequest, body: bytes) -> Response:
+        box = messages.CutRequest.model_validate_json(body).box
+        return reply_json({"name": self._workspace.cut(_name(request), Part(*box))})
 
     # --- tiles ------------------------------------------------------------------------------------------------------
 
     def _tile(self, request: HttpRequest, _: bytes) -> Response:
-        picture = self._workspace.open_picture(_name(request))[1]
+        picture = self._workspace.open_picture(_name(request))
         tile_cyx = picture.read_tile(*_place(request))
         content = tile_cyx.astype(tile_cyx.dtype.newbyteorder("<")).tobytes()
         return reply_pixels(content, tile_cyx.shape)
@@ -144,7 +123,7 @@ class Actions:
 
     def _overwrite(self, request: HttpRequest, _: bytes) -> Response:
         document = self._workspace.open_document(_name(request))
-        kept = document.allow_replacement()
+        kept = document.file.allow_replacement()
         document.save()
         folder = self._workspace.folder.path
         return reply_json(self._describe(document).model_dump() | {"kept": kept.relative_to(folder).as_posix()})
@@ -154,20 +133,23 @@ class Actions:
         document.reload()
         return self._answer(document)
 
-    def _objects(self, request: HttpRequest, _: bytes) -> Response:
-        version, table = self._workspace.measure(_name(request), intensities=False)
-        names = [name for name in _TABLE if name in table.columns]
-        columns = [[_finite(value) for value in table.columns[name].tolist()] for name in names]
-        return reply_json(
-            messages.ObjectsAnswer(version=version, columns=names, rows=[list(row) for row in zip(*columns)])
-        )
+    def _objects(self, request: HttpRequest, body: bytes) -> Response:
+        document = self._workspace.open_document(_name(request))
+        version, _, table, names = measure(document, self._workspace.segmenter.get(document.name), intensities=False)
+        columns = {
+            name: [_finite(value) for value in table.columns[name].tolist()] for name in _TABLE if name in table.columns
+        }
+        if "class" in table.columns:
+            places = {name: float(place) for place, name in enumerate(names)}
+            columns["class"] = [places.get(str(one), 0.0) for one in table.columns["class"].tolist()]
+        rows = [list(row) for row in zip(*columns.values())]
+        return reply_json(messages.ObjectsAnswer(version=version, columns=list(columns), rows=rows))
 
     # --- segmentation -----------------------------------------------------------------------------------------------
 
     def _segment(self, request: HttpRequest, body: bytes) -> Response:
         wanted = messages.SegmentRequest.model_validate_json(body)
-        job = self._workspace.segment(_name(request), wanted.model, replace_corrections=wanted.replace)
-        return reply_json(_describe_job(job))
+        return reply_json(_describe_job(self._workspace.segment(_name(request), wanted)))
 
     def _decode(self, request: HttpRequest, body: bytes) -> Response:
         wanted = messages.DecodeRequest.model_validate_json(body)
@@ -183,24 +165,16 @@ class Actions:
 
     # --- results ----------------------------------------------------------------------------------------------------
 
-    def _export_labels(self, request: HttpRequest, _: bytes) -> Response:
+    def _export(self, request: HttpRequest, _: bytes) -> Response:
         self._workspace.saver.flush()
         document = self._workspace.open_document(_name(request))
-        if document.error is not None:
-            raise document.error
-        if not document.path.is_file():
-            raise InputError(document.name, "the image has no labels yet", "Segment it or draw an object first")
-        return reply_file(document.path.name, document.path.read_bytes(), "application/octet-stream")
+        output = self._workspace.segmenter.get(document.name)
+        made = make_download(document, output, str(request.path_params["kind"]))
+        return reply_file(made.name, made.content, made.kind)
 
-    def _export_csv(self, request: HttpRequest, _: bytes) -> Response:
-        name = _name(request)
-        text = self._workspace.make_csv(name)
-        return reply_file(f"{Path(name).stem}.csv", text.encode("utf-8", "replace"), "text/csv; charset=utf-8")
-
-    def _export_geojson(self, request: HttpRequest, _: bytes) -> Response:
-        name = _name(request)
-        text = self._workspace.make_geojson(name)
-        return reply_file(f"{Path(name).stem}.geojson", text.encode("utf-8", "replace"), "application/geo+json")
+    def _export_model(self, request: HttpRequest, _: bytes) -> Response:
+        choice = self._workspace.segmenter.find(_name(request))
+        return reply_file(f"{Path(choice.name).stem}.septa", choice.path.read_bytes(), "application/octet-stream")
 
     def _training_folder(self, request: HttpRequest, _: bytes) -> Response:
         written = self._workspace.write_training_folder()
@@ -213,13 +187,17 @@ class Actions:
 
     def _describe(self, document: Document, label: int | None = None) -> messages.LabelsAnswer:
         folder = self._workspace.folder
-        marks, found = folder.get_marks(document.name), self._workspace.find_decoding(document.name)
+        marks, found = document.marks, self._workspace.find_decoding(document.name)
         error = document.error
-        decoding = None
-        if found is not None:
-            names = ("foreground", "seed", "least_pixels")
-            pairs = {"used": found[1], "model": found[0].model.decoding}
-            decoding = {kind: {name: float(getattr(one, name)) for name in names} for kind, one in pairs.items()}
+        decoding = (
+            None
+            if found is None
+            else {
+                kind: _describe_thresholds(one)
+                for kind, one in {"used": found[1], "model": found[0].first_thresholds}.items()
+            }
+        )
+        classes = [messages.ClassAnswer(value=value, name=name) for value, name in document.class_table]
         return messages.LabelsAnswer(
             version=document.version,
             saved_version=document.saved_version,
@@ -229,11 +207,46 @@ class Actions:
             can_redo=document.can_redo,
             corrections=marks.corrections,
             checked=marks.checked,
-            file=document.path.relative_to(folder.path).as_posix(),
+            classes=classes,
+            pixels=marks.pixels,
+            file=document.file.path.relative_to(folder.path).as_posix(),
             error=_describe_save_error(error),
             replaceable=error is not None and any(part in error.problem for part in _SKIPPED),
             decoding=decoding,
         )
+
+
+def _describe_thresholds(thresholds: Thresholds) -> dict[str, float]:
+    names = ("foreground", "seed", "least_pixels")
+    return {name: float(getattr(thresholds.decoding, name)) for name in names} | {"confidence": thresholds.confidence}
+
+
+def _describe_picture(picture: Picture, problem: str, labels: messages.LabelsAnswer | None) -> messages.PictureAnswer:
+    samples, page = picture.samples, picture.page
+    channels = [
+        messages.ChannelAnswer(name=one.name, color=one.color, low=one.low, high=one.high)
+        for one in picture.shown_channels
+    ]
+    return messages.PictureAnswer(
+        name=picture.name,
+        file=page.path.name,
+        images=page.header.images,
+        image=page.name.image or 0,
+        pages=page.header.pages,
+        page=page.number,
+        position=page.position,
+        key=make_stamp(page.path),
+        levels=picture.levels,
+        tile=TILE,
+        dtype=samples.dtype,
+        offset=samples.offset,
+        scale=samples.scale,
+        channels=channels,
+        pixel_size_um=picture.calibration.pixel_size_um,
+        problem=problem,
+        can_cut=not picture.in_memory,
+        labels=labels,
+    )
 
 
 def _describe_save_error(error: SeptaError | None) -> str:

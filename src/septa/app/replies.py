@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import quote
 
@@ -31,24 +31,29 @@ def serve(action: Action) -> Callable[[HttpRequest], Any]:
             body = await request.body()
         except ClientDisconnect:
             return reply_error(413, "the request is too large. Send less.")
-        try:
-            return await run_in_threadpool(action, request, body)
-        except CorrectionsAtStake as error:
-            return reply_error(409, f"{error.problem}. {error.remedy}.", confirm=True)
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            where = ".".join(map(str, first["loc"])) or "the request"
-            return reply_error(422, f"{where}: {first['msg']}. Reload the page.")
-        except ResourceError as error:
-            return reply_error(507, str(error))
-        except SeptaError as error:
-            return reply_error(422, str(error))
-        except Exception as error:
-            if is_out_of_memory(error):
-                return reply_error(507, "The memory is exhausted. Close other programs, or take a smaller image.")
-            raise
+        return await explain_errors(run_in_threadpool(action, request, body))
 
     return answer
+
+
+async def explain_errors(answer: Awaitable[Response]) -> Response:
+    """Wait for an answer; an error becomes one line of JSON."""
+    try:
+        return await answer
+    except CorrectionsAtStake as error:
+        return reply_error(409, f"{error.problem}. {error.remedy}.", confirm=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"])) or "the request"
+        return reply_error(422, f"{where}: {first['msg']}. Reload the page.")
+    except ResourceError as error:
+        return reply_error(507, str(error))
+    except SeptaError as error:
+        return reply_error(422, str(error))
+    except Exception as error:
+        if is_out_of_memory(error):
+            return reply_error(507, "The memory is exhausted. Close other programs, or take a smaller image.")
+        raise
 
 
 def reply_json(value: Any) -> Response:

@@ -15,9 +15,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from .access import Access, Gate
+from .access import UPLOAD, Access, Gate
 from .actions import Actions
-from .replies import reply_error, serve
+from .receive import receive
+from .replies import explain_errors, reply_error, reply_json, serve
 from .workspace import Workspace
 
 PAGE = Path(__file__).parent / "page"
@@ -38,6 +39,8 @@ def make_server(workspace: Workspace, access: Access) -> ASGIApp:
     api = Actions(workspace, access)
     page = {"/" if path.name == "index.html" else f"/{path.name}": path for path in sorted(PAGE.iterdir())}
     routes = [
+        Route("/api/health", _answer_health),
+        Route(f"{UPLOAD}{{name}}", _serve_upload(workspace), methods=["POST"]),
         *(Route(url, _serve_file(path)) for url, path in page.items() if path.suffix in _TYPES),
         *(Route(url, serve(action), methods=["GET"]) for url, action in api.reads.items()),
         *(Route(url, serve(action), methods=["POST"]) for url, action in api.writes.items()),
@@ -49,6 +52,18 @@ def make_server(workspace: Workspace, access: Access) -> ASGIApp:
         await run_in_threadpool(workspace.close)
 
     return Gate(Starlette(routes=routes, lifespan=live, exception_handlers={HTTPException: _explain_status}), access)
+
+
+async def _answer_health(request: HttpRequest) -> Response:
+    """Say that the server answers; no thread is needed."""
+    return reply_json({"status": "ok"})
+
+
+def _serve_upload(workspace: Workspace) -> Callable[[HttpRequest], Any]:
+    async def answer(request: HttpRequest) -> Response:
+        return await explain_errors(receive(workspace, request))
+
+    return answer
 
 
 def _serve_file(path: Path) -> Callable[[HttpRequest], Any]:
