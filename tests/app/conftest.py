@@ -18,6 +18,7 @@ pytest.importorskip("starlette")
 uvicorn = pytest.importorskip("uvicorn")
 
 from septa.app import Access, Workspace, make_server  # noqa: E402
+from septa.app.decoder import Decoders  # noqa: E402
 from septa.app.serve import bind  # noqa: E402
 
 FILES = Path(__file__).parents[1] / "files" / "v0.1"
@@ -74,10 +75,18 @@ class Site:
         return read_labels(self.folder / "labels" / name).array
 
 
-def start(folder: Path, token: str | None = None) -> Iterator[Site]:
+@pytest.fixture(scope="session")
+def decoders() -> Iterator[Decoders]:
+    """Start the processes that decode, which all servers of the tests share."""
+    shared = Decoders()
+    yield shared
+    shared.close()
+
+
+def start(folder: Path, decoders: Decoders, token: str | None = None) -> Iterator[Site]:
     bound = bind("127.0.0.1", None)
     port = bound.getsockname()[1]
-    workspace = Workspace(folder)
+    workspace = Workspace(folder, decoders=decoders)
     access = Access.make("127.0.0.1", port, token)
     config = uvicorn.Config(make_server(workspace, access), log_level="warning", access_log=False, ws="none")
     server = uvicorn.Server(config)
@@ -103,11 +112,11 @@ def images(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def site(images: Path) -> Iterator[Site]:
-    yield from start(images)
+def site(images: Path, decoders: Decoders) -> Iterator[Site]:
+    yield from start(images, decoders)
 
 
 @pytest.fixture
-def guarded(images: Path) -> Iterator[Site]:
+def guarded(images: Path, decoders: Decoders) -> Iterator[Site]:
     """Serve the folder with a token."""
-    yield from start(images, "0123456789abcdef")
+    yield from start(images, decoders, "0123456789abcdef")

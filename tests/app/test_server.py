@@ -90,7 +90,7 @@ def test_tiles_hold_the_pixels_of_the_image_and_of_its_labels(site: Site) -> Non
 
 def test_labels_that_septa_did_not_write_are_kept_until_the_user_says_otherwise(site: Site) -> None:
     path = site.folder / "labels" / "0.png"
-    drawn = np.zeros(site.workspace.open_picture("0.png")[1].size_yx, np.uint8)
+    drawn = np.zeros(site.workspace.open_picture("0.png").size_yx, np.uint8)
     drawn[10:20, 10:20] = 5
     write_labels(path, drawn)
     before = path.read_bytes()
@@ -141,10 +141,10 @@ def test_a_job_is_cancelled_and_a_second_one_waits(site: Site, monkeypatch: pyte
     assert not (site.folder / "labels").exists()
 
 
-def test_stacks_and_twins_are_named_and_not_shown(site: Site) -> None:
+def test_twins_and_missing_pages_are_named(site: Site) -> None:
     write_labels(site.folder / "stack.tif", np.zeros((3, 8, 8), np.uint8))
     write_image(site.folder / "0.tif", np.zeros((1, 8, 8), np.uint8))
-    for name, text in (("stack.tif", "3 planes"), ("0.tif", "same name"), ("none.png", "no such image")):
+    for name, text in (("stack.tif%233", "no such page"), ("0.tif", "same name"), ("none.png", "no such image")):
         status, _, content = site.ask("GET", f"/api/images/{name}")
         assert status == 422
         assert text in json.loads(content)["error"]

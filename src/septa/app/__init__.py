@@ -3,15 +3,24 @@
 ::
 
     serve      the command: socket, browser, start and stop
-    server     the HTTP interface: routes, and the text of errors
+    server     the HTTP interface: routes of the page and of the actions
+    actions    what each request does
+    replies    answers: JSON, pixels, files, and the text of errors
     access     which requests are answered: hosts, origins, tokens, and the headers of every answer
     messages   what requests and answers look like
+    receive    a file that was dropped on the page
+    uploads    names and checks of such files
     workspace  everything that is open: images, documents, models, the job that runs
+    shelf      what stays open
     folder     the images of a folder, their label files and marks
-    picture    an image as tiles of a pyramid
-    document   the labels of an image: edits, undo, and the file that they are saved to
-    edits      edits of a label array
+    pages      names of the pages of a file
+    decoder    processes that decode images within limits of memory and time; decode_worker is their program
+    picture    a page as tiles of a pyramid
+    document   the labels of a page: edits, undo, redo
+    label_file the file that the pages of an image save their labels to
+    edits      edits of a label array; strokes makes them from requests
     segmenter  models, segmentation with progress, and decoding again from the kept output of the net
+    exports    files to take away
     jobs       long work, one after the other
     page/      the page, sent exactly as it is written
 """

@@ -11,11 +11,15 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from .uploads import MOST_BYTES as MOST_UPLOAD
+
 TOKEN_HEADER = "X-Septa-Token"
 """Header of requests that change something; only pages of this server can read its value."""
 COOKIE = "septa"
 MOST_BYTES = 2_000_000
-"""Largest body of a request."""
+"""Largest body of a request, other than a file."""
+UPLOAD = "/api/files/"
+"""Beginning of the addresses that receive a file."""
 _LOCAL = ("127.0.0.1", "localhost", "[::1]")
 _ANY = ("0.0.0.0", "::", "[::]")
 
@@ -99,7 +103,8 @@ class Gate:
         if refusal is not None:
             await refusal(scope, receive, send_safely)
             return
-        await self._app(scope, _limit(receive), send_safely)
+        limit = MOST_UPLOAD if scope["path"].startswith(UPLOAD) else MOST_BYTES
+        await self._app(scope, _limit(receive, limit), send_safely)
 
     def _refuse(self, scope: Scope, headers: Headers) -> Response | None:
         """Return the answer to a request that is refused, or that shows the token; None for all others."""
@@ -121,7 +126,10 @@ class Gate:
             problem = f"the header {TOKEN_HEADER} is missing or out of date"
             return _deny(403, problem, "Reload the page")
         length = headers.get("content-length", "0")
-        if not length.isdecimal() or int(length) > MOST_BYTES:
+        if scope["path"].startswith(UPLOAD):
+            if not length.isdecimal() or int(length) > MOST_UPLOAD:
+                return _deny(413, f"the file is larger than {MOST_UPLOAD} bytes", "Copy it into the folder instead")
+        elif not length.isdecimal() or int(length) > MOST_BYTES:
             return _deny(413, f"the request is larger than {MOST_BYTES} bytes", "Send less")
         return None
 
@@ -156,7 +164,7 @@ def _deny(status: int, problem: str, remedy: str) -> Response:
     return JSONResponse({"error": f"{problem}. {remedy}."}, status)
 
 
-def _limit(receive: Receive) -> Receive:
+def _limit(receive: Receive, most: int) -> Receive:
     """Return a receiver that ends a body that is too large, also if its length was not declared."""
     seen = 0
 
@@ -164,7 +172,7 @@ def _limit(receive: Receive) -> Receive:
         nonlocal seen
         message = await receive()
         seen += len(message.get("body", b""))
-        if seen > MOST_BYTES:
+        if seen > most:
             return {"type": "http.disconnect"}
         return message
 

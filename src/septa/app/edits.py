@@ -63,6 +63,10 @@ class Change:
         """Return the change from before this one to after a later one of the same part."""
         return Change(self.box, self._unpack(self._before), later._unpack(later._after))
 
+    def compare(self) -> tuple[Int32, Int32]:
+        """Return the labels of the part before and after the change."""
+        return self._unpack(self._before), self._unpack(self._after)
+
     def _unpack(self, data: bytes) -> Int32:
         return np.frombuffer(zlib.decompress(data), np.int32).reshape(self._shape)
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import threading
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from septa.errors import InputError, shorten_list
-from septa.images import count_images, sort_entries, write_text
-from septa.labels import IMAGE_FOLDERS, LABEL_FOLDERS, find_subfolders, list_folder
+from septa.images import sort_entries, write_text
+from septa.labels import CLASS_FOLDERS, CLASSES, IMAGE_FOLDERS, LABEL_FOLDERS, find_subfolders, list_folder
 from septa.prediction import find_stem
 
 MARKS = ".septa-app.json"
@@ -30,11 +32,17 @@ class Marks:
         Number of corrections since the labels were last found by a model.
     model
         Name of the model that found them; empty if none did.
+    classes
+        Value and name of each class, the background first; empty if labels have no classes.
+    pixels
+        True if the labels are classes of pixels; False if they are objects, which may have classes.
     """
 
     checked: bool = False
     corrections: int = 0
     model: str = ""
+    classes: tuple[tuple[int, str], ...] = ()
+    pixels: bool = False
 
 
 class ImageFolder:
@@ -61,6 +69,7 @@ class ImageFolder:
         self.path = path.resolve()
         self.images = self._choose(IMAGE_FOLDERS) or self.path
         self.labels = self._choose(LABEL_FOLDERS) or self.path / "labels"
+        self.classes = self._choose(CLASS_FOLDERS) or self.path / CLASSES
         self._lock = threading.Lock()
         self._marks = self._read_marks()
 
@@ -92,7 +101,7 @@ class ImageFolder:
         Raises
         ------
         InputError
-            The folder has no such image, the file holds several, or another image has the same stem.
+            The folder has no such image, or another image has the same stem.
         """
         images = self.list_images()
         path = images.get(name)
@@ -102,46 +111,65 @@ class ImageFolder:
         if first != path:
             problem = f"its labels would have the same name as those of {first.name}"
             raise InputError(name, problem, "Rename one of the two images")
-        if (count := count_images(path)) > 1:
-            problem = f"the file holds {count} images, and the app shows files of one image"
-            raise InputError(name, problem, "Segment it with 'septa predict', or save its images one by one")
         return path
 
-    def find_labels(self, image: Path) -> Path | None:
-        """Return the existing label file of an image."""
-        stem = find_stem(image)
+    def find_labels(self, stem: str) -> Path | None:
+        """Return the existing label file of an image, by its stem."""
         for suffix in _LABEL_SUFFIXES:
             path = self.labels / f"{stem}{suffix}"
             if path.is_file():
                 return path
         return None
 
-    def name_labels(self, image: Path) -> Path:
-        """Return the label file of an image: the existing one, else a TIFF for a TIFF or zarr image, or a PNG.
+    def has_labels(self, image: Path) -> bool:
+        """Return True if an image, or one of the images in its file, has a label file."""
+        stem = find_stem(image)
+        return self.find_labels(stem) is not None or any(self.labels.glob(f"{glob.escape(stem)}_image[0-9]*"))
+
+    def name_labels(self, image: Path, stem: str, *, stack: bool = False) -> Path:
+        """Return the label file of an image: the existing one, else a TIFF for a stack, a TIFF or a zarr image, or PNG.
 
         Raises
         ------
         InputError
             The folder of labels, or the file, is a link that leads out of the folder.
         """
-        is_tiff = image.is_dir() or image.suffix.lower() in (".tif", ".tiff", ".svs", ".lsm", ".btf")
-        path = self.find_labels(image) or self.labels / f"{find_stem(image)}{'.tif' if is_tiff else '.png'}"
-        if not (self.contains(self.labels) and self.contains(path)):
-            raise InputError(path, "the path is a link that leads out of the opened folder", "Remove the link")
+        is_tiff = stack or image.is_dir() or image.suffix.lower() in (".tif", ".tiff", ".svs", ".lsm", ".btf")
+        path = self.find_labels(stem) or self.labels / f"{stem}{'.tif' if is_tiff else '.png'}"
         if self.labels == self.images:
             raise InputError(self.images, "the images lie in a folder of labels", "Open the folder above it")
+        self.check_inside(self.labels, path)
         return path
+
+    def name_classes(self, labels: Path) -> Path:
+        """Return the image of classes that belongs to a label file; errors as for `name_labels`."""
+        path = self.classes / labels.name
+        self.check_inside(self.classes, path)
+        return path
+
+    def check_inside(self, *paths: Path) -> None:
+        """Raise InputError if a path leads out of the folder."""
+        for path in paths:
+            if not self.contains(path):
+                raise InputError(path, "the path is a link that leads out of the opened folder", "Remove the link")
 
     def get_marks(self, name: str) -> Marks:
         """Return the marks of an image."""
         return self._marks.get(name, Marks())
 
-    def set_marks(self, name: str, **values: bool | int | str) -> Marks:
-        """Change marks of an image and save all marks, if any differs."""
+    def list_pages(self, name: str) -> list[str]:
+        """Return the names of the pages of a file that have marks, or that of the file."""
         with self._lock:
-            old = self._marks.get(name, Marks())
-            new = replace(old, **values)  # type: ignore[arg-type]
-            if new != old:
+            return [own for own in self._marks if own == name or own.startswith(f"{name}#")]
+
+    def set_marks(self, name: str, **values: Any) -> Marks:
+        """Change marks of a page, and save all marks if any differs."""
+        return self.restore_marks(name, replace(self.get_marks(name), **values))
+
+    def restore_marks(self, name: str, new: Marks) -> Marks:
+        """Set all marks of a page, and save all marks if any differs."""
+        with self._lock:
+            if new != self._marks.get(name, Marks()):
                 self._marks[name] = new
                 content = {"version": 1, "images": {key: asdict(value) for key, value in self._marks.items()}}
                 write_text(self.path / MARKS, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
@@ -152,8 +180,7 @@ class ImageFolder:
         path = self.path / MARKS
         if not path.exists():
             return {}
-        if not self.contains(path):
-            raise InputError(path, "the path is a link that leads out of the opened folder", "Remove the link")
+        self.check_inside(path)
         try:
             images = json.loads(path.read_text(encoding="utf-8"))["images"]
             return {
@@ -161,6 +188,8 @@ class ImageFolder:
                     checked=values.get("checked") is True,
                     corrections=int(values.get("corrections", 0)),
                     model=str(values.get("model", "")),
+                    classes=tuple((int(value), str(text)) for value, text in values.get("classes", ())),
+                    pixels=values.get("pixels") is True,
                 )
                 for name, values in images.items()
             }

@@ -6,8 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Tool = Literal["brush", "eraser", "polygon", "fill", "delete", "merge", "split"]
+Tool = Literal["brush", "eraser", "polygon", "fill", "delete", "merge", "split", "class"]
 Coordinate = Annotated[float, Field(ge=-1e6, le=1e7, allow_inf_nan=False)]
+Edge = Annotated[int, Field(ge=-1_000_000, le=10_000_000)]
+Box = tuple[Edge, Edge, Edge, Edge]
 Label = Annotated[int, Field(ge=1, le=2**31 - 2)]
 
 
@@ -29,9 +31,12 @@ class EditRequest(Request):
     radius
         Radius of the brush or the eraser, pixels.
     label
-        Object that is edited; None for a new one, and for the eraser for all.
+        Object that is edited; None for a new one, and for the eraser for all. If the labels are classes of pixels, the
+        place of the class that is painted.
     into
         Object that ``label`` is merged into.
+    value
+        Value of the class that the tool ``class`` gives to the object.
     over
         True to paint over other objects.
     """
@@ -41,14 +46,25 @@ class EditRequest(Request):
     radius: Annotated[float, Field(ge=0.5, le=500)] = 0.5
     label: Label | None = None
     into: Label | None = None
+    value: Label | None = None
     over: bool = False
 
 
 class SegmentRequest(Request):
-    """Segment an image with a model; ``replace`` allows it to replace corrections."""
+    """Segment an image with a model; ``replace`` allows it to replace corrections.
+
+    ``visible`` is the part that is computed first: first row and column, and the ones after the last.
+    """
 
     model: str
+    visible: Box | None = None
     replace: bool = False
+
+
+class CutRequest(Request):
+    """Save a part of an image as an image of its own: first row and column, and the ones after the last."""
+
+    box: Box
 
 
 class DecodeRequest(Request):
@@ -57,6 +73,7 @@ class DecodeRequest(Request):
     foreground: Annotated[float, Field(gt=0, lt=1)] | None = None
     seed: Annotated[float, Field(gt=0, lt=1)] | None = None
     least_pixels: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    confidence: Annotated[float, Field(ge=0, le=1)] | None = None
     replace: bool = False
 
 
@@ -67,10 +84,11 @@ class CheckRequest(Request):
 
 
 class ImageAnswer(BaseModel):
-    """An image in the list."""
+    """An image in the list; of a file of several pages, ``checked_pages`` are checked."""
 
     name: str
     labels: bool
+    checked_pages: int
     checked: bool
     corrections: int
     model: str
@@ -83,6 +101,13 @@ class ChannelAnswer(BaseModel):
     color: str
     low: float
     high: float
+
+
+class ClassAnswer(BaseModel):
+    """A class: its value in files, and its name."""
+
+    value: int
+    name: str
 
 
 class LabelsAnswer(BaseModel):
@@ -102,6 +127,10 @@ class LabelsAnswer(BaseModel):
         Number of corrections since a model found the labels.
     checked
         True if the labels are marked as ground truth.
+    classes
+        Classes of objects or pixels, the background first; empty without classes.
+    pixels
+        True if labels are places in ``classes``, False if they are objects.
     file
         Label file, relative to the folder.
     error
@@ -120,6 +149,8 @@ class LabelsAnswer(BaseModel):
     can_redo: bool
     corrections: int
     checked: bool
+    classes: list[ClassAnswer]
+    pixels: bool
     file: str
     error: str
     replaceable: bool
@@ -132,7 +163,15 @@ class PictureAnswer(BaseModel):
     Attributes
     ----------
     name
-        Name.
+        Full name of the page.
+    file
+        Name of its file.
+    images, image
+        Number of images in the file, and number of this one.
+    pages, page
+        Number of planes of the image, and number of this one.
+    position
+        Text that says which plane it is; empty for the only one.
     key
         Part of the addresses of tiles that changes when the file does.
     levels
@@ -147,11 +186,19 @@ class PictureAnswer(BaseModel):
         (y, x) micrometres per pixel, if they are known.
     problem
         Reason why the image can only be looked at; empty if it can be segmented and corrected.
+    can_cut
+        True if the image is large, so that parts of it can be cut out.
     labels
         Its labels; None if it can only be looked at.
     """
 
     name: str
+    file: str
+    images: int
+    image: int
+    pages: int
+    page: int
+    position: str
     key: str
     levels: list[tuple[int, int]]
     tile: int
@@ -161,6 +208,7 @@ class PictureAnswer(BaseModel):
     channels: list[ChannelAnswer]
     pixel_size_um: tuple[float, float] | None
     problem: str
+    can_cut: bool
     labels: LabelsAnswer | None
 
 

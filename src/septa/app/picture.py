@@ -1,10 +1,13 @@
-"""An image as tiles of a pyramid: small images are halved in memory, large ones have levels in their file."""
+"""A page as tiles of a pyramid: small images are kept in memory, large ones are read where they are seen.
+
+A large image without small levels is read once, band by band, for an overview.
+The levels between are made tile by tile.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -12,7 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septa.errors import InputError
-from septa.images import Calibration, Selection, Source, encode_png, find_robust_range, open_source, shrink_picture
+from septa.images import encode_png, find_robust_range, shrink_picture
+
+from .decoder import Decoders, Header
+from .pages import ImagePage
 
 TILE = 256
 """Side of a tile, pixels of its level."""
@@ -21,7 +27,9 @@ EDITABLE_PIXELS = 64_000_000
 _SAMPLES = 256_000_000
 """Most samples of such an image: pixels times channels."""
 _COARSE = 4096
-"""Largest side of the smallest level of a file that is viewed from its own levels."""
+"""Largest side of the overview of an image that is not kept in memory."""
+_BAND = 32_000_000
+"""Samples that are read at once to make an overview."""
 _CHANNELS = 16
 THUMBNAIL = 160
 """Longest side of a thumbnail, pixels."""
@@ -60,41 +68,68 @@ class Samples:
 
 
 class Picture:
-    """An image that is open for viewing.
+    """A page of an image that is open for viewing.
 
     Parameters
     ----------
-    path
-        Image file or zarr image of the folder.
+    page
+        The page.
+    decoders
+        Processes that decode it.
 
     Raises
     ------
-    InputError
-        The image cannot be read, is a stack, has too many channels, or is large and has no levels.
+    InputError, ResourceError
+        The image cannot be decoded within the limits, or has too many channels.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._sources: list[Source] = []
-        with open_source(path) as source:
-            channels, (height, width) = source.shape[1], source.shape[3:]
-            _check(path, source)
-            self.calibration: Calibration = source.calibration
-            self.names = source.channel_names
-            self.size_yx = height, width
-            self.channels = channels
-            self.in_memory = height * width <= EDITABLE_PIXELS and height * width * channels <= _SAMPLES
-            self._arrays: list[NDArray[Any]] = []
-            if self.in_memory:
-                self._arrays = _halve(source.read((0, height), (0, width)))
-                self.levels = [(array.shape[1], array.shape[2]) for array in self._arrays]
-            else:
-                self.levels = list(source.levels)
-        if not self.in_memory:
-            if max(self.levels[-1]) > _COARSE:
-                problem = f"the image has {height} x {width} pixels and no small level to show it from"
-                raise InputError(path, problem, "Save it as OME-Zarr or OME-TIFF with a pyramid")
-            self._sources = [open_source(path, Selection(level=level)) for level in range(len(self.levels))]
+    def __init__(self, page: ImagePage, decoders: Decoders) -> None:
+        self.page, self.path = page, page.path
+        self.name = str(page.name)
+        header = self.header = page.header
+        self._decoders = decoders
+        self.channels, (height, width) = header.shape[1], header.shape[3:]
+        if self.channels > _CHANNELS:
+            problem = f"the image has {self.channels} channels, and the app shows at most {_CHANNELS}"
+            raise InputError(page.path, problem, "Save fewer channels")
+        self.calibration, self.names = header.calibration, header.names
+        self.size_yx = height, width
+        self.in_memory = height * width <= EDITABLE_PIXELS and height * width * self.channels <= _SAMPLES
+        if self.in_memory:
+            self._stored: list[tuple[int, int]] = []
+            self._arrays = _halve(self._read(0, (0, 0, height, width)))
+        else:
+            self._stored = list(header.levels)
+            self._arrays = _halve(self._make_overview())
+        self._factors = [1] * len(self._stored)
+        if self._stored:
+            rows, columns = self._stored[-1]
+            while -(-rows // (2 * self._factors[-1])) > self._arrays[0].shape[1]:
+                self._factors.append(2 * self._factors[-1])
+                self._stored.append((-(-rows // self._factors[-1]), -(-columns // self._factors[-1])))
+            if self._stored[-1] == self._arrays[0].shape[1:]:
+                self._stored.pop()
+        self.levels = [*self._stored, *((array.shape[1], array.shape[2]) for array in self._arrays)]
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it takes, bytes."""
+        return sum(array.nbytes for array in self._arrays)
+
+    def _read(self, level: int, box: tuple[int, int, int, int], shrink: int = 1) -> NDArray[Any]:
+        return self._decoders.read(self.path, self.page.name.image, self.page.plane, level, box, shrink)
+
+    def _make_overview(self) -> NDArray[Any]:
+        """Shrink the smallest level of the file until it is small; it is read band by band."""
+        level = len(self._stored) - 1
+        height, width = self._stored[-1]
+        factor = 1
+        while max(height, width) > _COARSE * factor:
+            factor *= 2
+        chunk = self.header.chunk[0]
+        step = max(factor, -(-max(chunk, _BAND // (width * self.channels)) // factor) * factor)
+        bands = [self._read(level, (top, 0, min(top + step, height), width), factor) for top in range(0, height, step)]
+        return np.concatenate(bands, axis=1)
 
     @property
     def image_cyx(self) -> NDArray[Any]:
@@ -108,13 +143,14 @@ class Picture:
         if not self.in_memory:
             height, width = self.size_yx
             problem = f"the image has {height} x {width} pixels, more than the {EDITABLE_PIXELS} that the app segments"
-            raise InputError(self.path, problem, "Segment it with 'septa predict' to a NAME.ome.zarr store")
+            raise InputError(self.path, problem, "Cut out the visible part, or use 'septa predict'")
         return self._arrays[0]
 
-    def close(self) -> None:
-        """Close the file."""
-        for source in self._sources:
-            source.close()
+    def cut(self, top: int, left: int, bottom: int, right: int) -> NDArray[Any]:
+        """Return the values of a part of the image ``CYX``, in full size."""
+        if self.in_memory:
+            return self._arrays[0][:, top:bottom, left:right]
+        return self._read(0, (top, left, bottom, right))
 
     def read_tile(self, level: int, row: int, column: int) -> NDArray[Any]:
         """Return the samples of a tile ``CYX``, uint8 or uint16; tiles at the right and the bottom may be smaller.
@@ -122,12 +158,15 @@ class Picture:
         Raises
         ------
         InputError
-            There is no such tile.
+            There is no such tile, or it is damaged.
         """
         (top, bottom), (left, right) = self.find_tile(level, row, column)
-        if self.in_memory:
-            return self._to_samples(self._arrays[level][:, top:bottom, left:right])
-        return self._to_samples(self._sources[level].read((top, bottom), (left, right)))
+        if level >= len(self._stored):
+            return self._to_samples(self._arrays[level - len(self._stored)][:, top:bottom, left:right])
+        factor, stored = self._factors[level], min(level, len(self.header.levels) - 1)
+        height, width = self.header.levels[stored]
+        box = top * factor, left * factor, min(bottom * factor, height), min(right * factor, width)
+        return self._to_samples(self._read(stored, box, factor))
 
     def find_tile(self, level: int, row: int, column: int) -> tuple[tuple[int, int], tuple[int, int]]:
         """Return the rows and columns of a tile, each as (first, end).
@@ -143,14 +182,10 @@ class Picture:
                 return (row * TILE, min(height, (row + 1) * TILE)), (column * TILE, min(width, (column + 1) * TILE))
         raise InputError(self.path.name, f"there is no tile {level}/{row}/{column}", "Reload the page")
 
-    @cached_property
+    @property
     def _coarse_cyx(self) -> NDArray[Any]:
-        """Values of the smallest level that shows enough to choose the contrast from."""
-        if self.in_memory:
-            small = [array for array in self._arrays if array.shape[1] * array.shape[2] <= 4_000_000]
-            return small[0]
-        source = self._sources[-1]
-        return source.read((0, source.shape[3]), (0, source.shape[4]))
+        """Values of the largest level in memory that is small enough to choose the contrast from."""
+        return next(array for array in self._arrays if array.shape[1] * array.shape[2] <= 4_000_000)
 
     @cached_property
     def samples(self) -> Samples:
@@ -172,7 +207,7 @@ class Picture:
     @cached_property
     def is_color(self) -> bool:
         """True if the three channels are red, green and blue."""
-        return self.channels == 3 and self.samples.dtype == "uint8"
+        return self.channels == 3 and self.samples.dtype == "uint8" and self.header.color
 
     @cached_property
     def shown_channels(self) -> tuple[Channel, ...]:
@@ -187,23 +222,13 @@ class Picture:
 
     def draw_thumbnail(self) -> bytes:
         """Return a small picture of the image, PNG."""
-        values = self._to_samples(self._arrays[-1] if self.in_memory else self._coarse_cyx).astype(np.float32)
+        values = self._to_samples(self._arrays[-1]).astype(np.float32)
         picture_yxs = np.zeros((*values.shape[1:], 3), np.float32)
         for channel, plane_yx in zip(self.shown_channels, values):
             share_yx = np.clip((plane_yx - channel.low) / (channel.high - channel.low), 0, 1)
             color = [int(channel.color[place : place + 2], 16) for place in (1, 3, 5)]
             picture_yxs += share_yx[:, :, None] * np.array(color, np.float32)
         return encode_png(shrink_picture(np.clip(picture_yxs, 0, 255).astype(np.uint8), THUMBNAIL))
-
-
-def _check(path: Path, source: Source) -> None:
-    frames, channels, planes = source.shape[:3]
-    if frames * planes > 1:
-        problem = f"the image is a stack of {frames * planes} planes, and the app shows single planes"
-        raise InputError(path, problem, "Segment it with 'septa predict'")
-    if channels > _CHANNELS:
-        problem = f"the image has {channels} channels, and the app shows at most {_CHANNELS}"
-        raise InputError(path, problem, "Save fewer channels")
 
 
 def _halve(image_cyx: NDArray[Any]) -> list[NDArray[Any]]:
@@ -216,3 +241,9 @@ def _halve(image_cyx: NDArray[Any]) -> list[NDArray[Any]]:
         planes = [cv2.resize(plane.astype(kept, copy=False), size, interpolation=cv2.INTER_AREA) for plane in last]
         found.append(np.stack(planes).astype(last.dtype))
     return found
+
+
+def is_quick(header: Header) -> bool:
+    """Return True if a small view of an image is read quickly: the image is small, or has small levels."""
+    height, width = header.shape[3:]
+    return height * width <= EDITABLE_PIXELS or max(header.levels[-1]) <= _COARSE

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from septa.errors import InputError, shorten_list
 from septa.images import WrittenFiles, write_bytes
+from septa.prediction import find_stem
 
 from .folder import ImageFolder
 
@@ -49,13 +50,13 @@ class TrainingFolder:
         copied = {name: image for name, image in checked.items() if name not in left_out}
         if not copied:
             raise InputError(folder.path, "no image is marked as checked", "Mark images whose labels are right")
-        missing = [name for name, image in copied.items() if folder.find_labels(image) is None]
+        missing = [name for name, image in copied.items() if folder.find_labels(find_stem(image)) is None]
         if missing:
             raise InputError(shorten_list(missing), "the label file is missing", "Mark the image as checked again")
         written = WrittenFiles()
         targets: dict[Path, str | Path | None] = {}
         for image in copied.values():
-            labels = folder.find_labels(image)
+            labels = folder.find_labels(find_stem(image))
             assert labels is not None
             targets |= {path / "images" / image.name: image, path / "labels" / labels.name: labels}
         written.check(targets)

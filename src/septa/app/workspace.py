@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
+from collections.abc import Hashable
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from septa.errors import InputError
+from septa.images import write_image
 from septa.notices import Notices
-from septa.objects import ObjectTable, measure_objects, to_geojson
-from septa.tasks import Decoding
 
-from . import edits
-from .document import Document
+from .decoder import Decoders, Header, make_stamp
+from .document import Document, Thresholds
+from .edits import Part
 from .folder import ImageFolder
 from .jobs import Job, Jobs
-from .messages import DecodeRequest, EditRequest
-from .picture import Picture
+from .label_file import LabelFile
+from .messages import DecodeRequest, EditRequest, ImageAnswer, SegmentRequest
+from .pages import ImagePage, PageName
+from .picture import Picture, is_quick
 from .saver import Saver
 from .segmenter import ModelChoice, NetOutput, Segmenter
+from .shelf import Shelf
+from .strokes import find_touched, plan_edit
 from .training_folder import TrainingFolder
+from .uploads import remove_parts, reserve_file
 
+CUT_PIXELS = 32_000_000
+"""Largest part that is cut out of an image, pixels."""
 _OPEN = 3
-"""Number of pictures and documents that stay open."""
+"""Number of documents that stay open."""
+_PICTURE_BYTES = 2**31
+"""Memory of the pictures that stay open."""
+_HEADERS = 10_000
+_THUMBNAILS = 2_000
 
 
 class CorrectionsAtStake(InputError):
@@ -43,6 +51,8 @@ class Workspace:
         Folder of images.
     model
         Model that is chosen first; None for the first of the list.
+    decoders
+        Processes that decode images; None for own ones.
 
     Raises
     ------
@@ -50,63 +60,148 @@ class Workspace:
         The folder cannot be used.
     """
 
-    def __init__(self, path: Path, model: ModelChoice | None = None) -> None:
+    def __init__(self, path: Path, model: ModelChoice | None = None, decoders: Decoders | None = None) -> None:
         self.folder = ImageFolder(path)
+        remove_parts(self.folder)
         self.segmenter = Segmenter(self.folder, model)
         self.jobs = Jobs()
         self.saver = Saver()
-        self._lock = threading.RLock()
-        self._pictures: OrderedDict[str, tuple[str, Picture]] = OrderedDict()
-        self._documents: OrderedDict[str, Document] = OrderedDict()
+        self.decoders = Decoders() if decoders is None else decoders
+        self._owns_decoders = decoders is None
+        self._headers: Shelf[Header] = Shelf(lambda values: len(values) > _HEADERS)
+        self._pictures: Shelf[Picture] = Shelf(lambda values: sum(one.nbytes for one in values) > _PICTURE_BYTES)
+        self._files: Shelf[LabelFile] = Shelf(lambda values: False)
+        self._documents: Shelf[Document] = Shelf(lambda values: len(values) > _OPEN, self._can_close)
+        self._thumbnails: Shelf[bytes] = Shelf(lambda values: len(values) > _THUMBNAILS)
 
     def close(self) -> None:
         """Stop the job, and wait until everything is saved."""
         self.jobs.cancel()
         self.jobs.wait(30)
         self.saver.close()
+        if self._owns_decoders:
+            self.decoders.close()
 
-    def open_picture(self, name: str) -> tuple[str, Picture]:
-        """Return a picture and the key of its file, which changes when the file does.
+    def _can_close(self, _: Hashable, document: Document) -> bool:
+        job = self.jobs.last
+        works = job is not None and self.jobs.running and job.image == document.name
+        return document.version == document.saved_version and not works
+
+    def list_images(self) -> list[ImageAnswer]:
+        """List the images of the folder with their marks."""
+        found = []
+        for name, path in self.folder.list_images().items():
+            pages = [self.folder.get_marks(own) for own in self.folder.list_pages(name)]
+            marks = self.folder.get_marks(name)
+            answer = ImageAnswer(
+                name=name,
+                labels=self.folder.has_labels(path),
+                checked=marks.checked,
+                checked_pages=sum(one.checked for one in pages),
+                corrections=sum(one.corrections for one in pages),
+                model=next((one.model for one in pages if one.model), ""),
+            )
+            found.append(answer)
+        return found
+
+    def find_page(self, name: str) -> ImagePage:
+        """Return the page of a name; the name of a file stands for its first page.
+
+        Raises
+        ------
+        InputError
+            There is no such page, or the file is not an image.
+        """
+        wanted = PageName.parse(name, self.folder.list_images())
+        path = self.folder.find_image(wanted.file)
+        header = self._describe(path, wanted.image)
+        if header.images > 1 and wanted.image is None:
+            wanted = replace(wanted, image=0)
+            header = self._describe(path, 0)
+        if header.pages > 1 and wanted.page is None:
+            wanted = replace(wanted, page=0)
+        if (wanted.image or 0) >= header.images or (wanted.page or 0) >= header.pages:
+            raise InputError(name, "the file has no such page", "Choose one of its pages")
+        simple = replace(wanted, image=wanted.image if header.images > 1 else None)
+        return ImagePage(name=replace(simple, page=simple.page if header.pages > 1 else None), path=path, header=header)
+
+    def _describe(self, path: Path, image: int | None) -> Header:
+        key = path, image, make_stamp(path)
+        return self._headers.get(key, lambda: self.decoders.describe(path, image))
+
+    def open_picture(self, name: str) -> Picture:
+        """Return the picture of a page.
 
         Raises
         ------
         InputError
             There is no such image, or it cannot be shown.
         """
-        with self._lock:
-            if name in self._pictures and self.folder.contains(self._pictures[name][1].path):
-                self._pictures.move_to_end(name)
-                return self._pictures[name]
-            path = self.folder.find_image(name)
-            status = path.stat()
-            found = f"{status.st_mtime_ns:x}-{status.st_size:x}", Picture(path)
-            self._pictures[name] = found
-            while len(self._pictures) > _OPEN:
-                _, (_, old) = self._pictures.popitem(last=False)
-                old.close()
+        found = self._pictures.find(name)
+        if found is not None and self.folder.contains(found.path):
             return found
+        page = self.find_page(name)
+        return self._pictures.get(str(page.name), lambda: Picture(page, self.decoders))
 
-    def open_document(self, name: str) -> Document:
-        """Return the labels of an image.
+    def draw_thumbnail(self, name: str) -> bytes:
+        """Return a small picture of the first page of an image, PNG.
 
         Raises
         ------
         InputError
-            There is no such image, it is too large, or its label file cannot be read.
+            There is no such image, or it is so large that only opening it makes an overview.
         """
-        with self._lock:
-            if name not in self._documents:
-                _, picture = self.open_picture(name)
-                _ = picture.image_cyx  # an image that is too large has no labels in memory
-                self._documents[name] = Document(self.folder, picture)
-            self._documents.move_to_end(name)
-            for old in list(self._documents):
-                document = self._documents[old]
-                if len(self._documents) > _OPEN and old != name and document.version == document.saved_version:
-                    if self.jobs.last is not None and self.jobs.running and self.jobs.last.image == old:
-                        continue
-                    del self._documents[old]
-            return self._documents[name]
+        page = self.find_page(name)
+        full = str(page.name)
+
+        def draw() -> bytes:
+            open_already = self._pictures.find(full)
+            if open_already is None and not is_quick(page.header):
+                raise InputError(name, "the image is large", "Open it to see it")
+            return (open_already or Picture(page, self.decoders)).draw_thumbnail()
+
+        return self._thumbnails.get((full, make_stamp(page.path)), draw)
+
+    def open_document(self, name: str) -> Document:
+        """Return the labels of a page.
+
+        Raises
+        ------
+        InputError
+            There is no such page, it is too large, or its label file cannot be read.
+        """
+        found = self._documents.find(name)
+        if found is not None:
+            return found
+        picture = self.open_picture(name)
+        _ = picture.image_cyx  # an image that is too large has no labels in memory
+        page = picture.page
+        file = self._files.get((page.path, page.name.image), lambda: LabelFile(self.folder, page, self.decoders))
+        return self._documents.get(picture.name, lambda: Document(self.folder, picture, file))
+
+    def cut(self, name: str, box: Part) -> str:
+        """Save a part of a page as an image of its own, and return its name.
+
+        Raises
+        ------
+        InputError
+            The part is empty or too large.
+        ResourceError
+            The disk is full.
+        """
+        picture = self.open_picture(name)
+        height, width = picture.size_yx
+        box = Part(max(0, box.top), max(0, box.left), min(height, box.bottom), min(width, box.right))
+        pixels = max(0, box.bottom - box.top) * max(0, box.right - box.left)
+        if not 0 < pixels <= CUT_PIXELS:
+            problem = f"the part has {pixels} pixels, and the app cuts out 1 to {CUT_PIXELS}"
+            raise InputError(name, problem, "Zoom in until the part that you need fills the view")
+        image_cyx = picture.cut(box.top, box.left, box.bottom, box.right)
+        stem = f"{picture.page.page_stem}_y{box.top}_x{box.left}"
+        calibration = replace(picture.calibration.crop(box.top, box.left), channel_names=())
+        with reserve_file(self.folder, f"{stem}.tif") as (part, target):
+            write_image(part, image_cyx, calibration=calibration)
+        return target.name
 
     # --- labels -----------------------------------------------------------------------------------------------------
 
@@ -120,9 +215,15 @@ class Workspace:
         """
         document = self.open_document(name)
         with document.lock:
-            label = request.label or document.next_label
-            box = document.edit(request.tool, lambda labels_yx: _find_change(labels_yx, request, label))
-            touched = None if box is None else _find_touched(document, request, label)
+            if request.tool == "class":
+                if request.label is None or request.value is None:
+                    raise InputError("", "no object or no class is chosen", "Choose a class, then click an object")
+                document.classify(request.label, request.value)
+                touched: int | None = request.label
+            else:
+                find_change, label = plan_edit(document, request)
+                box = document.edit(request.tool, find_change)
+                touched = None if box is None else find_touched(document, request, label)
         self.saver.save(document)
         return document, touched
 
@@ -149,40 +250,47 @@ class Workspace:
             document.save()
             if document.error is not None:
                 raise document.error
-        self.folder.set_marks(name, checked=checked)
+        self.folder.set_marks(document.name, checked=checked)
         return document
 
     # --- segmentation -----------------------------------------------------------------------------------------------
 
-    def segment(self, name: str, model: str, *, replace_corrections: bool) -> Job:
-        """Start the segmentation of an image.
+    def segment(self, name: str, request: SegmentRequest) -> Job:
+        """Start the segmentation of a page: the part that is visible first, then all of it.
 
         Raises
         ------
         CorrectionsAtStake
-            The labels were corrected, or drawn by a person, and ``replace_corrections`` is False.
+            The labels were corrected, or drawn by a person, and ``request.replace`` is False.
         InputError
             The image cannot be segmented, or septa is busy.
         """
         document = self.open_document(name)
-        self._refuse_loss(document, replace_corrections)
+        self._refuse_loss(document, request.replace)
+        visible = None if request.visible is None else Part(*request.visible)
 
         def work(job: Job) -> None:
             notices = Notices()
-            output = self.segmenter.compute(document.picture, model, job.report, notices)
-            job.lines = notices.lines()
-            labels_yx = output.decode(output.model.decoding)
-            job.report(1, "finding the objects")
-            self.segmenter.keep(name, output)
-            document.replace_all("segment", labels_yx, model=model, decoding=output.model.decoding)
+            try:
+                output = self.segmenter.compute(
+                    document.picture, request.model, job.report, notices, visible, document.show_preview
+                )
+                job.lines = notices.lines()
+                thresholds = output.first_thresholds
+                labels_yx, classes = output.decode(thresholds)
+                job.report(1, "finding the objects")
+            finally:
+                document.show_preview(None, None)
+            self.segmenter.keep(document.name, output)
+            document.replace_all("segment", labels_yx, output.marks, thresholds, classes)
             self.saver.save(document)
 
-        return self.jobs.start("segment", name, work)
+        return self.jobs.start("segment", document.name, work)
 
-    def find_decoding(self, name: str) -> tuple[NetOutput, Decoding] | None:
-        """Return the kept output of the net for an image, and the thresholds in use."""
-        output, decoding = self.segmenter.get(name), self.open_document(name).decoding
-        return None if output is None or decoding is None else (output, decoding)
+    def find_decoding(self, name: str) -> tuple[NetOutput, Thresholds] | None:
+        """Return the kept output of the net for a page, and the thresholds in use; None if they cannot be moved."""
+        output, thresholds = self.segmenter.get(name), self.open_document(name).decoding
+        return None if output is None or thresholds is None or not output.has_thresholds else (output, thresholds)
 
     def decode(self, name: str, request: DecodeRequest) -> Document:
         """Find the objects again from the kept output of the net, with other thresholds.
@@ -195,58 +303,29 @@ class Workspace:
             The output of the net is not kept.
         """
         document = self.open_document(name)
-        found = self.find_decoding(name)
+        found = self.find_decoding(document.name)
         if found is None:
             raise InputError(name, "the output of the net is not kept any more", "Segment the image again")
         self._refuse_loss(document, request.replace)
         output = found[0]
-        given = request.model_dump(exclude={"replace"}, exclude_none=True)
+        given = request.model_dump(exclude={"replace", "confidence"}, exclude_none=True)
         decoding = replace(output.model.decoding, **given)
-        labels_yx = output.decode(decoding)
-        document.replace_all("decode", labels_yx, model=output.name, decoding=decoding)
+        thresholds = Thresholds(decoding=decoding, confidence=request.confidence or 0.0)
+        labels_yx, classes = output.decode(thresholds)
+        document.replace_all("decode", labels_yx, output.marks, thresholds, classes)
         self.saver.save(document)
         return document
 
     def _refuse_loss(self, document: Document, replace_corrections: bool) -> None:
-        marks = self.folder.get_marks(document.name)
+        marks = document.marks
         drawn = document.count > 0 and not marks.model
         if (marks.corrections or marks.checked or drawn) and not replace_corrections:
             problem = "the labels were checked" if marks.checked else f"the labels have {marks.corrections} corrections"
-            if drawn:
+            if drawn and not marks.corrections:
                 problem = f"the {document.count} objects in the label file were not found by the app"
             raise CorrectionsAtStake(document.name, problem, "Confirm that they may be replaced; undo brings them back")
 
     # --- results ----------------------------------------------------------------------------------------------------
-
-    def measure(self, name: str, *, intensities: bool) -> tuple[int, ObjectTable]:
-        """Measure the objects of an image; return the version of the labels, and the table."""
-        document = self.open_document(name)
-        with document.lock:
-            version, labels_yx = document.version, document.labels_yx.copy()
-        output, picture = self.segmenter.get(name), document.picture
-        table = measure_objects(
-            labels_yx,
-            picture.image_cyx if intensities else None,
-            foreground_yx=None if output is None else output.foreground_yx,
-            pixel_size_um=picture.calibration.pixel_size_um,
-        )
-        if output is not None:
-            confidence = output.model.confidence_curve.apply(table.columns["confidence"])
-            table = ObjectTable({**table.columns, "confidence": confidence})
-        return version, table
-
-    def make_csv(self, name: str) -> str:
-        """Return the table of objects as CSV."""
-        _, table = self.measure(name, intensities=True)
-        stem = self.open_document(name).path.stem
-        return ObjectTable({"image": np.full(len(table), stem), **table.columns}).to_csv()
-
-    def make_geojson(self, name: str) -> str:
-        """Return the outlines of objects as GeoJSON."""
-        document = self.open_document(name)
-        with document.lock:
-            labels_yx = document.labels_yx.copy()
-        return to_geojson(labels_yx, self.measure(name, intensities=True)[1])
 
     def write_training_folder(self) -> TrainingFolder:
         """Write the checked images and their labels to a folder that ``septa train`` reads.
@@ -258,39 +337,3 @@ class Workspace:
         """
         self.saver.flush()
         return TrainingFolder.write(self.folder)
-
-
-def _find_change(labels_yx: edits.Int32, request: EditRequest, label: int) -> edits.Change | None:
-    """Find the change of an edit."""
-    tool, points = request.tool, request.points
-    size = labels_yx.shape[0], labels_yx.shape[1]
-    if tool in ("delete", "merge"):
-        if request.label is None or (tool == "merge" and request.into is None):
-            raise InputError("", "no object is selected", "Click an object with the tool Select first")
-        if tool == "merge" and request.into is not None:
-            if request.into == request.label:
-                raise InputError("", "the two objects are the same", "Click another object")
-            return edits.merge(labels_yx, request.label, request.into)
-        return edits.delete(labels_yx, request.label)
-    if not points:
-        raise InputError("", "the stroke has no points", "Draw on the image")
-    if tool == "fill":
-        return edits.fill(labels_yx, points[0])
-    if tool == "split":
-        return edits.split(labels_yx, points, max(label, int(labels_yx.max(initial=0)) + 1))
-    if tool == "polygon":
-        return edits.paint(labels_yx, *edits.draw_polygon(size, points), label, over=request.over)
-    box, mask_yx = edits.draw_stroke(size, points, request.radius)
-    if tool == "eraser":
-        return edits.erase(labels_yx, box, mask_yx, request.label)
-    return edits.paint(labels_yx, box, mask_yx, label, over=request.over)
-
-
-def _find_touched(document: Document, request: EditRequest, label: int) -> int | None:
-    """Return the object that an edit leaves selected."""
-    if request.tool in ("delete", "split"):
-        return None
-    if request.tool == "fill":
-        return int(document.labels_yx[edits.locate(document.labels_yx, request.points[0])]) or None
-    chosen = request.into if request.tool == "merge" else request.label if request.tool == "eraser" else label
-    return chosen if chosen is not None and bool((document.labels_yx == chosen).any()) else None

@@ -2,6 +2,7 @@ from .codes import MASK_VALUES as MASK_VALUES
 from .components import label_components as label_components
 from .detect import find_mapping as find_mapping
 from .files import read_label_file as read_label_file
+from .folders import CLASS_FOLDERS as CLASS_FOLDERS
 from .folders import CLASSES as CLASSES
 from .folders import IMAGE_FOLDERS as IMAGE_FOLDERS
 from .folders import LABEL_END as LABEL_END
