@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import settings
 
+from .forks import ForkServer
+
 if TYPE_CHECKING:
     from septa.nets import UNet
 
@@ -38,6 +40,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Use a temporary cache folder, so that no test reads or fills the user's cache."""
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def fork_server() -> Iterator[ForkServer]:
+    """Start a process whose forks run the command."""
+    server = ForkServer({"COLUMNS": "120"})
+    yield server
+    server.close()
 
 
 @pytest.fixture(scope="session")

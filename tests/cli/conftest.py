@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -28,14 +28,6 @@ def tiny() -> list[str]:
     """Options of a very small training."""
     settings = [*TINY, "sampling.patch=[64, 64]", "training.amp=off"]
     return [part for setting in settings for part in ("--set", setting)]
-
-
-@pytest.fixture(scope="session")
-def fork_server() -> Iterator[ForkServer]:
-    """Start a process whose forks run the command."""
-    server = ForkServer({"COLUMNS": "120"})
-    yield server
-    server.close()
 
 
 @pytest.fixture(scope="session")

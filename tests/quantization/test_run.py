@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,11 +26,15 @@ from septa.quantization import run as room
 from septa.quantization.run import QuantizedModel, make_small, quantize, round_to_float16
 from septa.synthetic.dataset import write_dataset
 
+from ..forks import ForkServer
+
+Command = Callable[..., str]
+
 NEEDS = ("openvino", "onnx", "nncf")
 
 
 @pytest.fixture(scope="module")
-def model(cells: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def model(septa: Command, cells: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("model") / "m.septa"
     settings = ["net.width=4", "net.depth=2", "training.steps=40", "training.batch=4", "training.validations=2"]
     settings += ["sampling.patch=[64, 64]", "training.amp=off"]
@@ -39,15 +42,20 @@ def model(cells: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def septa(*arguments: object, code: int = 0) -> str:
-    command = [sys.executable, "-m", "septa", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
-    assert done.returncode == code, (done.stdout, done.stderr)
-    assert "Traceback" not in done.stdout + done.stderr
-    return done.stdout + done.stderr
+@pytest.fixture(scope="module")
+def septa(fork_server: ForkServer) -> Command:
+    """Return a function that runs the command, checks its exit code, and returns what it prints."""
+
+    def run(*arguments: object, code: int = 0) -> str:
+        done = fork_server.run([str(argument) for argument in arguments])
+        assert done.returncode == code, (done.stdout, done.stderr)
+        assert "Traceback" not in done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    return run
 
 
-def test_from_the_command_line(model: Path, cells: Path, tmp_path: Path) -> None:
+def test_from_the_command_line(septa: Command, model: Path, cells: Path, tmp_path: Path) -> None:
     for package in NEEDS:
         pytest.importorskip(package, reason=f"{package} is not installed")
     small = tmp_path / "small.septa"
