@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 from scipy import ndimage, spatial
 
-from septa.tasks.border_weights import border_weights, cut_seams
+from septa.losses import border_weights, cut_seams
 
 W0 = 10.0
 SIGMA = 5.0

@@ -21,13 +21,13 @@ HOUSE = Path(__file__).resolve().parents[1] / "src" / "septa"
 FLOORS = {
     name: floor
     for floor, names in {
-        1: "errors kernels notices prefetch",
+        1: "errors kernels notices prefetch progress_bar",
         2: "images nets recipe runtime tensor_file",
-        3: "labels metrics synthetic presets pretrained",
+        3: "labels losses metrics synthetic presets pretrained",
         4: "tasks inference objects report",
         5: "model data",
         6: "training prediction evaluation streaming describe",
-        7: "demo display reproduce quantization export app",
+        7: "demo display reproduce quantization export app plot",
         8: "cli",
         9: "__init__ __main__",  # the front door: public names, and python -m septa
     }.items()

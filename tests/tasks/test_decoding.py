@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from septa.tasks.border_weights import cut_seams
+from septa.losses import cut_seams
 from septa.tasks.decoding import Decoding, close_seams, fill_holes, find_objects, grow_objects, keep_large
 from septa.tasks.watershed import UNCERTAIN
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from torch.nn import functional
 
+from septa.losses import cut_seams
 from septa.recipe import IGNORE, LossSettings
-from septa.tasks.border_weights import cut_seams
 from septa.tasks.decoding import Decoding, fill_holes
 from septa.tasks.instances import Encoding, Instances
 from septa.tasks.semantic import Semantic

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from septa.losses import binary_cross_entropy, cross_entropy, soft_dice
 from septa.recipe import IGNORE, LossSettings
 from septa.tasks.decoding import Decoding
-from septa.tasks.losses import binary_cross_entropy, cross_entropy, soft_dice
 from septa.tasks.semantic import Semantic
 from septa.tasks.task import TaskMisfit
 

@@ -104,6 +104,14 @@ class Examples:
     _used: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what another process needs: everything but the kept examples and the lock."""
+        return self.__dict__ | {"_kept": OrderedDict(), "_used": 0, "_lock": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore the examples in another process, with a lock of its own."""
+        self.__dict__.update(state | {"_lock": threading.Lock()})
+
     def __len__(self) -> int:
         """Return the number of pairs."""
         return len(self.pairs)

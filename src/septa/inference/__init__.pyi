@@ -1,5 +1,7 @@
 from ._onnxruntime import OnnxRuntimeEngine as OnnxRuntimeEngine
 from ._torch import compute_statistics as compute_statistics
+from .any_function import SlicedImage as SlicedImage
+from .any_function import tile_predict as tile_predict
 from .engines import make_engine as make_engine
 from .engines import parse_modes as parse_modes
 from .ensemble import Averaging as Averaging
@@ -25,6 +27,7 @@ from .symmetry import apply_symmetry as apply_symmetry
 from .symmetry import undo_symmetry as undo_symmetry
 from .tiling import ImageRegion as ImageRegion
 from .tiling import ImageTile as ImageTile
+from .tiling import add_margin as add_margin
 from .tiling import align_region as align_region
 from .tiling import choose_tile as choose_tile
 from .tiling import compute_overhead as compute_overhead

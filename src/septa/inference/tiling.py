@@ -177,6 +177,21 @@ def align_region(region: ImageRegion, size: tuple[int, int], multiple: int) -> I
     return begin, (next(ends), next(ends))
 
 
+def add_margin(core: ImageRegion, margin: int, size: tuple[int, int]) -> ImageRegion:
+    """Return the region of a block with its margin, and one line more: the first line of the next blocks.
+
+    Without a margin, the block itself is returned. The region ends at the edges of the image.
+
+    Examples
+    --------
+    >>> add_margin(((64, 0), (128, 64)), 8, (200, 70))
+    ((55, 0), (137, 70))
+    """
+    wide = margin + 1 if margin else 0
+    (top, left), (bottom, right) = core
+    return (max(0, top - wide), max(0, left - wide)), (min(size[0], bottom + wide), min(size[1], right + wide))
+
+
 def _check_range(size: int, begin: int, end: int, multiple: int) -> tuple[int, int, int]:
     if not 0 <= begin < end <= size or begin % multiple or (end % multiple and end != size):
         raise ValueError(f"{begin} to {end} of {size} is not a region on a grid of {multiple}")

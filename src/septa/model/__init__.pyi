@@ -6,6 +6,7 @@ from .precision import BF16 as BF16
 from .precision import PRECISIONS as PRECISIONS
 from .precision import Bf16Difference as Bf16Difference
 from .precision import explain_precision as explain_precision
+from .result import Prediction as Prediction
 from .unlike import cut_windows as cut_windows
 from .unlike import measure_windows as measure_windows
 from .unlike import report_distance as report_distance

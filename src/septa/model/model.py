@@ -6,6 +6,7 @@ The file is long because one class stands in it; the contracts of its public met
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
@@ -41,21 +42,24 @@ from septa.labels import LabelMapping
 from septa.nets import Ensemble, UNet, list_members
 from septa.notices import Notices
 from septa.objects import ConfidenceCurve
+from septa.progress_bar import ProgressCallback
 from septa.recipe import Recipe
 from septa.runtime import has_fast_bf16, pick_device
 from septa.tasks import Decoding, Task, make_task
 
+from .card import describe_model, render_model
 from .file import KIND, read_model_bytes, unpack_model
 from .half import round_kernels, shrink_kernels
+from .images import Measuring, predict_images, segment_images
 from .input import adapt_image
 from .options import PredictionOptions
 from .precision import BF16, Bf16Difference, apply_precision, refuse_precision
-from .tiles import check_tile, plan_model_tiles, run_tiles
+from .tiles import check_tile, count_pixels, plan_model_tiles, run_tiles
 from .unlike import cut_windows, measure_windows, report_distance
 from .versions import average_versions, check_versions
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Model:
     """A trained net with everything that it needs to segment images.
 
@@ -87,11 +91,14 @@ class Model:
         Features of the training images, with which other images are compared; None in models that lack them.
     confidence_curve
         Curve that calibrates the confidence of objects; used by the task ``instances`` only.
+    source
+        Path of the file that it was read from, or the name of a shipped model; empty for others. It is not saved.
 
     Examples
     --------
     >>> model = Model.load("cells.septa")  # doctest: +SKIP
-    >>> labels_yx = model.segment("image.tif")  # doctest: +SKIP
+    >>> labels_yx = model("image.tif")  # doctest: +SKIP
+    >>> labels, confidence = (found := model.predict("image.tif")).labels, found.confidence  # doctest: +SKIP
     """
 
     net: UNet | Ensemble
@@ -106,6 +113,15 @@ class Model:
     bf16: Bf16Difference | None = None
     training_features: TrainingFeatures | None = None
     confidence_curve: ConfidenceCurve = field(default_factory=ConfidenceCurve)
+    source: str = field(default="", compare=False)
+
+    def __repr__(self) -> str:
+        """Return one line: task, channels, net and score."""
+        return describe_model(self)
+
+    def _repr_html_(self) -> str:
+        """Return the card that a notebook shows: facts, scores, and a picture of a shipped model."""
+        return render_model(self)
 
     @property
     def task(self) -> Task:
@@ -141,6 +157,102 @@ class Model:
         return format_count(self.channels, "channel") + (f", {dtype}" if dtype else "")
 
     # --- segmenting -------------------------------------------------------------------------------------------------
+
+    def __call__(
+        self,
+        images: Any,
+        *,
+        axes: str | None = None,
+        tile: int | None = None,
+        device: str = "auto",
+        tta: int | None = None,
+        engine: str | Engine | None = None,
+        precision: str | None = None,
+        callback: ProgressCallback | None = None,
+    ) -> Any:
+        """Segment images: one, a list, a stack, or an array that is read lazily.
+
+        Parameters
+        ----------
+        images
+            One image as for `segment`; a list, tuple or generator of such images; a stack, which is an array with axes
+            of pages before those of an image; or an array of dask or zarr, which is read when the labels are needed.
+        axes
+            Letter of each axis of an array: C, Y and X, and any others for pages, such as ``TZYX``. If None, the last
+            two or three axes that fit the model are an image, and the others are pages.
+        tile, device, tta, engine, precision
+            As for `segment`.
+        callback
+            Function that gets a `septa.ProgressEvent` of the stage ``predict`` after each tile, such as
+            `septa.progress`. Not used for lazy arrays.
+
+        Returns
+        -------
+        ndarray, list or dask.array.Array
+            Labels of `segment`, int32: ``(Y, X)`` for one image; a list of such arrays for a list; an array with the
+            axes of pages first for a stack. For an array of dask or zarr, the same as a lazy array, whose blocks are
+            segmented when they are computed. They are those of the whole image, except that objects may have other
+            numbers, and that the image is compared with the training images by its values only.
+
+        Raises
+        ------
+        InputError
+            As for `segment`; or the axes have no clear meaning, or dask is not installed.
+        ResourceError
+            The memory does not hold a tile.
+
+        Examples
+        --------
+        >>> model = Model.load("nuclei")  # doctest: +SKIP
+        >>> labels_nyx = model(np.zeros((5, 64, 64), np.uint8))  # doctest: +SKIP
+        """
+        options = PredictionOptions(tile=tile, device=device, tta=tta, engine=engine, precision=precision)
+        return segment_images(self, images, options, axes=axes, callback=callback)
+
+    def predict(
+        self,
+        images: Any,
+        *,
+        axes: str | None = None,
+        tile: int | None = None,
+        device: str = "auto",
+        tta: int | None = None,
+        engine: str | Engine | None = None,
+        precision: str | None = None,
+        measure: str | Sequence[str] = "basic",
+        min_confidence: float | None = None,
+        pixel_size_um: tuple[float, float] | None = None,
+        callback: ProgressCallback | None = None,
+    ) -> Any:
+        """Segment images, with confidences, probabilities and the table of objects.
+
+        Parameters
+        ----------
+        images, axes, tile, device, tta, engine, precision, callback
+            As for a call of the model, but lazy arrays are refused.
+        measure
+            Measurements of objects: ``basic``, ``full``, or names of `septa.objects.MEASUREMENTS`.
+        min_confidence
+            Drop objects of lower confidence, 0 to 1; None keeps all.
+        pixel_size_um
+            (y, x) micrometres per pixel, for measurements in micrometres; that of the file if None.
+
+        Returns
+        -------
+        Prediction or list
+            A `septa.Prediction` for one image; a list of them for a list, and for the pages of a stack.
+
+        Raises
+        ------
+        InputError
+            As for a call of the model; or the labels are classes, and objects are to be dropped; or a measurement is
+            not known.
+        ResourceError
+            The memory does not hold a tile.
+        """
+        options = PredictionOptions(tile=tile, device=device, tta=tta, engine=engine, precision=precision)
+        wanted = Measuring(measure=measure, min_confidence=min_confidence, pixel_size_um=pixel_size_um)
+        return predict_images(self, images, options, wanted, axes=axes, callback=callback)
 
     def segment(
         self,
@@ -307,7 +419,7 @@ class Model:
         """
         normalization = self.normalization.rescale(options.factor).resolve(image_cyx)
         engine = self.engine(options.device, options.engine, options.precision)
-        run_tiles(self.net, engine, image_cyx, normalization, consume, options)
+        run_tiles(self.net, engine, image_cyx, normalization, count_pixels(consume, options.on_pixels), options)
 
     def plan(self, height: int, width: int, tile: int | None = None) -> list[ImageTile]:
         """Plan the tiles of an image of this size.
@@ -362,17 +474,41 @@ class Model:
         self, image: NDArray[Any] | str | PathLike[str], options: PredictionOptions
     ) -> tuple[NDArray[Any], PredictionOptions]:
         """Read an image, compare it with the training images, and warn about what is assumed or suspected."""
+        input_cyx, prepared, lines = self.prepare_image(
+            image, options, image if isinstance(image, str | PathLike) else "image"
+        )
+        for line in lines:
+            warnings.warn(line, SeptaWarning, stacklevel=3)
+        return input_cyx, prepared
+
+    def prepare_image(
+        self, image: NDArray[Any] | str | PathLike[str], options: PredictionOptions, where: str | PathLike[str]
+    ) -> tuple[NDArray[Any], PredictionOptions, list[str]]:
+        """Read an image, and compare its values with those of the training images.
+
+        Parameters
+        ----------
+        image
+            As for `segment`.
+        options
+            Options of the prediction.
+        where
+            Path that errors and warnings name, or ``image``.
+
+        Returns
+        -------
+        image_cyx, options, lines
+            Arguments of `compute_labels`, and printable lines about what is assumed or suspected.
+        """
         found, compared = Notices(), Notices()
-        where = image if isinstance(image, str | PathLike) else "image"
         if isinstance(image, str | PathLike):
             image_cyx = read_image(Path(image), channels=self.channels, notices=found)
         else:
             image_cyx = as_cyx(np.asarray(image), self.channels)
         input_cyx = self.as_model_input(image_cyx, where)
         factor = self.find_factor(input_cyx, where, compared)
-        for line in (*found.warnings(), *compared.lines()):
-            warnings.warn(line, SeptaWarning, stacklevel=3)
-        return input_cyx, replace(options, factor=factor, sums=self.make_sums())
+        lines = [*found.warnings(), *compared.lines()]
+        return input_cyx, replace(options, factor=factor, sums=self.make_sums()), lines
 
     def _warn_unlike(
         self, image: NDArray[Any] | str | PathLike[str], image_cyx: NDArray[Any], options: PredictionOptions
@@ -558,16 +694,28 @@ class Model:
         ResourceError
             The disk is full.
         """
-        model = self.round_to_half() if half else self
-        weights = shrink_kernels(model.net.state_dict()) if half else model.net.state_dict()
-        int8_tensors = {} if self.int8 is None else self.int8.tensors()
-        header = model._make_header() | ({"weights": "float16"} if half else {})
         try:
-            data = tensor_file.pack(KIND, header, {**weights, **int8_tensors})
+            data = self.to_bytes(half=half)
         except ValueError as error:
             problem = f"the model is not written, because {error}"
             raise ModelError(path, problem, "Train with a smaller training.lr") from None
         write_bytes(Path(path), data)
+
+    def to_bytes(self, *, half: bool = False) -> bytes:
+        """Return the bytes of the file that `save` writes; the inverse of `from_bytes`.
+
+        Raises
+        ------
+        ValueError
+            A weight is NaN or Inf.
+        InputError
+            ``half`` is True, and a weight is too large for float16.
+        """
+        model = self.round_to_half() if half else self
+        weights = shrink_kernels(model.net.state_dict()) if half else model.net.state_dict()
+        int8_tensors = {} if self.int8 is None else self.int8.tensors()
+        header = model._make_header() | ({"weights": "float16"} if half else {})
+        return tensor_file.pack(KIND, header, {**weights, **int8_tensors})
 
     def round_to_half(self) -> Model:
         """Return the model with the weights of convolutions rounded to the nearest float16, but still in float32.
@@ -620,7 +768,7 @@ class Model:
     @classmethod
     def from_bytes(cls, data: bytes, path: str | PathLike[str]) -> Model:
         """Build a model from the bytes of a file; errors are those of `load` and name ``path``."""
-        return cls(**unpack_model(data, path))
+        return cls(**unpack_model(data, path), source=str(path))
 
     def with_provenance(self, **facts: Any) -> Model:
         """Return the same model with more facts (JSON values) in its provenance."""

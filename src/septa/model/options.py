@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from septa.inference import Engine, FeatureSums
@@ -13,7 +14,8 @@ class PredictionOptions:
 
     If ``fixed_tile`` is True, a tile that does not fit into the memory is an error; else it is halved. ``factor``
     multiplies the values of the image before they are normalised; see `Model.check_values`. ``sums`` receives the
-    features of the image; see `Model.report_unlike`.
+    features of the image; see `Model.report_unlike`. ``on_pixels`` is called with the number of pixels of each tile
+    that is done.
     """
 
     tile: int | None = None
@@ -24,3 +26,4 @@ class PredictionOptions:
     fixed_tile: bool = False
     factor: float = 1.0
     sums: FeatureSums | None = None
+    on_pixels: Callable[[int], object] | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -76,3 +77,15 @@ def run_tiles(
                 raise
         largest = smaller
         tiles = plan_model_tiles(net, height, width, largest)
+
+
+def count_pixels(consume: CoreConsumer, report: Callable[[int], object] | None) -> CoreConsumer:
+    """Return a consumer that also reports the number of pixels of each core."""
+    if report is None:
+        return consume
+
+    def consume_and_report(core: tuple[slice, slice], logits_kyx: NDArray[np.float32]) -> None:
+        consume(core, logits_kyx)
+        report(logits_kyx.shape[1] * logits_kyx.shape[2])
+
+    return consume_and_report

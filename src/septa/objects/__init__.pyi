@@ -7,6 +7,7 @@ from .curve import Judged as Judged
 from .curve import fit_curve as fit_curve
 from .files import ObjectFiles as ObjectFiles
 from .files import ObjectOptions as ObjectOptions
+from .files import measure_predicted as measure_predicted
 from .link import link_labels as link_labels
 from .measure import measure_objects as measure_objects
 from .names import MEASUREMENTS as MEASUREMENTS

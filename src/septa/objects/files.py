@@ -148,20 +148,15 @@ class ObjectFiles:
         labels_yx, table
             Object ids of the kept objects, int32 ``YX``, and their measurements.
         """
-        confidences = self.curve.apply(confidence(labels_yx, foreground_yx))
-        if self.options.min_confidence is not None:
-            ids = np.unique(labels_yx[labels_yx > 0])
-            kept = confidences >= self.options.min_confidence
-            labels_yx = np.where(np.isin(labels_yx, ids[~kept]), 0, labels_yx).astype(np.int32)
-            confidences = confidences[kept]
-        table = measure_objects(
+        labels_yx, table = measure_predicted(
             labels_yx,
             image_cyx,
-            confidences=confidences,
-            pixel_size_um=calibration.pixel_size_um,
-            channel_names=_make_column_names(calibration.channel_names, len(image_cyx)),
+            foreground_yx,
+            calibration=calibration,
             class_yx=class_yx,
-            class_names=() if class_yx is None else self.class_names,
+            class_names=self.class_names,
+            curve=self.curve,
+            min_confidence=self.options.min_confidence,
             measure=self.options.measure,
         )
         self._note_scale(calibration)
@@ -218,6 +213,57 @@ class ObjectFiles:
     def _images(self) -> Iterator[tuple[str, NDArray[Any], ObjectTable]]:
         for table, (file, path, page) in zip(self._tables, self._labels, strict=True):
             yield file, read_labels(path, page).array.astype(np.int64), table
+
+
+def measure_predicted(
+    labels_yx: NDArray[np.int32],
+    image_cyx: NDArray[Any],
+    foreground_yx: NDArray[np.float32],
+    *,
+    calibration: Calibration,
+    class_yx: NDArray[np.int32] | None = None,
+    class_names: Sequence[str] = (),
+    curve: ConfidenceCurve,
+    min_confidence: float | None = None,
+    measure: str | Sequence[str] = BASIC,
+) -> tuple[NDArray[np.int32], ObjectTable]:
+    """Measure predicted objects with their calibrated confidence, and drop those of low confidence.
+
+    Parameters
+    ----------
+    labels_yx, image_cyx, foreground_yx, calibration, class_yx
+        As for `ObjectFiles.measure`.
+    class_names
+        Names of the classes, background first; used with ``class_yx``.
+    curve
+        Curve that calibrates the confidences.
+    min_confidence
+        Drop objects of lower confidence, 0..1; None keeps all.
+    measure
+        As for `measure_objects`.
+
+    Returns
+    -------
+    labels_yx, table
+        Object ids of the kept objects, int32 ``YX``, and their measurements.
+    """
+    confidences = curve.apply(confidence(labels_yx, foreground_yx))
+    if min_confidence is not None:
+        ids = np.unique(labels_yx[labels_yx > 0])
+        kept = confidences >= min_confidence
+        labels_yx = np.where(np.isin(labels_yx, ids[~kept]), 0, labels_yx).astype(np.int32)
+        confidences = confidences[kept]
+    table = measure_objects(
+        labels_yx,
+        image_cyx,
+        confidences=confidences,
+        pixel_size_um=calibration.pixel_size_um,
+        channel_names=_make_column_names(calibration.channel_names, len(image_cyx)),
+        class_yx=class_yx,
+        class_names=() if class_yx is None else class_names,
+        measure=measure,
+    )
+    return labels_yx, table
 
 
 def _join_tables(tables: list[ObjectTable]) -> ObjectTable:

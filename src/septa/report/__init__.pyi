@@ -13,4 +13,5 @@ from .page import render_page as render_page
 from .page import render_sections as render_sections
 from .page import render_swatch as render_swatch
 from .page import render_table as render_table
+from .templating import render_fragment as render_fragment
 from .training import write_report as write_report

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 from numpy.typing import NDArray
 
 from septa.images import ERROR_COLORS, draw_error_map, draw_overlay, encode_png, shrink_picture, to_rgb
@@ -100,7 +101,7 @@ def draw_labels(rgb_yxs: NDArray[np.uint8], labels_yx: NDArray[Any], bits: int =
     return rgb_yxs if bits else draw_overlay(np.moveaxis(rgb_yxs, -1, 0), near_yx)
 
 
-def render_picture(rgb_yxs: NDArray[np.uint8], alt: str) -> str:
+def render_picture(rgb_yxs: NDArray[np.uint8], alt: str) -> Markup:
     """Return an ``<img>`` with an embedded uint8 YXS picture; a grey picture is stored with one channel.
 
     ``alt`` describes the picture in plain text.

@@ -10,8 +10,11 @@ import base64
 import hashlib
 import html
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
+
+from markupsafe import Markup
+
+from septa.report.templating import replace_unprintable
 
 Color = tuple[str, str]
 """A CSS colour for light pages and one for dark pages."""
@@ -23,10 +26,8 @@ INK: Color = ("#17212b", "#e5ebf1")
 
 _MAX_NOTES = 12
 
-_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069\ufffe\uffff]")
 
-
-def escape_html(value: object) -> str:
+def escape_html(value: object) -> Markup:
     """Escape a value for HTML, between tags and in quoted attributes.
 
     Control characters, lone surrogates (from undecodable file names) and marks that reverse the writing direction
@@ -34,10 +35,10 @@ def escape_html(value: object) -> str:
 
     Examples
     --------
-    >>> escape_html('<b>"x".png')
-    '&lt;b&gt;&quot;x&quot;.png'
+    >>> print(escape_html('<b>"x".png'))
+    &lt;b&gt;&quot;x&quot;.png
     """
-    return html.escape(_UNPRINTABLE.sub("\ufffd", str(value)), quote=True)
+    return Markup(html.escape(replace_unprintable(str(value)), quote=True))
 
 
 def format_number(value: float) -> str:
@@ -80,7 +81,7 @@ def render_swatch(rgb: tuple[int, int, int]) -> str:
     return f'<span class="swatch" style="background:{_hex(rgb)}"></span>'
 
 
-def render_png(png: bytes, alt: str, width: int, height: int) -> str:
+def render_png(png: bytes, alt: str, width: int, height: int) -> Markup:
     """Return an ``<img>`` with an embedded PNG file; small images are enlarged without smoothing.
 
     Parameters
@@ -95,7 +96,7 @@ def render_png(png: bytes, alt: str, width: int, height: int) -> str:
     shape = min(max(width / height, 0.6), 3.0)
     kind = ' class="pixels"' if max(width, height) < 160 else ""
     data = base64.b64encode(png).decode("ascii")
-    return (
+    return Markup(
         f'<img{kind} src="data:image/png;base64,{data}" alt="{escape_html(alt)}" width="{width}" height="{height}"'
         f' style="aspect-ratio:{shape:.3f}" decoding="async">'
     )

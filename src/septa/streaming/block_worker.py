@@ -19,6 +19,7 @@ from septa.inference import (
     Engine,
     ImageRegion,
     ImageTile,
+    add_margin,
     align_region,
     plan_tiles_for,
     predict_tiles,
@@ -242,18 +243,3 @@ class BlockWindow:
         """Return a part ``(C, Y, X)`` of the window, given in rows and columns of the image."""
         y, x = (slice(first - start, last - start) for first, last, start in zip(begin, end, self.begin, strict=True))
         return self.image_cyx[:, y, x]
-
-
-def add_margin(core: ImageRegion, margin: int, size: tuple[int, int]) -> ImageRegion:
-    """Return the region of a block with its margin, and one line more: the first line of the next blocks.
-
-    Without a margin, the block itself is returned. The region ends at the edges of the image.
-
-    Examples
-    --------
-    >>> add_margin(((64, 0), (128, 64)), 8, (200, 70))
-    ((55, 0), (137, 70))
-    """
-    wide = margin + 1 if margin else 0
-    (top, left), (bottom, right) = core
-    return (max(0, top - wide), max(0, left - wide)), (min(size[0], bottom + wide), min(size[1], right + wide))

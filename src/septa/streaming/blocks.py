@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from septa.errors import OutOfMemory, unify_out_of_memory
 from septa.images import store
 from septa.images.store import BlockIndex, StoreSpec
-from septa.inference import ImageRegion
+from septa.inference import ImageRegion, add_margin
 from septa.model import Model
 from septa.streaming.block_file import load_block, save_block
-from septa.streaming.block_worker import BlockWindow, BlockWorker, add_margin
+from septa.streaming.block_worker import BlockWindow, BlockWorker
 from septa.streaming.plan import StreamPlan
 from septa.tasks import BlockLabels, renumber_block
 

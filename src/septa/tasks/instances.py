@@ -12,12 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from septa import recipe
+from septa import losses, recipe
 from septa.labels import LabelMapping, ObjectLabels
+from septa.losses import cut_seams
 from septa.recipe import IGNORE
-from septa.tasks import losses
 from septa.tasks.block_objects import BlockLabels, find_block_objects
-from septa.tasks.border_weights import cut_seams
 from septa.tasks.decoding import Decoding, find_objects
 from septa.tasks.semantic import Semantic
 from septa.tasks.task import OutputGroup, TaskMisfit

@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from septa import recipe
+from septa import losses, recipe
 from septa.labels import LabelMapping, label_components
+from septa.losses import border_weights
 from septa.recipe import IGNORE
-from septa.tasks import losses
 from septa.tasks.block_objects import BlockLabels
-from septa.tasks.border_weights import border_weights
 from septa.tasks.decoding import Decoding
 from septa.tasks.growth import PIXELS_PER_STEP, grow_regions
 from septa.tasks.task import OutputGroup, TaskMisfit

@@ -1,3 +1,5 @@
+from .dataset import Dataset as Dataset
+from .dataset import SampleTensors as SampleTensors
 from .finish import TrainingDone as TrainingDone
 from .folds import describe_cost as describe_cost
 from .plan import TrainingRequest as TrainingRequest

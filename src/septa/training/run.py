@@ -9,8 +9,8 @@ import json
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from septa.errors import InputError, SeptaWarning
 from septa.images import MAX_PIXELS, lock_outputs, write_text
 from septa.metrics import Evaluation
 from septa.model import Model
+from septa.progress_bar import ProgressCallback, is_notebook, progress, report_counts
 from septa.recipe import Recipe
 from septa.runtime import Progress
 from septa.training.automatic import RecipeChoice
@@ -29,6 +30,7 @@ from septa.training.checkpoint import Checkpoints
 from septa.training.finish import TrainingDone, finish_training
 from septa.training.fold_finish import finish_folds
 from septa.training.folds import is_ensemble_written, plan_folds, write_record
+from septa.training.follower import TrainingFollower
 from septa.training.log import open_history_log
 from septa.training.loop import run_training_loop
 from septa.training.plan import TrainingRequest, plan_recipe
@@ -121,6 +123,7 @@ def train(
     device: str = "auto",
     max_pixels: int = MAX_PIXELS,
     start: str | os.PathLike[str] | None = None,
+    callback: ProgressCallback | None = None,
 ) -> Model:
     """Train a U-Net on a folder of images and label images.
 
@@ -156,6 +159,10 @@ def train(
         Model to fine-tune: the path of a model file or the name of a model that ships with septa; ``scratch`` for new
         weights. By default, or with ``auto``, the shipped model that finds the objects of the images best if it finds
         enough of them, else new weights.
+    callback
+        Function that gets a `septa.ProgressEvent` for each file that is checked and for each row of the history, such
+        as `septa.progress`. If None, a notebook shows a bar, and nothing is shown elsewhere. What it raises ends the
+        training; ``resume`` then continues from the newest checkpoint.
 
     Returns
     -------
@@ -186,13 +193,18 @@ def train(
         device=device,
         max_pixels=max_pixels,
     )
-    model = None
-    for event in train_steps(request):
-        if isinstance(event, TrainingPlan):
-            for line in event.choice.warnings:
-                warnings.warn(f"warning: {line}", SeptaWarning, stacklevel=2)
-        elif isinstance(event, TrainingDone):
-            model = event.model
+    model, follower = None, TrainingFollower(callback or (progress() if is_notebook() else None), max(1, folds))
+    with closing(train_steps(request, report_counts(follower.callback, "check"))) as events:
+        for event in events:
+            if isinstance(event, TrainingPlan):
+                for line in event.choice.warnings:
+                    warnings.warn(f"warning: {line}", SeptaWarning, stacklevel=2)
+                follower.begin(event.choice.recipe.training, max(1, event.fold))
+            elif isinstance(event, TrainingDone):
+                model = event.model
+                follower.finish()
+            elif isinstance(event, dict):
+                follower.follow(event)
     return model if model is not None else Model.load(output)
 
 
@@ -200,7 +212,7 @@ def train_steps(
     request: TrainingRequest,
     progress: Progress | None = None,
     on_profile: Callable[[TrainingProfile], None] | None = None,
-) -> Iterator[TrainingEvent]:
+) -> Generator[TrainingEvent, None, None]:
     """Train, and yield what happens; errors as for `train`.
 
     In a process group (``torchrun``) every process runs this, and only the process of rank 0 writes files and yields.

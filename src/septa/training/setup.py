@@ -132,33 +132,21 @@ def prepare_job(
     if recipe.training.batch % process.world:
         problem = f"the batch must be a multiple of the number of processes, which is {process.world}"
         raise RecipeError(f"training.batch={recipe.training.batch}", problem, "Change training.batch")
-    trained = set(check.train)
-    facts = combine_facts([item for item in check.facts if item.name in trained], channels=channels)
-    task = make_task(recipe, check.mapping)
-    task = make_task(recipe, check.mapping, _choose_decoding(choice, task, facts, saved))
-    pairs = {pair.name: pair for pair in check.pairing.pairs}
-    memory = runtime.find_memory_limit() // 4 // process.world
-    make_examples = partial(
-        Examples, labels=check.mapping, channels=channels, objects=task.finds_objects, resize=recipe.data.resize
-    )
-    train = make_examples([pairs[name] for name in check.train], memory=memory)
-    validation = make_examples([pairs[name] for name in check.validation], memory=memory // 4)
+    task, facts = choose_task(check, choice, saved)
     torch.manual_seed(recipe.seed)
     net = build_net(recipe, channels, task.outputs)
-    normalization = _choose_constants(check, choice, facts, net, saved)
     if choice.parent is not None:
         inherit_weights(choice.parent, net, task)
     if saved is None and recipe.net.pretrained is not None and isinstance(net.encoder, ResNetEncoder | TimmEncoder):
         load_pretrained(net.encoder, recipe.net.pretrained)
-    weights_k = _compute_class_weights(recipe, task.pixel_shares(facts.class_shares))
-    encode = partial(task.encode, terms=recipe.loss, class_weights_k=weights_k)
+    memory = runtime.find_memory_limit() // 4 // process.world
+    samples = prepare_samples(check, choice, net, task, facts, memory=memory, saved=saved)
+    weights_k = samples.class_weights_k
     job = TrainingJob(
         recipe=recipe,
         task=task,
-        sampler=Sampler(
-            train, normalization, recipe, encode=encode, margin=net.margin, repeats=_count_repeats(check, recipe)
-        ),
-        validation=validation,
+        sampler=samples.sampler,
+        validation=samples.validation,
         class_weights_k=None if weights_k is None else torch.from_numpy(weights_k).to(process.device),
         device=process.device,
         workers=recipe.training.workers or 1,
@@ -171,6 +159,89 @@ def prepare_job(
         parent=collect_facts(choice.parent, task, choice.seen) if choice.parent else (saved or {}).get("parent"),
     )
     return job, TrainingState.create(net, recipe, process.device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSamples:
+    """The samples of a training and the images that it validates on.
+
+    Attributes
+    ----------
+    sampler
+        Training samples.
+    validation
+        Validation images.
+    class_weights_k
+        Weight of each class, float32 ``(K,)``; None if all are equal.
+    """
+
+    sampler: Sampler
+    validation: Examples
+    class_weights_k: NDArray[np.float32] | None
+
+
+def choose_task(
+    check: DatasetCheck, choice: RecipeChoice, saved: Mapping[str, Any] | None = None
+) -> tuple[Task, Fingerprint]:
+    """Choose the task, with its thresholds before they are tuned, and combine the facts of the training images."""
+    assert check.mapping is not None
+    assert check.fingerprint is not None
+    trained = set(check.train)
+    facts = combine_facts([item for item in check.facts if item.name in trained], channels=check.fingerprint.channels)
+    task = make_task(choice.recipe, check.mapping)
+    return make_task(choice.recipe, check.mapping, _choose_decoding(choice, task, facts, saved)), facts
+
+
+def prepare_samples(
+    check: DatasetCheck,
+    choice: RecipeChoice,
+    net: UNet,
+    task: Task,
+    facts: Fingerprint,
+    *,
+    memory: int,
+    saved: Mapping[str, Any] | None = None,
+) -> TrainingSamples:
+    """Prepare the samples of a training.
+
+    Parameters
+    ----------
+    check, choice, saved
+        As for `prepare_job`.
+    net
+        Net, for its margin and for the values that its weights expect.
+    task, facts
+        Task and facts of `choose_task`.
+    memory
+        Bytes for decoded training images; validation images get a quarter of it.
+
+    Raises
+    ------
+    RecipeError
+        The class weights do not fit the classes.
+    """
+    assert check.pairing is not None
+    assert check.mapping is not None
+    recipe = choice.recipe
+    pairs = {pair.name: pair for pair in check.pairing.pairs}
+    make_examples = partial(
+        Examples,
+        labels=check.mapping,
+        channels=net.in_channels,
+        objects=task.finds_objects,
+        resize=recipe.data.resize,
+    )
+    weights_k = _compute_class_weights(recipe, task.pixel_shares(facts.class_shares))
+    sampler = Sampler(
+        make_examples([pairs[name] for name in check.train], memory=memory),
+        _choose_constants(check, choice, facts, net, saved),
+        recipe,
+        encode=partial(task.encode, terms=recipe.loss, class_weights_k=weights_k),
+        margin=net.margin,
+        repeats=_count_repeats(check, recipe),
+    )
+    validation = make_examples([pairs[name] for name in check.validation], memory=memory // 4)
+    return TrainingSamples(sampler=sampler, validation=validation, class_weights_k=weights_k)
 
 
 def _count_repeats(check: DatasetCheck, recipe: Recipe) -> tuple[int, ...]:

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from septa.losses import border_weights, cut_seams
 from septa.recipe import IGNORE
-from septa.tasks.border_weights import border_weights, cut_seams
 
 LARGEST = np.iinfo(np.int32).max
 
@@ -217,7 +217,7 @@ def test_memory_is_the_same_for_few_and_many_cells() -> None:
 
 def test_numba_loads_at_first_use_alone() -> None:
     tell = "print('numba' in sys.modules)"
-    program = "import sys, septa.tasks.border_weights as b, numpy as np; labels = np.eye(3, dtype=int)"
+    program = "import sys, septa.losses as b, numpy as np; labels = np.eye(3, dtype=int)"
     program = f"{program}; b.cut_seams(labels); {tell}; b.border_weights(labels); {tell}"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "True"]

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from septa.losses import binary_cross_entropy, cross_entropy, soft_dice
 from septa.recipe import IGNORE
-from septa.tasks.losses import binary_cross_entropy, cross_entropy, soft_dice
 
 B, K, Y, X = 2, 3, 4, 5
 Case = dict[str, Any]
