@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import settings
 
-from .forks import ForkServer
+from .forks import NOTHING, ForkServer
 
 if TYPE_CHECKING:
     from septa.nets import UNet
@@ -40,6 +40,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Use a temporary cache folder, so that no test reads or fills the user's cache."""
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_shipped_models() -> Iterator[None]:
+    """Ship no model, so that no training starts from one by itself; tests that need models name their folder."""
+    from septa.pretrained import shipped as module
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "FOLDER", NOTHING)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -21,8 +21,12 @@ PACKAGES = "cv2 rich.progress scipy.ndimage scipy.special skimage.measure tifffi
 ROOMS = "data evaluation images labels metrics model nets objects prediction report tasks training"
 """Rooms of septa whose names are all loaded before the first command."""
 
+NOTHING = Path(os.devnull)
+"""Folder without models."""
+
 SERVER = f"""
-import importlib, json, os, runpy, sys
+import importlib, json, os, pathlib, runpy, sys
+from septa.pretrained import shipped
 
 for name in {PACKAGES!r}.split():
     importlib.import_module(name)
@@ -44,10 +48,7 @@ def run(order):
         open(number, mode, encoding="utf-8", errors=errors, closefd=False)
         for number, mode, errors in ((0, "r", "strict"), (1, "w", "strict"), (2, "w", "backslashreplace"))
     )
-    if order["shipping"] is not None:
-        from pathlib import Path
-        from septa.pretrained import shipped
-        shipped.FOLDER = Path(order["shipping"])
+    shipped.FOLDER = pathlib.Path(order["shipping"])
     sys.argv = ["septa", *order["arguments"]]
     runpy.run_module("septa", run_name="__main__", alter_sys=True)
 
@@ -77,12 +78,12 @@ class ForkServer:
     def run(
         self, arguments: Sequence[str], *, folder: Path | None = None, shipping: Path | None = None
     ) -> subprocess.CompletedProcess[str]:
-        """Run ``septa ARGUMENTS`` in a folder, with the shipped models of another folder if ``shipping`` is given."""
+        """Run ``septa ARGUMENTS`` in a folder; the models in ``shipping`` are the shipped ones, by default none."""
         with tempfile.NamedTemporaryFile("rb") as output, tempfile.NamedTemporaryFile("rb") as errors:
             order = {
                 "arguments": list(arguments),
                 "folder": str(folder or Path.cwd()),
-                "shipping": None if shipping is None else str(shipping),
+                "shipping": str(shipping or NOTHING),
                 "output": output.name,
                 "errors": errors.name,
             }

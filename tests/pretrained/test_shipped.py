@@ -21,6 +21,14 @@ MOST = 16e6
 """Largest size of a shipped model, bytes."""
 
 
+@pytest.fixture
+def real(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Ship the models of the package."""
+    folder = Path(module.__file__).parent
+    monkeypatch.setattr(module, "FOLDER", folder)
+    return folder
+
+
 def test_without_models_the_list_is_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FOLDER", tmp_path)
     assert list_shipped() == ()
@@ -71,7 +79,7 @@ def test_a_damaged_card_is_reported(text: str | None, problem: str, shipped: Pat
     assert find_shipped("nuclei") == tmp_path / "nuclei.septa"
 
 
-def test_no_shipped_model_has_the_name_of_a_preset() -> None:
+def test_no_shipped_model_has_the_name_of_a_preset(real: Path) -> None:
     """``septa describe`` takes both."""
     assert not {one.name for one in list_shipped()} & set(presets.list_presets())
 
@@ -85,14 +93,14 @@ def test_the_package_contains_every_file_of_the_models() -> None:
     assert there <= found
 
 
-def test_examples_are_small_and_pairs() -> None:
-    for folder in (module.FOLDER / "examples").iterdir():
+def test_examples_are_small_and_pairs(real: Path) -> None:
+    for folder in (real / "examples").iterdir():
         assert sum(path.stat().st_size for path in folder.rglob("*.png")) <= 100_000
         pairing = find_pairs(folder)
         assert {pair.name for pair in pairing.pairs} == {path.stem for path in (folder / "images").iterdir()}
 
 
-def test_each_shipped_model_is_small_loads_and_is_what_its_card_states() -> None:
+def test_each_shipped_model_is_small_loads_and_is_what_its_card_states(real: Path) -> None:
     for one in list_shipped():
         check_model(one)
 
