@@ -7,11 +7,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from septa.images import read_image
+from septa.images import read_image, write_image, write_labels
+from septa.metrics import score_objects
 from septa.model import Model
+from septa.synthetic import draw_cells
 
 from .chromium import Browser, find_chromium
 from .conftest import Site
+
+# The page orders trainings of minutes; this adds settings to the order.
+FEW_STEPS = """(() => {
+    const ask = window.fetch;
+    window.fetch = (path, options) => ask(path, path === "/api/trainings" && options?.body
+        ? { ...options, body: JSON.stringify({ ...JSON.parse(options.body), settings: septa.few }) } : options);
+})()"""
 
 
 @pytest.mark.skipif(find_chromium() is None, reason="no Chromium is installed (apt-get install chromium)")
@@ -60,4 +69,49 @@ def test_the_loop_from_opening_to_corrected_labels(site: Site, tmp_path: Path) -
         browser.evaluate("document.querySelector('#images button').click()")
         browser.wait("septa.state.picture.name === '0.png' && septa.state.labels?.checked")
         assert browser.evaluate("document.querySelector('#images .state').textContent") == "✓ checked"
+        assert browser.errors == []
+
+
+@pytest.mark.skipif(find_chromium() is None, reason="no Chromium is installed (apt-get install chromium)")
+def test_a_training_survives_a_reload_and_its_model_has_scores_beside_the_old_one(site: Site, tmp_path: Path) -> None:
+    for number in range(3):
+        drawing = draw_cells(64, 64, number)
+        write_image(site.folder / f"cells-{number}.png", drawing.image_cyx)
+        write_labels(site.folder / "labels" / f"cells-{number}.png", drawing.labels_yx)
+    with Browser(find_chromium() or "", tmp_path / "profile") as browser:
+        browser.open(f"http://127.0.0.1:{site.port}/#cells-0.png")
+        browser.wait(
+            "document.getElementById('learn-checked').textContent && document.getElementById('train').disabled"
+        )
+        for number in range(3):
+            browser.wait(f"septa.state.picture?.name === 'cells-{number}.png' && septa.state.labels?.count")
+            browser.press("c", "KeyC")
+            browser.wait("septa.state.labels?.checked")
+            browser.press("PageDown")
+        browser.wait("document.getElementById('learn-checked').textContent.startsWith('3 images checked')")
+        few = "['training.steps=2', 'training.batch=1', 'training.validations=1', 'sampling.patch=[32, 32]']"
+        browser.evaluate(f"septa.few = {few}")
+        browser.evaluate(FEW_STEPS)
+        assert browser.evaluate("document.getElementById('learn-start').value") == "old.septa"
+        browser.evaluate("document.getElementById('train').click()")
+        browser.wait("document.querySelector('.training[data-state=running]')")
+        browser.call("Page.reload")
+        browser.wait("document.body.dataset.ready && document.querySelector('.training')")
+        assert browser.evaluate("document.querySelector('.training').dataset.state") == "running"
+        browser.wait("document.querySelector('.training[data-state=done] img')", 120)
+        rows = browser.evaluate(
+            "[...document.querySelectorAll('.scores tbody tr')].map((row) => row.innerText.split('\\t'))"
+        )
+        assert [row[0] for row in rows] == ["old.septa", "trained-1.septa"]
+        browser.wait("document.getElementById('model').options.length === 2")
+        texts = browser.evaluate("[...document.getElementById('model').options].map((one) => one.textContent)")
+        (held_out,) = site.read("/api/trainings")[0]["held_out"]
+        (pair,) = [one for one in range(3) if f"cells-{one}" == held_out]
+        for row, text in zip(rows, texts, strict=True):
+            name, f1, accuracy = row
+            model = Model.load(site.folder / name)
+            found_yx = model.segment(read_image(site.folder / f"cells-{pair}.png"))
+            scores = score_objects(draw_cells(64, 64, pair).labels_yx, found_yx)
+            assert (float(f1), float(accuracy)) == pytest.approx((scores.f1[0], scores.mean_accuracy), abs=1e-3)
+            assert text == f"{name} (F1 {scores.f1[0]:.2f} on 1 held out)"
         assert browser.errors == []

@@ -1,4 +1,4 @@
-"""The app: a page in the browser to see, segment and correct the images of a folder, and the server behind it.
+"""The app: a page in the browser to see, segment, correct and learn from a folder of images, and its server.
 
 ::
 
@@ -21,7 +21,18 @@
     edits      edits of a label array; strokes makes them from requests
     segmenter  models, segmentation with progress, and decoding again from the kept output of the net
     exports    files to take away
-    jobs       long work, one after the other
+    jobs       predictions, one after the other
+
+    learning, learning_actions, learning_messages    what learns, its requests, and what they look like
+    desk               what learning needs of the workspace
+    training_folder    copies of what is checked
+    training_record    a training on disk
+    trainings          the queue of trainings
+    trainer            the process of a training
+    comparison         scores of models on the same images
+    review             images and labels that are worth a look
+    openapi            the description of all requests
+
     page/      the page, sent exactly as it is written
 """
 

@@ -36,7 +36,6 @@ class Actions:
         self.reads: dict[str, Action] = {
             "/api/session": self._session,
             "/api/images": self._list_images,
-            "/api/models": self._list_models,
             "/api/job": self._job,
             image: self._open,
             f"{image}/thumbnail": self._thumbnail,
@@ -71,10 +70,6 @@ class Actions:
 
     def _list_images(self, request: HttpRequest, _: bytes) -> Response:
         return reply_json([one.model_dump() for one in self._workspace.list_images()])
-
-    def _list_models(self, request: HttpRequest, _: bytes) -> Response:
-        choices = self._workspace.segmenter.list_models()
-        return reply_json([{"name": one.name, "origin": one.origin, "summary": one.summary} for one in choices])
 
     def _open(self, request: HttpRequest, _: bytes) -> Response:
         picture = self._workspace.open_picture(_name(request))
@@ -118,8 +113,8 @@ class Actions:
         return self._answer(document, label)
 
     def _check(self, request: HttpRequest, body: bytes) -> Response:
-        wanted = messages.CheckRequest.model_validate_json(body).checked
-        return self._answer(self._workspace.check(_name(request), wanted))
+        wanted = messages.CheckRequest.model_validate_json(body)
+        return self._answer(self._workspace.check(_name(request), wanted.checked, wanted.area))
 
     def _overwrite(self, request: HttpRequest, _: bytes) -> Response:
         document = self._workspace.open_document(_name(request))
@@ -149,7 +144,7 @@ class Actions:
 
     def _segment(self, request: HttpRequest, body: bytes) -> Response:
         wanted = messages.SegmentRequest.model_validate_json(body)
-        return reply_json(_describe_job(self._workspace.segment(_name(request), wanted)))
+        return reply_json(describe_job(self._workspace.segment(_name(request), wanted)))
 
     def _decode(self, request: HttpRequest, body: bytes) -> Response:
         wanted = messages.DecodeRequest.model_validate_json(body)
@@ -157,7 +152,7 @@ class Actions:
 
     def _job(self, request: HttpRequest, _: bytes) -> Response:
         job = self._workspace.jobs.last
-        return reply_json(None if job is None else _describe_job(job))
+        return reply_json(None if job is None else describe_job(job))
 
     def _cancel(self, request: HttpRequest, _: bytes) -> Response:
         self._workspace.jobs.cancel()
@@ -178,7 +173,9 @@ class Actions:
 
     def _training_folder(self, request: HttpRequest, _: bytes) -> Response:
         written = self._workspace.write_training_folder()
-        return reply_json({"path": str(written.path), "images": written.images, "left_out": written.left_out})
+        return reply_json(
+            messages.TrainingFolderAnswer(path=str(written.path), images=list(written.images), ignore=written.ignore)
+        )
 
     # --- answers ----------------------------------------------------------------------------------------------------
 
@@ -207,6 +204,7 @@ class Actions:
             can_redo=document.can_redo,
             corrections=marks.corrections,
             checked=marks.checked,
+            areas=list(marks.areas),
             classes=classes,
             pixels=marks.pixels,
             file=document.file.path.relative_to(folder.path).as_posix(),
@@ -258,7 +256,8 @@ def _describe_save_error(error: SeptaError | None) -> str:
     return str(error)
 
 
-def _describe_job(job: Job) -> messages.JobAnswer:
+def describe_job(job: Job) -> messages.JobAnswer:
+    """Return the answer that describes a job."""
     return messages.JobAnswer(
         number=job.number,
         kind=job.kind,

@@ -240,9 +240,9 @@ class Document:
         self._restore(entry, entry.after)
 
     def _restore(self, entry: Entry, origin: Origin) -> None:
-        """Set marks and thresholds as they were; an edit by hand leaves the mark that the labels are checked."""
-        checked = origin.marks.checked if entry.kind in _REPLACING else self.marks.checked
-        self.folder.restore_marks(self.name, replace(origin.marks, checked=checked))
+        """Set marks and thresholds as they were; an edit by hand leaves the marks that labels are checked."""
+        kept = origin.marks if entry.kind in _REPLACING else self.marks
+        self.folder.restore_marks(self.name, replace(origin.marks, checked=kept.checked, areas=kept.areas))
         self.decoding, self.classes = origin.decoding, origin.classes
         self.version += 1
 

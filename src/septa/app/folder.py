@@ -16,6 +16,7 @@ from septa.prediction import find_stem
 
 MARKS = ".septa-app.json"
 """File in the folder that keeps the marks."""
+Area = tuple[int, int, int, int]
 _LABEL_SUFFIXES = (".png", ".tif", ".tiff")
 _MODEL_SUFFIX = ".septa"
 
@@ -28,6 +29,9 @@ class Marks:
     ----------
     checked
         True if a person says that its labels are ground truth.
+    areas
+        Rectangles whose labels are ground truth although those of the whole image are not: first row and column, and
+        the ones after the last.
     corrections
         Number of corrections since the labels were last found by a model.
     model
@@ -39,10 +43,16 @@ class Marks:
     """
 
     checked: bool = False
+    areas: tuple[Area, ...] = ()
     corrections: int = 0
     model: str = ""
     classes: tuple[tuple[int, str], ...] = ()
     pixels: bool = False
+
+    @property
+    def is_ground_truth(self) -> bool:
+        """True if the labels of the image, or of an area of it, are ground truth."""
+        return self.checked or bool(self.areas)
 
 
 class ImageFolder:
@@ -162,6 +172,11 @@ class ImageFolder:
         with self._lock:
             return [own for own in self._marks if own == name or own.startswith(f"{name}#")]
 
+    def list_ground_truth(self) -> list[str]:
+        """Return the names of all pages whose labels, or those of an area, are ground truth."""
+        with self._lock:
+            return sorted(name for name, marks in self._marks.items() if marks.is_ground_truth)
+
     def set_marks(self, name: str, **values: Any) -> Marks:
         """Change marks of a page, and save all marks if any differs."""
         return self.restore_marks(name, replace(self.get_marks(name), **values))
@@ -186,6 +201,7 @@ class ImageFolder:
             return {
                 str(name): Marks(
                     checked=values.get("checked") is True,
+                    areas=tuple(_read_area(area) for area in values.get("areas", ())),
                     corrections=int(values.get("corrections", 0)),
                     model=str(values.get("model", "")),
                     classes=tuple((int(value), str(text)) for value, text in values.get("classes", ())),
@@ -195,3 +211,9 @@ class ImageFolder:
             }
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise InputError(path, "the file is not one that septa app wrote", "Move it away") from None
+
+
+def _read_area(values: list[int]) -> Area:
+    """Read an area; ValueError if it has not four numbers."""
+    top, left, bottom, right = (int(value) for value in values)
+    return top, left, bottom, right

@@ -78,18 +78,23 @@ class DecodeRequest(Request):
 
 
 class CheckRequest(Request):
-    """Mark the labels of an image as ground truth, or take the mark away."""
+    """Mark the labels of an image as ground truth, or take the mark away.
+
+    ``area`` is a rectangle for which this holds: first row and column, and the ones after the last; None for the image.
+    """
 
     checked: bool
+    area: Box | None = None
 
 
 class ImageAnswer(BaseModel):
-    """An image in the list; of a file of several pages, ``checked_pages`` are checked."""
+    """An image in the list; of a file of several pages, ``checked_pages`` are checked, and ``areas`` in all of them."""
 
     name: str
     labels: bool
     checked_pages: int
     checked: bool
+    areas: int
     corrections: int
     model: str
 
@@ -127,6 +132,8 @@ class LabelsAnswer(BaseModel):
         Number of corrections since a model found the labels.
     checked
         True if the labels are marked as ground truth.
+    areas
+        Rectangles whose labels are marked as ground truth: first row and column, and the ones after the last.
     classes
         Classes of objects or pixels, the background first; empty without classes.
     pixels
@@ -149,6 +156,7 @@ class LabelsAnswer(BaseModel):
     can_redo: bool
     corrections: int
     checked: bool
+    areas: list[tuple[int, int, int, int]]
     classes: list[ClassAnswer]
     pixels: bool
     file: str
@@ -231,3 +239,11 @@ class ObjectsAnswer(BaseModel):
     version: int
     columns: list[str]
     rows: list[list[float | None]]
+
+
+class TrainingFolderAnswer(BaseModel):
+    """The folder for a training; ``ignore`` is the value of pixels that are not checked, None if all are."""
+
+    path: str
+    images: list[str]
+    ignore: int | None

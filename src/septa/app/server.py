@@ -17,6 +17,8 @@ from starlette.types import ASGIApp
 
 from .access import UPLOAD, Access, Gate
 from .actions import Actions
+from .learning_actions import LearningActions
+from .openapi import make_openapi
 from .receive import receive
 from .replies import explain_errors, reply_error, reply_json, serve
 from .workspace import Workspace
@@ -36,14 +38,17 @@ def make_server(workspace: Workspace, access: Access) -> ASGIApp:
     access
         Who may use it.
     """
+    learning = LearningActions(workspace)
     api = Actions(workspace, access)
+    reads, writes = api.reads | learning.reads, api.writes | learning.writes
+    reads["/api/openapi.json"] = lambda request, _: reply_json(make_openapi())
     page = {"/" if path.name == "index.html" else f"/{path.name}": path for path in sorted(PAGE.iterdir())}
     routes = [
         Route("/api/health", _answer_health),
         Route(f"{UPLOAD}{{name}}", _serve_upload(workspace), methods=["POST"]),
         *(Route(url, _serve_file(path)) for url, path in page.items() if path.suffix in _TYPES),
-        *(Route(url, serve(action), methods=["GET"]) for url, action in api.reads.items()),
-        *(Route(url, serve(action), methods=["POST"]) for url, action in api.writes.items()),
+        *(Route(url, serve(action), methods=["GET"]) for url, action in reads.items()),
+        *(Route(url, serve(action), methods=["POST"]) for url, action in writes.items()),
     ]
 
     @asynccontextmanager

@@ -11,11 +11,13 @@ from septa.images import write_image
 from septa.notices import Notices
 
 from .decoder import Decoders, Header, make_stamp
+from .desk import Desk
 from .document import Document, Thresholds
 from .edits import Part
-from .folder import ImageFolder
+from .folder import Area, ImageFolder
 from .jobs import Job, Jobs
 from .label_file import LabelFile
+from .learning import Learning
 from .messages import DecodeRequest, EditRequest, ImageAnswer, SegmentRequest
 from .pages import ImagePage, PageName
 from .picture import Picture, is_quick
@@ -28,6 +30,7 @@ from .uploads import remove_parts, reserve_file
 
 CUT_PIXELS = 32_000_000
 """Largest part that is cut out of an image, pixels."""
+_MOST_AREAS = 1000
 _OPEN = 3
 """Number of documents that stay open."""
 _PICTURE_BYTES = 2**31
@@ -73,10 +76,22 @@ class Workspace:
         self._files: Shelf[LabelFile] = Shelf(lambda values: False)
         self._documents: Shelf[Document] = Shelf(lambda values: len(values) > _OPEN, self._can_close)
         self._thumbnails: Shelf[bytes] = Shelf(lambda values: len(values) > _THUMBNAILS)
+        self.desk = Desk(
+            folder=self.folder,
+            segmenter=self.segmenter,
+            jobs=self.jobs,
+            saver=self.saver,
+            decoders=self.decoders,
+            find_page=self.find_page,
+            find_document=self._documents.find,
+            find_labels=self._find_labels,
+        )
+        self.learning = Learning(self.desk)
 
     def close(self) -> None:
-        """Stop the job, and wait until everything is saved."""
+        """Stop job and training, and wait until everything is saved."""
         self.jobs.cancel()
+        self.learning.trainings.close()
         self.jobs.wait(30)
         self.saver.close()
         if self._owns_decoders:
@@ -98,6 +113,7 @@ class Workspace:
                 labels=self.folder.has_labels(path),
                 checked=marks.checked,
                 checked_pages=sum(one.checked for one in pages),
+                areas=sum(len(one.areas) for one in pages if not one.checked),
                 corrections=sum(one.corrections for one in pages),
                 model=next((one.model for one in pages if one.model), ""),
             )
@@ -175,9 +191,12 @@ class Workspace:
             return found
         picture = self.open_picture(name)
         _ = picture.image_cyx  # an image that is too large has no labels in memory
-        page = picture.page
-        file = self._files.get((page.path, page.name.image), lambda: LabelFile(self.folder, page, self.decoders))
+        file = self._find_labels(picture.page)
         return self._documents.get(picture.name, lambda: Document(self.folder, picture, file))
+
+    def _find_labels(self, page: ImagePage) -> LabelFile:
+        """Return the label file of a page."""
+        return self._files.get((page.path, page.name.image), lambda: LabelFile(self.folder, page, self.decoders))
 
     def cut(self, name: str, box: Part) -> str:
         """Save a part of a page as an image of its own, and return its name.
@@ -237,20 +256,37 @@ class Workspace:
         self.saver.save(document)
         return document
 
-    def check(self, name: str, checked: bool) -> Document:
-        """Mark the labels of an image as ground truth, or take the mark away; labels without objects are saved too.
+    def check(self, name: str, checked: bool, area: Area | None = None) -> Document:
+        """Mark labels as ground truth, or take the mark away; labels without objects are saved too.
+
+        Parameters
+        ----------
+        name
+            Name of the page.
+        checked
+            True to mark them.
+        area
+            Rectangle that is marked, or whose mark is taken away: first row and column, and the ones after the last. It
+            is cut to the image. None for the whole image.
 
         Raises
         ------
         InputError
-            The labels cannot be saved.
+            The labels cannot be saved, or the area lies outside the image.
         """
         document = self.open_document(name)
-        if checked:
+        if checked and (not document.file.exists or document.version != document.saved_version):
             document.save()
             if document.error is not None:
                 raise document.error
-        self.folder.set_marks(document.name, checked=checked)
+        if area is None:
+            self.folder.set_marks(document.name, checked=checked)
+            return document
+        inside = _cut_area(area, document.labels_yx.shape)
+        others = tuple(one for one in document.marks.areas if one != inside)
+        if len(others) >= _MOST_AREAS:
+            raise InputError(name, f"the image has {_MOST_AREAS} checked areas already", "Check the whole image")
+        self.folder.set_marks(document.name, areas=(*others, inside) if checked else others)
         return document
 
     # --- segmentation -----------------------------------------------------------------------------------------------
@@ -319,8 +355,10 @@ class Workspace:
     def _refuse_loss(self, document: Document, replace_corrections: bool) -> None:
         marks = document.marks
         drawn = document.count > 0 and not marks.model
-        if (marks.corrections or marks.checked or drawn) and not replace_corrections:
-            problem = "the labels were checked" if marks.checked else f"the labels have {marks.corrections} corrections"
+        if (marks.corrections or marks.is_ground_truth or drawn) and not replace_corrections:
+            problem = f"the labels have {marks.corrections} corrections"
+            if marks.is_ground_truth:
+                problem = "the labels were checked"
             if drawn and not marks.corrections:
                 problem = f"the {document.count} objects in the label file were not found by the app"
             raise CorrectionsAtStake(document.name, problem, "Confirm that they may be replaced; undo brings them back")
@@ -335,5 +373,20 @@ class Workspace:
         InputError
             No image is checked, or files would be replaced that septa did not write.
         """
-        self.saver.flush()
-        return TrainingFolder.write(self.folder)
+        self.learning.save_checked()
+        return TrainingFolder.write(self.desk)
+
+
+def _cut_area(area: Area, shape: tuple[int, ...]) -> Area:
+    """Cut a rectangle to the image.
+
+    Raises
+    ------
+    InputError
+        Nothing is left of it.
+    """
+    top, left, bottom, right = area
+    inside = max(0, top), max(0, left), min(shape[0], bottom), min(shape[1], right)
+    if inside[0] >= inside[2] or inside[1] >= inside[3]:
+        raise InputError("", "the area lies outside the image", "Draw it inside the image")
+    return inside

@@ -5,6 +5,8 @@ from .calibration import reliability as reliability
 from .curve import ConfidenceCurve as ConfidenceCurve
 from .curve import Judged as Judged
 from .curve import fit_curve as fit_curve
+from .doubt import Doubt as Doubt
+from .doubt import measure_doubt as measure_doubt
 from .files import ObjectFiles as ObjectFiles
 from .files import ObjectOptions as ObjectOptions
 from .files import measure_predicted as measure_predicted
@@ -17,4 +19,6 @@ from .outlines import to_geojson as to_geojson
 from .outlines import to_rois as to_rois
 from .outlines import trace_outlines as trace_outlines
 from .soft_iou import confidence as confidence
+from .suspects import Suspect as Suspect
+from .suspects import find_suspects as find_suspects
 from .table import ObjectTable as ObjectTable

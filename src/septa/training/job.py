@@ -52,6 +52,8 @@ class TrainingJob:
         Reasons of the recipe's settings, by their keys.
     profile
         Folder for the profile of one epoch; None for no profile.
+    previews
+        Folder for pictures of validation images; None for no pictures.
     parent
         Facts of the model that the training started from, as of `septa.training.parent.collect_facts`; None for new
         weights.
@@ -71,6 +73,7 @@ class TrainingJob:
     world: int = 1
     reasons: Mapping[str, str] = field(default_factory=dict)
     profile: Path | None = None
+    previews: Path | None = None
     parent: Mapping[str, Any] | None = None
 
     @property

@@ -19,6 +19,7 @@ from septa.model import Model
 from septa.recipe import TrainingSettings
 from septa.training.clock import SignalCatcher, TrainingClock
 from septa.training.job import TrainingJob
+from septa.training.previews import MOST_PREVIEWS, write_previews
 from septa.training.profile import Profiler, TrainingProfile
 from septa.training.schedule import compute_lr_factor
 from septa.training.state import HistoryRow, TrainingState
@@ -109,7 +110,8 @@ def _finish_profile(job: TrainingJob, state: TrainingState, profiler: Profiler) 
 
 
 def _validate(job: TrainingJob, model: Model) -> Validation:
-    return validate(model, job.validation, job.device, job.rank, job.world, job.class_weights_k)
+    keep = 0 if job.previews is None else MOST_PREVIEWS
+    return validate(model, job.validation, job.device, job.rank, job.world, job.class_weights_k, keep)
 
 
 def _is_validation_due(progress: float, state: TrainingState, clock: TrainingClock) -> bool:
@@ -128,6 +130,8 @@ def _run_validation(job: TrainingJob, state: TrainingState, clock: TrainingClock
     state.read_results()
     begin = time.monotonic()
     result = _validate(job, job.make_model(state))
+    if job.writes and job.previews is not None:
+        write_previews(job.previews, job.validation, result.labels, job.task)
     progress = clock.compute_progress(state)
     state.validated = max(state.validated + 1, math.floor(progress * training.validations + 1e-9))
     if state.best is None or result.score > state.best["score"] + find_least_gain(job, state):

@@ -54,6 +54,8 @@ class TrainingRequest:
         Command line, for the report.
     max_pixels
         Largest image that is decoded, in pixels.
+    previews
+        True to draw some validation images after every validation, as ``previews/N.png`` in `folder`.
     """
 
     data: Path
@@ -69,6 +71,7 @@ class TrainingRequest:
     folds: int = 0
     command: str = "septa.train"
     max_pixels: int = MAX_PIXELS
+    previews: bool = False
 
     @property
     def folder(self) -> Path:

@@ -288,7 +288,8 @@ def _train_once(run: _Run) -> Iterator[TrainingEvent]:
     checkpoints = Checkpoints(request.folder / "checkpoints")
     header = None if saved is None else saved.header
     job, state = prepare_job(check, choice, checkpoints, process, run.started, saved=header)
-    job = replace(job, profile=None if run.on_profile is None else request.folder)
+    previews = request.folder / "previews" if request.previews else None
+    job = replace(job, profile=None if run.on_profile is None else request.folder, previews=previews)
     notes = restore_state(state, saved, request)
     if saved is None:
         _check_budget(choice.recipe, time.monotonic() - run.started)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -26,11 +27,14 @@ class Validation:
         Mean of the loss over the images, each of which is the mean over its pixels.
     dice
         Dice of each class, as the mean over the images.
+    labels
+        Predicted labels ``YX`` of the images that are kept, by their number.
     """
 
     score: float
     loss: float
     dice: tuple[float, ...]
+    labels: Mapping[int, NDArray[np.int32]] = field(default_factory=dict)
 
 
 def validate(
@@ -40,6 +44,7 @@ def validate(
     rank: int = 0,
     world: int = 1,
     class_weights_k: Tensor | None = None,
+    keep: int = 0,
 ) -> Validation:
     """Segment whole images and score them; the processes share the images.
 
@@ -58,22 +63,27 @@ def validate(
         Number of this process, and number of processes.
     class_weights_k
         Weight of each class, float32 of shape (K,); None if all are equal.
+    keep
+        Number of images, from the first, whose predicted labels are kept if this process segments them.
     """
     task = model.task
     net = model.net
     rows = torch.zeros(len(examples), task.classes + 2, dtype=torch.float64)
     training = net.training
+    kept: dict[int, NDArray[np.int32]] = {}
     for index in range(rank, len(examples), world):
         example = examples[index]
         labels_yx, loss = _segment(model, example, device, class_weights_k)
         score, each = task.score(example.labels_yx, labels_yx)
+        if index < keep:
+            kept[index] = labels_yx
         rows[index] = torch.tensor([score, loss, *each])
     net.train(training)
     if world > 1:
         rows = rows.to(device)
         dist.all_reduce(rows)
     means = rows.mean(dim=0).tolist()
-    return Validation(means[0], means[1], tuple(means[2:]))
+    return Validation(means[0], means[1], tuple(means[2:]), kept)
 
 
 def _segment(

@@ -2,8 +2,9 @@
 
 import { imagePath, openSession, read, send } from "./api.js";
 import { ChannelPanel, ImageList, ObjectPanel, find, make } from "./panels.js";
+import { LearnPanel } from "./learn.js";
 import { TOOLS, Toolbox } from "./tools.js";
-import { Viewer } from "./viewer.js";
+import { Viewer, boundArea } from "./viewer.js";
 
 const state = { picture: null, labels: null, selected: 0, job: null, requests: Promise.resolve(), opening: 0 };
 window.septa = { state }; // for the browser test and the curious
@@ -36,11 +37,12 @@ const host = {
   get nextLabel() { return (state.labels?.count ?? 0) + 1; },
   get radius() { return Number(find("radius").value); },
   get over() { return find("over").checked; },
-  get canEdit() { return state.labels !== null && !isBusy(); },
+  get canEdit() { return state.labels !== null && !isLocked(); },
   labelAt: (point) => viewer.lookUp(point)?.label ?? 0,
   select,
   say,
   edit: (request) => change("edit", request),
+  checkArea,
 };
 const toolbox = new Toolbox(host);
 const viewer = new Viewer(find("view"), { onError: fail, onHover: hover, onTool: toolbox });
@@ -50,6 +52,7 @@ const objects = new ObjectPanel((label, x, y) => {
   viewer.show([x + 0.5, y + 0.5]);
 });
 const images = new ImageList(openImage);
+const learn = new LearnPanel({ goTo, run: runSearch, reloadModels, say });
 Object.assign(window.septa, { viewer, toolbox });
 
 function hover(point) {
@@ -113,6 +116,7 @@ function clearLabels() {
 
 async function refreshImages() {
   images.show(await read("/api/images"));
+  learn.showImages(images.images);
   images.mark(state.picture?.name ?? images.current);
 }
 
@@ -127,6 +131,10 @@ function showLabels(labels) {
   }
   find("count").textContent = `${labels.count}`;
   find("checked").checked = labels.checked;
+  const { areas } = labels;
+  viewer.areas = labels.checked ? [] : areas;
+  viewer.draw();
+  find("areas").textContent = areas.length && !labels.checked ? `${areas.length} ${areas.length === 1 ? "area is" : "areas are"} checked. The rest of the image is ignored in a training.` : "";
   find("label-file").textContent = `Saved to ${labels.file}${labels.corrections ? `, ${labels.corrections} ${labels.corrections === 1 ? "correction" : "corrections"}` : ""}.`;
   find("save-problem").hidden = !labels.error;
   find("save-problem").firstElementChild.textContent = labels.error;
@@ -170,7 +178,7 @@ async function refreshObjects() {
 // Sends one change after the other; asks before corrections are replaced.
 function change(action, body = {}) {
   const name = state.picture?.name;
-  if (!name || (isBusy() && action !== "check")) return Promise.resolve();
+  if (!name || (isLocked() && action !== "check")) return Promise.resolve();
   state.requests = state.requests.then(async () => {
     try {
       let answer;
@@ -218,6 +226,8 @@ for (const dialog of document.querySelectorAll("dialog")) {
 // --- segmentation ------------------------------------------------------------------------------------------------
 
 const isBusy = () => state.job?.state === "running";
+// A search looks at labels, but only a segmentation replaces them.
+const isLocked = () => isBusy() && state.job.kind === "segment";
 
 function segment() {
   if (!find("segment").disabled) change("segment", { model: find("model").value });
@@ -238,6 +248,10 @@ async function followJob(job) {
   }
   if (!state.job) return;
   if (state.job.state === "failed") say(state.job.error);
+  if (state.job.kind !== "segment") {
+    await learn.showFound(state.job.kind);
+    return;
+  }
   if (state.picture?.name === state.job.image && state.labels) {
     const lines = state.job.state === "done" ? state.job.lines : [];
     find("notes").replaceChildren(...lines.map((line) => make("li", { textContent: line })));
@@ -245,6 +259,29 @@ async function followJob(job) {
     showLabels(await read(`${imagePath(state.job.image)}/labels`));
   }
   await refreshImages();
+}
+
+async function runSearch(path, body) {
+  followJob(await send(path, body));
+}
+
+async function goTo(name, box) {
+  if (state.picture?.name !== name) await openImage(name);
+  if (state.picture?.name === name) viewer.showBox(box);
+  find("view").focus({ preventScroll: true });
+}
+
+// A drag checks a rectangle; a click takes away the mark of the one that it hits.
+function checkArea(from, to) {
+  const isClick = Math.hypot(to[0] - from[0], to[1] - from[1]) * viewer.scale < 6;
+  if (!isClick) {
+    change("check", { checked: true, area: boundArea(from, to) });
+    return;
+  }
+  const [x, y] = from;
+  const hit = state.labels.areas.find(([top, left, bottom, right]) => x >= left && x < right && y >= top && y < bottom);
+  if (hit) change("check", { checked: false, area: hit });
+  else say("Drag a rectangle, or click inside a checked one to take its mark away.");
 }
 
 function cancelJob() {
@@ -294,6 +331,22 @@ find("segment").addEventListener("click", segment);
 find("cancel").addEventListener("click", cancelJob);
 find("model").addEventListener("change", showModel);
 
+async function reloadModels() {
+  const models = await read("/api/models");
+  const chosen = find("model").value;
+  find("model").replaceChildren(...models.map((one) => {
+    const { scores } = one;
+    const text = scores ? `${one.name} (F1 ${scores.f1.toFixed(2)} on ${scores.images} held out)` : one.name;
+    const option = make("option", { value: one.name, textContent: text });
+    option.dataset.summary = one.summary;
+    return option;
+  }));
+  if (models.some((one) => one.name === chosen)) find("model").value = chosen;
+  showModel();
+  learn.showModels(models, find("model").value);
+  update();
+}
+
 function showModel() {
   find("model-summary").textContent = find("model").selectedOptions[0]?.dataset.summary ?? "";
 }
@@ -306,9 +359,10 @@ function update() {
   find("cancel").hidden = find("job").hidden = !isBusy();
   find("share").value = job?.share ?? 0;
   find("job-text").textContent = isBusy() ? (job.image === state.picture?.name ? job.text : `${job.image}: ${job.text}`) : "";
-  find("undo").disabled = !labels?.can_undo || isBusy();
-  find("redo").disabled = !labels?.can_redo || isBusy();
-  find("checked").disabled = !labels || isBusy();
+  find("undo").disabled = !labels?.can_undo || isLocked();
+  find("redo").disabled = !labels?.can_redo || isLocked();
+  find("checked").disabled = !labels || isLocked();
+  for (const id of ["suggest", "suspect"]) find(id).disabled = isBusy() || !find("model").options.length;
   const saved = find("saved");
   saved.classList.toggle("bad", Boolean(labels?.error));
   saved.textContent = !labels ? "" : labels.error ? "Not saved" : labels.version !== labels.saved_version ? "Saving…" : labels.count || labels.can_undo ? "Saved" : "";
@@ -379,9 +433,9 @@ for (const kind of ["labels", "csv", "geojson"]) {
 }
 find("training-folder").addEventListener("click", async () => {
   try {
-    const { path, images: names, left_out: left } = await send("/api/training-folder");
-    const others = left.length ? ` Zarr images are left out: ${left.join(", ")}.` : "";
-    find("training-text").textContent = `${names.length} ${names.length === 1 ? "image" : "images"} in ${path}. Next: septa train ${path}.${others}`;
+    const { path, images: names, ignore } = await send("/api/training-folder");
+    const setting = ignore === null ? "" : ` --set data.ignore_label=${ignore}`;
+    find("training-text").textContent = `${names.length} ${names.length === 1 ? "image" : "images"} in ${path}. Next: septa train ${path}${setting}`;
   } catch (error) {
     fail(error);
   }
@@ -406,7 +460,7 @@ find("theme").addEventListener("click", flipTheme);
 // --- keys --------------------------------------------------------------------------------------------------------
 
 const OTHER_KEYS = [
-  ["S", "Segment with the chosen model"], ["Esc", "Cancel the segmentation or the stroke; clear the selection"],
+  ["S", "Segment with the chosen model"], ["U", "Suggest which image to check next"], ["Esc", "Cancel the segmentation or the stroke; clear the selection"],
   ["N", "New object with the next stroke"], ["Delete", "Delete the selected object"],
   ["Ctrl+Z, Ctrl+Shift+Z", "Undo, redo"], ["[ ]", "Smaller or larger brush"], ["Page Up, Page Down", "Previous or next image"],
   ["C", "Mark the labels as checked"], ["L", "Outlines, fills or no labels"], ["I", "Invert the image"], ["Alt+1 to Alt+9", "Channels on or off"],
@@ -448,7 +502,7 @@ function escape() {
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
 const KEYS = {
-  s: segment, escape, n: newObject, "[": () => changeRadius(-1), "]": () => changeRadius(1), l: nextStyle,
+  s: segment, u: () => !find("suggest").disabled && learn.search("suggestions"), escape, n: newObject, "[": () => changeRadius(-1), "]": () => changeRadius(1), l: nextStyle,
   i: () => find("invert").click(), c: () => !find("checked").disabled && find("checked").click(), t: flipTheme, "?": showKeys,
   "+": () => viewer.zoomBy(1.25), "=": () => viewer.zoomBy(1.25), "-": () => viewer.zoomBy(0.8),
   0: () => state.picture && viewer.fit(), 1: () => viewer.setScale(1),
@@ -505,14 +559,10 @@ async function start() {
     find("folder").textContent = session.folder;
     find("folder").title = session.path;
     document.title = `${session.folder} - septa`;
-    const models = await read("/api/models");
-    find("model").replaceChildren(...models.map((one) => {
-      const option = make("option", { value: one.name, textContent: one.name });
-      option.dataset.summary = one.summary;
-      return option;
-    }));
-    showModel();
-    images.show(await read("/api/images"));
+    await learn.load();
+    await reloadModels();
+    await refreshImages();
+    for (const kind of ["suggest", "suspects"]) await learn.showFound(kind);
     const asked = decodeURIComponent(location.hash.slice(1));
     const first = images.images.find((one) => one.name === asked) ?? images.images[0];
     if (first) await openImage(first.name);

@@ -188,10 +188,11 @@ export class ImageList {
     let text = "not segmented";
     if (one.labels) text = one.model ? "segmented" : "has labels";
     if (one.labels && one.corrections) text = "corrected";
+    if (one.areas) text = `✓ ${one.areas} ${one.areas === 1 ? "area" : "areas"} checked`;
     if (one.checked) text = "✓ checked";
     const state = button.querySelector(".state");
     state.textContent = text;
-    state.classList.toggle("done", one.checked);
+    state.classList.toggle("done", one.checked || one.areas > 0);
     button.ariaCurrent = String(one.name === this.current);
   }
 

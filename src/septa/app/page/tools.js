@@ -8,11 +8,12 @@ export const TOOLS = [
   { id: "split", key: "X", name: "Split", text: "Draw a line across an object to cut it in two." },
   { id: "merge", key: "M", name: "Merge", text: "Select an object, then click another one, which becomes part of it." },
   { id: "fill", key: "F", name: "Fill", text: "Click an object to fill its holes, or click one hole." },
+  { id: "area", key: "A", name: "Check area", text: "Drag a rectangle in which all labels are right: a training learns from it, and ignores the rest. Click inside one to take its mark away." },
   { id: "delete", key: "D", name: "Delete", text: "Click objects to delete them. The key Delete removes the selected object." },
 ];
 
 export class Toolbox {
-  // host: { viewer, edit(request), select(label), selected, radius, over, say(text) }
+  // host: { viewer, edit(request), checkArea(from, to), select(label), selected, radius, over, say(text) }
   constructor(host) {
     this.host = host;
     this.tool = TOOLS[0];
@@ -45,7 +46,7 @@ export class Toolbox {
   // Returns false if the pointer should move the image instead.
   down(point) {
     if (!this.host.canEdit || this.tool.id === "select") return false;
-    if (["brush", "eraser", "split"].includes(this.tool.id)) {
+    if (["brush", "eraser", "split", "area"].includes(this.tool.id)) {
       this.points = [point];
       this.isDown = true;
       this.show();
@@ -58,7 +59,7 @@ export class Toolbox {
     if (!this.isDown) return;
     const [x, y] = this.points[this.points.length - 1];
     if (Math.hypot(point[0] - x, point[1] - y) < 0.5) return;
-    if (this.tool.id === "split" && this.points.length > 1) this.points.pop();
+    if (["split", "area"].includes(this.tool.id) && this.points.length > 1) this.points.pop();
     this.points.push(point);
     this.show();
   }
@@ -69,6 +70,11 @@ export class Toolbox {
     const [points, tool] = [this.points, this.tool.id];
     this.isDown = false;
     this.points = null;
+    if (tool === "area") {
+      host.checkArea(points[0], points[points.length - 1]);
+      this.cancel();
+      return;
+    }
     if (tool === "split") {
       if (points.length > 1) host.edit({ tool, points });
       else this.cancel();

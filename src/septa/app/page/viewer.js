@@ -4,6 +4,11 @@ import { ImageTiles, LabelTiles, colorOf } from "./tiles.js";
 
 const MOST_SCALE = 64;
 
+// The rectangle of whole pixels between two points.
+export function boundArea([x0, y0], [x1, y1]) {
+  return [Math.floor(Math.min(y0, y1)), Math.floor(Math.min(x0, x1)), Math.floor(Math.max(y0, y1)) + 1, Math.floor(Math.max(x0, x1)) + 1];
+}
+
 export class Viewer {
   constructor(canvas, { onError, onHover, onTool }) {
     this.canvas = canvas;
@@ -17,6 +22,7 @@ export class Viewer {
     this.labelLook = { style: "outlines", opacity: 0.9, selected: 0 };
     this.labelVersion = -1;
     this.stroke = null; // { kind, points, radius, label }
+    this.areas = []; // checked rectangles: first row and column, and the ones after the last
     this.cursor = null; // point of the keyboard's cursor
     this.scale = 1;
     this.center = [0, 0];
@@ -41,6 +47,7 @@ export class Viewer {
     this.picture = picture;
     this.cursor = null;
     this.stroke = null;
+    this.areas = [];
     const again = () => this.draw();
     this.tiles = new ImageTiles(picture, again, this.onError);
     this.labels = picture.labels ? new LabelTiles(picture.name, again, this.onError) : null;
@@ -168,7 +175,9 @@ export class Viewer {
     this.drawLevel(this.tiles, level, 0, color, this.lookNumber);
     this.tiles.pump();
     if (this.labels) this.drawLabels(level);
-    if (this.stroke) this.drawStroke();
+    for (const area of this.areas) this.drawArea(area, "#3ddc84");
+    if (this.stroke?.kind === "area") this.drawArea(boundArea(this.stroke.points[0], this.stroke.points[this.stroke.points.length - 1]), "#fff");
+    else if (this.stroke) this.drawStroke();
     if (this.cursor) this.drawCursor();
     this.frames.push(performance.now() - started);
     if (this.frames.length > 240) this.frames.shift();
@@ -230,6 +239,27 @@ export class Viewer {
       context.fill();
       for (const [x, y] of points) context.fillRect(x - 3, y - 3, 6, 6);
     }
+  }
+
+  drawArea([top, left, bottom, right], color) {
+    const { context } = this;
+    const [x, y] = this.toCanvas([left, top]);
+    const [width, height] = [(right - left) * this.scale, (bottom - top) * this.scale];
+    for (const [thick, css, dash] of [[4, "#000", []], [2, color, [8, 5]]]) {
+      context.lineWidth = thick * this.ratio;
+      context.strokeStyle = css;
+      context.setLineDash(dash);
+      context.strokeRect(x, y, width, height);
+    }
+    context.setLineDash([]);
+  }
+
+  // Shows a rectangle of the image with some of what lies around it.
+  showBox([top, left, bottom, right]) {
+    const room = 1.6;
+    const scale = Math.min(this.canvas.width / (right - left) / room, this.canvas.height / (bottom - top) / room);
+    this.setScale(Math.min(scale, 16));
+    this.moveTo([(left + right) / 2, (top + bottom) / 2]);
   }
 
   drawCursor() {

@@ -1,0 +1,89 @@
+"""Learning from what is checked: trainings, and where to look next."""
+
+from __future__ import annotations
+
+from septa.errors import InputError
+from septa.recipe import Recipe
+
+from .desk import Desk
+from .jobs import Job
+from .learning_messages import TrainingRequest
+from .review import Review
+from .trainings import Trainings
+
+
+class Learning:
+    """Everything that learns, or says what is worth learning.
+
+    Parameters
+    ----------
+    desk
+        The workspace.
+
+    Attributes
+    ----------
+    trainings
+        Trainings of the folder.
+    review
+        Results of the searches for images and for suspect labels.
+    """
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self.trainings = Trainings(desk)
+        self.review = Review(desk)
+
+    def train(self, request: TrainingRequest) -> int:
+        """Order a training on what is checked, and return its number.
+
+        Raises
+        ------
+        InputError
+            Nothing is checked, there is no such model, a setting is wrong, or the name is in use.
+        """
+        Recipe().with_overrides(request.settings)
+        self.save_checked()
+        start = "scratch"
+        if request.model:
+            choice = self._desk.segmenter.find(request.model)
+            start = choice.name if choice.origin in ("septa", "folder") else str(choice.path.resolve())
+        return self.trainings.add(
+            name=request.name,
+            start=start,
+            start_name=request.model or "",
+            minutes=request.minutes,
+            settings=request.settings,
+        )
+
+    def suggest(self, model: str) -> Job:
+        """Start to rank the unchecked images by the doubt of a model."""
+        self._require_objects(model)
+        return self._desk.jobs.start("suggest", "the search for images", lambda job: self.review.suggest(model, job))
+
+    def contradict(self, model: str) -> Job:
+        """Start to search for labels that a model contradicts."""
+        self._require_objects(model)
+        self._desk.saver.flush()
+        return self._desk.jobs.start(
+            "suspects", "the search for labels", lambda job: self.review.contradict(model, job)
+        )
+
+    def _require_objects(self, model: str) -> None:
+        """Raise InputError if a model finds classes of pixels."""
+        if not self._desk.segmenter.load(model).task.finds_objects:
+            problem = "the model finds classes of pixels, and this search is about objects"
+            raise InputError(model, problem, "Choose a model that finds objects")
+
+    def save_checked(self) -> None:
+        """Wait until everything is saved.
+
+        Raises
+        ------
+        SeptaError
+            Labels that are checked cannot be saved.
+        """
+        self._desk.saver.flush()
+        for name in self._desk.folder.list_ground_truth():
+            document = self._desk.find_document(name)
+            if document is not None and document.error is not None:
+                raise document.error
