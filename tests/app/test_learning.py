@@ -246,4 +246,4 @@ def test_checked_planes_of_a_stack_become_images_of_the_training(site: Site) -> 
     site.send(f"{page}/check", {"checked": False, "area": [0, 0, 40, 20]})
     check(site)
     assert site.send("/api/training-folder")["images"] == ["0.png"]
-    assert [one.name for one in (path / "images").glob("*.*")] == ["0.png"]
+    assert [one.name for one in (path / "images").glob("[!.]*")] == ["0.png"]

@@ -16,7 +16,7 @@ from septa.notices import Notices
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class ModelComparison:
     """Scores of models.
 
     Attributes
@@ -35,7 +35,7 @@ class Comparison:
     text: str = ""
 
 
-def compare_models(data: Path, models: Mapping[str, Model], ignore: int | None) -> Comparison:
+def compare_models(data: Path, models: Mapping[str, Model], ignore: int | None) -> ModelComparison:
     """Score models on the images of a folder that none of them was trained on.
 
     Parameters
@@ -60,7 +60,7 @@ def compare_models(data: Path, models: Mapping[str, Model], ignore: int | None) 
         evaluation = evaluate_labels(_segment(model, parts, mapping), mapping.class_names, instances=True)
         found = evaluation.objects
         scores[name] = {"f1": found["f1_50"]["pooled"], "accuracy": found["mean_accuracy"]["mean"]}
-    return Comparison(
+    return ModelComparison(
         images=tuple(part.name for part in parts), scores=scores, text=_describe(parts, len(pairs), list(models))
     )
 

@@ -7,7 +7,7 @@ from septa.recipe import Recipe
 
 from .desk import Desk
 from .jobs import Job
-from .learning_messages import TrainingRequest
+from .learning_messages import OrderRequest
 from .review import Review
 from .trainings import Trainings
 
@@ -33,7 +33,7 @@ class Learning:
         self.trainings = Trainings(desk)
         self.review = Review(desk)
 
-    def train(self, request: TrainingRequest) -> int:
+    def train(self, request: OrderRequest) -> int:
         """Order a training on what is checked, and return its number.
 
         Raises

@@ -65,7 +65,7 @@ class LearningActions:
         return reply_json([self._describe(record).model_dump() for record in records])
 
     def _train(self, request: HttpRequest, body: bytes) -> Response:
-        number = self._learning.train(messages.TrainingRequest.model_validate_json(body))
+        number = self._learning.train(messages.OrderRequest.model_validate_json(body))
         return reply_json(self._describe(self._learning.trainings.get(number)))
 
     def _stop(self, request: HttpRequest, _: bytes) -> Response:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 from .messages import Request
 
 
-class TrainingRequest(Request):
+class OrderRequest(Request):
     """Train a model on what is checked.
 
     Attributes

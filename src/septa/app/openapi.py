@@ -81,7 +81,7 @@ OPERATIONS: dict[str, Operation] = {
         "Write the folder of checked images for septa train", messages.TrainingFolderAnswer
     ),
     "GET /api/trainings": Operation("All trainings, without their curves", _TRAINED, many=True),
-    "POST /api/trainings": Operation("Train on what is checked", _TRAINED, learning.TrainingRequest),
+    "POST /api/trainings": Operation("Train on what is checked", _TRAINED, learning.OrderRequest),
     f"GET {_TRAINING}": Operation("A training with its curve", _TRAINED),
     f"GET {_TRAINING}/previews/{{place:int}}": Operation(
         "A validation image: ground truth at the left, prediction at the right", "image/png"

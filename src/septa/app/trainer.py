@@ -20,7 +20,7 @@ from septa import runtime
 from septa.errors import InputError, Interrupted, ResourceError, SeptaError, is_out_of_memory
 from septa.images import lock_outputs
 
-from .training_record import TrainingOrder, TrainingRecord, TrainingState
+from .training_record import TrainingOrder, TrainingRecord, TrainingStatus
 
 _PATIENCE_S = 120
 """Seconds to wait for an earlier worker of the same training, which still saves its state."""
@@ -30,7 +30,7 @@ _NICENESS = 10
 """Priority of the worker is this much lower, so that the page stays quick."""
 
 
-def main(arguments: list[str]) -> int:
+def run_worker(arguments: list[str]) -> int:
     """Run the training of a record and return the exit code; see `septa.errors`."""
     record = TrainingRecord(Path(arguments[0]), Path(arguments[1]))
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -98,7 +98,7 @@ def _run(record: TrainingRecord) -> None:
     from septa.training import AlreadyTrained, TrainingDone, TrainingPlan, TrainingRequest, train_steps
 
     order = record.order
-    state = TrainingState(state="running", text="checking the images")
+    state = TrainingStatus(state="running", text="checking the images")
     record.write(state)
     written = time.monotonic()
     steps = 1
@@ -145,7 +145,7 @@ def _list_overrides(order: TrainingOrder) -> tuple[str, ...]:
     return (*order.settings, *(f"{key}={json.dumps(value)}" for key, value in fixed.items()))
 
 
-def _compare(record: TrainingRecord, order: TrainingOrder, state: TrainingState) -> None:
+def _compare(record: TrainingRecord, order: TrainingOrder, state: TrainingStatus) -> None:
     from septa.model import Model
 
     from .comparison import compare_models
@@ -168,4 +168,4 @@ def _compare(record: TrainingRecord, order: TrainingOrder, state: TrainingState)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run_worker(sys.argv[1:]))

@@ -51,7 +51,7 @@ class TrainingOrder(BaseModel):
     images: tuple[str, ...] = ()
 
 
-class TrainingState(BaseModel):
+class TrainingStatus(BaseModel):
     """The state of a training.
 
     Attributes
@@ -120,7 +120,7 @@ class TrainingRecord:
     def make(cls, path: Path, home: Path, order: TrainingOrder) -> TrainingRecord:
         """Write the record of a new training."""
         record = cls(path, home)
-        record.write(TrainingState(text="waits for its turn"))
+        record.write(TrainingStatus(text="waits for its turn"))
         write_text(path / "order.json", order.model_dump_json(indent=1) + "\n")
         return record
 
@@ -149,14 +149,14 @@ class TrainingRecord:
         """Folder of log, checkpoints and report."""
         return self.model.with_name(f"{self.model.stem}-run")
 
-    def read(self) -> TrainingState:
+    def read(self) -> TrainingStatus:
         """Read the state; a damaged one counts as interrupted, since a training can always continue."""
         try:
-            return TrainingState.model_validate_json((self.path / "state.json").read_bytes())
+            return TrainingStatus.model_validate_json((self.path / "state.json").read_bytes())
         except (OSError, ValidationError):
-            return TrainingState(state="interrupted")
+            return TrainingStatus(state="interrupted")
 
-    def write(self, state: TrainingState) -> None:
+    def write(self, state: TrainingStatus) -> None:
         """Write the state."""
         write_text(self.path / "state.json", state.model_dump_json(indent=1) + "\n")
 

@@ -14,7 +14,7 @@ from septa.images import remove_leftovers
 
 from .desk import Desk
 from .training_folder import TrainingFolder
-from .training_record import State, TrainingOrder, TrainingRecord, TrainingState
+from .training_record import State, TrainingOrder, TrainingRecord, TrainingStatus
 
 FOLDER = ".septa-trainings"
 """Folder, inside the opened one, of the records of trainings."""
@@ -72,7 +72,7 @@ class Trainings:
             raise InputError(f"training {number}", "there is no such training", "Reload the page")
         return record
 
-    def read(self, record: TrainingRecord) -> TrainingState:
+    def read(self, record: TrainingRecord) -> TrainingStatus:
         """Return the state of a training."""
         number, state = int(record.path.name), record.read()
         if number == self._active and state.state in ("waiting", "interrupted"):
