@@ -8,7 +8,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: setup
 setup: ## Create .venv with septa (editable), the tools and every tested version
@@ -43,6 +43,18 @@ types: ## Check the types
 bench: ## Run slow tests and all benchmarks, write benchmarks/RESULTS.md; ONLY="NAME..." selects
 	$(if $(ONLY),,pytest -m slow -n 0 || [ $$? -eq 5 ])
 	python benchmarks/run_all.py $(if $(ONLY),--only $(ONLY))
+
+.PHONY: notebooks
+notebooks: ## Run the notebooks of examples/ that changed, into build/notebooks; ONLY="03 09" selects
+	python tools/notebooks.py $(ONLY)
+
+.PHONY: site
+site: ## Build the site into build/site, run its notebooks, and check every link; needs '.[docs]'
+	python tools/site.py --fresh
+
+.PHONY: release-check
+release-check: ## Build the distributions, check them, and print the check-list of a release; needs '.[release]'
+	python tools/release.py --test $(if $(HOME_URL),--home $(HOME_URL))
 
 .PHONY: ci
 ci: ## Run what CI runs: a fresh environment, then lint, types and tests

@@ -103,8 +103,8 @@ def unify_out_of_memory() -> Iterator[None]:
 class SeptaError(Exception):
     """An expected failure, as one line of two sentences.
 
-    The line is ``where: problem. Remedy.``; the command line adds ``error: `` at the start. Control characters are
-    escaped, so that the message stays one line for any file name.
+    The line is ``where: problem. Remedy.``; the command line adds ``error:`` and a space at the start. Control
+    characters are escaped, so that the message stays one line for any file name.
 
     Parameters
     ----------

@@ -1,3 +1,6 @@
+from .augment import crop_patch as crop_patch
+from .augment import jitter_patch as jitter_patch
+from .augment import warp_patch as warp_patch
 from .check import check_dataset as check_dataset
 from .check_page import render_check as render_check
 from .check_result import DatasetCheck as DatasetCheck

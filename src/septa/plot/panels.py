@@ -187,8 +187,8 @@ def _as_cyx(image: Image) -> Image:
 
 
 def _as_labels(arrays: Image | Sequence[Image], images: Sequence[Image], what: str) -> list[Image]:
-    one = hasattr(arrays, "labels_yx") or (isinstance(arrays, np.ndarray) and arrays.ndim == 2)
-    found = [np.asarray(getattr(array, "labels_yx", array)) for array in ([arrays] if one else arrays)]
+    one = hasattr(arrays, "labels") or (isinstance(arrays, np.ndarray) and arrays.ndim == 2)
+    found = [np.asarray(getattr(array, "labels", array)) for array in ([arrays] if one else arrays)]
     if [labels.shape for labels in found] != [image.shape[1:] for image in images]:
         sizes = " and ".join(str([array.shape for array in group]) for group in (found, images))
         raise InputError(what, f"their sizes and those of the images differ: {sizes}", "Give one array for each image")

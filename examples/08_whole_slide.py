@@ -1,0 +1,91 @@
+# %% [markdown]
+# # A whole slide in one gigabyte, and on a Dask cluster
+#
+# Images of gigapixels do not fit into memory, and neither do their labels. septa reads and writes them block by
+# block, within a memory limit that you choose. Objects that several blocks share are joined exactly: the result does
+# not depend on the blocks, nor on the number of workers.
+#
+# The slide here has 4096 x 4096 pixels, so that the notebook ends in a minute. The commands are the same for a
+# hundred times as many.
+
+# %%
+import numpy as np
+import zarr
+
+import septa
+from septa.synthetic import draw_cells, write_dataset
+
+_ = write_dataset("cells", "cells", 16, (256, 256), seed=0, diameter=20)
+quick = ["training.steps=150", "net.width=8", "net.depth=3", "training.batch=4", "sampling.patch=[128, 128]"]
+model = septa.train("cells", "cells.septa", overrides=quick, callback=septa.progress())
+model
+
+# %% [markdown]
+# ## Draw a slide
+#
+# One large drawing is repeated, so that drawing takes seconds. The file is an OME-Zarr image: an array in chunks,
+# with its axes and its pixel size.
+
+# %%
+field_yx = draw_cells(1024, 1024, seed=7, diameter=20).image_cyx[0]
+side = 4096
+group = zarr.open_group("slide.ome.zarr", mode="w", zarr_format=3)
+array = group.create_array("0", shape=(side, side), chunks=(512, 512), dtype="uint16")
+for top in range(0, side, 1024):
+    for left in range(0, side, 1024):
+        array[top : top + 1024, left : left + 1024] = np.roll(field_yx, (top // 7, left // 5), (0, 1))
+scale = {"type": "scale", "scale": [0.5, 0.5]}
+axes = [{"name": name, "type": "space", "unit": "micrometer"} for name in "yx"]
+dataset = {"path": "0", "coordinateTransformations": [scale]}
+group.attrs["ome"] = {"version": "0.5", "multiscales": [{"axes": axes, "datasets": [dataset], "name": "slide"}]}
+array.info
+
+# %% [markdown]
+# ## Segment it in one gigabyte
+#
+# If the command is interrupted, the same command continues it.
+
+# %%
+# !septa predict cells.septa slide.ome.zarr -o labels.ome.zarr --memory 1GB
+
+# %%
+labels = zarr.open_group("labels.ome.zarr", mode="r")
+path = next(name for name in ("labels/cells/0", "0") if name in labels)
+stored = labels[path]
+window = np.s_[1100:1500, 1400:1800]
+print(
+    stored.shape,
+    stored.dtype,
+    "largest number:",
+    max(int(stored[top : top + 512].max()) for top in range(0, side, 512)),
+)
+septa.plot.panels(array[window], stored[window].astype(np.int32), size=4)
+
+# %% [markdown]
+# ## Many processes
+#
+# `--workers 2` starts a Dask cluster on this machine, and `--cluster tcp://host:8786` uses one that is running. The
+# labels are the same, pixel by pixel.
+
+# %%
+# !septa predict cells.septa slide.ome.zarr -o shared.ome.zarr --memory 1GB --workers 2
+
+# %%
+other = zarr.open_group("shared.ome.zarr", mode="r")[path]
+equal = all(np.array_equal(other[top : top + 512], stored[top : top + 512]) for top in range(0, side, 512))
+print("the labels of one process and of the cluster are equal:", equal)
+assert equal
+
+# %% [markdown]
+# ## Lazy arrays
+#
+# A model takes arrays of zarr and dask, and returns labels that are computed when they are asked for. Only the blocks
+# that a part needs are segmented.
+
+# %%
+lazy = model(array)
+lazy
+
+# %%
+part = lazy[1100:1500, 1400:1800].compute()
+septa.plot.panels(array[window], part, size=4)
