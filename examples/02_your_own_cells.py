@@ -63,7 +63,7 @@ paths = sorted(Path("cells/held_out/images").iterdir())
 images = [septa.read_image(path) for path in paths]
 truth = [read_labels(path.parents[1] / "labels" / path.name).array.squeeze() for path in paths]
 found = [model.predict(image) for image in images]
-septa.plot.panels(images, truth, [one.labels for one in found])
+septa.plot.panels(images, truth, found)
 
 # %% [markdown]
 # ## Score them

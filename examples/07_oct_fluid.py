@@ -50,7 +50,7 @@ paths = sorted(Path("oct/held_out/images").iterdir())
 images = [septa.read_image(path) for path in paths]
 truth = [read_labels(path.parents[1] / "labels" / path.name).array // 255 for path in paths]
 found = [model.predict(image) for image in images]
-septa.plot.panels(images, truth, [one.labels for one in found], objects=False, size=3.5)
+septa.plot.panels(images, truth, found, objects=False, size=3.5)
 
 # %% [markdown]
 # ## Score
