@@ -144,12 +144,13 @@ def test_one_side_without_files(tmp_path: Path, missing: str) -> None:
         assert caught.value.problem == f"{missing}/ holds no images ({text})"
 
 
-def test_labels_in_folders_of_classes_are_named_and_can_be_chosen(tmp_path: Path) -> None:
-    put(tmp_path, "images/a.png", "masks/cell/a.png", "masks/nucleus/a.png")
+def test_labels_in_other_folders_are_named_and_can_be_chosen(tmp_path: Path) -> None:
+    put(tmp_path, "images/a.png", "masks/old/x.png", "masks/new/x.png")
     with pytest.raises(InputError) as caught:
         find_pairs(tmp_path)
-    assert caught.value.problem == "masks/ holds no images (2 folders: cell, nucleus)"
-    assert "'masks/cell/*'" in caught.value.remedy
+    assert caught.value.problem == "masks/ holds no images (2 folders: new, old)"
+    assert "'masks/new/*'" in caught.value.remedy
+    put(tmp_path, "masks/cell/a.png")
     assert list_pairs(find_pairs(tmp_path, images="images/*", labels="masks/cell/*")) == {
         "a": ("images/a.png", "masks/cell/a.png")
     }

@@ -22,7 +22,7 @@ def folder(tmp_path: Path) -> Path:
         tifffile.imwrite(tmp_path / name, image, bigtiff=name != "b.svs")
     (tmp_path / "damaged.tif").write_bytes(b"II*\0")
     (tmp_path / "notes.txt").write_text("hello")
-    (tmp_path / "scan.czi").write_bytes(b"ZISRAWFILE" + bytes(200))
+    (tmp_path / "scan.webp").write_bytes(b"RIFF0000WEBP" + bytes(200))
     (tmp_path / "empty.dat").touch()
     (tmp_path / "folder").mkdir()
     (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
@@ -46,14 +46,14 @@ def test_every_entry_has_a_kind(folder: Path) -> None:
     assert [path.name for path in entries.hidden] == [".hidden.png", "Thumbs.db"]
     reasons = {path.name: reason for path, reason in entries.others.items()}
     assert reasons["notes.txt"] == "the file is not a PNG, JPEG, BMP, GIF or TIFF image"
-    assert reasons["scan.czi"] == "the file is a Zeiss CZI file, which septa does not read"
+    assert reasons["scan.webp"] == "the file is a WebP file, which septa does not read"
     assert reasons["empty.dat"] == "the file is empty"
-    assert set(reasons) - {"pipe"} == {"notes.txt", "scan.czi", "empty.dat"}
+    assert set(reasons) - {"pipe"} == {"notes.txt", "scan.webp", "empty.dat"}
 
 
 def test_description(folder: Path) -> None:
-    paths = [folder / name for name in ("notes.txt", "scan.czi", "folder", "two", "gone.png")]
-    assert sort_entries(paths).describe() == "1 .txt, 1 .czi, 1 zarr store, 1 folder, 1 broken link"
+    paths = [folder / name for name in ("notes.txt", "scan.webp", "folder", "two", "gone.png")]
+    assert sort_entries(paths).describe() == "1 .txt, 1 .webp, 1 zarr store, 1 folder, 1 broken link"
     assert sort_entries([]).describe() == "nothing"
 
 

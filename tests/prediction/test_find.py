@@ -25,7 +25,7 @@ def folder(tmp_path: Path) -> Path:
         tifffile.imwrite(tmp_path / name, GREY, bigtiff=name.endswith("8"))
     zarr.create_array(tmp_path / "e.zarr", data=GREY, zarr_format=2)
     (tmp_path / "notes.txt").write_text("hello")
-    (tmp_path / "scan.nd2").write_bytes(b"\xda\xce\xbe\x0a" + bytes(200))
+    (tmp_path / "scan.webp").write_bytes(b"RIFF0000WEBP" + bytes(200))
     (tmp_path / "sub").mkdir()
     (tmp_path / "gone.tif").symlink_to(tmp_path / "nowhere")
     return tmp_path
@@ -41,7 +41,7 @@ def test_a_folder_is_searched_by_content(folder: Path) -> None:
     assert notices.lines() == [
         f"warning: {folder / 'gone.tif'}: the link leads to no file and is passed over.",
         f"note: {folder / 'notes.txt'}: the file is not a PNG, JPEG, BMP, GIF or TIFF image, and is passed over.",
-        f"note: {folder / 'scan.nd2'}: the file is a Nikon ND2 file, which septa does not read, and is passed over.",
+        f"note: {folder / 'scan.webp'}: the file is a WebP file, which septa does not read, and is passed over.",
         f"note: {folder / 'sub'}: the subfolder is not searched for images. Give its path, too, if it holds some.",
     ]
 
@@ -63,7 +63,7 @@ def test_globs_match_stores_and_files(pattern: str, expected: list[str], folder:
     [
         ([], ""),
         (["notes.txt"], ", but 1 .txt"),
-        (["notes.txt", "scan.nd2", "sub", "gone.tif"], ", but 1 .txt, 1 .nd2, 1 folder, 1 broken link"),
+        (["notes.txt", "scan.webp", "sub", "gone.tif"], ", but 1 .txt, 1 .webp, 1 folder, 1 broken link"),
     ],
 )
 def test_a_folder_without_images_says_what_it_holds(names: list[str], found: str, folder: Path) -> None:

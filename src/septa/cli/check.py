@@ -16,6 +16,7 @@ from septa.cli.options import (
     LabelsGlob,
     MaxPixels,
     Overwrite,
+    Pairs,
     Seed,
     Settings,
     guard_files,
@@ -41,6 +42,7 @@ def check(
     overwrite: Overwrite = False,
     settings: Settings = None,
     group: Group = None,
+    pairs: Pairs = None,
     seed: Seed = None,
 ) -> None:
     """Check your data for problems and explain the detected settings.
@@ -53,7 +55,7 @@ def check(
     from septa.recipe import Recipe
 
     console, guard = make_console(), guard_files([html], overwrite)
-    base = Recipe().with_overrides(make_overrides(settings, group=group, seed=seed))
+    base = Recipe().with_overrides(make_overrides(settings, group=group, pairs=pairs, seed=seed))
     with show_progress(console, "checking") as progress:
         found = check_dataset(
             data,

@@ -14,7 +14,7 @@ import typer
 
 from septa import errors
 from septa.cli.commands import INPUT, OUTPUT, RECIPE, RUN, SPEED
-from septa.cli.values import ValueKind, choice, number, path, regex, whole_number, word
+from septa.cli.values import PAIRS, ValueKind, choice, number, path, regex, whole_number, word
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -125,6 +125,15 @@ Group = Annotated[
         help="Keep images whose file names match alike, such as those of one patient, on one side of the split.",
     ),
 ]
+Pairs = Annotated[
+    str | None,
+    option(
+        "--pairs",
+        heading=INPUT,
+        kind=PAIRS,
+        help="Use only these pairs, by their numbers from 0 in the order of the files; STOP is not included.",
+    ),
+]
 Overwrite = Annotated[
     bool, option("--overwrite", heading=OUTPUT, help="Replace existing files that septa did not write.")
 ]
@@ -152,7 +161,6 @@ Device = Annotated[
     ),
 ]
 
-
 Start = Annotated[
     str | None,
     option(
@@ -179,6 +187,7 @@ class PlanOptions:
     settings: Settings = None
     task: Task = None
     group: Group = None
+    pairs: Pairs = None
     minutes: Minutes = None
     seed: Seed = None
     device: Device = "auto"
@@ -198,9 +207,7 @@ class PlanOptions:
         InputError
             The recipe or an override is wrong. This is checked before anything slow is imported.
         """
-        overrides = make_overrides(
-            self.settings, minutes=self.minutes, group=self.group, seed=self.seed, task=self.task, start=self.start
-        )
+        overrides = make_overrides(self.settings, **{name: getattr(self, name) for name in _KEYS})
         recipe = load_recipe(self.recipe, self.preset, overrides)
         from septa.training import TrainingRequest
 
@@ -308,6 +315,11 @@ def make_console(stderr: bool = False, wide: bool = False) -> Console:
     return console
 
 
+_KEYS = {name: name for name in ("seed", "task")} | {"minutes": "training.minutes", "start": "training.start"}
+_KEYS |= {"group": "data.group", "pairs": "data.pairs"}
+"""Setting that each option stands for."""
+
+
 def make_overrides(settings: list[str] | None, **options: object) -> tuple[str, ...]:
     """Return the assignments of ``--set``, followed by those that other options stand for.
 
@@ -316,12 +328,9 @@ def make_overrides(settings: list[str] | None, **options: object) -> tuple[str, 
     settings
         Assignments, or None.
     options
-        Values of the options ``minutes``, ``group``, ``seed``, ``task`` and ``start``; None where an option is not
-        given.
+        Values of some of these options; None where an option is not given.
     """
-    keys = {"minutes": "training.minutes", "group": "data.group", "start": "training.start", "seed": "seed"}
-    keys["task"] = "task"
-    given = (f"{keys[name]}={json.dumps(value)}" for name, value in options.items() if value is not None)
+    given = (f"{_KEYS[name]}={json.dumps(value)}" for name, value in options.items() if value is not None)
     return (*(settings or ()), *given)
 
 

@@ -170,6 +170,13 @@ def _convert_region(text: str) -> tuple[int, int, int, int]:
     return top, left, bottom, right
 
 
+def _convert_range(text: str) -> str:
+    if not re.fullmatch(r"-?\d*:-?\d*(:[1-9]\d*)?", text):
+        raise ValueError
+    return text
+
+
+PAIRS = ValueKind(metavar="START:STOP", expected="a range such as 0:50", example="0:50", convert=_convert_range)
 MEMORY = ValueKind(metavar="SIZE", expected="an amount such as 4GB or 512MiB", example="4GB", convert=_convert_memory)
 SIZE = ValueKind(metavar="HEIGHTxWIDTH", expected="HEIGHTxWIDTH in pixels", example="256x256", convert=_convert_size)
 CHANNELS = ValueKind(metavar="N,N,...", expected="channel numbers", example="2,0", convert=_convert_numbers)

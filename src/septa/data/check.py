@@ -81,7 +81,7 @@ def check_dataset(
     if pairing is None or not pairing.pairs:
         notes = pairing.notes if pairing else ()
         return DatasetCheck(data=data, pairing=pairing, problems=_sort_problems(problems), notes=notes)
-    pairs = pairing.pairs
+    pairs, settings = pairing.pairs, pairing.adopt(settings)
     report = progress or (lambda done, total: None)
     notices = pairing.notices
     mapping = _find_mapping(
@@ -137,6 +137,7 @@ def _find_pairs(
             images=images,
             labels=labels,
             group=settings.group,
+            part=settings.pairs,
             threshold=settings.threshold,
             max_pixels=max_pixels,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -13,7 +13,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from septa.data.layouts import LAYOUTS, FolderLayout, find_classes_folder, pair_classes, pair_patterns, recognise_layout
+from septa.data.layouts import (
+    LAYOUTS,
+    FolderLayout,
+    find_classes_folder,
+    pair_classes,
+    pair_patterns,
+    recognise_layout,
+)
 from septa.data.listing import PairingNotes
 from septa.data.pages import PageAxes, match_pages, read_image_page, read_label_page, read_page_axes
 from septa.data.pairs import Pair, Pairing, PairingError
@@ -32,6 +39,7 @@ def find_pairs(
     images: str | None = None,
     labels: str | None = None,
     group: str | None = None,
+    part: str | None = None,
     threshold: float | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> Pairing:
@@ -46,7 +54,10 @@ def find_pairs(
           third folder holds files that match;
         - a flat folder, with ``x.png`` beside ``x_mask.png``;
         - two multi-page TIFFs, such as ``train-volume.tif`` and ``train-labels.tif``;
-        - one folder per image, with ``images/`` (one file) and ``masks/`` (one file per object).
+        - one folder per image, with ``images/`` (one file) and ``masks/`` (one file per object);
+        - ``images/`` and ``masks/`` with a folder of masks for each class, or for each image (one file per object), or
+          with equal subfolders;
+        - nnU-Net raw, a dataset of the Cell Tracking Challenge, DRIVE, or OME-Zarr images with labels inside.
 
         Stems of label files may end in a word such as ``_mask``, ``_label``, ``_seg`` or ``_anno``. An image may also
         be a zarr store. Each page of a stack is a pair; pages belong together if they have the same place along each
@@ -56,12 +67,16 @@ def find_pairs(
         each label image, with the same stem; at each pixel of an object that image holds the number of the object's
         class, from 1.
     images, labels
-        Patterns (relative to ``data`` or absolute; ``**`` crosses folders) or folders, given both or not at all.
-        Files are paired by equal stems, else by the varying part of their names.
+        Patterns (relative to ``data`` or absolute; ``**`` crosses folders) or folders, given both or not at all; see
+        `septa.images.find_matches` for channels in separate files and for datasets inside HDF5 files. Files are paired
+        by equal stems, else by the varying part of their names.
     group
         Regular expression that is searched in the image file's name. Images with the same match (of group 1 if there
         is one) stay together. Without it each image is its own group, and stacks are cut into runs of consecutive
         pages.
+    part
+        Part of the pairs, as ``START:STOP`` or ``START:STOP:STEP`` of their numbers from 0 in the order of their files,
+        without STOP; None for all.
     threshold
         Value of the labels from which on a pixel is foreground; None if they hold classes or ids.
     max_pixels
@@ -93,23 +108,42 @@ def find_pairs(
         layout = pair_patterns(data, images, labels, notes)
     whole = partial(Pair, max_pixels=max_pixels, threshold=threshold)
     if layout.reasons:
-        pairing = _build_pairing(data, layout, group, whole, notes) if layout.pairs else None
+        pairing = _build_pairing(data, layout, group, part, whole, notes) if layout.pairs else None
         problem = f"{format_count(len(layout.reasons), 'file')} cannot be paired"
         remedy = "Give each image exactly one label file of the same name, or move unpaired files away"
         raise PairingError(data, problem, remedy, layout.reasons, pairing)
-    return _build_pairing(data, layout, group, whole, notes)
+    return _build_pairing(data, layout, group, part, whole, notes)
 
 
 def _build_pairing(
-    data: Path, layout: FolderLayout, group: str | None, make_pair: Callable[..., Pair], notes: PairingNotes
+    data: Path,
+    layout: FolderLayout,
+    group: str | None,
+    part: str | None,
+    make_pair: Callable[..., Pair],
+    notes: PairingNotes,
 ) -> Pairing:
     pairs = _split_pages(data, layout, make_pair, notes)
+    total = len(pairs)
+    pairs = pairs if part is None else _choose_part(pairs, part)
     stacks = len({pair.image for pair in pairs if pair.pages > 1})
     pages = f" (pages of {format_count(stacks, 'stack')})" if stacks else ""
     pairs = _add_classes(data, pairs, notes)
-    notes.lines[:0] = [f"layout: {layout.name}", f"pairs: {len(pairs)}{pages}"]
+    chosen = "" if part is None else f" of {total} (data.pairs={part}: {pairs[0].name} to {pairs[-1].name})"
+    notes.lines[:0] = [f"layout: {layout.name}", f"pairs: {len(pairs)}{chosen}{pages}"]
     pairs = _cut_stacks(pairs, notes.lines) if group is None else _group_by_name(pairs, group, notes.lines)
-    return Pairing(data, layout.name, tuple(pairs), tuple(map(escape_controls, notes.lines)), notices=notes.notices)
+    lines = tuple(map(escape_controls, notes.lines))
+    return Pairing(data, layout.name, tuple(pairs), lines, notices=notes.notices, settings=layout.settings)
+
+
+def _choose_part(pairs: list[Pair], part: str) -> list[Pair]:
+    """Return the pairs of a range of numbers."""
+    numbers = [int(number) if number else None for number in part.split(":")]
+    chosen = pairs[slice(*numbers)]
+    if not chosen:
+        problem = f"the range {part} holds none of the {format_count(len(pairs), 'pair')}"
+        raise InputError("data.pairs", problem, "Give a range that holds some, such as 0:10")
+    return chosen
 
 
 def read_pair_image(pair: Pair, channels: int | None = None, notices: Notices | None = None) -> npt.NDArray[Any]:
@@ -144,6 +178,8 @@ def read_pair_labels(pair: Pair, notices: Notices | None = None) -> RawLabels:
         raise InputError(pair.image, "the image has no labels", "Give a label image for it")
     if isinstance(pair.labels, Path):
         raw = read_label_page(pair.labels, pair.page_of_labels, pair.max_pixels, pair.threshold, notices, pair.image)
+        if pair.field is not None:
+            raw = replace(raw, ignored_yx=_read_outside(pair.field, raw, pair.max_pixels))
         if pair.classes is not None:
             raw = read_object_classes(raw, pair.classes, pair.page_of_labels, pair.max_pixels)
         return _cut_labels(raw, pair)
@@ -172,8 +208,19 @@ def _cut_labels(raw: RawLabels, pair: Pair) -> RawLabels:
         return raw
     colors = raw.kind == "rgb"
     array = _cut_window(np.moveaxis(raw.array, 2, 0) if colors else raw.array, pair)
-    cut = replace(raw, array=np.moveaxis(array, 0, 2) if colors else array)
+    ignored_yx = None if raw.ignored_yx is None else _cut_window(raw.ignored_yx, pair)
+    cut = replace(raw, array=np.moveaxis(array, 0, 2) if colors else array, ignored_yx=ignored_yx)
     return replace(cut, classes_yx=_cut_window(cut.classes_yx, pair)) if isinstance(cut, RawObjectLabels) else cut
+
+
+def _read_outside(field: Path, raw: RawLabels, max_pixels: int) -> npt.NDArray[np.bool_]:
+    """Return True outside a field of view."""
+    inside = read_label_page(field, 0, max_pixels, None)
+    if inside.kind != "index" or inside.array.shape != raw.array.shape[:2]:
+        problem = "the mask of the field of view is not a grey image of the size of the labels"
+        raise InputError(field, problem, "Export it again, or move its folder away")
+    outside_yx: npt.NDArray[np.bool_] = inside.array == 0
+    return outside_yx
 
 
 def _cut_window(array: npt.NDArray[Any], pair: Pair) -> npt.NDArray[Any]:
@@ -201,34 +248,54 @@ def _split_pages(data: Path, layout: FolderLayout, make_pair: Callable[..., Pair
     """Return one pair for each page, with unique names."""
     pairs: list[Pair] = []
     reasons: dict[Path, str] = {}
-    for name, image, labels in layout.pairs:
-        whole = make_pair(name=name, image=image, labels=labels, group=name)
-        axes = _read_axes(image, whole.max_pixels)
-        label_axes = _read_axes(labels, whole.max_pixels) if isinstance(labels, Path) else PageAxes("", ())
+    for files in layout.pairs:
+        whole = make_pair(
+            name=files.name,
+            image=files.image,
+            labels=files.labels,
+            group=files.series or files.name,
+            field=files.field,
+        )
+        axes = _read_axes(files.image, whole.max_pixels)
+        label_axes = _read_axes(files.labels, whole.max_pixels) if isinstance(files.labels, Path) else PageAxes("", ())
         if axes is None or label_axes is None or axes.pages == label_axes.pages == 1:
             pairs.append(whole)
-            continue
-        label_pages, assumption = match_pages(axes, label_axes) if axes.pages == label_axes.pages else (None, "")
-        if label_pages is None:
-            reasons[image] = f"the image file has {axes}"
-            reasons |= dict.fromkeys(whole.label_files, f"the label file has {label_axes}")
-            continue
-        if assumption:
-            notes.notices.add(image.name, assumption)
-        pairs += [
-            replace(whole, name=f"{name}#{page}", page=page, labels_page=label_page, pages=axes.pages)
-            for page, label_page in enumerate(label_pages.tolist())
-        ]
+        elif files.page is not None:
+            if label_axes.pages == 1 and files.page < axes.pages:
+                pairs.append(replace(whole, page=files.page, labels_page=0, pages=axes.pages))
+            else:
+                reasons[files.image] = f"the image file has {axes}"
+                reasons |= dict.fromkeys(whole.label_files, f"the label file is of page {files.page}")
+        else:
+            found, unpaired = _pair_pages(whole, axes, label_axes, notes)
+            pairs += found
+            reasons |= unpaired
     if reasons:
         remedy = "Give the labels the pages and axes of the image; save channels, or one plane per class, as CYX"
         raise PairingError(data, "the pages of image and label files do not fit together", remedy, reasons)
-    files: dict[str, list[Path]] = defaultdict(list)
+    by_name: dict[str, list[Path]] = defaultdict(list)
     for pair in pairs:
-        files[pair.name].append(pair.image)
-    double = {path: f"its name is '{name}'" for name, paths in files.items() if len(paths) > 1 for path in paths}
+        by_name[pair.name].append(pair.image)
+    double = {path: f"its name is '{name}'" for name, paths in by_name.items() if len(paths) > 1 for path in paths}
     if double:
         raise PairingError(data, "several images have the same name", "Rename them", double)
     return pairs
+
+
+def _pair_pages(
+    whole: Pair, axes: PageAxes, label_axes: PageAxes, notes: PairingNotes
+) -> tuple[list[Pair], dict[Path, str]]:
+    """Return a pair for each page of an image, or why its pages and those of the labels do not fit together."""
+    label_pages, assumption = match_pages(axes, label_axes) if axes.pages == label_axes.pages else (None, "")
+    if label_pages is None:
+        reasons = {whole.image: f"the image file has {axes}"}
+        return [], reasons | dict.fromkeys(whole.label_files, f"the label file has {label_axes}")
+    if assumption:
+        notes.notices.add(whole.image.name, assumption)
+    return [
+        replace(whole, name=f"{whole.name}#{page}", page=page, labels_page=label_page, pages=axes.pages)
+        for page, label_page in enumerate(label_pages.tolist())
+    ], {}
 
 
 def _read_axes(path: Path, max_pixels: int) -> PageAxes | None:
@@ -273,14 +340,23 @@ def _group_by_name(pairs: list[Pair], group: str, notes: list[str]) -> list[Pair
 
 
 def _cut_stacks(pairs: list[Pair], notes: list[str]) -> list[Pair]:
-    """Return the pairs with groups that keep neighbouring pages of a stack together."""
-    if not any(pair.pages > 1 for pair in pairs):
+    """Return the pairs with groups that keep neighbouring pages of a stack, or frames of a recording, together."""
+    sizes = Counter(pair.group for pair in pairs)
+    if max(sizes.values()) == 1:
         notes.append("groups: every image is its own group")
         return pairs
-    if len({pair.image for pair in pairs}) >= _RUNS // 2:
-        notes.append("groups: the pages of each stack stay together")
+    of_pages = any(pair.pages > 1 for pair in pairs)
+    if len(sizes) >= _RUNS // 2:
+        notes.append(f"groups: the {'pages of each stack' if of_pages else 'frames of each sequence'} stay together")
         return pairs
     # Neighbouring pages are alike, so runs leak less from training to validation than single pages would.
     run = -(-len(pairs) // _RUNS)
-    notes.append(f"groups: runs of {format_count(run, 'consecutive page')} stay together")
-    return [replace(pair, group=f"{pair.group}#{pair.page // run * run}") if pair.pages > 1 else pair for pair in pairs]
+    noun = "consecutive page" if of_pages else "consecutive frame"
+    notes.append(f"groups: runs of {format_count(run, noun)} stay together")
+    place: Counter[str] = Counter()
+    grouped = []
+    for pair in pairs:
+        first = place[pair.group] // run * run
+        place[pair.group] += 1
+        grouped.append(replace(pair, group=f"{pair.group}#{first}") if sizes[pair.group] > 1 else pair)
+    return grouped

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from unicodedata import normalize
 
+from septa.images import find_image_stem
 from septa.labels import LABEL_END
 
 _IMAGE_END = re.compile(r"(?:^|[-_. ])(?:volume|images?|img|raw)$", re.IGNORECASE)
@@ -20,12 +21,11 @@ Matches = list[tuple[Path, Path]]
 
 
 def get_stem(path: Path) -> str:
-    """Return the file name without its suffix, in Unicode form NFC; ``.ome.tif`` counts as one suffix.
+    """Return the name of an image, as `septa.images.find_image_stem` does, in Unicode form NFC.
 
     File systems and archives write an accented letter as one character or as two, so that equal names may differ.
     """
-    ome = path.suffix.lower() in (".tif", ".tiff", ".zarr") and path.stem.lower().endswith(".ome")
-    return normalize("NFC", path.stem[: -len(".ome")] if ome else path.stem)
+    return normalize("NFC", find_image_stem(path))
 
 
 def match_files(images: Sequence[Path], labels: Sequence[Path], notes: list[str]) -> tuple[Matches, dict[Path, str]]:

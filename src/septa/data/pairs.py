@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from septa.errors import InputError, shorten_list
 from septa.images import MAX_PIXELS
 from septa.notices import Notices
+from septa.recipe import DataSettings
+
+_MEANING = ("encoding", "values", "ignore_label", "threshold")
+"""Settings that together give values of labels their meaning."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +45,8 @@ class Pair:
     window
         (top, left, bottom, right) in pixels of the part of the image that the pair consists of; bottom and right are
         not included. None for the whole image.
+    field
+        Mask of the field of view, outside of which pixels count in no loss and no score; None if there is none.
     """
 
     name: str
@@ -53,6 +60,7 @@ class Pair:
     classes: Path | None = None
     threshold: float | None = None
     window: tuple[int, int, int, int] | None = None
+    field: Path | None = None
 
     @property
     def label_files(self) -> tuple[Path, ...]:
@@ -101,6 +109,8 @@ class Pairing:
         Printable lines about the layout, ignored files and groups.
     notices
         Assumptions, and warnings about files that are not used.
+    settings
+        Settings of the section ``data`` that the layout states, such as the names of the classes.
     """
 
     root: Path
@@ -109,6 +119,17 @@ class Pairing:
     notes: tuple[str, ...]
     _: KW_ONLY
     notices: Notices = field(default_factory=Notices, compare=False)
+    settings: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+    def adopt(self, given: DataSettings) -> DataSettings:
+        """Return settings with those that the layout states, where the user leaves the defaults.
+
+        The layout does not decide on the meaning of values if the user sets a part of it.
+        """
+        default = DataSettings()
+        changed = {name for name in DataSettings.model_fields if getattr(given, name) != getattr(default, name)}
+        left_out = changed | (set(_MEANING) if changed & set(_MEANING) else set())
+        return given.model_copy(update={k: value for k, value in self.settings.items() if k not in left_out})
 
 
 class PairingError(InputError):

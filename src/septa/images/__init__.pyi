@@ -29,6 +29,12 @@ from .overlay import draw_error_map as draw_error_map
 from .overlay import draw_overlay as draw_overlay
 from .overlay import shrink_picture as shrink_picture
 from .overlay import to_rgb as to_rgb
+from .paths import find_image_stem as find_image_stem
+from .paths import find_matches as find_matches
+from .paths import image_exists as image_exists
+from .paths import list_channel_files as list_channel_files
+from .paths import list_image_files as list_image_files
+from .paths import split_dataset as split_dataset
 from .read import IMAGE_SUFFIXES as IMAGE_SUFFIXES
 from .read import MAX_PIXELS as MAX_PIXELS
 from .read import ImageInfo as ImageInfo

@@ -62,7 +62,7 @@ def read_array_info(path: Path, stream: BinaryIO, file_format: str, max_pixels: 
         if dtype.kind == "O":
             masks = _read_masks(path, stream)
             shape, dtype = masks.shape, masks.dtype
-    axes = _find_axes(path, shape, dtype)
+    axes = find_array_axes(path, shape, dtype)
     size = dict(zip(axes, shape))
     height, width, channels = size["Y"], size["X"], size.get("C", size.get("S", 1))
     pages = size.get("I", 1)
@@ -113,7 +113,8 @@ def read_array_page(info: ImageInfo, stream: BinaryIO, page: int) -> Decoded:
         )
 
 
-def _find_axes(path: Path, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> str:
+def find_array_axes(path: Path, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> str:
+    """Return the axes of an array without names, by their number and size; I counts pages and S is colours."""
     count = len(shape)
     if count == 2:
         return "YX"

@@ -29,12 +29,15 @@ class RawLabels:
     objects
         Class name of each object, empty if it has none, where the array is known to number objects from 1 to n and to
         hold -1 in ignored pixels; None if the values have no meaning yet.
+    ignored_yx
+        True in pixels that count in no loss and no score whatever their value is; None if there are none.
     """
 
     array: NDArray[Any]
     kind: Literal["index", "rgb", "channels"]
     palette: NDArray[np.uint8] | None
     objects: tuple[str, ...] | None = field(default=None, kw_only=True)
+    ignored_yx: NDArray[np.bool_] | None = field(default=None, kw_only=True)
 
 
 def make_raw_labels(path: Path, array_cyx: Array, palette: NDArray[np.uint8] | None = None, *, rgb: bool) -> RawLabels:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from septa.errors import InputError, format_count, shorten_list
+from septa.images.formats.container import MissingReaderError
+from septa.images.paths import image_exists, list_image_files
 from septa.images.read import IMAGE_SUFFIXES, read_info
 
 _ZARR_METADATA = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
@@ -77,6 +79,8 @@ def sort_entries(paths: Iterable[Path]) -> Entries:
 def _sort_entry(path: Path, entries: Entries) -> None:
     if path.name.startswith(".") or path.name.lower() in _HIDDEN:
         entries.hidden.append(path)
+    elif list_image_files(path) != (path,) and image_exists(path):
+        entries.files.append(path)
     elif not path.exists():
         entries.broken_links.append(path)
     elif path.is_dir():
@@ -98,6 +102,8 @@ def _find_fault(path: Path) -> str:
     """Return the reason why a file cannot be read; empty if it is an image."""
     try:
         read_info(path)
+    except MissingReaderError:
+        return ""  # reading it names what to install
     except InputError as error:
         return error.problem
     return ""

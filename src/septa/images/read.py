@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from septa.errors import InputError
 from septa.images._alpha import choose_soft_mask, merge_label_alpha, report_alpha
 from septa.images._arrays import read_array_info, read_array_page
+from septa.images._channels import join_infos, join_labels
 from septa.images._info import (
     MAX_PIXELS,
     Array,
@@ -31,7 +32,16 @@ from septa.images._label_values import RawLabels, apply_threshold, convert_to_in
 from septa.images._photometric import Decoded
 from septa.images._raster import read_raster_info, read_raster_page
 from septa.images._tiff import count_tiff_images, read_tiff_info, read_tiff_page
+from septa.images.formats.nifti import is_compressed_nifti, is_nifti
+from septa.images.formats.read import (
+    CONTAINER_FORMATS,
+    CONTAINER_SUFFIXES,
+    count_scenes,
+    read_container_info,
+    read_container_page,
+)
 from septa.images.outliers import check_magnitude
+from septa.images.paths import list_channel_files, split_dataset
 from septa.notices import Notices
 
 __all__ = [
@@ -46,35 +56,37 @@ __all__ = [
     "read_labels",
 ]
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".bmp", ".gif", ".tif", ".tiff")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".bmp", ".gif", ".tif", ".tiff", *CONTAINER_SUFFIXES)
 """Suffixes, in lower case, by which the images of a folder are found; a file given by its name may have any suffix."""
 
 _MAGIC = (
-    (b"\x89PNG\r\n\x1a\n", "png"),
-    (b"\xff\xd8\xff", "jpeg"),
-    (b"BM", "bmp"),
-    (b"GIF87a", "gif"),
-    (b"GIF89a", "gif"),
-    (b"II*\0", "tiff"),
-    (b"MM\0*", "tiff"),
-    (b"II+\0", "tiff"),
-    (b"MM\0+", "tiff"),
-    (b"\x93NUMPY", "npy"),
+    (128, b"DICM", "dicom"),  # whose head may be that of a TIFF file
+    (0, b"\x89PNG\r\n\x1a\n", "png"),
+    (0, b"\xff\xd8\xff", "jpeg"),
+    (0, b"BM", "bmp"),
+    (0, b"GIF87a", "gif"),
+    (0, b"GIF89a", "gif"),
+    (0, b"II*\0", "tiff"),
+    (0, b"MM\0*", "tiff"),
+    (0, b"II+\0", "tiff"),
+    (0, b"MM\0+", "tiff"),
+    (0, b"\x93NUMPY", "npy"),
+    (0, b"ZISRAWFILE", "czi"),
+    (0, b"\xda\xce\xbe\x0a", "nd2"),
+    (0, b"\x70\x00\x00\x00", "lif"),
+    (0, b"\x89HDF\r\n\x1a\n", "hdf5"),
+    (0, b"NRRD00", "nrrd"),
 )
 _FOREIGN = (
-    (0, b"ZISRAWFILE", "a Zeiss CZI"),
-    (0, b"\xda\xce\xbe\x0a", "a Nikon ND2"),
-    (0, b"\x70\x00\x00\x00", "a Leica LIF"),
-    (0, b"\x89HDF", "an HDF5"),
     (0, b"PK\x03\x04", "a ZIP"),
     (0, b"\x1f\x8b", "a gzip"),
     (0, b"%PDF", "a PDF"),
     (8, b"WEBP", "a WebP"),
     (4, b"jP  ", "a JPEG 2000"),
     (4, b"ftyp", "a HEIF or MP4"),
-    (128, b"DICM", "a DICOM"),
 )
-_HEAD_BYTES = 132
+_GZIP = b"\x1f\x8b"
+_HEAD_BYTES = 352
 
 
 def read_info(path: str | os.PathLike[str], *, image: int | None = None, max_pixels: int = MAX_PIXELS) -> ImageInfo:
@@ -102,9 +114,15 @@ def read_info(path: str | os.PathLike[str], *, image: int | None = None, max_pix
         several that are not alike.
     """
     path = Path(path)
-    file_format = _detect_format(path)
+    if parts := list_channel_files(path):
+        check_image(path, image or 0, 1)
+        return join_infos(path, [read_info(part, max_pixels=max_pixels) for part in parts])
+    file, dataset = split_dataset(path)
+    file_format = _detect_format(file, dataset)
     if file_format == "tiff":
         return _replace_dtype(read_tiff_info(path, max_pixels, image))
+    if file_format in CONTAINER_FORMATS:
+        return _replace_dtype(read_container_info(path, file, dataset, file_format, max_pixels, image))
     check_image(path, image or 0, 1)
     with path.open("rb") as stream:
         if file_format in ("npy", "npz"):
@@ -118,7 +136,13 @@ def count_images_in_file(path: str | os.PathLike[str]) -> int:
     A file has several if they are images of an OME-TIFF, or if the pages of a TIFF file differ.
     """
     path = Path(path)
-    return count_tiff_images(path) if _detect_format(path) == "tiff" else 1
+    if list_channel_files(path):
+        return 1
+    file, dataset = split_dataset(path)
+    file_format = _detect_format(file, dataset)
+    if file_format in CONTAINER_FORMATS:
+        return count_scenes(file, dataset, file_format)
+    return count_tiff_images(path) if file_format == "tiff" else 1
 
 
 def read_image(
@@ -161,6 +185,10 @@ def read_image(
         beyond float32.
     """
     path = Path(path)
+    if parts := list_channel_files(path):
+        info = read_info(path, image=image, max_pixels=max_pixels)
+        joined = [read_image(part, page, max_pixels=max_pixels, notices=notices) for part in parts]
+        return np.concatenate(joined).astype(info.dtype, copy=False)
     info, decoded = _decode(path, page, max_pixels, notices, image)
     _note(notices, path, decoded.photometric.note)
     array_cyx = decoded.photometric.convert(decoded.array_cyx)
@@ -214,6 +242,12 @@ def read_labels(
         allows JPEG and any number.
     """
     path = Path(path)
+    if parts := list_channel_files(path):
+        read_info(path, max_pixels=max_pixels)
+        planes = [
+            read_labels(part, page, max_pixels=max_pixels, threshold=threshold, notices=notices) for part in parts
+        ]
+        return join_labels(parts, planes)
     info, decoded = _decode(path, page, max_pixels, notices)
     if decoded.lossy and threshold is None:
         remedy = "Export the labels again as PNG or TIFF; converting this file does not help"
@@ -291,9 +325,13 @@ def _note(notices: Notices | None, path: Path, text: str) -> None:
 def _decode(
     path: Path, page: int, max_pixels: int, notices: Notices | None, image: int | None = None
 ) -> tuple[ImageInfo, Decoded]:
-    file_format = _detect_format(path)
-    if file_format == "tiff":
-        info, decoded = read_tiff_page(path, page, max_pixels, image)
+    file, dataset = split_dataset(path)
+    file_format = _detect_format(file, dataset)
+    if file_format == "tiff" or file_format in CONTAINER_FORMATS:
+        if file_format == "tiff":
+            info, decoded = read_tiff_page(path, page, max_pixels, image)
+        else:
+            info, decoded = read_container_page(path, file, dataset, file_format, page, max_pixels, image)
         for note in info.notes:
             _note(notices, path, note)
         return info, decoded
@@ -309,8 +347,15 @@ def _decode(
         return info, read_raster_page(info, stream, notices)
 
 
-def _detect_format(path: Path) -> str:
-    """Detect the format from the first bytes."""
+def _detect_format(path: Path, dataset: str = "") -> str:
+    """Detect the format from the first bytes; only HDF5 files have datasets."""
+    file_format = _detect_content(path)
+    if dataset and file_format != "hdf5":
+        raise InputError(f"{path}:{dataset}", "the file is not an HDF5 file, so it has no datasets", f"Give {path}")
+    return file_format
+
+
+def _detect_content(path: Path) -> str:
     try:
         if path.exists() and not path.is_file():
             raise InputError(path, "the path is not a file", "Give the path of an image file")
@@ -324,11 +369,13 @@ def _detect_format(path: Path) -> str:
         raise InputError(path, problem, "Check the path") from error
     if not head:
         raise InputError(path, "the file is empty", "Copy or export it again")
-    for magic, file_format in _MAGIC:
-        if head.startswith(magic):
+    for start, magic, file_format in _MAGIC:
+        if head[start:].startswith(magic):
             return file_format
     if head.startswith(b"PK\3\4") and head[30:].split(b".npy")[0] != head[30:]:
         return "npz"
+    if is_nifti(head) or (head.startswith(_GZIP) and is_compressed_nifti(path)):
+        return "nifti"
     for start, magic, name in _FOREIGN:
         if head[start:].startswith(magic):
             problem = f"the file is {name} file, which septa does not read"

@@ -138,6 +138,11 @@ class LabelMapping:
         InputError
             The image is of another kind, or holds values that belong to no class.
         """
+        labels_yx = self._encode_values(raw, where)
+        return labels_yx if raw.ignored_yx is None else np.where(raw.ignored_yx, np.int32(IGNORE), labels_yx)
+
+    def _encode_values(self, raw: RawLabels, where: object) -> npt.NDArray[np.int32]:
+        """Encode the values of a label image, in ignored pixels too."""
         if raw.objects is not None:
             return self._encode_named(raw, str(where))
         if self.kind == "multilabel":

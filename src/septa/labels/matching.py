@@ -8,7 +8,7 @@ from pathlib import Path
 from unicodedata import normalize
 
 from septa.errors import InputError, format_count, shorten_list
-from septa.images import sort_entries
+from septa.images import find_image_stem, sort_entries
 from septa.labels.folders import LABEL_END, OUTPUT_FOLDERS
 from septa.labels.outlines import expand_outlines, get_file, is_outlines
 
@@ -105,7 +105,7 @@ def _list_names(folder: Path, paths: Iterable[Path]) -> str:
 def _group_by_name(folder: Path, paths: Iterable[Path], strip: bool) -> dict[str, list[Path]]:
     groups: dict[str, list[Path]] = {}
     for path in paths:
-        stem = path.stem[: -len(".ome")] if path.stem.lower().endswith(".ome") else path.stem
+        stem = find_image_stem(path)
         if strip:
             stem = LABEL_END.sub("", stem) or stem
         file = get_file(path)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from septa.errors import InputError
-from septa.images import Entries, count_images, is_zarr, sort_entries
+from septa.images import Entries, count_images, find_image_stem, find_matches, image_exists, is_zarr, sort_entries
 from septa.labels import list_folder
 from septa.notices import Notices
 
@@ -42,7 +41,7 @@ def find_images(inputs: Sequence[str], notices: Notices | None = None) -> list[P
     Parameters
     ----------
     inputs
-        Files, zarr folders, other folders (without their subfolders), and globs.
+        Files, zarr folders, other folders (without their subfolders), and globs; see also `septa.images.find_matches`.
     notices
         Receives the entries of folders that are passed over.
 
@@ -62,15 +61,15 @@ def find_images(inputs: Sequence[str], notices: Notices | None = None) -> list[P
         path = Path(text)
         if path.is_dir() and not is_zarr(path):
             found += _select(text, "folder", list_folder(path), notices)
-        elif path.exists():
+        elif image_exists(path):
             found.append(path)
         else:
             if path.is_symlink():
                 raise InputError(text, "the link leads to no file", _REMEDY)
-            matches = glob.glob(text, recursive=True)  # noqa: PTH207 - the pattern may be absolute
+            matches = find_matches(text)
             if not matches:
                 raise InputError(text, "the file does not exist", _REMEDY)
-            found += _select(text, "pattern", _leave_stores_whole(map(Path, sorted(matches))), notices)
+            found += _select(text, "pattern", _leave_stores_whole(matches), notices)
     unique = list(dict.fromkeys(found))
     _check_names(map(InputImage, unique))
     return unique
@@ -153,5 +152,5 @@ def expand_images(paths: Sequence[Path], image: int | None = None) -> list[Input
 
 def find_stem(path: Path, image: int | None = None) -> str:
     """Return the stem of the names of all files that are written for an image of a file or zarr folder."""
-    stem = path.stem.removesuffix(".ome")
+    stem = find_image_stem(path)
     return stem if image is None else f"{stem}_image{image}"

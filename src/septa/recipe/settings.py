@@ -31,6 +31,13 @@ def _check_encoder(name: str) -> str:
     return name
 
 
+def _check_slice(text: str) -> str:
+    """Return ``text`` if it is a range of numbers."""
+    if not re.fullmatch(r"-?\d*:-?\d*(:[1-9]\d*)?", text):
+        raise ValueError("must be START:STOP or START:STOP:STEP, such as 0:50")
+    return text
+
+
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -63,6 +70,9 @@ class DataSettings(Section):
     group: str | None = None
     """Regular expression on the file name. Images with the same match (of group 1 if there is one) stay together:
     they are all used for training or all for validation."""
+    pairs: Annotated[str, AfterValidator(_check_slice)] | None = None
+    """Part of the pairs of images and labels as ``START:STOP`` or ``START:STOP:STEP``, such as ``0:50``: their numbers
+    from 0 in the order of the files, without STOP. All pairs if null."""
     validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """Share of the images that is held out for validation, above 0 and below 1. If there is one image, or all images
     belong together, that share of each image is held out."""

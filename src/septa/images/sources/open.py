@@ -13,7 +13,9 @@ from pathlib import Path
 
 from septa.errors import InputError
 from septa.images._info import MAX_PIXELS, Array, check_image, choose_dtype
+from septa.images.paths import list_channel_files
 from septa.images.read import count_images_in_file
+from septa.images.sources.joined import join_levels
 from septa.images.sources.ome_zarr import ZarrFolder
 from septa.images.sources.source import ImageFile, ImageLevel, PixelRange, Selection, Source, WindowReader
 from septa.images.sources.tiff import TiffImages
@@ -106,6 +108,8 @@ def _open_level(
     path: Path, selection: Selection, max_pixels: int, expected: int | None, notices: Notices | None
 ) -> ImageLevel:
     """Open the chosen level of the chosen image with the reader of the file's format."""
+    if parts := list_channel_files(path):
+        return join_levels(path, parts, lambda part: _open_level(part, selection, max_pixels, None, notices))
     if path.is_dir():
         folder = ZarrFolder(path)
         return folder.open_level(_choose_image(path, folder, selection), selection.level)
@@ -122,7 +126,8 @@ def _open_level(
             return level
         tiff.close()
     whole = WholePlanes(path, max_pixels, image, expected, notices)
-    _choose_image(path, whole, selection)
+    if (chosen := _choose_image(path, whole, selection)) != image:
+        whole = WholePlanes(path, max_pixels, chosen, expected, notices)
     return whole.open_level()
 
 

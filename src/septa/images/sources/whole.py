@@ -1,4 +1,7 @@
-"""Open files of which whole planes are decoded, one at a time: PNG, JPEG, BMP, GIF, and some kinds of TIFF."""
+"""Open files of which whole planes are decoded, one at a time.
+
+These are PNG, JPEG, BMP, GIF, some kinds of TIFF, and all formats that optional packages read.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from pathlib import Path
 from septa.errors import format_count
 from septa.images._info import Array
 from septa.images._large_chunk import LargeChunk
+from septa.images.paths import list_image_files
 from septa.images.read import read_image, read_info
 from septa.images.sources.source import RGB_NAMES, ImageLevel, PixelRange
 from septa.notices import Notices
@@ -18,7 +22,9 @@ _COPIES = 4
 
 
 class WholePlanes:
-    """A file of one image whose pages are Z; see `septa.images.sources.source.ImageFile`.
+    """A file of one image, or one of its images; see `septa.images.sources.source.ImageFile`.
+
+    Its pages are T and Z if it states so, else Z.
 
     Parameters
     ----------
@@ -40,7 +46,10 @@ class WholePlanes:
     ) -> None:
         self._info = read_info(path, image=image, max_pixels=max_pixels)
         read = partial(read_image, path, image=image, channels=expected, max_pixels=max_pixels, notices=notices)
-        self._reader = _WholePlaneReader(path, read)
+        stated = self._info.page_axes if set(self._info.page_axes) <= {"T", "Z"} else ""
+        sizes = dict(zip(stated, self._info.page_shape)) if stated else {"Z": self._info.pages}
+        self._sizes_tz = sizes.get("T", 1), sizes.get("Z", 1)
+        self._reader = _WholePlaneReader(path, read, sizes)
         self._keeps_alpha = self._info.alpha and expected == self._info.channels + 1
         self.images = self._info.images
 
@@ -55,11 +64,12 @@ class WholePlanes:
     def open_level(self) -> ImageLevel:
         """Describe the image."""
         info = self._info
-        shape = (1, info.channels + self._keeps_alpha, info.pages, info.height, info.width)
+        times, depth = self._sizes_tz
+        shape = (times, info.channels + self._keeps_alpha, depth, info.height, info.width)
         return ImageLevel(
             path=info.path,
             data_path=info.path,
-            axes="".join(axis for axis, size in zip("CZ", shape[1:3]) if size > 1) + "YX",
+            axes="".join(axis for axis, size in zip("TCZ", shape) if size > 1) + "YX",
             shape=shape,
             stored=info.dtype,
             image=info.image or 0,
@@ -80,17 +90,21 @@ class WholePlanes:
 class _WholePlaneReader:
     """A reader that decodes a plane whole and keeps the last one."""
 
-    def __init__(self, path: Path, read: Callable[[int], Array]) -> None:
+    def __init__(self, path: Path, read: Callable[[int], Array], sizes: dict[str, int]) -> None:
         self._path = path
         self._read = read
+        self._sizes = sizes
         self._last = LargeChunk()
 
     def read(self, t: int, z: int, channels: tuple[int, ...], y: PixelRange, x: PixelRange) -> Array:
-        plane_cyx: Array = self._last.get(z, partial(self._read, z))
+        page = 0
+        for axis, size in self._sizes.items():
+            page = page * size + {"T": t, "Z": z}[axis]
+        plane_cyx: Array = self._last.get(page, partial(self._read, page))
         return plane_cyx[list(channels), y[0] : y[1], x[0] : x[1]]
 
     def list_files(self, channels: tuple[int, ...], y: PixelRange, x: PixelRange) -> Iterator[Path]:
-        yield self._path
+        yield from list_image_files(self._path)
 
     def close(self) -> None:
         self._last.clear()

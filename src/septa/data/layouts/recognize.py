@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from glob import glob
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
+from septa.data.layouts.cell_tracking import find_cell_tracking
+from septa.data.layouts.classes import find_classes_folder
+from septa.data.layouts.drive import find_drive
+from septa.data.layouts.folder_layout import LAYOUTS, FilePair, FolderLayout, pair_lists
+from septa.data.layouts.nnunet import find_nnunet
+from septa.data.layouts.own_labels import find_own_labels
+from septa.data.layouts.subfolders import find_class_masks, find_nested, find_object_masks
 from septa.data.listing import (
     EMPTY,
     PairingNotes,
     describe_contents,
-    is_broken_link,
     list_folder_images,
     list_folder_labels,
     list_subfolders,
@@ -22,71 +26,22 @@ from septa.data.listing import (
     select_images,
     select_labels,
 )
-from septa.data.matching import LABELS_WITHOUT_IMAGE, get_stem, match_files
+from septa.data.matching import get_stem, match_files
 from septa.data.pairs import PairingError
 from septa.data.siblings import find_partners, look_like_labels, suggest_patterns
 from septa.errors import InputError, format_count, shorten_list
-from septa.images import is_zarr
 from septa.labels import (
     IMAGE_FOLDERS,
     LABEL_END,
     LABEL_FOLDERS,
-    find_class_folders,
     find_subfolders,
     get_file,
-    is_inside_file,
     is_outlines,
     list_folder,
 )
 
-LAYOUTS = (
-    "Arrange the folder as images/ and labels/ with equal names, as x.png beside x_mask.png, as two TIFF stacks "
-    "(train-volume.tif, train-labels.tif), or as one folder per image with images/ and masks/; "
-    "or name the files with --images and --labels"
-)
-"""Remedy for a folder in none of the layouts."""
-
-Select = Callable[[Iterable[Path], PairingNotes, Path], list[Path]]
-"""Function that returns the images, or the label files, of a folder."""
-
 _STACK_IMAGE = re.compile(r"volume|image|raw", re.IGNORECASE)
 _STACK_LABELS = re.compile(r"label|mask", re.IGNORECASE)
-
-
-class FilePair(NamedTuple):
-    """Files of one image.
-
-    Attributes
-    ----------
-    name
-        Stem of the image file, or name of the image's folder.
-    image
-        Image file.
-    labels
-        Label file, or one mask file for each object.
-    """
-
-    name: str
-    image: Path
-    labels: Path | tuple[Path, ...]
-
-
-class FolderLayout(NamedTuple):
-    """Files of a folder, paired as its layout says.
-
-    Attributes
-    ----------
-    name
-        Name of the layout, printable.
-    pairs
-        Files that belong together.
-    reasons
-        Why each remaining file cannot be paired: a clause for each path.
-    """
-
-    name: str
-    pairs: list[FilePair]
-    reasons: dict[Path, str]
 
 
 def recognise_layout(data: Path, notes: PairingNotes) -> FolderLayout:
@@ -107,6 +62,10 @@ def recognise_layout(data: Path, notes: PairingNotes) -> FolderLayout:
     InputError
         If the folder follows no layout, or a folder of images or labels holds none.
     """
+    for find in (find_nnunet, find_cell_tracking, find_drive):
+        layout = find(data, notes)
+        if layout is not None:
+            return layout
     entries = list_folder(data)
     folders = list_subfolders(entries)
     image_folders = [path for path in folders if path.name.lower() in IMAGE_FOLDERS]
@@ -126,7 +85,7 @@ def recognise_layout(data: Path, notes: PairingNotes) -> FolderLayout:
         contents = describe_contents(entries)
         problem = f"the folder holds no images ({contents})" if contents != EMPTY else "the folder is empty"
         raise InputError(data, problem, LAYOUTS)
-    return _pair_flat(data, files, notes)
+    return find_own_labels(data, files) or _pair_flat(data, files, notes)
 
 
 def _choose_folders(
@@ -184,13 +143,20 @@ def _refuse_rivals(data: Path, images: Path, matches: Mapping[Path, int]) -> NoR
 def _pair_two_folders(data: Path, image_folder: Path, label_folder: Path, notes: PairingNotes) -> FolderLayout:
     known = {image_folder, label_folder, find_classes_folder(data)}
     note_ignored(data, [path for path in list_folder(data) if path not in known], notes)
+    if nested := find_nested(data, image_folder, label_folder, notes):
+        return nested
     files = select_images(list_folder(image_folder), notes, image_folder)
+    for find in (find_object_masks, find_class_masks):
+        divided = find(data, image_folder, label_folder, files, notes)
+        if divided is not None:
+            return divided
     label_files = select_labels(list_folder(label_folder), notes, label_folder)
     for folder, found in ((image_folder, files), (label_folder, label_files)):
         if not found:
             raise refuse_empty(data, folder, LAYOUTS)
     name = f"{image_folder.name}/ and {label_folder.name}/"
-    return FolderLayout(name, *_pair_lists(data, files, label_files, notes))
+    pairs, reasons = pair_lists(data, files, label_files, notes)
+    return FolderLayout(name=name, pairs=pairs, reasons=reasons)
 
 
 def _pair_beside(data: Path, image_folder: Path, outlines: Sequence[Path], notes: PairingNotes) -> FolderLayout:
@@ -199,7 +165,8 @@ def _pair_beside(data: Path, image_folder: Path, outlines: Sequence[Path], notes
     note_ignored(data, [path for path in list_folder(data) if path not in known], notes)
     files = select_images(list_folder(image_folder), notes, image_folder)
     shown = shorten_list(dict.fromkeys(get_file(path).name for path in outlines), 2)
-    return FolderLayout(f"{image_folder.name}/ and {shown}", *_pair_lists(data, files, outlines, notes))
+    pairs, reasons = pair_lists(data, files, outlines, notes)
+    return FolderLayout(name=f"{image_folder.name}/ and {shown}", pairs=pairs, reasons=reasons)
 
 
 def _pair_folders(data: Path, folders: Iterable[Path], notes: PairingNotes) -> FolderLayout:
@@ -214,7 +181,7 @@ def _pair_folders(data: Path, folders: Iterable[Path], notes: PairingNotes) -> F
         files = select_images(list_folder(image_folder), notes, image_folder) if image_folder else []
         masks = select_images(list_folder(mask_folder), notes, mask_folder) if mask_folder else []
         if len(files) == 1 and masks:
-            pairs.append(FilePair(folder.name, files[0], tuple(masks)))
+            pairs.append(FilePair(name=folder.name, image=files[0], labels=tuple(masks)))
         elif not files and masks:
             reasons |= dict.fromkeys(masks, "the mask has no image")
         elif not files:
@@ -229,13 +196,14 @@ def _pair_folders(data: Path, folders: Iterable[Path], notes: PairingNotes) -> F
     if datasets and not pairs:
         problem = f"the folder holds several datasets ({shorten_list(folder.name for folder in datasets)})"
         raise InputError(data, problem, f"Give one of them, such as {datasets[0]}")
-    return FolderLayout("one folder per image", pairs, reasons)
+    return FolderLayout(name="one folder per image", pairs=pairs, reasons=reasons)
 
 
 def _pair_flat(data: Path, files: list[Path], notes: PairingNotes) -> FolderLayout:
     stacks = _find_two_stacks(files)
     if stacks:
-        return FolderLayout("two stacks", [FilePair(get_stem(stacks[0]), *stacks)], {})
+        pair = FilePair(name=get_stem(stacks[0]), image=stacks[0], labels=stacks[1])
+        return FolderLayout(name="two stacks", pairs=[pair])
     labels = [path for path in files if LABEL_END.search(get_stem(path)) or is_outlines(path)]
     chosen = set(labels)
     images = [path for path in files if path not in chosen]
@@ -243,7 +211,8 @@ def _pair_flat(data: Path, files: list[Path], notes: PairingNotes) -> FolderLayo
         reasons = dict.fromkeys(files, "no other file has a matching name")
         problem = f"the folder holds {format_count(len(files), 'image')}, and none is named as the labels of another"
         raise PairingError(data, problem, LAYOUTS, reasons)
-    return FolderLayout("one folder, labels named by a suffix", *_pair_lists(data, images, labels, notes))
+    pairs, reasons = pair_lists(data, images, labels, notes)
+    return FolderLayout(name="one folder, labels named by a suffix", pairs=pairs, reasons=reasons)
 
 
 def _find_two_stacks(files: Sequence[Path]) -> tuple[Path, Path] | None:
@@ -255,140 +224,3 @@ def _find_two_stacks(files: Sequence[Path]) -> tuple[Path, Path] | None:
         if only_labels and _STACK_IMAGE.search(image.name):
             return image, labels
     return None
-
-
-def pair_patterns(data: Path, images: str, labels: str, notes: PairingNotes) -> FolderLayout:
-    """Pair the files that match two patterns.
-
-    Parameters
-    ----------
-    data
-        Folder that the patterns are relative to.
-    images, labels
-        Patterns or folders; see `septa.data.folder.find_pairs`.
-    notes
-        Notes that those about ignored files are added to.
-
-    Raises
-    ------
-    InputError
-        If a pattern matches no image, or both match the label files only.
-    """
-    label_files = _expand_pattern(data, labels, notes, select_labels)
-    chosen = set(label_files)
-    files = [path for path in _expand_pattern(data, images, notes, select_images) if path not in chosen]
-    if not files:
-        problem = "the pattern for images matches only label files"
-        raise InputError(images, problem, "Give a pattern that matches the images")
-    return FolderLayout("patterns", *_pair_lists(data, files, label_files, notes))
-
-
-def _expand_pattern(data: Path, pattern: str, notes: PairingNotes, select: Select) -> list[Path]:
-    # Path.glob takes no absolute pattern.
-    hits = [data / hit for hit in sorted(glob(pattern, root_dir=data, recursive=True))]  # noqa: PTH207
-    hits = [hit for hit in hits if not any(map(is_zarr, hit.parents))]
-    folders = list_subfolders(hits)
-    if folders and len(folders) == len(hits):
-        files = [path for folder in folders for path in select(list_folder(folder), notes, folder)]
-        hits = [path for folder in folders for path in list_folder(folder)]
-    else:
-        chosen = {path.parent for path in hits}
-        files = select([path for path in hits if path not in chosen], notes, data)
-    if not files:
-        found = f" ({describe_contents(hits)})" if hits else ""
-        remedy = f"Give a pattern relative to {data} or an absolute one, in quotes, such as 'images/*.png'"
-        raise InputError(pattern, f"the pattern matches no image{found}", remedy)
-    return files
-
-
-def _pair_lists(
-    data: Path, images: Sequence[Path], labels: Sequence[Path], notes: PairingNotes
-) -> tuple[list[FilePair], dict[Path, str]]:
-    matches, reasons = match_files(images, labels, notes.lines)
-    _note_absent_images([path for path in reasons if is_inside_file(path)], reasons, notes)
-    reasons = {path: "the link leads to no file" if is_broken_link(path) else text for path, text in reasons.items()}
-    stems = [get_stem(image) for image, _ in matches]
-    if len(set(stems)) < len(stems):
-        stems = ["_".join([*_make_relative(image, data).parent.parts, get_stem(image)]) for image, _ in matches]
-    return [FilePair(stem, image, label) for stem, (image, label) in zip(stems, matches, strict=True)], reasons
-
-
-def _note_absent_images(paths: Sequence[Path], reasons: dict[Path, str], notes: PairingNotes) -> None:
-    """Warn of images that a file of outlines describes but that are not there, instead of giving them as reasons."""
-    absent: Counter[Path] = Counter()
-    for path in paths:
-        if reasons[path] == LABELS_WITHOUT_IMAGE:
-            del reasons[path]
-            absent[get_file(path)] += 1
-    for file, count in absent.items():
-        text = "images that the file describes are not in the dataset ({} of them)"
-        notes.notices.add(file, text, "Check that no image is missing", warning=True, amount=count)
-
-
-def find_classes_folder(data: Path) -> Path | None:
-    """Find the folder with the classes of objects, beside those of images and labels.
-
-    Returns
-    -------
-    Path or None
-        None if there is no such folder.
-
-    Raises
-    ------
-    PairingError
-        If there are several.
-    """
-    folders = find_class_folders(data)
-    if len(folders) > 1:
-        reasons = dict.fromkeys(folders, "it may hold the classes")
-        raise PairingError(data, "several folders may hold the classes of objects", "Keep one of them", reasons)
-    return folders[0] if folders else None
-
-
-def pair_classes(folder: Path, labels: Sequence[Path], notes: PairingNotes) -> dict[Path, Path]:
-    """Find the class file of each label file.
-
-    It has the same stem as the label file, with or without an ending such as ``_mask``.
-
-    Parameters
-    ----------
-    folder
-        Folder with the classes of objects.
-    labels
-        Label files.
-    notes
-        Notes that those about ignored files are added to.
-
-    Returns
-    -------
-    dict of Path to Path
-        Class file of each label file.
-
-    Raises
-    ------
-    PairingError
-        If a label file has no class file or several, or a class file belongs to no label file.
-    """
-    files: dict[str, list[Path]] = defaultdict(list)
-    for path in select_images(list_folder(folder), notes, folder):
-        files[get_stem(path)].append(path)
-    found: dict[Path, Path] = {}
-    reasons: dict[Path, str] = {}
-    for path in dict.fromkeys(labels):
-        keys = (get_stem(path), LABEL_END.sub("", get_stem(path)))
-        matching = next((files.pop(key) for key in keys if key in files), [])
-        if len(matching) == 1:
-            found[path] = matching[0]
-        elif matching:
-            reasons |= dict.fromkeys(matching, f"it is one of {len(matching)} class files for {path.name}")
-        else:
-            reasons[path] = "the labels have no class file"
-    reasons |= dict.fromkeys((path for rest in files.values() for path in rest), "the class file has no labels")
-    if reasons:
-        remedy = f"Give each label file one class file of the same name, or move {folder.name}/ away"
-        raise PairingError(folder, "labels and classes cannot be paired", remedy, reasons)
-    return found
-
-
-def _make_relative(path: Path, root: Path) -> Path:
-    return path.relative_to(root) if path.is_relative_to(root) else path.relative_to(path.anchor)

@@ -1,0 +1,5 @@
+"""Layouts of folders with images and labels: they are recognised by the names of files and folders."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
