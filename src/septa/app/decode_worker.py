@@ -113,7 +113,7 @@ def answer(files: Files, request: dict[str, Any]) -> tuple[dict[str, Any], Array
         return {"error": ["input", str(where), problem, "Export it again"]}, None
 
 
-def serve(source: BinaryIO, target: BinaryIO) -> None:
+def answer_requests(source: BinaryIO, target: BinaryIO) -> None:
     """Answer requests until the source ends."""
     files = Files()
     while len(head := source.read(LENGTH.size)) == LENGTH.size:
@@ -135,7 +135,7 @@ def main() -> None:
     target = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     with suppress(BrokenPipeError, KeyboardInterrupt):
-        serve(sys.stdin.buffer, target)
+        answer_requests(sys.stdin.buffer, target)
 
 
 if __name__ == "__main__":

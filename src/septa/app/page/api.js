@@ -33,6 +33,11 @@ export async function send(path, body) {
   return (await ask(path, { method: "POST", headers, body: JSON.stringify(body ?? {}) })).json();
 }
 
+export async function upload(name, file) {
+  const headers = { "X-Septa-Token": pageToken, "Content-Type": "application/octet-stream" };
+  return (await ask(`/api/files/${encodeURIComponent(name)}`, { method: "POST", headers, body: file })).json();
+}
+
 export async function readPixels(path, signal) {
   const response = await ask(path, { signal });
   const shape = response.headers.get("X-Shape").split(",").map(Number);

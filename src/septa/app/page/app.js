@@ -1,12 +1,16 @@
 // The page: joins the view, the tools and the panels with the server.
 
 import { imagePath, openSession, read, send } from "./api.js";
+import { ClassPanel } from "./classes.js";
+import { DropZone } from "./drop.js";
+import { PageSlider } from "./pages.js";
 import { ChannelPanel, ImageList, ObjectPanel, find, make } from "./panels.js";
 import { LearnPanel } from "./learn.js";
 import { TOOLS, Toolbox } from "./tools.js";
 import { Viewer, boundArea } from "./viewer.js";
 
-const state = { picture: null, labels: null, selected: 0, job: null, requests: Promise.resolve(), opening: 0 };
+const EXPORTS = ["labels", "csv", "geojson", "coco", "rois", "zarr"];
+const state = { picture: null, labels: null, selected: 0, job: null, requests: Promise.resolve(), opening: 0, waits: null };
 window.septa = { state }; // for the browser test and the curious
 
 // --- messages ----------------------------------------------------------------------------------------------------
@@ -21,7 +25,8 @@ find("message-close").addEventListener("click", () => say(""));
 
 function hint() {
   let text = "";
-  if (!images.images.length) text = "This folder has no images. Put some in, then reload the page.";
+  if (state.waits) text = `Opening ${state.waits}…`;
+  else if (!images.images.length) text = "This folder has no images yet. Drop some here, or press Add images.";
   else if (!state.picture) text = "Choose an image in the list.";
   else if (!find("model").options.length && !state.labels?.count) {
     text = "There is no model yet: put a .septa file into the folder, or draw objects with the Brush.";
@@ -36,6 +41,8 @@ const host = {
   get selected() { return state.selected; },
   get nextLabel() { return (state.labels?.count ?? 0) + 1; },
   get radius() { return Number(find("radius").value); },
+  get paints() { return classes.isPixels ? classes.chosen : state.selected; },
+  get classValue() { return classes.value; },
   get over() { return find("over").checked; },
   get canEdit() { return state.labels !== null && !isLocked(); },
   labelAt: (point) => viewer.lookUp(point)?.label ?? 0,
@@ -47,11 +54,23 @@ const host = {
 const toolbox = new Toolbox(host);
 const viewer = new Viewer(find("view"), { onError: fail, onHover: hover, onTool: toolbox });
 const channels = new ChannelPanel((look) => viewer.setLook(look));
+const classes = new ClassPanel(
+  (colorFor) => viewer.setLabelLook({ colorFor, isPixels: classes?.isPixels ?? false }),
+  (place) => classes.isPixels && select(place),
+);
+const pages = new PageSlider((name, keepsPlace) => openImage(name, keepsPlace));
 const objects = new ObjectPanel((label, x, y) => {
   select(label);
   viewer.show([x + 0.5, y + 0.5]);
 });
-const images = new ImageList(openImage);
+objects.nameOf = (place) => (place > 0 ? classes.name(place) : "");
+const images = new ImageList((name) => openImage(name));
+new DropZone(async (names, errors) => {
+  await refreshImages().catch(fail);
+  if (names.length) await openImage(names[0]);
+  const more = errors.length > 1 ? ` (${errors.length - 1} more were not added)` : "";
+  if (errors.length) say(errors[0] + more);
+});
 const learn = new LearnPanel({ goTo, run: runSearch, reloadModels, say });
 Object.assign(window.septa, { viewer, toolbox });
 
@@ -63,49 +82,61 @@ function hover(point) {
   }
   const { offset, scale } = state.picture;
   const values = found.samples?.map((sample) => Number((offset + scale * sample).toPrecision(5))).join(", ") ?? "";
-  const object = found.label ? `   object ${found.label}` : "";
+  const object = !found.label ? "" : classes.isPixels ? `   ${classes.name(found.label)}` : `   object ${found.label}`;
   find("readout").textContent = `x ${Math.floor(point[0])}  y ${Math.floor(point[1])}   ${values}${object}`;
 }
 
 function select(label) {
+  if (classes.isPixels) {
+    if (label && label !== classes.chosen) classes.choose(label);
+    label = 0;
+  }
   state.selected = label;
   viewer.setLabelLook({ selected: label });
   objects.select(label);
-  find("selected").textContent = label ? `Object ${label} is selected` : "No object is selected";
+  const row = objects.objects.rows.find((one) => one[0] === label);
+  const place = row?.[objects.objects.columns.indexOf("class")];
+  find("selected").textContent = label ? `Object ${label}${place ? ` (${classes.name(place)})` : ""} is selected` : "No object is selected";
 }
 
 // --- images ------------------------------------------------------------------------------------------------------
 
-async function openImage(name) {
+async function openImage(name, keepsPlace = false) {
   const number = ++state.opening;
   say("");
   toolbox.cancel();
+  const slow = setTimeout(() => { state.waits = name; hint(); }, 400);
   try {
     const picture = await read(imagePath(name));
     if (number !== state.opening) return; // another one was opened meanwhile
     state.picture = picture;
     state.labels = null;
+    classes.show(picture.labels);
     select(0);
-    images.mark(name);
-    viewer.open(picture);
-    channels.open(picture);
-    for (const kind of ["labels", "csv", "geojson"]) find(`export-${kind}`).href = `${imagePath(name)}/export/${kind}`;
+    images.mark(picture.file);
+    pages.show(picture);
+    viewer.open(picture, keepsPlace);
+    channels.open(picture, keepsPlace);
+    for (const kind of EXPORTS) find(`export-${kind}`).href = `${imagePath(picture.name)}/export/${kind}`;
     find("notes").replaceChildren();
     if (picture.labels) showLabels(picture.labels);
     else {
       clearLabels();
-      say(picture.problem);
+      if (!picture.can_cut) say(picture.problem);
     }
-    location.hash = encodeURIComponent(name);
+    location.hash = encodeURIComponent(picture.name);
   } catch (error) {
     if (number === state.opening) {
       state.picture = state.labels = null;
-      images.mark(name);
+      images.mark(name.replace(/(#image\d+)?(#\d+)?$/, ""));
+      pages.show(null);
       viewer.close();
       clearLabels();
       fail(error);
     }
   }
+  clearTimeout(slow);
+  state.waits = null;
   update();
 }
 
@@ -117,7 +148,7 @@ function clearLabels() {
 async function refreshImages() {
   images.show(await read("/api/images"));
   learn.showImages(images.images);
-  images.mark(state.picture?.name ?? images.current);
+  images.mark(state.picture?.file ?? images.current);
 }
 
 // --- labels ------------------------------------------------------------------------------------------------------
@@ -125,6 +156,7 @@ async function refreshImages() {
 function showLabels(labels) {
   const isNew = state.labels?.version !== labels.version;
   state.labels = labels;
+  classes.show(labels);
   if (isNew) {
     viewer.setLabels(labels.version);
     refreshObjects();
@@ -168,6 +200,7 @@ async function refreshObjects() {
     const found = await read(`${imagePath(name)}/objects`);
     if (state.picture?.name === name) {
       objects.show(found);
+      classes.setObjects(found);
       objects.select(state.selected);
     }
   } catch (error) {
@@ -229,8 +262,21 @@ const isBusy = () => state.job?.state === "running";
 // A search looks at labels, but only a segmentation replaces them.
 const isLocked = () => isBusy() && state.job.kind === "segment";
 
-function segment() {
-  if (!find("segment").disabled) change("segment", { model: find("model").value });
+async function segment() {
+  if (find("segment").disabled) return;
+  if (state.picture.can_cut) await cut();
+  if (state.labels) change("segment", { model: find("model").value, visible: viewer.visible });
+}
+
+// Saves the visible part of a large image as an image of its own, and opens it.
+async function cut() {
+  try {
+    const { name } = await send(`${imagePath(state.picture.name)}/cut`, { box: viewer.visible });
+    await refreshImages();
+    await openImage(name);
+  } catch (error) {
+    fail(error);
+  }
 }
 
 async function followJob(job) {
@@ -240,6 +286,9 @@ async function followJob(job) {
     await new Promise((resolve) => setTimeout(resolve, 200));
     try {
       state.job = await read("/api/job");
+      if (isBusy() && state.labels && state.job.image === state.picture?.name) {
+        viewer.setLabels((await read(`${imagePath(state.picture.name)}/labels`)).version); // the visible part comes first
+      }
     } catch (error) {
       fail(error);
       state.job = null;
@@ -288,7 +337,7 @@ function cancelJob() {
   send("/api/job/cancel").catch(fail);
 }
 
-const THRESHOLDS = ["foreground", "seed", "least_pixels"];
+const THRESHOLDS = ["foreground", "seed", "least_pixels", "confidence"];
 
 function showThresholds(decoding) {
   find("thresholds").disabled = !decoding;
@@ -355,7 +404,9 @@ function showModel() {
 
 function update() {
   const { labels, job } = state;
-  find("segment").disabled = !labels || isBusy() || !find("model").options.length;
+  const isLarge = state.picture?.can_cut ?? false;
+  find("cut-row").hidden = !isLarge;
+  find("segment").disabled = !(labels || isLarge) || isBusy() || !find("model").options.length;
   find("cancel").hidden = find("job").hidden = !isBusy();
   find("share").value = job?.share ?? 0;
   find("job-text").textContent = isBusy() ? (job.image === state.picture?.name ? job.text : `${job.image}: ${job.text}`) : "";
@@ -366,20 +417,38 @@ function update() {
   const saved = find("saved");
   saved.classList.toggle("bad", Boolean(labels?.error));
   saved.textContent = !labels ? "" : labels.error ? "Not saved" : labels.version !== labels.saved_version ? "Saving…" : labels.count || labels.can_undo ? "Saved" : "";
-  for (const id of ["export-labels", "export-csv", "export-geojson"]) find(id).ariaDisabled = String(!labels);
+  for (const kind of EXPORTS) find(`export-${kind}`).ariaDisabled = String(!labels);
+  find("export-model").ariaDisabled = String(!find("model").options.length);
+  showTools();
   hint();
 }
 
 // --- tools, labels, look -------------------------------------------------------------------------------------------
 
+const OBJECT_TOOLS = ["split", "merge", "delete"];
+
+function canUse(id) {
+  if (classes.isPixels) return !OBJECT_TOOLS.includes(id) && id !== "class";
+  return id !== "class" || (state.labels?.classes.length ?? 0) > 1;
+}
+
+function showTools() {
+  for (const button of find("tools").children) button.hidden = !canUse(button.dataset.tool);
+  if (!canUse(toolbox.tool.id)) chooseTool("select");
+  find("selected-row").hidden = classes.isPixels;
+  find("over-row").hidden = classes.isPixels || !["brush", "polygon"].includes(toolbox.tool.id);
+  find("classes-text").textContent = classes.isPixels ? "Brush, Polygon and Fill paint the chosen class." : "The tool Class gives the chosen class to objects.";
+}
+
 function chooseTool(id) {
+  if (!canUse(id)) return;
   toolbox.choose(id);
   const { tool } = toolbox;
   for (const button of find("tools").children) button.ariaPressed = String(button.dataset.tool === id);
   find("tool-name").textContent = tool.name;
   find("tool-text").textContent = tool.text;
   find("radius-row").hidden = !["brush", "eraser"].includes(id);
-  find("over-row").hidden = !["brush", "polygon"].includes(id);
+  find("over-row").hidden = classes.isPixels || !["brush", "polygon"].includes(id);
   find("view").classList.toggle("draw", id !== "select");
 }
 
@@ -411,16 +480,17 @@ find("undo").addEventListener("click", () => change("undo"));
 find("redo").addEventListener("click", () => change("redo"));
 find("overwrite").addEventListener("click", () => change("overwrite"));
 find("reload").addEventListener("click", () => change("reload"));
+find("cut").addEventListener("click", cut);
 find("zoom-in").addEventListener("click", () => viewer.zoomBy(1.5));
 find("zoom-out").addEventListener("click", () => viewer.zoomBy(1 / 1.5));
 find("zoom-one").addEventListener("click", () => viewer.setScale(1));
 find("zoom-fit").addEventListener("click", () => state.picture && viewer.fit());
-for (const kind of ["labels", "csv", "geojson"]) {
+for (const kind of [...EXPORTS, "model"]) {
   find(`export-${kind}`).addEventListener("click", async (event) => {
     event.preventDefault();
-    if (!state.labels) return;
+    if (kind === "model" ? !find("model").options.length : !state.labels) return;
     try { // the file is asked for first, so that an error becomes a line and not a page
-      const response = await fetch(event.currentTarget?.href ?? find(`export-${kind}`).href);
+      const response = await fetch(kind === "model" ? `/api/models/${encodeURIComponent(find("model").value)}/file` : find(`export-${kind}`).href);
       if (!response.ok) throw new Error((await response.json()).error);
       const name = decodeURIComponent(response.headers.get("Content-Disposition").split("''")[1]);
       const link = make("a", { href: URL.createObjectURL(await response.blob()), download: name });
@@ -463,7 +533,7 @@ const OTHER_KEYS = [
   ["S", "Segment with the chosen model"], ["U", "Suggest which image to check next"], ["Esc", "Cancel the segmentation or the stroke; clear the selection"],
   ["N", "New object with the next stroke"], ["Delete", "Delete the selected object"],
   ["Ctrl+Z, Ctrl+Shift+Z", "Undo, redo"], ["[ ]", "Smaller or larger brush"], ["Page Up, Page Down", "Previous or next image"],
-  ["C", "Mark the labels as checked"], ["L", "Outlines, fills or no labels"], ["I", "Invert the image"], ["Alt+1 to Alt+9", "Channels on or off"],
+  [", .", "Page before, next page of a stack"], ["C", "Mark the labels as checked"], ["L", "Outlines, fills or no labels"], ["I", "Invert the image"], ["Alt+1 to Alt+9", "Channels on or off"],
   ["+ − 0 1", "Zoom in, zoom out, whole image, one to one"], ["Arrows", "Move the image"],
   ["Shift+arrows", "Move the cursor"], ["Enter", "Use the tool at the cursor: click, begin or end a stroke, set a corner"],
   ["Space and drag", "Move the image with any tool"], ["T", "Light or dark"], ["?", "This list"],
@@ -506,6 +576,7 @@ const KEYS = {
   i: () => find("invert").click(), c: () => !find("checked").disabled && find("checked").click(), t: flipTheme, "?": showKeys,
   "+": () => viewer.zoomBy(1.25), "=": () => viewer.zoomBy(1.25), "-": () => viewer.zoomBy(0.8),
   0: () => state.picture && viewer.fit(), 1: () => viewer.setScale(1),
+  ",": () => pages.step(-1), ".": () => pages.step(1),
   pageup: () => images.step(-1), pagedown: () => images.step(1),
   delete: () => state.selected && change("edit", { tool: "delete", label: state.selected }),
 };
@@ -551,6 +622,8 @@ document.addEventListener("keyup", (event) => {
   if (event.key === " ") viewer.holdsSpace = false;
 });
 
+window.addEventListener("focus", () => refreshImages().catch(() => {})); // files may have come meanwhile
+
 // --- start -------------------------------------------------------------------------------------------------------
 
 async function start() {
@@ -564,8 +637,9 @@ async function start() {
     await refreshImages();
     for (const kind of ["suggest", "suspects"]) await learn.showFound(kind);
     const asked = decodeURIComponent(location.hash.slice(1));
-    const first = images.images.find((one) => one.name === asked) ?? images.images[0];
-    if (first) await openImage(first.name);
+    const file = images.images.find((one) => asked === one.name || asked.startsWith(`${one.name}#`));
+    const first = file ? asked : images.images[0]?.name;
+    if (first) await openImage(first);
     const job = await read("/api/job");
     if (job?.state === "running") followJob(job); // the page was reloaded meanwhile
     update();

@@ -22,11 +22,14 @@ export class ChannelPanel {
     find("reset-look").addEventListener("click", () => this.open(this.picture));
   }
 
-  open(picture) {
+  open(picture, keepsLook = false) { // the pages of a stack keep the look of the one before
+    const before = keepsLook && this.channels.length === picture.channels.length ? this.channels : null;
     this.picture = picture;
-    find("gamma").value = 1;
-    find("invert").checked = false;
-    this.channels = picture.channels.map((channel) => ({ ...channel, on: true }));
+    if (!before) {
+      find("gamma").value = 1;
+      find("invert").checked = false;
+    }
+    this.channels = picture.channels.map((channel, place) => ({ ...channel, on: true, ...before?.[place] }));
     find("channels").replaceChildren(...this.channels.map((channel, place) => this.makeRow(channel, place)));
     this.tell();
   }
@@ -35,7 +38,7 @@ export class ChannelPanel {
     const top = this.picture.dtype === "uint8" ? 255 : Math.min(65535, Math.max(1, Math.ceil(channel.high * 2)));
     const value = (sample) => this.picture.offset + this.picture.scale * sample;
     const show = (sample) => Number(value(sample).toPrecision(4)).toString();
-    const onBox = make("input", { type: "checkbox", checked: true });
+    const onBox = make("input", { type: "checkbox", checked: channel.on });
     const color = make("input", { type: "color", value: channel.color, ariaLabel: `Colour of channel ${channel.name}` });
     const name = this.picture.channels.length === 1 ? "Brightness" : `Channel ${channel.name}`;
     const head = make("div", { className: "row" }, make("label", { className: "check" }, onBox, make("span", { textContent: name })), color);
@@ -71,7 +74,7 @@ export class ChannelPanel {
 
 const TITLES = {
   label: "Id", area: "Area", centroid_x: "x", centroid_y: "y", equivalent_diameter: "Diameter",
-  eccentricity: "Eccentricity", confidence: "Confidence", area_um2: "Area µm²",
+  eccentricity: "Eccentricity", class: "Class", confidence: "Confidence", area_um2: "Area µm²",
 };
 const MOST_ROWS = 500;
 
@@ -81,6 +84,7 @@ export class ObjectPanel {
     this.sortBy = 0;
     this.isDown = false;
     this.objects = { columns: [], rows: [] };
+    this.nameOf = String; // name of the class at a place
     this.selected = 0;
   }
 
@@ -108,7 +112,9 @@ export class ObjectPanel {
   }
 
   makeRow(row) {
-    const cells = row.map((value) => make("td", { textContent: value === null ? "" : Number(value.toFixed(2)).toString() }));
+    const named = this.objects.columns.indexOf("class");
+    const show = (value, place) => (place === named ? this.nameOf(value) : value === null ? "" : Number(value.toFixed(2)).toString());
+    const cells = row.map((value, place) => make("td", { textContent: show(value, place) }));
     const element = make("tr", { tabIndex: 0, ariaSelected: String(row[0] === this.selected) }, ...cells);
     const choose = () => this.onChoose(row[0], row[this.objects.columns.indexOf("centroid_x")], row[this.objects.columns.indexOf("centroid_y")]);
     element.dataset.label = row[0];
@@ -188,11 +194,12 @@ export class ImageList {
     let text = "not segmented";
     if (one.labels) text = one.model ? "segmented" : "has labels";
     if (one.labels && one.corrections) text = "corrected";
+    if (one.checked_pages) text = `✓ ${one.checked_pages} ${one.checked_pages === 1 ? "page" : "pages"} checked`;
     if (one.areas) text = `✓ ${one.areas} ${one.areas === 1 ? "area" : "areas"} checked`;
     if (one.checked) text = "✓ checked";
     const state = button.querySelector(".state");
     state.textContent = text;
-    state.classList.toggle("done", one.checked || one.areas > 0);
+    state.classList.toggle("done", one.checked || one.checked_pages > 0 || one.areas > 0);
     button.ariaCurrent = String(one.name === this.current);
   }
 

@@ -193,13 +193,15 @@ export class LabelTiles extends TileSet {
           const label = labels[at];
           if (label === 0) continue;
           const isRim = labels[at - 1] !== label || labels[at + 1] !== label || labels[at - wide] !== label || labels[at + wide] !== label;
-          if (look.style === "outlines" && !isRim && label !== look.selected) continue;
+          if (look.style === "outlines" && !isRim && (look.isPixels || label !== look.selected)) continue;
           if (label !== lastLabel) {
-            const [r, g, b] = colorOf(label);
+            const [r, g, b] = look.colorFor(label);
             lastColor = (b << 16) | (g << 8) | r;
             lastLabel = label;
           }
-          if (label === look.selected) {
+          if (look.isPixels) {
+            out[y * width + x] = ((isRim && look.style === "outlines" ? 255 : 150) << 24) | lastColor;
+          } else if (label === look.selected) {
             out[y * width + x] = isRim ? 0xffffffff : (110 << 24) | lastColor;
           } else {
             out[y * width + x] = ((isRim ? 255 : 140) << 24) | lastColor;

@@ -9,11 +9,12 @@ export const TOOLS = [
   { id: "merge", key: "M", name: "Merge", text: "Select an object, then click another one, which becomes part of it." },
   { id: "fill", key: "F", name: "Fill", text: "Click an object to fill its holes, or click one hole." },
   { id: "area", key: "A", name: "Check area", text: "Drag a rectangle in which all labels are right: a training learns from it, and ignores the rest. Click inside one to take its mark away." },
+  { id: "class", key: "K", name: "Class", text: "Choose a class under Labels, then click objects to give it to them." },
   { id: "delete", key: "D", name: "Delete", text: "Click objects to delete them. The key Delete removes the selected object." },
 ];
 
 export class Toolbox {
-  // host: { viewer, edit(request), checkArea(from, to), select(label), selected, radius, over, say(text) }
+  // host: { viewer, edit(request), checkArea(from, to), select(label), selected, paints, classValue, radius, over, say(text) }
   constructor(host) {
     this.host = host;
     this.tool = TOOLS[0];
@@ -32,7 +33,7 @@ export class Toolbox {
 
   show() {
     const { host } = this;
-    const label = host.selected || host.nextLabel;
+    const label = host.paints || host.nextLabel;
     host.viewer.stroke = this.points && { kind: this.tool.id, points: this.points, radius: host.radius, label };
     host.viewer.draw();
   }
@@ -81,7 +82,7 @@ export class Toolbox {
       return;
     }
     const request = { tool, points: thin(points), radius: host.radius, over: host.over };
-    if (host.selected) request.label = host.selected;
+    if (host.paints) request.label = host.paints;
     host.edit(request); // the stroke stays until the labels are there
   }
 
@@ -92,6 +93,7 @@ export class Toolbox {
     if (tool === "select") host.select(label);
     else if (tool === "fill") host.edit({ tool, points: [point] });
     else if (!label) host.say("There is no object here. Click inside an object.");
+    else if (tool === "class") host.edit({ tool, label, value: host.classValue });
     else if (tool === "delete") host.edit({ tool, label });
     else if (!host.selected) host.select(label);
     else if (label !== host.selected) host.edit({ tool, label, into: host.selected });
@@ -116,7 +118,7 @@ export class Toolbox {
     if (!points || points.length < 3) return;
     this.points = null;
     const request = { tool: "polygon", points, over: host.over };
-    if (host.selected) request.label = host.selected;
+    if (host.paints) request.label = host.paints;
     host.edit(request);
   }
 

@@ -19,7 +19,7 @@ export class Viewer {
     this.picture = null;
     this.look = null;
     this.lookNumber = 0;
-    this.labelLook = { style: "outlines", opacity: 0.9, selected: 0 };
+    this.labelLook = { style: "outlines", opacity: 0.9, selected: 0, colorFor: colorOf, isPixels: false };
     this.labelVersion = -1;
     this.stroke = null; // { kind, points, radius, label }
     this.areas = []; // checked rectangles: first row and column, and the ones after the last
@@ -43,7 +43,9 @@ export class Viewer {
     this.draw();
   }
 
-  open(picture) {
+  open(picture, keepsPlace = false) {
+    const [height, width] = this.picture?.levels[0] ?? [0, 0];
+    const isSame = keepsPlace && picture.levels[0][0] === height && picture.levels[0][1] === width;
     this.picture = picture;
     this.cursor = null;
     this.stroke = null;
@@ -52,7 +54,8 @@ export class Viewer {
     this.tiles = new ImageTiles(picture, again, this.onError);
     this.labels = picture.labels ? new LabelTiles(picture.name, again, this.onError) : null;
     this.labelVersion = picture.labels ? picture.labels.version : -1;
-    this.fit();
+    if (isSame) this.draw();
+    else this.fit();
   }
 
   close() {
@@ -125,6 +128,14 @@ export class Viewer {
 
   toCanvas([x, y]) {
     return [(x - this.center[0]) * this.scale + this.canvas.width / 2, (y - this.center[1]) * this.scale + this.canvas.height / 2];
+  }
+
+  // The part of the image that is seen: first row and column, and the ones after the last.
+  get visible() {
+    const [height, width] = this.picture.levels[0];
+    const [left, top] = this.toImage([0, 0]).map(Math.floor);
+    const [right, bottom] = this.toImage([this.canvas.width, this.canvas.height]).map(Math.ceil);
+    return [Math.max(0, top), Math.max(0, left), Math.min(height, bottom), Math.min(width, right)];
   }
 
   moveCursor(dx, dy) {
@@ -218,7 +229,7 @@ export class Viewer {
   drawStroke() {
     const { context, stroke } = this;
     const points = stroke.points.map((point) => this.toCanvas(point));
-    const css = stroke.kind === "eraser" ? "rgb(255 255 255 / 60%)" : `rgb(${colorOf(stroke.label).join(" ")} / 70%)`;
+    const css = stroke.kind === "eraser" ? "rgb(255 255 255 / 60%)" : `rgb(${this.labelLook.colorFor(stroke.label).join(" ")} / 70%)`;
     context.beginPath();
     points.forEach(([x, y], place) => (place ? context.lineTo(x, y) : context.moveTo(x, y)));
     if (stroke.kind === "brush" || stroke.kind === "eraser") {
