@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 
-from septa.images import read_image, write_image, write_labels
+from septa.images import read_image, read_labels, write_image, write_labels
 from septa.metrics import score_objects
 from septa.model import Model
 from septa.synthetic import draw_cells
@@ -22,8 +24,49 @@ FEW_STEPS = """(() => {
         ? { ...options, body: JSON.stringify({ ...JSON.parse(options.body), settings: septa.few }) } : options);
 })()"""
 
+NO_CHROMIUM = "no Chromium is installed (apt-get install chromium)"
+NEEDS_CHROMIUM = pytest.mark.skipif(find_chromium() is None, reason=NO_CHROMIUM)
 
-@pytest.mark.skipif(find_chromium() is None, reason="no Chromium is installed (apt-get install chromium)")
+
+@NEEDS_CHROMIUM
+def test_files_are_dropped_and_stacks_shown_page_by_page(site: Site, tmp_path: Path) -> None:
+    pages = np.stack([read_image(site.folder / f"{number % 2}.png")[0] for number in range(3)])
+    tifffile.imwrite(tmp_path / "stack.tif", pages, metadata={"axes": "ZYX"}, imagej=True)
+    encoded = base64.b64encode((tmp_path / "stack.tif").read_bytes()).decode()
+    with Browser(find_chromium() or "", tmp_path / "profile") as browser:
+        browser.open(f"http://127.0.0.1:{site.port}/")
+        browser.evaluate(f"""(() => {{
+            const bytes = Uint8Array.from(atob("{encoded}"), (c) => c.charCodeAt(0));
+            const data = new DataTransfer();
+            data.items.add(new File([bytes], "../stack.tif"));
+            data.items.add(new File(["no image"], "notes.txt"));
+            document.dispatchEvent(new DragEvent("drop", {{ dataTransfer: data, bubbles: true }}));
+        }})()""")
+        browser.wait("septa.state.picture?.name === 'stack.tif#0' && !document.getElementById('message').hidden")
+        assert "notes.txt is not an image" in browser.evaluate("document.getElementById('message').innerText")
+        assert (site.folder / "stack.tif").read_bytes() == (tmp_path / "stack.tif").read_bytes()
+        browser.press(".", "Period")
+        browser.wait("septa.state.picture.name === 'stack.tif#1'")
+        assert browser.evaluate("document.getElementById('page-text').textContent") == "plane 2 of 3"
+        browser.press("s", "KeyS")
+        browser.wait("septa.state.job?.state === 'done' && document.querySelector('#table tbody tr')")
+        labels_yx = Model.load(site.folder / "old.septa").segment(read_image(site.folder / "1.png"))
+        site.workspace.saver.flush()
+        found = [read_labels(site.folder / "labels" / "stack.tif", page).array for page in range(3)]
+        np.testing.assert_array_equal(found[1], labels_yx)
+        assert not found[0].any()
+        assert not found[2].any()
+
+        browser.evaluate("document.getElementById('color-by').value = 'confidence'")
+        browser.evaluate("document.getElementById('color-by').dispatchEvent(new Event('change'))")
+        colors = browser.evaluate(
+            "septa.objects.objects.rows.map((row) => septa.viewer.labelLook.colorFor(row[0]).join())"
+        )
+        assert 1 < len(set(colors)) <= len(colors)
+        assert [error for error in browser.errors if "422" not in error] == []
+
+
+@NEEDS_CHROMIUM
 def test_the_loop_from_opening_to_corrected_labels(site: Site, tmp_path: Path) -> None:
     with Browser(find_chromium() or "", tmp_path / "profile") as browser:
         browser.open(f"http://127.0.0.1:{site.port}/")

@@ -23,6 +23,7 @@ from .replies import Action, reply_file, reply_json, reply_pixels
 from .workspace import Workspace
 
 _TABLE = ("label", "area", "centroid_x", "centroid_y", "equivalent_diameter", "eccentricity", "confidence", "area_um2")
+_CLASS_TABLE = ["label", "area"]
 _SKIPPED = "was not written by septa", "was changed after septa wrote it", "was written by septa for another image"
 
 
@@ -82,6 +83,8 @@ class Actions:
 
     def _thumbnail(self, request: HttpRequest, _: bytes) -> Response:
         content = self._workspace.draw_thumbnail(_name(request))
+        if content is None:
+            return Response(status_code=204)
         return Response(content, media_type="image/png", headers={"Cache-Control": "max-age=60"})
 
     def _cut(self, request: HttpRequest, body: bytes) -> Response:
@@ -131,10 +134,9 @@ class Actions:
     def _objects(self, request: HttpRequest, body: bytes) -> Response:
         document = self._workspace.open_document(_name(request))
         version, _, table, names = measure(document, self._workspace.segmenter.get(document.name), intensities=False)
-        columns = {
-            name: [_finite(value) for value in table.columns[name].tolist()] for name in _TABLE if name in table.columns
-        }
-        if "class" in table.columns:
+        shown = _CLASS_TABLE if document.marks.pixels else [name for name in _TABLE if name in table.columns]
+        columns = {name: [_finite(value) for value in table.columns[name].tolist()] for name in shown}
+        if "class" in table.columns and not document.marks.pixels:
             places = {name: float(place) for place, name in enumerate(names)}
             columns["class"] = [places.get(str(one), 0.0) for one in table.columns["class"].tolist()]
         rows = [list(row) for row in zip(*columns.values())]

@@ -45,7 +45,7 @@ def make_server(workspace: Workspace, access: Access) -> ASGIApp:
     page = {"/" if path.name == "index.html" else f"/{path.name}": path for path in sorted(PAGE.iterdir())}
     routes = [
         Route("/api/health", _answer_health),
-        Route(f"{UPLOAD}{{name}}", _serve_upload(workspace), methods=["POST"]),
+        Route(f"{UPLOAD}{{name:path}}", _serve_upload(workspace), methods=["POST"]),
         *(Route(url, _serve_file(path)) for url, path in page.items() if path.suffix in _TYPES),
         *(Route(url, serve(action), methods=["GET"]) for url, action in reads.items()),
         *(Route(url, serve(action), methods=["POST"]) for url, action in writes.items()),

@@ -159,24 +159,21 @@ class Workspace:
         page = self.find_page(name)
         return self._pictures.get(str(page.name), lambda: Picture(page, self.decoders))
 
-    def draw_thumbnail(self, name: str) -> bytes:
-        """Return a small picture of the first page of an image, PNG.
+    def draw_thumbnail(self, name: str) -> bytes | None:
+        """Return a small picture of the first page of an image, PNG; None for one that must be opened for an overview.
 
         Raises
         ------
         InputError
-            There is no such image, or it is so large that only opening it makes an overview.
+            There is no such image, or it cannot be shown.
         """
         page = self.find_page(name)
         full = str(page.name)
-
-        def draw() -> bytes:
-            open_already = self._pictures.find(full)
-            if open_already is None and not is_quick(page.header):
-                raise InputError(name, "the image is large", "Open it to see it")
-            return (open_already or Picture(page, self.decoders)).draw_thumbnail()
-
-        return self._thumbnails.get((full, make_stamp(page.path)), draw)
+        open_already = self._pictures.find(full)
+        if open_already is None and not is_quick(page.header):
+            return None
+        key = full, make_stamp(page.path)
+        return self._thumbnails.get(key, lambda: (open_already or Picture(page, self.decoders)).draw_thumbnail())
 
     def open_document(self, name: str) -> Document:
         """Return the labels of a page.

@@ -63,6 +63,7 @@ const objects = new ObjectPanel((label, x, y) => {
   select(label);
   viewer.show([x + 0.5, y + 0.5]);
 });
+objects.isPixels = () => classes.isPixels;
 objects.nameOf = (place) => (place > 0 ? classes.name(place) : "");
 const images = new ImageList((name) => openImage(name));
 new DropZone(async (names, errors) => {
@@ -72,7 +73,7 @@ new DropZone(async (names, errors) => {
   if (errors.length) say(errors[0] + more);
 });
 const learn = new LearnPanel({ goTo, run: runSearch, reloadModels, say });
-Object.assign(window.septa, { viewer, toolbox });
+Object.assign(window.septa, { viewer, toolbox, objects });
 
 function hover(point) {
   const found = point && state.picture ? viewer.lookUp(point) : null;
@@ -435,6 +436,7 @@ function canUse(id) {
 function showTools() {
   for (const button of find("tools").children) button.hidden = !canUse(button.dataset.tool);
   if (!canUse(toolbox.tool.id)) chooseTool("select");
+  find("objects-title").textContent = classes.isPixels ? "Classes" : "Objects";
   find("selected-row").hidden = classes.isPixels;
   find("over-row").hidden = classes.isPixels || !["brush", "polygon"].includes(toolbox.tool.id);
   find("classes-text").textContent = classes.isPixels ? "Brush, Polygon and Fill paint the chosen class." : "The tool Class gives the chosen class to objects.";

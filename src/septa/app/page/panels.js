@@ -85,6 +85,7 @@ export class ObjectPanel {
     this.isDown = false;
     this.objects = { columns: [], rows: [] };
     this.nameOf = String; // name of the class at a place
+    this.isPixels = () => false; // true if rows are classes of pixels
     this.selected = 0;
   }
 
@@ -113,7 +114,7 @@ export class ObjectPanel {
 
   makeRow(row) {
     const named = this.objects.columns.indexOf("class");
-    const show = (value, place) => (place === named ? this.nameOf(value) : value === null ? "" : Number(value.toFixed(2)).toString());
+    const show = (value, place) => (place === named || (place === 0 && this.isPixels()) ? this.nameOf(value) : value === null ? "" : Number(value.toFixed(2)).toString());
     const cells = row.map((value, place) => make("td", { textContent: show(value, place) }));
     const element = make("tr", { tabIndex: 0, ariaSelected: String(row[0] === this.selected) }, ...cells);
     const choose = () => this.onChoose(row[0], row[this.objects.columns.indexOf("centroid_x")], row[this.objects.columns.indexOf("centroid_y")]);
