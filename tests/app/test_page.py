@@ -115,7 +115,7 @@ def test_the_loop_from_opening_to_corrected_labels(site: Site, tmp_path: Path) -
         assert browser.errors == []
 
 
-@pytest.mark.skipif(find_chromium() is None, reason="no Chromium is installed (apt-get install chromium)")
+@NEEDS_CHROMIUM
 def test_a_training_survives_a_reload_and_its_model_has_scores_beside_the_old_one(site: Site, tmp_path: Path) -> None:
     for number in range(3):
         drawing = draw_cells(64, 64, number)
