@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import quote
 
+from anyio import CapacityLimiter, to_thread
 from pydantic import BaseModel, ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
@@ -23,15 +24,36 @@ Action = Callable[[HttpRequest, bytes], Response]
 _KEPT = "private, max-age=3600, immutable"
 
 
-def serve(action: Action) -> Callable[[HttpRequest], Any]:
+class Threads:
+    """A limit of threads that run at once, so that many small requests leave the processor to the others.
+
+    Parameters
+    ----------
+    count
+        Number of threads.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._limiter: CapacityLimiter | None = None
+
+    async def run(self, action: Action, request: HttpRequest, body: bytes) -> Response:
+        """Run an action in one of the threads, and wait for it."""
+        if self._limiter is None:  # it belongs to the event loop
+            self._limiter = CapacityLimiter(self._count)
+        return await to_thread.run_sync(action, request, body, limiter=self._limiter)
+
+
+def serve(action: Action, threads: Threads | None = None) -> Callable[[HttpRequest], Any]:
     """Return the endpoint of an action: it runs in a thread, and errors become one line of JSON."""
+    run = run_in_threadpool if threads is None else threads.run
 
     async def answer(request: HttpRequest) -> Response:
         try:
             body = await request.body()
         except ClientDisconnect:
             return reply_error(413, "the request is too large. Send less.")
-        return await explain_errors(run_in_threadpool(action, request, body))
+        return await explain_errors(run(action, request, body))
 
     return answer
 
