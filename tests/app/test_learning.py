@@ -247,3 +247,60 @@ def test_checked_planes_of_a_stack_become_images_of_the_training(site: Site) -> 
     check(site)
     assert site.send("/api/training-folder")["images"] == ["0.png"]
     assert [one.name for one in (path / "images").glob("[!.]*")] == ["0.png"]
+
+
+@pytest.mark.slow  # three servers and three workers
+def test_a_training_outlives_sigterm_and_the_death_of_its_server(images: Path) -> None:
+    import http.client
+    import signal
+    from contextlib import closing
+
+    labels = Model.load(images / "old.septa")
+    for name in ("0.png", "1.png"):
+        write_labels(images / "labels" / name, labels.segment(read_image(images / name)))
+    marks = {"version": 1, "images": {name: {"checked": True} for name in ("0.png", "1.png")}}
+    (images / ".septa-app.json").write_text(json.dumps(marks))
+    port, server = 0, None
+
+    def start() -> None:
+        nonlocal port, server
+        command = [sys.executable, "-m", "septa", "app", str(images), "--no-browser"]
+        server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert server.stdout is not None
+        port = int(server.stdout.readline().split("/ (")[0].rsplit(":", 1)[1])
+
+    def ask(method: str, path: str, body: Any = None) -> Any:
+        with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
+            connection.request("GET", "/api/session")
+            token = json.loads(connection.getresponse().read())["X-Septa-Token"]
+            connection.request(method, path, json.dumps(body), {"X-Septa-Token": token})
+            return json.loads(connection.getresponse().read())
+
+    def wait_for_step(step: int) -> None:
+        end = time.monotonic() + 300
+        while max((row["step"] for row in ask("GET", "/api/trainings/1")["curve"]), default=0) < step:
+            assert time.monotonic() < end
+            assert not ask("GET", "/api/trainings/1")["error"]
+            time.sleep(0.1)
+
+    start()
+    settings = ["training.steps=100000", "training.batch=1", "sampling.patch=[32, 32]", "training.validations=1"]
+    ask("POST", "/api/trainings", {"name": "new", "model": "old.septa", "minutes": 100, "settings": settings})
+    record = TrainingRecord(images / ".septa-trainings" / "1", images)
+    steps = []
+    for way in (signal.SIGTERM, signal.SIGKILL):
+        wait_for_step(20 + max(steps, default=0))
+        server.send_signal(way)
+        server.wait(120)
+        server.stdout.close()
+        wait(lambda: record.read().state, "interrupted")
+        steps.append(int(record.read_curve()[-1]["step"]))
+        assert list((images / "new-run" / "checkpoints").iterdir())
+        start()
+    wait_for_step(steps[1] + 10)
+    numbers = [row["step"] for row in record.read_curve()]
+    assert numbers == sorted(numbers)
+    assert len(set(numbers)) >= len(numbers) - 1  # no step was trained twice; a validation may share its step
+    server.send_signal(signal.SIGTERM)
+    assert server.wait(120) in (0, -signal.SIGTERM, 143)
+    server.stdout.close()
