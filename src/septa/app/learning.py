@@ -48,7 +48,7 @@ class Learning:
             choice = self._desk.segmenter.find(request.model)
             start = choice.name if choice.origin in ("septa", "folder") else str(choice.path.resolve())
         return self.trainings.add(
-            name=request.name,
+            name=request.name.removesuffix(".septa"),
             start=start,
             start_name=request.model or "",
             minutes=request.minutes,

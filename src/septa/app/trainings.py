@@ -18,7 +18,6 @@ from .training_record import State, TrainingOrder, TrainingRecord, TrainingStatu
 
 FOLDER = ".septa-trainings"
 """Folder, inside the opened one, of the records of trainings."""
-_ENDED = ("stopped", "failed", "done")
 _GRACE_S = 120
 """Seconds that a worker has to save its state."""
 
@@ -46,16 +45,18 @@ class Trainings:
         self._closing = False
         self._thread: threading.Thread | None = None
         self._failures: dict[int, str] = {}
-        if self._path.is_dir() and folder.contains(self._path):
-            for record in self.list_records():
-                if record.read().state in ("running", "interrupted"):
-                    self._write(record, "waiting", "continues after the restart of septa app")
+        for record in self.list_records():
+            if record.read().state in ("running", "interrupted"):
+                self._write(record, "waiting", "continues after the restart of septa app")
+        if self._find_waiting() is not None:
             self._wake()
 
     # --- what there is ----------------------------------------------------------------------------------------------
 
     def list_records(self) -> list[TrainingRecord]:
         """List the records of all trainings, the first one first."""
+        if not self._folder.contains(self._path):
+            return []
         found = [path for path in self._path.glob("*") if path.name.isdecimal() and (path / "order.json").is_file()]
         return [TrainingRecord(path, self._folder.path) for path in sorted(found, key=lambda path: int(path.name))]
 
