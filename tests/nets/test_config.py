@@ -18,6 +18,11 @@ CHANGES: dict[str, Any] = {
     "norm": "group",
     "up": "bilinear",
     "dropout": 0.25,
+    "widths": (64, 8, 16, 8, 8),
+    "decoder_widths": (8, 4, 8, 16),
+    "bias": True,
+    "head_kernel": 3,
+    "odd_sizes": "crop",
     "reduction": 2,
     "block": "residual",
     "squeeze": True,
@@ -44,7 +49,8 @@ def test_a_net_keeps_the_settings_that_it_was_given(name: str) -> None:
 @pytest.mark.parametrize("name", CHANGES)
 def test_a_net_is_rebuilt_from_its_config(name: str) -> None:
     """The layers, their order and their random weights are those of the keyword constructor."""
-    settings = {"depth": 1, "width": 4, name: CHANGES[name]}
+    small = {} if "widths" in name else {"depth": 1, "width": 4}  # widths fit the default depth and width
+    settings = {**small, name: CHANGES[name]}
     torch.manual_seed(0)
     net = UNet(1, 2, **settings)
     torch.manual_seed(0)
@@ -105,7 +111,7 @@ def test_an_unknown_setting_is_refused() -> None:
         ({"dropout": -0.1}, "dropout must be at least 0 and below 1, got -0.1"),
         ({"padding": "no"}, "padding must be same or valid, got 'no'"),
         ({"norm": "layer"}, "norm must be batch, group, instance or none, got 'layer'"),
-        ({"up": "nearest"}, "up must be transpose or bilinear, got 'nearest'"),
+        ({"up": "nearest"}, "up must be transpose, bilinear or aligned, got 'nearest'"),
         ({"block": "dense"}, "block must be plain or residual, got 'dense'"),
         ({"reduction": 3}, "reduction must be 1, 2, 4 or 8, got 3"),
         ({"encoder": "vgg"}, "encoder must be plain, resnet18, resnet34, resnet50 or timm:NAME, got 'vgg'"),

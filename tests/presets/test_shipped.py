@@ -13,7 +13,7 @@ from septa.errors import RecipeError
 from septa.presets.published import PUBLISHED, Figure, f1_to_iou, iou_to_f1
 from septa.recipe import Recipe, differences
 
-NAMES = ("carvana", "glas", "isbi", "oct", "paper", "shapes")
+NAMES = ("carvana", "glas", "isbi", "milesial", "oct", "paper", "shapes")
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -98,6 +98,7 @@ def test_a_preset_gives_its_source_and_a_reason_for_every_setting(name: str) -> 
                 "net.depth": 3,
                 "net.width": 64,
                 "net.padding": "valid",
+                "net.head_kernel": 3,
                 "net.norm": "batch",
                 "net.output": "softmax",
                 "loss.cross_entropy": 1.0,
@@ -124,6 +125,24 @@ def test_a_preset_gives_its_source_and_a_reason_for_every_setting(name: str) -> 
                 "training.momentum": 0.999,
                 "training.clip": 1.0,
                 "training.schedule": "plateau",
+            },
+        ),
+        (
+            "milesial",
+            {
+                "net.width": 64,
+                "net.widths": [64, 128, 256, 512, 512],
+                "net.decoder_widths": [64, 64, 128, 256],
+                "net.up": "aligned",
+                "net.bias": True,
+                "net.norm": "batch",
+                "net.output": "sigmoid",
+                "loss.bce": 1.0,
+                "loss.dice": 0.0,
+                "training.optimizer": "sgd",
+                "training.lr": 0.1,
+                "training.momentum": 0.9,
+                "training.weight_decay": 5e-4,
             },
         ),
         (
@@ -172,7 +191,7 @@ def test_settings_that_characterise_a_variant(name: str, settings: dict[str, Any
     assert {key: values[key] for key in settings} == settings
 
 
-@pytest.mark.parametrize("name", ["carvana", "glas", "isbi", "oct", "paper"])
+@pytest.mark.parametrize("name", ["carvana", "glas", "isbi", "milesial", "oct", "paper"])
 def test_variants_have_no_moving_average_of_the_weights(name: str) -> None:
     assert presets.load_recipe(name).training.ema == 0
 
@@ -215,6 +234,7 @@ def test_published_figures_and_their_sources() -> None:
         ("glas", "iou"): "0.325",
         ("glas", "dice"): "0.789",
         ("carvana", "dice"): "0.988423",
+        ("milesial", "dice"): "0.988423",
         ("shapes", "dice"): "> 0.95",
         ("paper", "warping_error"): "0.000353",
         ("paper", "rand_error"): "0.0382",

@@ -17,7 +17,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from septa.describe.drawing import Shape
-from septa.nets import BilinearUpsample, PixelSpan, UNet
+from septa.nets import AlignedUpsample, BilinearUpsample, PixelSpan, UNet
 
 Role = Literal["convolution", "up", "pooling", "norm", "enlarge", "head", "linear", "other"]
 
@@ -280,6 +280,8 @@ def _output_field(module: nn.Module, field: _Field) -> _Field:
             return field((span[0] * stride - padding, (span[1] - 1) * stride - padding + reach + 1))
 
         return _Field(field.jump * stride, gather)
+    if isinstance(module, AlignedUpsample):
+        return _Field(field.jump / 2, lambda span: field(module.needs(span)))
     if isinstance(module, BilinearUpsample):
         return _Field(field.jump / module.factor, lambda span: field(module.needs(span)))
     return field
@@ -301,6 +303,8 @@ def _classify_layer(name: str, module: nn.Module) -> tuple[Role, str] | None:
             return None if kernel == 1 else ("pooling", f"mean pooling {size}")
         case nn.AdaptiveAvgPool2d():
             return "other", "mean over the image"
+        case AlignedUpsample():
+            return "enlarge", "bilinear x2, aligned"
         case BilinearUpsample():
             return None if module.factor == 1 else ("enlarge", f"bilinear x{module.factor}")
         case nn.BatchNorm2d():

@@ -17,6 +17,7 @@ from septa import __version__
 from septa.errors import InputError, OutOfMemory, SeptaError, is_out_of_memory, unify_out_of_memory
 from septa.inference import _cache
 from septa.inference.protocol import Engine, NetGeometry, SingleImageEngine
+from septa.nets import UNet
 
 _OPERATORS = 18
 """Version of ONNX's operators, which every engine of the last years supports."""
@@ -139,7 +140,7 @@ def export_graph(net: nn.Module, key: str = "") -> bytes:
 def _write_onnx(net: nn.Module) -> bytes:
     try:
         return write_graph(net, make_probe(net), {"image": "YX", "logits": "YX"}, operators=_OPERATORS)  # type: ignore[arg-type]
-    except MemoryError:
+    except (MemoryError, SeptaError):
         raise
     except Exception as error:
         raise InputError("--engine", "PyTorch cannot export this net to ONNX", "Give --engine torch") from error
@@ -166,11 +167,16 @@ def write_graph(module: nn.Module, probe_bcyx: Tensor, names: dict[str, str], *,
 
     Raises
     ------
+    InputError
+        The net crops odd sizes.
     MemoryError
         Memory is exhausted.
     Exception
         PyTorch cannot export the module.
     """
+    if any(isinstance(part, UNet) and part.config.odd_sizes == "crop" for part in module.modules()):
+        problem = "a net that crops odd sizes (net.odd_sizes) has no graph for all sizes"
+        raise InputError("net.odd_sizes", problem, "Use --engine torch, or train with net.odd_sizes=pad")
     plain = use_plain_convolutions(module)
     data = io.BytesIO()
     with unify_out_of_memory(), warnings.catch_warnings(), torch.inference_mode():

@@ -47,10 +47,8 @@ from septa.recipe import Recipe
 from septa.runtime import has_fast_bf16, pick_device
 from septa.tasks import Decoding, Task, make_task
 
-from .card import describe_model, render_model
 from .file import KIND, read_model_bytes, unpack_model
 from .half import round_kernels, shrink_kernels
-from .images import Measuring, predict_images, segment_images
 from .input import adapt_image
 from .options import PredictionOptions
 from .precision import BF16, Bf16Difference, apply_precision, refuse_precision
@@ -117,10 +115,14 @@ class Model:
 
     def __repr__(self) -> str:
         """Return one line: task, channels, net and score."""
+        from .card import describe_model
+
         return describe_model(self)
 
     def _repr_html_(self) -> str:
         """Return the card that a notebook shows: facts, scores, and a picture of a shipped model."""
+        from .card import render_model
+
         return render_model(self)
 
     @property
@@ -206,6 +208,8 @@ class Model:
         >>> model = Model.load("nuclei")  # doctest: +SKIP
         >>> labels_nyx = model(np.zeros((5, 64, 64), np.uint8))  # doctest: +SKIP
         """
+        from .images import segment_images
+
         options = PredictionOptions(tile=tile, device=device, tta=tta, engine=engine, precision=precision)
         return segment_images(self, images, options, axes=axes, callback=callback)
 
@@ -250,6 +254,8 @@ class Model:
         ResourceError
             The memory does not hold a tile.
         """
+        from .images import Measuring, predict_images
+
         options = PredictionOptions(tile=tile, device=device, tta=tta, engine=engine, precision=precision)
         wanted = Measuring(measure=measure, min_confidence=min_confidence, pixel_size_um=pixel_size_um)
         return predict_images(self, images, options, wanted, axes=axes, callback=callback)

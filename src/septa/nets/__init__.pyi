@@ -1,4 +1,5 @@
 from .aspp import AtrousPyramid as AtrousPyramid
+from .blocks import AlignedUpsample as AlignedUpsample
 from .blocks import BilinearUpsample as BilinearUpsample
 from .blocks import ConvBlock as ConvBlock
 from .blocks import PixelSpan as PixelSpan

@@ -19,7 +19,7 @@ PixelSpan = tuple[int, int]
 NORMS = ("batch", "group", "instance", "none")
 LOCAL_NORMS = ("batch", "none")
 """Norms that do not pool over the image."""
-UPS = ("transpose", "bilinear")
+UPS = ("transpose", "bilinear", "aligned")
 
 
 def make_norm(kind: str, channels: int) -> nn.Module:
@@ -117,7 +117,7 @@ class SqueezeExcitation(nn.Module):
 class ConvBlock(nn.Module):
     """Two 3x3 convolutions, each followed by a norm and a ReLU.
 
-    The convolutions have a bias only if there is no norm, since a norm cancels it.
+    By default the convolutions have a bias only if there is no norm, since a norm cancels it.
 
     Parameters
     ----------
@@ -132,6 +132,8 @@ class ConvBlock(nn.Module):
         True to add the input before the last ReLU, through a 1x1 convolution if the numbers of channels differ.
     squeeze
         True for a `SqueezeExcitation` after the second norm.
+    bias
+        True for a bias in each convolution; None for one only if there is no norm.
 
     Attributes
     ----------
@@ -153,9 +155,10 @@ class ConvBlock(nn.Module):
         valid: bool = False,
         residual: bool = False,
         squeeze: bool = False,
+        bias: bool | None = None,
     ) -> None:
         super().__init__()
-        bias = norm == "none"
+        bias = norm == "none" if bias is None else bias
         padding = 0 if valid else 1
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=padding, bias=bias)
         self.norm1 = make_norm(norm, out_channels)
@@ -251,12 +254,29 @@ class BilinearUpsample(nn.Module):
         return (2 * pixel + 1 - self.factor) // (2 * self.factor)
 
 
+class AlignedUpsample(nn.Module):
+    """Bilinear upsampling to twice the size with aligned corners: the corner pixels of both arrays coincide.
+
+    Output pixel o lies at the input coordinate o (n - 1) / (2 n - 1), where n is the side of the input. It depends on
+    the size of the image, so that tiles differ from the whole image.
+    """
+
+    def forward(self, x_bcyx: Tensor) -> Tensor:
+        """Upsample ``(B, C, Y, X)`` to ``(B, C, 2 Y, 2 X)``."""
+        return functional.interpolate(x_bcyx, scale_factor=2.0, mode="bilinear", align_corners=True)
+
+    def needs(self, span: PixelSpan) -> PixelSpan:
+        """Return the input span that the output ``span`` depends on, whatever the size of the image."""
+        return (span[0] - 1) // 2, (span[1] - 1) // 2 + 2
+
+
 class UpConvolution(nn.Module):
     """Upsampling by 2 with a change of the number of channels.
 
     ``transpose`` is the 2x2 up-convolution of the U-Net paper. ``bilinear`` interpolates without aligned corners, so
     that the weights depend only on a pixel's position in its 2x2 cell and tiles equal the whole image. Its 1x1
-    convolution commutes with the interpolation, and therefore runs first, on a quarter of the pixels.
+    convolution commutes with the interpolation, and therefore runs first, on a quarter of the pixels. ``aligned``
+    interpolates with aligned corners and keeps the number of channels, as older PyTorch code does.
 
     Parameters
     ----------
@@ -274,13 +294,16 @@ class UpConvolution(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, kind: str) -> None:
         super().__init__()
         self.kind = kind
-        self.conv: nn.ConvTranspose2d | nn.Conv2d
+        self.conv: nn.Module
         self.resize: nn.Module = nn.Identity()
         if kind == "transpose":
             self.conv = nn.ConvTranspose2d(in_channels, out_channels, 2, stride=2)
         elif kind == "bilinear":
             self.conv = Pointwise(in_channels, out_channels)
             self.resize = BilinearUpsample(2)
+        elif kind == "aligned":
+            self.conv = nn.Identity()
+            self.resize = AlignedUpsample()
         else:
             raise ValueError(f"up must be one of {', '.join(UPS)}, got {kind!r}")
 
@@ -291,7 +314,7 @@ class UpConvolution(nn.Module):
 
     def needs(self, span: PixelSpan) -> PixelSpan:
         """Return the input span that the output ``span`` depends on."""
-        if isinstance(self.resize, BilinearUpsample):
+        if isinstance(self.resize, BilinearUpsample | AlignedUpsample):
             return self.resize.needs(span)
         return span[0] // 2, (span[1] - 1) // 2 + 1
 

@@ -40,7 +40,7 @@ class PlainEncoder(nn.Module):
         Number of channels of the image.
     channels
         Number of channels of each level, full resolution first.
-    norm, valid, residual, squeeze
+    norm, valid, residual, squeeze, bias
         As for `ConvBlock`.
     """
 
@@ -53,12 +53,13 @@ class PlainEncoder(nn.Module):
         valid: bool = False,
         residual: bool = False,
         squeeze: bool = False,
+        bias: bool | None = None,
     ) -> None:
         super().__init__()
         self.channels = tuple(channels)
         self.local = not squeeze and norm in LOCAL_NORMS
         for level, (before, after) in enumerate(zip([in_channels, *channels], channels)):
-            block = ConvBlock(before, after, norm, valid=valid, residual=residual, squeeze=squeeze)
+            block = ConvBlock(before, after, norm, valid=valid, residual=residual, squeeze=squeeze, bias=bias)
             self.add_module(str(level), block)
         self.down = MaxPool()
 
@@ -122,8 +123,7 @@ def build_encoder(config: UNetConfig) -> Encoder:
     """
     if config.encoder != "plain":
         return make_encoder(config.encoder, config.in_channels, config.width, config.norm)
-    channels = [config.width << level for level in range(config.depth + 1)]
-    return PlainEncoder(config.in_channels, channels, config.norm, **config.block_options)
+    return PlainEncoder(config.in_channels, config.level_widths, config.norm, **config.block_options)
 
 
 def make_encoder(name: str, in_channels: int, width: int, norm: str) -> ResNetEncoder | TimmEncoder:

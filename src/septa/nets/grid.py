@@ -78,7 +78,7 @@ class NodeGrid:
             return [(0, column) for column in range(self.depth, 0, -1)]
         return [(level, self.depth - level) for level in range(self.depth)]
 
-    def find_smallest(self, encoder: Encoder, trim: int) -> tuple[int, dict[Node, int]]:
+    def find_smallest(self, encoder: Encoder, trim: int, head: int = 0) -> tuple[int, dict[Node, int]]:
         """Find the smallest image for which every node has at least one pixel.
 
         Parameters
@@ -87,6 +87,8 @@ class NodeGrid:
             The contracting path.
         trim
             Number of pixels that are cropped from each side of an upsampled node.
+        head
+            Number of pixels along one axis by which the logits are smaller than a node.
 
         Returns
         -------
@@ -105,7 +107,7 @@ class NodeGrid:
             sides = {(level, 0): side for level, side in enumerate(levels)}
             for node in self.order:
                 sides[node] = 2 * (sides[coarser_node(node)] - trim) - shrink
-            if min(sides.values()) >= 1:
+            if min(sides.values()) >= 1 and sides[0, self.depth] > head:
                 break
         return image, sides
 

@@ -26,12 +26,15 @@ class Join:
         The `ConvBlock` that computes the node from the joined arrays.
     trim
         Number of pixels that are cropped from each side of the upsampled coarser node.
+    top_left
+        True if skip connections are cropped at the bottom and at the right only, not to their centre.
     """
 
     up: nn.Module
     gate: nn.Module | None
     block: nn.Module
     trim: int
+    top_left: bool = False
 
     def __call__(self, skips: Sequence[Tensor], coarse_bcyx: Tensor) -> Tensor:
         """Concatenate the skip connections and the upsampled coarser node, all cropped to the same size."""
@@ -40,7 +43,10 @@ class Join:
             skips = [crop_centre(skip, height, width) for skip in skips]
             skips = [self.gate(skips[0] if len(skips) == 1 else torch.cat(skips, 1), coarse_bcyx)]
         height, width = height - 2 * self.trim, width - 2 * self.trim
-        return torch.cat([crop_centre(part, height, width) for part in (*skips, self.up(coarse_bcyx))], 1)
+        parts = (*skips, self.up(coarse_bcyx))
+        if self.top_left:
+            return torch.cat([part[:, :, :height, :width] for part in parts], 1)
+        return torch.cat([crop_centre(part, height, width) for part in parts], 1)
 
     def needs(self, span: PixelSpan) -> tuple[PixelSpan, PixelSpan]:
         """Return the spans of the skip connections and of the coarser node that the node's ``span`` depends on.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Self
 
 import torch
@@ -18,7 +18,6 @@ from septa.nets.blocks import (
     ConvBlock,
     MeanPool,
     PixelSpan,
-    Pointwise,
     UpConvolution,
     average_heads,
     crop_centre,
@@ -28,6 +27,7 @@ from septa.nets.config import UNetConfig
 from septa.nets.encoders import build_encoder
 from septa.nets.gates import AttentionGate
 from septa.nets.grid import Node, NodeGrid, coarser_node
+from septa.nets.heads import fit_logits, make_head
 from septa.nets.join import Join
 from septa.nets.probe import dry_run, find_steady_size
 from septa.nets.prune import prune_config, share_layers
@@ -102,16 +102,16 @@ class UNet(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self._grid = NodeGrid(self.depth, config.nested)
         self._head_nodes = self._grid.head_nodes(config.deep_supervision)
-        self._smallest_side, self._node_sides = self._grid.find_smallest(self.encoder, self._trim)
+        self._head_reach, self._head_shrink = config.head_kernel // 2, (config.head_kernel - 1) * self.valid
+        self._smallest_side, self._node_sides = self._grid.find_smallest(self.encoder, self._trim, self._head_shrink)
         self.up = nn.ModuleDict()
         self.decoder = nn.ModuleDict()
         self.gate = nn.ModuleDict()
         for node in sorted(self._grid.order):
             self._add_node(node)
-        self.head = Pointwise(self.width, self.out_channels)
-        self.heads = nn.ModuleDict()
-        for node in self._head_nodes[1:]:
-            self.heads[self._grid.layer_key(node)] = Pointwise(self._channels(node), self.out_channels)
+        make = partial(make_head, outputs=self.out_channels, kernel=config.head_kernel, valid=self.valid)
+        self.head = make(self._channels((0, self.depth)))
+        self.heads = nn.ModuleDict({self._grid.layer_key(at): make(self._channels(at)) for at in self._head_nodes[1:]})
         self.reduce = MeanPool(self.reduction)
         self.enlarge = nn.ModuleList(BilinearUpsample(self.reduction << level) for level in range(self.depth))
         for name, part in self.named_children():
@@ -136,16 +136,20 @@ class UNet(nn.Module):
         coarse, out = self._channels(coarser_node(node)), self._channels(node)
         skips = sum(self._channels(skip) for skip in self._grid.skip_nodes(node))
         self.up[key] = UpConvolution(coarse, out, self.config.up)
-        self.decoder[key] = ConvBlock(skips + out, out, self.config.norm, **self.config.block_options)
+        raised = coarse if self.config.up == "aligned" else out
+        self.decoder[key] = ConvBlock(skips + raised, out, self.config.norm, **self.config.block_options)
         if self.config.attention:
             self.gate[key] = AttentionGate(skips, coarse, max(1, out // 2), self._trim)
 
     def _channels(self, node: Node) -> int:
-        return self.encoder.channels[node[0]] if node[1] == 0 else self.width << node[0]
+        if node[1] == 0:
+            return self.encoder.channels[node[0]]
+        return self.config.expanding_widths[node[0]]
 
     def _join(self, node: Node) -> Join:
         key = self._grid.layer_key(node)
-        return Join(self.up[key], self.gate[key] if self.gate else None, self.decoder[key], self._trim)
+        layers = {"up": self.up[key], "gate": self.gate[key] if self.gate else None, "block": self.decoder[key]}
+        return Join(**layers, trim=self._trim, top_left=self.config.odd_sizes == "crop")
 
     @property
     def multiple(self) -> int:
@@ -158,17 +162,14 @@ class UNet(nn.Module):
     @property
     def margin(self) -> int:
         """Pixels on each side by which the logits are smaller than the image; 0 with padded convolutions."""
-        return (self._smallest_side - self._node_sides[0, self.depth]) // 2 if self.valid else 0
+        lost = self._smallest_side - self._node_sides[0, self.depth] + self._head_shrink
+        return lost // 2 if self.valid else 0
 
     def valid_size(self, size: int) -> int:
         """Return the image side nearest to ``size``, pixels, that `forward` accepts.
 
         Of two equally near sides it is the larger. With ``padding="valid"`` every pooling needs an even side, and at
         least one pixel of logits must remain.
-
-        See Also
-        --------
-        output_size : The side of the logits for an accepted side.
         """
         if not self.valid:
             return size
@@ -202,17 +203,19 @@ class UNet(nn.Module):
         """Return the height and width, pixels, of the array that the first convolution reads for an image of this size.
 
         With ``padding="same"`` each side is the next multiple of `multiple`, at least two of them; `forward` pads the
-        image to it. With ``valid`` it is the size of the mirrored image whose logits cover the whole image.
+        image to it, unless it crops odd sizes. With ``valid`` it is the size of the mirrored image whose logits cover
+        the whole image.
         """
         if self.valid:
             return self.input_size(height), self.input_size(width)
-        step = self.multiple
-        return max(2, math.ceil(height / step)) * step, max(2, math.ceil(width / step)) * step
+        step, least = 1 if self.config.odd_sizes == "crop" else self.multiple, 2 * self.multiple
+        return max(least, math.ceil(height / step) * step), max(least, math.ceil(width / step) * step)
 
     @property
     def exact_tiles(self) -> bool:
-        """True if a tile's core equals the same pixels of the whole image, because no layer pools over the image."""
-        return not self.config.squeeze and self.config.norm in LOCAL_NORMS and self.encoder.local
+        """True if a tile's core equals the whole image there, because no layer depends on the image as a whole."""
+        config = self.config
+        return not config.squeeze and config.norm in LOCAL_NORMS and self.encoder.local and config.up != "aligned"
 
     @property
     def halo(self) -> int:
@@ -241,8 +244,8 @@ class UNet(nn.Module):
             span = BilinearUpsample(self.reduction).needs(span)
         spans = {}
         for node in self._head_nodes if self.nested else self._head_nodes[:1]:
-            inside = (self._node_sides[node] - self._node_sides[0, self.depth]) // 2
-            spans[node] = span[0] + inside, span[1] + inside
+            inside = (self._node_sides[node] - self._node_sides[0, self.depth] + self._head_shrink) // 2
+            spans[node] = span[0] + inside - self._head_reach, span[1] + inside + self._head_reach
         return self._needs(spans)
 
     def node_needs(self, level: int, column: int, span: PixelSpan) -> PixelSpan:
@@ -273,9 +276,7 @@ class UNet(nn.Module):
     def _steady_size(self) -> tuple[int, int]:
         side = self._smallest_side if self.valid else 2 * self.multiple
         net = self._build_without_weights()
-        small = dry_run(net, self.in_channels, side)
-        large = dry_run(net, self.in_channels, side + self.multiple)
-        return find_steady_size(small, large)
+        return find_steady_size(*(dry_run(net, self.in_channels, each) for each in (side, side + self.multiple)))
 
     @property
     def steady_pixels(self) -> int:
@@ -381,7 +382,7 @@ class UNet(nn.Module):
         logits: Tensor = head(x)
         if (self.reduction << node[0]) > 1:
             logits = self.enlarge[node[0]](logits)
-        return crop_centre(logits, *size) if self.valid else logits[..., : size[0], : size[1]]
+        return crop_centre(logits, *size) if self.valid else fit_logits(logits, *size)
 
     def prune(self, depth: int) -> UNet:
         """Return the smaller net of the nodes with i + j <= depth and the head of node (0, depth).

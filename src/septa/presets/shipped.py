@@ -17,7 +17,7 @@ def list_presets() -> tuple[str, ...]:
     Examples
     --------
     >>> list_presets()
-    ('carvana', 'glas', 'isbi', 'oct', 'paper', 'shapes')
+    ('carvana', 'glas', 'isbi', 'milesial', 'oct', 'paper', 'shapes')
     """
     files = (item.name for item in resources.files("septa.presets").iterdir())
     return tuple(sorted(name.removesuffix(".yaml") for name in files if name.endswith(".yaml")))

@@ -42,6 +42,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
+Width = Annotated[int, Field(ge=1, le=4096)]
 Range = Annotated[tuple[Positive, Positive], AfterValidator(_check_order)]
 
 
@@ -105,15 +106,22 @@ class NetSettings(Section):
     depth: Annotated[int, Field(ge=1, le=7)] = 4
     """Number of poolings, 1 to 7; an encoder other than ``plain`` has its own."""
     width: Annotated[int, Field(ge=1, le=512)] = 32
-    """Channels at full resolution, 1 to 512; they double at each level."""
+    """Channels at full resolution, 1 to 512; they double at each level unless ``widths`` are given."""
+    widths: tuple[Width, ...] | None = None
+    """Channels of each level of the contracting path, full resolution first: ``depth`` + 1 numbers, the first of which
+    is ``width``. If null, ``width`` doubles at each level."""
+    decoder_widths: tuple[Width, ...] | None = None
+    """Channels of each level of the expanding path, full resolution first: ``depth`` numbers. Those of the contracting
+    path if null."""
     padding: Literal["same", "valid"] = "same"
     """``same``: zero padding in every convolution. ``valid``: the paper's convolutions without padding; the image
     is mirrored at its edges instead."""
     norm: Literal["batch", "group", "instance", "none"] = "batch"
     """Normalisation layer after each convolution. ``group`` and ``instance`` pool over the image, so tiles are not
     exact."""
-    up: Literal["transpose", "bilinear"] = "transpose"
-    """Upsampling: a transposed convolution, or a 1x1 convolution and bilinear interpolation."""
+    up: Literal["transpose", "bilinear", "aligned"] = "transpose"
+    """Upsampling: a transposed convolution; ``bilinear``: a 1x1 convolution and bilinear interpolation; ``aligned``:
+    bilinear interpolation with aligned corners and without a convolution, by which tiles are not exact."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Probability of dropping a value at the end of the contracting path, from 0 to below 1."""
     reduction: Literal[1, 2, 4, 8] = 1
@@ -121,6 +129,13 @@ class NetSettings(Section):
     output: Literal["softmax", "sigmoid"] = "softmax"
     """``softmax``: one output channel per class. ``sigmoid``: one channel for two classes. Overlapping classes have
     one sigmoid each in both cases."""
+    bias: bool = False
+    """Biases in the convolutions of blocks even where a norm follows."""
+    head_kernel: Literal[1, 3] = 1
+    """Side of the kernel of the last convolution, 1 or 3 pixels."""
+    odd_sizes: Literal["pad", "crop"] = "pad"
+    """Treatment of images with a side that is not a multiple of 2**depth. ``pad``: the edge is repeated inside the net.
+    ``crop``: skip connections are cropped at the bottom and at the right, and the last logits are repeated."""
     block: Literal["plain", "residual"] = "plain"
     """Convolution block of every level; ``residual`` adds the block's input to its output."""
     squeeze: bool = False
@@ -139,7 +154,11 @@ class NetSettings(Section):
     """Initial weights of the encoder: the path of a safetensors file, or ``hub:NAME``. Random weights if null."""
 
     @model_validator(mode="after")
-    def _check_pretrained(self) -> NetSettings:
+    def _check_net(self) -> NetSettings:
+        if self.padding == "valid" and self.up == "aligned":
+            raise ValueError("net.up=aligned needs net.padding=same")
+        if self.widths is not None and self.widths[:1] != (self.width,):
+            raise ValueError(f"net.widths begins with another number than net.width, which is {self.width}")
         if self.pretrained is not None and self.encoder == "plain":
             raise ValueError("net.pretrained needs an encoder with published weights, such as net.encoder=resnet34")
         return self

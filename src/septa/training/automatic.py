@@ -185,7 +185,9 @@ def _find_margin(base: Recipe, depth: int) -> int:
     if base.net.padding == "same":
         return 0
     with torch.device("meta"):
-        return UNet(1, 1, depth=depth, width=1, padding="valid", block=base.net.block, up=base.net.up).margin
+        net = base.net
+        layers = {"block": net.block, "up": net.up, "head_kernel": net.head_kernel}
+        return UNet(1, 1, depth=depth, width=1, padding="valid", **layers).margin
 
 
 def _choose_reduction(fingerprint: Fingerprint, base: Recipe, objects: bool) -> tuple[int, str]:
