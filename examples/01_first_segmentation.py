@@ -81,7 +81,8 @@ septa.plot.grid(
 
 # %%
 found.save("labels.png")
-{name: list(column[:4]) for name, column in found.table.columns.items() if name in ("label", "area", "confidence")}
+for row in list(zip(*(found.table.columns[name] for name in ("label", "area", "confidence"))))[:4]:
+    print("object {}: {} pixels, confidence {:.2f}".format(*row))
 
 # %% [markdown]
 # ## On the command line

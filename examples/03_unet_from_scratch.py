@@ -91,7 +91,7 @@ net(probe_bcyx)[0, 0, 128, 128].backward()
 reached_yx = probe_bcyx.grad[0, 0].abs()
 rows = reached_yx.amax(dim=1).nonzero()
 print(f"rows {rows.min().item()} to {rows.max().item()} reach the pixel in row 128; the halo is {net.halo}")
-septa.plot.grid([(reached_yx + 1e-12).log10().clamp(min=-9).numpy()], columns=1, titles=["influence, log10"], size=4)
+septa.plot.grid([(reached_yx + 1e-16).log10().numpy()], columns=1, titles=["influence, log10"], size=4)
 
 # %% [markdown]
 # ## Exact tiles

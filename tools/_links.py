@@ -56,6 +56,8 @@ def check_site(folder: Path) -> SiteCheck:
     """Check every link of every page of a site."""
     pages: dict[Path, _Page] = {}
     for path in sorted(folder.rglob("*.html")):
+        if path.relative_to(folder).parts[0] == "_static":  # templates of the theme, not pages
+            continue
         pages[path.resolve()] = page = _Page()
         page.feed(path.read_text(encoding="utf-8"))
     result = SiteCheck(pages=len(pages))

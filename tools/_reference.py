@@ -142,7 +142,10 @@ def _use_markdown(text: str) -> str:
 
 def _write_room(path: Path, module: str, names: Sequence[str], summary: str) -> None:
     lines = [f"# {module}", "", _use_markdown(summary), "", "```{eval-rst}", f".. currentmodule:: {module}", ""]
-    for title, kind in (("Functions", "function"), ("Classes", "class"), ("Data", "data")):
+    kinds = [_classify(_find(module, name)) for name in names]
+    titles = {"function": "Functions", "class": "Classes"}
+    order = sorted(titles, key=kinds.count, reverse=True)  # what a room has most of comes first
+    for kind, title in [*((kind, titles[kind]) for kind in order), ("data", "Data")]:
         chosen = [name for name in names if _classify(_find(module, name)) == kind]
         if chosen:
             lines += ["```", "", f"## {title}", "", "```{eval-rst}"]

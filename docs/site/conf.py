@@ -22,6 +22,7 @@ myst_heading_anchors = 4
 nb_execution_mode = "off"  # tools/notebooks.py runs the notebooks and keeps their outputs
 nb_merge_streams = True
 highlight_language = "default"
+smartquotes = False  # two hyphens begin an option
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 
