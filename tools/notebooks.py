@@ -9,11 +9,13 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import re
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 MINUTES = 15
@@ -58,12 +60,42 @@ def run_notebooks(sources: Sequence[Path], folder: Path, *, execute: bool = True
             _execute(notebook)
             notebook.metadata["septa_code"] = digest
             print(f"{source.name}: {time.monotonic() - begin:.0f} s", flush=True)
+        for cell in code:
+            cell.outputs = _join_streams(cell.outputs)
         for number, cell in enumerate(notebook.cells):
             cell["id"] = f"cell-{number}"  # jupytext draws ids at random
         text = nbformat.writes(notebook)
         if not target.is_file() or target.read_text(encoding="utf-8") != text:
             target.write_text(text, encoding="utf-8")
     return written
+
+
+def _join_streams(outputs: list[Any]) -> list[Any]:
+    """Join texts that a cell printed one after the other, as a terminal would show them in the end."""
+    joined: list[Any] = []
+    for output in outputs:
+        if output.output_type == "stream" and joined and joined[-1].get("name") == output.name:
+            joined[-1].text += output.text
+        else:
+            joined.append(output)
+    for output in joined:
+        if output.output_type == "stream":
+            output.text = show_as_terminal(output.text)
+    return [output for output in joined if output.output_type != "stream" or output.text.strip()]
+
+
+def show_as_terminal(text: str) -> str:
+    r"""Return what remains of a text on a terminal: no erased lines, such as those of progress bars, and no colours.
+
+    Examples
+    --------
+    >>> show_as_terminal("10 %\r\x1b[2K\x1b[32m100 %\x1b[0m\r\n\x1b[?25h\x1b[1A\x1b[2Kdone\n")
+    'done\n'
+    """
+    text = re.sub(r"\r+\n", "\n", text)
+    text = re.sub(r"[^\n]*\n(?:\x1b\[\?25h)?\r?\x1b\[1A(?:\r?\x1b\[2K)", "", text)
+    lines = [re.split(r"\r|\x1b\[2K", line)[-1] for line in text.split("\n")]
+    return re.sub(r"\x1b\[[?\d;]*[A-Za-z]", "", "\n".join(lines))
 
 
 def _execute(notebook: object) -> None:

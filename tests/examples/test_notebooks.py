@@ -39,6 +39,14 @@ def test_the_net_from_scratch_equals_septas(tmp_path: Path, monkeypatch: pytest.
     assert "septa: (1, 2, 101, 77)" in printed
 
 
+def test_progress_bars_leave_nothing_in_outputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    from notebooks import show_as_terminal
+
+    bar = "\x1b[?25l\n\r\x1b[2Kchecking \x1b[35m 1/2\x1b[0m\r\x1b[2Kchecking 2/2\r\n\x1b[?25h\r\x1b[1A\x1b[2K"
+    assert show_as_terminal(f"{bar}pairs: 16\n\x1b[1m0 errors\x1b[0m\n").strip() == "pairs: 16\n0 errors"
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("path", SOURCES, ids=NAMES)
