@@ -102,8 +102,18 @@ def find_memory_limit() -> int:
     try:
         limits.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     except (AttributeError, ValueError, OSError):
-        limits.append(8 * 2**30)
+        limits.append(_read_windows_memory())
     return min(limits)
+
+
+def _read_windows_memory() -> int:
+    """Return the memory of a machine with Windows, bytes; 8 GiB if the system does not report it."""
+    # MEMORYSTATUSEX: its own size and the load, and 7 numbers of 64 bits, of which the first is the memory.
+    status = (ctypes.c_uint64 * 8)(64)
+    windows = getattr(ctypes, "windll", None)
+    if windows is None or not windows.kernel32.GlobalMemoryStatusEx(ctypes.byref(status)):
+        return 8 * 2**30
+    return int(status[1])
 
 
 def pick_device(name: str = "auto") -> torch.device:

@@ -107,7 +107,7 @@ def test_without_locks_of_the_file_system_the_process_decides(tmp_path: Path, mo
     def fail(handle: int, operation: int) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-    monkeypatch.setattr(lock.fcntl, "flock", fail)
+    monkeypatch.setattr(lock, "flock", fail)
     file = write_lock(tmp_path, pid=os.getpid())
     with pytest.raises(InputError, match=f"process {os.getpid()} on "), lock_outputs([tmp_path / "a"]):
         pass

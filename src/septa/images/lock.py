@@ -1,8 +1,8 @@
 """Locks of outputs, so that no two processes write one output at the same time.
 
 A lock is a file ``.septa-TIME-TOKEN.lock`` in the folder of the outputs. It holds the process, its machine and the
-names that it writes. The system keeps the file locked (flock) until the process ends, however it ends, so a lock that a
-killed process left behind is recognised and removed.
+names that it writes. The system keeps the file locked (flock, or a locked byte on Windows) until the process ends,
+however it ends, so a lock that a killed process left behind is recognised and removed.
 """
 
 from __future__ import annotations
@@ -22,13 +22,19 @@ from pathlib import Path
 from septa.errors import InputError
 from septa.images.write import make_write_error
 
-if sys.platform != "win32":
-    import fcntl
+try:
+    from fcntl import LOCK_EX, LOCK_NB, flock
+except ImportError:  # Windows, where open files can be neither renamed nor removed
+    _POSIX = False
+else:
+    _POSIX = True
 
 _PATTERN = ".septa-*.lock"
 _ATTEMPTS = 20
 _PAUSE_S = 0.05
 _BYTES = 2**26
+_LOCKED_BYTE = 2**30
+"""Place of the byte that is locked on Windows, far behind the text, which others may then read."""
 
 
 @dataclass(frozen=True)
@@ -133,14 +139,17 @@ def _acquire(folder: Path, names: Collection[str], notes: list[str]) -> tuple[Pa
 
 def _write_lock(folder: Path, holder: _Holder) -> tuple[Path, int]:
     path = folder / f".septa-{time.time_ns():020d}-{secrets.token_hex(4)}.lock"
-    temporary = path.with_suffix(".tmp")
+    # Where an open file cannot be renamed, others may see a lock without its text, which they pass over.
+    temporary = path.with_suffix(".tmp") if _POSIX else path
     handle = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
     try:
         _flock(handle)
+        os.lseek(handle, 0, os.SEEK_SET)
         data = json.dumps(asdict(holder)).encode()
         while data:
             data = data[os.write(handle, data) :]
-        temporary.rename(path)  # from here on, others see the lock, which is complete and held
+        if _POSIX:
+            temporary.rename(path)  # from here on, others see the lock, which is complete and held
     except BaseException:
         _release(temporary, handle)
         raise
@@ -148,9 +157,12 @@ def _write_lock(folder: Path, holder: _Holder) -> tuple[Path, int]:
 
 
 def _release(path: Path, handle: int) -> None:
+    if not _POSIX:
+        os.close(handle)
     with suppress(OSError):
         path.unlink(missing_ok=True)
-    os.close(handle)
+    if _POSIX:
+        os.close(handle)
 
 
 def _find_rival(folder: Path, own: Path, holder: _Holder, notes: list[str]) -> tuple[Path, _Holder] | None:
@@ -165,20 +177,23 @@ def _find_rival(folder: Path, own: Path, holder: _Holder, notes: list[str]) -> t
         try:
             other = _read_holder(handle)
             is_common = other is not None and not set(other.names).isdisjoint(holder.names)
-            if other is None or _flock(handle) or other.has_ended:
-                path.unlink(missing_ok=True)
-                if other is not None and is_common:
-                    notes.append(f"the lock of process {other.pid} on {other.host}, which has ended, was removed")
-            elif is_common:
-                return path, other
+            has_ended = other is None or _flock(handle) or other.has_ended
         finally:
             os.close(handle)
+        if has_ended:
+            with suppress(PermissionError):  # on Windows, its process is just writing it
+                path.unlink(missing_ok=True)
+            if other is not None and is_common:
+                notes.append(f"the lock of process {other.pid} on {other.host}, which has ended, was removed")
+        elif other is not None and is_common:
+            return path, other
     return None
 
 
 def _read_holder(handle: int) -> _Holder | None:
     try:
-        values = json.loads(os.pread(handle, _BYTES, 0))
+        os.lseek(handle, 0, os.SEEK_SET)
+        values = json.loads(os.read(handle, _BYTES))
         return _Holder(int(values["pid"]), str(values["host"]), tuple(map(str, values["names"])))
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
@@ -186,12 +201,26 @@ def _read_holder(handle: int) -> _Holder | None:
 
 def _flock(handle: int) -> bool:
     """Lock an open file if no process holds it; return False if one does, or if the file system has no such locks."""
-    if sys.platform == "win32":
-        return False
+    if not _POSIX:
+        return _lock_byte(handle)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        flock(handle, LOCK_EX | LOCK_NB)
     except OSError as error:
         if error.errno in (errno.EWOULDBLOCK, errno.EACCES, errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL):
             return False
         raise
+    return True
+
+
+def _lock_byte(handle: int) -> bool:
+    """Lock a byte of an open file on Windows, as `_flock` locks the file; return False on other systems."""
+    if sys.platform != "win32":
+        return False
+    import msvcrt
+
+    os.lseek(handle, _LOCKED_BYTE, os.SEEK_SET)
+    try:
+        msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+    except OSError:
+        return False
     return True

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import math
-import resource
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
@@ -61,8 +60,34 @@ def resident_bytes() -> int:
                     return int(line.split()[1]) * 1024
     except (OSError, ValueError, IndexError):
         pass
+    try:
+        import resource
+    except ImportError:
+        return _read_windows_memory()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+class _WindowsMemory(ctypes.Structure):
+    """PROCESS_MEMORY_COUNTERS of Windows."""
+
+    _fields_ = (
+        ("size", ctypes.c_uint32),
+        ("faults", ctypes.c_uint32),
+        *((name, ctypes.c_size_t) for name in ("peak", "working_set", "a", "b", "c", "d", "pagefile", "e")),
+    )
+
+
+def _read_windows_memory() -> int:
+    """Return the memory that this process holds on Windows, in bytes; 1 GiB if the system does not report it."""
+    counters = _WindowsMemory(size=ctypes.sizeof(_WindowsMemory))
+    kernel = getattr(ctypes, "windll", None)
+    if kernel is None:
+        return 2**30
+    handle = ctypes.c_void_p(-1)  # this process
+    if not kernel.kernel32.K32GetProcessMemoryInfo(handle, ctypes.byref(counters), counters.size):
+        return 2**30
+    return int(counters.working_set)
 
 
 def trim_heap(limit: int, needed: int) -> None:
