@@ -16,7 +16,7 @@ from . import messages
 from .access import TOKEN_HEADER, UPLOAD
 
 _SCHEMAS = "#/components/schemas/{model}"
-_PARAMETER = re.compile(r"{(\w+)(?::int)?}")
+_PARAMETER = re.compile(r"{(\w+)(?::\w+)?}")
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ OPERATIONS: dict[str, Operation] = {
     f"GET {_IMAGE}/export/{{kind}}": Operation("A file to take away", "application/octet-stream"),
     "GET /api/models/{name}/file": Operation("A model file", "application/octet-stream"),
     "GET /api/health": Operation("Say that the server answers"),
-    f"POST {UPLOAD}{{name}}": Operation("Add an image to the folder; the body is the file"),
+    f"POST {UPLOAD}{{name:path}}": Operation("Add an image to the folder; the body is the file"),
     f"POST {_IMAGE}/cut": Operation("Save a part of the image as an image of its own", None, messages.CutRequest),
     f"POST {_IMAGE}/segment": Operation("Segment the image with a model", messages.JobAnswer, messages.SegmentRequest),
     f"POST {_IMAGE}/decode": Operation("Find the objects with other thresholds", _LABELS, messages.DecodeRequest),
