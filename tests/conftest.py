@@ -17,6 +17,8 @@ from .forks import NOTHING, ForkServer
 if TYPE_CHECKING:
     from septa.nets import UNet
 
+    from .faulty_server import FaultyServer
+
 # One test runs on each core, so more than one thread per test would only wait.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -157,3 +159,21 @@ def member(family: dict[str, Any]) -> UNet:
         nn.init.uniform_(norm.weight, 0.5, 1.5)
         nn.init.uniform_(norm.bias, -0.5, 0.5)
     return net
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyServer]:
+    """Return a server of ``tmp_path``; limits of time are short, and each test makes its own connections."""
+    pytest.importorskip("aiohttp")
+    from septa.images.sources import remote
+
+    from .faulty_server import FaultyServer
+
+    monkeypatch.setattr(remote, "READ_S", 0.15)
+    monkeypatch.setattr(remote, "PAUSES_S", (0.01, 0.01, 0.01))
+    remote._connect.cache_clear()
+    kit = FaultyServer(tmp_path)
+    yield kit
+    kit.server.shutdown()
+    kit.server.server_close()
+    remote._connect.cache_clear()

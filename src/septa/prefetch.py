@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -63,3 +64,31 @@ def map_in_background(work: Callable[[Item], Result], items: Iterable[Item]) -> 
                 return
             pending = worker.submit(work, item)
             del item
+
+
+def map_ahead(work: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Generator[Result, None, None]:
+    """Yield the results of a function in the order of its items, computed by some threads ahead of their use.
+
+    At most ``threads`` results are computed or wait. With one thread, the caller's own computes each when it is due.
+    Closing the iterator waits for the work that is under way.
+
+    Examples
+    --------
+    >>> list(map_ahead(str.upper, "abcd", 2))
+    ['A', 'B', 'C', 'D']
+    """
+    if threads == 1:
+        yield from map(work, items)
+        return
+    pending: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(threads, "septa-ahead") as pool:
+        try:
+            for item in items:
+                if len(pending) == threads:
+                    yield pending.popleft().result()
+                pending.append(pool.submit(work, item))
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()

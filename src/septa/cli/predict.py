@@ -29,7 +29,7 @@ from septa.cli.predict_store import (
     segment_to_stores,
 )
 from septa.cli.streams import print_error
-from septa.cli.values import MEASUREMENTS, choice, number, path, whole_number, word
+from septa.cli.values import MEASUREMENTS, WELLS, choice, number, path, whole_number, word
 from septa.errors import format_count
 
 if TYPE_CHECKING:
@@ -161,22 +161,39 @@ class FileOptions:
         )
 
 
-ImageNumber = Annotated[
-    int | None,
-    option(
-        "--image",
-        heading=INPUT,
-        kind=whole_number(least=0, example=1),
-        help="Number of the image in a file that holds several, from 0. The default is all of them.",
-    ),
-]
+@dataclass(frozen=True, kw_only=True)
+class ImageChoice:
+    """The options of ``septa predict`` that choose images in files and plates that hold several."""
+
+    image: Annotated[
+        int | None,
+        option(
+            "--image",
+            heading=INPUT,
+            kind=whole_number(least=0, example=1),
+            help="Number of the image in a file, or of the field in a well of a plate, from 0. The default is all.",
+        ),
+    ] = None
+    wells: Annotated[
+        tuple[str, ...] | None,
+        option(
+            "--wells",
+            heading=INPUT,
+            kind=WELLS,
+            help="Wells of a plate to segment, by name or pattern. The default is all.",
+        ),
+    ] = None
 
 
 def predict(
     model: ModelFile,
     inputs: Annotated[
         list[str],
-        argument("IMAGES...", "Files, zarr images, folders or quoted globs.", kind=word("IMAGES...", "an image file")),
+        argument(
+            "IMAGES...",
+            "Files, zarr images, addresses, folders or quoted globs.",
+            kind=word("IMAGES...", "an image file"),
+        ),
     ],
     output: Annotated[
         Path,
@@ -192,10 +209,10 @@ def predict(
     files: FileOptions,
     net: NetOptions,
     store: StoreOptions,
+    chosen: ImageChoice,
     probabilities: Annotated[
         bool, option("--probabilities", heading=OUTPUT, help="Also write the probability of each class.")
     ] = False,
-    image: ImageNumber = None,
     overwrite: Annotated[
         bool,
         option(
@@ -215,15 +232,10 @@ def predict(
     for_store = is_store(output, inputs, store)
     _check_options(output, inputs, for_store, files, net, store)
     with pause_garbage_collection():
-        from septa.images import is_zarr
         from septa.notices import Notices
-        from septa.prediction import expand_images, find_images
 
         notices = Notices()
-        images = expand_images(find_images(inputs, notices), image)
-        zarr = [one for one in images if is_zarr(one.path)]
-        streamed = images if for_store or (zarr and has_options(store)) else zarr
-        plain = [one for one in images if one not in streamed]
+        plain, streamed = _find_images(inputs, chosen, for_store, store, notices)
         if streamed and not for_store:
             _check_folder_of_stores(output, streamed[0], files, net)
         requests = make_requests(model, streamed, output, store, net, probabilities, overwrite)
@@ -234,8 +246,21 @@ def predict(
         options = files.make_options(output, net, probabilities, overwrite)
         failed += _segment_to_files(console, model, plain, options, net, notices)
     if requests:
-        failed += segment_to_stores(console, requests, store, is_only=len(images) == 1)
-    _report(console, output, len(images), failed, notices)
+        failed += segment_to_stores(console, requests, store, is_only=len(plain) + len(streamed) == 1)
+    _report(console, output, len(plain) + len(streamed), failed, notices)
+
+
+def _find_images(
+    inputs: list[str], chosen: ImageChoice, for_store: bool, store: StoreOptions, notices: Notices
+) -> tuple[list[InputImage], list[InputImage]]:
+    """Return the images that become label files, and those that become stores."""
+    from septa.images import is_zarr
+    from septa.prediction import expand_images, find_images
+
+    images = expand_images(find_images(inputs, notices), chosen.image, chosen.wells)
+    zarr = [one for one in images if is_zarr(one.path)]
+    streamed = images if for_store or (zarr and has_options(store)) else zarr
+    return [one for one in images if one not in streamed], streamed
 
 
 def _check_options(

@@ -117,12 +117,14 @@ def is_store(output: Path, inputs: list[str], store: StoreOptions) -> bool:
 
     NAME.tif is a store if the image is one or an option of stores is given; without them it is a plain label image.
     """
+    from septa.images import is_zarr
+
     suffixes = [suffix.lower() for suffix in output.suffixes[-2:]]
     if suffixes[-1:] == [".zarr"]:
         return True
     if output.is_dir() or suffixes[-1:] not in ([".tif"], [".tiff"]):
         return False
-    return suffixes[0] == ".ome" or has_options(store) or any(Path(each).is_dir() for each in inputs)
+    return suffixes[0] == ".ome" or has_options(store) or any(Path(each).is_dir() or is_zarr(each) for each in inputs)
 
 
 def has_options(store: StoreOptions) -> bool:
@@ -131,8 +133,10 @@ def has_options(store: StoreOptions) -> bool:
 
 
 def may_hold_stores(text: str) -> bool:
-    """Return True if an argument may name zarr images, as folders and patterns do."""
-    return has_magic(text) or Path(text).is_dir()
+    """Return True if an argument may name zarr images, as folders, addresses and patterns do."""
+    from septa.images import is_zarr
+
+    return has_magic(text) or Path(text).is_dir() or is_zarr(text)
 
 
 def check_store_options(store: StoreOptions, net: NetOptions) -> None:
@@ -168,6 +172,7 @@ def make_requests(
     InputError
         Several images are given for one store, or have the same name.
     """
+    from septa.images import resolve_location
     from septa.streaming import StreamInput, StreamRequest, default_memory
 
     is_one = output.suffix.lower() in _STORES
@@ -186,7 +191,7 @@ def make_requests(
         StreamRequest(
             model=model,
             input=StreamInput(
-                str(image.path.resolve()),
+                resolve_location(image.path),
                 level=store.level or 0,
                 channels=store.channels,
                 image=image.number,

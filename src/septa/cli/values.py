@@ -186,6 +186,12 @@ REGION = ValueKind(
     example="0,0,2048,4096",
     convert=_convert_region,
 )
+WELLS = ValueKind(
+    metavar="NAME,...",
+    expected="names of wells or patterns, separated by commas",
+    example="A1,B*",
+    convert=lambda text: tuple(_refuse_empty(name.strip()) for name in text.split(",")),
+)
 MEASUREMENTS = ValueKind(
     metavar="NAME,...",
     expected="basic, full, or some of perimeter, circularity, solidity, axes, orientation, feret, std, median, "

@@ -128,7 +128,8 @@ def find_parity_images(model: Model, data: Path | None, notices: Notices) -> Par
     """
     if data is not None:
         folder = data / "images" if (data / "images").is_dir() else data
-        found = _read_images(model, find_images([str(folder)], notices), notices)
+        files = [path for path in find_images([str(folder)], notices) if isinstance(path, Path)]
+        found = _read_images(model, files, notices)
         if not found:
             remedy = "Give images like those that the model was trained on"
             raise InputError(data, "none of the images fits the model", remedy)

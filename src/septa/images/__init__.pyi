@@ -6,7 +6,6 @@ from ._label_values import make_raw_labels as make_raw_labels
 from .calibration import Calibration as Calibration
 from .listing import Entries as Entries
 from .listing import check_outside_zarr as check_outside_zarr
-from .listing import is_zarr as is_zarr
 from .listing import sort_entries as sort_entries
 from .lock import lock_outputs as lock_outputs
 from .normalize import CLIP as CLIP
@@ -49,10 +48,17 @@ from .sketch import MIRROR_SIGNS as MIRROR_SIGNS
 from .sketch import SKETCH_POINTS as SKETCH_POINTS
 from .sketch import Sketch as Sketch
 from .sketch import make_sketch as make_sketch
+from .sources.addresses import Location as Location
+from .sources.addresses import is_address as is_address
+from .sources.addresses import make_location as make_location
+from .sources.addresses import resolve_location as resolve_location
 from .sources.open import Selection as Selection
 from .sources.open import Source as Source
 from .sources.open import count_images as count_images
 from .sources.open import open_source as open_source
+from .sources.places import is_zarr as is_zarr
+from .sources.plates import Field as Field
+from .sources.plates import list_fields as list_fields
 from .training_values import TrainingValues as TrainingValues
 from .training_values import ValueCheck as ValueCheck
 from .training_values import combine_values as combine_values

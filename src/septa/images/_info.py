@@ -123,7 +123,7 @@ def check_page(path: Path, page: int, pages: int) -> None:
         raise InputError(path, problem, "Choose one of these pages")
 
 
-def check_image(path: Path, image: int, images: int) -> None:
+def check_image(path: Path | str, image: int, images: int) -> None:
     """Refuse an image that the file does not have."""
     if not 0 <= image < images:
         names = f"images 0 to {images - 1}" if images > 1 else "one image, 0"
@@ -132,7 +132,7 @@ def check_image(path: Path, image: int, images: int) -> None:
 
 
 @contextmanager
-def translate_decoder_errors(path: Path, file_format: str) -> Iterator[None]:
+def translate_decoder_errors(path: Path | str, file_format: str) -> Iterator[None]:
     """Convert any exception of a decoder to a `SeptaError` of one line that names the file.
 
     Messages of other libraries are not shown; the original exception is the cause of the new one.
@@ -160,7 +160,7 @@ def explain_decoder_error(error: Exception) -> str:
     return ""
 
 
-def make_damage_error(path: Path, file_format: str, reason: str = "") -> InputError:
+def make_damage_error(path: Path | str, file_format: str, reason: str = "") -> InputError:
     """Return the error for a file that starts as ``file_format`` and cannot be decoded."""
     problem = f"the {file_format.upper()} data cannot be decoded" + (f" ({reason})" if reason else "")
     return InputError(path, problem, "Copy or export it again: it is damaged, cut short or of an unusual kind")

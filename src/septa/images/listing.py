@@ -11,8 +11,8 @@ from septa.errors import InputError, format_count, shorten_list
 from septa.images.formats.container import MissingReaderError
 from septa.images.paths import image_exists, list_image_files
 from septa.images.read import IMAGE_SUFFIXES, read_info
+from septa.images.sources.places import is_zarr
 
-_ZARR_METADATA = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
 _HIDDEN = ("thumbs.db", "desktop.ini")
 
 
@@ -25,7 +25,7 @@ class Entries:
     files
         Image files: those with a known suffix, also if they are damaged, and those that are images by their content.
     stores
-        Folders that are zarr groups or arrays.
+        Folders and zip files that are zarr groups or arrays.
     broken_links
         Links to nothing.
     folders
@@ -83,19 +83,16 @@ def _sort_entry(path: Path, entries: Entries) -> None:
         entries.files.append(path)
     elif not path.exists():
         entries.broken_links.append(path)
+    elif is_zarr(path):
+        entries.stores.append(path)
     elif path.is_dir():
-        (entries.stores if is_zarr(path) else entries.folders).append(path)
+        entries.folders.append(path)
     elif path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
         entries.files.append(path)
     elif reason := _find_fault(path):
         entries.others[path] = reason
     else:
         entries.files.append(path)
-
-
-def is_zarr(path: Path) -> bool:
-    """Return True if a path is a folder with a zarr group or array."""
-    return path.is_dir() and any((path / name).is_file() for name in _ZARR_METADATA)
 
 
 def _find_fault(path: Path) -> str:

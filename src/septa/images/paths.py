@@ -15,7 +15,10 @@ from septa.errors import InputError, format_count, shorten_list
 
 _CHANNELS = re.compile(r"\{([^{}]*,[^{}]*)\}")
 _DATASET = re.compile(r":[/\\]")
-_DOUBLE_SUFFIXES = (".ome.tif", ".ome.tiff", ".ome.tf2", ".ome.tf8", ".ome.btf", ".ome.zarr", ".nii.gz")
+_DOUBLE_SUFFIXES = (
+    *(".ome.tif", ".ome.tiff", ".ome.tf2", ".ome.tf8", ".ome.btf", ".nii.gz"),
+    *(".ome.zarr.zip", ".zarr.zip", ".ome.zarr"),
+)
 
 
 def split_dataset(path: Path) -> tuple[Path, str]:
@@ -54,7 +57,7 @@ def find_image_stem(path: Path) -> str:
 
     Examples
     --------
-    >>> for name in ("a.ome.tif", "b.nii.gz", "c_{dapi,gfp}.tif", "d.ome.zarr/labels/cells", "{red,green}/e.png"):
+    >>> for name in ("a.ome.tif", "b.zarr.zip", "c_{dapi,gfp}.tif", "d.ome.zarr/labels/cells", "{red,green}/e.png"):
     ...     print(find_image_stem(Path(name)), end=" ")
     a b c d e
     """

@@ -1,4 +1,4 @@
-"""The images that the arguments of a prediction name: files, zarr folders, and the images in them."""
+"""The images that the arguments of a prediction name: files, zarr images, and the images in them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from septa.errors import InputError
-from septa.images import Entries, count_images, find_image_stem, find_matches, image_exists, is_zarr, sort_entries
+from septa.images import (
+    Entries,
+    Location,
+    count_images,
+    find_image_stem,
+    find_matches,
+    image_exists,
+    is_address,
+    is_zarr,
+    list_fields,
+    sort_entries,
+)
 from septa.labels import list_folder
 from septa.notices import Notices
 
@@ -21,34 +32,51 @@ class InputImage:
     Attributes
     ----------
     path
-        Its file, or its zarr folder.
+        Its file, its zarr folder or zip file, or its address.
     number
         Number of the image in a path that holds several; None for the only one.
+    field
+        Name of the image in its plate, such as ``plate_A1_0``; None for other images.
     """
 
-    path: Path
+    path: Location
     number: int | None = None
+    field: str | None = None
 
     @property
     def stem(self) -> str:
         """Stem of the names of all files that are written for the image."""
-        return find_stem(self.path, self.number)
+        return find_stem(self.path, self.number) if self.field is None else self.field
+
+    @property
+    def file(self) -> Path:
+        """Path of an image that is read as a whole.
+
+        Raises
+        ------
+        InputError
+            If it is at an address.
+        """
+        if isinstance(self.path, Path):
+            return self.path
+        raise InputError(self.path, "an image at an address is segmented in blocks, not as a file", "Use septa predict")
 
 
-def find_images(inputs: Sequence[str], notices: Notices | None = None) -> list[Path]:
-    """Find the image files and zarr folders that some arguments name.
+def find_images(inputs: Sequence[str], notices: Notices | None = None) -> list[Location]:
+    """Find the image files and zarr images that some arguments name.
 
     Parameters
     ----------
     inputs
-        Files, zarr folders, other folders (without their subfolders), and globs; see also `septa.images.find_matches`.
+        Files, zarr folders, zip files and addresses, other folders (without their subfolders), and globs; see also
+        `septa.images.find_matches`.
     notices
         Receives the entries of folders that are passed over.
 
     Returns
     -------
-    list of Path
-        Paths in the order of the arguments, each once.
+    list of Path or str
+        Paths and addresses in the order of the arguments, each once.
 
     Raises
     ------
@@ -56,12 +84,14 @@ def find_images(inputs: Sequence[str], notices: Notices | None = None) -> list[P
         An argument names no image, or two files would have label files of one name.
     """
     notices = Notices() if notices is None else notices
-    found: list[Path] = []
+    found: list[Location] = []
     for text in inputs:
         path = Path(text)
-        if path.is_dir() and not is_zarr(path):
+        if is_address(text):
+            found.append(text.rstrip("/"))
+        elif path.is_dir() and not is_zarr(path):
             found += _select(text, "folder", list_folder(path), notices)
-        elif image_exists(path):
+        elif image_exists(path) or is_zarr(path):
             found.append(path)
         else:
             if path.is_symlink():
@@ -76,10 +106,10 @@ def find_images(inputs: Sequence[str], notices: Notices | None = None) -> list[P
 
 
 def _check_names(images: Iterable[InputImage]) -> None:
-    """Refuse images of two paths whose labels would have one name; a zarr folder and a file never have."""
-    paths: dict[tuple[str, bool], Path] = {}
+    """Refuse images of two paths whose labels would have one name; a zarr image and a file never have."""
+    paths: dict[tuple[str, bool], Location] = {}
     for one in images:
-        other = paths.setdefault((one.stem, one.path.is_dir()), one.path)
+        other = paths.setdefault((one.stem, is_zarr(one.path)), one.path)
         if other != one.path:
             part = "its labels" if one.number is None else f"the labels of its image {one.number}"
             problem = f"{part} would have the same name as those of {other}"
@@ -116,41 +146,69 @@ def _note_others(entries: Entries, notices: Notices) -> None:
         notices.add(path, "the subfolder is not searched for images", "Give its path, too, if it holds some")
 
 
-def as_images(images: Iterable[Path | InputImage]) -> list[InputImage]:
+def as_images(images: Iterable[Location | InputImage]) -> list[InputImage]:
     """Return images; a path stands for all its pages."""
     return [one if isinstance(one, InputImage) else InputImage(one) for one in images]
 
 
-def expand_images(paths: Sequence[Path], image: int | None = None) -> list[InputImage]:
-    """Return the images in files and zarr folders.
+def expand_images(
+    paths: Sequence[Location], image: int | None = None, wells: Sequence[str] | None = None
+) -> list[InputImage]:
+    """Return the images in files, zarr images and plates.
 
     Parameters
     ----------
     paths
         Paths as of `find_images`.
     image
-        Number of the only image of each path that is wanted; None for all.
+        Number of the only image of each path, or of the only field of each well, that is wanted; None for all.
+    wells
+        Wells of plates that are wanted, as of `septa.images.list_fields`; None for all.
 
     Raises
     ------
     InputError
-        Images of two paths would have labels of one name.
+        Images of two paths would have labels of one name; or ``wells`` are given, but no plate has them.
     """
     found: list[InputImage] = []
+    has_wells = False
     for path in paths:
-        try:
-            count = count_images(path)
-        except InputError:
-            count = 1  # the fault is reported when the image is read
-        if count == 1:
-            found.append(InputImage(path, image or None))
+        if fields := _expand_plate(path, wells):
+            has_wells = True
+            found += [one for one in fields if image is None or image == one.number]
         else:
-            found += [InputImage(path, number) for number in (range(count) if image is None else (image,))]
-    _check_names(found)
-    return found
+            found += _expand_image(path, image)
+    if wells is not None and not has_wells:
+        raise InputError("--wells", "none of the images is a plate with wells", "Leave the option out")
+    if not found:
+        raise InputError("--image", f"no well has a field {image}", "Give another number, or leave the option out")
+    images = [one if one.field is None else InputImage(one.path, field=one.field) for one in found]
+    _check_names(images)
+    return images
 
 
-def find_stem(path: Path, image: int | None = None) -> str:
-    """Return the stem of the names of all files that are written for an image of a file or zarr folder."""
-    stem = find_image_stem(path)
+def _expand_plate(path: Location, wells: Sequence[str] | None) -> list[InputImage]:
+    """Return the fields of a plate, with their numbers in their wells; none for any other path."""
+    if not is_zarr(path):
+        return []
+    stem = find_stem(path)
+    return [
+        InputImage(field.location, field.number, f"{stem}_{field.well}_{field.number}")
+        for field in list_fields(path, wells)
+    ]
+
+
+def _expand_image(path: Location, image: int | None) -> list[InputImage]:
+    try:
+        count = count_images(path)
+    except InputError:
+        count = 1  # the fault is reported when the image is read
+    if count == 1:
+        return [InputImage(path, image or None)]
+    return [InputImage(path, number) for number in (range(count) if image is None else (image,))]
+
+
+def find_stem(path: Location, image: int | None = None) -> str:
+    """Return the stem of the names of all files that are written for an image of a file or zarr image."""
+    stem = find_image_stem(Path(path))
     return stem if image is None else f"{stem}_image{image}"

@@ -59,7 +59,7 @@ class PageFile:
     @property
     def path(self) -> Path:
         """File of the image."""
-        return self.image.path
+        return self.image.file
 
 
 @dataclass(frozen=True, kw_only=True)

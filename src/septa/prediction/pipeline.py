@@ -93,7 +93,7 @@ class Pipeline:
         It ends at a page that does not fit into memory or, unless ``alone``, takes a large share of the memory.
         """
         for image in images:
-            file, path = PageFile(image), image.path
+            file, path = PageFile(image), image.file
             try:
                 info = read_info(path, image=image.number, max_pixels=self.options.max_pixels)
                 if self.options.link:
@@ -122,7 +122,7 @@ class Pipeline:
     def _read(self, image: InputImage, page: int) -> NDArray[Any]:
         limit, channels = self.options.max_pixels, self.model.channels
         return read_image(
-            image.path, page, image=image.number, channels=channels, max_pixels=limit, notices=self.notices
+            image.file, page, image=image.number, channels=channels, max_pixels=limit, notices=self.notices
         )
 
     def _is_large(self, info: ImageInfo) -> bool:

@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 from septa.errors import InputError, ResourceError
-from septa.images import check_outside_zarr, lock_outputs
+from septa.images import Location, check_outside_zarr, lock_outputs
 from septa.labels import CLASSES, find_class_folders
 from septa.model import Model
 from septa.notices import Notices
@@ -20,7 +20,7 @@ from septa.prediction.targets import Targets
 
 
 def segment_files(
-    model: Model, images: Sequence[Path | InputImage], options: Options, notices: Notices | None = None
+    model: Model, images: Sequence[Location | InputImage], options: Options, notices: Notices | None = None
 ) -> Iterator[SegmentedFile | FailedFile]:
     """Segment image files and write their label files.
 

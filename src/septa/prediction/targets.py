@@ -42,7 +42,7 @@ class Targets:
         self._classes = model.labels.object_classes > 1
         stems = [_fold(image.stem) for image in images]
         self._taken = {(stem[: found.start()], found[1]) for stem in stems if (found := _PAGE.search(stem))}
-        paths = [image.path for image in images]
+        paths = [image.file for image in images]
         self.written = WrittenFiles(options.overwrite, protected=paths, folder=None if options.name else options.output)
 
     def find_labels(self, info: ImageInfo) -> Path:
@@ -81,8 +81,8 @@ class Targets:
             if _fold(self._options.name or image.stem) not in known:
                 continue
             with suppress(SeptaError):  # an image that cannot be read is reported in its turn
-                info = read_info(image.path, image=image.number, max_pixels=self._options.max_pixels)
-                targets |= dict.fromkeys(self._list_files(info, files), image.path)
+                info = read_info(image.file, image=image.number, max_pixels=self._options.max_pixels)
+                targets |= dict.fromkeys(self._list_files(info, files), image.file)
         self.written.check(targets)
 
     def _find_stem(self, info: ImageInfo) -> str:
@@ -109,7 +109,7 @@ class Targets:
         """Note names that differ, but not on every file system."""
         first: dict[str, Path] = {}
         for image in self._images:
-            path = image.path
+            path = image.file
             other = first.setdefault(_fold(image.stem), path)
             if other != path:
                 text = f"the name differs from that of {other.name} only in case or Unicode form"

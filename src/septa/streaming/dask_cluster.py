@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib import import_module
-from pathlib import Path
 from queue import Empty, SimpleQueue
 from traceback import format_exception
 from typing import TYPE_CHECKING, Any
@@ -25,6 +24,7 @@ from uuid import uuid4
 
 from septa import runtime
 from septa.errors import InputError, ModelError, ResourceError, SeptaError
+from septa.images import resolve_location
 from septa.images.store import BlockIndex
 from septa.model import Model
 from septa.streaming.block_worker import BlockWorker
@@ -153,7 +153,7 @@ class Cluster:
             model=plan.identity.model,
             model_key=f"septa-{plan.identity.model}-{self._session}",
             version=runtime.collect_versions()["septa"],
-            input=replace(request.input, path=str(Path(request.input.path).resolve())),
+            input=replace(request.input, path=resolve_location(request.input.path)),
             folder=worker.folder.resolve(),
             memory=request.memory,
             tile=request.tile,

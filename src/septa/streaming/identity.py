@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from septa.images import Selection, Source, open_source
+from septa.images import Location, Selection, Source, open_source
 from septa.notices import Notices
 
 _BATCH = 1000
@@ -166,14 +166,15 @@ class RunIdentity:
 def digest_content(source: Source) -> str:
     """Return a SHA-256 (hex) that changes when a file of an image is written, replaced, added or removed.
 
-    It is computed from the name, size and time (nanoseconds) of every file that is read; the files are not opened.
+    It is computed from the name, size and time (nanoseconds) of every file that is read; the files are not opened. Of
+    an image at an address it is computed from the metadata, since a request for each file would take too long.
     """
-    return _digest_files(source.path, source.list_files())
+    return source.version or _digest_files(source.path, source.list_files())
 
 
 def digest_sample(source: Source) -> str:
     """Return the `digest_content` of the first files of an image, by which a worker recognises it."""
-    return _digest_files(source.path, islice(source.list_files(), _SAMPLE))
+    return source.version or _digest_files(source.path, islice(source.list_files(), _SAMPLE))
 
 
 def digest_json(values: Mapping[str, Any]) -> str:
@@ -181,7 +182,7 @@ def digest_json(values: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
-def _digest_files(root: Path, files: Iterator[Path]) -> str:
+def _digest_files(root: Location, files: Iterator[Path]) -> str:
     digest = hashlib.sha256()
     batches = iter(lambda: list(islice(files, _BATCH)), [])
     with ThreadPoolExecutor(_THREADS) as pool:
@@ -191,7 +192,7 @@ def _digest_files(root: Path, files: Iterator[Path]) -> str:
     return digest.hexdigest()
 
 
-def _describe_files(root: Path, files: Iterable[Path]) -> bytes:
+def _describe_files(root: Location, files: Iterable[Path]) -> bytes:
     """Return a line with the name, size and time of each file; a file that does not exist has no size and time."""
     start = str(root)
     lines = []

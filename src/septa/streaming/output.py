@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from septa.errors import InputError
-from septa.images import Source, check_outside_zarr, store
+from septa.images import Source, check_outside_zarr, resolve_location, store
 from septa.streaming.events import StreamRequest
 from septa.streaming.identity import RunIdentity
 from septa.streaming.plan import VERSION, StreamPlan
@@ -29,7 +29,7 @@ def check_output(request: StreamRequest, source: Source) -> None:
         The output is the input, a file of it, a folder that holds it, or lies in a zarr folder.
     """
     output = request.output.resolve()
-    image = Path(request.input.path).resolve()
+    image = Path(resolve_location(request.input.path))
     is_part = image.is_file() and output in map(Path.resolve, source.list_files())
     if is_part or output in (image, *image.parents):
         problem = "the output is the input image, or a folder that holds it"

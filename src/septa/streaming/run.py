@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
 import signal
@@ -24,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from septa.errors import InputError, Interrupted
-from septa.images import Source, lock_outputs, store, write_text
+from septa.images import Source, lock_outputs, resolve_location, store, write_text
 from septa.images.store import StoreSpec
 from septa.model import Model, explain_precision
 from septa.notices import Notices
@@ -90,7 +89,7 @@ def stream(request: StreamRequest, make_executor: MakeExecutor | None = None) ->
             identity = RunIdentity.from_source(
                 source,
                 request.input,
-                path=os.path.realpath(request.input.path),
+                path=resolve_location(request.input.path),
                 content=digest_content(source),
                 model=digest,
                 engine=model.choose_engine(device, request.engine, request.precision, fast=fast),

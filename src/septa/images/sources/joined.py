@@ -62,7 +62,7 @@ def _require_equal_size(first: ImageLevel, other: ImageLevel) -> None:
     sizes = [tuple(size for axis, size in zip("TCZYX", level.shape) if axis != "C") for level in (first, other)]
     if sizes[0] != sizes[1] or first.levels != other.levels:
         shown = [" x ".join(map(str, size)) for size in sizes]
-        problem = f"its T, Z, Y and X are {shown[1]}, but those of {first.path.name} are {shown[0]}"
+        problem = f"its T, Z, Y and X are {shown[1]}, but those of {Path(first.path).name} are {shown[0]}"
         raise InputError(other.path, problem, "Save all channels of an image at one size")
 
 

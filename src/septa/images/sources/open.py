@@ -15,8 +15,10 @@ from septa.errors import InputError
 from septa.images._info import MAX_PIXELS, Array, check_image, choose_dtype
 from septa.images.paths import list_channel_files
 from septa.images.read import count_images_in_file
+from septa.images.sources.addresses import Location, make_location
 from septa.images.sources.joined import join_levels
 from septa.images.sources.ome_zarr import ZarrFolder
+from septa.images.sources.places import find_place
 from septa.images.sources.source import ImageFile, ImageLevel, PixelRange, Selection, Source, WindowReader
 from septa.images.sources.tiff import TiffImages
 from septa.images.sources.whole import WholePlanes
@@ -41,7 +43,8 @@ def open_source(
     Parameters
     ----------
     path
-        A folder that is an OME-Zarr image (version 0.4 or 0.5, or the output of bioformats2raw) or a zarr array, or a
+        A folder that is an OME-Zarr image (version 0.4 or 0.5, or the output of bioformats2raw) or a zarr array; a
+        zip file of one; the address of one (``https://``, ``http://`` or ``s3://``), which everyone may read; or a
         file: TIFF, OME-TIFF, BigTIFF, SVS, or another one that `septa.images.read.read_image` reads. Arrays without
         named axes are read by their number of axes as YX, CYX, CZYX or TCZYX; unnamed pages of a TIFF file are Z.
     selection
@@ -77,11 +80,10 @@ def open_source(
     ...         print(source.shape, source.read((2, 4), (1, 4)).tolist())
     (1, 1, 1, 6, 5) [[[0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]]
     """
-    path = Path(path)
     selection = Selection() if selection is None else selection
     limit = MAX_PIXELS if max_pixels is None else max_pixels
     expected = channels if selection.channels is None else max(selection.channels, default=0) + 1
-    level = _open_level(path, selection, limit, expected, notices)
+    level = _open_level(make_location(path), selection, limit, expected, notices)
     try:
         _check_level(level, limit)
         source = _crop(_choose_channels(_build_source(level), selection.channels), selection.region)
@@ -95,24 +97,34 @@ def open_source(
 
 
 def count_images(path: str | os.PathLike[str]) -> int:
-    """Return the number of images in a file or a zarr folder; errors are those of `open_source`.
+    """Return the number of images in a file, zarr folder or zip file, or at an address; errors as of `open_source`.
 
     A file has several if they are images of an OME-TIFF, or if the pages of a TIFF file differ; a folder, if
     bioformats2raw wrote them.
     """
-    path = Path(path)
-    return ZarrFolder(path).images if path.is_dir() else count_images_in_file(path)
+    place = find_place(path)
+    if place is None:
+        return count_images_in_file(Path(path))
+    try:
+        return ZarrFolder(place).images
+    finally:
+        place.close()
 
 
 def _open_level(
-    path: Path, selection: Selection, max_pixels: int, expected: int | None, notices: Notices | None
+    path: Location, selection: Selection, max_pixels: int, expected: int | None, notices: Notices | None
 ) -> ImageLevel:
     """Open the chosen level of the chosen image with the reader of the file's format."""
+    if (place := find_place(path)) is not None:
+        try:
+            folder = ZarrFolder(place)
+            return folder.open_level(_choose_image(path, folder, selection), selection.level)
+        except BaseException:
+            place.close()
+            raise
+    path = Path(path)
     if parts := list_channel_files(path):
         return join_levels(path, parts, lambda part: _open_level(part, selection, max_pixels, None, notices))
-    if path.is_dir():
-        folder = ZarrFolder(path)
-        return folder.open_level(_choose_image(path, folder, selection), selection.level)
     image = 0
     if _is_tiff(path):
         tiff = TiffImages(path)
@@ -140,7 +152,7 @@ def _is_tiff(path: Path) -> bool:
         return False
 
 
-def _choose_image(path: Path, file: ImageFile, selection: Selection) -> int:
+def _choose_image(path: Location, file: ImageFile, selection: Selection) -> int:
     """Return the number of the image; refuse an image or a level that the file does not have."""
     if selection.image is None and file.images > 1:
         remedy = f"Choose one of them with --image, from 0 to {file.images - 1}"
@@ -189,6 +201,7 @@ def _build_source(level: ImageLevel) -> Source:
         channels=tuple(range(channels)),
         channel_names=_name_channels(level.channel_names, channels),
         notes=level.notes,
+        version=level.version,
         reader=level.reader,
     )
 

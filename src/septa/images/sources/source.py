@@ -12,12 +12,11 @@ import numpy as np
 from septa.errors import InputError
 from septa.images._info import Array
 from septa.images.calibration import Calibration
+from septa.images.sources.addresses import Location
 
 PixelRange = tuple[int, int]
 """First row or column of a window, and the one after its last."""
 
-METADATA_FILES = ("zarr.json", ".zgroup", ".zattrs", ".zarray")
-"""Files that hold the metadata of a zarr group or array, format 3 or 2."""
 RGB_NAMES = ("red", "green", "blue")
 
 
@@ -86,9 +85,9 @@ class ImageLevel:
     Attributes
     ----------
     path
-        File or folder of the image.
+        File or folder of the image, or its address.
     data_path
-        File or folder of its samples, which errors name.
+        File or folder of its samples, or its address, which errors name.
     axes
         Axes of the image, some of ``TCZYX`` in any order.
     shape
@@ -111,12 +110,14 @@ class ImageLevel:
         Names in the file, which may be too few, too many, or not even text.
     notes
         Clauses about what was assumed to read the image.
+    version
+        Digest of the metadata of an image at an address, whose files are not listed.
     reader
         Reader of this level.
     """
 
-    path: Path
-    data_path: Path
+    path: Location
+    data_path: Location
     axes: str
     shape: tuple[int, int, int, int, int]
     stored: np.dtype[Any]
@@ -130,6 +131,7 @@ class ImageLevel:
     calibration: Calibration
     channel_names: Sequence[object]
     notes: tuple[str, ...] = ()
+    version: str = ""
     reader: WindowReader
 
 
@@ -140,7 +142,7 @@ class Source:
     Attributes
     ----------
     path
-        File or folder of the image; of one image of a bioformats2raw folder, its own folder.
+        File, folder or address of the image; of one image of a bioformats2raw folder, its own folder.
     axes
         Axes of the image, some of ``TCZYX`` in any order.
     shape
@@ -168,11 +170,13 @@ class Source:
         Name of each chosen channel as in the file, or its number.
     notes
         Clauses about what was assumed to read the image, such as ``its axis R is read as T``.
+    version
+        Digest of the metadata of an image at an address, whose files are not listed; else empty.
     reader
         Reader of the stored values.
     """
 
-    path: Path
+    path: Location
     axes: str
     shape: tuple[int, int, int, int, int]
     dtype: np.dtype[Any]
@@ -186,6 +190,7 @@ class Source:
     channels: tuple[int, ...]
     channel_names: tuple[str, ...]
     notes: tuple[str, ...]
+    version: str = ""
     reader: WindowReader = field(repr=False, compare=False)
 
     @property
@@ -231,12 +236,10 @@ class Source:
         return np.ascontiguousarray(stored, dtype=self.dtype)
 
     def list_files(self) -> Iterator[Path]:
-        """Yield the paths of all files that the image is read from, in a fixed order.
+        """Yield the paths of all files that the image is read from, in a fixed order; none for an address.
 
         A chunk of a zarr array may have no file, and then has the fill value.
         """
-        if self.path.is_dir():
-            yield from (self.path / name for name in METADATA_FILES)
         yield from self.reader.list_files(self.channels, (0, self.shape[3]), (0, self.shape[4]))
 
     def close(self) -> None:

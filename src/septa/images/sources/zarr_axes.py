@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 from septa.errors import InputError
+from septa.images.sources.addresses import Location
 from septa.images.sources.zarr_array import ZarrArray
 
 _WORDS = {
@@ -22,7 +22,7 @@ _PLAIN_AXES = {2: "YX", 3: "CYX", 4: "CZYX", 5: "TCZYX"}
 _COLOR_LAST_AXES = {3: "YXC", 4: "ZYXC", 5: "TZYXC"}
 
 
-def find_named_axes(path: Path, array: ZarrArray) -> str:
+def find_named_axes(path: Location, array: ZarrArray) -> str:
     """Return the axes that ``dimension_names`` (zarr 3) or ``_ARRAY_DIMENSIONS`` (xarray) name; "" for neither.
 
     Raises
@@ -42,7 +42,7 @@ def find_named_axes(path: Path, array: ZarrArray) -> str:
     return "".join(letters)
 
 
-def guess_axes(path: Path, array: ZarrArray) -> str:
+def guess_axes(path: Location, array: ZarrArray) -> str:
     """Return the axes of an array without names, by their number; 3 or 4 values along the last one are colours."""
     shape = array.shape
     is_color = len(shape) in _COLOR_LAST_AXES and shape[-1] in (3, 4) and min(shape[-3:-1]) > shape[-1]
