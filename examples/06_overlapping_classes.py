@@ -18,15 +18,22 @@ septa.plot.grid([drawing.image_cyx, *drawing.masks_kyx], titles=["image", *SHAPE
 # multilabel`).
 
 # %%
-_ = write_dataset("shapes", "shapes", 40, (192, 192), seed=0, held_out=4)
+_ = write_dataset("shapes", "shapes", 400, (192, 192), seed=0, held_out=4)
 
 # %%
 # !septa check shapes
 
+# %% [markdown]
+# ## Train with the preset
+#
+# The preset `shapes` is the recipe for this task: a sigmoid for each class, half BCE and half Dice, and no mirroring,
+# because all triangles are upright. Three minutes on two idle cores give a mean Dice of about 0.95; on a busy machine
+# they give less.
+
 # %%
-quick = ["training.steps=300", "net.width=8", "net.depth=3", "training.batch=4", "sampling.patch=[128, 128]"]
-names = ["data.class_names=[" + ", ".join(f'"{name}"' for name in SHAPE_NAMES) + "]"]
-model = septa.train("shapes", "shapes.septa", overrides=[*quick, *names], callback=septa.progress())
+from septa.presets import load_recipe
+
+model = septa.train("shapes", "shapes.septa", recipe=load_recipe("shapes"), minutes=3, callback=septa.progress())
 model
 
 # %%
@@ -60,5 +67,5 @@ for name, value in evaluation.summary.items():
         print(f"{name:24} {value:.3f}")
 
 # %% [markdown]
-# With 40 images and a minute of training the filled figures are good and thin ones less so. `septa reproduce shapes
-# --data FOLDER` trains the preset of the tutorial and compares it with the published figures.
+# `septa reproduce shapes --minutes 3` does the same in one command, and compares the scores with the published
+# figure.
