@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-PACKAGES = "cv2 rich.progress scipy.ndimage scipy.special skimage.measure tifffile torch._dynamo"
+PACKAGES = "cv2 rich.progress scipy.ndimage scipy.special tifffile torch._dynamo"
 """Packages of other authors that the commands import when they need them."""
 
 ROOMS = "data evaluation images labels metrics model nets objects prediction report tasks training"

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import skimage.measure
 from hypothesis import given
 from hypothesis.extra import numpy as hnp
 
-from septa.kernels import Kernel, label_mask
+from septa.kernels import Kernel, label_mask, label_parts
 
 
 def add_up(values: np.ndarray, sums: np.ndarray) -> None:
@@ -19,6 +20,18 @@ def add_up(values: np.ndarray, sums: np.ndarray) -> None:
     for i in range(values.size):
         total += values[i]
         sums[i] = total
+
+
+@given(
+    hnp.arrays(
+        np.int64,
+        hnp.array_shapes(min_dims=2, max_dims=2, max_side=14),
+        elements=hnp.from_dtype(np.dtype(np.int64), min_value=-1, max_value=3),
+    )
+)
+def test_parts_of_equal_ids_are_those_of_scikit_image(ids_yx: np.ndarray) -> None:
+    expected_yx = skimage.measure.label(np.maximum(ids_yx, 0), background=0, connectivity=1)
+    np.testing.assert_array_equal(label_parts(ids_yx), expected_yx)
 
 
 def test_it_does_what_the_function_does() -> None:

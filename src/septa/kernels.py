@@ -93,6 +93,37 @@ def label_mask(mask_yx: NDArray[np.bool_]) -> NDArray[np.int32]:
     return np.asarray(regions_yx, np.int32)
 
 
+def label_parts(ids_yx: NDArray[np.integer[Any]]) -> NDArray[np.int32]:
+    """Label the 4-connected parts of equal ids.
+
+    Parameters
+    ----------
+    ids_yx
+        Ids, any integer type ``YX``; values of 0 and below are background.
+
+    Returns
+    -------
+    ndarray
+        int32 ``YX``: 0 is background, parts are 1 to n in the order of their first pixels, row by row.
+
+    Examples
+    --------
+    >>> label_parts(np.array([[5, 5, 3], [0, 3, 3], [5, 0, 0]]))
+    array([[1, 1, 2],
+           [0, 2, 2],
+           [3, 0, 0]], dtype=int32)
+    """
+    height, width = ids_yx.shape
+    if not ids_yx.size:
+        return np.zeros(ids_yx.shape, np.int32)
+    # Pixels lie at even places, and at the odd ones between them is what joins two pixels of one id.
+    grid_yx = np.zeros((2 * height - 1, 2 * width - 1), bool)
+    grid_yx[::2, ::2] = inside_yx = ids_yx > 0
+    grid_yx[1::2, ::2] = (ids_yx[1:] == ids_yx[:-1]) & inside_yx[1:]
+    grid_yx[::2, 1::2] = (ids_yx[:, 1:] == ids_yx[:, :-1]) & inside_yx[:, 1:]
+    return np.ascontiguousarray(label_mask(grid_yx)[::2, ::2])
+
+
 def load() -> None:
     """Import numba and compile a first kernel now, in a process that will need it."""
     _do_nothing()

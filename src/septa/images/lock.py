@@ -214,13 +214,11 @@ def _flock(handle: int) -> bool:
 
 def _lock_byte(handle: int) -> bool:
     """Lock a byte of an open file on Windows, as `_flock` locks the file; return False on other systems."""
-    if sys.platform != "win32":
-        return False
-    import msvcrt
+    if sys.platform == "win32":
+        import msvcrt
 
-    os.lseek(handle, _LOCKED_BYTE, os.SEEK_SET)
-    try:
-        msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
-    except OSError:
-        return False
-    return True
+        os.lseek(handle, _LOCKED_BYTE, os.SEEK_SET)
+        with suppress(OSError):
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+            return True
+    return False

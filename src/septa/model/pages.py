@@ -91,9 +91,7 @@ def _log(found: StackAxes, shape: tuple[int, ...]) -> StackAxes:
 def _read_letters(axes: str, shape: tuple[int, ...]) -> StackAxes:
     problem = ""
     if len(axes) != len(shape):
-        problem = (
-            f"{axes} names {format_count(len(axes), 'axis').replace('axiss', 'axes')}, but the array has {len(shape)}"
-        )
+        problem = f"{axes} names {len(axes)} axes, but the array has {len(shape)}"
     elif len(set(axes)) < len(axes) or not axes.isalpha() or not {"Y", "X"} <= set(axes):
         problem = f"{axes} must have Y and X, and no letter twice"
     if problem:

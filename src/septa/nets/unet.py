@@ -148,8 +148,8 @@ class UNet(nn.Module):
 
     def _join(self, node: Node) -> Join:
         key = self._grid.layer_key(node)
-        layers = {"up": self.up[key], "gate": self.gate[key] if self.gate else None, "block": self.decoder[key]}
-        return Join(**layers, trim=self._trim, top_left=self.config.odd_sizes == "crop")
+        gate = self.gate[key] if self.gate else None
+        return Join(self.up[key], gate, self.decoder[key], self._trim, top_left=self.config.odd_sizes == "crop")
 
     @property
     def multiple(self) -> int:

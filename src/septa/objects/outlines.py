@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from septa.kernels import Kernel
+from septa.kernels import Kernel, label_parts
 from septa.objects.table import ObjectTable
 
 Array = npt.NDArray[Any]
@@ -225,12 +225,7 @@ def _check_labels(labels_yx: Array) -> Array:
 
 def _parts(labels_yx: Array) -> npt.NDArray[np.int32]:
     """Assign numbers from 1 to the 4-connected parts of equal ids, and 0 elsewhere."""
-    from skimage.measure import label
-
-    objects_yx = np.where(_check_labels(labels_yx) > 0, labels_yx, 0).astype(np.int64)
-    number: Any = label  # untyped
-    parts_yx = number(objects_yx, background=0, connectivity=1) if labels_yx.size else objects_yx
-    return np.asarray(parts_yx, np.int32)
+    return label_parts(_check_labels(labels_yx).astype(np.int64))
 
 
 def _select_outlines(labels_yx: Array, table: ObjectTable) -> list[tuple[int, tuple[Polygon, ...]]]:

@@ -7,7 +7,8 @@ import math
 import cv2
 import numpy as np
 import numpy.typing as npt
-from skimage import measure
+
+from septa.kernels import label_parts
 
 Float32 = npt.NDArray[np.float32]
 
@@ -116,7 +117,7 @@ def _draw_cell(
 
 def _keep_largest_parts(owner_yx: npt.NDArray[np.int32], least_area: int) -> npt.NDArray[np.int32]:
     """Keep the largest 4-connected part of each cell, unless it is below the least area, and number them from 1."""
-    parts_yx = measure.label(owner_yx, connectivity=1)  # type: ignore[no-untyped-call]
+    parts_yx = label_parts(owner_yx)
     parts, first, areas = np.unique(parts_yx, return_index=True, return_counts=True)
     owners = owner_yx.ravel()[first]
     largest = np.zeros(owners.max() + 1, np.int64)
