@@ -166,11 +166,11 @@ export class LearnPanel {
     const names = Object.keys(training.scores);
     const found = [make("p", { className: "quiet", textContent: training.comparison })];
     if (names.length) {
-      const head = make("tr", {}, ...["Model", "Objects found (F1)", "Accuracy"].map((text) => make("th", { textContent: text })));
+      const head = make("tr", {}, ...["Model", "F1", "Accuracy"].map((text) => make("th", { textContent: text })));
       const rows = names.map((name) => make("tr", {}, make("td", { textContent: name }),
         ...["f1", "accuracy"].map((key) => make("td", { textContent: training.scores[name][key].toFixed(3) }))));
       const table = make("table", { className: "scores" }, make("thead", {}, head), make("tbody", {}, ...rows));
-      table.title = "F1: at an overlap (IoU) of 0.5. Accuracy: mean over overlaps of 0.5 to 0.95.";
+      table.title = "Objects that are found. F1: at an overlap (IoU) of 0.5. Accuracy: mean over overlaps of 0.5 to 0.95.";
       found.unshift(table);
     }
     if (training.report) found.push(make("p", { className: "quiet", textContent: `Report: ${training.report}` }));
