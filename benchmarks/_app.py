@@ -71,8 +71,8 @@ def start_app(folder: Path) -> Iterator[App]:
         process.wait(60)
 
 
-def draw_folder(folder: Path, model: Path | None = None) -> None:
-    """Draw four images of cells with their labels, and a pyramid of `SIDE` x `SIDE` pixels, and copy a model."""
+def draw_folder(folder: Path, model: Path | None = None, *, labels: bool = False) -> None:
+    """Draw four images of cells, with their labels if wanted, and a pyramid of `SIDE` x `SIDE` pixels, and copy a model."""
     import tifffile
 
     from septa.images import write_image, write_labels
@@ -82,7 +82,8 @@ def draw_folder(folder: Path, model: Path | None = None) -> None:
     for number in range(4):
         drawing = draw_cells(512, 512, 0, number)
         write_image(folder / f"cells{number}.png", _to_bytes(drawing.image_cyx))
-        write_labels(folder / "labels" / f"cells{number}.png", drawing.labels_yx)
+        if labels:
+            write_labels(folder / "labels" / f"cells{number}.png", drawing.labels_yx)
     image_yx = np.tile(_to_bytes(draw_cells(1024, 1024, 1).image_cyx)[0], (SIDE // 1024, SIDE // 1024))
     with tifffile.TiffWriter(folder / "pyramid.tif", bigtiff=True) as file:
         file.write(image_yx, tile=(512, 512), subifds=6, photometric="minisblack")

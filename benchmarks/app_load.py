@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("--train", action="store_true", help="train meanwhile")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        draw_folder(Path(name))
+        draw_folder(Path(name), labels=arguments.train)
         with start_app(Path(name)) as app:
             if arguments.train:
                 start_training(app)

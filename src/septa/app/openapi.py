@@ -16,7 +16,7 @@ from . import messages
 from .access import TOKEN_HEADER, UPLOAD
 
 _SCHEMAS = "#/components/schemas/{model}"
-_PARAMETER = re.compile(r"{(\w+)(?::\w+)?}")
+_PARAMETER = re.compile(r"{(\w+)(?::(?:int|path))?}")
 
 
 @dataclass(frozen=True)

@@ -15,16 +15,20 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from septa.runtime import count_cores
+
 from .access import UPLOAD, Access, Gate
 from .actions import Actions
 from .learning_actions import LearningActions
 from .openapi import make_openapi
 from .receive import receive
-from .replies import explain_errors, reply_error, reply_json, serve
+from .replies import Threads, explain_errors, reply_error, reply_json, serve
 from .workspace import Workspace
 
 PAGE = Path(__file__).parent / "page"
 """Folder of the page."""
+_TILE = "{level:int}"
+"""Part of the addresses of tiles."""
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 
@@ -43,11 +47,12 @@ def make_server(workspace: Workspace, access: Access) -> ASGIApp:
     reads, writes = api.reads | learning.reads, api.writes | learning.writes
     reads["/api/openapi.json"] = lambda request, _: reply_json(make_openapi())
     page = {"/" if path.name == "index.html" else f"/{path.name}": path for path in sorted(PAGE.iterdir())}
+    tiles = Threads(2 * count_cores())
     routes = [
         Route("/api/health", _answer_health),
         Route(f"{UPLOAD}{{name:path}}", _serve_upload(workspace), methods=["POST"]),
         *(Route(url, _serve_file(path)) for url, path in page.items() if path.suffix in _TYPES),
-        *(Route(url, serve(action), methods=["GET"]) for url, action in reads.items()),
+        *(Route(url, serve(read, tiles if _TILE in url else None), methods=["GET"]) for url, read in reads.items()),
         *(Route(url, serve(action), methods=["POST"]) for url, action in writes.items()),
     ]
 
