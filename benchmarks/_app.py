@@ -72,7 +72,7 @@ def start_app(folder: Path) -> Iterator[App]:
 
 
 def draw_folder(folder: Path, model: Path | None = None, *, labels: bool = False) -> None:
-    """Draw four images of cells, with their labels if wanted, and a pyramid of `SIDE` x `SIDE` pixels, and copy a model."""
+    """Draw four images of cells, with labels if wanted, and a pyramid of `SIDE` x `SIDE` pixels; copy a model."""
     import tifffile
 
     from septa.images import write_image, write_labels
