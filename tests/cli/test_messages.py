@@ -247,12 +247,13 @@ COMBINATIONS = [
         "--link: this option does not apply to a store such as y.ome.zarr. Leave it out.",
     ),
     Row(
-        "predict m x -o y.ome.zarr --measure full",
-        "--measure: this option does not apply to a store such as y.ome.zarr. Leave it out.",
+        "predict m x -o y.ome.zarr --rois",
+        "--rois: this option does not apply to a store such as y.ome.zarr. Leave it out.",
     ),
     Row(
-        "predict m x -o y.ome.tif --min-confidence 0.5",
-        "--min-confidence: this option does not apply to a store such as y.ome.tif. Leave it out.",
+        "predict m image.zarr a.png -o y --table t.csv",
+        "--table: a table takes the objects of one image if the output is a store, got 2 images. Segment each image in "
+        "a command of its own.",
     ),
     Row(
         "predict m x -o y.ome.zarr --tta 2",

@@ -12,36 +12,33 @@ import re
 import shutil
 import signal
 import time
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
-from itertools import product
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from septa.errors import InputError, Interrupted
-from septa.images import Source, lock_outputs, resolve_location, store, write_text
-from septa.images.store import StoreSpec
+from septa.images import Source, WrittenFiles, lock_outputs, resolve_location, store, write_text
 from septa.model import Model, explain_precision
 from septa.notices import Notices
+from septa.objects import choose_measurements, note_scale
 from septa.runtime import has_fast_bf16
-from septa.streaming.block_file import is_done, load_facts
+from septa.streaming.block_file import is_done
 from septa.streaming.block_worker import BlockWorker
-from septa.streaming.blocks import OutputBlock, PyramidBlock, write_empty_block
+from septa.streaming.blocks import write_empty_block
 from septa.streaming.budget import Budget, default_memory, fit_budget
 from septa.streaming.events import StreamEvent, StreamFinished, StreamRequest, StreamStarted, StreamStep
 from septa.streaming.executor import Executor, LocalExecutor, MakeExecutor
-from septa.streaming.identity import RunIdentity, digest_content, digest_sample
+from septa.streaming.identity import ObjectSettings, RunIdentity, digest_content, digest_sample
+from septa.streaming.object_facts import foreground_store
+from septa.streaming.object_files import check_object_files, list_outlines
 from septa.streaming.output import check_output, is_finished, load_plan, remove_earlier_run, work_folder
 from septa.streaming.plan import StreamPlan
 from septa.streaming.prescan import find_empty_blocks, find_factor, report_unlike, resolve_normalizations
-from septa.streaming.written_blocks import WrittenBlocks
-from septa.tasks import MergedObjects, merge_blocks
+from septa.streaming.writing import StoreWriter, find_label_type, is_tiff
 
-_TIFF = (".tif", ".tiff")
 _LONGEST_NAME = 150
 
 
@@ -96,11 +93,15 @@ def stream(request: StreamRequest, make_executor: MakeExecutor | None = None) ->
                 name=_choose_name(request),
                 probabilities=request.probabilities,
                 skip_empty=request.skip_empty,
+                objects=_choose_object_settings(model, request),
             )
-            with lock_outputs([request.output]) as notes:
-                if is_finished(request, identity, folder):
+            table = [] if request.table is None else [request.table]
+            with lock_outputs([request.output, *table]) as notes:
+                files = [*table, *list_outlines(request, source.shape)]
+                if is_finished(request, identity, folder, files):
                     yield _report_finished(request)
                     return
+                written = check_object_files(request, files)
                 engine = model.engine(device, identity.engine)
                 plan, budget, more = _make_plan(request, identity, source, model, folder, device)
                 worker = BlockWorker(
@@ -114,10 +115,11 @@ def stream(request: StreamRequest, make_executor: MakeExecutor | None = None) ->
                     limit=budget.limit,
                 )
                 executor = make_executor(request, worker) if make_executor else LocalExecutor(worker)
+                _note_objects(request, plan, notices)
                 known = notices.lines()
                 about = explain_precision(identity.engine, model.bf16, fast=fast)
-                notes = (*notes, *more, *about, *_explain_limits(model), *known)
-                for event in _stream(request, worker, budget, notes, executor, began):
+                notes = (*notes, *more, *about, *_explain_limits(model, request.output), *known)
+                for event in _stream(request, worker, budget, notes, executor, written, began):
                     late = tuple(notices.lines()[len(known) :])
                     yield replace(event, notes=late) if isinstance(event, StreamFinished) else event
     except KeyboardInterrupt:
@@ -136,6 +138,7 @@ def _stream(
     budget: Budget,
     notes: tuple[str, ...],
     executor: Executor,
+    written: WrittenFiles,
     began: float,
 ) -> Iterator[StreamEvent]:
     """Segment the blocks that are not done yet, merge their objects, and write the output."""
@@ -158,9 +161,9 @@ def _stream(
     if digest_content(worker.source) != plan.identity.content:
         problem = "the image was changed while it was segmented"
         raise InputError(request.input.path, problem, "Run the command with --overwrite to start again")
-    merged = _merge(plan, model, folder)
-    objects = None if merged is None else sum(part.count for part in merged.values())
-    yield from _write(executor, worker, plan.specs(model, _label_type(model, objects)), merged, request.output)
+    writer = StoreWriter(executor=executor, worker=worker, request=request, written=written)
+    yield from writer.write()
+    planes = None if writer.planes is None else writer.planes.values()
     executor.close()
     shutil.rmtree(folder, ignore_errors=True)  # the next run removes files that a file system keeps for now
     yield StreamFinished(
@@ -169,9 +172,10 @@ def _stream(
         segmented=plan.megapixels(todo),
         seconds=time.monotonic() - began,
         net_seconds=worker.net_seconds if isinstance(executor, LocalExecutor) else None,
-        objects=objects,
+        objects=None if planes is None else sum(plane.count for plane in planes),
+        dropped=0 if planes is None else sum(plane.count_dropped() for plane in planes),
         skipped=plan.megapixels(plan.skipped) / total,
-        conflicts=0 if merged is None else sum(part.conflicts for part in merged.values()),
+        conflicts=0 if planes is None else sum(plane.merged.conflicts for plane in planes),
     )
 
 
@@ -192,13 +196,45 @@ def _check_request(model: Model, request: StreamRequest) -> None:
     if model.task.finds_objects and not model.net.exact_tiles:
         problem = "this net pools over the whole image, so neighbouring blocks would disagree about objects"
         raise InputError(where, problem, "Give -o a folder, or train with net.norm=batch or net.norm=none")
-    if not model.task.finds_objects and _label_type(model, None).kind != "u":
+    if not model.task.finds_objects and find_label_type(model, None).kind != "u":
         problem = "a class of this model has a label value below 0, which a store cannot hold"
         raise InputError(where, problem, "Train with label values of at least 0")
     model.check_tile(request.tile)
-    if request.output.suffix.lower() in _TIFF and (model.task.multilabel or request.probabilities):
+    _check_objects(model, request)
+    if is_tiff(request.output) and (model.task.multilabel or request.probabilities):
         problem = "an OME-TIFF file holds one image, but overlapping classes or probabilities need several"
         raise InputError(request.output, problem, "Give -o a name that ends in .ome.zarr")
+
+
+def _check_objects(model: Model, request: StreamRequest) -> None:
+    """Refuse files of objects from a model without objects, and measurements without a file."""
+    wanted = request.table is not None or request.geojson is not None
+    if (wanted or request.min_confidence is not None) and not model.task.finds_objects:
+        problem = "this model finds no objects, but --table, --geojson and --min-confidence need them"
+        raise InputError(request.model, problem, "Leave them out, or give a model that was trained as --task instances")
+    if choose_measurements(request.measure) and not wanted:
+        problem = "measurements go to tables and to outlines for QuPath, and neither is requested"
+        raise InputError("--measure", problem, "Add --table FILE.csv or --geojson, or leave the option out")
+
+
+def _choose_object_settings(model: Model, request: StreamRequest) -> ObjectSettings | None:
+    """Return what is done with single objects; None if there is nothing to do besides numbering them."""
+    settings = ObjectSettings(
+        table=request.table is not None,
+        geojson=request.geojson is not None,
+        measure=tuple(sorted(choose_measurements(request.measure))) or ("basic",),
+        min_confidence=request.min_confidence,
+        classes=model.task.finds_objects and model.task.object_classes > 1,
+    )
+    return settings if settings.scored or settings.classes else None
+
+
+def _note_objects(request: StreamRequest, plan: StreamPlan, notices: Notices) -> None:
+    """Note what is assumed about the places and sizes of objects."""
+    if request.table is not None or request.geojson is not None:
+        note_scale(notices, request.input.path, plan.calibration, request.measure)
+        if request.input.region is not None:
+            notices.add(request.input.path, "places of objects count from the first pixel of the region")
 
 
 def _choose_name(request: StreamRequest) -> str:
@@ -212,12 +248,12 @@ def _choose_name(request: StreamRequest) -> str:
     return name
 
 
-def _explain_limits(model: Model) -> Iterator[str]:
+def _explain_limits(model: Model, output: Path) -> Iterator[str]:
     """Yield sentences about limits of the result."""
     if not model.net.exact_tiles:
         yield "the result differs slightly from that of the whole image, because this net pools over each tile"
-    if model.task.object_classes > 1:
-        yield "objects are written without their classes"
+    if model.task.object_classes > 1 and is_tiff(output):
+        yield "the label image holds the objects without their classes, because an OME-TIFF file holds one image"
 
 
 def _report_finished(request: StreamRequest) -> StreamFinished:
@@ -269,72 +305,7 @@ def _make_plan(
     )
     if request.overwrite:
         remove_earlier_run(request.output, folder)
+    if identity.objects is not None and identity.objects.scored:
+        store.create_store(foreground_store(folder), [plan.foreground_spec()])
     write_text(folder / "plan.json", json.dumps(plan.to_json(), indent=1))
     return plan, budget, (*notes, *notices.lines())
-
-
-# Merging and writing -------------------------------------------------------------------------------------------------
-
-
-def _label_type(model: Model, objects: int | None) -> np.dtype[Any]:
-    """Return the type of the labels, given the number of objects; None for a semantic task."""
-    if objects is None:
-        return model.as_written(np.zeros((1, 1), np.int32)).dtype
-    return np.dtype(np.uint32 if objects < 2**32 else np.uint64)
-
-
-MergedPlanes = dict[tuple[int, int], MergedObjects]
-"""The final ids of the objects of each plane (t, z)."""
-
-
-def _merge(plan: StreamPlan, model: Model, folder: Path) -> MergedPlanes | None:
-    """Merge the objects of the blocks of each plane; return None for a semantic task."""
-    if not model.task.finds_objects:
-        return None
-    times, depths, rows, columns = plan.grid
-
-    def merge_plane(t: int, z: int) -> MergedObjects:
-        try:
-            return merge_blocks((rows, columns), lambda row, column: load_facts(folder, plan, (t, z, row, column)))
-        except ValueError as error:
-            problem = "neighbouring blocks of this run do not fit together"
-            remedy = "Give --overwrite to start again, as the image or the machine may have changed since"
-            raise InputError(folder, problem, remedy) from error
-
-    return {(t, z): merge_plane(t, z) for t, z in product(range(times), range(depths))}
-
-
-def _write(
-    executor: Executor, worker: BlockWorker, specs: list[StoreSpec], merged: MergedPlanes | None, output: Path
-) -> Iterator[StreamStep]:
-    """Write the missing blocks of the store, level by level; then convert it to a TIFF file if that is the output."""
-    is_tiff = output.suffix.lower() in _TIFF
-    target = worker.folder / "store.ome.zarr" if is_tiff else output
-    store.create_store(target, specs)
-    written = WrittenBlocks(worker.folder / "digests.jsonl", target, specs)
-    blocks = [
-        (spec, level, index) for spec in specs for level in range(len(spec.levels)) for index in spec.blocks(level)
-    ]
-    missing = [block for block in blocks if not written.is_written(*block)]
-    images_missing = Counter(index for _, level, index in missing if level == 0)
-    done = len(blocks) - len(missing)
-
-    def output_blocks() -> Iterator[OutputBlock]:
-        for index in sorted(images_missing):
-            numbers = None if merged is None else merged[index[0], index[1]].look_up_ids(index[2], index[3])
-            yield OutputBlock(target, tuple(specs), index, numbers)
-
-    for block, digests in executor.write_output(output_blocks()):
-        for spec, digest in zip(specs, digests, strict=True):
-            written.add(spec, 0, block.index, digest)
-        done += images_missing[block.index]
-        yield StreamStep("writing", done, len(blocks))
-    for level in range(1, max(len(spec.levels) for spec in specs)):
-        higher = [PyramidBlock(target, spec, level, index) for spec, at, index in missing if at == level]
-        for pyramid_block, digest in executor.write_pyramid(higher):
-            written.add(pyramid_block.spec, level, pyramid_block.index, digest)
-            done += 1
-            yield StreamStep("writing", done, len(blocks))
-    store.finish_store(target, specs)
-    if is_tiff:
-        store.write_ome_tiff(output, target, specs[0])
