@@ -157,7 +157,8 @@ def measure_objects(
     if pixel_size_um is not None and not all(0 < size < np.inf for size in pixel_size_um):
         raise ValueError(f"a pixel size must be above 0 and finite, got {pixel_size_um}")
     runs = find_runs(labels_yx, class_yx)
-    moments = measure_moments(runs, *labels_yx.shape, origin_yx)
+    height, width = labels_yx.shape
+    moments = measure_moments(runs, height, width, origin_yx)
     channels = [] if image_cyx is None else list(zip(name_channels(channel_names, len(image_cyx)), image_cyx))
     columns: dict[str, Array] = {"label": runs.ids}
     if class_yx is not None:
