@@ -295,6 +295,14 @@ COMBINATIONS = [
         ".ome.zarr, or a folder.",
     ),
     Row(
+        "predict m x -o y --into-image",
+        "--into-image: the labels go either into the images or to an output of their own. Leave it or -o out.",
+    ),
+    Row(
+        "predict m x -o y.ome.tif --zarr 0.4",
+        "--zarr 0.4: the output y.ome.tif is not a zarr store. Leave the option out.",
+    ),
+    Row(
         "predict m x -o y.ome.zarr --workers 2 --engine auto",
         "--engine: auto may choose a different engine in each process, and then their blocks do not fit together. Give "
         "torch, openvino or onnxruntime.",

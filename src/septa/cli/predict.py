@@ -196,7 +196,7 @@ def predict(
         ),
     ],
     output: Annotated[
-        Path,
+        Path | None,
         option(
             "-o",
             "--output",
@@ -205,7 +205,8 @@ def predict(
             help="Folder for label images, or NAME.png or NAME.tif for one image. For one image of any size: a store, "
             "NAME.ome.zarr or NAME.ome.tif.",
         ),
-    ],
+    ] = None,
+    *,
     files: FileOptions,
     net: NetOptions,
     store: StoreOptions,
@@ -229,6 +230,7 @@ def predict(
     as output takes one image, which is read and written block by block within a memory limit; the same command
     continues an interrupted run. Files that septa did not write are never replaced without --overwrite.
     """
+    output = _check_output(output, store)
     for_store = is_store(output, inputs, store)
     _check_options(output, inputs, for_store, files, net, store)
     with pause_garbage_collection():
@@ -261,6 +263,21 @@ def _find_images(
     zarr = [one for one in images if is_zarr(one.path)]
     streamed = images if for_store or (zarr and has_options(store)) else zarr
     return [one for one in images if one not in streamed], streamed
+
+
+def _check_output(output: Path | None, store: StoreOptions) -> Path:
+    """Return the output; refuse none, and one beside --into-image."""
+    if output is None and not store.into_image:
+        remedy = "Run 'septa predict --help' for its options"
+        raise errors.InputError("septa predict", "the option --output is missing", remedy)
+    if output is not None and store.into_image:
+        problem = "the labels go either into the images or to an output of their own"
+        raise errors.InputError("--into-image", problem, "Leave it or -o out")
+    if store.zarr is not None and output is not None and output.suffix.lower() in _LABEL_FILES:
+        raise errors.InputError(
+            f"--zarr {store.zarr}", f"the output {output} is not a zarr store", "Leave the option out"
+        )
+    return output or Path("labels")
 
 
 def _check_options(

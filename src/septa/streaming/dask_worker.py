@@ -256,6 +256,7 @@ def _make_worker(prepared: _PreparedRun) -> BlockWorker:
             name=identity.name,
             probabilities=identity.probabilities,
             skip_empty=identity.skip_empty,
+            zarr=identity.zarr,
         )
         if seen != identity or digest_sample(source) != plan.sample:
             raise InputError(run.input.path, "this is not the image that the run was planned for", _SHARE_STORAGE)

@@ -94,6 +94,8 @@ class RunIdentity:
         True if probabilities are written, too.
     skip_empty
         True if blocks that show nothing but background are skipped.
+    zarr
+        Version of OME-Zarr of the output. Runs that do not state it wrote 0.5.
     """
 
     model: str
@@ -110,6 +112,7 @@ class RunIdentity:
     name: str
     probabilities: bool
     skip_empty: bool
+    zarr: str = "0.5"
 
     @classmethod
     def from_source(
@@ -124,6 +127,7 @@ class RunIdentity:
         name: str,
         probabilities: bool,
         skip_empty: bool,
+        zarr: str = "0.5",
     ) -> RunIdentity:
         """Describe the segmentation of an open image; the parameters are the attributes of the same names."""
         return cls(
@@ -141,6 +145,7 @@ class RunIdentity:
             name=name,
             probabilities=probabilities,
             skip_empty=skip_empty,
+            zarr=zarr,
         )
 
     def differences(self, other: RunIdentity) -> list[str]:
@@ -155,7 +160,10 @@ class RunIdentity:
     @property
     def digest(self) -> str:
         """SHA-256 (hex) of all attributes."""
-        return digest_json(asdict(self))
+        values = asdict(self)
+        if self.zarr == "0.5":  # as outputs state it that were written before there was a choice
+            del values["zarr"]
+        return digest_json(values)
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> RunIdentity:

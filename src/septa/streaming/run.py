@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from septa.errors import InputError, Interrupted
-from septa.images import Source, lock_outputs, resolve_location, store, write_text
+from septa.images import Source, is_address, lock_outputs, resolve_location, store, write_text
 from septa.images.store import StoreSpec
 from septa.model import Model, explain_precision
 from septa.notices import Notices
@@ -35,7 +35,14 @@ from septa.streaming.budget import Budget, default_memory, fit_budget
 from septa.streaming.events import StreamEvent, StreamFinished, StreamRequest, StreamStarted, StreamStep
 from septa.streaming.executor import Executor, LocalExecutor, MakeExecutor
 from septa.streaming.identity import RunIdentity, digest_content, digest_sample
-from septa.streaming.output import check_output, is_finished, load_plan, remove_earlier_run, work_folder
+from septa.streaming.output import (
+    check_output,
+    find_image_around,
+    is_finished,
+    load_plan,
+    remove_earlier_run,
+    work_folder,
+)
 from septa.streaming.plan import StreamPlan
 from septa.streaming.prescan import find_empty_blocks, find_factor, report_unlike, resolve_normalizations
 from septa.streaming.written_blocks import WrittenBlocks
@@ -77,6 +84,8 @@ def stream(request: StreamRequest, make_executor: MakeExecutor | None = None) ->
     digest = hashlib.sha256(data).hexdigest()
     del data
     _check_request(model, request)
+    if request.into_image:
+        request = replace(request, output=_find_output_in_image(request, model))
     folder = work_folder(request.output)
     try:
         notices = Notices()
@@ -96,9 +105,12 @@ def stream(request: StreamRequest, make_executor: MakeExecutor | None = None) ->
                 name=_choose_name(request),
                 probabilities=request.probabilities,
                 skip_empty=request.skip_empty,
+                zarr=_choose_version(request),
             )
-            with lock_outputs([request.output]) as notes:
+            with lock_outputs([find_image_around(request.output) or request.output]) as notes:
                 if is_finished(request, identity, folder):
+                    if request.into_image:  # an earlier run may have been killed before it could do this
+                        store.list_labels_of(Path(request.input.path), _list_names(model, identity.name))
                     yield _report_finished(request)
                     return
                 engine = model.engine(device, identity.engine)
@@ -160,7 +172,7 @@ def _stream(
         raise InputError(request.input.path, problem, "Run the command with --overwrite to start again")
     merged = _merge(plan, model, folder)
     objects = None if merged is None else sum(part.count for part in merged.values())
-    yield from _write(executor, worker, plan.specs(model, _label_type(model, objects)), merged, request.output)
+    yield from _write(executor, worker, plan.specs(model, _label_type(model, objects)), merged, request)
     executor.close()
     shutil.rmtree(folder, ignore_errors=True)  # the next run removes files that a file system keeps for now
     yield StreamFinished(
@@ -210,6 +222,35 @@ def _choose_name(request: StreamRequest) -> str:
         rule = f"1 to {_LONGEST_NAME} letters, digits, '_', '-' or '.', and start with a letter or digit"
         raise InputError("--name", f"a name must have {rule}, got {name!r}", "Give for example --name nuclei")
     return name
+
+
+def _find_output_in_image(request: StreamRequest, model: Model) -> Path:
+    """Return the folder of labels that go into the image itself; refuse what cannot be written there."""
+    image = request.input
+    if is_address(image.path):
+        raise InputError(image.path, "septa writes nothing to addresses", "Give -o NAME.ome.zarr instead")
+    if image.region is not None or image.level or image.image is not None or request.probabilities:
+        problem = "only labels of a whole image at its full size can be written into it"
+        raise InputError(
+            "--into-image", problem, "Leave --region, --level, --image and --probabilities out, or give -o"
+        )
+    return Path(image.path) / "labels" / _list_names(model, _choose_name(request))[0]
+
+
+def _choose_version(request: StreamRequest) -> str:
+    """Return the version of OME-Zarr that is written."""
+    if not request.into_image:
+        return request.zarr or "0.5"
+    found = "0.4" if store.find_image_format(Path(request.input.path)) == 2 else "0.5"
+    if request.zarr not in (None, found):
+        problem = f"the image is OME-Zarr {found}, and so must be the labels in it"
+        raise InputError(f"--zarr {request.zarr}", problem, "Leave the option out")
+    return found
+
+
+def _list_names(model: Model, name: str) -> list[str]:
+    """Return the names of the label images of a run."""
+    return [f"{name}_{number}" for number in range(model.task.classes)] if model.task.multilabel else [name]
 
 
 def _explain_limits(model: Model) -> Iterator[str]:
@@ -305,11 +346,12 @@ def _merge(plan: StreamPlan, model: Model, folder: Path) -> MergedPlanes | None:
 
 
 def _write(
-    executor: Executor, worker: BlockWorker, specs: list[StoreSpec], merged: MergedPlanes | None, output: Path
+    executor: Executor, worker: BlockWorker, specs: list[StoreSpec], merged: MergedPlanes | None, request: StreamRequest
 ) -> Iterator[StreamStep]:
-    """Write the missing blocks of the store, level by level; then convert it to a TIFF file if that is the output."""
-    is_tiff = output.suffix.lower() in _TIFF
-    target = worker.folder / "store.ome.zarr" if is_tiff else output
+    """Write the missing blocks of the store, level by level; then convert it if the output is of another kind."""
+    output, is_tiff = request.output, request.output.suffix.lower() in _TIFF
+    is_copy = is_tiff or request.into_image or worker.plan.identity.zarr == "0.4"
+    target = worker.folder / "store.ome.zarr" if is_copy else output
     store.create_store(target, specs)
     written = WrittenBlocks(worker.folder / "digests.jsonl", target, specs)
     blocks = [
@@ -338,3 +380,7 @@ def _write(
     store.finish_store(target, specs)
     if is_tiff:
         store.write_ome_tiff(output, target, specs[0])
+    elif request.into_image:
+        store.write_labels_into(Path(request.input.path), target, specs)
+    elif is_copy:
+        store.write_zarr2(output, target, specs)
