@@ -84,6 +84,7 @@ USAGE = [
     ),
     Row("info a b", "septa info: the argument b is not expected. Run 'septa info --help' for its arguments."),
     Row("info a b c", "septa info: the arguments b c are not expected. Run 'septa info --help' for its arguments."),
+    Row("export m.septa", "septa export: the option --output is missing. Run 'septa export --help' for its options."),
     Row("train x --output", "--output: the value is missing. Give --output PATH."),
     Row("train x -o", "-o: the value is missing. Give -o PATH."),
     Row("train x --resume=yes", "--resume: the option takes no value. Give --resume alone."),
