@@ -52,14 +52,14 @@ array.info
 labels = zarr.open_group("labels.ome.zarr", mode="r")
 path = next(name for name in ("labels/cells/0", "0") if name in labels)
 stored = labels[path]
-window = np.s_[1100:1500, 1400:1800]
+window = np.s_[1200:1600, 1400:1800]
 print(
     stored.shape,
     stored.dtype,
     "largest number:",
     max(int(stored[top : top + 512].max()) for top in range(0, side, 512)),
 )
-septa.plot.panels(array[window], stored[window].astype(np.int32), size=4)
+septa.plot.panels(array[window], predictions=stored[window].astype(np.int32), size=4)
 
 # %% [markdown]
 # ## Many processes
@@ -87,5 +87,5 @@ lazy = model(array)
 lazy
 
 # %%
-part = lazy[1100:1500, 1400:1800].compute()
-septa.plot.panels(array[window], part, size=4)
+part = lazy[1200:1600, 1400:1800].compute()
+septa.plot.panels(array[window], predictions=part, size=4)

@@ -85,6 +85,7 @@ USAGE = [
     ),
     Row("info a b", "septa info: the argument b is not expected. Run 'septa info --help' for its arguments."),
     Row("info a b c", "septa info: the arguments b c are not expected. Run 'septa info --help' for its arguments."),
+    Row("export m.septa", "septa export: the option --output is missing. Run 'septa export --help' for its options."),
     Row("train x --output", "--output: the value is missing. Give --output PATH."),
     Row("train x -o", "-o: the value is missing. Give -o PATH."),
     Row("train x --resume=yes", "--resume: the option takes no value. Give --resume alone."),
@@ -295,6 +296,14 @@ COMBINATIONS = [
         "predict m image.zarr -o y.png",
         "y.png: the zarr image image.zarr is segmented to a store, not to a label file. Give a name that ends in "
         ".ome.zarr, or a folder.",
+    ),
+    Row(
+        "predict m x -o y --into-image",
+        "--into-image: the labels go either into the images or to an output of their own. Leave it or -o out.",
+    ),
+    Row(
+        "predict m x -o y.ome.tif --zarr 0.4",
+        "--zarr 0.4: the output y.ome.tif is not a zarr store. Leave the option out.",
     ),
     Row(
         "predict m x -o y.ome.zarr --workers 2 --engine auto",

@@ -120,7 +120,7 @@ def test_many_notes_are_folded(count: int, folded: int) -> None:
 def test_png_tag_carries_the_file() -> None:
     tag = render_png(b"bytes of a file", 'a "quoted" <name>', 400, 4)
     assert base64.b64decode(re.findall(r"base64,([^\"]*)", tag)[0]) == b"bytes of a file"
-    assert 'alt="a &quot;quoted&quot; &lt;name&gt;"' in tag
+    assert 'alt="a &#34;quoted&#34; &lt;name&gt;"' in tag
     assert "aspect-ratio:3.000" in tag
     assert "pixels" not in tag
     assert "pixels" in render_png(b"", "", 20, 20)

@@ -166,7 +166,7 @@ def predict(
         ),
     ],
     output: Annotated[
-        Path,
+        Path | None,
         option(
             "-o",
             "--output",
@@ -175,7 +175,8 @@ def predict(
             help="Folder for label images, or NAME.png or NAME.tif for one image. For one image of any size: a store, "
             "NAME.ome.zarr or NAME.ome.tif.",
         ),
-    ],
+    ] = None,
+    *,
     files: FileOptions,
     objects: ObjectFileOptions,
     net: NetOptions,
@@ -200,6 +201,7 @@ def predict(
     as output takes one image, which is read and written block by block within a memory limit; the same command
     continues an interrupted run. Files that septa did not write are never replaced without --overwrite.
     """
+    output = _check_output(output, store)
     for_store = is_store(output, inputs, store)
     _check_options(output, inputs, for_store, files, net, store)
     with pause_garbage_collection():
@@ -208,7 +210,8 @@ def predict(
         notices = Notices()
         plain, streamed = _find_images(inputs, chosen, for_store, store, notices)
         if streamed and not for_store:
-            _check_folder_of_stores(output, streamed[0], files, objects, net, len(plain) + len(streamed))
+            _check_folder_of_stores(output, streamed[0], files, net)
+        _check_table(objects, streamed, len(plain) + len(streamed))
         requests = make_requests(model, streamed, output, store, objects, net, probabilities, overwrite)
     console = make_console()
     failed: list[errors.SeptaError] = []
@@ -234,6 +237,21 @@ def _find_images(
     return [one for one in images if one not in streamed], streamed
 
 
+def _check_output(output: Path | None, store: StoreOptions) -> Path:
+    """Return the output; refuse none, and one beside --into-image."""
+    if output is None and not store.into_image:
+        remedy = "Run 'septa predict --help' for its options"
+        raise errors.InputError("septa predict", "the option --output is missing", remedy)
+    if output is not None and store.into_image:
+        problem = "the labels go either into the images or to an output of their own"
+        raise errors.InputError("--into-image", problem, "Leave it or -o out")
+    if store.zarr is not None and output is not None and output.suffix.lower() in _LABEL_FILES:
+        raise errors.InputError(
+            f"--zarr {store.zarr}", f"the output {output} is not a zarr store", "Leave the option out"
+        )
+    return output or Path("labels")
+
+
 def _check_options(
     output: Path, inputs: list[str], for_store: bool, files: FileOptions, net: NetOptions, store: StoreOptions
 ) -> None:
@@ -253,15 +271,17 @@ def _refuse_file_options(files: FileOptions, net: NetOptions, output: Path) -> N
     refuse_options(asdict(files) | {"tta": net.tta, "prune": net.prune}, f"a store such as {output}")
 
 
-def _check_folder_of_stores(
-    output: Path, image: InputImage, files: FileOptions, objects: ObjectFileOptions, net: NetOptions, images: int
-) -> None:
-    """Refuse options that do not apply to stores, a label file instead of a folder, and a table of several stores."""
+def _check_folder_of_stores(output: Path, image: InputImage, files: FileOptions, net: NetOptions) -> None:
+    """Refuse options that do not apply to stores, and a label file instead of a folder."""
     if is_label_file(output):
         problem = f"the zarr image {image.path} is segmented to a store, not to a label file"
         raise errors.InputError(output, problem, "Give a name that ends in .ome.zarr, or a folder")
     _refuse_file_options(files, net, output / f"{image.stem}.ome.zarr")
-    if objects.table is not None and images > 1:
+
+
+def _check_table(objects: ObjectFileOptions, streamed: list[InputImage], images: int) -> None:
+    """Refuse a table of several images if any of them becomes a store."""
+    if objects.table is not None and streamed and images > 1:
         problem = f"a table takes the objects of one image if the output is a store, got {images} images"
         raise errors.InputError("--table", problem, "Segment each image in a command of its own")
 

@@ -13,7 +13,7 @@ from septa.cli.commands import LARGE
 from septa.cli.object_options import ObjectFileOptions
 from septa.cli.options import NetOptions, option
 from septa.cli.streams import print_error
-from septa.cli.values import CHANNELS, MEMORY, REGION, path, whole_number, word
+from septa.cli.values import CHANNELS, MEMORY, REGION, choice, path, whole_number, word
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -63,6 +63,19 @@ class StoreOptions:
             help="Name of the label image in the store. The default is the name of the model file.",
         ),
     ] = None
+    zarr: Annotated[
+        str | None,
+        option(
+            "--zarr",
+            heading=LARGE,
+            kind=choice("0.4", "0.5"),
+            help="Version of OME-Zarr to write. The default is 0.5; Fiji and ilastik read only 0.4.",
+        ),
+    ] = None
+    into_image: Annotated[
+        bool,
+        option("--into-image", heading=LARGE, help="Write the labels into each OME-Zarr image itself, instead of -o."),
+    ] = False
     skip_empty: Annotated[
         bool, option("--skip-empty", heading=LARGE, help="Skip blocks that show nothing but background.")
     ] = False
@@ -120,6 +133,8 @@ def is_store(output: Path, inputs: list[str], store: StoreOptions) -> bool:
     """
     from septa.images import is_zarr
 
+    if store.into_image:
+        return True
     suffixes = [suffix.lower() for suffix in output.suffixes[-2:]]
     if suffixes[-1:] == [".zarr"]:
         return True
@@ -177,14 +192,16 @@ def make_requests(
     from septa.images import resolve_location
     from septa.streaming import StreamInput, StreamRequest, default_memory
 
-    is_one = output.suffix.lower() in _STORES
+    is_one = not store.into_image and output.suffix.lower() in _STORES
     if is_one and len(images) > 1:
         remedy = "Give a folder with -o"
         if len({image.path for image in images}) == 1:
             remedy = f"Choose one with --image, from 0 to {len(images) - 1}, or give a folder with -o"
         raise errors.InputError(output, f"one store takes one image, got {len(images)}", remedy)
     outputs = [output if is_one else output / f"{image.stem}.ome.zarr" for image in images]
-    if double := next((one for one in outputs if outputs.count(one) > 1), None):
+    if store.into_image:
+        outputs = [Path(image.path) for image in images]
+    elif double := next((one for one in outputs if outputs.count(one) > 1), None):
         raise errors.InputError(double, "two images would be written to this store", "Segment them into two folders")
     memory = store.memory
     if store.workers is not None and memory is None:
@@ -214,6 +231,8 @@ def make_requests(
             image_name=image.stem,
             engine=net.engine,
             precision=net.precision,
+            zarr=store.zarr,
+            into_image=store.into_image,
         )
         for image, target in zip(images, outputs, strict=True)
     ]

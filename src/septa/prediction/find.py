@@ -191,11 +191,14 @@ def _expand_plate(path: Location, wells: Sequence[str] | None) -> list[InputImag
     """Return the fields of a plate, with their numbers in their wells; none for any other path."""
     if not is_zarr(path):
         return []
+    try:
+        fields = list_fields(path, wells)
+    except InputError:
+        if wells is not None:
+            raise
+        return []  # the fault is reported when the image is read
     stem = find_stem(path)
-    return [
-        InputImage(field.location, field.number, f"{stem}_{field.well}_{field.number}")
-        for field in list_fields(path, wells)
-    ]
+    return [InputImage(field.location, field.number, f"{stem}_{field.well}_{field.number}") for field in fields]
 
 
 def _expand_image(path: Location, image: int | None) -> list[InputImage]:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from septa.errors import InputError, SeptaError
-from septa.images import ImageInfo, WrittenFiles, read_info
+from septa.images import ImageInfo, WrittenFiles, list_image_files, read_info
 from septa.labels import CLASSES, OUTLINES, OVERLAYS, PROBABILITIES
 from septa.model import Model
 from septa.notices import Notices
@@ -42,7 +42,7 @@ class Targets:
         self._classes = model.labels.object_classes > 1
         stems = [_fold(image.stem) for image in images]
         self._taken = {(stem[: found.start()], found[1]) for stem in stems if (found := _PAGE.search(stem))}
-        paths = [image.file for image in images]
+        paths = [file for image in images for file in list_image_files(image.file)]
         self.written = WrittenFiles(options.overwrite, protected=paths, folder=None if options.name else options.output)
 
     def find_labels(self, info: ImageInfo) -> Path:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from markupsafe import Markup
 
-from septa.report.templating import replace_unprintable
+from septa.report.templating import render_fragment, replace_unprintable
 
 Color = tuple[str, str]
 """A CSS colour for light pages and one for dark pages."""
@@ -27,7 +27,7 @@ INK: Color = ("#17212b", "#e5ebf1")
 _MAX_NOTES = 12
 
 
-def escape_html(value: object) -> Markup:
+def escape_html(value: object) -> str:
     """Escape a value for HTML, between tags and in quoted attributes.
 
     Control characters, lone surrogates (from undecodable file names) and marks that reverse the writing direction
@@ -38,7 +38,7 @@ def escape_html(value: object) -> Markup:
     >>> print(escape_html('<b>"x".png'))
     &lt;b&gt;&quot;x&quot;.png
     """
-    return Markup(html.escape(replace_unprintable(str(value)), quote=True))
+    return html.escape(replace_unprintable(str(value)), quote=True)
 
 
 def format_number(value: float) -> str:
@@ -94,11 +94,14 @@ def render_png(png: bytes, alt: str, width: int, height: int) -> Markup:
         Size in pixels. Very long images are framed rather than stretched.
     """
     shape = min(max(width / height, 0.6), 3.0)
-    kind = ' class="pixels"' if max(width, height) < 160 else ""
-    data = base64.b64encode(png).decode("ascii")
-    return Markup(
-        f'<img{kind} src="data:image/png;base64,{data}" alt="{escape_html(alt)}" width="{width}" height="{height}"'
-        f' style="aspect-ratio:{shape:.3f}" decoding="async">'
+    return render_fragment(
+        "image.html",
+        small=max(width, height) < 160,
+        data=base64.b64encode(png).decode("ascii"),
+        alt=alt,
+        width=width,
+        height=height,
+        shape=f"{shape:.3f}",
     )
 
 
@@ -114,16 +117,10 @@ def render_table(head: Sequence[str], rows: Iterable[Sequence[str]], *, names: i
     names
         Number of columns from the left that hold words. The others hold numbers and are right-aligned.
     """
-
-    def row(tag: str, cells: Sequence[str]) -> str:
-        kinds = ("" if i < names else ' class="n"' for i in range(len(cells)))
-        return (
-            "<tr>" + "".join(f"<{tag}{kind}>{cell}</{tag}>" for kind, cell in zip(kinds, cells, strict=True)) + "</tr>"
-        )
-
-    titles = row("th", [escape_html(title) for title in head])
-    body = "\n".join(row("td", cells) for cells in rows)
-    return f'<div class="wide"><table><thead>{titles}</thead>\n<tbody>{body}</tbody></table></div>'
+    marked = [[Markup(cell) for cell in cells] for cells in rows]
+    if any(len(cells) != len(head) for cells in marked):
+        raise ValueError(f"every row must have {len(head)} cells")
+    return str(render_fragment("table.html", head=head, rows=marked, names=names))
 
 
 def render_cards(entries: Sequence[tuple[str, str, str]]) -> str:
@@ -134,12 +131,7 @@ def render_cards(entries: Sequence[tuple[str, str, str]]) -> str:
     entries
         Plain text of each card: its title, its value in large type, and a line below.
     """
-    boxes = "".join(
-        f'<div class="card{" first" if i == 0 else ""}"><p>{escape_html(name)}</p>'
-        f'<p class="big">{escape_html(value)}</p><p>{escape_html(below)}</p></div>'
-        for i, (name, value, below) in enumerate(entries)
-    )
-    return f'<div class="cards">{boxes}</div>' if boxes else ""
+    return str(render_fragment("cards.html", entries=entries)) if entries else ""
 
 
 def render_notes(lines: Sequence[str], *, hints: bool = False) -> str:
@@ -152,12 +144,7 @@ def render_notes(lines: Sequence[str], *, hints: bool = False) -> str:
     hints
         True to highlight them.
     """
-    items = [f"<li>{escape_html(line)}</li>" for line in lines]
-    first, more = "".join(items[:_MAX_NOTES]), "".join(items[_MAX_NOTES:])
-    if more:
-        count = len(items) - _MAX_NOTES
-        first += f'<li><details><summary>{count} more</summary><ul class="notes">{more}</ul></details></li>'
-    return f'<ul class="notes{" hints" if hints else ""}">{first}</ul>' if first else ""
+    return str(render_fragment("notes.html", lines=lines, hints=hints, most=_MAX_NOTES)) if lines else ""
 
 
 def render_sections(title: str, lead: str, top: Sequence[str], parts: Mapping[str, str]) -> str:
@@ -172,18 +159,10 @@ def render_sections(title: str, lead: str, top: Sequence[str], parts: Mapping[st
     parts
         Title of each section, plain text, to its HTML. The first words of titles differ. Empty sections are omitted.
     """
-    shown = [(name, name.split()[0].lower(), content) for name, content in parts.items() if content]
-    links = "".join(f'<a href="#{anchor}">{escape_html(name)}</a>' for name, anchor, _ in shown)
-    body = [
-        f"<header><div><h1>{escape_html(title)}</h1><p>{escape_html(lead)}</p></div><nav>{links}</nav></header>",
-        *top,
-        *(
-            f'<section id="{anchor}"><h2>{escape_html(name)}</h2>\n{content}</section>'
-            for name, anchor, content in shown
-        ),
-        "<footer>Written by septa.</footer>",
-    ]
-    return "\n".join(part for part in body if part)
+    shown = [(name, name.split()[0].lower(), Markup(content)) for name, content in parts.items() if content]
+    return str(
+        render_fragment("sections.html", title=title, lead=lead, top=[Markup(part) for part in top], shown=shown)
+    )
 
 
 def render_page(title: str, body: str, *, tooltips: bool = True) -> str:
@@ -203,15 +182,16 @@ def render_page(title: str, body: str, *, tooltips: bool = True) -> str:
     policy, script = "default-src 'none'; img-src data:; style-src 'unsafe-inline'", ""
     if tooltips:
         digest = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode("ascii")
-        policy, script = f"{policy}; script-src 'sha256-{digest}'", f"<script>{_SCRIPT}</script>\n"
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta name="color-scheme" content="light dark">\n<meta name="generator" content="septa">\n'
-        f"<title>{escape_html(title)}</title>\n<style>{_STYLE}</style>\n</head>\n"
-        f"<body>\n<main>\n{body}\n</main>\n{script}</body>\n</html>\n"
+        policy, script = f"{policy}; script-src 'sha256-{digest}'", _SCRIPT
+    page = render_fragment(
+        "page.html",
+        title=title,
+        body=Markup(body),
+        policy=Markup(policy),
+        style=Markup(_STYLE),
+        script=Markup(script),
     )
+    return f"{page}\n"
 
 
 def _hex(rgb: Sequence[float]) -> str:

@@ -30,6 +30,7 @@ def _load_environment() -> Environment:
         finalize=replace_unprintable,
         trim_blocks=True,
         lstrip_blocks=True,
+        keep_trailing_newline=False,
     )
 
 

@@ -263,6 +263,7 @@ def _make_worker(prepared: _PreparedRun) -> BlockWorker:
             probabilities=identity.probabilities,
             skip_empty=identity.skip_empty,
             objects=identity.objects,
+            zarr=identity.zarr,
         )
         if seen != identity or digest_sample(source) != plan.sample:
             raise InputError(run.input.path, "this is not the image that the run was planned for", _SHARE_STORAGE)

@@ -50,6 +50,10 @@ class StreamRequest:
         Name of the engine that runs the net; the model's own if None.
     precision
         ``float32`` or ``bf16``; chosen by the model if None.
+    zarr
+        Version of OME-Zarr that is written, 0.4 or 0.5; that of the image if labels go into the image, else 0.5.
+    into_image
+        True to write the labels into the ``labels`` group of the image; ``output`` is not used then.
     fast_bf16
         True if every process that runs the net is fast in bfloat16; found out for this process if None.
     """
@@ -71,6 +75,8 @@ class StreamRequest:
     image_name: str = ""
     engine: str | None = None
     precision: str | None = None
+    zarr: str | None = None
+    into_image: bool = False
     fast_bf16: bool | None = None
 
 

@@ -134,6 +134,8 @@ class RunIdentity:
         True if blocks that show nothing but background are skipped.
     objects
         What is done with single objects; None if there is nothing to do besides numbering them.
+    zarr
+        Version of OME-Zarr of the output. Runs that do not state it wrote 0.5.
     """
 
     model: str
@@ -151,6 +153,7 @@ class RunIdentity:
     probabilities: bool
     skip_empty: bool
     objects: ObjectSettings | None = None
+    zarr: str = "0.5"
 
     @classmethod
     def from_source(
@@ -166,6 +169,7 @@ class RunIdentity:
         probabilities: bool,
         skip_empty: bool,
         objects: ObjectSettings | None = None,
+        zarr: str = "0.5",
     ) -> RunIdentity:
         """Describe the segmentation of an open image; the parameters are the attributes of the same names."""
         return cls(
@@ -184,6 +188,7 @@ class RunIdentity:
             probabilities=probabilities,
             skip_empty=skip_empty,
             objects=objects,
+            zarr=zarr,
         )
 
     def differences(self, other: RunIdentity) -> list[str]:
@@ -205,6 +210,8 @@ class RunIdentity:
         values = asdict(self)
         if self.objects is None:
             del values["objects"]  # earlier versions did not have it, and their outputs and runs are still recognised
+        if self.zarr == "0.5":
+            del values["zarr"]
         return values
 
     @classmethod

@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septa.errors import InputError
-from septa.images import WrittenFiles, check_outside_zarr, store, write_atomic
+from septa.images import Calibration, WrittenFiles, check_outside_zarr, store, write_atomic
 from septa.images.store import BlockIndex, StoreSpec
+from septa.notices import Notices
 from septa.objects import (
     GeoJsonWriter,
     ObjectTable,
@@ -26,6 +27,7 @@ from septa.objects import (
     choose_measurements,
     describe_features,
     find_nearest_centroids,
+    note_scale,
     write_table,
 )
 from septa.streaming.block_file import is_done, load_block, save_block
@@ -194,8 +196,17 @@ def list_outlines(request: StreamRequest, shape: tuple[int, ...]) -> list[Path]:
     ]
 
 
-def check_object_files(request: StreamRequest, files: list[Path]) -> WrittenFiles:
+def list_object_files(request: StreamRequest, shape: tuple[int, ...]) -> list[Path]:
+    """Return the table and the files of outlines of an image of a shape (T, C, Z, Y, X)."""
+    return [*([] if request.table is None else [request.table]), *list_outlines(request, shape)]
+
+
+def check_object_files(
+    request: StreamRequest, files: list[Path], calibration: Calibration, notices: Notices
+) -> WrittenFiles:
     """Check the files of objects before any work, and return the record of those that may be replaced.
+
+    It notes what is assumed about the places and sizes of objects.
 
     Raises
     ------
@@ -210,6 +221,10 @@ def check_object_files(request: StreamRequest, files: list[Path]) -> WrittenFile
         check_outside_zarr(file)
         if file.resolve() == request.output.resolve():
             raise InputError(file, "the table is the output itself", "Give another name with --table")
+    if files:
+        note_scale(notices, request.input.path, calibration, request.measure)
+    if files and request.input.region is not None:
+        notices.add(request.input.path, "places of objects count from the first pixel of the region")
     written.check({file: None if file == request.table else request.input.path for file in files})
     return written
 

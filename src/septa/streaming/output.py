@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from septa.errors import InputError
-from septa.images import Source, check_outside_zarr, resolve_location, store
+from septa.images import Source, check_outside_zarr, is_zarr, resolve_location, store
 from septa.streaming.events import StreamRequest
 from septa.streaming.identity import RunIdentity
 from septa.streaming.plan import VERSION, StreamPlan
@@ -17,8 +17,17 @@ _PLAN = "plan.json"
 
 
 def work_folder(output: Path) -> Path:
-    """Return the folder in which an unfinished run keeps its finished blocks."""
-    return output.with_name(f"{output.name}.work")
+    """Return the folder of the finished blocks of an unfinished run, beside the output or the image around it."""
+    around = find_image_around(output)
+    if around is None:
+        return output.with_name(f"{output.name}.work")
+    inner = "_".join(output.absolute().relative_to(around).parts)
+    return around.with_name(f"{around.name}.{inner}.work")
+
+
+def find_image_around(output: Path) -> Path | None:
+    """Return the outermost zarr folder that an output lies in; None if there is none."""
+    return next((folder for folder in reversed(output.absolute().parents) if is_zarr(folder)), None)
 
 
 def check_output(request: StreamRequest, source: Source) -> None:
@@ -35,7 +44,8 @@ def check_output(request: StreamRequest, source: Source) -> None:
     if is_part or output in (image, *image.parents):
         problem = "the output is the input image, or a folder that holds it"
         raise InputError(request.output, problem, "Give -o another name")
-    check_outside_zarr(request.output)
+    if not request.into_image:
+        check_outside_zarr(request.output)
 
 
 def is_finished(request: StreamRequest, identity: RunIdentity, folder: Path, files: Sequence[Path] = ()) -> bool:

@@ -20,10 +20,10 @@ from pathlib import Path
 import numpy as np
 
 from septa.errors import InputError, Interrupted
-from septa.images import Source, WrittenFiles, lock_outputs, resolve_location, store, write_text
+from septa.images import Source, WrittenFiles, is_address, lock_outputs, resolve_location, store, write_text
 from septa.model import Model, explain_precision
 from septa.notices import Notices
-from septa.objects import choose_measurements, note_scale
+from septa.objects import choose_measurements
 from septa.runtime import has_fast_bf16
 from septa.streaming.block_file import is_done
 from septa.streaming.block_worker import BlockWorker
@@ -33,8 +33,15 @@ from septa.streaming.events import StreamEvent, StreamFinished, StreamRequest, S
 from septa.streaming.executor import Executor, LocalExecutor, MakeExecutor
 from septa.streaming.identity import ObjectSettings, RunIdentity, digest_content, digest_sample
 from septa.streaming.object_facts import foreground_store
-from septa.streaming.object_files import check_object_files, list_outlines
-from septa.streaming.output import check_output, is_finished, load_plan, remove_earlier_run, work_folder
+from septa.streaming.object_files import check_object_files, list_object_files
+from septa.streaming.output import (
+    check_output,
+    find_image_around,
+    is_finished,
+    load_plan,
+    remove_earlier_run,
+    work_folder,
+)
 from septa.streaming.plan import StreamPlan
 from septa.streaming.prescan import find_empty_blocks, find_factor, report_unlike, resolve_normalizations
 from septa.streaming.writing import StoreWriter, find_label_type, is_tiff
@@ -74,6 +81,8 @@ def stream(request: StreamRequest, make_executor: MakeExecutor | None = None) ->
     digest = hashlib.sha256(data).hexdigest()
     del data
     _check_request(model, request)
+    if request.into_image:
+        request = replace(request, output=_find_output_in_image(request, model))
     folder = work_folder(request.output)
     try:
         notices = Notices()
@@ -94,14 +103,16 @@ def stream(request: StreamRequest, make_executor: MakeExecutor | None = None) ->
                 probabilities=request.probabilities,
                 skip_empty=request.skip_empty,
                 objects=_choose_object_settings(model, request),
+                zarr=_choose_version(request),
             )
-            table = [] if request.table is None else [request.table]
-            with lock_outputs([request.output, *table]) as notes:
-                files = [*table, *list_outlines(request, source.shape)]
+            files = list_object_files(request, source.shape)
+            with lock_outputs([find_image_around(request.output) or request.output, *files[:1]]) as notes:
                 if is_finished(request, identity, folder, files):
+                    if request.into_image:  # an earlier run may have been killed before it could do this
+                        store.list_labels_of(Path(request.input.path), _list_names(model, identity.name))
                     yield _report_finished(request)
                     return
-                written = check_object_files(request, files)
+                written = check_object_files(request, files, source.calibration, notices)
                 engine = model.engine(device, identity.engine)
                 plan, budget, more = _make_plan(request, identity, source, model, folder, device)
                 worker = BlockWorker(
@@ -115,7 +126,6 @@ def stream(request: StreamRequest, make_executor: MakeExecutor | None = None) ->
                     limit=budget.limit,
                 )
                 executor = make_executor(request, worker) if make_executor else LocalExecutor(worker)
-                _note_objects(request, plan, notices)
                 known = notices.lines()
                 about = explain_precision(identity.engine, model.bf16, fast=fast)
                 notes = (*notes, *more, *about, *_explain_limits(model, request.output), *known)
@@ -229,14 +239,6 @@ def _choose_object_settings(model: Model, request: StreamRequest) -> ObjectSetti
     return settings if settings.scored or settings.classes else None
 
 
-def _note_objects(request: StreamRequest, plan: StreamPlan, notices: Notices) -> None:
-    """Note what is assumed about the places and sizes of objects."""
-    if request.table is not None or request.geojson is not None:
-        note_scale(notices, request.input.path, plan.calibration, request.measure)
-        if request.input.region is not None:
-            notices.add(request.input.path, "places of objects count from the first pixel of the region")
-
-
 def _choose_name(request: StreamRequest) -> str:
     """Return the name of the label image, as a store allows it."""
     name = request.name
@@ -246,6 +248,37 @@ def _choose_name(request: StreamRequest) -> str:
         rule = f"1 to {_LONGEST_NAME} letters, digits, '_', '-' or '.', and start with a letter or digit"
         raise InputError("--name", f"a name must have {rule}, got {name!r}", "Give for example --name nuclei")
     return name
+
+
+def _find_output_in_image(request: StreamRequest, model: Model) -> Path:
+    """Return the folder of labels that go into the image itself; refuse what cannot be written there."""
+    image = request.input
+    if is_address(image.path):
+        raise InputError(image.path, "septa writes nothing to addresses", "Give -o NAME.ome.zarr instead")
+    if image.region is not None or image.level or image.image is not None or request.probabilities:
+        problem = "only labels of a whole image at its full size can be written into it"
+        raise InputError(
+            "--into-image", problem, "Leave --region, --level, --image and --probabilities out, or give -o"
+        )
+    return Path(image.path) / "labels" / _list_names(model, _choose_name(request))[0]
+
+
+def _choose_version(request: StreamRequest) -> str:
+    """Return the version of OME-Zarr that is written."""
+    if not request.into_image:
+        return request.zarr or "0.5"
+    found = "0.4" if store.find_image_format(Path(request.input.path)) == 2 else "0.5"
+    if request.zarr not in (None, found):
+        problem = f"the image is OME-Zarr {found}, and so must be the labels in it"
+        raise InputError(f"--zarr {request.zarr}", problem, "Leave the option out")
+    return found
+
+
+def _list_names(model: Model, name: str) -> list[str]:
+    """Return the names of the label images of a run."""
+    if model.task.multilabel:
+        return [f"{name}_{number}" for number in range(model.task.classes)]
+    return [name, f"{name}_classes"] if model.task.object_classes > 1 else [name]
 
 
 def _explain_limits(model: Model, output: Path) -> Iterator[str]:

@@ -74,7 +74,8 @@ class StoreWriter:
         if settings is not None and settings.min_confidence is not None:
             yield from self._drop(specs[0], settings.min_confidence)
         output = self.request.output
-        target = folder / "store.ome.zarr" if is_tiff(output) else output
+        is_copy = is_tiff(output) or self.request.into_image or plan.identity.zarr == "0.4"
+        target = folder / "store.ome.zarr" if is_copy else output
         store.create_store(target, specs)
         written = WrittenBlocks(folder / "digests.jsonl", target, specs)
         total = sum(1 for spec in specs for level in range(len(spec.levels)) for _ in spec.blocks(level))
@@ -88,6 +89,10 @@ class StoreWriter:
         store.finish_store(target, specs)
         if is_tiff(output):
             store.write_ome_tiff(output, target, specs[0])
+        elif self.request.into_image:
+            store.write_labels_into(Path(self.request.input.path), target, specs)
+        elif is_copy:
+            store.write_zarr2(output, target, specs)
 
     def _merge(self) -> Planes | None:
         """Merge the objects of the blocks of each plane; return None for a semantic task."""

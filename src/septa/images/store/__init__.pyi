@@ -1,3 +1,7 @@
+from .copies import find_image_format as find_image_format
+from .copies import list_labels_of as list_labels_of
+from .copies import write_labels_into as write_labels_into
+from .copies import write_zarr2 as write_zarr2
 from .ome_tiff import make_identifier as make_identifier
 from .ome_tiff import read_identifier as read_identifier
 from .ome_zarr import BlockIndex as BlockIndex

@@ -43,7 +43,17 @@ def read_group_attributes(path: Path) -> dict[str, Any] | None:
     InputError
         If the metadata cannot be read.
     """
-    file = path / _FILE
+    values = _read_json(path / _FILE)
+    if values is None:  # format 2
+        return None if _read_json(path / ".zgroup") is None else _read_json(path / ".zattrs") or {}
+    if values.get("node_type") != "group":
+        return None
+    attributes = values.get("attributes")
+    return attributes if isinstance(attributes, dict) else {}
+
+
+def _read_json(file: Path) -> dict[str, Any] | None:
+    """Return a JSON object; None if there is no file, or it holds anything else."""
     try:
         with file.open("rb") as stream:
             values = json.loads(stream.read(_MAX_BYTES))
@@ -53,10 +63,7 @@ def read_group_attributes(path: Path) -> dict[str, Any] | None:
         raise make_read_error(file, error) from error
     except (ValueError, RecursionError):
         return None
-    if not isinstance(values, dict) or values.get("node_type") != "group":
-        return None
-    attributes = values.get("attributes")
-    return attributes if isinstance(attributes, dict) else {}
+    return values if isinstance(values, dict) else None
 
 
 def read_septa_attributes(path: Path) -> dict[str, Any]:
@@ -121,6 +128,26 @@ def build_metadata(path: Path, specs: Sequence[StoreSpec], *, complete: bool) ->
     more = {"specs": [spec.to_json() for spec in specs]}
     ome = {"multiscales": [_build_multiscale(first, prefix)], **_build_omero(first)}
     yield path / _FILE, _build_group(ome, complete, more)
+
+
+def build_label_group(spec: StoreSpec, version: str) -> dict[str, Any]:
+    """Return the attributes of the group of a complete label image that can be recognised by itself."""
+    source = {"image": "../../"}
+    septa = {"septa": {"complete": True, "specs": [spec.to_json()]}}
+    multiscale = _build_multiscale(spec)
+    if version == "0.5":
+        return {"ome": {"version": version, "multiscales": [multiscale], "image-label": {"source": source}}, **septa}
+    label = {"version": version, "source": source}
+    return {"multiscales": [{"version": version, **multiscale}], "image-label": label, **septa}
+
+
+def build_root_group(specs: Sequence[StoreSpec], version: str) -> dict[str, Any]:
+    """Return the attributes of the root of a complete store of OME-Zarr 0.4."""
+    first = next((spec for spec in specs if spec.kind == "probabilities"), specs[0])
+    prefix = "" if first.kind == "probabilities" else f"labels/{first.name}/"
+    multiscale = {"version": version, **_build_multiscale(first, prefix)}
+    septa = {"septa": {"complete": True, "specs": [spec.to_json() for spec in specs]}}
+    return {"multiscales": [multiscale], **_build_omero(first), **septa}
 
 
 def _build_group(ome: dict[str, Any], complete: bool, more: dict[str, Any] | None = None) -> str:
