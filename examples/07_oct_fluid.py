@@ -61,8 +61,6 @@ septa.plot.panels(images, truth, found, objects=False, size=3.5)
 # %%
 evaluation = septa.evaluate(model, "oct/held_out")
 print("accuracy of a net that finds nothing:", f"{1 - np.mean([one.mean() for one in truth]):.3f}")
-for image in evaluation.images:
-    print(image.name)
 print({name: round(value, 3) for name, value in evaluation.summary.items()})
 
 # %% [markdown]
