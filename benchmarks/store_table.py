@@ -42,7 +42,9 @@ def main() -> None:
             run, rows = measure(arguments.model, slide, arguments.memory, way)
             sizes = (f"{file.stat().st_size / 1e6:.1f}" if file.exists() else "" for file in list_files(slide))
             numbers = (str(rows or ""), f"{run.seconds:.0f}", f"{run.peak / 1e6:.0f}")
-            table.add_row(str(side), way or "labels only", *numbers, *sizes)
+            row = (str(side), way or "labels only", *numbers, *sizes)
+            print("\t".join(row), flush=True)
+            table.add_row(*row)
     Console().print(table)
 
 
