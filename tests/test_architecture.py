@@ -27,7 +27,7 @@ FLOORS = {
         4: "tasks inference objects report",
         5: "model data",
         6: "training prediction evaluation streaming describe",
-        7: "demo display reproduce quantization export app plot",
+        7: "demo display reproduce quantization export app plot napari",
         8: "cli",
         9: "__init__ __main__",  # the front door: public names, and python -m septa
     }.items()

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import zarr
 
 from septa import cli, errors
 from septa.images import write_labels
@@ -248,12 +249,13 @@ COMBINATIONS = [
         "--link: this option does not apply to a store such as y.ome.zarr. Leave it out.",
     ),
     Row(
-        "predict m x -o y.ome.zarr --measure full",
-        "--measure: this option does not apply to a store such as y.ome.zarr. Leave it out.",
+        "predict m x -o y.ome.zarr --rois",
+        "--rois: this option does not apply to a store such as y.ome.zarr. Leave it out.",
     ),
     Row(
-        "predict m x -o y.ome.tif --min-confidence 0.5",
-        "--min-confidence: this option does not apply to a store such as y.ome.tif. Leave it out.",
+        "predict m image.zarr a.png -o y --table t.csv",
+        "--table: a table takes the objects of one image if the output is a store, got 2 images. Segment each image in "
+        "a command of its own.",
     ),
     Row(
         "predict m x -o y.ome.zarr --tta 2",
@@ -388,7 +390,7 @@ ROWS = [*USAGE, *VALUES, *COMBINATIONS, *FAILURES]
 
 @pytest.fixture
 def folder(untrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Fill the current folder: a model, images of which one is broken, label images, and an empty zarr group."""
+    """Fill the current folder: a model, images of which one is broken, label images, and a zarr array."""
     folder = tmp_path / "work"
     for name in ("found", "true"):
         (folder / name).mkdir(parents=True)
@@ -398,8 +400,7 @@ def folder(untrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     for path in ("scored/a.png", "marked/a.png", "marked/b.png"):
         write_labels(folder / path, np.eye(4, dtype=np.uint8))
     (folder / "broken.png").touch()
-    (folder / "image.zarr").mkdir()
-    (folder / "image.zarr" / "zarr.json").touch()
+    zarr.create_array(folder / "image.zarr", shape=(4, 4), dtype="uint8")
     shutil.copy(folder / "a.png", folder / "image.png")
     monkeypatch.chdir(folder)
     return folder

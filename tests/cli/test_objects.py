@@ -50,6 +50,26 @@ def test_tables_and_outlines_agree_with_the_label_images(septa, cells, model, tm
         assert [one["area"] for one in found] == [int(row["area"]) for row in mine]
 
 
+def test_a_store_has_the_same_table_and_outlines(septa, cells, model, tmp_path):
+    image = sorted((cells / "images").iterdir())[0]
+    more = ("--geojson", "--measure", "full", "--min-confidence", 0.4)
+    septa("predict", model, image, "-o", tmp_path / "o.tif", "--table", tmp_path / "file.csv", *more)
+    septa("predict", model, image, "-o", tmp_path / "s.ome.zarr", "--table", tmp_path / "store.csv", *more)
+    in_file, in_store = (rows_of(tmp_path / f"{name}.csv") for name in ("file", "store"))
+    assert len(in_file) > 1
+    ignored = dict.fromkeys(("label", "image"), "")  # the numbers differ, and o.tif names its image o
+
+    def sort(rows):
+        return sorted((row | ignored for row in rows), key=lambda row: (row["centroid_y"], row["centroid_x"]))
+
+    assert sort(in_store) == sort(in_file)
+    of_file, of_store = (
+        json.loads((tmp_path / "outlines" / f"{name}.geojson").read_text())["features"] for name in ("o", "s")
+    )
+    outlines = [sorted(json.dumps(one["geometry"]) for one in features) for features in (of_file, of_store)]
+    assert outlines[0] == outlines[1]
+
+
 def test_measurements_are_chosen_by_name(septa, fault, cells, model, tmp_path):
     image = sorted((cells / "images").iterdir())[0]
     chosen = ("--geojson", "--measure", "feret,median", "--min-confidence", 0.6)

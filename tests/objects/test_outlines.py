@@ -15,7 +15,8 @@ from roifile import ROI_TYPE, ImagejRoi
 from scipy import ndimage
 
 from septa.objects import measure_objects
-from septa.objects.outlines import to_coco, to_geojson, to_rois, trace_outlines
+from septa.objects.geojson import to_geojson
+from septa.objects.outlines import to_coco, to_rois, trace_outlines
 
 IDS = [0, 0, -1, 1, 1, 70_000, 2**40]
 SHAPES = hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=8)

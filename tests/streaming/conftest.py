@@ -36,6 +36,7 @@ LABELS = {
     "multilabel": LabelMapping("multilabel", ("a", "b", "c"), ()),
     "walls": LabelMapping("binary", ("membrane", "interior"), (0, 255)),
     "instances": LabelMapping("instances", ("background", "object"), (0,)),
+    "classes": LabelMapping("instances", ("background", "round", "long"), (0, 3, 200)),
 }
 ENCODINGS = ("seam", "border", "distance")
 
@@ -59,10 +60,11 @@ def make(
 ) -> Model:
     """Make a model with random weights. Its batch statistics, biases and thresholds are set so that its outputs vary.
 
-    ``kind`` is an encoding of instances or one of `LABELS`. Models are shared between tests.
+    ``kind`` is an encoding of instances or one of `LABELS`; ``classes`` are objects with classes.
+    Models are shared between tests.
     """
     torch.manual_seed(seed)
-    instances = kind in ENCODINGS
+    instances = kind in (*ENCODINGS, "classes")
     bce = kind in ("sigmoid", "multilabel")
     recipe = Recipe.parse(
         {
@@ -75,10 +77,10 @@ def make(
             },
             "loss": {"cross_entropy": 0 if bce else 1, "bce": 1 if bce else 0},
             "semantic": {"walls": kind == "walls"},
-            **({"instances": {"encoding": kind}} if instances else {}),
+            **({"instances": {"encoding": kind if kind in ENCODINGS else "border"}} if instances else {}),
         }
     )
-    labels = LABELS["instances" if instances else kind]
+    labels = LABELS["instances" if kind in ENCODINGS else kind]
     net = build_net(recipe, channels, make_task(recipe, labels).outputs)
     for module in net.modules():
         if isinstance(module, torch.nn.BatchNorm2d):

@@ -99,19 +99,20 @@ def test_two_processes_write_the_same_bytes(
 
     monkeypatch.setattr(workers.client, "submit", submit_and_count)
     asked = partial(request_of, data, probabilities=True, name="cells")
-    list(stream(asked(tmp_path / "one.zarr")))
+    list(stream(asked(tmp_path / "one.zarr", table=tmp_path / "one.csv")))
     monkeypatch.chdir(tmp_path)
-    events = list(stream(asked(Path("two.zarr")), workers.make_executor))
+    events = list(stream(asked(Path("two.zarr"), table=Path("two.csv")), workers.make_executor))
     assert files(tmp_path / "one.zarr") == files(tmp_path / "two.zarr")
+    assert (tmp_path / "one.csv").read_bytes() == (tmp_path / "two.csv").read_bytes()
     assert not work_folder(tmp_path / "two.zarr").exists()
     assert [type(events[0]), type(events[-1])] == [StreamStarted, StreamFinished]
-    assert len(sent) == 2 * BLOCKS + 2 * (
+    assert len(sent) == 3 * BLOCKS + 2 * (
         9 + 4 + 1 + 1
-    )  # segmented, written into the store, and the higher levels of two images
+    )  # segmented, written into the store, measured, and the higher levels of two images
     assert 2 < most <= 4
     before = workers.client.run(models)
     assert all([kind for _, kind, _ in found] == ["Model"] for found in before.values())
-    list(stream(asked(tmp_path / "three.zarr"), workers.make_executor))
+    list(stream(asked(tmp_path / "three.zarr", table=tmp_path / "one.csv"), workers.make_executor))
     assert files(tmp_path / "three.zarr") == files(tmp_path / "one.zarr")
     assert workers.client.run(models) == before
 

@@ -86,7 +86,9 @@ WRONG = {
     "name": ("m.septa a.ome.zarr -o {o} --name a/b", "--name: a name must have 1 to 150 letters, "),
     "name of dots": ("m.septa a.ome.zarr -o {o} --name ..", "--name: a name must have 1 to 150 letters, "),
     "option of files": ("m.septa a.ome.zarr -o {o} --overlay", "--overlay: this option does not apply to a store"),
-    "table": ("m.septa a.ome.zarr -o {o} --table t.csv", "--table: this option does not apply to a store"),
+    "coco": ("m.septa a.ome.zarr -o {o} --coco c.json", "--coco: this option does not apply to a store"),
+    "measurements without a file": ("m.septa a.ome.zarr -o {o} --measure full", "--measure: measurements go to tables"),
+    "table of classes": ("many.septa a.ome.zarr -o {o} --table t.csv", "many.septa: this model finds no objects, but"),
     "symmetries": ("m.septa a.ome.zarr -o {o} --tta 2", "--tta: this option does not apply to a store"),
     "option of stores": (
         "m.septa nan.tif -o {o}/folder --region 0,0,9,9",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from septa.errors import InputError, unify_out_of_memory
 from septa.images import cut_mirrored
-from septa.inference import Engine, ImageTile, predict_tiles, smallest_tile_for
+from septa.inference import ImageTile, WatchedEngine, predict_tiles, smallest_tile_for
 from septa.model import Model, PredictionOptions
 from septa.notices import Notices
 from septa.objects import confidence
@@ -206,7 +206,7 @@ class Segmenter:
         height, width = model.recipe.data.resize or picture.size_yx
         tile = max(_TILE, smallest_tile_for(model.net)) if model.net.exact_tiles else None
         tiles = model.plan(height, width, tile)
-        engine = _WatchedEngine(model.engine(), len(tiles) * model.recipe.inference.tta, report)
+        engine = WatchedEngine(model.engine(), len(tiles) * model.recipe.inference.tta, report)
         factor = model.find_factor(image_cyx, where, notices)
         options = PredictionOptions(engine=engine, tile=tile, factor=factor, sums=model.make_sums())
         is_plain = model.recipe.inference.tta == 1 and not model.recipe.data.resize
@@ -265,44 +265,3 @@ def _compute_in_order(
             found = NetOutput(model=model, name=name, logits_kyx=out_kyx[(slice(None), *box.index)])
             show(box, found.decode(found.first_thresholds)[0])
     return out_kyx
-
-
-class _WatchedEngine:
-    """An engine that reports each window that it has computed.
-
-    Parameters
-    ----------
-    engine
-        Engine that computes.
-    count
-        Expected number of windows.
-    report
-        Function that receives the share that is done; it may raise to stop.
-    """
-
-    def __init__(self, engine: Engine, count: int, report: Report) -> None:
-        self._engine = engine
-        self._count = count
-        self._done = 0
-        self._report = report
-        run = getattr(engine, "run_with_statistics", None)
-        if run is not None:
-            self.run_with_statistics = lambda images: self._watch(run(images))
-
-    def __call__(self, image_cyx: Float32) -> Float32:
-        """Compute the logits of one image; see `Engine`."""
-        return self._engine(image_cyx)
-
-    def run_many(self, images: Iterable[Float32]) -> Iterator[Float32]:
-        """Yield the logits of each image; see `Engine`."""
-        return self._watch(self._engine.run_many(images))
-
-    def _watch(self, results: Iterator[Any]) -> Iterator[Any]:
-        self._tick()
-        for result in results:
-            self._done += 1
-            self._tick()
-            yield result
-
-    def _tick(self) -> None:
-        self._report(self._done / max(self._count, 1), f"{min(self._done, self._count)} of {self._count} tiles")

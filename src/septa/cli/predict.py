@@ -10,6 +10,7 @@ import typer
 
 from septa import errors
 from septa.cli.commands import INPUT, OBJECTS, OUTPUT
+from septa.cli.object_options import ObjectFileOptions
 from septa.cli.options import (
     ModelFile,
     NetOptions,
@@ -29,7 +30,7 @@ from septa.cli.predict_store import (
     segment_to_stores,
 )
 from septa.cli.streams import print_error
-from septa.cli.values import MEASUREMENTS, WELLS, choice, number, path, whole_number, word
+from septa.cli.values import WELLS, choice, path, whole_number, word
 from septa.errors import format_count
 
 if TYPE_CHECKING:
@@ -69,29 +70,6 @@ class FileOptions:
             help="Compare the tiles with a pass over the whole image, and fail if they differ.",
         ),
     ] = False
-    table: Annotated[
-        Path | None,
-        option(
-            "--table",
-            heading=OBJECTS,
-            kind=path(example="objects.csv"),
-            help="Also write one row of measurements for each object (CSV).",
-        ),
-    ] = None
-    measure: Annotated[
-        tuple[str, ...] | None,
-        option(
-            "--measure",
-            heading=OBJECTS,
-            kind=MEASUREMENTS,
-            help="Measurements of --table and --geojson: basic (the default), full, or some of "
-            "perimeter, circularity, solidity, axes, orientation, feret, std, median, integrated, background and "
-            "neighbours besides the basic ones.",
-        ),
-    ] = None
-    geojson: Annotated[
-        bool, option("--geojson", heading=OBJECTS, help="Also write the outlines of objects for QuPath.")
-    ] = False
     coco: Annotated[
         Path | None,
         option(
@@ -101,16 +79,6 @@ class FileOptions:
     rois: Annotated[bool, option("--rois", heading=OBJECTS, help="Also write the outlines of objects for ImageJ.")] = (
         False
     )
-    min_confidence: Annotated[
-        float | None,
-        option(
-            "--min-confidence",
-            heading=OBJECTS,
-            kind=number(most=1, example=0.5),
-            help="Drop objects with a lower confidence (0 to 1).",
-        ),
-    ] = None
-
     link: Annotated[
         bool,
         option(
@@ -120,7 +88,9 @@ class FileOptions:
         ),
     ] = False
 
-    def make_options(self, output: Path, net: NetOptions, probabilities: bool, overwrite: bool) -> Options:
+    def make_options(
+        self, output: Path, objects: ObjectFileOptions, net: NetOptions, probabilities: bool, overwrite: bool
+    ) -> Options:
         """Return the options of `septa.prediction.segment_files` for these files.
 
         Raises
@@ -148,12 +118,12 @@ class FileOptions:
             tta=net.tta,
             max_pixels=net.max_pixels,
             objects=ObjectOptions(
-                table=self.table,
-                geojson=self.geojson,
+                table=objects.table,
+                geojson=objects.geojson,
                 coco=self.coco,
                 rois=self.rois,
-                min_confidence=self.min_confidence,
-                measure=self.measure or ("basic",),
+                min_confidence=objects.min_confidence,
+                measure=objects.measure or ("basic",),
             ),
             link=self.link,
             engine=net.engine,
@@ -208,6 +178,7 @@ def predict(
     ] = None,
     *,
     files: FileOptions,
+    objects: ObjectFileOptions,
     net: NetOptions,
     store: StoreOptions,
     chosen: ImageChoice,
@@ -240,12 +211,13 @@ def predict(
         plain, streamed = _find_images(inputs, chosen, for_store, store, notices)
         if streamed and not for_store:
             _check_folder_of_stores(output, streamed[0], files, net)
-        requests = make_requests(model, streamed, output, store, net, probabilities, overwrite)
+        _check_table(objects, streamed, len(plain) + len(streamed))
+        requests = make_requests(model, streamed, output, store, objects, net, probabilities, overwrite)
     console = make_console()
     failed: list[errors.SeptaError] = []
     if plain:
         refuse_options(asdict(store), _describe_output(output))
-        options = files.make_options(output, net, probabilities, overwrite)
+        options = files.make_options(output, objects, net, probabilities, overwrite)
         failed += _segment_to_files(console, model, plain, options, net, notices)
     if requests:
         failed += segment_to_stores(console, requests, store, is_only=len(plain) + len(streamed) == 1)
@@ -305,6 +277,13 @@ def _check_folder_of_stores(output: Path, image: InputImage, files: FileOptions,
         problem = f"the zarr image {image.path} is segmented to a store, not to a label file"
         raise errors.InputError(output, problem, "Give a name that ends in .ome.zarr, or a folder")
     _refuse_file_options(files, net, output / f"{image.stem}.ome.zarr")
+
+
+def _check_table(objects: ObjectFileOptions, streamed: list[InputImage], images: int) -> None:
+    """Refuse a table of several images if any of them becomes a store."""
+    if objects.table is not None and streamed and images > 1:
+        problem = f"a table takes the objects of one image if the output is a store, got {images} images"
+        raise errors.InputError("--table", problem, "Segment each image in a command of its own")
 
 
 def is_label_file(output: Path) -> bool:

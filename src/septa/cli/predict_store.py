@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from septa import errors
 from septa.cli.commands import LARGE
+from septa.cli.object_options import ObjectFileOptions
 from septa.cli.options import NetOptions, option
 from septa.cli.streams import print_error
 from septa.cli.values import CHANNELS, MEMORY, REGION, choice, path, whole_number, word
@@ -176,6 +177,7 @@ def make_requests(
     images: list[InputImage],
     output: Path,
     store: StoreOptions,
+    objects: ObjectFileOptions,
     net: NetOptions,
     probabilities: bool,
     overwrite: bool,
@@ -222,6 +224,11 @@ def make_requests(
             probabilities=probabilities,
             skip_empty=store.skip_empty,
             overwrite=overwrite,
+            table=objects.table,
+            geojson=_name_outlines(target) if objects.geojson else None,
+            measure=objects.measure or ("basic",),
+            min_confidence=objects.min_confidence,
+            image_name=image.stem,
             engine=net.engine,
             precision=net.precision,
             zarr=store.zarr,
@@ -229,6 +236,14 @@ def make_requests(
         )
         for image, target in zip(images, outputs, strict=True)
     ]
+
+
+def _name_outlines(store: Path) -> Path:
+    """Return the file for the outlines of the objects in a store, beside it in a folder as for label images."""
+    from septa.labels import OUTLINES
+
+    stem = store.name.removesuffix(store.suffix)
+    return store.parent / OUTLINES / f"{stem.removesuffix('.ome')}.geojson"
 
 
 def segment_to_stores(
@@ -333,6 +348,8 @@ def _summarise(event: StreamFinished) -> str:
     parts = [f"{event.output}: {event.megapixels:.1f} megapixels"]
     if event.objects is not None:
         parts.append(f"{event.objects} objects")
+    if event.dropped:
+        parts.append(f"{event.dropped} dropped for their confidence")
     if event.skipped:
         parts.append(f"{event.skipped:.1%} skipped as empty")
     if event.segmented and event.seconds:

@@ -68,6 +68,7 @@ from .window import cut_mirrored as cut_mirrored
 from .window import read_mirrored as read_mirrored
 from .write import encode_png as encode_png
 from .write import remove_leftovers as remove_leftovers
+from .write import write_atomic as write_atomic
 from .write import write_bytes as write_bytes
 from .write import write_image as write_image
 from .write import write_labels as write_labels

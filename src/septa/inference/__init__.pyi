@@ -2,6 +2,7 @@ from ._onnxruntime import OnnxRuntimeEngine as OnnxRuntimeEngine
 from ._torch import compute_statistics as compute_statistics
 from .any_function import SlicedImage as SlicedImage
 from .any_function import tile_predict as tile_predict
+from .engines import ENGINES as ENGINES
 from .engines import make_engine as make_engine
 from .engines import parse_modes as parse_modes
 from .ensemble import Averaging as Averaging
@@ -37,3 +38,4 @@ from .tiling import smallest_tile as smallest_tile
 from .tiling import smallest_tile_for as smallest_tile_for
 from .training_features import TrainingFeatures as TrainingFeatures
 from .training_features import combine_features as combine_features
+from .watched import WatchedEngine as WatchedEngine

@@ -17,12 +17,14 @@ from septa.images import Calibration, WrittenFiles, read_labels, write_bytes, wr
 from septa.labels import OUTLINES
 from septa.notices import Notices
 from septa.objects.curve import ConfidenceCurve
+from septa.objects.geojson import to_geojson
 from septa.objects.measure import measure_objects
 from septa.objects.names import BASIC, choose_measurements
-from septa.objects.outlines import to_coco, to_geojson, to_rois
+from septa.objects.outlines import to_coco, to_rois
 from septa.objects.shapes import is_square
 from septa.objects.soft_iou import confidence
 from septa.objects.table import ObjectTable
+from septa.objects.table_files import check_table_file, write_table
 
 _GEOJSON = ".geojson"
 _ROIS = "_rois.zip"
@@ -39,7 +41,7 @@ class ObjectOptions:
     Attributes
     ----------
     table, coco
-        CSV file and COCO file for all images together.
+        CSV or Parquet file, and COCO file, for all images together.
     geojson, rois
         True to write outlines for QuPath, and for ImageJ, for each image.
     min_confidence
@@ -107,8 +109,10 @@ class ObjectFiles:
         Raises
         ------
         InputError
-            Two of them are the same file.
+            Two of them are the same file, or a package is missing for the type of one.
         """
+        if self.options.table is not None:
+            check_table_file(self.options.table)
         found = [path for path in (self.options.table, self.options.coco) if path is not None]
         if len({path.resolve() for path in found}) < len(found):
             raise InputError(found[0], "the file is given with --table and with --coco", "Give two names")
@@ -159,7 +163,7 @@ class ObjectFiles:
             min_confidence=self.options.min_confidence,
             measure=self.options.measure,
         )
-        self._note_scale(calibration)
+        note_scale(self.notices, self._file, calibration, self.options.measure)
         return labels_yx, table
 
     def add(
@@ -185,15 +189,15 @@ class ObjectFiles:
         self._pending.append(ObjectTable(columns | dict(table.columns)))
         guard = self.written.guard(self._file)
         if self.options.geojson:
-            write_text(self.folder / OUTLINES / f"{name}{_GEOJSON}", to_geojson(labels_yx, table), guard=guard)
+            write_text(
+                self.folder / OUTLINES / f"{name}{_GEOJSON}",
+                to_geojson(labels_yx, table, position=position),
+                guard=guard,
+            )
         if self.options.rois:
-            write_bytes(self.folder / OUTLINES / f"{name}{_ROIS}", to_rois(labels_yx, table), guard=guard)
-
-    def _note_scale(self, calibration: Calibration) -> None:
-        affected = {"perimeter", "circularity"} & choose_measurements(self.options.measure)
-        if affected and calibration.pixel_size_um is not None and not is_square(calibration.pixel_size_um):
-            text = "the pixels are not square, so perimeter_um is empty, and circularity is that of the shape in pixels"
-            self.notices.add(self._file, text)
+            write_bytes(
+                self.folder / OUTLINES / f"{name}{_ROIS}", to_rois(labels_yx, table, position=position), guard=guard
+            )
 
     def commit(self, labels: Path) -> None:
         """Accept the pages added since `begin`, whose labels were written to the file ``labels``."""
@@ -206,13 +210,21 @@ class ObjectFiles:
     def finish(self) -> None:
         """Write the files that all images share: the table and the COCO file."""
         if self.options.table is not None:
-            write_text(self.options.table, _join_tables(self._tables).to_csv(), guard=self.written.guard())
+            write_table(self.options.table, [_join_tables(self._tables)], guard=self.written.guard())
         if self.options.coco is not None:
             write_text(self.options.coco, to_coco(self._images(), self.class_names), guard=self.written.guard())
 
     def _images(self) -> Iterator[tuple[str, NDArray[Any], ObjectTable]]:
         for table, (file, path, page) in zip(self._tables, self._labels, strict=True):
             yield file, read_labels(path, page).array.astype(np.int64), table
+
+
+def note_scale(notices: Notices, file: str | Path, calibration: Calibration, measure: Sequence[str]) -> None:
+    """Note measurements that have no value in micrometres because pixels are not square."""
+    affected = {"perimeter", "circularity"} & choose_measurements(measure)
+    if affected and calibration.pixel_size_um is not None and not is_square(calibration.pixel_size_um):
+        text = "the pixels are not square, so perimeter_um is empty, and circularity is that of the shape in pixels"
+        notices.add(file, text)
 
 
 def measure_predicted(
@@ -258,7 +270,7 @@ def measure_predicted(
         image_cyx,
         confidences=confidences,
         pixel_size_um=calibration.pixel_size_um,
-        channel_names=_make_column_names(calibration.channel_names, len(image_cyx)),
+        channel_names=make_column_names(calibration.channel_names, len(image_cyx)),
         class_yx=class_yx,
         class_names=() if class_yx is None else class_names,
         measure=measure,
@@ -277,12 +289,12 @@ def _join_tables(tables: list[ObjectTable]) -> ObjectTable:
     return ObjectTable(columns)
 
 
-def _make_column_names(names: Sequence[str], channels: int) -> list[str] | None:
+def make_column_names(names: Sequence[str], channels: int) -> list[str] | None:
     """Turn the names of channels into parts of column names; None if there is not one for each channel.
 
     Examples
     --------
-    >>> _make_column_names(("DAPI", "Alexa Fluor 488 (EM)"), 2)
+    >>> make_column_names(("DAPI", "Alexa Fluor 488 (EM)"), 2)
     ['DAPI', 'Alexa_Fluor_488_EM']
     """
     if len(names) != channels:

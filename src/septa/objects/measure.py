@@ -17,7 +17,7 @@ from septa.objects.intensities import (
     name_channels,
 )
 from septa.objects.names import BASIC, choose_measurements
-from septa.objects.neighbours import ColumnNeighbours, count_touching, find_nearest_centroids
+from septa.objects.neighbours import RING, ColumnNeighbours, count_touching, find_nearest_centroids
 from septa.objects.runs import Array, Runs, check_arrays, find_runs
 from septa.objects.shapes import (
     ObjectMoments,
@@ -29,6 +29,9 @@ from septa.objects.shapes import (
 )
 from septa.objects.soft_iou import compute_confidence
 from septa.objects.table import ObjectTable
+
+_RIM = 2
+"""Distance in pixels up to which `confidence` regards the background of an object, and a neighbour may touch it."""
 
 
 def measure_objects(
@@ -42,6 +45,8 @@ def measure_objects(
     class_yx: Array | None = None,
     class_names: Sequence[str] = (),
     measure: str | Sequence[str] = BASIC,
+    origin_yx: tuple[int, int] = (0, 0),
+    size_yx: tuple[int, int] | None = None,
 ) -> ObjectTable:
     """Measure every object of a label image.
 
@@ -67,6 +72,10 @@ def measure_objects(
         Names of the classes, background (class 0) first.
     measure
         ``basic``; ``full``; or names of `septa.objects.MEASUREMENTS`, whose columns follow the basic ones.
+    origin_yx, size_yx
+        Row and column of the first pixel in a larger image, and the size of that image, if the labels are a window of
+        it. Coordinates and ``touches_edge`` then refer to the larger image. The values of an object are those of the
+        whole image if the window holds it with all that `find_context` asks for.
 
     Returns
     -------
@@ -127,7 +136,7 @@ def measure_objects(
             With ``image_cyx``: standard deviation (of the pixels, not an estimate for more of them), median and sum.
         ``background_NAME``, ``corrected_mean_NAME`` (background)
             With ``image_cyx``: median of the background pixels that are more than 2 and at most 10 pixels from this
-            object and nearer to no other one (the lower id if equal), and the mean minus this. NaN without such pixels.
+            object and nearer to it than to any other, and the mean minus this. NaN without such pixels.
 
     Raises
     ------
@@ -148,12 +157,13 @@ def measure_objects(
     if pixel_size_um is not None and not all(0 < size < np.inf for size in pixel_size_um):
         raise ValueError(f"a pixel size must be above 0 and finite, got {pixel_size_um}")
     runs = find_runs(labels_yx, class_yx)
-    moments = measure_moments(runs, *labels_yx.shape)
+    height, width = labels_yx.shape
+    moments = measure_moments(runs, height, width, origin_yx)
     channels = [] if image_cyx is None else list(zip(name_channels(channel_names, len(image_cyx)), image_cyx))
     columns: dict[str, Array] = {"label": runs.ids}
     if class_yx is not None:
         columns["class"] = _classes(runs, class_yx, class_names)
-    columns |= describe_basic_shapes(moments, runs.areas, *labels_yx.shape)
+    columns |= describe_basic_shapes(moments, runs.areas, *(size_yx or labels_yx.shape))
     if foreground_yx is not None:
         confidences = compute_confidence(runs, labels_yx, foreground_yx)
     if confidences is not None:
@@ -170,6 +180,22 @@ def measure_objects(
     if chosen:
         columns |= _describe_more(runs, moments, labels_yx, channels, pixel_size_um, chosen)
     return ObjectTable(columns)
+
+
+def find_context(measure: Sequence[str]) -> int:
+    """Return how many pixels around an object its measurements depend on, except distances to its neighbours.
+
+    Parameters
+    ----------
+    measure
+        As for `measure_objects`.
+
+    Examples
+    --------
+    >>> find_context(["basic"]), find_context(["background"])
+    (2, 21)
+    """
+    return 2 * RING[1] + 1 if "background" in choose_measurements(measure) else _RIM
 
 
 def _describe_more(

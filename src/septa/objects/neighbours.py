@@ -81,8 +81,8 @@ class ColumnNeighbours:
         Returns
         -------
         ndarray
-            int32 ``YX``: index of the nearest object for background pixels whose distance to it is within `RING`; the
-            lowest index of several that are equally near; -1 elsewhere.
+            int32 ``YX``: index of the nearest object for background pixels whose distance to it is within `RING`; -1
+            elsewhere, and where several are equally near.
         """
         owners_yx = np.full(self.objects_yx.shape, -1, np.int32)
         _assign_rings(self.objects_yx, self.first_yx, self.second_yx, *RING, owners_yx)
@@ -172,7 +172,9 @@ def _assign_rings(
                         continue
                     square = (column - x) ** 2 + (row - y) ** 2
                     near = objects[row, column]
-                    if square < best or (square == best and near < owner):
+                    if square < best:
                         best, owner = square, near
+                    elif square == best and near != owner:
+                        owner = -1
             if beyond * beyond < best <= within * within:
                 owners[y, x] = owner

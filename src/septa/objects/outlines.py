@@ -1,4 +1,4 @@
-"""Outlines of the objects of an instance label image, exact to the pixel, as GeoJSON, COCO and ImageJ files.
+"""Outlines of the objects of an instance label image, exact to the pixel, as COCO and ImageJ files.
 
 A pixel is a unit square: the pixel in row y and column x extends from (x, y) to (x + 1, y + 1). So the corner of the
 first pixel is (0, 0), and the area of an outline is its number of pixels. QuPath, COCO and ImageJ count the same way.
@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import io
 import json
-import math
 import re
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,8 @@ Polygon = tuple[Ring, ...]
 
 _OLDEST_ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 _INT16_MAX = 32_767
+_POSITIONS = {"frame": "t_position", "plane": "z_position", "page": "position"}
+"""Attributes of a region of interest for the numbers of its page; ImageJ counts from 1."""
 
 
 def trace_outlines(labels_yx: Array) -> dict[int, tuple[Polygon, ...]]:
@@ -69,63 +71,6 @@ def trace_outlines(labels_yx: Array) -> dict[int, tuple[Polygon, ...]]:
         x, y = rings[polygon[0]][0]
         found.setdefault(int(labels_yx[y, x]), []).append(tuple(rings[k] for k in polygon))
     return {label: tuple(found[label]) for label in sorted(found)}
-
-
-def to_geojson(
-    labels_yx: Array,
-    table: ObjectTable,
-    *,
-    object_type: Literal["detection", "annotation"] = "detection",
-    colors: Mapping[str, tuple[int, int, int]] | None = None,
-) -> str:
-    """Write objects as a GeoJSON FeatureCollection for QuPath.
-
-    Parameters
-    ----------
-    labels_yx
-        Instance ids as for `trace_outlines`.
-    table
-        Objects to write, from `septa.objects.measure_objects` of these labels. The id becomes the object's name, and
-        the class its classification unless it is the number 0. All other columns become measurements: booleans as 1
-        and 0, and values that are not finite are omitted.
-    object_type
-        Type of the objects in QuPath, which draws many detections faster than annotations.
-    colors
-        RGB (0..255) of classes by name; QuPath chooses the others.
-
-    Returns
-    -------
-    str
-        JSON text. Coordinates are x, y in pixels, as explained at the top of this file. Each feature is a Polygon, or a
-        MultiPolygon if an object has several parts.
-
-    Raises
-    ------
-    ValueError
-        The labels are not YX integers, or lack an object of the table.
-
-    Examples
-    --------
-    >>> from septa.objects import measure_objects
-    >>> labels_yx = np.array([[0, 7]])
-    >>> feature = json.loads(to_geojson(labels_yx, measure_objects(labels_yx)))["features"][0]
-    >>> feature["geometry"]
-    {'type': 'Polygon', 'coordinates': [[[1, 0], [2, 0], [2, 1], [1, 1], [1, 0]]]}
-    >>> feature["properties"]["name"], feature["properties"]["measurements"]["area"]
-    ('7', 1)
-    """
-    names = [name for name, values in table.columns.items() if name != "label" and values.dtype.kind in "buif"]
-    names = [name for name in names if name != "class"]
-    rows = zip(*((table.columns[name] + 0).tolist() for name in names)) if names else [()] * len(table)
-    features = []
-    for (label, polygons), kind, row in zip(_select_outlines(labels_yx, table), _class_texts(table), rows, strict=True):
-        properties: dict[str, Any] = {"objectType": object_type, "name": str(label)}
-        if kind is not None:
-            color = {"color": list(colors[kind])} if colors and kind in colors else {}
-            properties["classification"] = {"name": kind, **color}
-        properties["measurements"] = {name: value for name, value in zip(names, row) if math.isfinite(value)}
-        features.append({"type": "Feature", "geometry": _geometry(polygons), "properties": properties})
-    return _json({"type": "FeatureCollection", "features": features})
 
 
 def to_coco(images: Iterable[tuple[str, Array, ObjectTable]], class_names: Sequence[str]) -> str:
@@ -181,10 +126,10 @@ def to_coco(images: Iterable[tuple[str, Array, ObjectTable]], class_names: Seque
             one |= {"area": int(value["area"]), "iscrowd": 0}
             annotations.append(one | ({"score": float(value["confidence"])} if "confidence" in value else {}))
     categories = [{"id": k, "name": name, "supercategory": ""} for k, name in enumerate(names) if k]
-    return _json({"images": described, "annotations": annotations, "categories": categories})
+    return to_json({"images": described, "annotations": annotations, "categories": categories})
 
 
-def to_rois(labels_yx: Array, table: ObjectTable) -> bytes:
+def to_rois(labels_yx: Array, table: ObjectTable, *, position: Mapping[str, int] = MappingProxyType({})) -> bytes:
     """Write objects as an ImageJ ``RoiSet.zip``: one region of interest per object, named by its id.
 
     Objects of one part without holes become traced selections, as from ImageJ's wand. All others become composite
@@ -196,6 +141,8 @@ def to_rois(labels_yx: Array, table: ObjectTable) -> bytes:
         Instance ids as for `trace_outlines`.
     table
         Objects to write, from `septa.objects.measure_objects` of these labels.
+    position
+        Number of the ``frame`` and the ``plane``, or of the ``page``, of a stack, each from 0, that the objects lie on.
 
     Returns
     -------
@@ -209,11 +156,11 @@ def to_rois(labels_yx: Array, table: ObjectTable) -> bytes:
     """
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as folder:
-        for label, polygons in _select_outlines(labels_yx, table):
+        for label, polygons in select_outlines(labels_yx, table):
             name = f"{label:05d}"
             entry = zipfile.ZipInfo(f"{name}.roi", _OLDEST_ZIP_DATE)
             entry.compress_type = zipfile.ZIP_DEFLATED
-            folder.writestr(entry, _roi(name, [ring for polygon in polygons for ring in polygon]))
+            folder.writestr(entry, _roi(name, [ring for polygon in polygons for ring in polygon], position))
     return archive.getvalue()
 
 
@@ -228,7 +175,7 @@ def _parts(labels_yx: Array) -> npt.NDArray[np.int32]:
     return label_parts(_check_labels(labels_yx).astype(np.int64))
 
 
-def _select_outlines(labels_yx: Array, table: ObjectTable) -> list[tuple[int, tuple[Polygon, ...]]]:
+def select_outlines(labels_yx: Array, table: ObjectTable) -> list[tuple[int, tuple[Polygon, ...]]]:
     """Return the id and polygons of each object of the table."""
     found = trace_outlines(labels_yx)
     ids = table.columns["label"].tolist()
@@ -236,13 +183,6 @@ def _select_outlines(labels_yx: Array, table: ObjectTable) -> list[tuple[int, tu
     if missing:
         raise ValueError(f"the labels have no object {missing[0]}, which the table lists")
     return [(label, found[label]) for label in ids]
-
-
-def _class_texts(table: ObjectTable) -> list[str | None]:
-    classes = table.columns.get("class")
-    if classes is None:
-        return [None] * len(table)
-    return [None if isinstance(value, int) and value == 0 else str(value) for value in classes.tolist()]
 
 
 def _categories(table: ObjectTable, names: list[str]) -> list[int]:
@@ -254,14 +194,8 @@ def _categories(table: ObjectTable, names: list[str]) -> list[int]:
     return [of[value] for value in values]
 
 
-def _geometry(polygons: tuple[Polygon, ...]) -> dict[str, Any]:
-    coordinates = [[[*ring.tolist(), ring[0].tolist()] for ring in polygon] for polygon in polygons]
-    if len(coordinates) == 1:
-        return {"type": "Polygon", "coordinates": coordinates[0]}
-    return {"type": "MultiPolygon", "coordinates": coordinates}
-
-
-def _json(value: dict[str, Any]) -> str:
+def to_json(value: dict[str, Any]) -> str:
+    """Write values as compact JSON text."""
     # Lone surrogates, from file names that could not be decoded, are not valid in Unicode text or JSON.
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return re.sub("[\ud800-\udfff]", "\ufffd", text)
@@ -301,12 +235,15 @@ def _rle_text(counts: list[int]) -> str:
     return "".join(letters)
 
 
-def _roi(name: str, rings: list[Ring]) -> bytes:
+def _roi(name: str, rings: list[Ring], position: Mapping[str, int]) -> bytes:
     from roifile import ROI_TYPE, ImagejRoi
 
     corners = np.concatenate(rings)
     (left, top), (right, bottom) = corners.min(axis=0).tolist(), corners.max(axis=0).tolist()
     roi = ImagejRoi(name=name, top=top, left=left, bottom=bottom, right=right)
+    for number, attribute in _POSITIONS.items():
+        if number in position:
+            setattr(roi, attribute, position[number] + 1)
     if len(rings) == 1 and max(right, bottom) <= _INT16_MAX:
         roi.roitype = ROI_TYPE.TRACED
         roi.integer_coordinates = corners - np.array([left, top], np.int32)

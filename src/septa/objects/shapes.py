@@ -51,8 +51,8 @@ class ObjectMoments:
         return middle + spread, np.maximum(middle - spread, 0)
 
 
-def measure_moments(runs: Runs, height: int, width: int) -> ObjectMoments:
-    """Compute boxes, centroids and moments in closed form from runs."""
+def measure_moments(runs: Runs, height: int, width: int, origin_yx: tuple[int, int] = (0, 0)) -> ObjectMoments:
+    """Compute boxes, centroids and moments in closed form from runs; ``origin_yx`` is the place of the first pixel."""
     objects, length, area = runs.objects[runs.inside], runs.lengths[runs.inside], runs.areas
     row, left = np.divmod(runs.starts[runs.inside], max(1, width))
     top, first = np.full(runs.ids.size, height), np.full(runs.ids.size, width)
@@ -67,6 +67,9 @@ def measure_moments(runs: Runs, height: int, width: int) -> ObjectMoments:
     dy, dx = y - mean_y[objects], x - mean_x[objects]
     yy, xy = runs.sums(length * dy**2) / area, runs.sums(length * dy * dx) / area
     xx = runs.sums(length * (dx**2 + (length.astype(np.float64) ** 2 - 1) / 12)) / area
+    for rows, columns in ((top, first), (bottom, last)):
+        rows += origin_yx[0]
+        columns += origin_yx[1]
     return ObjectMoments(
         top=top, left=first, bottom=bottom, right=last, y=top + mean_y, x=first + mean_x, yy=yy, xx=xx, xy=xy
     )

@@ -45,8 +45,8 @@ class ObjectTable:
         """Return the rows where ``mask`` is True; or, given indices, those rows in that order."""
         return ObjectTable({name: values[np.asarray(mask)] for name, values in self.columns.items()})
 
-    def to_csv(self) -> str:
-        r"""Write the table as comma-separated values (RFC 4180), column names first.
+    def to_csv(self, *, header: bool = True) -> str:
+        r"""Write the table as comma-separated values (RFC 4180), column names first if ``header`` is True.
 
         Numbers have the fewest digits that read back as the same number. NaN is an empty cell, and booleans are
         ``true`` or ``false``. A text that a spreadsheet would read as a formula, such as one that starts with ``=``,
@@ -59,7 +59,8 @@ class ObjectTable:
         """
         sheet = io.StringIO()
         writer = csv.writer(sheet, lineterminator="\r\n")
-        writer.writerow([_text_cell(name) for name in self.columns])
+        if header:
+            writer.writerow([_text_cell(name) for name in self.columns])
         writer.writerows(zip(*map(_cells, self.columns.values())))
         return sheet.getvalue()
 

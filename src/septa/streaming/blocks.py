@@ -22,6 +22,7 @@ from septa.inference import ImageRegion, add_margin
 from septa.model import Model
 from septa.streaming.block_file import load_block, save_block
 from septa.streaming.block_worker import BlockWindow, BlockWorker
+from septa.streaming.object_facts import classify_block, find_object_facts
 from septa.streaming.plan import StreamPlan
 from septa.tasks import BlockLabels, renumber_block
 
@@ -60,12 +61,17 @@ class OutputBlock:
         The block.
     numbers
         The final ids of the block's objects, see `septa.tasks.MergedObjects.look_up_ids`; None for a semantic task.
+    border, classes
+        Final ids, ascending, and classes of objects that lie in several blocks, as far as the block may hold them; None
+        if no classes are written.
     """
 
     store: Path
     specs: tuple[StoreSpec, ...]
     index: BlockIndex
     numbers: NDArray[np.int64] | None
+    border: NDArray[np.int64] | None = None
+    classes: NDArray[np.int32] | None = None
 
 
 @dataclass(frozen=True)
@@ -171,8 +177,10 @@ def label_block(worker: BlockWorker, scored: ScoredBlock) -> bool:
         if block is None:
             return False
         arrays = _to_arrays(block, worker.model)
+        logits_kyx = scored.logits_kyx[(slice(None), *core)]
+        arrays |= find_object_facts(worker.folder, plan, worker.model, scored.index, block, logits_kyx)
         if plan.identity.probabilities:
-            probabilities_kyx = worker.model.task.probabilities(scored.logits_kyx[(slice(None), *core)])
+            probabilities_kyx = worker.model.task.probabilities(logits_kyx)
             arrays["probabilities"] = probabilities_kyx.astype(np.float16)
     save_block(worker.folder, plan, scored.index, arrays)
     return True
@@ -194,7 +202,7 @@ def write_empty_block(folder: Path, plan: StreamPlan, model: Model, index: Block
     block = model.task.blank_block(
         (bottom - top, right - left), _to_local(core, region), _find_image_ends(region, plan.size)
     )
-    arrays = _to_arrays(block, model)
+    arrays = _to_arrays(block, model) | find_object_facts(folder, plan, model, index, block, None)
     if plan.identity.probabilities:
         (top, left), (bottom, right) = core
         certain_kyx = np.zeros((model.task.classes, bottom - top, right - left), np.float16)
@@ -204,7 +212,7 @@ def write_empty_block(folder: Path, plan: StreamPlan, model: Model, index: Block
     save_block(folder, plan, index, arrays)
 
 
-def write_output_block(folder: Path, plan: StreamPlan, block: OutputBlock) -> list[str]:
+def write_output_block(folder: Path, plan: StreamPlan, model: Model, block: OutputBlock) -> list[str]:
     """Write a block into the images of the store, with the final ids of its objects.
 
     Returns
@@ -219,14 +227,24 @@ def write_output_block(folder: Path, plan: StreamPlan, block: OutputBlock) -> li
     ResourceError
         The disk is full.
     """
-    names = ["labels_yx", "probabilities"] if plan.identity.probabilities else ["labels_yx"]
-    labels, *probabilities = load_block(folder, plan, block.index, names).values()
-    if block.numbers is not None:
-        labels = renumber_block(labels, block.numbers, block.specs[0].dtype)
-    planes = labels if labels.ndim == 3 else labels[None]
+    has_probabilities = block.specs[-1].kind == "probabilities"
+    wanted = {"labels_yx": True, "probabilities": has_probabilities, "class_sums": block.classes is not None}
+    arrays = load_block(folder, plan, block.index, [name for name, given in wanted.items() if given])
+    labels, parts = arrays["labels_yx"], []
+    if block.numbers is None:
+        parts += list(labels if labels.ndim == 3 else labels[None])
+    else:
+        parts.append(renumber_block(labels, block.numbers, block.specs[0].dtype))
+    if block.classes is not None:
+        assert block.numbers is not None
+        assert block.border is not None
+        found = classify_block(arrays["class_sums"], block.numbers, block.border, block.classes)
+        parts.append(model.labels.raw_values[found][labels])
+    if has_probabilities:
+        parts.append(arrays["probabilities"])
     return [
         store.write_store_block(block.store, spec, 0, block.index, np.ascontiguousarray(part, spec.dtype))
-        for spec, part in zip(block.specs, [*planes, *probabilities], strict=True)
+        for spec, part in zip(block.specs, parts, strict=True)
     ]
 
 

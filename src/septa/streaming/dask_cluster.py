@@ -30,6 +30,7 @@ from septa.model import Model
 from septa.streaming.block_worker import BlockWorker
 from septa.streaming.blocks import OutputBlock, PyramidBlock
 from septa.streaming.events import StreamRequest
+from septa.streaming.measuring import ObjectBlock
 
 if TYPE_CHECKING:
     from septa.streaming.dask_worker import DaskRun, WorkerFailure, WorkerReply
@@ -207,6 +208,14 @@ class DaskExecutor:
 
         absolute = ((block.index, replace(block, store=block.store.resolve())) for block in blocks)
         return self._run_blocks(dask_worker.write_output, absolute)
+
+    def measure(self, blocks: Iterable[ObjectBlock]) -> Iterator[ObjectBlock]:
+        """Measure the objects of blocks and yield each finished block, in any order."""
+        from septa.streaming import dask_worker
+
+        absolute = ((block.index, replace(block, store=block.store.resolve())) for block in blocks)
+        for block, _ in self._run_blocks(dask_worker.measure_on_worker, absolute):
+            yield block
 
     def write_pyramid(self, blocks: Iterable[PyramidBlock]) -> Iterator[tuple[PyramidBlock, str]]:
         """Write blocks of one pyramid level and yield each with its digest, in any order."""

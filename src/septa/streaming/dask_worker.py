@@ -30,6 +30,7 @@ from septa.streaming.blocks import (
 )
 from septa.streaming.budget import default_memory, fit_budget
 from septa.streaming.identity import RunIdentity, StreamInput, digest_sample
+from septa.streaming.measuring import ObjectBlock, measure_block
 from septa.streaming.plan import StreamPlan
 
 _SHARE_STORAGE = "Put the input and the output on storage that every worker sees under the same path"
@@ -212,7 +213,12 @@ def segment(key: str, index: BlockIndex) -> WorkerReply:
 
 def write_output(key: str, block: OutputBlock) -> WorkerReply:
     """Write a block into the store by `write_output_block` on this worker; the value is its digests."""
-    return _call(key, lambda worker: write_output_block(worker.folder, worker.plan, block))
+    return _call(key, lambda worker: write_output_block(worker.folder, worker.plan, worker.model, block))
+
+
+def measure_on_worker(key: str, block: ObjectBlock) -> WorkerReply:
+    """Measure the objects of a block by `measure_block` on this worker."""
+    return _call(key, lambda worker: measure_block(worker, block))
 
 
 def write_pyramid(key: str, block: PyramidBlock) -> WorkerReply:
@@ -256,6 +262,7 @@ def _make_worker(prepared: _PreparedRun) -> BlockWorker:
             name=identity.name,
             probabilities=identity.probabilities,
             skip_empty=identity.skip_empty,
+            objects=identity.objects,
             zarr=identity.zarr,
         )
         if seen != identity or digest_sample(source) != plan.sample:

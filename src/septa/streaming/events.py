@@ -36,7 +36,16 @@ class StreamRequest:
     skip_empty
         True to skip blocks that show nothing but background.
     overwrite
-        True to replace an existing output, and to start again instead of resuming.
+        True to replace an existing output and existing files, and to start again instead of resuming.
+    table, geojson
+        Files of the measurements and of the outlines of all objects; None to write no such file. Outlines of a stack
+        get a file for each page, whose number is added to the name.
+    measure
+        Measurements in both: names as for `septa.objects.measure_objects`.
+    min_confidence
+        Least confidence of an object that is kept (0..1); all are kept if None.
+    image_name
+        Name of the image in the table; that of the image's file if empty.
     engine
         Name of the engine that runs the net; the model's own if None.
     precision
@@ -59,6 +68,11 @@ class StreamRequest:
     probabilities: bool = False
     skip_empty: bool = False
     overwrite: bool = False
+    table: Path | None = None
+    geojson: Path | None = None
+    measure: tuple[str, ...] = ("basic",)
+    min_confidence: float | None = None
+    image_name: str = ""
     engine: str | None = None
     precision: str | None = None
     zarr: str | None = None
@@ -95,9 +109,9 @@ class StreamStep:
     Attributes
     ----------
     stage
-        ``segmenting`` or ``writing``.
+        ``segmenting``, ``scoring`` (confidences of objects), ``writing`` or ``measuring``.
     done, total
-        Megapixels that are segmented, or blocks that are written, so far and in the end.
+        Megapixels that are segmented, or blocks that are done, so far and in the end.
     """
 
     stage: str
@@ -121,6 +135,8 @@ class StreamFinished:
         Time within ``seconds`` in which the net ran; None if other processes ran it.
     objects
         Number of objects; None for a semantic task.
+    dropped
+        Number of objects that were dropped for their confidence.
     skipped
         Share of the pixels that lie in skipped blocks.
     already_complete
@@ -142,6 +158,7 @@ class StreamFinished:
     already_complete: bool = False
     conflicts: int = 0
     notes: tuple[str, ...] = ()
+    dropped: int = 0
 
 
 StreamEvent = StreamStarted | StreamStep | StreamFinished

@@ -28,6 +28,7 @@ from septa.streaming.blocks import (
 )
 from septa.streaming.budget import store_bytes
 from septa.streaming.events import StreamRequest
+from septa.streaming.measuring import ObjectBlock, count_threads, measure_block
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -42,6 +43,10 @@ class Executor(Protocol):
 
     def write_output(self, blocks: Iterable[OutputBlock]) -> Iterator[tuple[OutputBlock, list[str]]]:
         """Write blocks into the store and yield each with its digests, in any order."""
+        ...
+
+    def measure(self, blocks: Iterable[ObjectBlock]) -> Iterator[ObjectBlock]:
+        """Measure the objects of blocks and yield each finished block, in any order."""
         ...
 
     def write_pyramid(self, blocks: Iterable[PyramidBlock]) -> Iterator[tuple[PyramidBlock, str]]:
@@ -102,7 +107,18 @@ class LocalExecutor:
     def write_output(self, blocks: Iterable[OutputBlock]) -> Iterator[tuple[OutputBlock, list[str]]]:
         """Write blocks into the store and yield each with its digests."""
         worker = self._worker
-        return self._map_in_threads(lambda block: write_output_block(worker.folder, worker.plan, block), blocks)
+
+        def write(block: OutputBlock) -> list[str]:
+            return write_output_block(worker.folder, worker.plan, worker.model, block)
+
+        return self._map_in_threads(write, blocks)
+
+    def measure(self, blocks: Iterable[ObjectBlock]) -> Iterator[ObjectBlock]:
+        """Measure the objects of blocks and yield each finished block."""
+        worker = self._worker
+        threads = count_threads(worker, torch.get_num_threads())
+        for block, _ in self._map_in_threads(lambda block: measure_block(worker, block), blocks, threads):
+            yield block
 
     def write_pyramid(self, blocks: Iterable[PyramidBlock]) -> Iterator[tuple[PyramidBlock, str]]:
         """Write blocks of one pyramid level and yield each with its digest."""
@@ -111,12 +127,15 @@ class LocalExecutor:
     def close(self) -> None:
         """Do nothing: this process keeps nothing for the run."""
 
-    def _map_in_threads(self, work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[tuple[Item, Result]]:
+    def _map_in_threads(
+        self, work: Callable[[Item], Result], items: Iterable[Item], threads: int | None = None
+    ) -> Iterator[tuple[Item, Result]]:
         """Call a function for each item, in as many threads as torch uses, or fewer if the memory requires that."""
         worker = self._worker
-        threads = torch.get_num_threads()
-        if worker.free is not None:
-            threads = max(1, min(threads, worker.free // store_bytes(worker.model, worker.plan.block)))
+        if threads is None:
+            threads = torch.get_num_threads()
+            if worker.free is not None:
+                threads = max(1, min(threads, worker.free // store_bytes(worker.model, worker.plan.block)))
         running: deque[tuple[Item, Future[Result]]] = deque()
         with ThreadPoolExecutor(threads) as pool:
             for item in items:

@@ -69,6 +69,44 @@ class StreamInput:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ObjectSettings:
+    """The part of a request that concerns single objects.
+
+    Attributes
+    ----------
+    table, geojson
+        True if a table, or outlines, of objects are written.
+    measure
+        Measurements in them; names as for `septa.objects.measure_objects`.
+    min_confidence
+        Least confidence of an object that is kept (0..1); all are kept if None.
+    classes
+        True if the model gives objects classes, which are written as a label image of their own.
+    """
+
+    table: bool = False
+    geojson: bool = False
+    measure: tuple[str, ...] = ("basic",)
+    min_confidence: float | None = None
+    classes: bool = False
+
+    @property
+    def measured(self) -> bool:
+        """True if objects are measured."""
+        return self.table or self.geojson
+
+    @property
+    def scored(self) -> bool:
+        """True if the confidences of objects are needed."""
+        return self.measured or self.min_confidence is not None
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> ObjectSettings:
+        """Rebuild settings from `dataclasses.asdict`, after JSON has turned its tuples into lists."""
+        return cls(**_with_tuples(values, "measure"))
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunIdentity:
     """Everything in a request that decides the output, for comparison with an earlier run.
 
@@ -94,6 +132,8 @@ class RunIdentity:
         True if probabilities are written, too.
     skip_empty
         True if blocks that show nothing but background are skipped.
+    objects
+        What is done with single objects; None if there is nothing to do besides numbering them.
     zarr
         Version of OME-Zarr of the output. Runs that do not state it wrote 0.5.
     """
@@ -112,6 +152,7 @@ class RunIdentity:
     name: str
     probabilities: bool
     skip_empty: bool
+    objects: ObjectSettings | None = None
     zarr: str = "0.5"
 
     @classmethod
@@ -127,6 +168,7 @@ class RunIdentity:
         name: str,
         probabilities: bool,
         skip_empty: bool,
+        objects: ObjectSettings | None = None,
         zarr: str = "0.5",
     ) -> RunIdentity:
         """Describe the segmentation of an open image; the parameters are the attributes of the same names."""
@@ -145,6 +187,7 @@ class RunIdentity:
             name=name,
             probabilities=probabilities,
             skip_empty=skip_empty,
+            objects=objects,
             zarr=zarr,
         )
 
@@ -160,15 +203,23 @@ class RunIdentity:
     @property
     def digest(self) -> str:
         """SHA-256 (hex) of all attributes."""
+        return digest_json(self.to_json())
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the attributes as JSON values; the inverse of `from_json`."""
         values = asdict(self)
-        if self.zarr == "0.5":  # as outputs state it that were written before there was a choice
+        if self.objects is None:
+            del values["objects"]  # earlier versions did not have it, and their outputs and runs are still recognised
+        if self.zarr == "0.5":
             del values["zarr"]
-        return digest_json(values)
+        return values
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> RunIdentity:
-        """Rebuild an identity from `dataclasses.asdict`, after JSON has turned its tuples into lists."""
-        return cls(**_with_tuples(values, "channels", "region", "shape"))
+        """Rebuild an identity from `to_json`, after JSON has turned its tuples into lists."""
+        objects = values.get("objects")
+        known = {**values, "objects": None if objects is None else ObjectSettings.from_json(objects)}
+        return cls(**_with_tuples(known, "channels", "region", "shape"))
 
 
 def digest_content(source: Source) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from septa.errors import InputError
@@ -47,13 +48,14 @@ def check_output(request: StreamRequest, source: Source) -> None:
         check_outside_zarr(request.output)
 
 
-def is_finished(request: StreamRequest, identity: RunIdentity, folder: Path) -> bool:
-    """Return True if the output of this request is complete already.
+def is_finished(request: StreamRequest, identity: RunIdentity, folder: Path, files: Sequence[Path] = ()) -> bool:
+    """Return True if the output of this request is complete already, with its ``files`` of objects.
 
     Raises
     ------
     InputError
-        The output exists, is not one of this request, and ``overwrite`` is False; or it must not be replaced at all.
+        The output exists, is not one of this request, and ``overwrite`` is False; or it must not be replaced at all. Or
+        the output is complete, but a file of its objects is missing.
     """
     output = request.output
     if not output.exists() or (output.is_dir() and store.is_free(output)):
@@ -70,6 +72,9 @@ def is_finished(request: StreamRequest, identity: RunIdentity, folder: Path) -> 
         expected = store.make_identifier("labels", identity.name, identity.attributes)
         is_same, is_complete = store.read_identifier(output) == expected, True
     if is_same and is_complete:
+        if missing := [file for file in files if not file.exists()]:
+            problem = f"this file is missing, but the output {output} is complete"
+            raise InputError(missing[0], problem, "Give --overwrite to segment the image again and write both")
         shutil.rmtree(folder, ignore_errors=True)  # the earlier run may have been killed before it could do this
         return True
     if is_complete or not attributes or not (is_same or load_plan(folder)):

@@ -131,9 +131,25 @@ class StreamPlan:
         name = self.identity.name
         names = [f"{name}_{number}" for number in range(model.task.classes)] if model.task.multilabel else [name]
         specs = [make_spec("labels", label_name, "", dtype) for label_name in names]
+        if self.identity.objects is not None and self.identity.objects.classes:
+            specs.append(make_spec("labels", f"{name}_classes", "", find_class_type(model)))
         if self.identity.probabilities:
             specs.append(make_spec("probabilities", name, "C", np.dtype(np.float16)))
         return specs
+
+    def foreground_spec(self) -> StoreSpec:
+        """Return the image of the foreground probability that is kept in the work folder, near objects."""
+        axes = "".join(axis for axis in "TCZYX" if axis in self.identity.axes.replace("C", "") + "CYX")
+        sizes = dict(zip("TCZYX", self.identity.shape)) | {"C": 1}
+        return StoreSpec(
+            kind="probabilities",
+            name="foreground",
+            axes=axes,
+            shape=tuple(sizes[axis] for axis in axes),
+            dtype=np.dtype(np.float32),
+            block=self.block,
+            chunk=min(CHUNK, self.block),
+        )
 
     @cached_property
     def digest(self) -> str:
@@ -144,7 +160,7 @@ class StreamPlan:
         """Return the plan as JSON values; the inverse of `from_json`."""
         plain = {
             "version": VERSION,
-            "asked": asdict(self.identity),
+            "asked": self.identity.to_json(),
             "input": asdict(self.input),
             "sample": self.sample,
             "block": self.block,
@@ -181,3 +197,8 @@ class StreamPlan:
             )
         except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
             raise ValueError(f"{type(error).__name__} {error}") from None
+
+
+def find_class_type(model: Model) -> np.dtype[Any]:
+    """Return the type of an image of the classes of objects, which holds the raw values of the training labels."""
+    return np.min_scalar_type(int(model.labels.raw_values.max(initial=0)))

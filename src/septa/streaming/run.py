@@ -12,29 +12,28 @@ import re
 import shutil
 import signal
 import time
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
-from itertools import product
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from septa.errors import InputError, Interrupted
-from septa.images import Source, is_address, lock_outputs, resolve_location, store, write_text
-from septa.images.store import StoreSpec
+from septa.images import Source, WrittenFiles, is_address, lock_outputs, resolve_location, store, write_text
 from septa.model import Model, explain_precision
 from septa.notices import Notices
+from septa.objects import choose_measurements
 from septa.runtime import has_fast_bf16
-from septa.streaming.block_file import is_done, load_facts
+from septa.streaming.block_file import is_done
 from septa.streaming.block_worker import BlockWorker
-from septa.streaming.blocks import OutputBlock, PyramidBlock, write_empty_block
+from septa.streaming.blocks import write_empty_block
 from septa.streaming.budget import Budget, default_memory, fit_budget
 from septa.streaming.events import StreamEvent, StreamFinished, StreamRequest, StreamStarted, StreamStep
 from septa.streaming.executor import Executor, LocalExecutor, MakeExecutor
-from septa.streaming.identity import RunIdentity, digest_content, digest_sample
+from septa.streaming.identity import ObjectSettings, RunIdentity, digest_content, digest_sample
+from septa.streaming.object_facts import foreground_store
+from septa.streaming.object_files import check_object_files, list_object_files
 from septa.streaming.output import (
     check_output,
     find_image_around,
@@ -45,10 +44,8 @@ from septa.streaming.output import (
 )
 from septa.streaming.plan import StreamPlan
 from septa.streaming.prescan import find_empty_blocks, find_factor, report_unlike, resolve_normalizations
-from septa.streaming.written_blocks import WrittenBlocks
-from septa.tasks import MergedObjects, merge_blocks
+from septa.streaming.writing import StoreWriter, find_label_type, is_tiff
 
-_TIFF = (".tif", ".tiff")
 _LONGEST_NAME = 150
 
 
@@ -105,14 +102,17 @@ def stream(request: StreamRequest, make_executor: MakeExecutor | None = None) ->
                 name=_choose_name(request),
                 probabilities=request.probabilities,
                 skip_empty=request.skip_empty,
+                objects=_choose_object_settings(model, request),
                 zarr=_choose_version(request),
             )
-            with lock_outputs([find_image_around(request.output) or request.output]) as notes:
-                if is_finished(request, identity, folder):
+            files = list_object_files(request, source.shape)
+            with lock_outputs([find_image_around(request.output) or request.output, *files[:1]]) as notes:
+                if is_finished(request, identity, folder, files):
                     if request.into_image:  # an earlier run may have been killed before it could do this
                         store.list_labels_of(Path(request.input.path), _list_names(model, identity.name))
                     yield _report_finished(request)
                     return
+                written = check_object_files(request, files, source.calibration, notices)
                 engine = model.engine(device, identity.engine)
                 plan, budget, more = _make_plan(request, identity, source, model, folder, device)
                 worker = BlockWorker(
@@ -128,8 +128,8 @@ def stream(request: StreamRequest, make_executor: MakeExecutor | None = None) ->
                 executor = make_executor(request, worker) if make_executor else LocalExecutor(worker)
                 known = notices.lines()
                 about = explain_precision(identity.engine, model.bf16, fast=fast)
-                notes = (*notes, *more, *about, *_explain_limits(model), *known)
-                for event in _stream(request, worker, budget, notes, executor, began):
+                notes = (*notes, *more, *about, *_explain_limits(model, request.output), *known)
+                for event in _stream(request, worker, budget, notes, executor, written, began):
                     late = tuple(notices.lines()[len(known) :])
                     yield replace(event, notes=late) if isinstance(event, StreamFinished) else event
     except KeyboardInterrupt:
@@ -148,6 +148,7 @@ def _stream(
     budget: Budget,
     notes: tuple[str, ...],
     executor: Executor,
+    written: WrittenFiles,
     began: float,
 ) -> Iterator[StreamEvent]:
     """Segment the blocks that are not done yet, merge their objects, and write the output."""
@@ -170,9 +171,9 @@ def _stream(
     if digest_content(worker.source) != plan.identity.content:
         problem = "the image was changed while it was segmented"
         raise InputError(request.input.path, problem, "Run the command with --overwrite to start again")
-    merged = _merge(plan, model, folder)
-    objects = None if merged is None else sum(part.count for part in merged.values())
-    yield from _write(executor, worker, plan.specs(model, _label_type(model, objects)), merged, request)
+    writer = StoreWriter(executor=executor, worker=worker, request=request, written=written)
+    yield from writer.write()
+    planes = None if writer.planes is None else writer.planes.values()
     executor.close()
     shutil.rmtree(folder, ignore_errors=True)  # the next run removes files that a file system keeps for now
     yield StreamFinished(
@@ -181,9 +182,10 @@ def _stream(
         segmented=plan.megapixels(todo),
         seconds=time.monotonic() - began,
         net_seconds=worker.net_seconds if isinstance(executor, LocalExecutor) else None,
-        objects=objects,
+        objects=None if planes is None else sum(plane.count for plane in planes),
+        dropped=0 if planes is None else sum(plane.count_dropped() for plane in planes),
         skipped=plan.megapixels(plan.skipped) / total,
-        conflicts=0 if merged is None else sum(part.conflicts for part in merged.values()),
+        conflicts=0 if planes is None else sum(plane.merged.conflicts for plane in planes),
     )
 
 
@@ -204,13 +206,37 @@ def _check_request(model: Model, request: StreamRequest) -> None:
     if model.task.finds_objects and not model.net.exact_tiles:
         problem = "this net pools over the whole image, so neighbouring blocks would disagree about objects"
         raise InputError(where, problem, "Give -o a folder, or train with net.norm=batch or net.norm=none")
-    if not model.task.finds_objects and _label_type(model, None).kind != "u":
+    if not model.task.finds_objects and find_label_type(model, None).kind != "u":
         problem = "a class of this model has a label value below 0, which a store cannot hold"
         raise InputError(where, problem, "Train with label values of at least 0")
     model.check_tile(request.tile)
-    if request.output.suffix.lower() in _TIFF and (model.task.multilabel or request.probabilities):
+    _check_objects(model, request)
+    if is_tiff(request.output) and (model.task.multilabel or request.probabilities):
         problem = "an OME-TIFF file holds one image, but overlapping classes or probabilities need several"
         raise InputError(request.output, problem, "Give -o a name that ends in .ome.zarr")
+
+
+def _check_objects(model: Model, request: StreamRequest) -> None:
+    """Refuse files of objects from a model without objects, and measurements without a file."""
+    wanted = request.table is not None or request.geojson is not None
+    if (wanted or request.min_confidence is not None) and not model.task.finds_objects:
+        problem = "this model finds no objects, but --table, --geojson and --min-confidence need them"
+        raise InputError(request.model, problem, "Leave them out, or give a model that was trained as --task instances")
+    if choose_measurements(request.measure) and not wanted:
+        problem = "measurements go to tables and to outlines for QuPath, and neither is requested"
+        raise InputError("--measure", problem, "Add --table FILE.csv or --geojson, or leave the option out")
+
+
+def _choose_object_settings(model: Model, request: StreamRequest) -> ObjectSettings | None:
+    """Return what is done with single objects; None if there is nothing to do besides numbering them."""
+    settings = ObjectSettings(
+        table=request.table is not None,
+        geojson=request.geojson is not None,
+        measure=tuple(sorted(choose_measurements(request.measure))) or ("basic",),
+        min_confidence=request.min_confidence,
+        classes=model.task.finds_objects and model.task.object_classes > 1,
+    )
+    return settings if settings.scored or settings.classes else None
 
 
 def _choose_name(request: StreamRequest) -> str:
@@ -250,15 +276,17 @@ def _choose_version(request: StreamRequest) -> str:
 
 def _list_names(model: Model, name: str) -> list[str]:
     """Return the names of the label images of a run."""
-    return [f"{name}_{number}" for number in range(model.task.classes)] if model.task.multilabel else [name]
+    if model.task.multilabel:
+        return [f"{name}_{number}" for number in range(model.task.classes)]
+    return [name, f"{name}_classes"] if model.task.object_classes > 1 else [name]
 
 
-def _explain_limits(model: Model) -> Iterator[str]:
+def _explain_limits(model: Model, output: Path) -> Iterator[str]:
     """Yield sentences about limits of the result."""
     if not model.net.exact_tiles:
         yield "the result differs slightly from that of the whole image, because this net pools over each tile"
-    if model.task.object_classes > 1:
-        yield "objects are written without their classes"
+    if model.task.object_classes > 1 and is_tiff(output):
+        yield "the label image holds the objects without their classes, because an OME-TIFF file holds one image"
 
 
 def _report_finished(request: StreamRequest) -> StreamFinished:
@@ -310,77 +338,7 @@ def _make_plan(
     )
     if request.overwrite:
         remove_earlier_run(request.output, folder)
+    if identity.objects is not None and identity.objects.scored:
+        store.create_store(foreground_store(folder), [plan.foreground_spec()])
     write_text(folder / "plan.json", json.dumps(plan.to_json(), indent=1))
     return plan, budget, (*notes, *notices.lines())
-
-
-# Merging and writing -------------------------------------------------------------------------------------------------
-
-
-def _label_type(model: Model, objects: int | None) -> np.dtype[Any]:
-    """Return the type of the labels, given the number of objects; None for a semantic task."""
-    if objects is None:
-        return model.as_written(np.zeros((1, 1), np.int32)).dtype
-    return np.dtype(np.uint32 if objects < 2**32 else np.uint64)
-
-
-MergedPlanes = dict[tuple[int, int], MergedObjects]
-"""The final ids of the objects of each plane (t, z)."""
-
-
-def _merge(plan: StreamPlan, model: Model, folder: Path) -> MergedPlanes | None:
-    """Merge the objects of the blocks of each plane; return None for a semantic task."""
-    if not model.task.finds_objects:
-        return None
-    times, depths, rows, columns = plan.grid
-
-    def merge_plane(t: int, z: int) -> MergedObjects:
-        try:
-            return merge_blocks((rows, columns), lambda row, column: load_facts(folder, plan, (t, z, row, column)))
-        except ValueError as error:
-            problem = "neighbouring blocks of this run do not fit together"
-            remedy = "Give --overwrite to start again, as the image or the machine may have changed since"
-            raise InputError(folder, problem, remedy) from error
-
-    return {(t, z): merge_plane(t, z) for t, z in product(range(times), range(depths))}
-
-
-def _write(
-    executor: Executor, worker: BlockWorker, specs: list[StoreSpec], merged: MergedPlanes | None, request: StreamRequest
-) -> Iterator[StreamStep]:
-    """Write the missing blocks of the store, level by level; then convert it if the output is of another kind."""
-    output, is_tiff = request.output, request.output.suffix.lower() in _TIFF
-    is_copy = is_tiff or request.into_image or worker.plan.identity.zarr == "0.4"
-    target = worker.folder / "store.ome.zarr" if is_copy else output
-    store.create_store(target, specs)
-    written = WrittenBlocks(worker.folder / "digests.jsonl", target, specs)
-    blocks = [
-        (spec, level, index) for spec in specs for level in range(len(spec.levels)) for index in spec.blocks(level)
-    ]
-    missing = [block for block in blocks if not written.is_written(*block)]
-    images_missing = Counter(index for _, level, index in missing if level == 0)
-    done = len(blocks) - len(missing)
-
-    def output_blocks() -> Iterator[OutputBlock]:
-        for index in sorted(images_missing):
-            numbers = None if merged is None else merged[index[0], index[1]].look_up_ids(index[2], index[3])
-            yield OutputBlock(target, tuple(specs), index, numbers)
-
-    for block, digests in executor.write_output(output_blocks()):
-        for spec, digest in zip(specs, digests, strict=True):
-            written.add(spec, 0, block.index, digest)
-        done += images_missing[block.index]
-        yield StreamStep("writing", done, len(blocks))
-    for level in range(1, max(len(spec.levels) for spec in specs)):
-        higher = [PyramidBlock(target, spec, level, index) for spec, at, index in missing if at == level]
-        for pyramid_block, digest in executor.write_pyramid(higher):
-            written.add(pyramid_block.spec, level, pyramid_block.index, digest)
-            done += 1
-            yield StreamStep("writing", done, len(blocks))
-    store.finish_store(target, specs)
-    if is_tiff:
-        store.write_ome_tiff(output, target, specs[0])
-    elif request.into_image:
-        store.write_labels_into(Path(request.input.path), target, specs)
-    elif is_copy:
-        store.write_zarr2(output, target, specs)

@@ -12,4 +12,5 @@ from .make import make_task as make_task
 from .semantic import Semantic as Semantic
 from .task import OutputGroup as OutputGroup
 from .task import Task as Task
+from .task import choose_classes as choose_classes
 from .tuning import Curve as Curve

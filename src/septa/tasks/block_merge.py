@@ -61,6 +61,12 @@ class MergedObjects:
     _hole_numbers: Int64
     """Id of the object that fills each open hole; 0 if it is not a hole."""
 
+    def find_own_ids(self, row: int, column: int) -> tuple[int, int]:
+        """Return the first id of the objects that are counted in a block, and one past the last."""
+        block = row * self.grid_yx[1] + column
+        after = self._before[block + 1] if block + 1 < self._before.size else self.count
+        return int(self._before[block]) + 1, int(after) + 1
+
     def look_up_ids(self, row: int, column: int) -> Int64:
         """Return the ids in the whole image of a block's objects and open holes.
 

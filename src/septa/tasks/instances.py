@@ -19,7 +19,7 @@ from septa.recipe import IGNORE
 from septa.tasks.block_objects import BlockLabels, find_block_objects
 from septa.tasks.decoding import Decoding, find_objects
 from septa.tasks.semantic import Semantic
-from septa.tasks.task import OutputGroup, TaskMisfit
+from septa.tasks.task import OutputGroup, TaskMisfit, choose_classes
 from septa.tasks.tuning import Curve, search_thresholds
 from septa.tasks.watershed import Sides
 
@@ -309,11 +309,13 @@ class Instances:
         """Find the class of each object; see `Task.classify`."""
         if not self._class_outputs:
             return None
+        return choose_classes(self.sum_classes(labels_yx, logits_kyx))
+
+    def sum_classes(self, labels_yx: Int32, logits_kyx: Float32, count: int = 0) -> NDArray[np.float64]:
+        """Sum the probabilities of the classes over each object; see `Task.sum_classes`."""
         parts_kyx = self._class_task.probabilities(logits_kyx[-self._class_outputs :])
-        sums = [np.bincount(labels_yx.ravel(), part_yx.ravel()) for part_yx in parts_kyx]
-        class_of_id: Int32 = np.argmax(sums, axis=0).astype(np.int32) + 1
-        class_of_id[0] = 0
-        return class_of_id
+        flat = labels_yx.ravel()
+        return np.stack([np.bincount(flat, part_yx.ravel(), minlength=count) for part_yx in parts_kyx])
 
     def to_class_labels(self, labels_yx: Int32) -> Int32:
         """Return 1 for every object, 0 for background, and `IGNORE` where ignored."""

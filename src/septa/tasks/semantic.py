@@ -321,6 +321,10 @@ class Semantic:
     def classify(self, labels_yx: NDArray[np.int32], logits_kyx: NDArray[np.float32]) -> None:
         """Return None, because this task finds no objects."""
 
+    def sum_classes(self, labels_yx: Any, logits_kyx: Any, count: int = 0) -> NDArray[Any]:
+        """Return no sums, because this task finds no objects."""
+        return np.zeros((0, count))
+
     def pixel_shares(self, shares: Sequence[float]) -> tuple[float, ...]:
         """Return the shares unchanged: the classes of labels are those of pixels."""
         return tuple(shares)

@@ -234,6 +234,24 @@ class Task(Protocol):
             `object_classes` is 1.
         """
 
+    def sum_classes(self, labels_yx: Int32, logits_kyx: Float32, count: int = 0) -> NDArray[np.float64]:
+        """Sum the probabilities of the classes over the pixels of each object, from which `classify` chooses.
+
+        Parameters
+        ----------
+        labels_yx
+            Object ids, 0 for background.
+        logits_kyx
+            Logits of the same pixels.
+        count
+            Least number of ids, with the background.
+
+        Returns
+        -------
+        ndarray
+            ``(class - 1, id)``. Sums of parts of an object add up to those of the object.
+        """
+
     def align(self, truth_yx: Int32, prediction_yx: Int32) -> NDArray[Any]:
         """Return predicted labels for display: where they match the ground truth they have its values."""
 
@@ -270,3 +288,10 @@ class Task(Protocol):
 
     def blank_block(self, size_yx: tuple[int, int], core: tuple[slice, slice], image_ends: Sides) -> BlockLabels:
         """Return the block of a window of this size that is all background; see `label_block`."""
+
+
+def choose_classes(sums: NDArray[np.float64]) -> Int32:
+    """Return the class with the largest sum for each object, from `Task.sum_classes`; 0 for the background."""
+    class_of_id: Int32 = np.argmax(sums, axis=0).astype(np.int32) + 1
+    class_of_id[0] = 0
+    return class_of_id

@@ -14,5 +14,6 @@ from .ome_zarr import finish_store as finish_store
 from .ome_zarr import is_free as is_free
 from .ome_zarr import is_store_complete as is_store_complete
 from .ome_zarr import read_store_attributes as read_store_attributes
+from .ome_zarr import read_store_window as read_store_window
 from .ome_zarr import write_ome_tiff as write_ome_tiff
 from .ome_zarr import write_store_block as write_store_block

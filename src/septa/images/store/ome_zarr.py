@@ -28,7 +28,14 @@ from numpy.typing import NDArray
 from septa.errors import InputError
 from septa.images.store.metadata import build_metadata, check_same, check_specs, read_septa_attributes
 from septa.images.store.ome_tiff import write_pyramid_tiff
-from septa.images.store.shards import decode_shard, encode_shard, locate_shard, make_read_error
+from septa.images.store.shards import (
+    decode_shard,
+    encode_shard,
+    locate_level,
+    locate_shard,
+    make_read_error,
+    translate_zarr_errors,
+)
 from septa.images.store.spec import BlockIndex, StoreKind, StoreSpec
 from septa.images.write import remove_leftovers, write_bytes, write_text
 
@@ -45,6 +52,7 @@ __all__ = [
     "is_store_complete",
     "read_store_attributes",
     "read_store_block",
+    "read_store_window",
     "write_ome_tiff",
     "write_store_block",
 ]
@@ -163,6 +171,45 @@ def read_store_block(path: str | Path, spec: StoreSpec, level: int, index: Block
         If there is no such block.
     """
     return decode_shard(locate_shard(Path(path), spec, level, index), spec, spec.block_shape(level, index))
+
+
+def read_store_window(
+    path: str | Path, spec: StoreSpec, plane: tuple[int, int], rows: tuple[int, int], columns: tuple[int, int]
+) -> NDArray[Any]:
+    """Read a window of level 0, which may touch several blocks.
+
+    Parameters
+    ----------
+    path, spec
+        Store, which need not be complete, and one of its images.
+    plane
+        Numbers along T and Z.
+    rows, columns
+        First row and column, and one past the last.
+
+    Returns
+    -------
+    ndarray
+        Axes ``YX`` for labels, ``CYX`` for probabilities.
+
+    Raises
+    ------
+    InputError
+        If a block that the window touches is missing or damaged.
+    """
+    import zarr
+
+    path, side = Path(path), spec.block
+    touched = product(range(rows[0] // side, -(-rows[1] // side)), range(columns[0] // side, -(-columns[1] // side)))
+    for row, column in touched:
+        file = locate_shard(path, spec, 0, (*plane, row, column))
+        if not file.is_file():
+            raise InputError(file, "this block is missing", "Run the command that writes the store again")
+    folder = path / locate_level(spec, 0)
+    place = dict(zip("TZ", plane)) | {"C": slice(None), "Y": slice(*rows), "X": slice(*columns)}
+    with translate_zarr_errors(folder, "Run the command that writes the store again"):
+        array = zarr.open_array(str(folder), mode="r", zarr_format=3)
+        return np.asarray(array[tuple(place[axis] for axis in spec.axes)])
 
 
 def downsample(array: NDArray[Any], kind: StoreKind) -> NDArray[Any]:
