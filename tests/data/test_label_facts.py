@@ -7,7 +7,7 @@ import pytest
 import skimage.draw
 from scipy import ndimage
 
-from septa.data.label_facts import CORE, count_cores
+from septa.data.label_facts import CORE, count_whole_cores
 from septa.synthetic import draw_cells
 
 
@@ -40,13 +40,13 @@ def count_slowly(ids_yx: np.ndarray) -> tuple[int, int]:
 @pytest.mark.parametrize("seed", range(4))
 def test_cores_of_cells_agree_with_looking_at_each_alone(seed: int) -> None:
     ids_yx = draw_cells(150, 130, seed).labels_yx
-    assert count_cores(ids_yx) == count_slowly(ids_yx)
+    assert count_whole_cores(ids_yx) == count_slowly(ids_yx)
 
 
 def test_a_waist_divides_a_core() -> None:
     ids_yx = draw_waisted()
     ids_yx[2:8, 2:30] = 9
     ids_yx[50:58, 2:30] = -1
-    assert count_cores(ids_yx) == count_slowly(ids_yx) == (2, 1)
-    assert count_cores(np.zeros((5, 6), np.int32)) == (0, 0)
-    assert count_cores(np.full((5, 6), 3, np.int32)) == (1, 1)
+    assert count_whole_cores(ids_yx) == count_slowly(ids_yx) == (2, 1)
+    assert count_whole_cores(np.zeros((5, 6), np.int32)) == (0, 0)
+    assert count_whole_cores(np.full((5, 6), 3, np.int32)) == (1, 1)

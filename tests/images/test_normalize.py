@@ -192,7 +192,12 @@ def test_noise_becomes_nearly_constant_and_objects_keep_their_contrast(curve: fl
     flat = rule.resolve(noise_cyx).apply(noise_cyx)
     assert np.abs(flat).max() < 0.2
     assert np.ptp(plain.resolve(noise_cyx).apply(noise_cyx)) > 2
-    for image_cyx in (cells_cyx, np.zeros((1, 300, 280), np.uint8), noise_cyx[:, :20, :20]):
+    speck_cyx = noise_cyx.copy()
+    speck_cyx[:, 100:104, 90:94] += 20
+    assert np.abs(rule.resolve(speck_cyx).apply(speck_cyx)).max() < 0.2
+    one_cyx = noise_cyx.copy()
+    one_cyx[:, 100:112, 90:102] += 120  # less than 0.2 % of the pixels
+    for image_cyx in (cells_cyx, one_cyx, np.zeros((1, 300, 280), np.uint8), noise_cyx[:, :20, :20]):
         assert rule.resolve(image_cyx) == plain.resolve(image_cyx)
     repeated = np.broadcast_to(noise_cyx, (3, 300, 280))
     assert rule.resolve(repeated).scale == rule.resolve(noise_cyx).scale * 3

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from septa.data.check_values import check_values
 from septa.data.copies import find_near_duplicates
 from septa.data.fingerprint import ImageFacts, combine_facts, digest_array, holds_colors, scan_image
 from septa.data.folder import find_pairs, read_pair_image, read_pair_labels
-from septa.data.label_facts import count_cores
+from septa.data.label_facts import count_whole_cores
 from septa.data.pairs import Pair, Pairing, PairingError
 from septa.data.split import VALIDATION_PART, list_parts
 from septa.data.walls import note_walls
@@ -27,6 +27,8 @@ from septa.labels import LabelMapping, find_mapping
 from septa.notices import Notices
 from septa.recipe import IGNORE, DataSettings
 from septa.runtime import Progress
+
+_T = TypeVar("_T")
 
 RARE_SHARE = 0.001
 """Share of the labelled pixels below which a class is reported as rare."""
@@ -188,26 +190,24 @@ def _find_mapping(
         return None
 
 
-@contextmanager
-def _noting_errors(problems: list[Problem]) -> Iterator[None]:
+def _attempt(read: Callable[[], _T], problems: list[Problem]) -> _T | None:
+    """Return what is read, or None after reporting the error."""
     try:
-        yield
+        return read()
     except SeptaError as error:
         problems.append(Problem.from_error(error))
+        return None
 
 
 def _inspect_pair(
     pair: Pair, mapping: LabelMapping | None, channels: int | None, notices: Notices, problems: list[Problem]
 ) -> ImageFacts | None:
     """Read one pair, report its problems and collect the facts of its image, if that can be read."""
-    raw = image_cyx = labels_yx = None
-    with _noting_errors(problems):
-        raw = read_pair_labels(pair)
-    with _noting_errors(problems):
-        image_cyx = read_pair_image(pair, channels, notices)
+    labels_yx = None
+    raw = _attempt(lambda: read_pair_labels(pair), problems)
+    image_cyx = _attempt(lambda: read_pair_image(pair, channels, notices), problems)
     if raw is not None and mapping is not None:
-        with _noting_errors(problems):
-            labels_yx = mapping.encode(raw, pair.labels_location)
+        labels_yx = _attempt(lambda: mapping.encode(raw, pair.labels_location), problems)
     if image_cyx is None:
         return None
     if raw is not None:
@@ -225,7 +225,7 @@ def _inspect_pair(
     if raw is None or labels_yx is None or mapping is None or mapping.kind != "instances":
         return facts
     ids_yx = mapping.encode_objects(raw, pair.labels_location).ids_yx
-    return replace(facts, objects=len(np.unique(ids_yx[ids_yx > 0])), cores=count_cores(ids_yx))
+    return replace(facts, objects=len(np.unique(ids_yx[ids_yx > 0])), cores=count_whole_cores(ids_yx))
 
 
 # Images --------------------------------------------------------------------------------------------------------------

@@ -76,7 +76,7 @@ class ImageFacts:
     objects
         Number of objects that the labels distinguish; None if labels hold classes or are not usable.
     cores
-        Number of objects, and of those whose core is one piece; see `count_cores`. Zeros if ``objects`` is None.
+        Number of objects, and of those whose core is one piece; see `count_whole_cores`. Zeros if ``objects`` is None.
     labels_digest, whole_digest
         SHA-256 (hex) of labels of several values; of the whole image, if these are the facts of a part. Else empty.
     color

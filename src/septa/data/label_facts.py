@@ -67,7 +67,7 @@ def _split_foreground(labels_yx: Array, classes: int, multilabel: bool) -> Itera
             yield selected.astype(np.uint8)
 
 
-def count_cores(ids_yx: npt.NDArray[np.int32]) -> tuple[int, int]:
+def count_whole_cores(ids_yx: npt.NDArray[np.int32]) -> tuple[int, int]:
     """Count objects, and those whose core is one piece.
 
     The depth of a pixel is its distance from the nearest pixel outside its object. The core is what is deeper than

@@ -38,14 +38,24 @@ _MOST_NOISE_TO_4 = 1.35
 _MOST_OUTLYING_4 = 6.5
 _MOST_OUTLYING = 5.5
 """Largest deviation of a part of noise, in standard deviations of all parts; one object in empty noise has more."""
+_MEDIAN_DIFFERENCE = 0.6745 * math.sqrt(2)
+"""Median difference of two values of white noise of standard deviation 1."""
+_FAINT = 12.0
+"""Range of faint images, from the 1 to the 99.8 percentile, in standard deviations of noise. White noise has 5.2, and
+empty images of cameras had up to 10."""
+_MOST_OUTLYING_FAINT = 16.0
+"""Largest deviation of a part of a faint image that holds specks, but no object."""
 
 
 def holds_only_noise(image_cyx: Array) -> bool:
-    """Return True if an image shows no objects in any channel, and is not of one value either; see `ValueFacts`."""
+    """Return True if an image shows no objects in any channel, and is not of one value either; see `ValueFacts`.
+
+    Faint specks in noise are no objects here: the values of the image must reach beyond those of noise.
+    """
     if len(image_cyx) > 1 and image_cyx.strides[0] == 0:  # one channel, repeated
         image_cyx = image_cyx[:1]
     planes = [plane_yx for plane_yx in image_cyx if not is_constant(plane_yx)]
-    return bool(planes) and combine_structures(map(has_structure, planes)) is False
+    return bool(planes) and all(is_faint(plane_yx) or has_structure(plane_yx) is False for plane_yx in planes)
 
 
 def combine_structures(structures: Iterable[bool | None]) -> bool | None:
@@ -94,6 +104,18 @@ def has_structure(plane_yx: Array) -> bool | None:
     )
 
 
+def is_faint(plane_yx: Array) -> bool:
+    """Return True if the values of a channel scatter as noise does, and its parts too, but for specks."""
+    if min(plane_yx.shape) < 32 or plane_yx.size < 64 * _FEWEST_PARTS:
+        return False
+    _, low, *_, high = find_percentiles(sample_measured(plane_yx))
+    rows_yx = plane_yx[::8].astype(np.float32)
+    noise = float(np.nanmedian(np.abs(rows_yx[:, 1:] - rows_yx[:, :-1]))) / _MEDIAN_DIFFERENCE
+    return high - low < _FAINT * noise and not _shows_objects(
+        _shrink(plane_yx, 1), _MOST_OUTLYING_FAINT, _MOST_OUTLYING_FAINT
+    )
+
+
 def _cut_windows(plane_yx: Array) -> Iterator[Array]:
     """Yield windows that are spread over a plane."""
     sides = [min(length, _WINDOW) for length in plane_yx.shape]
@@ -105,7 +127,9 @@ def _cut_windows(plane_yx: Array) -> Iterator[Array]:
         yield plane_yx[top : top + sides[0], left : left + sides[1]]
 
 
-def _shows_objects(plane_yx: NDArray[np.float32]) -> bool:
+def _shows_objects(
+    plane_yx: NDArray[np.float32], outlying_4: float = _MOST_OUTLYING_4, outlying_8: float = _MOST_OUTLYING
+) -> bool:
     """Return False if an image holds only noise.
 
     In noise, means over 8 x 8 and 16 x 16 pixels scatter 2 and 4 times less than those over 4 x 4 pixels. In objects,
@@ -125,8 +149,8 @@ def _shows_objects(plane_yx: NDArray[np.float32]) -> bool:
         2 * scatter_4 > _MOST_NOISE_TO_4 * scatter_2
         or 2 * scatter_8 > _MOST_NOISE_TO_8 * scatter_4
         or 4 * scatter_16 > _MOST_NOISE_TO_16 * scatter_4
-        or float(np.abs(parts_4).max()) > _MOST_OUTLYING_4 * scatter_4
-        or float(np.abs(parts_8).max()) > _MOST_OUTLYING * scatter_8
+        or float(np.abs(parts_4).max()) > outlying_4 * scatter_4
+        or float(np.abs(parts_8).max()) > outlying_8 * scatter_8
     )
 
 

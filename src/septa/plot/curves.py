@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike, fspath
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from septa.errors import InputError
 from septa.plot.panels import import_pyplot
@@ -59,7 +59,7 @@ def curves(run: str | PathLike[str] | Iterable[Row], *, size: float = 4.0) -> Fi
             axis.legend()
     axes[1].set_ylim(0, 1)
     pyplot.close(figure)  # a notebook would show it twice
-    return figure
+    return cast("Figure", figure)
 
 
 def _draw_line(axis: Any, points: Sequence[tuple[float, float]], name: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -157,7 +157,7 @@ def grid(
         if number % columns == 0 and number // columns < len(rows):
             axis.set_ylabel(rows[number // columns], parse_math=False)
     pyplot.close(figure)  # a notebook would show it twice
-    return figure
+    return cast("Figure", figure)
 
 
 def _as_picture(picture: Image) -> Image:

@@ -91,7 +91,10 @@ class CziContainer:
 
         def decode() -> Array:
             if hasattr(entry, "data_segment"):
-                values = entry.data_segment().data(resize=False)
+                segment = entry.data_segment()
+                if segment.data_size > path.stat().st_size:
+                    raise ValueError("a tile is larger than the file")
+                values = segment.data(resize=False)
             else:
                 values = entry.read_segment_data(self._file).data()
             return np.moveaxis(np.asarray(values).reshape(height, width, samples), 2, 0)
