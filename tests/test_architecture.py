@@ -299,6 +299,8 @@ def test_only_tasks_ask_which_task_it_is() -> None:
 
 @pytest.mark.parametrize("stub", sorted(HOUSE.rglob("__init__.pyi")), ids=lambda stub: stub.parent.name)
 def test_every_name_of_a_room_resolves(stub: Path) -> None:
+    if stub.parent.name == "napari":
+        pytest.importorskip("magicgui", reason="napari is not installed (pip install 'septa[napari]')")
     room_module = importlib.import_module(".".join(stub.parent.relative_to(HOUSE.parent).parts))
     names = [alias.name for node in ast.parse(stub.read_text()).body for alias in node.names]  # type: ignore[attr-defined]
     assert sorted(names) == sorted(room_module.__all__)

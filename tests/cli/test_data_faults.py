@@ -65,7 +65,7 @@ SPOILT = {
     "truncated labels": ("labels/c.png", truncate, "PNG data cannot be decoded"),
     "empty file": ("images/c.png", lambda path: path.write_bytes(b""), "the file is empty"),
     "unknown format": ("images/c.png", lambda path: path.write_bytes(b"hello" * 50), "the file is not a PNG, JPEG"),
-    "foreign format": ("images/c.png", lambda path: path.write_bytes(b"ZISRAWFILE" * 50), "a Zeiss CZI"),
+    "foreign format": ("images/c.png", lambda path: path.write_bytes(b"ZISRAWFILE" * 50), "CZI"),
     "JPEG labels": ("labels/c.png", as_jpeg, "JPEG compression"),
     "interpolated labels": ("labels/c.png", smooth, "as after resizing, smoothing or JPEG"),
     "size differs": ("labels/c.png", resize, "have 40 x 56 pixels"),

@@ -23,6 +23,7 @@ from septa import cli
 from septa.export import network, parity
 from septa.images import write_image
 from septa.model import Model
+from septa.pretrained import shipped
 
 pytest.importorskip("onnx", reason="onnx is not installed")
 onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
@@ -308,7 +309,10 @@ def test_a_package_states_what_other_programs_need(
     np.testing.assert_allclose(test_output[0], expected_kyx, atol=1e-6)
 
 
-def test_a_package_without_author_and_licence_is_noted(export: Command, tmp_path: Path) -> None:
+def test_a_package_without_author_and_licence_is_noted(
+    export: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shipped, "FOLDER", Path(shipped.__file__).parent)
     _, out, _ = export("{plain} -o m.zip")
     assert "images that ship with septa" in out
     assert "the package names no authors. Give --author NAME" in out

@@ -57,9 +57,9 @@ def find_image_stem(path: Path) -> str:
 
     Examples
     --------
-    >>> for name in ("a.ome.tif", "b.zarr.zip", "c_{dapi,gfp}.tif", "d.ome.zarr/labels/cells", "{red,green}/e.png"):
-    ...     print(find_image_stem(Path(name)), end=" ")
-    a b c d e
+    >>> names = "a.ome.tif", "b.zarr.zip", "c_{dapi,gfp}.tif", "d.ome.zarr/labels/cells", "{red,green}/e.png"
+    >>> [find_image_stem(Path(name)) for name in names]
+    ['a', 'b', 'c', 'd', 'e']
     """
     path = split_dataset(path)[0]
     if path.parent.name == "labels":

@@ -13,6 +13,10 @@
     blocks           the two steps of a block: segment it, write it into the store
     block_file       the file of a block between these steps
     written_blocks   the list of blocks that are in the store
+    object_facts     facts of the objects of a block that tables need
+    measuring        the step that measures the objects of a block
+    writing          the steps after the blocks: levels of the pyramid, tables
+    object_files     tables and outlines of a store, written row by row
     executor         the interface of executors, and the one that uses this process
     dask_cluster     the executor that uses the workers of a Dask cluster
     dask_worker      the code that runs on these workers

@@ -7,6 +7,7 @@ the work folder.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -24,6 +25,8 @@ from septa.streaming.identity import RunIdentity, StreamInput, digest_json
 
 KIND = "septa stream 1"
 """Kind of the tensor files that hold blocks."""
+_FOREGROUND_CHUNK = 256
+"""Largest side of the chunks of the foreground probability, which all processes of a run must agree on."""
 VERSION = 2
 """Version of the plan. Plans of version 1 do not state it; they do not identify the content of the image."""
 
@@ -148,7 +151,7 @@ class StreamPlan:
             shape=tuple(sizes[axis] for axis in axes),
             dtype=np.dtype(np.float32),
             block=self.block,
-            chunk=min(CHUNK, self.block),
+            chunk=math.gcd(self.block, _FOREGROUND_CHUNK),
         )
 
     @cached_property
