@@ -31,8 +31,19 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+LONG = {
+    *("test_dask_cluster.py", "test_data_faults.py", "test_doctests.py", "test_engines.py", "test_exact.py"),
+    *("test_kill.py", "test_loop.py", "test_model.py", "test_readme.py", "test_resume.py", "test_run.py"),
+}
+"""Files of tests that take long."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let slow tests take the time they need; every other one is ended after the ``timeout`` of pyproject.toml."""
+    """Let slow tests take the time they need; every other one is ended after the ``timeout`` of pyproject.toml.
+
+    Files that take a minute or more go first, so that no process is left with one of them while the others wait.
+    """
+    items.sort(key=lambda item: item.path.name not in LONG)  # the order stays otherwise
     for item in items:
         if item.get_closest_marker("slow"):
             item.add_marker(pytest.mark.timeout(0))

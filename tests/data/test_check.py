@@ -439,7 +439,7 @@ def test_the_page_escapes_names(tmp_path: Path) -> None:
     assert "<u>ground" in tags.text
 
 
-@pytest.mark.parametrize("folder", ["isbi2012", "glas"])
+@pytest.mark.parametrize("folder", ["isbi2012", pytest.param("glas", marks=pytest.mark.slow)])
 def test_real_data_can_be_trained_on(folder: str) -> None:
     if not (SHARED / folder).is_dir():
         pytest.skip("the shared data set is not here")

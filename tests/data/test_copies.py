@@ -111,7 +111,9 @@ def test_many_equal_images_are_one_set() -> None:
     assert find_near_duplicates(many) == [[item.name for item in many]]
 
 
-@pytest.mark.parametrize("folder", ["isbi2012", "glas", "dsb2018"])
+@pytest.mark.parametrize(
+    "folder", ["isbi2012", *(pytest.param(name, marks=pytest.mark.slow) for name in ("glas", "dsb2018"))]
+)
 def test_real_images_are_not_copies(folder: str) -> None:
     paths = sorted((SHARED / folder / "images").glob("*"))[:60]
     if not paths:

@@ -655,6 +655,7 @@ def test_the_command_refuses_an_unknown_engine_in_one_line(files: Path, tmp_path
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_the_processes_of_a_cluster_have_the_engine_that_is_asked_for(files: Path, tmp_path: Path) -> None:
     needs("onnxruntime")
     pytest.importorskip("distributed", reason="distributed is not installed")

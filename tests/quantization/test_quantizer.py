@@ -114,6 +114,7 @@ def test_tiles_are_the_whole_images(made: Made, height: int, width: int, extra: 
     np.testing.assert_array_equal(found, engine(image))
 
 
+@pytest.mark.slow
 def test_the_layer_that_harms_most_is_found(made: Made) -> None:
     """The channels of one layer differ by orders of magnitude, but share the scale of its output."""
     net = net_of(norm="none")

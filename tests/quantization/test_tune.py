@@ -94,7 +94,11 @@ def test_what_is_trained_is_what_the_engine_computes(settings: dict[str, Any], m
     assert errors[1] < 0.95 * errors[0]
 
 
-@pytest.mark.parametrize("family", ["bilinear", "residual", "nested", "attention"], indirect=True)
+@pytest.mark.parametrize(
+    "family",
+    ["bilinear", "attention", *(pytest.param(name, marks=pytest.mark.slow) for name in ("residual", "nested"))],
+    indirect=True,
+)
 def test_every_net_is_tuned(member: UNet, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_tune, "_STEPS", 40)
     quantizer, image = quantizer_of(member), noise(2, 96, 64, seed=9)

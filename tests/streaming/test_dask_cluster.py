@@ -143,7 +143,7 @@ cli.main()
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_an_ended_client_is_resumed(
     workers: Cluster, data: Path, tmp_path: Path, expected: dict[str, bytes], number: signal.Signals
 ) -> None:

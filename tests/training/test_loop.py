@@ -81,6 +81,7 @@ def test_the_variants_do_what_they_are_named_after(bench: Any, tmp_path: Path) -
     assert not torch.equal(plain.net.head.weight, dropped.net.head.weight)
 
 
+@pytest.mark.slow
 def test_resume_is_bit_for_bit_with_more_threads(bench: Any, tmp_path: Path, assert_equal: Any) -> None:
     torch.set_num_threads(2)
     bench = bench("training.steps=4", "training.checkpoint_every=2", "training.validations=1")
