@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from septa.losses import cut_seams
 from septa.recipe import IGNORE
 
 Array = npt.NDArray[Any]
@@ -87,9 +88,7 @@ def count_whole_cores(ids_yx: npt.NDArray[np.int32]) -> tuple[int, int]:
     ids_yx = ids_yx[top : top + _CORE_SIDE, left : left + _CORE_SIDE]
     ids, places = np.unique(np.maximum(ids_yx, 0), return_inverse=True)
     places_yx = places.reshape(ids_yx.shape) + (ids[0] > 0)  # 0 is no object
-    inside_yx = (places_yx > 0).astype(np.uint8)
-    inside_yx[:, :-1][places_yx[:, :-1] != places_yx[:, 1:]] = 0
-    inside_yx[:-1][places_yx[:-1] != places_yx[1:]] = 0
+    inside_yx = (cut_seams(places_yx) > 0).astype(np.uint8)  # as in the encoding ``border``
     depth_yx = cv2.distanceTransform(inside_yx, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     largest = np.zeros(places_yx.max(initial=0) + 1, np.float32)
     np.maximum.at(largest, places_yx, depth_yx)
