@@ -133,6 +133,15 @@ _GLAS_F1 = 0.789
 _CARVANA = "README of milesial/Pytorch-UNet: 100k test images of the challenge"
 _PAPER = "Ronneberger, Fischer, Brox 2015, table 1: test set of the ISBI 2012 challenge"
 
+_INSTEAD_OF_CARS = Drawing(
+    kind="cells",
+    count=60,
+    held_out=12,
+    size_hw=(320, 480),
+    overrides=("sampling.patch=[320, 480]",),
+    note="Synthetic cells are not photographs of cars: the published Dice does not apply to them.",
+)
+
 PUBLISHED: dict[str, Published] = {
     "isbi": Published(
         data="the ISBI 2012 EM challenge's training slices and their labels",
@@ -207,14 +216,7 @@ PUBLISHED: dict[str, Published] = {
             ),
             _SHIFTED,
         ),
-        drawing=Drawing(
-            kind="cells",
-            count=60,
-            held_out=12,
-            size_hw=(320, 480),
-            overrides=("sampling.patch=[320, 480]",),
-            note="Synthetic cells are not photographs of cars: the published Dice does not apply to them.",
-        ),
+        drawing=_INSTEAD_OF_CARS,
     ),
     "milesial": Published(
         data="the Carvana challenge's images and masks",
@@ -230,14 +232,7 @@ PUBLISHED: dict[str, Published] = {
             ),
             _SHIFTED,
         ),
-        drawing=Drawing(
-            kind="cells",
-            count=60,
-            held_out=12,
-            size_hw=(320, 480),
-            overrides=("sampling.patch=[320, 480]",),
-            note="Synthetic cells are not photographs of cars: the published Dice does not apply to them.",
-        ),
+        drawing=_INSTEAD_OF_CARS,
     ),
     "shapes": Published(
         data="drawings of 'septa synth --kind shapes'",
