@@ -1,4 +1,7 @@
-"""Drawn nuclei in wide variety: sizes of 6 to 120 pixels, dim and bright, blurred, noisy, dark on light, stained."""
+"""Drawn nuclei in wide variety: sizes of 6 to 120 pixels, dim and bright, blurred, noisy, dark on light, stained.
+
+Some images hold noise and specks only: what a camera makes of an empty field, in any size.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ SEED = 2018
 DIAMETERS = 6.0, 120.0
 """Range of the typical diameters in pixels; their logarithms are equally spaced."""
 
-STYLES = ("plain", "dim", "blurred", "noisy", "inverted", "stained")
+STYLES = ("plain", "dim", "blurred", "noisy", "inverted", "stained", "empty")
 """Styles take turns, so that each has drawings of all sizes."""
 
 _HEMATOXYLIN = (0.65, 0.70, 0.29)
@@ -45,8 +48,10 @@ def draw_items(count: int) -> Iterator[Item]:
 
 
 def draw(index: int, diameter: float, style: str) -> tuple[Array, Labels]:
-    """Draw one image in a style of `STYLES` and its instance ids; large cells get a large image."""
+    """Draw one image in a style of `STYLES` and its instance ids; large cells get a large image, as empty ones do."""
     side = 256 if diameter < 30 else 512
+    if style == "empty":
+        return _draw_empty(side, np.random.default_rng([SEED, index])), np.zeros((side, side), np.int32)
     drawing = draw_cells(side, side, SEED, index, diameter=diameter)
     rng = np.random.default_rng([SEED, index])
     counts_yx = drawing.image_cyx[0].astype(np.float32)
@@ -99,6 +104,22 @@ def _draw_stained(light_yx: Float, diameter: float, rng: np.random.Generator) ->
         density_yx = hematoxylin_yx * (dark + rng.normal(0, 0.06)) + eosin_yx * (pink * rng.uniform(0.6, 1.1))
         planes.append(_as_camera(np.exp(-density_yx).astype(np.float32), 8, 0.93)[0])
     return np.stack(planes)
+
+
+def _draw_empty(side: int, rng: np.random.Generator) -> Array:
+    """Draw the noise of a field without cells, resized by 1 to 4, with uneven light, hot pixels and specks of dust."""
+    factor = rng.uniform(1, 4)
+    small = round(side / factor)
+    noise_yx = cv2.resize(rng.standard_normal((small, small)).astype(np.float32), (side, side))
+    light_yx = cv2.resize(rng.uniform(0, rng.uniform(0, 6), (3, 3)).astype(np.float32), (side, side))
+    specks_yx = np.zeros((side, side), np.float32)
+    for _ in range(rng.integers(0, 12)):
+        y, x = rng.integers(0, side, 2)
+        specks_yx[y, x] = rng.uniform(1, 4)
+    radius = factor * rng.uniform(0.3, 0.9)
+    specks_yx = cv2.GaussianBlur(specks_yx, (0, 0), radius) * np.float32(2 * np.pi * radius**2)
+    counts_yx = rng.uniform(20, 400) + rng.uniform(2, 20) * (noise_yx + light_yx + 4 * specks_yx)
+    return np.asarray(np.rint(counts_yx).clip(0, 65535).astype(np.uint16))[None]
 
 
 def _draw_cloud(size_hw: tuple[Any, ...], diameter: float, rng: np.random.Generator) -> Float:

@@ -253,7 +253,7 @@ def make_parser() -> argparse.ArgumentParser:
     nuclei.add_argument("--dsb", type=Path, required=True, help="folder of DSB 2018, with images/ and labels/")
     nuclei.add_argument("--bbbc039", type=Path, required=True, help="clone of DeepTrackAI/cell_counting_dataset")
     nuclei.add_argument("--mnfinder", type=Path, required=True, help="wheel of mnfinder")
-    nuclei.add_argument("--drawn", type=int, default=96, help="number of drawn images")
+    nuclei.add_argument("--drawn", type=int, default=112, help="number of drawn images")
     nuclei.add_argument("--held", type=Path, help="text file with the stems of DSB 2018 to hold out")
     nuclei.add_argument("--reserved", type=Path, help="folder for wells M to P of BBBC039, for a final score only")
     phase = models.add_parser("phase", help="cells in phase contrast")
