@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from septa.cli.commands import INPUT, OUTPUT, RECIPE
+from septa.cli.net_options import NetOptions
 from septa.cli.options import (
     ImagesGlob,
     LabelsGlob,
-    NetOptions,
     Overwrite,
     Settings,
     argument,
@@ -85,7 +85,6 @@ def evaluate(
         from septa.evaluation import evaluate as evaluate_model
         from septa.evaluation import evaluate_files
         from septa.images import write_text
-        from septa.model import Model
         from septa.recipe import Recipe
 
     console, extra, guard = make_console(), tuple(metrics or ()), guard_files([json_file], overwrite, [first])
@@ -102,7 +101,7 @@ def evaluate(
         )
     else:
         refuse_options({"set": settings, "task": task}, f"a model such as {first}")
-        model = Model.load(first) if options.prune is None else Model.load(first).prune(options.prune)
+        model = options.load_model(first)
         _note_members(console, first, model)
         with show_progress(console, "segmenting") as progress:
             result = evaluate_model(
@@ -129,7 +128,7 @@ def evaluate(
 
 
 def _refuse_model_options(options: NetOptions, others: dict[str, object], first: Path) -> None:
-    running = {name: getattr(options, name) for name in ("tile", "tta", "prune", "engine", "precision")}
+    running = {name: getattr(options, name) for name in ("tile", "tta", "prune", "diameter", "engine", "precision")}
     refuse_options(others | running, f"label images such as {first}")
 
 

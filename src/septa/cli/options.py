@@ -224,61 +224,6 @@ class PlanOptions:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class NetOptions:
-    """The options of running a model, which ``septa predict`` and ``septa evaluate`` share."""
-
-    max_pixels: MaxPixels = MAX_PIXELS
-    tile: Annotated[
-        int | None,
-        option(
-            "--tile",
-            heading=SPEED,
-            kind=whole_number(least=1, example=512),
-            help="Cut images into pieces of at most N x N pixels. The default fits most machines.",
-        ),
-    ] = None
-    tta: Annotated[
-        int | None,
-        option(
-            "--tta",
-            heading=SPEED,
-            kind=whole_number(least=1, most=8, example=4),
-            help="Average the predictions for N rotated and mirrored versions of the image. The default is the "
-            "recipe's.",
-        ),
-    ] = None
-    prune: Annotated[
-        int | None,
-        option(
-            "--prune",
-            heading=SPEED,
-            kind=whole_number(least=1, example=2),
-            help="Use only the first N levels of a U-Net++.",
-        ),
-    ] = None
-    device: Device = "auto"
-    engine: Annotated[
-        str | None,
-        option(
-            "--engine",
-            heading=SPEED,
-            kind=word("NAME", "torch"),
-            help="Library that runs the net: torch (also torch+bf16, torch+fp16, torch+compile), openvino, onnxruntime "
-            "or auto (the fastest). The default is the model's own.",
-        ),
-    ] = None
-    precision: Annotated[
-        str | None,
-        option(
-            "--precision",
-            heading=SPEED,
-            kind=choice("float32", "bf16"),
-            help="Number format of the net. The default is bf16 where it is faster and gives the same labels.",
-        ),
-    ] = None
-
-
 @contextmanager
 def pause_garbage_collection() -> Iterator[None]:
     """Pause garbage collection while packages are imported and a model is read.

@@ -10,10 +10,10 @@ import typer
 
 from septa import errors
 from septa.cli.commands import INPUT, OBJECTS, OUTPUT
+from septa.cli.net_options import NetOptions
 from septa.cli.object_options import ObjectFileOptions
 from septa.cli.options import (
     ModelFile,
-    NetOptions,
     argument,
     make_console,
     option,
@@ -304,11 +304,8 @@ def is_label_file(output: Path) -> bool:
 def _load_model(file: Path, net: NetOptions) -> Model:
     with pause_garbage_collection():
         from septa import kernels
-        from septa.model import Model
 
-        model = Model.load(file)
-        if net.prune is not None:
-            model = model.prune(net.prune)
+        model = net.load_model(file)
         if model.task.finds_objects:
             kernels.load()
         return model

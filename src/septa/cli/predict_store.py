@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from septa import errors
 from septa.cli.commands import LARGE
+from septa.cli.net_options import NetOptions
 from septa.cli.object_options import ObjectFileOptions
-from septa.cli.options import NetOptions, option
+from septa.cli.options import option
 from septa.cli.streams import print_error
 from septa.cli.values import CHANNELS, MEMORY, REGION, choice, path, whole_number, word
 
@@ -219,6 +220,7 @@ def make_requests(
             output=target,
             memory=memory,
             tile=net.tile,
+            diameter=net.diameter,
             device=net.device,
             name=store.name,
             probabilities=probabilities,

@@ -94,7 +94,7 @@ def evaluate(
         for number, pair in enumerate(pairing.pairs):
             unknown = known.find_unknown(pair)
             if unknown is not None:
-                labels_of_pair, probability_yx = _segment_pair(model, *unknown, soft, options, notices)
+                labels_of_pair, probability_yx = _segment_pair(model, *unknown, soft, options, engine, notices)
                 if probability_yx is not None and instances:
                     truth_yx, found_yx = labels_of_pair.truth_yx, labels_of_pair.prediction_yx
                     judged.append(judge(truth_yx, found_yx, probability_yx, model.confidence_curve))
@@ -129,15 +129,17 @@ def _segment_pair(
     image_cyx: NDArray[Any],
     soft: bool,
     options: PredictionOptions,
+    engine: str,
     notices: Notices,
 ) -> tuple[LabelPair, NDArray[np.float32] | None]:
     """Return true and predicted labels, and if ``soft``, the probability of class 1 or of foreground."""
-    task = model.task
-    truth_yx, truth_class_of_id = _read_truth(model.labels, pair, task.finds_objects, notices)
+    truth_yx, truth_class_of_id = _read_truth(model.labels, pair, model.task.finds_objects, notices)
     require_size(pair.name, truth_yx, image_cyx.shape[1:], pair.image)
     input_cyx = model.as_model_input(image_cyx, pair.image, notices)
     factor = model.find_factor(input_cyx, pair.image, notices)
     options = replace(options, factor=factor, sums=model.make_sums())
+    model, options = model.fit_size(input_cyx, options, pair.image, notices, named=(engine, None))
+    task = model.task
     if not soft:
         labels_yx = model.compute_labels(input_cyx, options)
         model.report_unlike(input_cyx, options, pair.image, notices)

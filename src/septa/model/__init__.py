@@ -11,6 +11,7 @@
     result     what is found in one image
     card       a model in one line, and as a card in notebooks
     tiles      the tiles of an image: planned, run, and halved if the memory is short
+    size       the size at which an image is segmented, so that its objects are not too large
     versions   rotated and mirrored versions of an image, over which probabilities are averaged
     unlike     the comparison of an image's features with those of the training images
     protocol   what these files need of a model

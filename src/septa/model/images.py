@@ -43,9 +43,9 @@ def segment_images(
         return _segment_lazily(model, images, options, axes)
 
     def segment(image: Any, options: PredictionOptions, where: str | PathLike[str]) -> NDArray[np.int32]:
-        input_cyx, prepared, lines = model.prepare_image(image, options, where)
-        labels_yx = model.compute_labels(input_cyx, prepared)
-        _warn(lines, _report_unlike(model, input_cyx, prepared, where))
+        sized, input_cyx, prepared, lines = model.prepare_image(image, options, where)
+        labels_yx = sized.compute_labels(input_cyx, prepared)
+        _warn(lines, _report_unlike(sized, input_cyx, prepared, where))
         return labels_yx
 
     found, pages = _map_images(model, images, options, segment, axes=axes, callback=callback)
@@ -87,8 +87,8 @@ def predict_image(
     model: TrainedModel, image: Any, options: PredictionOptions, wanted: Measuring, where: str | PathLike[str]
 ) -> Prediction:
     """Compute everything that a model finds in one image."""
+    model, input_cyx, prepared, lines = model.prepare_image(image, options, where)
     task = model.task
-    input_cyx, prepared, lines = model.prepare_image(image, options, where)
     logits_kyx = model.compute_logits(input_cyx, prepared)
     labels_yx, probabilities_kyx, table = task.decode(logits_kyx), task.probabilities(logits_kyx), None
     if task.finds_objects:

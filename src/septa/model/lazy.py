@@ -33,6 +33,7 @@ from septa.tasks import BlockLabels, MergedObjects, MergeFacts, merge_blocks, re
 
 from .options import PredictionOptions
 from .protocol import TrainedModel
+from .size import find_reduction, measure_diameter
 
 BLOCK = 1024
 """Side of a block, pixels, before it is rounded up to the period of the net."""
@@ -110,6 +111,7 @@ def label_lazily(model: TrainedModel, image: Any, options: PredictionOptions) ->
     dask = import_dask()
     image_cyx = image[None] if image.ndim == 2 else image
     size = (int(image_cyx.shape[1]), int(image_cyx.shape[2]))
+    model = _fit_size(model, image_cyx, size, options)
     lazy = dask.delayed(LazyModel(model, options), traverse=False)
     versions = model.recipe.inference.tta if options.tta is None else options.tta
     if versions > 1 or model.recipe.data.resize is not None:
@@ -117,7 +119,7 @@ def label_lazily(model: TrainedModel, image: Any, options: PredictionOptions) ->
         return dask.array.from_delayed(labels, size, np.int32)
     side = math.ceil(BLOCK / model.net.multiple) * model.net.multiple
     rows, columns = ([(begin, min(begin + side, end)) for begin in range(0, end, side)] for end in size)
-    constants = dask.delayed(_find_constants)(lazy, size, *_choose_samples(model, image_cyx, size))
+    constants = dask.delayed(_find_constants_lazily)(lazy, size, *_choose_samples(model, image_cyx, size))
     reader = dask.delayed(_Reader(image_cyx), traverse=False)
     blocks = []
     for (top, bottom), (left, right) in product(rows, columns):
@@ -164,11 +166,30 @@ def _choose_samples(model: TrainedModel, image_cyx: Any, size: tuple[int, int]) 
     return samples_cyx, windows
 
 
+def _fit_size(model: TrainedModel, image_cyx: Any, size: tuple[int, int], options: PredictionOptions) -> TrainedModel:
+    """Return the model at the size of the image, of which some windows are read at once if the model asks for it."""
+    if model.recipe.inference.largest is None or not model.task.finds_objects:
+        return model
+    samples_cyx, windows = _choose_samples(model, image_cyx, size)
+    read = [np.asarray(window) for window in windows]
+    constants = _find_constants(model, size, None if samples_cyx is None else np.asarray(samples_cyx), read)
+
+    def read_window(window: tuple[slice, slice]) -> NDArray[Any]:
+        return model.as_model_input(np.asarray(image_cyx[(slice(None), *window)]), "image")
+
+    notices = Notices()
+    diameter = measure_diameter(model, read_window, size, constants, options.device)
+    sized = model.reduce(find_reduction(model, diameter, size, "image", notices))
+    for line in notices.lines():
+        warnings.warn(line, SeptaWarning, stacklevel=4)
+    return sized
+
+
 def _find_constants(
-    lazy: LazyModel, size: tuple[int, int], samples_cyx: NDArray[Any] | None, windows: Sequence[NDArray[Any]]
+    model: TrainedModel, size: tuple[int, int], samples_cyx: NDArray[Any] | None, windows: Sequence[NDArray[Any]]
 ) -> Normalization:
     """Return the normalisation of the image, with the factor for its values."""
-    model, factor = lazy.model, 1.0
+    factor = 1.0
     if windows:
         fitted = [model.as_model_input(np.asarray(window), "image") for window in windows]
         shown = [window for window in fitted if measure_values(window).structured is not False]
@@ -184,6 +205,10 @@ def _find_constants(
     if choose_sampling_steps(size) == (1, 1):
         return normalization.resolve(input_cyx)
     return normalization.resolve_samples(list(input_cyx))
+
+
+def _find_constants_lazily(lazy: LazyModel, *facts: Any) -> Normalization:
+    return _find_constants(lazy.model, *facts)
 
 
 def _find_window(

@@ -39,7 +39,7 @@ from septa.inference import (
     parse_modes,
 )
 from septa.labels import LabelMapping
-from septa.nets import Ensemble, UNet, list_members
+from septa.nets import Ensemble, UNet, list_members, reduce_net
 from septa.notices import Notices
 from septa.objects import ConfidenceCurve
 from septa.progress_bar import ProgressCallback
@@ -52,6 +52,7 @@ from .half import round_kernels, shrink_kernels
 from .input import adapt_image
 from .options import PredictionOptions
 from .precision import BF16, Bf16Difference, apply_precision, refuse_precision
+from .size import choose_reduction, find_reduction, measure_diameter
 from .tiles import check_tile, count_pixels, plan_model_tiles, run_tiles
 from .unlike import cut_windows, measure_windows, report_distance
 from .versions import average_versions, check_versions
@@ -309,9 +310,9 @@ class Model:
             The memory does not hold a tile.
         """
         options = PredictionOptions(tile=tile, device=device, tta=tta, engine=engine, precision=precision)
-        prepared = self._prepare(image, options)
-        labels_yx = self.compute_labels(*prepared)
-        self._warn_unlike(image, *prepared)
+        model, input_cyx, prepared = self._prepare(image, options)
+        labels_yx = model.compute_labels(input_cyx, prepared)
+        model._warn_unlike(image, input_cyx, prepared)
         return labels_yx
 
     def logits(
@@ -335,9 +336,9 @@ class Model:
             are the logits of the averaged probabilities.
         """
         options = PredictionOptions(tile=tile, device=device, tta=tta, engine=engine, precision=precision)
-        prepared = self._prepare(image, options)
-        logits_kyx = self.compute_logits(*prepared)
-        self._warn_unlike(image, *prepared)
+        model, input_cyx, prepared = self._prepare(image, options)
+        logits_kyx = model.compute_logits(input_cyx, prepared)
+        model._warn_unlike(image, input_cyx, prepared)
         return logits_kyx
 
     def probabilities(
@@ -360,9 +361,9 @@ class Model:
             Probabilities ``(K, Y, X)`` in [0, 1], float32, one plane for each class.
         """
         options = PredictionOptions(tile=tile, device=device, tta=tta, engine=engine, precision=precision)
-        prepared = self._prepare(image, options)
-        logits_kyx = self.compute_logits(*prepared)
-        self._warn_unlike(image, *prepared)
+        model, input_cyx, prepared = self._prepare(image, options)
+        logits_kyx = model.compute_logits(input_cyx, prepared)
+        model._warn_unlike(image, input_cyx, prepared)
         return self.task.probabilities(logits_kyx)
 
     def compute_labels(self, image_cyx: NDArray[Any], options: PredictionOptions) -> NDArray[np.int32]:
@@ -476,21 +477,118 @@ class Model:
         kept = [f"net.depth={depth}", "net.deep_supervision=false", f"net.aspp={str(net.aspp is not None).lower()}"]
         return replace(self, net=net, recipe=self.recipe.with_overrides(kept), int8=None, bf16=None)
 
+    def reduce(self, factor: int) -> Model:
+        """Return the model that works on images reduced by a factor of 1, 2, 4 or 8, whose labels have full size.
+
+        Objects that are larger by the factor than those of the training are found as well as those, and the image takes
+        a fraction of the time. The weights are shared with this model. ``inference.largest`` is no longer followed.
+
+        Raises
+        ------
+        InputError
+            The net cannot work on an image reduced that much.
+        """
+        if factor == 1:
+            return self
+        try:
+            net = reduce_net(self.net, factor)
+        except ValueError as error:
+            raise InputError(f"reduction {factor}", str(error), "Give a smaller power of two") from None
+        kept = [f"net.reduction={list_members(net)[0].reduction}", "inference.largest=null"]
+        recipe = self.recipe.with_overrides(kept)
+        return replace(self, net=net, recipe=recipe, decoding=self.decoding.enlarge(factor))
+
+    def assume_diameter(self, diameter: float) -> Model:
+        """Return the model of `reduce` for images whose objects have a typical diameter in pixels, without measuring it.
+
+        Raises
+        ------
+        InputError
+            As for `choose_reduction`.
+        """
+        model = self.reduce(self.choose_reduction(diameter))
+        return replace(model, recipe=model.recipe.with_overrides(["inference.largest=null"]))
+
+    def choose_reduction(self, diameter: float) -> int:
+        """Return the factor for `reduce` by which objects of a diameter in pixels get a size that the net knows.
+
+        They get smaller than ``inference.largest`` of the recipe or, without it, than twice the median diameter of the
+        objects of the training.
+
+        Raises
+        ------
+        InputError
+            The model finds no objects, or does not know the diameters of its training objects.
+        """
+        known = self.provenance.get("fingerprint", {}).get("diameter_percentiles")
+        largest = self.recipe.inference.largest or (2 * known[1] if known else None)
+        if largest is None or not self.task.finds_objects:
+            problem = "the model knows no diameters of objects"
+            raise InputError(f"--diameter {diameter:g}", problem, "Leave the option out")
+        return choose_reduction(diameter, largest)
+
+    def fit_size(
+        self,
+        image_cyx: NDArray[Any],
+        options: PredictionOptions,
+        where: str | PathLike[str],
+        notices: Notices,
+        *,
+        named: tuple[str | None, str | None] = (None, None),
+    ) -> tuple[Model, PredictionOptions]:
+        """Return the model and the options for an image: this one, or that of `reduce` if its objects are large.
+
+        Parameters
+        ----------
+        image_cyx
+            An image ``(C, Y, X)`` that `as_model_input` has returned.
+        options
+            Options of the prediction.
+        where
+            Path that the note names, or ``image``.
+        notices
+            Receives a note if the image is reduced.
+        named
+            Name of the engine and precision of a reduced model, if the options hold an engine of this model.
+        """
+        if self.recipe.inference.largest is None or not self.task.finds_objects:
+            return self, options
+        normalization = self.normalization.rescale(options.factor).resolve(image_cyx)
+        size = (image_cyx.shape[1], image_cyx.shape[2])
+
+        def read(window: tuple[slice, slice]) -> NDArray[Any]:
+            return image_cyx[(slice(None), *window)]
+
+        diameter = measure_diameter(self, read, size, normalization, options.device)
+        factor = find_reduction(self, diameter, size, where, notices)
+        if factor == 1:
+            return self, options
+        model = self.reduce(factor)
+        given = options.engine
+        name, precision = (given, options.precision) if given is None or isinstance(given, str) else named
+        engine = model.engine(options.device, name, precision)
+        sums = None if options.sums is None else model.make_sums()
+        tile = None if options.tile is None else factor * options.tile  # the net never sees more pixels than that
+        return model, replace(options, engine=engine, precision=None, sums=sums, tile=tile)
+
     def _prepare(
         self, image: NDArray[Any] | str | PathLike[str], options: PredictionOptions
-    ) -> tuple[NDArray[Any], PredictionOptions]:
-        """Read an image, compare it with the training images, and warn about what is assumed or suspected."""
-        input_cyx, prepared, lines = self.prepare_image(
+    ) -> tuple[Model, NDArray[Any], PredictionOptions]:
+        """Read an image, compare it with the training images, and warn about what is assumed or suspected.
+
+        The first result is the model at the size of the image.
+        """
+        model, input_cyx, prepared, lines = self.prepare_image(
             image, options, image if isinstance(image, str | PathLike) else "image"
         )
         for line in lines:
             warnings.warn(line, SeptaWarning, stacklevel=3)
-        return input_cyx, prepared
+        return model, input_cyx, prepared
 
     def prepare_image(
         self, image: NDArray[Any] | str | PathLike[str], options: PredictionOptions, where: str | PathLike[str]
-    ) -> tuple[NDArray[Any], PredictionOptions, list[str]]:
-        """Read an image, and compare its values with those of the training images.
+    ) -> tuple[Model, NDArray[Any], PredictionOptions, list[str]]:
+        """Read an image, compare its values with those of the training images, and choose its size; see `fit_size`.
 
         Parameters
         ----------
@@ -503,8 +601,9 @@ class Model:
 
         Returns
         -------
-        image_cyx, options, lines
-            Arguments of `compute_labels`, and printable lines about what is assumed or suspected.
+        model, image_cyx, options, lines
+            Model that segments the image, arguments of its `compute_labels`, and printable lines about what is assumed
+            or suspected.
         """
         found, compared = Notices(), Notices()
         if isinstance(image, str | PathLike):
@@ -513,8 +612,9 @@ class Model:
             image_cyx = as_cyx(np.asarray(image), self.channels)
         input_cyx = self.as_model_input(image_cyx, where)
         factor = self.find_factor(input_cyx, where, compared)
-        lines = [*found.warnings(), *compared.lines()]
-        return input_cyx, replace(options, factor=factor, sums=self.make_sums()), lines
+        prepared = replace(options, factor=factor, sums=self.make_sums())
+        model, prepared = self.fit_size(input_cyx, prepared, where, compared)
+        return model, input_cyx, prepared, [*found.warnings(), *compared.lines()]
 
     def _warn_unlike(
         self, image: NDArray[Any] | str | PathLike[str], image_cyx: NDArray[Any], options: PredictionOptions

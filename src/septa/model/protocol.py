@@ -102,8 +102,8 @@ class TrainedModel(Protocol):
 
     def prepare_image(
         self, image: Any, options: PredictionOptions, where: str | PathLike[str]
-    ) -> tuple[NDArray[Any], PredictionOptions, list[str]]:
-        """Read an image and compare its values."""
+    ) -> tuple[Self, NDArray[Any], PredictionOptions, list[str]]:
+        """Read an image, compare its values and choose its size."""
         ...
 
     def as_model_input(
@@ -114,6 +114,10 @@ class TrainedModel(Protocol):
 
     def find_factor(self, image_cyx: NDArray[Any], where: str | PathLike[str], notices: Notices) -> float:
         """Return the factor for the values of an image."""
+        ...
+
+    def reduce(self, factor: int) -> Self:
+        """Return the model that works on reduced images."""
         ...
 
     def compute_labels(self, image_cyx: NDArray[Any], options: PredictionOptions) -> NDArray[np.int32]:

@@ -269,6 +269,11 @@ def _segment_plane(
 ) -> tuple[Array, dict[str, Array]]:
     """Return the labels of a plane and the columns of its features."""
     image_cyx = model.as_model_input(values_cyx, image.name, notices)
+    options = PredictionOptions(factor=model.find_factor(image_cyx, image.name, notices))
+    sized, options = model.fit_size(image_cyx, options, image.name, notices)
+    if sized is not model:
+        assert options.engine is not None
+        model, engine = sized, options.engine
     height, width = model.recipe.data.resize or image_cyx.shape[1:]
     tile = settings.tile or (max(_TILE, smallest_tile_for(model.net)) if model.net.exact_tiles else None)
     model.check_tile(tile)
@@ -276,7 +281,7 @@ def _segment_plane(
     options = PredictionOptions(
         engine=WatchedEngine(engine, count, lambda share, text: report(0.9 * share, text)),
         tile=tile,
-        factor=model.find_factor(image_cyx, image.name, notices),
+        factor=options.factor,
         sums=model.make_sums(),
     )
     with unify_out_of_memory():

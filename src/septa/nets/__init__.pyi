@@ -14,6 +14,7 @@ from .gates import AttentionGate as AttentionGate
 from .pretrained import ChannelStatistics as ChannelStatistics
 from .pretrained import imagenet_statistics as imagenet_statistics
 from .pretrained import load_pretrained as load_pretrained
+from .reduced import reduce_net as reduce_net
 from .resnet import RESNET_LAYERS as RESNET_LAYERS
 from .resnet import ResNetEncoder as ResNetEncoder
 from .statistics import STATISTICS_LEVELS as STATISTICS_LEVELS

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from septa.errors import ResourceError, SeptaError
 from septa.images import ImageInfo
+from septa.model import Model
 from septa.objects import ObjectTable, link_labels
 from septa.prediction.find import InputImage
 from septa.prediction.options import FailedFile
@@ -107,11 +108,15 @@ class ComputedPage:
     ----------
     page
         The page.
+    model, tile
+        Model at the size of the page, and its largest tile; see `septa.model.Model.fit_size`.
     logits_kyx, labels_yx
         Logits ``(K, Y, X)``, or labels ``(Y, X)`` if the logits are not needed.
     """
 
     page: ReadPage
+    model: Model
+    tile: int | None
     logits_kyx: NDArray[np.float32] | None = None
     labels_yx: NDArray[np.int32] | None = None
 

@@ -155,20 +155,23 @@ class Pipeline:
             factor=page.factor,
             sums=self.model.make_sums(),
         )
-        if self.model.task.tilewise and not (self.options.probabilities or self.options.certify):
-            computed = ComputedPage(page, labels_yx=self.model.compute_labels(page.image_cyx, options))
+        named = self.options.engine, self.options.precision
+        model, options = self.model.fit_size(page.image_cyx, options, page.file.path, self.notices, named=named)
+        if model.task.tilewise and not (self.options.probabilities or self.options.certify):
+            computed = ComputedPage(page, model, options.tile, labels_yx=model.compute_labels(page.image_cyx, options))
         else:
-            computed = ComputedPage(page, logits_kyx=self.model.compute_logits(page.image_cyx, options))
-        self.model.report_unlike(page.image_cyx, options, page.file.path, self.notices)
+            computed = ComputedPage(page, model, options.tile, logits_kyx=model.compute_logits(page.image_cyx, options))
+        model.report_unlike(page.image_cyx, options, page.file.path, self.notices)
         if self.options.certify:
-            assert computed.logits_kyx is not None
-            self._certify(page, computed.logits_kyx, replace(options, sums=None))
+            self._certify(computed, replace(options, sums=None))
         return computed
 
-    def _certify(self, page: ReadPage, logits_kyx: NDArray[np.float32], options: PredictionOptions) -> None:
+    def _certify(self, computed: ComputedPage, options: PredictionOptions) -> None:
         """Compare logits with those of the whole image, and raise InputError if they differ by more than `EXACT`."""
-        whole = max(self.model.recipe.data.resize or page.image_cyx.shape[1:]) + smallest_tile_for(self.model.net)
-        expected_kyx = self.model.compute_logits(page.image_cyx, replace(options, tile=whole, fixed_tile=True))
+        page, model, logits_kyx = computed.page, computed.model, computed.logits_kyx
+        assert logits_kyx is not None
+        whole = max(model.recipe.data.resize or page.image_cyx.shape[1:]) + smallest_tile_for(model.net)
+        expected_kyx = model.compute_logits(page.image_cyx, replace(options, tile=whole, fixed_tile=True))
         difference = largest_difference(expected_kyx, logits_kyx)
         page.file.difference = max(page.file.difference or 0.0, difference)
         if difference > EXACT:
@@ -195,7 +198,7 @@ class Pipeline:
         return page.close_file()
 
     def _write(self, computed: ComputedPage) -> SegmentedFile | None:
-        task = self.model.task
+        task = computed.model.task
         page = computed.page
         logits_kyx = computed.logits_kyx
         if page.number == 0:
@@ -215,7 +218,7 @@ class Pipeline:
         if class_of_id is not None:
             page.file.classes.append(self.model.labels.raw_values[class_of_id[labels_yx]])
         if self.options.probabilities and logits_kyx is not None:
-            self._write_probabilities(page, logits_kyx)
+            self._write_probabilities(page, task.probabilities(logits_kyx))
         decoded = DecodedPage(
             number=page.number,
             name=page.name,
@@ -227,7 +230,7 @@ class Pipeline:
         last = page.number + 1 == page.info.pages
         for each in self._link(page.file, page.info, decoded, last=last):
             self._write_decoded(page.file, each)
-        return self._close_file(page.file, page.info) if last else None
+        return self._close_file(computed) if last else None
 
     def _link(self, file: PageFile, info: ImageInfo, page: DecodedPage, *, last: bool) -> list[DecodedPage]:
         """Return the pages whose ids are final: each at once or, where objects are linked, all of them at the end."""
@@ -244,8 +247,7 @@ class Pipeline:
         file.linked = len({value for each in pages for value in np.unique(each.labels_yx).tolist()} - {0})
         return pages
 
-    def _write_probabilities(self, page: ReadPage, logits_kyx: NDArray[np.float32]) -> None:
-        probabilities_kyx = self.model.task.probabilities(logits_kyx)
+    def _write_probabilities(self, page: ReadPage, probabilities_kyx: NDArray[np.float32]) -> None:
         target = self.options.output / PROBABILITIES / f"{page.name}.tif"
         guard = self.targets.written.guard(page.file.path)
         write_probabilities(target, probabilities_kyx, calibration=page.info.calibration, guard=guard)
@@ -262,8 +264,9 @@ class Pipeline:
             target = self.options.output / OVERLAYS / f"{page.name}.png"
             write_bytes(target, encode_png(picture_yxs), guard=self.targets.written.guard(file.path))
 
-    def _close_file(self, file: PageFile, info: ImageInfo) -> SegmentedFile:
+    def _close_file(self, last: ComputedPage) -> SegmentedFile:
         """Write the labels of all pages of a file."""
+        file, info, model = last.file, last.page.info, last.model
         target = self.targets.find_labels(info)
         if self.options.suffix is None and max(int(page.max(initial=0)) for page in file.labels) > _PNG_IDS:
             target = target.with_suffix(".tif")
@@ -273,15 +276,15 @@ class Pipeline:
             write_stack(self.options.output / CLASSES / target.name, file.classes, info, guard)
         self.files.commit(target)
         file.state = FileState.WRITTEN
-        tiles = self.model.plan(info.height, info.width, self.options.tile)
+        tiles = model.plan(info.height, info.width, last.tile)
         return SegmentedFile(
             path=file.path,
             labels=target,
             megapixels=info.pages * info.height * info.width / 1e6,
             tiles=len(tiles),
             overhead=compute_overhead(tiles),
-            exact=self.model.net.exact_tiles,
-            padding=compute_padding(self.model, info.height, info.width),
+            exact=model.net.exact_tiles,
+            padding=compute_padding(model, info.height, info.width),
             difference=file.difference,
             linked=file.linked,
         )

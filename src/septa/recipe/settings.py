@@ -321,3 +321,7 @@ class InferenceSettings(Section):
     tta: Annotated[int, Field(ge=1, le=8)] = 1
     """Rotated and mirrored versions of the image, 1 to 8, over which probabilities are averaged. The paper uses 7; 8
     are all symmetries of the square."""
+    largest: Positive | None = None
+    """Typical diameter of objects, in pixels, that the net must not meet: an image with larger objects is reduced by 2,
+    4 or 8 until they are smaller. The diameter is measured in the image. Every image keeps its size if null. For models
+    of the task instances that are trained on images of many magnifications."""

@@ -50,6 +50,10 @@ class Budget:
     free: int
     limit: int
 
+    def choose_tile(self, tile: int | None, reduction: int) -> int:
+        """Return the largest tile in pixels of the image, if the net must see no more than ``tile`` reduced ones."""
+        return self.tile if tile is None else min(self.tile, reduction * tile)
+
 
 def resident_bytes() -> int:
     """Return the memory that this process holds now, in bytes; its peak on systems that do not report that."""

@@ -248,7 +248,7 @@ def _make_worker(prepared: _PreparedRun) -> BlockWorker:
         problem = f"this worker has version {here} of septa, but the client has version {run.version}"
         raise InputError("", problem, "Install the same version on all of them")
     plan = _read_plan(run)
-    model = _load_model(run.model_key)
+    model = _load_model(run.model_key).reduce(plan.reduction)
     source = run.input.open(model.channels)
     try:
         identity = plan.identity
@@ -264,6 +264,7 @@ def _make_worker(prepared: _PreparedRun) -> BlockWorker:
             skip_empty=identity.skip_empty,
             objects=identity.objects,
             zarr=identity.zarr,
+            diameter=identity.diameter,
         )
         if seen != identity or digest_sample(source) != plan.sample:
             raise InputError(run.input.path, "this is not the image that the run was planned for", _SHARE_STORAGE)
@@ -283,7 +284,7 @@ def _make_worker(prepared: _PreparedRun) -> BlockWorker:
             source=source,
             engine=model.engine(_choose_device(run.device, prepared.rank), identity.engine),
             folder=run.folder,
-            tile=min(budget.tile, run.tile or budget.tile),
+            tile=budget.choose_tile(run.tile, plan.reduction),
             free=budget.free,
             limit=budget.limit,
         )

@@ -27,6 +27,8 @@ class StreamRequest:
         Budget of the process in bytes; `default_memory` if None.
     tile
         Largest side of a tile, pixels; as the budget allows if None.
+    diameter
+        Typical diameter of the objects, pixels; measured in the image if None and the model needs it.
     device
         ``auto``, or a device of torch.
     name
@@ -63,6 +65,7 @@ class StreamRequest:
     output: Path
     memory: int | None = None
     tile: int | None = None
+    diameter: float | None = None
     device: str = "auto"
     name: str | None = None
     probabilities: bool = False

@@ -136,6 +136,8 @@ class RunIdentity:
         What is done with single objects; None if there is nothing to do besides numbering them.
     zarr
         Version of OME-Zarr of the output. Runs that do not state it wrote 0.5.
+    diameter
+        Typical diameter of the objects, pixels; measured in the image if None and the model needs it.
     """
 
     model: str
@@ -154,6 +156,7 @@ class RunIdentity:
     skip_empty: bool
     objects: ObjectSettings | None = None
     zarr: str = "0.5"
+    diameter: float | None = None
 
     @classmethod
     def from_source(
@@ -170,6 +173,7 @@ class RunIdentity:
         skip_empty: bool,
         objects: ObjectSettings | None = None,
         zarr: str = "0.5",
+        diameter: float | None = None,
     ) -> RunIdentity:
         """Describe the segmentation of an open image; the parameters are the attributes of the same names."""
         return cls(
@@ -189,6 +193,7 @@ class RunIdentity:
             skip_empty=skip_empty,
             objects=objects,
             zarr=zarr,
+            diameter=diameter,
         )
 
     def differences(self, other: RunIdentity) -> list[str]:

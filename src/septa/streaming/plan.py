@@ -53,6 +53,8 @@ class StreamPlan:
         Indices (t, z, y, x) of blocks that show nothing but background.
     calibration
         Sizes, steps and position of the image, and the names of its channels.
+    reduction
+        Factor by which the image is reduced before the net; see `septa.model.Model.reduce`.
     """
 
     identity: RunIdentity
@@ -63,6 +65,7 @@ class StreamPlan:
     normalizations: Mapping[str, Normalization]
     skipped: tuple[BlockIndex, ...]
     calibration: Calibration
+    reduction: int = 1
 
     @property
     def size(self) -> tuple[int, int]:
@@ -171,6 +174,7 @@ class StreamPlan:
             "constants": {plane: constants.to_json() for plane, constants in self.normalizations.items()},
             "skipped": self.skipped,
             "calibration": self.calibration.to_json(),
+            "reduction": self.reduction,
         }
         values: dict[str, Any] = json.loads(json.dumps(plain, allow_nan=False))
         return values

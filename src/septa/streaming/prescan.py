@@ -1,4 +1,4 @@
-"""Facts that need the whole image before its first block: scale of the values, normalisation and empty blocks."""
+"""Facts that need the whole image before its first block: scale of the values, normalisation, size, empty blocks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from septa.images import (
 )
 from septa.images.store import BlockIndex
 from septa.inference import FeatureSums
-from septa.model import Model, cut_windows, measure_windows, report_distance
+from septa.model import Model, cut_windows, find_reduction, measure_diameter, measure_windows, report_distance
 from septa.nets import list_members
 from septa.notices import Notices
 from septa.runtime import pick_device
@@ -66,6 +66,36 @@ def find_factor(model: Model, source: Source, notices: Notices) -> float:
         notices.add(source.path, text)
         return 1.0
     return model.find_factor(np.concatenate(shown or windows, axis=2), source.path, notices)
+
+
+def measure_reduction(
+    model: Model, source: Source, normalizations: Mapping[str, Normalization], device: str, notices: Notices
+) -> int:
+    """Return the factor by which an image is reduced, as `Model.fit_size` chooses it.
+
+    All planes have that of the first one, of at most three, in which objects are found.
+
+    Raises
+    ------
+    InputError
+        The image cannot be read.
+    """
+    if model.recipe.inference.largest is None or not model.task.finds_objects:
+        return 1
+    size = source.shape[3], source.shape[4]
+    diameter = None
+    for t, z in _choose_planes(source):
+
+        def read(window: tuple[slice, slice], t: int = t, z: int = z) -> NDArray[Any]:
+            y, x = window
+            image_cyx = source.read((y.start, y.stop), (x.start, x.stop), t=t, z=z)
+            return model.as_model_input(image_cyx, source.path)
+
+        normalization = normalizations.get("") or normalizations[f"{t},{z}"]
+        diameter = measure_diameter(model, read, size, normalization, device)
+        if diameter is not None:
+            break
+    return find_reduction(model, diameter, size, source.path, notices)
 
 
 def report_unlike(

@@ -43,7 +43,13 @@ from septa.streaming.output import (
     work_folder,
 )
 from septa.streaming.plan import StreamPlan
-from septa.streaming.prescan import find_empty_blocks, find_factor, report_unlike, resolve_normalizations
+from septa.streaming.prescan import (
+    find_empty_blocks,
+    find_factor,
+    measure_reduction,
+    report_unlike,
+    resolve_normalizations,
+)
 from septa.streaming.writing import StoreWriter, find_label_type, is_tiff
 
 _LONGEST_NAME = 150
@@ -104,6 +110,7 @@ def stream(request: StreamRequest, make_executor: MakeExecutor | None = None) ->
                 skip_empty=request.skip_empty,
                 objects=_choose_object_settings(model, request),
                 zarr=_choose_version(request),
+                diameter=request.diameter,
             )
             files = list_object_files(request, source.shape)
             with lock_outputs([find_image_around(request.output) or request.output, *files[:1]]) as notes:
@@ -113,22 +120,22 @@ def stream(request: StreamRequest, make_executor: MakeExecutor | None = None) ->
                     yield _report_finished(request)
                     return
                 written = check_object_files(request, files, source.calibration, notices)
-                engine = model.engine(device, identity.engine)
                 plan, budget, more = _make_plan(request, identity, source, model, folder, device)
+                model = model.reduce(plan.reduction)
                 worker = BlockWorker(
                     plan=plan,
                     model=model,
                     source=source,
-                    engine=engine,
+                    engine=model.engine(device, identity.engine),
                     folder=folder,
-                    tile=min(budget.tile, request.tile or budget.tile),
+                    tile=budget.choose_tile(request.tile, plan.reduction),
                     free=budget.free,
                     limit=budget.limit,
                 )
                 executor = make_executor(request, worker) if make_executor else LocalExecutor(worker)
                 known = notices.lines()
-                about = explain_precision(identity.engine, model.bf16, fast=fast)
-                notes = (*notes, *more, *about, *_explain_limits(model, request.output), *known)
+                more += explain_precision(identity.engine, model.bf16, fast=fast)
+                notes = (*notes, *more, *_explain_limits(model, request.output), *known)
                 for event in _stream(request, worker, budget, notes, executor, written, began):
                     late = tuple(notices.lines()[len(known) :])
                     yield replace(event, notes=late) if isinstance(event, StreamFinished) else event
@@ -309,7 +316,7 @@ def _make_plan(
     """Return the plan of the interrupted run, or a new plan; the sizes that fit into the budget now; and notes."""
     memory = request.memory or default_memory()
     itemsize, decoding = source.dtype.itemsize, source.decoding_bytes
-    fit = partial(fit_budget, model, itemsize, memory, engine=identity.engine, decoding=decoding)
+    fit = partial(fit_budget, itemsize=itemsize, memory=memory, engine=identity.engine, decoding=decoding)
     plan = None if request.overwrite else load_plan(folder)
     notices = Notices()
     if plan is not None:
@@ -318,12 +325,18 @@ def _make_plan(
             problem = f"the folder holds an unfinished run of another image or with other settings ({differs})"
             same = f"--engine {plan.identity.engine}" if differs == "engine" else "the same settings again"
             raise InputError(folder, problem, f"Give {same}, or --overwrite to start again")
-        budget = fit(margin=plan.margin, block=plan.block)
+        model = model.reduce(plan.reduction)
+        budget = fit(model, margin=plan.margin, block=plan.block)
         find_factor(model, source, notices)
         report_unlike(model, source, plan.normalizations, device, notices)
         return plan, budget, ("an interrupted run is resumed", *notices.lines())
-    budget = fit(margin=model.task.block_margin)
     normalizations = resolve_normalizations(model, source, find_factor(model, source, notices))
+    if request.diameter is None:
+        reduction = measure_reduction(model, source, normalizations, device, notices)
+    else:
+        reduction = model.choose_reduction(request.diameter)
+    model = model.reduce(reduction)
+    budget = fit(model, margin=model.task.block_margin)
     report_unlike(model, source, normalizations, device, notices)
     skipped, notes = find_empty_blocks(source, budget.block) if request.skip_empty else ((), ())
     plan = StreamPlan(
@@ -335,6 +348,7 @@ def _make_plan(
         normalizations=normalizations,
         skipped=skipped,
         calibration=source.calibration,
+        reduction=reduction,
     )
     if request.overwrite:
         remove_earlier_run(request.output, folder)

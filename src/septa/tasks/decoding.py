@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import cv2
@@ -70,6 +70,11 @@ class Decoding:
     def to_json(self) -> dict[str, Any]:
         """Return plain values for JSON."""
         return asdict(self)
+
+    def enlarge(self, factor: int) -> Decoding:
+        """Return the thresholds for objects that are larger by a factor."""
+        least = min(self.least_pixels * factor**2, _MOST_PIXELS)
+        return replace(self, least_pixels=least, reach=min(self.reach * factor, MOST_REACH))
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Decoding:

@@ -390,8 +390,7 @@ class Instances:
 
 def _divide_by_largest(inside_yx: Float32, ids_yx: Int32) -> Float32:
     """Divide distances by the largest of their object."""
-    least = min(0, int(ids_yx.min(initial=0)))
-    places_yx = ids_yx - least
+    places_yx: NDArray[Any] = ids_yx - min(0, int(ids_yx.min(initial=0)))
     if ids_yx.max(initial=0) > ids_yx.size:  # ids far apart would need a long table
         places_yx = np.unique(ids_yx, return_inverse=True)[1].reshape(ids_yx.shape)
     largest = np.ones(places_yx.max(initial=0) + 1, np.float32)

@@ -1,0 +1,152 @@
+"""The size at which an image is segmented: large objects are found in a reduced image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import product
+from os import PathLike
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from septa.images import Normalization
+from septa.inference import Engine
+from septa.notices import Notices
+
+from .options import PredictionOptions
+from .protocol import TrainedModel
+from .tiles import run_tiles
+
+MOST_REDUCED = 8
+"""Largest factor by which an image is reduced."""
+_SAMPLED = 2
+"""Factor by which an image is reduced to measure its objects, small and large ones."""
+_CENTRE = 384
+"""Side of the window in the centre of an image that is measured first, pixels."""
+_SIDE = 768
+"""Side of each of the windows that are measured if the first one holds few objects, pixels."""
+_SPREAD = 2
+"""Number of these windows along each side of the image."""
+_FEWEST = 8
+"""Number of objects from which the first window is enough."""
+
+Window = tuple[slice, slice]
+Read = Callable[[Window], NDArray[Any]]
+
+
+def choose_reduction(diameter: float, largest: float) -> int:
+    """Return the power of two by which an image is reduced so that its objects are smaller than ``largest``, at most 8.
+
+    Examples
+    --------
+    >>> [choose_reduction(diameter, 24) for diameter in (23, 24, 47, 48, 1000)]
+    [1, 2, 2, 4, 8]
+    """
+    reduction = 1
+    while reduction < MOST_REDUCED and diameter >= largest * reduction:
+        reduction *= 2
+    return reduction
+
+
+def find_reduction(
+    model: TrainedModel,
+    diameter: float | None,
+    size: tuple[int, int],
+    where: str | PathLike[str],
+    notices: Notices,
+) -> int:
+    """Return the factor by which an image is reduced, and say so if it is above 1.
+
+    Parameters
+    ----------
+    model
+        Model; ``inference.largest`` of its recipe is the diameter that objects must not reach.
+    diameter
+        Typical diameter of the objects, pixels; None if there are none.
+    size
+        Height and width of the image, pixels.
+    where
+        Path that the note names, or ``image``.
+    notices
+        Receives the note.
+    """
+    largest = model.recipe.inference.largest
+    if largest is None or diameter is None:
+        return 1
+    reduction = choose_reduction(diameter, largest)
+    # An image that is smaller than the period of the net would be mostly padding.
+    while reduction > 1 and min(size) < model.reduce(reduction).net.multiple:
+        reduction //= 2
+    if reduction > 1:
+        text = f"objects are {{}} pixels wide, so the image is segmented at 1/{reduction} of its size"
+        notices.add(where, text, amount=round(diameter))
+    return reduction
+
+
+def measure_diameter(
+    model: TrainedModel, read: Read, size: tuple[int, int], normalization: Normalization, device: str
+) -> float | None:
+    """Return the typical diameter of the objects that a model finds in an image, pixels; None if it finds none.
+
+    Half of the area of the objects belongs to those that are larger. The image is examined at half its size, in a
+    window in its centre, or in four windows if that holds few objects.
+    """
+    half = model.reduce(_SAMPLED)
+    engine = half.engine(device, "torch")
+    areas: list[int] = []
+    for windows in (_choose_windows(size, _CENTRE, 1), _choose_windows(size, _SIDE, _SPREAD)):
+        found = [_measure_window(half, engine, read, window, size, normalization) for window in windows]
+        areas = [area for each in found for area in each]
+        if len(areas) >= _FEWEST or windows[0] == (slice(0, size[0]), slice(0, size[1])):
+            break
+    if not areas:
+        return None
+    ordered = np.sort(areas)
+    middle = int(np.searchsorted(np.cumsum(ordered), ordered.sum() / 2))
+    return float(np.sqrt(4 / np.pi * ordered[middle]))
+
+
+def _choose_windows(size: tuple[int, int], side: int, count: int) -> Sequence[Window]:
+    """Return windows that are spread over an image, that many along each side; the whole image if they cover it."""
+    if max(size) <= count * side:
+        return [(slice(0, size[0]), slice(0, size[1]))]
+    places = []
+    for length in size:
+        part = min(length, side)
+        starts = sorted({round((2 * n + 1) * (length - part) / (2 * count)) for n in range(count)})
+        places.append([slice(start, start + part) for start in starts])
+    return list(product(*places))
+
+
+def _measure_window(
+    half: TrainedModel,
+    engine: Engine,
+    read: Read,
+    window: Window,
+    size: tuple[int, int],
+    normalization: Normalization,
+) -> list[int]:
+    """Return the areas of the objects in a window, without those that it cuts."""
+    image_cyx = read(window)
+    logits_kyx = np.empty((half.net.out_channels, *image_cyx.shape[1:]), np.float32)
+
+    def keep(core: Window, part_kyx: NDArray[np.float32]) -> None:
+        logits_kyx[(slice(None), *core)] = part_kyx
+
+    run_tiles(half.net, engine, image_cyx, normalization, keep, PredictionOptions())
+    labels_yx = half.task.decode(logits_kyx)
+    areas = np.bincount(labels_yx.ravel())
+    areas[0] = 0
+    for edge_n in _list_cuts(labels_yx, window, size):
+        areas[edge_n] = 0
+    return [int(area) for area in areas if area]
+
+
+def _list_cuts(labels_yx: NDArray[np.int32], window: Window, size: tuple[int, int]) -> Iterator[NDArray[np.int32]]:
+    """Yield the labels along the edges of a window that lie inside the image."""
+    for axis, (part, length) in enumerate(zip(window, size, strict=True)):
+        if part.start > 0:
+            yield labels_yx[0] if axis == 0 else labels_yx[:, 0]
+        if part.stop < length:
+            yield labels_yx[-1] if axis == 0 else labels_yx[:, -1]

@@ -1,0 +1,129 @@
+"""The size at which an image is segmented, against images that are reduced and enlarged beforehand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import dask.array
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from septa.errors import InputError, SeptaWarning
+from septa.images import read_image
+from septa.model import Model, PredictionOptions, find_reduction, measure_diameter
+from septa.nets import Ensemble, UNet, reduce_net
+from septa.notices import Notices
+
+pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.filterwarnings("ignore::septa.SeptaWarning")]
+FILES = Path(__file__).parents[1] / "files" / "v0.1"
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return Model.load(FILES / "instances.septa")
+
+
+@pytest.fixture(scope="module")
+def image_cyx() -> NDArray[Any]:
+    return read_image(FILES / "data" / "images" / "0.png").repeat(2, 1).repeat(2, 2)
+
+
+def set_largest(model: Model, largest: float) -> Model:
+    return replace(model, recipe=model.recipe.with_overrides([f"inference.largest={largest}"]))
+
+
+def find_typical(labels_yx: NDArray[np.int32]) -> float:
+    """Return the diameter of the object to which the middle pixel belongs, of all in the order of their areas."""
+    areas = np.unique(labels_yx[labels_yx > 0], return_counts=True)[1]
+    middle = np.sort(np.repeat(areas, areas))[(areas.sum() - 1) // 2]
+    return float(2 * np.sqrt(middle / np.pi))
+
+
+@pytest.mark.parametrize("factor", [2, 4])
+def test_a_reduced_net_is_the_net_between_means_and_interpolation(factor: int) -> None:
+    torch.manual_seed(0)
+    net = UNet(2, 3, depth=2, width=4).eval()
+    image = torch.rand(1, 2, 8 * factor, 12 * factor)
+    with torch.inference_mode():
+        expected = functional.interpolate(
+            net(functional.avg_pool2d(image, factor)), scale_factor=factor, mode="bilinear", align_corners=False
+        )
+        found = reduce_net(net, factor)(image)
+        members = reduce_net(Ensemble([net, UNet(2, 3, depth=2, width=4)]), factor)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    assert [member.reduction for member in members.members] == [factor, factor]  # type: ignore[union-attr]
+    assert next(net.parameters()).data_ptr() == next(reduce_net(net, factor).parameters()).data_ptr()
+
+
+def test_images_are_reduced_as_their_objects_ask(model: Model, image_cyx: NDArray[Any]) -> None:
+    typical = find_typical(model.reduce(2).segment(image_cyx))
+    for largest, factor in ((1.1 * typical, 1), (0.9 * typical, 2), (0.45 * typical, 4)):
+        expected_yx = model.reduce(factor).segment(image_cyx)
+        np.testing.assert_array_equal(set_largest(model, largest).segment(image_cyx), expected_yx)
+        assumed = set_largest(model, largest).assume_diameter(typical)
+        np.testing.assert_array_equal(assumed.segment(image_cyx), expected_yx)
+    median = model.provenance["fingerprint"]["diameter_percentiles"][1]
+    assert [model.choose_reduction(times * median) for times in (1.9, 2.1, 4.1)] == [1, 2, 4]
+
+
+def test_every_way_to_segment_chooses_the_same_size(model: Model, image_cyx: NDArray[Any]) -> None:
+    expected_yx = model.reduce(2).segment(image_cyx)
+    sized = set_largest(model, find_typical(expected_yx) / 1.5)
+    text = r"objects are \d+ pixels wide, so the image is segmented at 1/2 of its size"
+    for segment in (sized.segment, sized, lambda image_cyx: sized.predict(image_cyx).labels):
+        with pytest.warns(SeptaWarning, match=text):
+            np.testing.assert_array_equal(segment(image_cyx), expected_yx)
+    with pytest.warns(SeptaWarning, match=text):
+        lazy_yx = sized(dask.array.from_array(image_cyx, chunks=64))
+    np.testing.assert_array_equal(lazy_yx.compute() > 0, expected_yx > 0)
+    np.testing.assert_array_equal(sized.segment(image_cyx, tile=64), expected_yx)
+
+
+def test_diameters_are_measured_in_windows(model: Model, image_cyx: NDArray[Any], monkeypatch: Any) -> None:
+    whole_cyx = np.tile(image_cyx, (1, 3, 4))
+    size = whole_cyx.shape[1], whole_cyx.shape[2]
+    normalization = model.normalization.resolve(whole_cyx)
+    read: list[tuple[slice, slice]] = []
+
+    def read_window(window: tuple[slice, slice]) -> NDArray[Any]:
+        read.append(window)
+        return whole_cyx[(slice(None), *window)]
+
+    expected = find_typical(model.reduce(2).segment(whole_cyx))
+    monkeypatch.setattr("septa.model.size._CENTRE", 200)
+    monkeypatch.setattr("septa.model.size._SIDE", 160)
+    for fewest, windows in ((1, 1), (10**6, 5)):
+        monkeypatch.setattr("septa.model.size._FEWEST", fewest)
+        read.clear()
+        found = measure_diameter(model, read_window, size, normalization, "cpu")
+        assert found == pytest.approx(expected, rel=0.15)
+        assert len(read) == windows
+    empty_cyx = np.full_like(whole_cyx, whole_cyx.min())
+    assert measure_diameter(model, lambda window: empty_cyx[(slice(None), *window)], size, normalization, "cpu") is None
+
+
+def test_reductions_and_what_is_said_of_them(model: Model) -> None:
+    sized = set_largest(model, 24)
+    size = (4096, 4096)
+    for diameter, factor in ((None, 1), (23.9, 1), (24, 2), (47, 2), (48, 4), (97, 8), (1e6, 8)):
+        notices = Notices()
+        assert find_reduction(sized, diameter, size, "a.tif", notices) == factor
+        assert len(notices.lines()) == (factor > 1)
+    assert find_reduction(model, 1e6, size, "a.tif", Notices()) == 1
+    least = model.reduce(2).net.multiple
+    assert find_reduction(sized, 97, (least, 4096), "a.tif", Notices()) == 2
+    options = PredictionOptions(tile=300)
+    image_cyx = read_image(FILES / "data" / "images" / "0.png")
+    assert model.fit_size(image_cyx, options, "a.tif", Notices()) == (model, options)
+
+
+def test_reductions_that_no_net_can_have_are_refused(model: Model) -> None:
+    with pytest.raises(InputError, match="reduction 16"):
+        model.reduce(16)
+    with pytest.raises(InputError, match="no diameters"):
+        replace(model, provenance={}).assume_diameter(30)

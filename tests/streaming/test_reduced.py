@@ -1,0 +1,52 @@
+"""Stores of images whose objects are large: reduced as in memory, with exact blocks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from septa.errors import InputError, Interrupted
+from septa.streaming import StreamInput, StreamRequest, StreamStarted, StreamStep, stream
+
+
+@pytest.mark.filterwarnings("ignore::septa.SeptaWarning")
+def test_a_store_of_large_objects_equals_the_whole_image(
+    kit: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image_yx = kit.texture((90, 110)).repeat(2, 0).repeat(2, 1)
+    kit.write_image(tmp_path / "image.ome.zarr", image_yx, "YX")
+    plain = kit.make("distance")
+    model = replace(plain, recipe=plain.recipe.with_overrides(["inference.largest=1"]))
+    monkeypatch.setattr("septa.model.size.MOST_REDUCED", 2)
+    model.save(tmp_path / "model.septa")
+    request = StreamRequest(
+        model=tmp_path / "model.septa",
+        input=StreamInput(str(tmp_path / "image.ome.zarr")),
+        output=tmp_path / "out.ome.zarr",
+        device="cpu",
+        tile=64,
+    )
+    expected_yx = plain.reduce(2).segment(image_yx)
+    assert expected_yx.max() > 2
+    events = stream(request)
+    started = next(events)
+    assert isinstance(started, StreamStarted)
+    assert started.plan.reduction == 2
+    assert started.blocks > 1
+    assert any("at 1/2 of its size" in note for note in started.notes)
+    assert isinstance(next(events), StreamStep)
+    with pytest.raises(Interrupted):
+        events.throw(KeyboardInterrupt())  # type: ignore[attr-defined]
+    with pytest.raises(InputError, match="diameter"):
+        kit.run(replace(request, diameter=0.5))
+    resumed = next(resumed_events := stream(request))
+    assert isinstance(resumed, StreamStarted)
+    assert resumed.done > 0
+    *_, _last = resumed_events
+    kit.assert_same_objects(kit.read(request.output, "model"), expected_yx)
+    # A given diameter is not measured.
+    kit.run(replace(request, diameter=0.5, overwrite=True))
+    kit.assert_same_objects(kit.read(request.output, "model"), plain.segment(image_yx))
