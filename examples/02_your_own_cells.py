@@ -97,7 +97,7 @@ for row in list(zip(*(table.columns[name] for name in shown)))[:5]:
 # low confidence trades missed objects for false ones.
 
 # %%
-for least in (0.0, 0.5, 0.8):
+for least in (0.0, 0.9, 0.95):
     kept = [model.predict(image, min_confidence=least) for image in images]
     print(f"confidence of at least {least}: {sum(len(one.table) for one in kept)} objects")
 

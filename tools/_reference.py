@@ -12,7 +12,6 @@ from typing import Any
 
 import typer
 from _stage import write_changed
-from sphinx.pycode import ModuleAnalyzer
 
 import septa
 from septa.cli import app
@@ -22,6 +21,9 @@ SOURCES = Path(septa.__file__).parent
 
 FIRST = ("septa", "septa.nets", "septa.images", "septa.metrics", "septa.tasks", "septa.inference", "septa.model")
 """Rooms at the top of the list: those that are useful on their own."""
+
+PLUGINS = ("septa.napari",)
+"""Rooms that another program imports, which has what they need; nobody else does."""
 
 MODULES = ("septa.errors", "septa.notices", "septa.runtime", "septa.prefetch")
 """Public modules that are not rooms."""
@@ -91,7 +93,7 @@ def _show_default(value: Any) -> str:
 def list_rooms() -> list[str]:
     """List the modules that hand on public names, those of parts first."""
     rooms = sorted(f"septa.{path.parent.name}" for path in SOURCES.glob("*/__init__.pyi"))
-    return [*FIRST, *(room for room in rooms if room not in FIRST), *MODULES]
+    return [*FIRST, *(room for room in rooms if room not in (*FIRST, *PLUGINS)), *MODULES]
 
 
 def list_names(module: str) -> list[str]:
@@ -172,6 +174,8 @@ def _write_data(module: str, name: str) -> list[str]:
     )
     source = module + found[1] if found else module
     if found and found[1] != ".":
+        from sphinx.pycode import ModuleAnalyzer
+
         attributes = ModuleAnalyzer.for_module(source).find_attr_docs()
         text = " ".join(attributes.get(("", name), []))
     return [f".. py:data:: {name}", f"   :module: {module}", "", f"   {text.strip()}", ""]
