@@ -46,7 +46,9 @@ def test_a_program_outside_is_checked_against_the_types(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("pyright") is None, reason="pyright is not installed (pip install pyright; it needs node)")
+@pytest.mark.skipif(
+    shutil.which("pyright") is None, reason="pyright is not installed (pip install pyright; it needs node)"
+)
 def test_pyright_finds_the_same_mistake(tmp_path: Path) -> None:
     """Pyright finds the one mistake of the program, and no other."""
     (tmp_path / "client.py").write_text(CLIENT, encoding="utf-8")

@@ -60,7 +60,12 @@ def _pick(command: Any, kind: str) -> list[Any]:
 
 
 def _write_help(text: str | None) -> list[str]:
-    return [inspect.cleandoc(text or "").replace("``", "`")]
+    return [_mark_options(inspect.cleandoc(text or "").replace("``", "`"))]
+
+
+def _mark_options(text: str) -> str:
+    """Return a text without code whose options are marked as code."""
+    return text if "`" in text else re.sub(r"(?<![\w-])--[a-z][a-z-]*", r"`\g<0>`", text)
 
 
 def _make_table(parameters: Sequence[Any]) -> list[str]:
@@ -73,7 +78,7 @@ def _make_table(parameters: Sequence[Any]) -> list[str]:
         shown = ", ".join(f"`{name}`" for name in names)
         value = f"`{one.metavar}`" if is_option and one.metavar else ""
         default = "required" if one.required else _show_default(one.default)
-        cells = [shown, value, default, one.help or ""]
+        cells = [shown, value, default, _mark_options(one.help or "")]
         lines.append("| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |")
     return lines
 
@@ -144,6 +149,7 @@ def _use_markdown(text: str) -> str:
 
 def _write_room(path: Path, module: str, names: Sequence[str], summary: str) -> None:
     lines = [f"# {module}", "", _use_markdown(summary), "", "```{eval-rst}", f".. currentmodule:: {module}", ""]
+    names = sorted(names, key=lambda name: name not in septa.__all__)  # what septa itself hands on comes first
     kinds = [_classify(_find(module, name)) for name in names]
     titles = {"function": "Functions", "class": "Classes"}
     order = sorted(titles, key=kinds.count, reverse=True)  # what a room has most of comes first

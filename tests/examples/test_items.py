@@ -61,9 +61,12 @@ def folder(tmp_path: Path) -> Path:
             labels_yx[top : top + 30, left : left + 30] = 255
             image_cyx = rng.integers(0, 60, (channels, *size)) + labels_yx // 2
             letter = "abcdefghij"[index]
-            for images, labels in (("images/{}.png", "labels/{}.png"), ("imgs/{}.png", "masks/{}_mask.png")):
-                write_image(tmp_path / name / images.format(letter), image_cyx.astype(np.uint8))
-                write_labels(tmp_path / name / labels.format(letter), labels_yx)
+            places = [(f"{name}/images/{letter}.png", f"{name}/labels/{letter}.png")]
+            if name == "carvana":
+                places.append((f"photographs/imgs/{letter}.png", f"photographs/masks/{letter}_mask.png"))
+            for image, labels in places:
+                write_image(tmp_path / image, image_cyx.astype(np.uint8))
+                write_labels(tmp_path / labels, labels_yx)
     write_dataset(tmp_path / "oct", "oct", 10, (96, 128), seed=0)
     write_dataset(tmp_path / "shapes", "shapes", 10, (64, 64), seed=0)
     return tmp_path
@@ -72,6 +75,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_every_command_runs(fork_server, folder: Path) -> None:
+    faults = []
     for _, code in COMMANDS:
         words = shlex.split(code)[1:]
         if "--tensorboard" in words and find_spec("tensorboard") is None:
@@ -79,4 +83,6 @@ def test_every_command_runs(fork_server, folder: Path) -> None:
         if words[0] in ("train", "reproduce"):
             words += [*TINY, *WHOLE.get(words[1], [])]
         done = fork_server.run(words, folder=folder)
-        assert done.returncode == 0, (code, done.stderr)
+        if done.returncode:
+            faults.append((code, done.stderr))
+    assert faults == []
