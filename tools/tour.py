@@ -3,7 +3,7 @@
 Usage: ``python tools/tour.py [--minutes 1] [--out docs/images]``, or ``make tour``.
 
 An empty folder is opened, the example images of the shipped model (CC0) are dropped on the page, segmented, corrected
-and checked, a model is trained on them, and used. Each picture is taken in light and in dark. ``tests/app`` walks the
+and checked, a model is trained on them, and used. ``tests/app`` walks the
 same way with drawn images, and checks the files that it leaves.
 """
 
@@ -27,10 +27,15 @@ from chromium import Browser, find_chromium
 
 SIZE = 1280, 800
 """Width and height of the pictures, pixels."""
-COLORS = 160
+COLORS = 256
 """Number of colours of a picture, which keeps it small."""
-PICTURES = {"segmented": "segment", "drawn": "correct", "training": "train", "used": "retrained"}
-"""Step after which a picture is taken, and its name."""
+PICTURES = {
+    "segmented": ("app-segment-light", "app-segment-dark"),
+    "drawn": ("app-correct-light",),
+    "training": ("app-train-light", "app-train-dark"),
+    "used": ("app-retrained-light",),
+}
+"""Step after which pictures are taken, and their names, which end in the theme."""
 
 # The page orders trainings of minutes; this adds settings to the order.
 _ADD_SETTINGS = """(() => {
@@ -38,6 +43,10 @@ _ADD_SETTINGS = """(() => {
     window.fetch = (path, options) => ask(path, path === "/api/trainings" && options?.body
         ? { ...options, body: JSON.stringify({ ...JSON.parse(options.body), settings: SETTINGS }) } : options);
 })()"""
+_LARGEST = """(({ columns, rows }) => {
+    const row = rows.reduce((most, one) => (one[columns.indexOf("area")] > most[columns.indexOf("area")] ? one : most));
+    return ["label", "area", "centroid_x", "centroid_y"].map((name) => row[columns.indexOf(name)]);
+})(septa.objects.objects)"""
 _SETTLED = """septa.viewer.labels && !septa.state.waiting
     && [septa.viewer.tiles, septa.viewer.labels].every((one) => !one.active && !one.wanted.length)
     && [...document.querySelectorAll("#images img")].every((one) => one.complete)
@@ -94,26 +103,25 @@ class Walk:
         yield "checked"
         yield from self._train()
         self.show(names[-1])
-        browser.choose("model", "trained-1.septa")
+        browser.evaluate("document.querySelector('[data-action=use]').click()")
+        browser.wait("document.getElementById('model').value === 'trained-1.septa'")
         browser.press("s", "KeyS")
         browser.wait("septa.jobs.last?.state === 'done' && !septa.jobs.hasActive && septa.state.labels.can_undo", 300)
         self.settle()
         yield "used"
 
     def _correct(self) -> Iterator[str]:
-        """Delete the object of the first row of the table, draw another one at its place, undo that and do it again."""
+        """Delete the largest object, draw another one at its place, undo that and do it again."""
         browser = self.browser
-        x, y = browser.evaluate(
-            "['centroid_x', 'centroid_y'].map((name) => septa.objects.objects.rows[0]["
-            "septa.objects.objects.columns.indexOf(name)])"
-        )
-        browser.evaluate("document.querySelector('#table tbody tr').click()")
+        label, area, x, y = browser.evaluate(_LARGEST)
+        browser.evaluate(f"document.querySelector('#table tr[data-label=\"{label:.0f}\"]').click()")
         browser.evaluate("septa.viewer.fit()")
         browser.press("Delete")
         browser.wait("septa.state.labels.corrections === 1")
         self.settle()
         yield "deleted"
         browser.press("n", "KeyN")
+        browser.choose("radius", f"{max(1, 0.4 * area**0.5):.1f}")
         browser.drag(*(browser.find_point(x + shift, y) for shift in (-2, 0, 2)))
         browser.wait("septa.state.labels.corrections === 2 && septa.state.selected")
         self.settle()
@@ -139,7 +147,7 @@ class Walk:
         browser.wait("document.body.dataset.ready && document.querySelector('.training')")
         assert browser.evaluate("document.querySelector('.training').dataset.state") == "running"
         ended = "document.querySelector('.training:not([data-state=running])')"
-        browser.wait(f"document.querySelector('.training .previews img') || {ended}", 600)
+        browser.wait(f"document.querySelectorAll('.training .curve circle').length > 1 || {ended}", 600)
         browser.evaluate("document.querySelector('#learn-panel .training').scrollIntoView()")
         yield "training"
         browser.wait(ended, 600)
@@ -174,16 +182,15 @@ def serve(folder: Path) -> Iterator[str]:
 
 
 def take_pictures(walk: Walk, out: Path) -> list[Path]:
-    """Walk, and take the pictures in light and in dark; return their paths."""
+    """Walk, and take the pictures; return their paths."""
     written = []
     for step in walk.run():
-        if step not in PICTURES:
-            continue
-        for theme in ("light", "dark"):
+        for name in PICTURES.get(step, ()):
+            theme = name.rpartition("-")[2]
             walk.browser.evaluate(f"document.documentElement.dataset.theme = '{theme}'")
             with Image.open(io.BytesIO(walk.browser.screenshot())) as picture:
                 small = picture.convert("RGB").quantize(COLORS, dither=Image.Dither.NONE)
-            written.append(out / f"app-{PICTURES[step]}-{theme}.png")
+            written.append(out / f"{name}.png")
             small.save(written[-1], optimize=True)
     return written
 

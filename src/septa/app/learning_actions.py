@@ -46,12 +46,7 @@ class LearningActions:
         for record in self._learning.trainings.list_records():
             state = self._learning.trainings.read(record)
             for name, values in state.scores.items():
-                scores[name] = messages.ScoresAnswer(
-                    training=record.order.number,
-                    images=len(state.held_out),
-                    f1=values["f1"],
-                    accuracy=values["accuracy"],
-                )
+                scores[name] = messages.ScoresAnswer(training=record.order.number, images=len(state.held_out), **values)
         return reply_json(
             [
                 messages.ModelAnswer(

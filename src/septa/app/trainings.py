@@ -117,7 +117,7 @@ class Trainings:
             number = max(numbers, default=0) + 1
             path = self._path / str(number)
             try:
-                copies = TrainingFolder.write(self._desk, path / "data", objects=True)
+                copies = TrainingFolder.write(self._desk, path / "data", alike=True)
                 order = TrainingOrder(
                     number=number,
                     model=model,
@@ -127,6 +127,7 @@ class Trainings:
                     settings=settings,
                     ignore=copies.ignore,
                     images=copies.images,
+                    classes=copies.classes,
                 )
                 TrainingRecord.make(path, home, order)
             except BaseException:

@@ -74,7 +74,7 @@ new DropZone(async (names, errors) => {
   const more = errors.length > 1 ? ` (${errors.length - 1} more were not added)` : "";
   if (errors.length) say(errors[0] + more);
 });
-const learn = new LearnPanel({ goTo, run: runSearch, reloadModels, say });
+const learn = new LearnPanel({ goTo, run: runSearch, reloadModels, useModel, say });
 const jobs = new JobList({ onChange: update, onRunning: showPreview, onEnd: endJob, say });
 Object.assign(window.septa, { viewer, toolbox, objects, jobs });
 
@@ -147,6 +147,7 @@ async function openImage(name, keepsPlace = false) {
 function clearLabels() {
   objects.show({ columns: [], rows: [] });
   find("count").textContent = find("label-file").textContent = "";
+  find("to-learn").hidden = true;
 }
 
 async function refreshImages() {
@@ -172,6 +173,7 @@ function showLabels(labels) {
   viewer.areas = labels.checked ? [] : areas;
   viewer.draw();
   find("areas").textContent = areas.length && !labels.checked ? `${areas.length} ${areas.length === 1 ? "area is" : "areas are"} checked. The rest of the image is ignored in a training.` : "";
+  find("to-learn").hidden = !labels.checked && !areas.length;
   find("label-file").textContent = `Saved to ${labels.file}${labels.corrections ? `, ${labels.corrections} ${labels.corrections === 1 ? "correction" : "corrections"}` : ""}.`;
   find("save-problem").hidden = !labels.error;
   find("save-problem").firstElementChild.textContent = labels.error;
@@ -394,9 +396,10 @@ async function reloadModels() {
   const chosen = find("model").value;
   find("model").replaceChildren(...models.map((one) => {
     const { scores } = one;
-    const text = scores ? `${one.name} (F1 ${scores.f1.toFixed(2)} on ${scores.images} held out)` : one.name;
-    const option = make("option", { value: one.name, textContent: text });
-    option.dataset.summary = one.summary;
+    const score = scores && (scores.f1 === null ? `Dice ${scores.dice.toFixed(2)}` : `F1 ${scores.f1.toFixed(2)}`);
+    const option = make("option", { value: one.name, textContent: scores ? `${one.name} (${score})` : one.name });
+    const held = scores ? `${score} on ${scores.images} held-out ${scores.images === 1 ? "image" : "images"}` : "";
+    option.dataset.summary = [one.summary, held].filter(Boolean).join("; ");
     return option;
   }));
   if (models.some((one) => one.name === chosen)) find("model").value = chosen;
@@ -404,6 +407,21 @@ async function reloadModels() {
   learn.showModels(models, find("model").value);
   update();
 }
+
+// Chooses a model, and shows where it is used.
+async function useModel(name) {
+  await reloadModels();
+  if (![...find("model").options].some((one) => one.value === name)) throw new Error(`${name} is not in the folder any more.`);
+  find("model").value = name;
+  showModel();
+  find("segment-panel").scrollIntoView();
+  find("segment").focus();
+}
+
+find("to-learn").addEventListener("click", () => {
+  find("learn-panel").scrollIntoView();
+  find("train").focus({ preventScroll: true });
+});
 
 function showModel() {
   find("model-summary").textContent = find("model").selectedOptions[0]?.dataset.summary ?? "";
