@@ -52,6 +52,10 @@ notebooks: ## Run the notebooks of examples/ that changed, into build/notebooks;
 site: ## Build the site into build/site, run its notebooks, and check every link; needs '.[docs]'
 	python tools/site.py --fresh
 
+.PHONY: tour
+tour: ## Take the pictures of docs/app.md in a headless Chromium
+	python tools/tour.py
+
 .PHONY: release-check
 release-check: ## Build the distributions, check them, and print the check-list of a release; needs '.[release]'
 	python tools/release.py --test $(if $(HOME_URL),--home $(HOME_URL))

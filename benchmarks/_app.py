@@ -50,7 +50,9 @@ class App:
             except OSError:
                 continue
             peak = re.search(r"VmHWM:\s+(\d+)", status)
-            name = "decoder" if "decode_worker" in command else "server" if pid == self.process.pid else "training"
+            workers = {"decode_worker": "decoder", "predict_worker": "predictor"}
+            name = next((own for worker, own in workers.items() if worker in command), "training")
+            name = "server" if pid == self.process.pid else name
             found[name] = found.get(name, 0) + (int(peak[1]) / 1024 if peak else 0)
         return found
 

@@ -2,27 +2,13 @@
 # # A first segmentation
 #
 # This notebook segments images that the model has never seen, and shows what septa returns. It needs no data of yours
-# and no network.
-#
-# septa may ship with trained models. If it does, the first one is used here, on images that were kept out of its
-# training (2018 Data Science Bowl, CC0). If not, the notebook draws cells and trains a small model on them, as `septa
-# demo` does.
+# and no network: septa ships the model `nuclei`, and images that were kept out of its training (BBBC039 and the 2018
+# Data Science Bowl, CC0).
 
 # %%
 import septa
-from septa.metrics import score_objects
-from septa.pretrained import list_shipped
-from septa.synthetic import write_dataset
 
-shipped = next((one for one in list_shipped() if one.examples is not None), None)
-if shipped is not None:
-    model = septa.load(shipped.name)
-    folder = shipped.examples
-else:
-    write_dataset("demo", "cells", 24, (256, 256), seed=0, held_out=3)
-    quick = ["training.steps=150", "net.width=8", "net.depth=3", "training.batch=4", "sampling.patch=[128, 128]"]
-    model = septa.train("demo", "demo.septa", overrides=quick)
-    folder = "demo/held_out"
+model = septa.load("nuclei")
 model
 
 # %% [markdown]
@@ -33,32 +19,36 @@ model
 # septa cuts large ones into tiles, and the tiles leave no seams.
 
 # %%
-from pathlib import Path
+from septa.pretrained import get_shipped
 
-paths = sorted(path for path in (Path(folder) / "images").iterdir() if path.suffix in (".png", ".tif"))[:3]
+folder = get_shipped("nuclei").examples
+paths = sorted(folder.glob("images/*.png"))  # or paths of your own images
 images = [septa.read_image(path) for path in paths]
 labels = model(images)
-[(path.name, one.shape, int(one.max())) for path, one in zip(paths, labels)]
+for path, labels_yx in zip(paths, labels):
+    print(f"{path.name}: labels {labels_yx.shape}, {labels_yx.dtype}, {labels_yx.max()} objects")
 
 # %% [markdown]
 # ## Look
 #
-# The images have a ground truth, so mistakes can be shown: green is correct, red is too much, blue is missing, and
+# The images have a ground truth, so mistakes can be shown: green is correct, orange is too much, blue is missing, and
 # yellow pixels belong to another object.
 
 # %%
 from septa.images import read_labels
 
-truth = [read_labels(next((Path(folder) / "labels").glob(f"{path.stem}.*"))).array for path in paths]
-truth = [one.squeeze() for one in truth]
-septa.plot.panels(images, truth, labels)
+truth = [read_labels(folder / "labels" / path.name).array.squeeze() for path in paths]
+septa.plot.panels(images, truth, labels, names=["fluorescence", "stained tissue"])
 
 # %% [markdown]
 # ## Score
 #
-# An object is found if its overlap with a true object, divided by their union (IoU), is at least one half.
+# An object is found if its overlap with a true object, divided by their union (IoU), is at least one half. The stained
+# image is hard: nuclei out of focus are background in its ground truth.
 
 # %%
+from septa.metrics import score_objects
+
 for path, true, found in zip(paths, truth, labels):
     scores = score_objects(true, found)
     print(f"{path.name}: {scores.truth_count} objects, {scores.prediction_count} found, F1 {scores.f1[0]:.3f}")
@@ -74,15 +64,14 @@ found
 
 # %%
 septa.plot.grid(
-    [found.image, found.draw(), found.confidence],
-    titles=["image", "objects", "probability that the label is right"],
-    columns=3,
+    [found.image, found.draw(), found.confidence], titles=["image", "objects", "confidence of each pixel"], columns=3
 )
 
 # %%
 found.save("labels.png")
-for row in list(zip(*(found.table.columns[name] for name in ("label", "area", "confidence"))))[:4]:
-    print("object {}: {} pixels, confidence {:.2f}".format(*row))
+print("label      area  confidence")
+for row in list(zip(*(found.table.columns[name] for name in ("label", "area", "confidence"))))[:5]:
+    print("{:5} {:9.0f} {:11.2f}".format(*row))
 
 # %% [markdown]
 # ## On the command line
@@ -90,7 +79,7 @@ for row in list(zip(*(found.table.columns[name] for name in ("label", "area", "c
 # The same for a whole folder, with pictures and a table:
 #
 # ```bash
-# septa predict MODEL YOUR_IMAGES -o segmented --overlay --table objects.csv
+# septa predict nuclei YOUR_IMAGES -o segmented --overlay --table objects.csv
 # ```
 #
 # Next: train on your own images, in notebook 2.

@@ -33,7 +33,7 @@ def draw_membranes(side: int, cells: int, seed: int) -> tuple[np.ndarray, np.nda
     for axis in (0, 1):
         edges_yx |= np.roll(cells_yx, 1, axis) != cells_yx
     away_yx = distance_transform_edt(~edges_yx)[32:-32, 32:-32]
-    fade_yx = np.clip(0.6 + 14 * gaussian_filter(rng.normal(size=(side, side)), 12, mode="wrap"), 0.15, 1)
+    fade_yx = np.clip(0.6 + 14 * gaussian_filter(rng.normal(size=(side, side)), 12, mode="wrap"), 0.3, 1)
     dark_yx = np.exp(-((away_yx / 1.8) ** 2)) * fade_yx
     texture_yx = gaussian_filter(rng.normal(size=(side, side)), 1.2) * 60
     organelles_yx = gaussian_filter((rng.random((side, side)) < 0.0006).astype(float), 3) * -2200
@@ -46,7 +46,7 @@ for folder, seeds in (("membranes", range(10)), ("membranes/held_out", range(100
         image_yx, labels_yx = draw_membranes(256, 70, seed)
         write_image(Path(folder, "images", f"{seed:03}.png"), image_yx[None])
         write_labels(Path(folder, "labels", f"{seed:03}.png"), labels_yx)
-septa.plot.panels(image_yx, (labels_yx > 0).astype(np.uint8))
+septa.plot.grid([image_yx, labels_yx], titles=["image", "labels: interiors and membranes"], columns=2)
 
 # %% [markdown]
 # ## Dice and cross entropy, as components
@@ -80,14 +80,22 @@ septa.plot.curves("membranes-run")
 # ## Look
 
 # %%
-from septa.images import read_labels
+from septa.images import draw_error_map, read_labels
 
 paths = sorted(Path("membranes/held_out/images").glob("*.png"))
 images = [septa.read_image(path) for path in paths]
-truth = [read_labels(path.parents[1] / "labels" / path.name).array // 255 for path in paths]
-septa.plot.panels(images, truth, model(images), objects=False)
+truth = [(read_labels(path.parents[1] / "labels" / path.name).array > 0).astype(np.uint8) for path in paths]
+found = model(images)
+pictures = [
+    picture
+    for image_cyx, true_yx, found_yx in zip(images, truth, found)
+    for picture in (image_cyx[0], true_yx, found_yx, draw_error_map(true_yx, found_yx))
+]
+septa.plot.grid(pictures, titles=["image", "ground truth", "prediction", "errors"])
 
 # %% [markdown]
+# Orange lines are membranes that were missed, blue ones were found where there are none.
+#
 # ## The scores of the challenge
 #
 # V-Rand and V-Info compare regions after the borders are thinned. A perfect membrane that is one pixel thicker costs

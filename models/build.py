@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from card import fill_card
-from pictures import draw, write_examples
+from pictures import Example, draw, write_example
 from score import VERSIONS, score
 
 from septa import Model, __version__
@@ -35,8 +35,14 @@ from septa.images import write_bytes, write_text
 
 HERE = Path(__file__).parent
 
-EXAMPLES = {"nuclei": {"bbbc039": 224, "dsb_bright": 128}}
-"""Held-out folders from which a model's examples come, and their sides in pixels."""
+EXAMPLES = {
+    "nuclei": (
+        Example("bbbc039", "bbbc039", 224),
+        Example("dsb_bright", "dsb_bright", 128),
+        Example("dsb_smear", "dsb_bright", 224, "dsb_ed5be4b63e95"),
+    )
+}
+"""Examples of a model."""
 
 PICTURES = "../../../docs/images"
 """Place of the pictures, as seen from the card."""
@@ -103,9 +109,9 @@ def build(options: argparse.Namespace, out: Path) -> None:
     pictures = draw(model, name, data, scores, out / "pictures")
     if options.copy is not None:
         pictures += add_copy(options.copy, scores, out / "pictures")
-    for folder, side in EXAMPLES.get(name, {}).items():
-        if folder in scores["folders"] and not scores["folders"][folder].get("copy"):
-            write_examples(data, scores, folder, side, out / "examples" / name)
+    for example in EXAMPLES.get(name, ()):
+        if example.folder in scores["folders"] and not scores["folders"][example.folder].get("copy"):
+            write_example(data, scores, example, out / "examples" / name)
     facts["megabytes"] = path.stat().st_size / 1e6
     write_text(
         out / f"{name}.md", fill_card(name, data, facts, scores, [f"{PICTURES}/{picture.name}" for picture in pictures])

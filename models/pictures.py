@@ -14,6 +14,7 @@ import csv
 import json
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,19 @@ SIDE = 256
 """Side in pixels of one panel, cut from the middle of the image."""
 GAP = 4
 """Pixels between two panels."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """A part of a held-out image, ``side`` pixels wide and high, on which a model is shown.
+
+    ``image`` is the image of the folder; the median one if it is empty. All examples of a model have at most 200 kB.
+    """
+
+    name: str
+    folder: str
+    side: int
+    image: str = ""
 
 
 def choose_images(scores: Mapping[str, float]) -> list[str]:
@@ -94,12 +108,10 @@ def draw(model: Model, name: str, data: Path, scores: Mapping[str, Any], out: Pa
     return written
 
 
-def write_examples(data: Path, scores: Mapping[str, Any], folder: str, side: int, out: Path) -> None:
-    """Write a part of the median image of a held-out folder with its labels, 8 bits: what ``septa demo`` shows.
-
-    The part is ``side`` pixels wide and high, because all examples of a model have at most 100 kB.
-    """
-    name = choose_images(scores["folders"][folder]["per_image"])[1]
+def write_example(data: Path, scores: Mapping[str, Any], example: Example, out: Path) -> None:
+    """Write an example with its labels, 8 bits: what ``septa demo`` and ``septa app`` show."""
+    folder, side = example.folder, example.side
+    name = example.image or choose_images(scores["folders"][folder]["per_image"])[1]
     if read_licences(data)[name] != "CC0":
         raise ValueError(f"the licence of {name} is not CC0")
     image_cyx, labels_yx = next(pair for other, *pair in read_pairs(data / "held" / folder) if other == name)
@@ -107,8 +119,8 @@ def write_examples(data: Path, scores: Mapping[str, Any], folder: str, side: int
     bytes_cyx = np.rint((image_cyx - low) * (255 / (high - low))).clip(0, 255).astype(np.uint8)
     top, left = (max(size - side, 0) // 2 for size in labels_yx.shape)
     part = np.s_[top : top + side, left : left + side]
-    write_image(out / "images" / f"{folder}.png", np.ascontiguousarray(bytes_cyx[:, *part]))
-    write_labels(out / "labels" / f"{folder}.png", number_regions(labels_yx[part]))
+    write_image(out / "images" / f"{example.name}.png", np.ascontiguousarray(bytes_cyx[:, *part]))
+    write_labels(out / "labels" / f"{example.name}.png", number_regions(labels_yx[part]))
 
 
 def main() -> None:

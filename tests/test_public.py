@@ -102,6 +102,8 @@ def test_version_is_the_same_everywhere() -> None:
 def test_the_package_under_test_is_this_checkout() -> None:
     """A stale installation would be tested instead; ``pip install -c constraints.txt '.[dev]'`` renews it."""
     source, imported = ROOT / "src" / "septa", Path(septa.__file__).parent
+    if not source.is_dir():
+        pytest.skip("there is no source here: an installed package is tested outside the checkout")
     paths = sorted(path.relative_to(source) for path in source.rglob("*") if path.suffix in INSTALLED)
     stale = [
         str(path)

@@ -17,7 +17,7 @@ def tools():
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(ROOT / "tools"))
         yield
-    for name in ("_stage", "_links"):
+    for name in ("_stage", "_links", "_reference"):
         sys.modules.pop(name, None)
 
 
@@ -66,6 +66,15 @@ def test_a_staged_page_has_links_to_the_other_copies(tmp_path: Path) -> None:
     notebook = stage_page("docs/tutorials/index.md", tmp_path)
     assert "](03_unet_from_scratch.ipynb)" in notebook.read_text(encoding="utf-8")
     assert "01_first_segmentation\n" in notebook.read_text(encoding="utf-8").partition("{toctree}")[2]
+
+
+def test_the_reference_shows_every_public_name() -> None:
+    from _reference import _classify, _find, list_names, list_rooms
+
+    kinds = {(room, name): _classify(_find(room, name)) for room in list_rooms() for name in list_names(room)}
+    assert kinds["septa.nets", "UNet"] == "class"
+    assert kinds["septa.plot", "panels"] == "function"
+    assert len(kinds) > 300
 
 
 def test_broken_links_of_a_built_site_are_found(tmp_path: Path) -> None:

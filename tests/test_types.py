@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -31,7 +33,7 @@ septa.border_weights(np.zeros((8, 8), int), w0="ten")
 
 @pytest.mark.slow
 def test_a_program_outside_is_checked_against_the_types(tmp_path: Path) -> None:
-    """Mypy follows ``py.typed`` and finds the one mistake of the program; pyright does with ``pyright client.py``."""
+    """Mypy follows ``py.typed`` and finds the one mistake of the program."""
     (tmp_path / "client.py").write_text(CLIENT, encoding="utf-8")
     command = [sys.executable, "-m", "mypy", "--strict", "--no-incremental", "client.py"]
     environment = {"MYPYPATH": str(Path(septa.__file__).parents[1]), "PATH": "/usr/bin"}
@@ -41,3 +43,17 @@ def test_a_program_outside_is_checked_against_the_types(tmp_path: Path) -> None:
     assert 'Argument "w0"' in found[0]
     assert "torch._tensor.Tensor" in done.stdout
     assert "signedinteger" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    shutil.which("pyright") is None, reason="pyright is not installed (pip install pyright; it needs node)"
+)
+def test_pyright_finds_the_same_mistake(tmp_path: Path) -> None:
+    """Pyright finds the one mistake of the program, and no other."""
+    (tmp_path / "client.py").write_text(CLIENT, encoding="utf-8")
+    command = ["pyright", "--pythonpath", sys.executable, "--outputjson", "client.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    found = [each for each in json.loads(done.stdout)["generalDiagnostics"] if each["severity"] == "error"]
+    assert len(found) == 1, done.stdout
+    assert "w0" in found[0]["message"]

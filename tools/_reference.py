@@ -12,7 +12,6 @@ from typing import Any
 
 import typer
 from _stage import write_changed
-from sphinx.pycode import ModuleAnalyzer
 
 import septa
 from septa.cli import app
@@ -22,6 +21,9 @@ SOURCES = Path(septa.__file__).parent
 
 FIRST = ("septa", "septa.nets", "septa.images", "septa.metrics", "septa.tasks", "septa.inference", "septa.model")
 """Rooms at the top of the list: those that are useful on their own."""
+
+PLUGINS = ("septa.napari",)
+"""Rooms that another program imports, which has what they need; nobody else does."""
 
 MODULES = ("septa.errors", "septa.notices", "septa.runtime", "septa.prefetch")
 """Public modules that are not rooms."""
@@ -58,7 +60,12 @@ def _pick(command: Any, kind: str) -> list[Any]:
 
 
 def _write_help(text: str | None) -> list[str]:
-    return [inspect.cleandoc(text or "").replace("``", "`")]
+    return [_mark_options(inspect.cleandoc(text or "").replace("``", "`"))]
+
+
+def _mark_options(text: str) -> str:
+    """Return a text without code whose options are marked as code."""
+    return text if "`" in text else re.sub(r"(?<![\w-])--[a-z][a-z-]*", r"`\g<0>`", text)
 
 
 def _make_table(parameters: Sequence[Any]) -> list[str]:
@@ -71,7 +78,7 @@ def _make_table(parameters: Sequence[Any]) -> list[str]:
         shown = ", ".join(f"`{name}`" for name in names)
         value = f"`{one.metavar}`" if is_option and one.metavar else ""
         default = "required" if one.required else _show_default(one.default)
-        cells = [shown, value, default, one.help or ""]
+        cells = [shown, value, default, _mark_options(one.help or "")]
         lines.append("| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |")
     return lines
 
@@ -91,7 +98,7 @@ def _show_default(value: Any) -> str:
 def list_rooms() -> list[str]:
     """List the modules that hand on public names, those of parts first."""
     rooms = sorted(f"septa.{path.parent.name}" for path in SOURCES.glob("*/__init__.pyi"))
-    return [*FIRST, *(room for room in rooms if room not in FIRST), *MODULES]
+    return [*FIRST, *(room for room in rooms if room not in (*FIRST, *PLUGINS)), *MODULES]
 
 
 def list_names(module: str) -> list[str]:
@@ -142,6 +149,7 @@ def _use_markdown(text: str) -> str:
 
 def _write_room(path: Path, module: str, names: Sequence[str], summary: str) -> None:
     lines = [f"# {module}", "", _use_markdown(summary), "", "```{eval-rst}", f".. currentmodule:: {module}", ""]
+    names = sorted(names, key=lambda name: name not in septa.__all__)  # what septa itself hands on comes first
     kinds = [_classify(_find(module, name)) for name in names]
     titles = {"function": "Functions", "class": "Classes"}
     order = sorted(titles, key=kinds.count, reverse=True)  # what a room has most of comes first
@@ -172,6 +180,8 @@ def _write_data(module: str, name: str) -> list[str]:
     )
     source = module + found[1] if found else module
     if found and found[1] != ".":
+        from sphinx.pycode import ModuleAnalyzer
+
         attributes = ModuleAnalyzer.for_module(source).find_attr_docs()
         text = " ".join(attributes.get(("", name), []))
     return [f".. py:data:: {name}", f"   :module: {module}", "", f"   {text.strip()}", ""]

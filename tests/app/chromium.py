@@ -9,6 +9,7 @@ import select
 import shutil
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,9 @@ class Browser:
         self._session: str | None = None
         self.errors: list[str] = []
         target = next(one for one in self._wait_for_targets() if one["type"] == "page")
-        self._session = self.call("Target.attachToTarget", targetId=target["targetId"], flatten=True)["sessionId"]
+        self._tab = target["targetId"]
+        self._session = self.call("Target.attachToTarget", targetId=self._tab, flatten=True)["sessionId"]
+        self._first = self._session
         for domain in ("Page", "Runtime", "Log"):
             self.call(f"{domain}.enable")
         self.call(
@@ -122,10 +125,11 @@ class Browser:
             except RuntimeError:  # the page is being loaded
                 pass
             time.sleep(0.05)
-        shown = self.evaluate("[septa.state.job, document.querySelector('main').innerText]")
+        shown = self.evaluate("[septa.jobs.jobs, document.querySelector('main').innerText]")
         raise TimeoutError(f"never true: {code}; errors: {self.errors}; {shown}")
 
     def open(self, address: str) -> None:
+        self.call("Page.navigate", url="about:blank")  # a page of the same address would only be told the new part
         self.call("Page.navigate", url=address)
         self.wait("document.body && document.body.dataset.ready")
 
@@ -144,5 +148,54 @@ class Browser:
         self.call("Input.dispatchKeyEvent", type="keyDown", **values)
         self.call("Input.dispatchKeyEvent", type="keyUp", **values)
 
-    def screenshot(self, path: Path) -> None:
-        path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"]))
+    def screenshot(self) -> bytes:
+        """Return a picture of the page, PNG."""
+        return base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"])
+
+    def drop(self, files: Sequence[Path]) -> None:
+        """Drop files on the page."""
+        listed = [[path.name, base64.b64encode(path.read_bytes()).decode()] for path in files]
+        self.evaluate(f"""(() => {{
+            const data = new DataTransfer();
+            for (const [name, content] of {json.dumps(listed)}) {{
+                data.items.add(new File([Uint8Array.from(atob(content), (c) => c.charCodeAt(0))], name));
+            }}
+            document.dispatchEvent(new DragEvent("drop", {{ dataTransfer: data, bubbles: true }}));
+        }})()""")
+
+    def choose(self, name: str, value: str) -> None:
+        """Choose an entry of a list, or move a slider, by its id."""
+        self.evaluate(f"""(() => {{
+            const field = document.getElementById("{name}");
+            field.value = {json.dumps(value)};
+            for (const kind of ["input", "change"]) field.dispatchEvent(new Event(kind));
+        }})()""")
+
+    def find_point(self, x: float, y: float) -> tuple[float, float]:
+        """Return the place in the window of a point of the image that is shown."""
+        code = "((p) => { const b = septa.viewer.canvas.getBoundingClientRect(), c = septa.viewer.toCanvas(p);"
+        left, top = self.evaluate(f"{code} return [b.left + c[0], b.top + c[1]]; }})([{x}, {y}])")
+        return left, top
+
+    def switch_tab(self, tab: str | None = None) -> str:
+        """Open another tab, or go to one that is open; return the name of the one before."""
+        before = self._session
+        assert before is not None
+        if tab is None:
+            self._session = None
+            target = self.call("Target.createTarget", url="about:blank")["targetId"]
+            self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+            for domain in ("Page", "Runtime", "Log"):
+                self.call(f"{domain}.enable")
+        else:
+            self._session = tab
+        self.call("Page.bringToFront")
+        return before
+
+    def close_tabs(self) -> None:
+        """Leave one tab with an empty page."""
+        for one in self.call("Target.getTargets")["targetInfos"]:
+            if one["type"] == "page" and one["targetId"] != self._tab:
+                self.call("Target.closeTarget", targetId=one["targetId"])
+        self._session = self._first
+        self.call("Page.navigate", url="about:blank")

@@ -19,6 +19,7 @@ uvicorn = pytest.importorskip("uvicorn")
 
 from septa.app import Access, Workspace, make_server  # noqa: E402
 from septa.app.decoder import Decoders  # noqa: E402
+from septa.app.predictor import Predictor  # noqa: E402
 from septa.app.serve import bind  # noqa: E402
 
 FILES = Path(__file__).parents[1] / "files" / "v0.1"
@@ -65,7 +66,7 @@ class Site:
 
     def wait_for_job(self) -> Any:
         self.workspace.jobs.wait(60)
-        return self.read("/api/job")
+        return self.read("/api/jobs")[-1]
 
     def read_saved(self, name: str = "0.png") -> Any:
         """Return the labels on disk once everything is saved."""
@@ -83,10 +84,18 @@ def decoders() -> Iterator[Decoders]:
     shared.close()
 
 
-def start(folder: Path, decoders: Decoders, token: str | None = None) -> Iterator[Site]:
+@pytest.fixture(scope="session")
+def predictor() -> Iterator[Predictor]:
+    """Start the process that predicts, which all servers of the tests share."""
+    shared = Predictor()
+    yield shared
+    shared.close()
+
+
+def start(folder: Path, decoders: Decoders, predictor: Predictor, token: str | None = None) -> Iterator[Site]:
     bound = bind("127.0.0.1", None)
     port = bound.getsockname()[1]
-    workspace = Workspace(folder, decoders=decoders)
+    workspace = Workspace(folder, decoders=decoders, predictor=predictor)
     access = Access.make("127.0.0.1", port, token)
     config = uvicorn.Config(make_server(workspace, access), log_level="warning", access_log=False, ws="none")
     server = uvicorn.Server(config)
@@ -112,11 +121,11 @@ def images(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def site(images: Path, decoders: Decoders) -> Iterator[Site]:
-    yield from start(images, decoders)
+def site(images: Path, decoders: Decoders, predictor: Predictor) -> Iterator[Site]:
+    yield from start(images, decoders, predictor)
 
 
 @pytest.fixture
-def guarded(images: Path, decoders: Decoders) -> Iterator[Site]:
+def guarded(images: Path, decoders: Decoders, predictor: Predictor) -> Iterator[Site]:
     """Serve the folder with a token."""
-    yield from start(images, decoders, "0123456789abcdef")
+    yield from start(images, decoders, predictor, "0123456789abcdef")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -13,7 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from septa.app import trainings
+from septa.app import trainer, trainings
+from septa.app.comparison import compare_models
 from septa.app.folder import ImageFolder
 from septa.app.openapi import OPERATIONS
 from septa.app.server import make_server
@@ -23,8 +25,10 @@ from septa.app.trainings import Trainings
 from septa.images import read_image, read_labels, write_labels
 from septa.model import Model
 from septa.objects import confidence
+from septa.recipe import Recipe
 
 from .conftest import Site
+from .test_pages import make_class_model
 
 IMAGE = "/api/images/0.png"
 # A worker without septa: it runs until its input ends, or ends as the model's name says.
@@ -119,7 +123,7 @@ def test_scores_stand_beside_the_models_and_errors_are_one_line(site: Site) -> N
     errors = [one["error"] for one in site.read("/api/trainings")]
     assert errors == ["", "batch: it is too large. Give a smaller one.", "here: it broke. Mend it."]
     (old,) = [one for one in site.read("/api/models") if one["origin"] == "folder"]
-    assert old["scores"] == {"training": 1, "images": 1, "f1": 0.5, "accuracy": 0.25}
+    assert old["scores"] == {"training": 1, "images": 1, "f1": 0.5, "accuracy": 0.25, "dice": None, "iou": None}
     (site.folder / "quick-run").mkdir()
     rows = "step,minutes,loss,score\n10,0.1,2.5,\n20,0.2,,0.5\n30,0."
     (site.folder / "quick-run" / "log.csv").write_text(rows)
@@ -207,6 +211,43 @@ def test_unchecked_images_are_suggested_and_changed_labels_suspected(site: Site)
     site.send("/api/suggestions", {"model": "old.septa"})
     site.wait_for_job()
     assert [one["image"] for one in site.read("/api/suggestions")["images"]] == ["1.png"]
+
+
+@pytest.mark.usefixtures("quick_worker")
+def test_classes_of_pixels_are_learned_compared_and_ranked(site: Site) -> None:
+    model = make_class_model()
+    model.save(site.folder / "classes.septa")
+    for name in ("0.png", "1.png"):
+        site.send(f"/api/images/{name}/segment", {"model": "classes.septa"})
+    site.wait_for_job()
+    site.send(f"{IMAGE}/check", {"checked": True})
+    site.send("/api/trainings", {"name": "a", "model": "classes.septa", "minutes": 1})
+    wait(lambda: site.read("/api/trainings/1")["state"], "running")
+    record = site.workspace.learning.trainings.get(1)
+    classes = tuple(zip(model.labels.raw_values.tolist(), model.labels.class_names))
+    assert record.order.classes == classes
+    recipe = Recipe().with_overrides(trainer._list_overrides(record.order))
+    assert (recipe.task, recipe.data.encoding, recipe.data.values) == ("semantic", "index", (0, 5, 9))
+    assert recipe.data.class_names == model.labels.class_names
+
+    found = compare_models(
+        record.data, {"classes.septa": model, "old.septa": Model.load(site.folder / "old.septa")}, None, classes
+    )
+    assert found.images == ("0",)
+    assert found.scores == {"classes.septa": {"dice": 1.0, "iou": 1.0}}  # its labels are its own; the other has none
+
+    site.send("/api/suggestions", {"model": "classes.septa"})
+    site.wait_for_job()
+    (suggested,) = site.read("/api/suggestions")["images"]
+    probability_yx = model.task.probabilities(model.logits(read_image(site.folder / "1.png"))).max(0)
+    assert suggested["image"] == "1.png"
+    assert suggested["doubt"] == pytest.approx(np.minimum(1, 2 - 2 * probability_yx).mean(), abs=1e-3)
+    shutil.copy(site.folder / "1.png", site.folder / "2.png")
+    site.send("/api/images/2.png/edit", {"tool": "brush", "points": [[10.5, 10.5]], "radius": 6})
+    site.send("/api/images/2.png/check", {"checked": True})
+    refused = site.send("/api/trainings", {"name": "b", "minutes": 1}, status=422)["error"]
+    assert refused.startswith("2.png: its labels mean others than those of 0.png")
+    site.workspace.learning.trainings.close()
 
 
 def test_the_openapi_document_has_every_route_and_every_schema(site: Site) -> None:

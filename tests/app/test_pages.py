@@ -15,7 +15,7 @@ import tifffile
 import torch
 
 from septa.app import picture as pictures
-from septa.app import segmenter as segmenting
+from septa.app import predictor as predicting
 from septa.images import Normalization, open_source, read_image, read_info, read_labels
 from septa.labels import LabelMapping
 from septa.model import Model, build_net
@@ -101,7 +101,7 @@ def test_a_large_image_without_a_pyramid_is_shown_and_cut(site: Site, tiles: tup
 
 
 def test_the_visible_part_is_shown_while_the_rest_is_computed(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(segmenting, "_TILE", 16)
+    monkeypatch.setattr(predicting, "TILE", 16)
     model = Model.load(site.folder / "old.septa")
     image_cyx = np.tile(read_image(site.folder / "0.png"), (1, 3, 3))
     from septa.images import write_image

@@ -124,23 +124,6 @@ def test_undo_and_redo_reach_the_first_edit_and_the_disk(site: Site) -> None:
         np.testing.assert_array_equal(site.read_saved(), state)
 
 
-def test_a_job_is_cancelled_and_a_second_one_waits(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    from septa.app.jobs import Cancelled, Job
-
-    def work(job: Job) -> None:
-        while True:
-            job.report(0.5, "1 of 2 tiles")
-
-    job = site.workspace.jobs.start("segment", "1.png", work)
-    refused = site.send(f"{IMAGE}/segment", {"model": "old.septa"}, status=422)
-    assert refused["error"] == "septa is busy with 1.png. Wait until it is done, or cancel it."
-    site.send("/api/job/cancel")
-    assert site.wait_for_job()["state"] == "cancelled"
-    with pytest.raises(Cancelled):
-        job.report(1, "")
-    assert not (site.folder / "labels").exists()
-
-
 def test_twins_and_missing_pages_are_named(site: Site) -> None:
     write_labels(site.folder / "stack.tif", np.zeros((3, 8, 8), np.uint8))
     write_image(site.folder / "0.tif", np.zeros((1, 8, 8), np.uint8))

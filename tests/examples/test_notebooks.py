@@ -28,6 +28,16 @@ def test_a_notebook_explains_itself(path: Path) -> None:
     assert all((ROOT / "src" / "septa" / room).is_dir() for room in imported)
 
 
+def test_the_first_segmentation_finds_the_nuclei(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    pytest.importorskip("matplotlib").use("Agg")
+    monkeypatch.chdir(tmp_path)
+    names = runpy.run_path(str(SOURCES[0]))
+    found = dict(re.findall(r"(\w+)\.png: \d+ objects, \d+ found, F1 ([\d.]+)", capsys.readouterr().out))
+    assert float(found["bbbc039"]) > 0.9
+    assert len(found) == len(names["paths"])
+    assert (tmp_path / "labels.png").is_file()
+
+
 def test_the_net_from_scratch_equals_septas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     pytest.importorskip("matplotlib").use("Agg")
     monkeypatch.chdir(tmp_path)

@@ -58,6 +58,12 @@ def test_curves_are_those_of_the_log(run: Path) -> None:
     np.testing.assert_allclose(figure.axes[1].lines[0].get_ydata(), expected)
 
 
+def test_losses_of_very_different_sizes_have_a_logarithmic_axis() -> None:
+    rows = [{"step": float(step), "loss": 1 / step, "val_loss": 2 / step} for step in range(1, 40)]
+    assert septa.plot.curves(rows).axes[0].get_yscale() == "log"
+    assert septa.plot.curves(rows[:5]).axes[0].get_yscale() == "linear"
+
+
 def test_wrong_arguments_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="labels: their sizes and those of the images differ"):
         septa.plot.panels(IMAGE, TRUTH[:4])

@@ -4,11 +4,12 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given
+import torch
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from septa.recipe import TrainingSettings
-from septa.training.schedule import compute_lr_factor
+from septa.training.schedule import compute_lr_factor, count_drops
 
 KINDS = ["cosine", "polynomial", "plateau", "constant"]
 
@@ -58,3 +59,18 @@ def test_the_factor_stays_within_bounds_and_never_rises_after_the_warm_up(
     early, late = sorted(max(share, warmup) for share in progress)
     assert 0 <= compute_lr_factor(min(progress), settings, drops) <= 1
     assert compute_lr_factor(late, settings, drops) <= compute_lr_factor(early, settings, drops)
+
+
+SCORES = st.one_of(st.sampled_from([0.0, 0.5, 0.50004, 0.50006, 0.9, math.nan]), st.floats(0, 1))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(SCORES, max_size=30), st.integers(1, 4))
+def test_plateau_gives_the_rates_of_pytorch(scores: list[float], patience: int) -> None:
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1e3)
+    theirs = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, "max", patience=patience)
+    ours = training(schedule="plateau", patience=patience)
+    for count, score in enumerate(scores, start=1):
+        theirs.step(score)
+        factor = compute_lr_factor(0.5, ours, count_drops(scores[:count], patience))
+        assert 1e3 * factor == pytest.approx(theirs.get_last_lr()[0])

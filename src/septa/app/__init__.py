@@ -10,18 +10,22 @@
     messages   what requests and answers look like
     receive    a file that was dropped on the page
     uploads    names and checks of such files
-    workspace  everything that is open: images, documents, models, the job that runs
+    workspace  everything that is open: images, documents, models, predictions
     shelf      what stays open
     folder     the images of a folder, their label files and marks
     pages      names of the pages of a file
     decoder    processes that decode images within limits of memory and time; decode_worker is their program
+    process    a process that answers messages; wire is what these look like
     picture    a page as tiles of a pyramid
     document   the labels of a page: edits, undo, redo
     label_file the file that the pages of an image save their labels to
     edits      edits of a label array; strokes makes them from requests
-    segmenter  models, segmentation with progress, and decoding again from the kept output of the net
+    models     the models that can be chosen
+    jobs       the queue of predictions, one after the other
+    predictions segmentations of images that are open, and their thresholds
+    predictor  the process that predicts; predict_worker is its program, segmentation what it computes
     exports    files to take away
-    jobs       predictions, one after the other
+    turns      the thread of a queue
 
     learning, learning_actions, learning_messages    what learns, its requests, and what they look like
     desk               what learning needs of the workspace

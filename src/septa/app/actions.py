@@ -14,12 +14,13 @@ from septa.errors import InputError, SeptaError
 from . import messages
 from .access import TOKEN_HEADER, Access
 from .decoder import make_stamp
-from .document import Document, Thresholds
+from .document import Document
 from .edits import Part
 from .exports import make_download, measure
 from .jobs import Job
 from .picture import TILE, Picture
 from .replies import Action, reply_file, reply_json, reply_pixels
+from .thresholds import Thresholds
 from .workspace import Workspace
 
 _TABLE = ("label", "area", "centroid_x", "centroid_y", "equivalent_diameter", "eccentricity", "confidence", "area_um2")
@@ -37,7 +38,7 @@ class Actions:
         self.reads: dict[str, Action] = {
             "/api/session": self._session,
             "/api/images": self._list_images,
-            "/api/job": self._job,
+            "/api/jobs": self._list_jobs,
             image: self._open,
             f"{image}/thumbnail": self._thumbnail,
             f"{image}/tiles/{{level:int}}/{{row:int}}/{{column:int}}": self._tile,
@@ -52,12 +53,12 @@ class Actions:
             f"{image}/segment": self._segment,
             f"{image}/decode": self._decode,
             f"{image}/edit": self._edit,
-            f"{image}/undo": lambda request, _: self._answer(self._workspace.step(_name(request), forward=False)),
-            f"{image}/redo": lambda request, _: self._answer(self._workspace.step(_name(request), forward=True)),
+            f"{image}/undo": lambda request, body: self._step(request, body, forward=False),
+            f"{image}/redo": lambda request, body: self._step(request, body, forward=True),
             f"{image}/check": self._check,
             f"{image}/overwrite": self._overwrite,
             f"{image}/reload": self._reload,
-            "/api/job/cancel": self._cancel,
+            "/api/jobs/{number:int}/cancel": self._cancel,
             "/api/training-folder": self._training_folder,
         }
 
@@ -116,8 +117,11 @@ class Actions:
         return self._answer(document, label)
 
     def _check(self, request: HttpRequest, body: bytes) -> Response:
-        wanted = messages.CheckRequest.model_validate_json(body)
-        return self._answer(self._workspace.check(_name(request), wanted.checked, wanted.area))
+        return self._answer(self._workspace.check(_name(request), messages.CheckRequest.model_validate_json(body)))
+
+    def _step(self, request: HttpRequest, body: bytes, *, forward: bool) -> Response:
+        base = messages.ChangeRequest.model_validate_json(body or b"{}").base
+        return self._answer(self._workspace.step(_name(request), base, forward=forward))
 
     def _overwrite(self, request: HttpRequest, _: bytes) -> Response:
         document = self._workspace.open_document(_name(request))
@@ -128,12 +132,13 @@ class Actions:
 
     def _reload(self, request: HttpRequest, _: bytes) -> Response:
         document = self._workspace.open_document(_name(request))
-        document.reload()
+        with self._workspace.predictions.change(document, None):
+            document.reload()
         return self._answer(document)
 
     def _objects(self, request: HttpRequest, body: bytes) -> Response:
         document = self._workspace.open_document(_name(request))
-        version, _, table, names = measure(document, self._workspace.segmenter.get(document.name), intensities=False)
+        version, _, table, names = measure(document, self._workspace.predictions.get(document.name), intensities=False)
         shown = _CLASS_TABLE if document.marks.pixels else [name for name in _TABLE if name in table.columns]
         columns = {name: [_finite(value) for value in table.columns[name].tolist()] for name in shown}
         if "class" in table.columns and not document.marks.pixels:
@@ -146,31 +151,31 @@ class Actions:
 
     def _segment(self, request: HttpRequest, body: bytes) -> Response:
         wanted = messages.SegmentRequest.model_validate_json(body)
-        return reply_json(describe_job(self._workspace.segment(_name(request), wanted)))
+        return reply_json(describe_job(self._workspace, self._workspace.predictions.order(_name(request), wanted)))
 
     def _decode(self, request: HttpRequest, body: bytes) -> Response:
         wanted = messages.DecodeRequest.model_validate_json(body)
-        return self._answer(self._workspace.decode(_name(request), wanted))
+        return self._answer(self._workspace.predictions.decode(_name(request), wanted))
 
-    def _job(self, request: HttpRequest, _: bytes) -> Response:
-        job = self._workspace.jobs.last
-        return reply_json(None if job is None else describe_job(job))
+    def _list_jobs(self, request: HttpRequest, _: bytes) -> Response:
+        jobs = self._workspace.jobs.list_jobs()
+        return reply_json([describe_job(self._workspace, job).model_dump() for job in jobs])
 
     def _cancel(self, request: HttpRequest, _: bytes) -> Response:
-        self._workspace.jobs.cancel()
-        return self._job(request, b"")
+        job = self._workspace.jobs.cancel(int(request.path_params["number"]))
+        return reply_json(describe_job(self._workspace, job))
 
     # --- results ----------------------------------------------------------------------------------------------------
 
     def _export(self, request: HttpRequest, _: bytes) -> Response:
         self._workspace.saver.flush()
         document = self._workspace.open_document(_name(request))
-        output = self._workspace.segmenter.get(document.name)
-        made = make_download(document, output, str(request.path_params["kind"]))
+        prediction = self._workspace.predictions.get(document.name)
+        made = make_download(document, prediction, str(request.path_params["kind"]))
         return reply_file(made.name, made.content, made.kind)
 
     def _export_model(self, request: HttpRequest, _: bytes) -> Response:
-        choice = self._workspace.segmenter.find(_name(request))
+        choice = self._workspace.models.find(_name(request))
         return reply_file(f"{Path(choice.name).stem}.septa", choice.path.read_bytes(), "application/octet-stream")
 
     def _training_folder(self, request: HttpRequest, _: bytes) -> Response:
@@ -186,14 +191,14 @@ class Actions:
 
     def _describe(self, document: Document, label: int | None = None) -> messages.LabelsAnswer:
         folder = self._workspace.folder
-        marks, found = document.marks, self._workspace.find_decoding(document.name)
+        marks, found = document.marks, self._workspace.predictions.find_decoding(document)
         error = document.error
         decoding = (
             None
             if found is None
             else {
                 kind: _describe_thresholds(one)
-                for kind, one in {"used": found[1], "model": found[0].first_thresholds}.items()
+                for kind, one in {"used": found[1], "model": found[0].thresholds}.items()
             }
         )
         classes = [messages.ClassAnswer(value=value, name=name) for value, name in document.class_table]
@@ -258,13 +263,16 @@ def _describe_save_error(error: SeptaError | None) -> str:
     return str(error)
 
 
-def describe_job(job: Job) -> messages.JobAnswer:
+def describe_job(workspace: Workspace, job: Job) -> messages.JobAnswer:
     """Return the answer that describes a job."""
+    active = [one.number for one in workspace.jobs.list_jobs() if one.is_active]
     return messages.JobAnswer(
         number=job.number,
-        kind=job.kind,
-        image=job.image,
+        kind=job.order.kind,
+        image=job.order.image,
+        model=job.order.model,
         state=job.state,
+        place=active.index(job.number) if job.state == "waiting" and job.number in active else 0,
         share=job.share,
         text=job.text,
         error=job.error,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import isfinite
 from pathlib import Path
 
 from septa.data import KnownImages, Pair, find_pairs, read_pair_image, read_pair_labels
@@ -25,7 +26,8 @@ class ModelComparison:
         Names of the images that were scored.
     scores
         Name of each model to its scores, 0 to 1: ``f1``, that of all objects together at an IoU of 0.5, and
-        ``accuracy``, the mean over images of the accuracy at IoU 0.5 to 0.95. Empty if no image could be scored.
+        ``accuracy``, the mean over images of the accuracy at IoU 0.5 to 0.95; for classes of pixels ``dice`` and
+        ``iou``, means over the classes other than background. Empty if no image could be scored.
     text
         Sentence about the images.
     """
@@ -35,18 +37,27 @@ class ModelComparison:
     text: str = ""
 
 
-def compare_models(data: Path, models: Mapping[str, Model], ignore: int | None) -> ModelComparison:
+def compare_models(
+    data: Path, models: Mapping[str, Model], ignore: int | None, classes: Sequence[tuple[int, str]] = ()
+) -> ModelComparison:
     """Score models on the images of a folder that none of them was trained on.
 
     Parameters
     ----------
     data
-        Folder of images, and of labels that number objects.
+        Folder of images and labels.
     models
         Models by their names; the one that was trained on this folder is the last.
     ignore
         Value of pixels of labels that do not count; None if all count.
+    classes
+        Value and name of each class of pixels; empty if labels number objects. Models of other classes are left out.
     """
+    mapping = LabelMapping("instances", ("background", "object"), (0,), ignore)
+    if classes:
+        values, names = zip(*classes)
+        mapping = LabelMapping("index", names, values, ignore)
+        models = {name: model for name, model in models.items() if model.labels.class_names == names}
     notices = Notices()
     pairs = find_pairs(data).pairs
     known = [
@@ -54,12 +65,18 @@ def compare_models(data: Path, models: Mapping[str, Model], ignore: int | None) 
         for model in models.values()
     ]
     parts = [part for pair in pairs if (part := _find_part(pair, known)) is not None]
-    mapping = LabelMapping("instances", ("background", "object"), (0,), ignore)
     scores: dict[str, dict[str, float]] = {}
     for name, model in models.items() if parts else ():
-        evaluation = evaluate_labels(_segment(model, parts, mapping), mapping.class_names, instances=True)
-        found = evaluation.objects
-        scores[name] = {"f1": found["f1_50"]["pooled"], "accuracy": found["mean_accuracy"]["mean"]}
+        evaluation = evaluate_labels(
+            _segment(model, parts, mapping), mapping.class_names, instances=mapping.task == "instances"
+        )
+        if classes:
+            found_scores = {key: evaluation.summary[key] for key in ("dice", "iou")}
+            if all(map(isfinite, found_scores.values())):  # there is none if all classes are absent
+                scores[name] = found_scores
+        else:
+            found = evaluation.objects
+            scores[name] = {"f1": found["f1_50"]["pooled"], "accuracy": found["mean_accuracy"]["mean"]}
     return ModelComparison(
         images=tuple(part.name for part in parts), scores=scores, text=_describe(parts, len(pairs), list(models))
     )
@@ -78,9 +95,11 @@ def _segment(model: Model, parts: Sequence[Pair], mapping: LabelMapping) -> Iter
     for part in parts:
         notices = Notices()
         image_cyx = read_pair_image(part, channels=model.channels, notices=notices)
-        truth_yx = mapping.encode_objects(
-            read_pair_labels(replace(part, classes=None), notices), part.labels_location
-        ).ids_yx
+        raw = read_pair_labels(replace(part, classes=None), notices)
+        if mapping.task == "instances":
+            truth_yx = mapping.encode_objects(raw, part.labels_location).ids_yx
+        else:
+            truth_yx = mapping.encode(raw, part.labels_location)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", SeptaWarning)
             yield LabelPair(part.name, truth_yx, model.segment(image_cyx))

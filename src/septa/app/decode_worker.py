@@ -1,14 +1,11 @@
 """The process that decodes images for the server, within limits of memory; see `septa.app.decoder`.
 
-It reads requests from its standard input and writes answers to its standard output. A message is a length of 4 bytes, a
-JSON object of this length, and as many bytes of samples as the object says under ``bytes``. Nothing is unpickled.
+It reads requests from its standard input and writes answers to its standard output; see `septa.app.wire`.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import struct
 import sys
 from collections import OrderedDict
 from collections.abc import Callable
@@ -23,9 +20,9 @@ from numpy.typing import NDArray
 from septa.errors import ResourceError, SeptaError, is_out_of_memory
 from septa.images import Selection, Source, count_images, open_source, read_info, read_labels
 
+from .wire import read_message, write_message
+
 Array = NDArray[Any]
-LENGTH = struct.Struct("<I")
-"""Length of the JSON object of a message."""
 _OPEN = 8
 """Number of files that stay open."""
 
@@ -116,17 +113,11 @@ def answer(files: Files, request: dict[str, Any]) -> tuple[dict[str, Any], Array
 def answer_requests(source: BinaryIO, target: BinaryIO) -> None:
     """Answer requests until the source ends."""
     files = Files()
-    while len(head := source.read(LENGTH.size)) == LENGTH.size:
-        request = json.loads(source.read(LENGTH.unpack(head)[0]))
-        found, values = answer(files, request)
-        if values is not None:
-            values = np.ascontiguousarray(values)
-            found |= {"shape": values.shape, "dtype": values.dtype.str, "bytes": values.nbytes}
-        text = json.dumps(found).encode()
-        target.write(LENGTH.pack(len(text)) + text)
-        if values is not None:
-            target.write(values.data.cast("B") if values.nbytes else b"")
-        target.flush()
+    with suppress(EOFError):
+        while True:
+            request, _ = read_message(source)
+            found, values = answer(files, request)
+            write_message(target, found, [] if values is None else [values])
 
 
 def main() -> None:

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import os
 import queue
-import subprocess
-import sys
 import threading
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from septa.errors import InputError, ResourceError
 from septa.images import Calibration
+from septa.runtime import find_memory_limit
 
-from .decode_worker import LENGTH
+from .process import Process
+from .wire import Array
 
-Array = NDArray[Any]
 MEMORY = 4 * 2**30
 """Most bytes that a process reserves to decode an image; half of the machine's memory if that is less."""
 SECONDS = 30.0
@@ -87,10 +80,10 @@ class Decoders:
     """
 
     def __init__(self, memory: int = MEMORY, seconds: float = SECONDS) -> None:
-        self._memory = min(memory, _measure_memory() // 2)
+        self._memory = min(memory, find_memory_limit() // 2)
         self._seconds = seconds
-        self._idle: queue.LifoQueue[_Process | None] = queue.LifoQueue()
-        self._running: set[_Process] = set()
+        self._idle: queue.LifoQueue[_Decoder | None] = queue.LifoQueue()
+        self._running: set[_Decoder] = set()
         self._faults: dict[tuple[str, str], InputError | ResourceError] = {}
         for _ in range(PROCESSES):
             self._idle.put(None)
@@ -98,7 +91,7 @@ class Decoders:
     def close(self) -> None:
         """End the processes."""
         for process in list(self._running):
-            process.kill()
+            process.close()
 
     def describe(self, path: Path, image: int | None = None) -> Header:
         """Read the header of a file.
@@ -148,7 +141,7 @@ class Decoders:
         process = self._idle.get()
         try:
             if process is None:
-                process = _Process(self._memory)
+                process = _Decoder(self._memory)
                 self._running.add(process)
             found, values = process.ask({**request, "path": str(path), "stamp": stamp}, self._seconds)
         except EOFError:
@@ -159,7 +152,7 @@ class Decoders:
             error = ResourceError(path, problem, "Save the image in tiles, or in parts")
             self._faults[str(path), stamp] = error
             if process is not None:
-                process.kill()
+                process.close()
                 self._running.discard(process)
                 process = None
             raise error from None
@@ -171,29 +164,13 @@ class Decoders:
         return found, values
 
 
-class _Process:
+class _Decoder:
     """One process, which answers one request at a time."""
 
     def __init__(self, memory: int) -> None:
-        command = [sys.executable, "-m", "septa.app.decode_worker", str(memory)]
         threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**os.environ, **threads},
-            start_new_session=True,
-        )
+        self.process = Process("septa.app.decode_worker", [str(memory)], threads)
         self.is_late = False
-
-    def kill(self) -> None:
-        """End the process."""
-        self._process.kill()
-        self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout):
-            with suppress(OSError):
-                if stream is not None:
-                    stream.close()
 
     def ask(self, request: dict[str, Any], seconds: float) -> tuple[dict[str, Any], Array | None]:
         """Send a request and return the answer; EOFError if the process ends or is ended because it is late."""
@@ -201,38 +178,22 @@ class _Process:
         watch.daemon = True
         watch.start()
         try:
-            return self._exchange(request)
-        except (OSError, ValueError, MemoryError):
-            self.kill()
+            self.process.send(request)
+            found, arrays = self.process.receive()
+        except (EOFError, OSError, ValueError, MemoryError):
+            self.close()
             raise EOFError from None
         finally:
             watch.cancel()
+        return found, arrays[0] if arrays else None
 
-    def _exchange(self, request: dict[str, Any]) -> tuple[dict[str, Any], Array | None]:
-        send: Any = self._process.stdin
-        receive: Any = self._process.stdout
-        text = json.dumps(request).encode()
-        send.write(LENGTH.pack(len(text)) + text)
-        send.flush()
-        head = receive.read(LENGTH.size)
-        if len(head) < LENGTH.size:
-            raise EOFError
-        found: dict[str, Any] = json.loads(receive.read(LENGTH.unpack(head)[0]))
-        if "bytes" not in found:
-            return found, None
-        values = np.empty(found["shape"], np.dtype(found["dtype"]))
-        view, done = memoryview(values.reshape(-1).view(np.uint8).data), 0
-        while done < found["bytes"]:
-            part = receive.readinto(view[done:])
-            if not part:
-                raise EOFError
-            done += part
-        return found, values
+    def close(self) -> None:
+        """End the process."""
+        self.process.close()
 
     def _end_late(self) -> None:
         self.is_late = True
-        with suppress(OSError):
-            self._process.kill()
+        self.process.end()
 
 
 def make_stamp(path: Path) -> str:
@@ -248,10 +209,3 @@ def make_stamp(path: Path) -> str:
     except OSError:
         raise InputError(path.name, "the file does not exist any more", "Reload the page") from None
     return f"{status.st_mtime_ns:x}-{status.st_size:x}"
-
-
-def _measure_memory() -> int:
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return 2 * MEMORY

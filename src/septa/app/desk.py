@@ -14,10 +14,11 @@ from .document import Document
 from .folder import ImageFolder
 from .jobs import Jobs
 from .label_file import LabelFile
+from .models import Models
 from .pages import ImagePage
 from .picture import Picture
+from .predictor import Predictor
 from .saver import Saver
-from .segmenter import Segmenter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +27,7 @@ class Desk:
 
     Attributes
     ----------
-    folder, segmenter, jobs, saver, decoders
+    folder, models, predictor, jobs, saver, decoders
         Those of the workspace.
     find_page
         Function that returns the page of a name.
@@ -37,7 +38,8 @@ class Desk:
     """
 
     folder: ImageFolder
-    segmenter: Segmenter
+    models: Models
+    predictor: Predictor
     jobs: Jobs
     saver: Saver
     decoders: Decoders

@@ -12,26 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septa.errors import InputError, SeptaError
-from septa.tasks import Decoding
 
 from .edits import Change, Part, make_change
 from .folder import ImageFolder, Marks
 from .label_file import LabelFile
 from .picture import Picture
+from .thresholds import Thresholds
 
 _MOST_ID = 2**31 - 2
 Classes = Mapping[int, int]
 """Value of the class of each object that has one."""
 _REPLACING = ("segment", "decode", "reload")
 """Kinds of edits that replace all labels."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Thresholds:
-    """Thresholds by which objects are found: those of the decoder, and the least confidence, 0 to 1."""
-
-    decoding: Decoding
-    confidence: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -51,6 +43,10 @@ class Entry:
     change: Change | None
     before: Origin
     after: Origin
+
+
+class StaleLabels(InputError):
+    """A change was made for labels that are others by now."""
 
 
 class Document:
@@ -148,6 +144,14 @@ class Document:
             problem = f"the labels hold the id {self._used}, and no higher one exists"
             raise InputError(self.file.path, problem, "Renumber them")
         return self._used + 1
+
+    def require_version(self, base: int | None) -> None:
+        """Raise StaleLabels if the labels are not those of a version; None accepts all."""
+        if base is not None and base != self.version:
+            problem = (
+                "the labels have changed since this page showed them: in another window, or septa app was restarted"
+            )
+            raise StaleLabels(self.name, problem, "They are shown now as they are; do the last step again")
 
     def edit(self, kind: str, find_change: Callable[[NDArray[np.int32]], Change | None]) -> Part | None:
         """Make one edit, which can be undone.

@@ -16,7 +16,7 @@ from septa.objects import ObjectTable, measure_objects, to_coco, to_geojson, to_
 
 from .document import Document
 from .edits import Int32
-from .segmenter import NetOutput
+from .predictor import FoundLabels
 
 _ZARR_BLOCK = 512
 _OLDEST = (1980, 1, 1, 0, 0, 0)
@@ -32,7 +32,7 @@ class Download:
 
 
 def measure(
-    document: Document, output: NetOutput | None, *, intensities: bool
+    document: Document, prediction: FoundLabels | None, *, intensities: bool
 ) -> tuple[int, Int32, ObjectTable, tuple[str, ...]]:
     """Measure the objects of a page, or the classes of its pixels.
 
@@ -53,30 +53,30 @@ def measure(
         places[[value for value, _ in table]] = np.arange(len(table))
         class_yx = places[value_yx]
     picture = document.picture
-    confident = output is not None and output.has_thresholds and not marks.pixels
+    confident = None if prediction is None or prediction.marks.pixels or marks.pixels else prediction
     found = measure_objects(
         labels_yx,
         picture.image_cyx if intensities else None,
-        foreground_yx=output.foreground_yx if confident and output is not None else None,
+        foreground_yx=None if confident is None else confident.probability_yx,
         pixel_size_um=picture.calibration.pixel_size_um,
         class_yx=class_yx,
         class_names=names if class_yx is not None else (),
     )
-    if confident and output is not None:
-        confidence = output.model.confidence_curve.apply(found.columns["confidence"])
+    if confident is not None:
+        confidence = confident.curve.apply(found.columns["confidence"])
         found = ObjectTable({**found.columns, "confidence": confidence})
     return version, labels_yx, found, names
 
 
-def make_download(document: Document, output: NetOutput | None, kind: str) -> Download:
+def make_download(document: Document, prediction: FoundLabels | None, kind: str) -> Download:
     """Make a file of the labels of a page.
 
     Parameters
     ----------
     document
         Labels.
-    output
-        Kept output of the net, for the confidence; None without one.
+    prediction
+        Kept prediction, for the confidence; None without one.
     kind
         ``labels``, ``csv``, ``geojson``, ``coco``, ``rois`` or ``zarr``.
 
@@ -92,7 +92,7 @@ def make_download(document: Document, output: NetOutput | None, kind: str) -> Do
         return Download(name=f"{stem}_labels.ome.zarr.zip", content=_zip_store(document), kind="application/zip")
     if kind not in ("csv", "geojson", "coco", "rois"):
         raise InputError(kind, "there is no such file to take away", "Reload the page")
-    _, labels_yx, table, names = measure(document, output, intensities=kind in ("csv", "geojson"))
+    _, labels_yx, table, names = measure(document, prediction, intensities=kind in ("csv", "geojson"))
     if kind == "csv":
         rows = ObjectTable({"image": np.full(len(table), stem), **table.columns}).to_csv()
         return Download(name=f"{stem}.csv", content=rows.encode("utf-8", "replace"), kind="text/csv; charset=utf-8")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from septa.errors import InputError
 from septa.recipe import Recipe
 
 from .desk import Desk
-from .jobs import Job
+from .jobs import Job, JobOrder, Kind
 from .learning_messages import OrderRequest
 from .review import Review
 from .trainings import Trainings
@@ -45,7 +44,7 @@ class Learning:
         self.save_checked()
         start = "scratch"
         if request.model:
-            choice = self._desk.segmenter.find(request.model)
+            choice = self._desk.models.find(request.model)
             start = choice.name if choice.origin in ("septa", "folder") else str(choice.path.resolve())
         return self.trainings.add(
             name=request.name.removesuffix(".septa"),
@@ -55,24 +54,16 @@ class Learning:
             settings=request.settings,
         )
 
-    def suggest(self, model: str) -> Job:
-        """Start to rank the unchecked images by the doubt of a model."""
-        self._require_objects(model)
-        return self._desk.jobs.start("suggest", "the search for images", lambda job: self.review.suggest(model, job))
+    def search(self, kind: Kind, model: str) -> Job:
+        """Order a search: ``suggest`` for unchecked images to check, ``suspects`` for labels to look at again.
 
-    def contradict(self, model: str) -> Job:
-        """Start to search for labels that a model contradicts."""
-        self._require_objects(model)
-        self._desk.saver.flush()
-        return self._desk.jobs.start(
-            "suspects", "the search for labels", lambda job: self.review.contradict(model, job)
-        )
-
-    def _require_objects(self, model: str) -> None:
-        """Raise InputError if a model finds classes of pixels."""
-        if not self._desk.segmenter.load(model).task.finds_objects:
-            problem = "the model finds classes of pixels, and this search is about objects"
-            raise InputError(model, problem, "Choose a model that finds objects")
+        Raises
+        ------
+        InputError
+            There is no such model, or the search runs already.
+        """
+        self._desk.models.find(model)
+        return self._desk.jobs.add(JobOrder(kind=kind, model=model))
 
     def save_checked(self) -> None:
         """Wait until everything is saved.

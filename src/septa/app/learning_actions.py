@@ -9,6 +9,7 @@ from septa.errors import InputError
 
 from . import learning_messages as messages
 from .actions import describe_job
+from .jobs import Kind
 from .replies import Action, reply_json
 from .training_record import TrainingRecord
 from .workspace import Workspace
@@ -34,8 +35,8 @@ class LearningActions:
             f"{one}/stop": self._stop,
             f"{one}/resume": self._resume,
             f"{one}/remove": self._remove,
-            "/api/suggestions": self._suggest,
-            "/api/suspects": self._contradict,
+            "/api/suggestions": lambda _, body: self._search("suggest", body),
+            "/api/suspects": lambda _, body: self._search("suspects", body),
         }
 
     # --- trainings --------------------------------------------------------------------------------------------------
@@ -45,18 +46,13 @@ class LearningActions:
         for record in self._learning.trainings.list_records():
             state = self._learning.trainings.read(record)
             for name, values in state.scores.items():
-                scores[name] = messages.ScoresAnswer(
-                    training=record.order.number,
-                    images=len(state.held_out),
-                    f1=values["f1"],
-                    accuracy=values["accuracy"],
-                )
+                scores[name] = messages.ScoresAnswer(training=record.order.number, images=len(state.held_out), **values)
         return reply_json(
             [
                 messages.ModelAnswer(
                     name=one.name, origin=one.origin, summary=one.summary, scores=scores.get(one.name)
                 ).model_dump()
-                for one in self._workspace.segmenter.list_models()
+                for one in self._workspace.models.list_models()
             ]
         )
 
@@ -108,12 +104,9 @@ class LearningActions:
 
     # --- where to look ----------------------------------------------------------------------------------------------
 
-    def _suggest(self, request: HttpRequest, body: bytes) -> Response:
-        return reply_json(describe_job(self._learning.suggest(messages.ModelRequest.model_validate_json(body).model)))
-
-    def _contradict(self, request: HttpRequest, body: bytes) -> Response:
+    def _search(self, kind: Kind, body: bytes) -> Response:
         model = messages.ModelRequest.model_validate_json(body).model
-        return reply_json(describe_job(self._learning.contradict(model)))
+        return reply_json(describe_job(self._workspace, self._learning.search(kind, model)))
 
     def _suggestions(self, request: HttpRequest, _: bytes) -> Response:
         found = self._learning.review.suggestions

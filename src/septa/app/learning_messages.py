@@ -37,12 +37,17 @@ class ModelRequest(Request):
 
 
 class ScoresAnswer(BaseModel):
-    """Scores of a model: F1 at an IoU of 0.5 and mean accuracy on some images that a training has held out."""
+    """Scores of a model on some images that a training has held out: F1 at an IoU of 0.5 and mean accuracy of objects.
+
+    For classes of pixels these are Dice and IoU.
+    """
 
     training: int
     images: int
-    f1: float
-    accuracy: float
+    f1: float | None = None
+    accuracy: float | None = None
+    dice: float | None = None
+    iou: float | None = None
 
 
 class ModelAnswer(BaseModel):

@@ -19,7 +19,20 @@ class Request(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class EditRequest(Request):
+class ChangeRequest(Request):
+    """A change of labels.
+
+    Attributes
+    ----------
+    base
+        Version of the labels that the client has seen. The change is refused if they are others by now; None to change
+        them as they are.
+    """
+
+    base: int | None = None
+
+
+class EditRequest(ChangeRequest):
     """An edit with a tool.
 
     Attributes
@@ -50,7 +63,7 @@ class EditRequest(Request):
     over: bool = False
 
 
-class SegmentRequest(Request):
+class SegmentRequest(ChangeRequest):
     """Segment an image with a model; ``replace`` allows it to replace corrections.
 
     ``visible`` is the part that is computed first: first row and column, and the ones after the last.
@@ -67,7 +80,7 @@ class CutRequest(Request):
     box: Box
 
 
-class DecodeRequest(Request):
+class DecodeRequest(ChangeRequest):
     """Decode again with other thresholds; None for those of the model. ``replace`` allows it to replace corrections."""
 
     foreground: Annotated[float, Field(gt=0, lt=1)] | None = None
@@ -77,7 +90,7 @@ class DecodeRequest(Request):
     replace: bool = False
 
 
-class CheckRequest(Request):
+class CheckRequest(ChangeRequest):
     """Mark the labels of an image as ground truth, or take the mark away.
 
     ``area`` is a rectangle for which this holds: first row and column, and the ones after the last; None for the image.
@@ -221,12 +234,20 @@ class PictureAnswer(BaseModel):
 
 
 class JobAnswer(BaseModel):
-    """Work that runs or has ended; see `septa.app.jobs.Job`."""
+    """A prediction that waits, runs or has ended; see `septa.app.jobs`.
+
+    Attributes
+    ----------
+    place
+        Number of predictions that are done before it; 0 if it runs or has ended.
+    """
 
     number: int
     kind: str
     image: str
+    model: str
     state: str
+    place: int
     share: float
     text: str
     error: str

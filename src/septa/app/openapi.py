@@ -52,8 +52,8 @@ OPERATIONS: dict[str, Operation] = {
     "GET /api/openapi.json": Operation("This document"),
     "GET /api/images": Operation("The images of the folder, with their marks", messages.ImageAnswer, many=True),
     "GET /api/models": Operation("The models that can be chosen", learning.ModelAnswer, many=True),
-    "GET /api/job": Operation("The prediction that runs, or ran last; null if none has run", messages.JobAnswer),
-    "POST /api/job/cancel": Operation("Cancel the prediction that runs", messages.JobAnswer),
+    "GET /api/jobs": Operation("Predictions that have ended, run and wait", messages.JobAnswer, many=True),
+    "POST /api/jobs/{number:int}/cancel": Operation("Cancel a prediction", messages.JobAnswer),
     f"GET {_IMAGE}": Operation("Open an image: levels, channels, and its labels", messages.PictureAnswer),
     f"GET {_IMAGE}/thumbnail": Operation("A small picture of the image", "image/png"),
     f"GET {_IMAGE}/tiles/{_TILE}": Operation(
@@ -72,8 +72,8 @@ OPERATIONS: dict[str, Operation] = {
     f"POST {_IMAGE}/segment": Operation("Segment the image with a model", messages.JobAnswer, messages.SegmentRequest),
     f"POST {_IMAGE}/decode": Operation("Find the objects with other thresholds", _LABELS, messages.DecodeRequest),
     f"POST {_IMAGE}/edit": Operation("Make one edit of the labels", _LABELS, messages.EditRequest),
-    f"POST {_IMAGE}/undo": Operation("Undo the last edit", _LABELS),
-    f"POST {_IMAGE}/redo": Operation("Do the last undone edit again", _LABELS),
+    f"POST {_IMAGE}/undo": Operation("Undo the last edit", _LABELS, messages.ChangeRequest),
+    f"POST {_IMAGE}/redo": Operation("Do the last undone edit again", _LABELS, messages.ChangeRequest),
     f"POST {_IMAGE}/check": Operation("Mark the image, or an area of it, as checked", _LABELS, messages.CheckRequest),
     f"POST {_IMAGE}/overwrite": Operation("Replace a label file that septa did not write; a copy stays", _LABELS),
     f"POST {_IMAGE}/reload": Operation("Take the label file instead of the labels of the app", _LABELS),
@@ -107,8 +107,8 @@ def make_openapi() -> dict[str, Any]:
     _, schemas = models_json_schema(wanted, ref_template=_SCHEMAS)  # type: ignore[arg-type]
     schemas["$defs"]["Error"] = {
         "type": "object",
-        "properties": {"error": {"type": "string"}, "confirm": {"type": "boolean"}},
-        "required": ["error", "confirm"],
+        "properties": {"error": {"type": "string"}, "confirm": {"type": "boolean"}, "stale": {"type": "boolean"}},
+        "required": ["error"],
     }
     paths: dict[str, dict[str, Any]] = {}
     for key, operation in OPERATIONS.items():

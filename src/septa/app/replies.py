@@ -17,7 +17,8 @@ from starlette.responses import JSONResponse, Response
 
 from septa.errors import ResourceError, SeptaError, is_out_of_memory
 
-from .workspace import CorrectionsAtStake
+from .document import StaleLabels
+from .predictions import CorrectionsAtStake
 
 Action = Callable[[HttpRequest, bytes], Response]
 """Function from a request and its body to the answer; it runs in a thread."""
@@ -64,6 +65,8 @@ async def explain_errors(answer: Awaitable[Response]) -> Response:
         return await answer
     except CorrectionsAtStake as error:
         return reply_error(409, f"{error.problem}. {error.remedy}.", confirm=True)
+    except StaleLabels as error:
+        return reply_error(409, f"{error.problem}. {error.remedy}.", stale=True)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"])) or "the request"
@@ -85,9 +88,22 @@ def reply_json(value: Any) -> Response:
     return JSONResponse(value)
 
 
-def reply_error(status: int, text: str, *, confirm: bool = False) -> Response:
-    """Return an error of one line; ``confirm`` if the request may be sent again with ``replace``."""
-    return Response(json.dumps({"error": text, "confirm": confirm}), status, media_type="application/json")
+def reply_error(status: int, text: str, *, confirm: bool = False, stale: bool = False) -> Response:
+    """Return an error of one line.
+
+    Parameters
+    ----------
+    status
+        Status of the answer.
+    text
+        The line.
+    confirm
+        True if the request may be sent again with ``replace``.
+    stale
+        True if the client has not seen the newest labels.
+    """
+    content = json.dumps({"error": text, "confirm": confirm, "stale": stale})
+    return Response(content, status, media_type="application/json")
 
 
 def reply_pixels(content: bytes, shape: tuple[int, ...]) -> Response:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,17 +11,16 @@ from numpy.typing import NDArray
 
 from septa.errors import InputError, SeptaError
 from septa.metrics import LabelPair, evaluate_labels
-from septa.notices import Notices
-from septa.objects import Suspect, confidence, find_suspects, measure_doubt
+from septa.objects import Suspect, confidence, find_suspects, measure_doubt, measure_pixel_doubt
 from septa.recipe import IGNORE
 
 from .decoder import make_stamp
 from .desk import Desk
 from .folder import Area, Marks
-from .jobs import Job
+from .jobs import Job, Watch
+from .models import ModelChoice
 from .pages import ImagePage
-from .picture import Picture
-from .segmenter import NetOutput
+from .predictor import FoundLabels
 
 _SIDE = 256
 """Side of the region of an image that is suggested, pixels."""
@@ -109,24 +108,25 @@ class Review:
         self.suspects = Suspects()
         self._known: dict[tuple[Any, ...], Suggestion] = {}
 
-    def suggest(self, model: str, job: Job) -> None:
+    def suggest(self, job: Job) -> None:
         """Rank the unchecked images by the doubt of a model; images that were ranked before are not computed again.
 
         Of a stack, at most `_PLANES` planes are looked at. The ranking so far can be read while it grows.
         """
+        choice = self._desk.models.find(job.order.model)
+        model, file = choice.name, choice.path
         self.suggestions = Suggestions(model=model)
         skipped: list[str] = []
         pages = list(self._list_unchecked(skipped))
         if not pages and not skipped:
             raise InputError("", "all images are checked", "Add images to the folder")
-        file = self._desk.segmenter.find(model).path
         found: list[Suggestion] = []
         for number, page in enumerate(pages):
-            report = _share(job, number, len(pages), str(page.name))
+            watch = job.watch(number, len(pages), str(page.name))
             key = (str(page.name), make_stamp(page.path), file, make_stamp(file))
             try:
                 if key not in self._known:
-                    self._known[key] = self._suggest_one(page, model, report)
+                    self._known[key] = self._suggest_one(page, choice, watch)
                 found.append(self._known[key])
             except SeptaError as error:
                 skipped.append(str(error))
@@ -146,17 +146,26 @@ class Review:
                 continue
             yield from pages[:: max(1, -(-len(pages) // _PLANES))]
 
-    def _suggest_one(self, page: ImagePage, model: str, report: Callable[[float, str], None]) -> Suggestion:
-        notices = Notices()
-        output = self._desk.segmenter.compute(Picture(page, self._desk.decoders), model, report, notices)
-        predicted_yx, foreground_yx, confidences = _decode(output)
-        doubt = measure_doubt(predicted_yx, foreground_yx, confidences, side=_SIDE)
-        unlike = any(_UNLIKE in line for line in notices.warnings())
-        name, count = str(page.name), confidences.size
-        return Suggestion(image=name, doubt=doubt.amount, box=doubt.box, objects=count, unlike=unlike)
+    def _suggest_one(self, page: ImagePage, choice: ModelChoice, watch: Watch) -> Suggestion:
+        found = self._predict(page, choice, watch)
+        if found.marks.pixels:
+            doubt = measure_pixel_doubt(found.probability_yx, side=_SIDE)
+            count = 0
+        else:
+            confidences = _find_confidences(found)
+            doubt = measure_doubt(found.labels_yx, found.probability_yx, confidences, side=_SIDE)
+            count = confidences.size
+        unlike = any(_UNLIKE in line for line in found.warnings)
+        return Suggestion(image=str(page.name), doubt=doubt.amount, box=doubt.box, objects=count, unlike=unlike)
 
-    def contradict(self, model: str, job: Job) -> None:
+    def _predict(self, page: ImagePage, choice: ModelChoice, watch: Watch) -> FoundLabels:
+        image_cyx = self._desk.read_image(page)
+        return self._desk.predictor.segment(watch, str(page.name), choice, image_cyx)
+
+    def contradict(self, job: Job) -> None:
         """Find the labels, of those that a person has drawn, corrected or checked, that a model contradicts."""
+        self._desk.saver.flush()
+        choice = self._desk.models.find(job.order.model)
         skipped: list[str] = []
         pages = list(self._list_drawn(skipped))
         if not pages and not skipped:
@@ -165,21 +174,24 @@ class Review:
         pairs: list[LabelPair] = []
         for number, page in enumerate(pages):
             name = str(page.name)
-            report = _share(job, number, len(pages), name)
             try:
                 labels_yx = self._keep_checked(name, self._desk.read_labels(page))
-                picture = Picture(page, self._desk.decoders)
-                output = self._desk.segmenter.compute(picture, model, report, Notices())
+                predicted = self._predict(page, choice, job.watch(number, len(pages), name))
             except SeptaError as error:
                 skipped.append(str(error))
                 continue
-            predicted_yx, foreground_yx, confidences = _decode(output)
-            pairs.append(LabelPair(name, labels_yx, predicted_yx))
-            found += [(name, one) for one in find_suspects(labels_yx, predicted_yx, foreground_yx, confidences)]
+            if predicted.marks.pixels:
+                problem = "the model finds classes of pixels, and this search is about objects"
+                raise InputError(choice.name, problem, "Choose a model that finds objects")
+            pairs.append(LabelPair(name, labels_yx, predicted.labels_yx))
+            suspects = find_suspects(
+                labels_yx, predicted.labels_yx, predicted.probability_yx, _find_confidences(predicted)
+            )
+            found += [(name, one) for one in suspects]
         found.sort(key=lambda one: -one[1].certainty)
         score = evaluate_labels(pairs, ("background", "object"), instances=True) if pairs else None
         self.suspects = Suspects(
-            model=model,
+            model=choice.name,
             images=len(pairs),
             f1=None if score is None else score.objects["f1_50"]["pooled"],
             found=tuple(found[:_MOST_SUSPECTS]),
@@ -215,13 +227,6 @@ class Review:
         return kept_yx
 
 
-def _decode(output: NetOutput) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.float64]]:
-    """Return the objects of an image, their foreground probability, and their calibrated confidences."""
-    predicted_yx, foreground_yx = output.decode(output.first_thresholds)[0], output.foreground_yx
-    confidences = output.model.confidence_curve.apply(confidence(predicted_yx, foreground_yx))
-    return predicted_yx, foreground_yx, confidences
-
-
-def _share(job: Job, number: int, count: int, name: str) -> Callable[[float, str], None]:
-    """Return a function that reports the progress of one image of many."""
-    return lambda share, _: job.report((number + share) / count, f"image {number + 1} of {count}, {name}")
+def _find_confidences(found: FoundLabels) -> NDArray[np.float64]:
+    """Return the calibrated confidence of each object."""
+    return found.curve.apply(confidence(found.labels_yx, found.probability_yx))

@@ -15,7 +15,7 @@ from septa.errors import InputError, ModelError
 from septa.images import write_bytes
 from septa.pretrained import find_shipped, list_shipped, locate_model
 
-from .segmenter import ModelChoice
+from .models import ModelChoice
 
 PORT = 8717
 """Port that is tried first."""
@@ -79,6 +79,7 @@ def run_app(options: AppOptions, say: Callable[[str], None]) -> None:
     bound = bind(options.host, options.port)
     with bound:
         workspace = Workspace(folder, model)
+        workspace.predictions.warm()
         port = bound.getsockname()[1]
         name = f"[{options.host}]" if ":" in options.host else options.host
         address = f"http://{name}:{port}/"

@@ -14,10 +14,10 @@ import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from septa import runtime
-from septa.errors import InputError, Interrupted, ResourceError, SeptaError, is_out_of_memory
+from septa.errors import InputError, Interrupted, ResourceError, SeptaError, format_count, is_out_of_memory
 from septa.images import lock_outputs
 
 from .training_record import TrainingOrder, TrainingRecord, TrainingStatus
@@ -116,7 +116,7 @@ def _run(record: TrainingRecord) -> None:
             steps = event.choice.recipe.training.steps
             state.train, state.validation = ([pair.name for pair in side] for side in (event.train, event.validation))
             state.lines = [*event.choice.warnings, *event.choice.notes]
-            state.text = f"{len(event.train)} images for training, {len(event.validation)} held out"
+            state.text = f"{format_count(len(event.train), 'image')} for training, {len(event.validation)} held out"
             record.write(state)
         elif isinstance(event, TrainingDone):
             state.lines += [line for line in (event.verdict, event.start) if line]
@@ -138,8 +138,12 @@ def _run(record: TrainingRecord) -> None:
 
 def _list_overrides(order: TrainingOrder) -> tuple[str, ...]:
     """Return the assignments that change the recipe; the user's come last but for what the app relies on."""
-    fixed = {"training.minutes": order.minutes, "training.start": order.start, "task": "instances"}
-    fixed |= {"data.encoding": "instances"}
+    fixed: dict[str, Any] = {"training.minutes": order.minutes, "training.start": order.start}
+    if order.classes:
+        values, names = zip(*order.classes)
+        fixed |= {"task": "semantic", "data.encoding": "index", "data.values": values, "data.class_names": names}
+    else:
+        fixed |= {"task": "instances", "data.encoding": "instances"}
     if order.ignore is not None:
         fixed["data.ignore_label"] = order.ignore
     return (*order.settings, *(f"{key}={json.dumps(value)}" for key, value in fixed.items()))
@@ -154,12 +158,12 @@ def _compare(record: TrainingRecord, order: TrainingOrder, state: TrainingStatus
     if order.start_name:
         try:
             parent = Model.load(order.start)
-            if parent.task.finds_objects:
+            if parent.task.finds_objects != bool(order.classes):
                 models = {order.start_name: parent, **models}
         except SeptaError as error:
             state.lines.append(str(error))
     try:
-        found = compare_models(record.data, models, order.ignore)
+        found = compare_models(record.data, models, order.ignore, order.classes)
     except InputError as error:
         state.comparison = f"The models were not compared: {error}"
         return

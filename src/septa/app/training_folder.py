@@ -37,14 +37,17 @@ class TrainingFolder:
         Names of the pages in it.
     ignore
         Value of the pixels that are not checked, `IGNORED`; None if all are.
+    classes
+        Value and name of each class of pixels, the background first; empty if the labels are objects.
     """
 
     path: Path
     images: tuple[str, ...]
     ignore: int | None = None
+    classes: tuple[tuple[int, str], ...] = ()
 
     @classmethod
-    def write(cls, desk: Desk, path: Path | None = None, *, objects: bool = False) -> TrainingFolder:
+    def write(cls, desk: Desk, path: Path | None = None, *, alike: bool = False) -> TrainingFolder:
         """Copy the checked pages and their labels, and remove copies of pages that are not checked any more.
 
         Files of one image are copied byte by byte, pages of others and of zarr images are copied to TIFF files. Where
@@ -56,13 +59,13 @@ class TrainingFolder:
             The workspace.
         path
             Folder to write; None for `NAME` in the opened one.
-        objects
-            True if labels must be objects.
+        alike
+            True if all labels must be objects, or all the same classes of pixels, as one training needs them.
 
         Raises
         ------
         InputError
-            Nothing is checked, a label file is missing or holds no objects, or files would be replaced that septa did
+            Nothing is checked, a label file is missing, labels are not alike, or files would be replaced that septa did
             not write.
         """
         folder = desk.folder
@@ -73,16 +76,16 @@ class TrainingFolder:
         if not pages:
             raise InputError(folder.path, "nothing is marked as checked", "Mark images or areas whose labels are right")
         copies = [_Copy.plan(desk, page, path) for page in pages]
-        if objects and (other := next((one for one in copies if one.pixels), None)) is not None:
-            problem = "the labels are classes of pixels, and the app trains models of objects"
-            raise InputError(other.page.name.file, problem, "Write the folder for training, and use 'septa train'")
+        if alike and (other := next((one for one in copies if one.classes != copies[0].classes), None)) is not None:
+            problem = f"its labels mean others than those of {copies[0].page.name}, and one model learns one meaning"
+            raise InputError(str(other.page.name), problem, "Uncheck the images that another model shall learn")
         ignores = any(one.areas for one in copies)
         written = WrittenFiles()
         written.check({target: source for one in copies for target, source in one.targets.items()})
         kept = {target for one in copies for target in one.write(desk, written, ignores)}
         _remove_others(path, kept, written)
         names = tuple(str(page.name) for page in pages)
-        return cls(path=path, images=names, ignore=IGNORED if ignores else None)
+        return cls(path=path, images=names, ignore=IGNORED if ignores else None, classes=copies[0].classes)
 
 
 def _find_page(desk: Desk, name: str, files: Container[str]) -> ImagePage | None:
@@ -92,12 +95,15 @@ def _find_page(desk: Desk, name: str, files: Container[str]) -> ImagePage | None
 
 @dataclass(frozen=True, kw_only=True)
 class _Copy:
-    """The copy of a page: its label file, the areas that are checked (none for the whole page), and where it goes."""
+    """The copy of a page: its label file, the areas that are checked, the classes of its pixels, and where it goes.
+
+    Without areas the whole page is checked, without classes the labels are objects.
+    """
 
     page: ImagePage
     file: LabelFile
     areas: tuple[Area, ...]
-    pixels: bool
+    classes: tuple[tuple[int, str], ...]
     image: Path
     labels: Path
 
@@ -112,7 +118,8 @@ class _Copy:
         if not is_single:
             image, labels = (path / part / f"{page.page_stem}.tif" for part in ("images", "labels"))
         areas = () if marks.checked else marks.areas
-        return cls(page=page, file=file, areas=areas, pixels=marks.pixels, image=image, labels=labels)
+        classes = marks.classes if marks.pixels else ()
+        return cls(page=page, file=file, areas=areas, classes=classes, image=image, labels=labels)
 
     @property
     def targets(self) -> dict[Path, str | Path | None]:

@@ -37,6 +37,8 @@ class TrainingOrder(BaseModel):
         Value of pixels of the labels that do not count; None if all count.
     images
         Names of the checked images when it was ordered.
+    classes
+        Value and name of each class of pixels, the background first; empty for a model of objects.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -49,6 +51,7 @@ class TrainingOrder(BaseModel):
     settings: tuple[str, ...] = ()
     ignore: int | None = None
     images: tuple[str, ...] = ()
+    classes: tuple[tuple[int, str], ...] = ()
 
 
 class TrainingStatus(BaseModel):

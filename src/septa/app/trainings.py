@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -15,11 +14,14 @@ from septa.images import remove_leftovers
 from .desk import Desk
 from .training_folder import TrainingFolder
 from .training_record import State, TrainingOrder, TrainingRecord, TrainingStatus
+from .turns import Turns
 
 FOLDER = ".septa-trainings"
 """Folder, inside the opened one, of the records of trainings."""
 _GRACE_S = 120
 """Seconds that a worker has to save its state."""
+_Running = tuple[TrainingRecord, "subprocess.Popen[bytes]"]
+"""A training and its worker."""
 
 
 class Trainings:
@@ -38,18 +40,16 @@ class Trainings:
         self._desk = desk
         folder = self._folder = desk.folder
         self._path = folder.path / FOLDER
-        self._change = threading.Condition()
+        self._turns = Turns("septa-trainings", self._take, self._watch)
         self._worker: subprocess.Popen[bytes] | None = None
         self._active = 0  # number of the training that runs
         self._stopped = 0  # number of the training that the user has stopped
-        self._closing = False
-        self._thread: threading.Thread | None = None
         self._failures: dict[int, str] = {}
         for record in self.list_records():
             if record.read().state in ("running", "interrupted"):
                 self._write(record, "waiting", "continues after the restart of septa app")
         if self._find_waiting() is not None:
-            self._wake()
+            self._turns.wake()
 
     # --- what there is ----------------------------------------------------------------------------------------------
 
@@ -104,7 +104,7 @@ class Trainings:
         InputError
             Nothing is checked, or the name is in use.
         """
-        with self._change:
+        with self._turns.change:
             home, model = self._folder.path, f"{name}.septa"
             if not self._folder.contains(self._path):
                 raise InputError(
@@ -117,7 +117,7 @@ class Trainings:
             number = max(numbers, default=0) + 1
             path = self._path / str(number)
             try:
-                copies = TrainingFolder.write(self._desk, path / "data", objects=True)
+                copies = TrainingFolder.write(self._desk, path / "data", alike=True)
                 order = TrainingOrder(
                     number=number,
                     model=model,
@@ -127,18 +127,19 @@ class Trainings:
                     settings=settings,
                     ignore=copies.ignore,
                     images=copies.images,
+                    classes=copies.classes,
                 )
                 TrainingRecord.make(path, home, order)
             except BaseException:
                 shutil.rmtree(path, ignore_errors=True)
                 raise
-            self._wake()
+            self._turns.wake()
             return number
 
     def stop(self, number: int) -> None:
         """Stop a training; its state is saved, so that it can be resumed."""
         record = self.get(number)
-        with self._change:
+        with self._turns.change:
             if number == self._active and self._worker is not None:
                 self._stopped = number
                 _ask_to_end(self._worker)
@@ -154,13 +155,13 @@ class Trainings:
             It runs, or is finished.
         """
         record = self.get(number)
-        with self._change:
+        with self._turns.change:
             state = self.read(record).state
             if number == self._active or state not in ("stopped", "failed", "interrupted"):
                 raise InputError(record.order.model, "the training runs, or is finished", "Reload the page")
             self._failures.pop(number, None)
             self._write(record, "waiting", "waits for its turn")
-            self._wake()
+            self._turns.wake()
 
     def remove(self, number: int) -> None:
         """Remove the record of a training, and what an unfinished one has written; a finished model stays.
@@ -171,7 +172,7 @@ class Trainings:
             It runs.
         """
         record = self.get(number)
-        with self._change:
+        with self._turns.change:
             if number == self._active:
                 raise InputError(record.order.model, "the training runs", "Stop it first")
             if record.read().state != "done" and self._folder.contains(record.run):
@@ -181,44 +182,28 @@ class Trainings:
 
     def close(self) -> None:
         """Interrupt the training that runs, and wait until its state is saved."""
-        with self._change:
-            self._closing = True
-            if self._worker is not None:
-                _ask_to_end(self._worker)
-            self._change.notify_all()
-        if self._thread is not None:
-            self._thread.join()
+        self._turns.close(lambda: None if self._worker is None else _ask_to_end(self._worker))
 
     # --- the queue --------------------------------------------------------------------------------------------------
 
-    def _wake(self) -> None:
-        """Let the thread of the queue look for a training that waits."""
-        with self._change:
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="septa-trainings", daemon=True)
-                self._thread.start()
-            self._change.notify_all()
+    def _take(self) -> _Running | None:
+        """Start the worker of the first training that waits."""
+        while (record := self._find_waiting()) is not None:
+            self._active = int(record.path.name)
+            try:
+                self._worker = _start_worker(record)
+                return record, self._worker
+            except OSError as error:
+                self._finish(record, None, f"the worker process did not start ({error.strerror})")
+        return None
 
-    def _run(self) -> None:
-        while True:
-            with self._change:
-                record = self._find_waiting()
-                if self._closing:
-                    return
-                if record is None:
-                    self._change.wait()
-                    continue
-                self._active = int(record.path.name)
-                try:
-                    self._worker = _start_worker(record)
-                except OSError as error:
-                    self._worker = None
-                    self._finish(record, None, f"the worker process did not start ({error.strerror})")
-                    continue
-            code = _wait(self._worker, lambda: self._closing or self._stopped == self._active)
-            _ask_to_end(self._worker)  # closes the pipe of one that has ended by itself
-            with self._change:
-                self._finish(record, code, "")
+    def _watch(self, running: _Running) -> None:
+        """Wait for the end of a worker."""
+        record, worker = running
+        code = _wait(worker, lambda: self._turns.closing or self._stopped == self._active)
+        _ask_to_end(worker)  # closes the pipe of one that has ended by itself
+        with self._turns.change:
+            self._finish(record, code, "")
 
     def _find_waiting(self) -> TrainingRecord | None:
         waiting = (record for record in self.list_records() if int(record.path.name) not in self._failures)
@@ -230,7 +215,7 @@ class Trainings:
         was_stopped = self._stopped == number
         if state.state == "done":
             shutil.rmtree(record.data, ignore_errors=True)
-        elif was_stopped or self._closing:
+        elif was_stopped or self._turns.closing:
             text = "stopped; its state is saved" if was_stopped else "interrupted; its state is saved"
             self._write(record, "stopped" if was_stopped else "interrupted", text)
         elif state.state != "failed":

@@ -1,4 +1,4 @@
-"""Everything that is open in the app: pictures, documents, models and the job that runs."""
+"""Everything that is open in the app: pictures, documents, models and the predictions that wait."""
 
 from __future__ import annotations
 
@@ -8,26 +8,29 @@ from pathlib import Path
 
 from septa.errors import InputError
 from septa.images import write_image
-from septa.notices import Notices
 
 from .decoder import Decoders, Header, make_stamp
 from .desk import Desk
-from .document import Document, Thresholds
+from .document import Document
 from .edits import Part
 from .folder import Area, ImageFolder
 from .jobs import Job, Jobs
 from .label_file import LabelFile
 from .learning import Learning
-from .messages import DecodeRequest, EditRequest, ImageAnswer, SegmentRequest
+from .messages import CheckRequest, EditRequest, ImageAnswer
+from .models import ModelChoice, Models
 from .pages import ImagePage, PageName
 from .picture import Picture, is_quick
+from .predictions import Predictions
+from .predictor import Predictor
 from .saver import Saver
-from .segmenter import ModelChoice, NetOutput, Segmenter
 from .shelf import Shelf
 from .strokes import find_touched, plan_edit
 from .training_folder import TrainingFolder
 from .uploads import remove_parts, reserve_file
 
+QUEUE = ".septa-queue.json"
+"""File in the folder that keeps the predictions that wait."""
 CUT_PIXELS = 32_000_000
 """Largest part that is cut out of an image, pixels."""
 _MOST_AREAS = 1000
@@ -37,10 +40,6 @@ _PICTURE_BYTES = 2**31
 """Memory of the pictures that stay open."""
 _HEADERS = 10_000
 _THUMBNAILS = 2_000
-
-
-class CorrectionsAtStake(InputError):
-    """A segmentation would replace corrections."""
 
 
 class Workspace:
@@ -54,8 +53,8 @@ class Workspace:
         Folder of images.
     model
         Model that is chosen first; None for the first of the list.
-    decoders
-        Processes that decode images; None for own ones.
+    decoders, predictor
+        Processes that decode images, and the one that predicts; None for own ones.
 
     Raises
     ------
@@ -63,14 +62,22 @@ class Workspace:
         The folder cannot be used.
     """
 
-    def __init__(self, path: Path, model: ModelChoice | None = None, decoders: Decoders | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        model: ModelChoice | None = None,
+        decoders: Decoders | None = None,
+        predictor: Predictor | None = None,
+    ) -> None:
         self.folder = ImageFolder(path)
         remove_parts(self.folder)
-        self.segmenter = Segmenter(self.folder, model)
-        self.jobs = Jobs()
+        self.folder.check_inside(self.folder.path / QUEUE)
+        self.models = Models(self.folder, model)
+        self.jobs = Jobs(self.folder.path / QUEUE, self._do)
         self.saver = Saver()
         self.decoders = Decoders() if decoders is None else decoders
-        self._owns_decoders = decoders is None
+        self.predictor = Predictor() if predictor is None else predictor
+        self._owned = [own for own, given in ((self.decoders, decoders), (self.predictor, predictor)) if given is None]
         self._headers: Shelf[Header] = Shelf(lambda values: len(values) > _HEADERS)
         self._pictures: Shelf[Picture] = Shelf(lambda values: sum(one.nbytes for one in values) > _PICTURE_BYTES)
         self._files: Shelf[LabelFile] = Shelf(lambda values: False)
@@ -78,7 +85,8 @@ class Workspace:
         self._thumbnails: Shelf[bytes] = Shelf(lambda values: len(values) > _THUMBNAILS)
         self.desk = Desk(
             folder=self.folder,
-            segmenter=self.segmenter,
+            models=self.models,
+            predictor=self.predictor,
             jobs=self.jobs,
             saver=self.saver,
             decoders=self.decoders,
@@ -86,21 +94,35 @@ class Workspace:
             find_document=self._documents.find,
             find_labels=self._find_labels,
         )
+        self.predictions = Predictions(
+            models=self.models,
+            saver=self.saver,
+            jobs=self.jobs,
+            predictor=self.predictor,
+            open_document=self.open_document,
+        )
         self.learning = Learning(self.desk)
+        self.jobs.restore()
 
     def close(self) -> None:
-        """Stop job and training, and wait until everything is saved."""
-        self.jobs.cancel()
+        """Stop predictions and training, which continue in the next server, and wait until everything is saved."""
+        self.jobs.close()
         self.learning.trainings.close()
-        self.jobs.wait(30)
         self.saver.close()
-        if self._owns_decoders:
-            self.decoders.close()
+        for own in self._owned:
+            own.close()
+
+    def _do(self, job: Job) -> None:
+        """Do the work of a job."""
+        do = {
+            "segment": self.predictions.segment,
+            "suggest": self.learning.review.suggest,
+            "suspects": self.learning.review.contradict,
+        }
+        do[job.order.kind](job)
 
     def _can_close(self, _: Hashable, document: Document) -> bool:
-        job = self.jobs.last
-        works = job is not None and self.jobs.running and job.image == document.name
-        return document.version == document.saved_version and not works
+        return document.version == document.saved_version and self.jobs.find("segment", document.name) is None
 
     def list_images(self) -> list[ImageAnswer]:
         """List the images of the folder with their marks."""
@@ -230,7 +252,7 @@ class Workspace:
             The edit does not apply.
         """
         document = self.open_document(name)
-        with document.lock:
+        with self.predictions.change(document, request.base):
             if request.tool == "class":
                 if request.label is None or request.value is None:
                     raise InputError("", "no object or no class is chosen", "Choose a class, then click an object")
@@ -243,35 +265,35 @@ class Workspace:
         self.saver.save(document)
         return document, touched
 
-    def step(self, name: str, *, forward: bool) -> Document:
-        """Undo the last edit, or do it again."""
+    def step(self, name: str, base: int | None, *, forward: bool) -> Document:
+        """Undo the last edit, or do it again; ``base`` as in `ChangeRequest`."""
         document = self.open_document(name)
-        if forward:
-            document.redo()
-        else:
-            document.undo()
+        with self.predictions.change(document, base):
+            if forward:
+                document.redo()
+            else:
+                document.undo()
         self.saver.save(document)
         return document
 
-    def check(self, name: str, checked: bool, area: Area | None = None) -> Document:
+    def check(self, name: str, request: CheckRequest) -> Document:
         """Mark labels as ground truth, or take the mark away; labels without objects are saved too.
 
         Parameters
         ----------
         name
             Name of the page.
-        checked
-            True to mark them.
-        area
-            Rectangle that is marked, or whose mark is taken away: first row and column, and the ones after the last. It
-            is cut to the image. None for the whole image.
+        request
+            What is marked; a rectangle is cut to the image.
 
         Raises
         ------
         InputError
             The labels cannot be saved, or the area lies outside the image.
         """
-        document = self.open_document(name)
+        document, checked, area = self.open_document(name), request.checked, request.area
+        with self.predictions.change(document, request.base):
+            pass
         if checked and (not document.file.exists or document.version != document.saved_version):
             document.save()
             if document.error is not None:
@@ -285,80 +307,6 @@ class Workspace:
             raise InputError(name, f"the image has {_MOST_AREAS} checked areas already", "Check the whole image")
         self.folder.set_marks(document.name, areas=(*others, inside) if checked else others)
         return document
-
-    # --- segmentation -----------------------------------------------------------------------------------------------
-
-    def segment(self, name: str, request: SegmentRequest) -> Job:
-        """Start the segmentation of a page: the part that is visible first, then all of it.
-
-        Raises
-        ------
-        CorrectionsAtStake
-            The labels were corrected, or drawn by a person, and ``request.replace`` is False.
-        InputError
-            The image cannot be segmented, or septa is busy.
-        """
-        document = self.open_document(name)
-        self._refuse_loss(document, request.replace)
-        visible = None if request.visible is None else Part(*request.visible)
-
-        def work(job: Job) -> None:
-            notices = Notices()
-            try:
-                output = self.segmenter.compute(
-                    document.picture, request.model, job.report, notices, visible, document.show_preview
-                )
-                job.lines = notices.lines()
-                thresholds = output.first_thresholds
-                labels_yx, classes = output.decode(thresholds)
-                job.report(1, "finding the objects")
-            finally:
-                document.show_preview(None, None)
-            self.segmenter.keep(document.name, output)
-            document.replace_all("segment", labels_yx, output.marks, thresholds, classes)
-            self.saver.save(document)
-
-        return self.jobs.start("segment", document.name, work)
-
-    def find_decoding(self, name: str) -> tuple[NetOutput, Thresholds] | None:
-        """Return the kept output of the net for a page, and the thresholds in use; None if they cannot be moved."""
-        output, thresholds = self.segmenter.get(name), self.open_document(name).decoding
-        return None if output is None or thresholds is None or not output.has_thresholds else (output, thresholds)
-
-    def decode(self, name: str, request: DecodeRequest) -> Document:
-        """Find the objects again from the kept output of the net, with other thresholds.
-
-        Raises
-        ------
-        CorrectionsAtStake
-            The labels were corrected, and ``request.replace`` is False.
-        InputError
-            The output of the net is not kept.
-        """
-        document = self.open_document(name)
-        found = self.find_decoding(document.name)
-        if found is None:
-            raise InputError(name, "the output of the net is not kept any more", "Segment the image again")
-        self._refuse_loss(document, request.replace)
-        output = found[0]
-        given = request.model_dump(exclude={"replace", "confidence"}, exclude_none=True)
-        decoding = replace(output.model.decoding, **given)
-        thresholds = Thresholds(decoding=decoding, confidence=request.confidence or 0.0)
-        labels_yx, classes = output.decode(thresholds)
-        document.replace_all("decode", labels_yx, output.marks, thresholds, classes)
-        self.saver.save(document)
-        return document
-
-    def _refuse_loss(self, document: Document, replace_corrections: bool) -> None:
-        marks = document.marks
-        drawn = document.count > 0 and not marks.model
-        if (marks.corrections or marks.is_ground_truth or drawn) and not replace_corrections:
-            problem = f"the labels have {marks.corrections} corrections"
-            if marks.is_ground_truth:
-                problem = "the labels were checked"
-            if drawn and not marks.corrections:
-                problem = f"the {document.count} objects in the label file were not found by the app"
-            raise CorrectionsAtStake(document.name, problem, "Confirm that they may be replaced; undo brings them back")
 
     # --- results ----------------------------------------------------------------------------------------------------
 

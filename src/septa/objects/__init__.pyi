@@ -7,6 +7,7 @@ from .curve import Judged as Judged
 from .curve import fit_curve as fit_curve
 from .doubt import Doubt as Doubt
 from .doubt import measure_doubt as measure_doubt
+from .doubt import measure_pixel_doubt as measure_pixel_doubt
 from .files import ObjectFiles as ObjectFiles
 from .files import ObjectOptions as ObjectOptions
 from .files import make_column_names as make_column_names

@@ -82,6 +82,30 @@ def measure_doubt(
     return Doubt(float(share[top, left]), (int(top), int(left), int(top) + height, int(left) + width))
 
 
+def measure_pixel_doubt(probability_yx: npt.NDArray[np.floating[Any]], *, side: int = 256) -> Doubt:
+    """Measure how unsure a model of pixel classes is of an image, and find the region of which it is least sure.
+
+    The doubt about a pixel is twice what the probability of its class lacks of 1, at most 1. That about a region is the
+    mean over its pixels.
+
+    Parameters
+    ----------
+    probability_yx
+        Probability of the class that each pixel has, float ``YX`` in 0..1.
+    side
+        Side of the region, pixels; an image that is smaller is one region.
+
+    Examples
+    --------
+    >>> measure_pixel_doubt(np.array([[1.0, 1.0, 0.9, 0.5]]), side=2)
+    Doubt(amount=0.6, box=(0, 2, 1, 4))
+    """
+    height, width = (min(side, size) for size in probability_yx.shape)
+    doubts = _sum_windows(np.minimum(1, 2 - 2 * probability_yx.astype(np.float64)), height, width) / (height * width)
+    top, left = np.unravel_index(int(doubts.argmax()), doubts.shape)
+    return Doubt(round(float(doubts[top, left]), 6), (int(top), int(left), int(top) + height, int(left) + width))
+
+
 def _sum_windows(values_yx: npt.NDArray[Any], height: int, width: int) -> npt.NDArray[np.float64]:
     """Return the sum of each window of a size, by its first row and column."""
     sums = np.zeros((values_yx.shape[0] + 1, values_yx.shape[1] + 1))

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 _LOSSES = {"loss": "training", "val_loss": "validation"}
 _LOG = "log.csv"
+_WIDE = 20
+"""Ratio of the largest to the smallest loss from which the axis is logarithmic."""
 
 Row = Mapping[str, float]
 
@@ -58,6 +60,9 @@ def curves(run: str | PathLike[str] | Iterable[Row], *, size: float = 4.0) -> Fi
         if axis.lines and any(lines.values()):
             axis.legend()
     axes[1].set_ylim(0, 1)
+    losses = [value for line in axes[0].lines for value in line.get_ydata()]
+    if losses and min(losses) > 0 and max(losses) > _WIDE * min(losses):
+        axes[0].set_yscale("log")
     pyplot.close(figure)  # a notebook would show it twice
     return cast("Figure", figure)
 

@@ -137,8 +137,13 @@ def grid(
     lines = -(-len(pictures) // columns)
     first = _as_cyx(np.asarray(pictures[0])).shape
     height = size * min(3.0, max(0.3, first[1] / first[2]))
+    titled = sum(any(titles[line * columns : (line + 1) * columns]) for line in range(lines))
     figure, axes = pyplot.subplots(
-        lines, columns, figsize=(size * columns, (height + 0.3) * lines), squeeze=False, layout="constrained"
+        lines,
+        columns,
+        figsize=(size * columns, height * lines + 0.3 * titled),
+        squeeze=False,
+        layout="constrained",
     )
     for number, axis in enumerate(axes.flat):
         axis.set_xticks([])

@@ -6,7 +6,7 @@ import os
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ from septa.training.setup import choose_task, prepare_samples
 SPLITS = ("train", "validation")
 
 
-class SampleTensors(TypedDict, total=False):
+class SampleTensors(TypedDict):
     """One sample of a `Dataset`, which `torch.utils.data.DataLoader` joins to batches.
 
     Attributes
@@ -45,7 +45,7 @@ class SampleTensors(TypedDict, total=False):
 
     image: Tensor
     target: Tensor
-    weights: Tensor
+    weights: NotRequired[Tensor]
     name: str
 
 

@@ -16,12 +16,11 @@ from torch import nn
 from septa.data import Loader
 from septa.errors import Interrupted, SeptaError
 from septa.model import Model
-from septa.recipe import TrainingSettings
 from septa.training.clock import SignalCatcher, TrainingClock
 from septa.training.job import TrainingJob
 from septa.training.previews import MOST_PREVIEWS, write_previews
 from septa.training.profile import Profiler, TrainingProfile
-from septa.training.schedule import compute_lr_factor
+from septa.training.schedule import compute_lr_factor, count_drops
 from septa.training.state import HistoryRow, TrainingState
 from septa.training.statistics import compare_modes, freeze_statistics, set_training_mode
 from septa.training.step import run_step
@@ -142,7 +141,6 @@ def _run_validation(job: TrainingJob, state: TrainingState, clock: TrainingClock
                 job.checkpoints.save_best(state.step, dict(state.inference_net.state_dict()))
     else:
         state.stale += 1
-        state.drops += is_plateau_reached(state.stale, training)
     row: HistoryRow = {"step": state.step, "score": result.score, "val_loss": result.loss}
     names = job.validation.labels.pixel_names(job.task.finds_objects)
     row |= {f"dice_{name}": value for name, value in zip(names, result.dice)}
@@ -151,6 +149,8 @@ def _run_validation(job: TrainingJob, state: TrainingState, clock: TrainingClock
         row |= {"loss_as_trained": losses.as_trained, "loss_as_predicted": losses.as_predicted}
     row["minutes"] = clock.read_elapsed() / 60
     state.history.append(row)
+    if training.schedule == "plateau":
+        state.drops = count_drops([each["score"] for each in state.history if "score" in each], training.patience)
     clock.add_validation(time.monotonic() - begin)
     return row
 
@@ -161,14 +161,6 @@ def find_least_gain(job: TrainingJob, state: TrainingState) -> float:
     Against the weights of the parent it is that of one object, as a smaller one is luck. On few images it is large.
     """
     return job.gain_of_one_object if state.best is not None and not state.best["step"] else 0.0
-
-
-def is_plateau_reached(stale: int, training: TrainingSettings) -> bool:
-    """Return True if the schedule ``plateau`` divides the rate after ``stale`` validations without a better score.
-
-    It does so where PyTorch's ``ReduceLROnPlateau`` of the same patience does, with a threshold of 0.
-    """
-    return training.schedule == "plateau" and stale > 0 and stale % (training.patience + 1) == 0
 
 
 def _log_row(job: TrainingJob, state: TrainingState, lr: float, clock: TrainingClock, loader: Loader) -> HistoryRow:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from septa.recipe import TrainingSettings
 
@@ -19,7 +20,7 @@ def compute_lr_factor(progress: float, training: TrainingSettings, drops: int = 
         to 1. After it, with t the share of the remaining training that is done: ``cosine`` falls as half a cosine to 0,
         ``polynomial`` as (1 - t)**0.9, ``plateau`` is divided by 10 at each drop, and ``constant`` stays 1.
     drops
-        Number of times that the validation score has stalled, for ``plateau``.
+        Result of `count_drops`, for ``plateau``.
 
     References
     ----------
@@ -42,3 +43,32 @@ def compute_lr_factor(progress: float, training: TrainingSettings, drops: int = 
     if training.schedule == "plateau":
         return float(0.1**drops)
     return 1.0
+
+
+def count_drops(scores: Sequence[float], patience: int) -> int:
+    """Count how often the schedule ``plateau`` divides the rate by 10.
+
+    It does so where PyTorch's ``ReduceLROnPlateau(optimizer, "max", patience=patience)`` does with its other defaults.
+    Only PyTorch stops at a rate of 1e-8, from which nothing is learned.
+
+    Parameters
+    ----------
+    scores
+        Scores of all validations so far. A score is better than an earlier one if it is larger by 0.01 % of it.
+    patience
+        Validations without a better score that change nothing.
+
+    Examples
+    --------
+    >>> [count_drops([0.5, 0.7, 0.7, 0.6, 0.5, 0.5][:count], patience=1) for count in range(7)]
+    [0, 0, 0, 0, 1, 1, 2]
+    """
+    best, stale, drops = -math.inf, 0, 0
+    for score in scores:
+        if score > best * (1 + 1e-4):
+            best, stale = score, 0
+        else:
+            stale += 1
+        if stale > patience:
+            drops, stale = drops + 1, 0
+    return drops

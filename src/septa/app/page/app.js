@@ -3,6 +3,7 @@
 import { imagePath, openSession, read, send } from "./api.js";
 import { ClassPanel } from "./classes.js";
 import { DropZone } from "./drop.js";
+import { JobList, isActive } from "./jobs.js";
 import { PageSlider } from "./pages.js";
 import { ChannelPanel, ImageList, ObjectPanel, find, make } from "./panels.js";
 import { LearnPanel } from "./learn.js";
@@ -10,7 +11,8 @@ import { TOOLS, Toolbox } from "./tools.js";
 import { Viewer, boundArea } from "./viewer.js";
 
 const EXPORTS = ["labels", "csv", "geojson", "coco", "rois", "zarr"];
-const state = { picture: null, labels: null, selected: 0, job: null, requests: Promise.resolve(), opening: 0, waits: null };
+const PAUSE_MS = 3000; // between two looks at what other windows have changed
+const state = { picture: null, labels: null, selected: 0, requests: Promise.resolve(), waiting: 0, opening: 0, waits: null, isLost: false, folder: null };
 window.septa = { state }; // for the browser test and the curious
 
 // --- messages ----------------------------------------------------------------------------------------------------
@@ -30,7 +32,7 @@ function hint() {
   else if (!state.picture) text = "Choose an image in the list.";
   else if (!find("model").options.length && !state.labels?.count) {
     text = "There is no model yet: put a .septa file into the folder, or draw objects with the Brush.";
-  } else if (state.labels && !state.labels.count && !isBusy()) text = "Press Segment, or the key S, to find the objects.";
+  } else if (state.labels && !state.labels.count && !isLocked()) text = "Press Segment, or the key S, to find the objects.";
   find("hint").textContent = text;
 }
 
@@ -72,8 +74,9 @@ new DropZone(async (names, errors) => {
   const more = errors.length > 1 ? ` (${errors.length - 1} more were not added)` : "";
   if (errors.length) say(errors[0] + more);
 });
-const learn = new LearnPanel({ goTo, run: runSearch, reloadModels, say });
-Object.assign(window.septa, { viewer, toolbox, objects });
+const learn = new LearnPanel({ goTo, run: runSearch, reloadModels, useModel, say });
+const jobs = new JobList({ onChange: update, onRunning: showPreview, onEnd: endJob, say });
+Object.assign(window.septa, { viewer, toolbox, objects, jobs });
 
 function hover(point) {
   const found = point && state.picture ? viewer.lookUp(point) : null;
@@ -144,6 +147,7 @@ async function openImage(name, keepsPlace = false) {
 function clearLabels() {
   objects.show({ columns: [], rows: [] });
   find("count").textContent = find("label-file").textContent = "";
+  find("to-learn").hidden = true;
 }
 
 async function refreshImages() {
@@ -155,6 +159,7 @@ async function refreshImages() {
 // --- labels ------------------------------------------------------------------------------------------------------
 
 function showLabels(labels) {
+  if (state.labels && labels.version < state.labels.version) return; // a newer answer has overtaken this one
   const isNew = state.labels?.version !== labels.version;
   state.labels = labels;
   classes.show(labels);
@@ -168,6 +173,7 @@ function showLabels(labels) {
   viewer.areas = labels.checked ? [] : areas;
   viewer.draw();
   find("areas").textContent = areas.length && !labels.checked ? `${areas.length} ${areas.length === 1 ? "area is" : "areas are"} checked. The rest of the image is ignored in a training.` : "";
+  find("to-learn").hidden = !labels.checked && !areas.length;
   find("label-file").textContent = `Saved to ${labels.file}${labels.corrections ? `, ${labels.corrections} ${labels.corrections === 1 ? "correction" : "corrections"}` : ""}.`;
   find("save-problem").hidden = !labels.error;
   find("save-problem").firstElementChild.textContent = labels.error;
@@ -209,23 +215,26 @@ async function refreshObjects() {
   }
 }
 
-// Sends one change after the other; asks before corrections are replaced.
+// Sends one change after the other; asks before corrections are replaced. Each says which labels the page shows, so
+// that nothing is done to labels that another window has changed meanwhile.
 function change(action, body = {}) {
   const name = state.picture?.name;
-  if (!name || (isLocked() && action !== "check")) return Promise.resolve();
+  if (!name || isLocked()) return Promise.resolve();
+  state.waiting += 1;
   state.requests = state.requests.then(async () => {
     try {
+      const request = () => ({ ...body, base: state.labels?.version });
       let answer;
       try {
-        answer = await send(`${imagePath(name)}/${action}`, body);
+        answer = await send(`${imagePath(name)}/${action}`, request());
       } catch (error) {
         if (!error.confirm || !(await confirm(error.message))) throw error.confirm ? new Error("") : error;
-        answer = await send(`${imagePath(name)}/${action}`, { ...body, replace: true });
+        answer = await send(`${imagePath(name)}/${action}`, { ...request(), replace: true });
       }
+      if (action === "segment") jobs.add(answer);
       if (state.picture?.name !== name) return;
       say("");
-      if (action === "segment") followJob(answer);
-      else {
+      if (action !== "segment") {
         if (action === "edit") select(answer.label ?? 0);
         else if (action !== "check") select(0);
         showLabels(answer);
@@ -234,8 +243,10 @@ function change(action, body = {}) {
       if (action === "check") await refreshImages();
     } catch (error) {
       if (error.message) fail(error);
+      if (error.stale && state.picture?.name === name) await refreshLabels();
       if (state.labels) showLabels(state.labels);
     } finally {
+      state.waiting -= 1;
       if (action === "edit" && !toolbox.isDown && !toolbox.points) {
         viewer.stroke = null;
         viewer.draw();
@@ -243,6 +254,17 @@ function change(action, body = {}) {
     }
   });
   return state.requests;
+}
+
+// Shows the labels of the server, if they are others than those on the page.
+async function refreshLabels() {
+  const name = state.picture?.name;
+  if (!name || !state.labels) return;
+  const labels = await read(`${imagePath(name)}/labels`);
+  if (state.picture?.name !== name || !state.labels || labels.version <= state.labels.version) return;
+  select(0);
+  showLabels(labels);
+  await refreshImages();
 }
 
 function confirm(text) {
@@ -259,9 +281,8 @@ for (const dialog of document.querySelectorAll("dialog")) {
 
 // --- segmentation ------------------------------------------------------------------------------------------------
 
-const isBusy = () => state.job?.state === "running";
-// A search looks at labels, but only a segmentation replaces them.
-const isLocked = () => isBusy() && state.job.kind === "segment";
+// The labels of an image that is segmented, or waits for it, are about to be replaced.
+const isLocked = () => state.picture !== null && jobs.find("segment", state.picture.name) !== null;
 
 async function segment() {
   if (find("segment").disabled) return;
@@ -280,39 +301,28 @@ async function cut() {
   }
 }
 
-async function followJob(job) {
-  state.job = job;
-  update();
-  while (isBusy()) {
-    await new Promise((resolve) => setTimeout(resolve, 200));
-    try {
-      state.job = await read("/api/job");
-      if (isBusy() && state.labels && state.job.image === state.picture?.name) {
-        viewer.setLabels((await read(`${imagePath(state.picture.name)}/labels`)).version); // the visible part comes first
-      }
-    } catch (error) {
-      fail(error);
-      state.job = null;
-    }
-    update();
-  }
-  if (!state.job) return;
-  if (state.job.state === "failed") say(state.job.error);
-  if (state.job.kind !== "segment") {
-    await learn.showFound(state.job.kind);
+async function showPreview(job) {
+  if (job.kind !== "segment" || !state.labels || job.image !== state.picture?.name) return;
+  viewer.setLabels((await read(`${imagePath(job.image)}/labels`)).version); // the visible part comes first
+}
+
+async function endJob(job) {
+  if (job.state === "failed") say(job.error);
+  if (job.kind !== "segment") {
+    await learn.showFound(job.kind);
     return;
   }
-  if (state.picture?.name === state.job.image && state.labels) {
-    const lines = state.job.state === "done" ? state.job.lines : [];
+  if (state.picture?.name === job.image && state.labels) {
+    const lines = job.state === "done" ? job.lines : [];
     find("notes").replaceChildren(...lines.map((line) => make("li", { textContent: line })));
     select(0);
-    showLabels(await read(`${imagePath(state.job.image)}/labels`));
+    showLabels(await read(`${imagePath(job.image)}/labels`));
   }
   await refreshImages();
 }
 
 async function runSearch(path, body) {
-  followJob(await send(path, body));
+  jobs.add(await send(path, body));
 }
 
 async function goTo(name, box) {
@@ -334,8 +344,9 @@ function checkArea(from, to) {
   else say("Drag a rectangle, or click inside a checked one to take its mark away.");
 }
 
+// Cancels the segmentation of the image that is shown, else what runs.
 function cancelJob() {
-  send("/api/job/cancel").catch(fail);
+  jobs.cancel(jobs.find("segment", state.picture?.name) ?? jobs.running);
 }
 
 const THRESHOLDS = ["foreground", "seed", "least_pixels", "confidence"];
@@ -378,7 +389,6 @@ for (const id of THRESHOLDS) {
 }
 find("reset-thresholds").addEventListener("click", () => change("decode", {}));
 find("segment").addEventListener("click", segment);
-find("cancel").addEventListener("click", cancelJob);
 find("model").addEventListener("change", showModel);
 
 async function reloadModels() {
@@ -386,9 +396,10 @@ async function reloadModels() {
   const chosen = find("model").value;
   find("model").replaceChildren(...models.map((one) => {
     const { scores } = one;
-    const text = scores ? `${one.name} (F1 ${scores.f1.toFixed(2)} on ${scores.images} held out)` : one.name;
-    const option = make("option", { value: one.name, textContent: text });
-    option.dataset.summary = one.summary;
+    const score = scores && (scores.f1 === null ? `Dice ${scores.dice.toFixed(2)}` : `F1 ${scores.f1.toFixed(2)}`);
+    const option = make("option", { value: one.name, textContent: scores ? `${one.name} (${score})` : one.name });
+    const held = scores ? `${score} on ${scores.images} held-out ${scores.images === 1 ? "image" : "images"}` : "";
+    option.dataset.summary = [one.summary, held].filter(Boolean).join("; ");
     return option;
   }));
   if (models.some((one) => one.name === chosen)) find("model").value = chosen;
@@ -397,6 +408,21 @@ async function reloadModels() {
   update();
 }
 
+// Chooses a model, and shows where it is used.
+async function useModel(name) {
+  await reloadModels();
+  if (![...find("model").options].some((one) => one.value === name)) throw new Error(`${name} is not in the folder any more.`);
+  find("model").value = name;
+  showModel();
+  find("segment-panel").scrollIntoView();
+  find("segment").focus();
+}
+
+find("to-learn").addEventListener("click", () => {
+  find("learn-panel").scrollIntoView();
+  find("train").focus({ preventScroll: true });
+});
+
 function showModel() {
   find("model-summary").textContent = find("model").selectedOptions[0]?.dataset.summary ?? "";
 }
@@ -404,17 +430,17 @@ function showModel() {
 // --- state of the controls -----------------------------------------------------------------------------------------
 
 function update() {
-  const { labels, job } = state;
+  const { labels } = state;
   const isLarge = state.picture?.can_cut ?? false;
   find("cut-row").hidden = !isLarge;
-  find("segment").disabled = !(labels || isLarge) || isBusy() || !find("model").options.length;
-  find("cancel").hidden = find("job").hidden = !isBusy();
-  find("share").value = job?.share ?? 0;
-  find("job-text").textContent = isBusy() ? (job.image === state.picture?.name ? job.text : `${job.image}: ${job.text}`) : "";
+  find("segment").disabled = !(labels || isLarge) || isLocked() || !find("model").options.length;
+  images.showJobs(jobs.jobs.filter(isActive));
   find("undo").disabled = !labels?.can_undo || isLocked();
   find("redo").disabled = !labels?.can_redo || isLocked();
   find("checked").disabled = !labels || isLocked();
-  for (const id of ["suggest", "suspect"]) find(id).disabled = isBusy() || !find("model").options.length;
+  const hasModel = find("model").options.length > 0;
+  find("suggest").disabled = !hasModel || jobs.find("suggest") !== null;
+  find("suspect").disabled = !hasModel || jobs.find("suspects") !== null;
   const saved = find("saved");
   saved.classList.toggle("bad", Boolean(labels?.error));
   saved.textContent = !labels ? "" : labels.error ? "Not saved" : labels.version !== labels.saved_version ? "Saving…" : labels.count || labels.can_undo ? "Saved" : "";
@@ -532,7 +558,7 @@ find("theme").addEventListener("click", flipTheme);
 // --- keys --------------------------------------------------------------------------------------------------------
 
 const OTHER_KEYS = [
-  ["S", "Segment with the chosen model"], ["U", "Suggest which image to check next"], ["Esc", "Cancel the segmentation or the stroke; clear the selection"],
+  ["S", "Segment with the chosen model"], ["U", "Suggest which image to check next"], ["Esc", "Cancel the stroke, clear the selection, or cancel what runs"],
   ["N", "New object with the next stroke"], ["Delete", "Delete the selected object"],
   ["Ctrl+Z, Ctrl+Shift+Z", "Undo, redo"], ["[ ]", "Smaller or larger brush"], ["Page Up, Page Down", "Previous or next image"],
   [", .", "Page before, next page of a stack"], ["C", "Mark the labels as checked"], ["L", "Outlines, fills or no labels"], ["I", "Invert the image"], ["Alt+1 to Alt+9", "Channels on or off"],
@@ -562,13 +588,12 @@ function changeRadius(by) {
 }
 
 function escape() {
-  if (isBusy()) cancelJob();
-  else if (toolbox.points) toolbox.cancel();
-  else {
+  if (toolbox.points) toolbox.cancel();
+  else if (!isLocked() && (state.selected || viewer.cursor)) {
     select(0);
     viewer.cursor = null;
     viewer.draw();
-  }
+  } else cancelJob();
 }
 
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
@@ -624,7 +649,35 @@ document.addEventListener("keyup", (event) => {
   if (event.key === " ") viewer.holdsSpace = false;
 });
 
-window.addEventListener("focus", () => refreshImages().catch(() => {})); // files may have come meanwhile
+// Looks for what has changed meanwhile: files in the folder, labels and predictions of other windows, a restart.
+async function lookAround() {
+  if (document.hidden || document.body.dataset.ready !== "true") return;
+  try {
+    if (state.isLost) {
+      await checkSession();
+      say("");
+      jobs.jobs = [];
+      await Promise.all([refreshImages(), reloadModels(), learn.load()]);
+    }
+    state.isLost = false;
+    if (!jobs.isFollowing) await jobs.load();
+    if (jobs.hasActive) jobs.follow();
+    if (!state.waiting && !isLocked()) await refreshLabels();
+  } catch (error) {
+    if (error.status) await checkSession().catch(() => {});
+    else if (!state.isLost) {
+      state.isLost = true;
+      fail(error);
+    }
+  }
+}
+
+// The server may have been started again, with another folder.
+async function checkSession() {
+  if ((await openSession()).path !== state.folder) location.reload();
+}
+setInterval(lookAround, PAUSE_MS);
+window.addEventListener("focus", () => refreshImages().then(lookAround).catch(() => {}));
 
 // --- start -------------------------------------------------------------------------------------------------------
 
@@ -634,6 +687,7 @@ async function start() {
     find("folder").textContent = session.folder;
     find("folder").title = session.path;
     document.title = `${session.folder} - septa`;
+    state.folder = session.path;
     await learn.load();
     await reloadModels();
     await refreshImages();
@@ -642,9 +696,7 @@ async function start() {
     const file = images.images.find((one) => asked === one.name || asked.startsWith(`${one.name}#`));
     const first = file ? asked : images.images[0]?.name;
     if (first) await openImage(first);
-    const job = await read("/api/job");
-    if (job?.state === "running") followJob(job); // the page was reloaded meanwhile
-    update();
+    jobs.follow(); // the page was reloaded meanwhile, or the server was started again
   } catch (error) {
     fail(error);
   }

@@ -18,11 +18,13 @@ const KINDS = {
   outline: "the outline differs",
 };
 
+const SCORES = { model: "Model", f1: "F1", accuracy: "Accuracy", dice: "Dice", iou: "IoU" };
+
 const percent = (share) => `${Math.round(share * 100)} %`;
 const count = (number, noun) => `${number} ${noun}${number === 1 ? "" : "s"}`;
 
 export class LearnPanel {
-  // host: { goTo(image, box), run(kind, path, body), reloadModels(), say(text) }
+  // host: { goTo(image, box), run(kind, path, body), reloadModels(), useModel(name), say(text) }
   constructor(host) {
     this.host = host;
     this.trainings = [];
@@ -144,6 +146,7 @@ export class LearnPanel {
       parts.push(make("details", {}, make("summary", { textContent: count(training.lines.length, "note") }), list));
     }
     const actions = [];
+    if (state === "done") actions.push(["use", "Use this model"]);
     if (ACTIVE.includes(state)) actions.push(["stop", "Stop"]);
     if (["stopped", "failed", "interrupted"].includes(state)) actions.push(["resume", "Resume"]);
     if (state !== "running") actions.push(["remove", state === "done" ? "Hide" : "Remove"]);
@@ -151,6 +154,10 @@ export class LearnPanel {
       const button = make("button", { textContent: text, ariaLabel: `${text}: training of ${training.model}` });
       button.dataset.action = action;
       button.addEventListener("click", () => this.ask(async () => {
+        if (action === "use") {
+          await this.host.useModel(training.model);
+          return;
+        }
         await send(`/api/trainings/${number}/${action}`);
         await this.load();
       }));
@@ -166,11 +173,12 @@ export class LearnPanel {
     const names = Object.keys(training.scores);
     const found = [make("p", { className: "quiet", textContent: training.comparison })];
     if (names.length) {
-      const head = make("tr", {}, ...["Model", "F1", "Accuracy"].map((text) => make("th", { textContent: text })));
+      const keys = "dice" in training.scores[names[0]] ? ["dice", "iou"] : ["f1", "accuracy"];
+      const head = make("tr", {}, ...["model", ...keys].map((key) => make("th", { textContent: SCORES[key] })));
       const rows = names.map((name) => make("tr", {}, make("td", { textContent: name }),
-        ...["f1", "accuracy"].map((key) => make("td", { textContent: training.scores[name][key].toFixed(3) }))));
+        ...keys.map((key) => make("td", { textContent: training.scores[name][key].toFixed(3) }))));
       const table = make("table", { className: "scores" }, make("thead", {}, head), make("tbody", {}, ...rows));
-      table.title = "Objects that are found. F1: at an overlap (IoU) of 0.5. Accuracy: mean over overlaps of 0.5 to 0.95.";
+      table.title = keys[0] === "dice" ? "Overlap of the classes other than background." : "Objects that are found. F1: at an overlap (IoU) of 0.5. Accuracy: mean over overlaps of 0.5 to 0.95.";
       found.unshift(table);
     }
     if (training.report) found.push(make("p", { className: "quiet", textContent: `Report: ${training.report}` }));

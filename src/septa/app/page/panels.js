@@ -171,7 +171,14 @@ export class ImageList {
   constructor(onOpen) {
     this.onOpen = onOpen;
     this.images = [];
+    this.jobs = [];
     this.current = null;
+  }
+
+  // Marks the images of predictions that run or wait.
+  showJobs(jobs) {
+    this.jobs = jobs;
+    document.querySelectorAll("#images button").forEach((button, place) => this.describe(button, this.images[place]));
   }
 
   show(images) {
@@ -198,6 +205,8 @@ export class ImageList {
     if (one.checked_pages) text = `✓ ${one.checked_pages} ${one.checked_pages === 1 ? "page" : "pages"} checked`;
     if (one.areas) text = `✓ ${one.areas} ${one.areas === 1 ? "area" : "areas"} checked`;
     if (one.checked) text = "✓ checked";
+    const job = this.jobs.find(({ image }) => image === one.name || image.startsWith(`${one.name}#`));
+    if (job) text = job.state === "running" ? `segmenting, ${Math.round(100 * job.share)} %` : "waits for segmentation";
     const state = button.querySelector(".state");
     state.textContent = text;
     state.classList.toggle("done", one.checked || one.checked_pages > 0 || one.areas > 0);
