@@ -140,14 +140,13 @@ class NetRun:
         InputError
             The image does not fit the model.
         """
-        model = loaded.model
-        size_yx = image_cyx.shape[1:]
-        image_cyx = model.as_model_input(image_cyx, self.where, notices)
+        image_cyx = loaded.model.as_model_input(image_cyx, self.where, notices)
+        loaded, factor = self._fit_size(loaded, image_cyx, notices)
+        model, size_yx = loaded.model, image_cyx.shape[1:]
         height, width = model.recipe.data.resize or size_yx
         tile = max(self.tile, smallest_tile_for(model.net)) if model.net.exact_tiles else None
         tiles = model.plan(height, width, tile)
         engine = WatchedEngine(loaded.engine, len(tiles) * model.recipe.inference.tta, report)
-        factor = model.find_factor(image_cyx, self.where, notices)
         options = PredictionOptions(engine=engine, tile=tile, factor=factor, sums=model.make_sums())
         is_plain = model.recipe.inference.tta == 1 and not model.recipe.data.resize
         with unify_out_of_memory():
@@ -160,6 +159,14 @@ class NetRun:
             report(1, "finding the objects")
             model.report_unlike(image_cyx, options, self.where, notices)
         return NetOutput(model=model, name=loaded.name, logits_kyx=logits_kyx)
+
+    def _fit_size(self, loaded: LoadedModel, image_cyx: NDArray[Any], notices: Notices) -> tuple[LoadedModel, float]:
+        """Return the model at the size of an image, and the factor for the values of the image."""
+        options = PredictionOptions(factor=loaded.model.find_factor(image_cyx, self.where, notices))
+        model, options = loaded.model.fit_size(image_cyx, options, self.where, notices)
+        if model is loaded.model:
+            return loaded, options.factor
+        return replace(loaded, model=model, engine=model.engine()), options.factor
 
 
 def _touches(tile: ImageTile, box: Part) -> bool:

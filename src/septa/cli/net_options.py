@@ -84,7 +84,7 @@ class NetOptions:
         Raises
         ------
         ModelError, InputError
-            The file is no model, or the model cannot be changed so.
+            The file is not a model, or the model cannot be changed so.
         """
         from septa.model import Model
 

@@ -109,6 +109,8 @@ class ExportFacts:
         ]
         if size_yx := self.values.get("resize"):
             lines.append(f"not included: images are resized to {size_yx[0]} x {size_yx[1]} pixels, and the output back")
+        if largest := self.values.get("largest"):
+            lines.append(f"not included: septa reduces images whose objects are {largest:g} pixels wide or wider")
         if versions := self.values.get("tta"):
             lines.append(f"not included: septa averages {versions} rotated and mirrored versions of each image")
         return lines
@@ -180,6 +182,8 @@ def collect_export_facts(model: Model, name: str, *, logits: bool = False) -> Ex
         values["valid_sizes"] = f"{net.input_size(1)} + n * {net.multiple}"
     if model.recipe.data.resize:
         values["resize"] = model.recipe.data.resize
+    if model.recipe.inference.largest is not None:
+        values["largest"] = model.recipe.inference.largest
     if model.recipe.inference.tta > 1:
         values["tta"] = model.recipe.inference.tta
     return ExportFacts(

@@ -499,7 +499,7 @@ class Model:
         return replace(self, net=net, recipe=recipe, decoding=self.decoding.enlarge(factor))
 
     def assume_diameter(self, diameter: float) -> Model:
-        """Return the model of `reduce` for images whose objects have a typical diameter in pixels, without measuring it.
+        """Return the model of `reduce` for images whose objects have a typical diameter in pixels; nothing is measured.
 
         Raises
         ------

@@ -272,8 +272,7 @@ def _segment_plane(
     options = PredictionOptions(factor=model.find_factor(image_cyx, image.name, notices))
     sized, options = model.fit_size(image_cyx, options, image.name, notices)
     if sized is not model:
-        assert options.engine is not None
-        model, engine = sized, options.engine
+        model, engine = sized, sized.engine()
     height, width = model.recipe.data.resize or image_cyx.shape[1:]
     tile = settings.tile or (max(_TILE, smallest_tile_for(model.net)) if model.net.exact_tiles else None)
     model.check_tile(tile)

@@ -133,9 +133,8 @@ def stream(request: StreamRequest, make_executor: MakeExecutor | None = None) ->
                     limit=budget.limit,
                 )
                 executor = make_executor(request, worker) if make_executor else LocalExecutor(worker)
-                known = notices.lines()
                 more += explain_precision(identity.engine, model.bf16, fast=fast)
-                notes = (*notes, *more, *_explain_limits(model, request.output), *known)
+                notes = (*notes, *more, *_explain_limits(model, request.output), *(known := notices.lines()))
                 for event in _stream(request, worker, budget, notes, executor, written, began):
                     late = tuple(notices.lines()[len(known) :])
                     yield replace(event, notes=late) if isinstance(event, StreamFinished) else event
