@@ -87,7 +87,7 @@ def test_predictions_that_run_and_wait_start_again_after_a_restart(site: Site, m
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="the system cannot stop a process")
-def test_the_death_of_the_process_is_one_sentence_and_the_queue_goes_on(
+def test_the_death_of_the_process_is_one_sentence_and_the_queue_continues(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shared = site.workspace.predictor

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from septa.app import AppOptions, run_app
+from septa.app import AppOptions, run_app, serve
 from septa.errors import InputError
 from septa.images import read_image, read_labels, write_image, write_labels
 from septa.model import Model
+from septa.pretrained import shipped
 
 from .conftest import Site
 
@@ -64,6 +65,16 @@ def test_an_image_is_segmented_decoded_corrected_and_taken_away(site: Site) -> N
     assert len(json.loads(site.ask("GET", f"{IMAGE}/export/geojson")[2])["features"]) == count
     assert site.ask("GET", f"{IMAGE}/export/labels")[2] == (site.folder / "labels" / "0.png").read_bytes()
     assert [one["checked"] for one in site.read("/api/images")] == [True, False]
+
+
+def test_without_a_folder_three_example_images_are_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shipped, "FOLDER", Path(shipped.__file__).parent)
+    monkeypatch.chdir(tmp_path)
+    lines: list[str] = []
+    folder = serve._write_examples(lines.append)
+    images = [read_image(path) for path in sorted(folder.iterdir())]
+    assert [image.shape[0] for image in images] == [1, 3, 3]  # fluorescence, stained tissue, a stained smear
+    assert lines == ["example images: septa-examples"]
 
 
 def test_tiles_hold_the_pixels_of_the_image_and_of_its_labels(site: Site) -> None:

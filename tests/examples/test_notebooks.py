@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from septa.pretrained import shipped
+
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted((ROOT / "examples").glob("[0-9][0-9]_*.py"))
 NAMES = [path.name for path in SOURCES]
@@ -31,6 +33,7 @@ def test_a_notebook_explains_itself(path: Path) -> None:
 def test_the_first_segmentation_finds_the_nuclei(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     pytest.importorskip("matplotlib").use("Agg")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(shipped, "FOLDER", Path(shipped.__file__).parent)  # other tests ship nothing
     names = runpy.run_path(str(SOURCES[0]))
     found = dict(re.findall(r"(\w+)\.png: \d+ objects, \d+ found, F1 ([\d.]+)", capsys.readouterr().out))
     assert float(found["bbbc039"]) > 0.9

@@ -159,7 +159,8 @@ class Actions:
 
     def _list_jobs(self, request: HttpRequest, _: bytes) -> Response:
         jobs = self._workspace.jobs.list_jobs()
-        return reply_json([describe_job(self._workspace, job).model_dump() for job in jobs])
+        places = _find_places(jobs)
+        return reply_json([_describe_job(job, places).model_dump() for job in jobs])
 
     def _cancel(self, request: HttpRequest, _: bytes) -> Response:
         job = self._workspace.jobs.cancel(int(request.path_params["number"]))
@@ -265,14 +266,23 @@ def _describe_save_error(error: SeptaError | None) -> str:
 
 def describe_job(workspace: Workspace, job: Job) -> messages.JobAnswer:
     """Return the answer that describes a job."""
-    active = [one.number for one in workspace.jobs.list_jobs() if one.is_active]
+    return _describe_job(job, _find_places(workspace.jobs.list_jobs()))
+
+
+def _find_places(jobs: list[Job]) -> dict[int, int]:
+    """Return for each job that waits how many are done before it."""
+    active = (job for job in jobs if job.is_active)
+    return {job.number: place for place, job in enumerate(active) if job.state == "waiting"}
+
+
+def _describe_job(job: Job, places: dict[int, int]) -> messages.JobAnswer:
     return messages.JobAnswer(
         number=job.number,
         kind=job.order.kind,
         image=job.order.image,
         model=job.order.model,
         state=job.state,
-        place=active.index(job.number) if job.state == "waiting" and job.number in active else 0,
+        place=places.get(job.number, 0),
         share=job.share,
         text=job.text,
         error=job.error,

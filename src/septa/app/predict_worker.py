@@ -108,10 +108,12 @@ class Worker:
         return self._loaded[1]
 
     def _warm(self, number: int, request: dict[str, Any], arrays: list[Array]) -> None:
-        """Load a model, and segment a small image of noise, so that everything is compiled."""
+        """Load a model, and segment a small image of noise, so that everything is compiled; unless a request waits."""
         from .segmentation import NetRun
 
         loaded = self._load(request["path"], request["name"])
+        if len(self._stops) > 1:  # somebody waits already
+            return
         noise = np.random.default_rng(0).integers(0, 255, (loaded.model.channels, _WARM_UP, _WARM_UP), np.uint8)
         segmentation = NetRun(where="image", tile=_WARM_UP)
         output = segmentation.run(loaded, noise, self._make_report(number), Notices(), lambda *_: None)

@@ -94,6 +94,7 @@ class Predictor:
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)
         self._process: Process | None = None
+        self._reader: threading.Thread | None = None
         self._answers: dict[int, queue.SimpleQueue[tuple[dict[str, Any], list[Array]]]] = {}
         self._kept: set[int] = set()
         self._closed = False
@@ -224,7 +225,8 @@ class Predictor:
         except OSError as error:
             problem = f"the process that predicts did not start ({error.strerror})"
             raise ResourceError("septa app", problem, "Close other programs, then segment the image again") from None
-        threading.Thread(target=self._read, args=(process,), name="septa-answers", daemon=True).start()
+        self._reader = threading.Thread(target=self._read, args=(process,), name="septa-answers", daemon=True)
+        self._reader.start()
 
     def _read(self, process: Process) -> None:
         """Hand on the answers of a process until it ends."""
@@ -286,9 +288,10 @@ class Predictor:
     def _explain_error(self, kind: str, where: str, problem: str, remedy: str) -> SeptaError:
         if kind == "memory":
             with self._lock:
-                process = self._process
-            if process is not None:
+                process, reader = self._process, self._reader
+            if process is not None and reader is not None:
                 process.end()  # what it still holds is unknown
+                reader.join(_PATIENCE_S)  # the next request needs another process
             problem = f"segmenting it needs more than the {self._memory / 2**30:.1f} GiB of memory that the app allows"
             return ResourceError(where, problem, "Segment a part of it, or use 'septa predict'")
         if kind == "unexpected":

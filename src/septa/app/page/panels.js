@@ -177,6 +177,9 @@ export class ImageList {
 
   // Marks the images of predictions that run or wait.
   showJobs(jobs) {
+    const key = jobs.map(({ image, state, share }) => `${image} ${state} ${Math.round(100 * share)}`).join();
+    if (key === this.key) return;
+    this.key = key;
     this.jobs = jobs;
     document.querySelectorAll("#images button").forEach((button, place) => this.describe(button, this.images[place]));
   }
