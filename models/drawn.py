@@ -1,4 +1,4 @@
-"""Drawn nuclei in wide variety: sizes of 6 to 120 pixels, dim and bright, blurred, noisy, dark on light, stained.
+"""Drawn nuclei in wide variety: sizes of 6 to 40 pixels, dim and bright, blurred, noisy, dark on light, stained.
 
 Some images hold noise and specks only: what a camera makes of an empty field, in any size.
 """
@@ -19,7 +19,7 @@ from septa.synthetic import draw_cells
 Float = npt.NDArray[np.float32]
 
 SEED = 2018
-DIAMETERS = 6.0, 120.0
+DIAMETERS = 6.0, 40.0
 """Range of the typical diameters in pixels; their logarithms are equally spaced."""
 
 STYLES = ("plain", "dim", "blurred", "noisy", "inverted", "stained", "empty")

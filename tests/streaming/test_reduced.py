@@ -16,7 +16,7 @@ from septa.streaming import StreamInput, StreamRequest, StreamStarted, StreamSte
 def test_a_store_of_large_objects_equals_the_whole_image(
     kit: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    image_yx = kit.texture((90, 110)).repeat(2, 0).repeat(2, 1)
+    image_yx = kit.texture((48, 56)).repeat(2, 0).repeat(2, 1)
     kit.write_image(tmp_path / "image.ome.zarr", image_yx, "YX")
     plain = kit.make("distance")
     model = replace(plain, recipe=plain.recipe.with_overrides(["inference.largest=1"]))
