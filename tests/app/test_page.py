@@ -22,6 +22,7 @@ from .chromium import Browser, find_chromium
 from .conftest import FILES, Decoders, Predictor, Site, start
 
 pytestmark = pytest.mark.skipif(find_chromium() is None, reason="no Chromium is installed (apt-get install chromium)")
+STROKES = "[24.5, 40.5].forEach((x) => septa.toolbox.host.edit({ tool: 'brush', points: [[x, 20.5]], radius: 1 }))"
 FEW = ("training.steps=2", "training.batch=1", "training.validations=1", "sampling.patch=[32, 32]")
 
 
@@ -164,10 +165,16 @@ def test_the_keyboard_alone_draws_and_two_windows_lose_nothing(site: Site, brows
 
     browser.switch_tab(first)
     browser.wait("septa.state.labels.count === 2")  # without doing anything
+    browser.evaluate(f"{STROKES}; septa.images.step(1)")  # another image is opened before they are answered
+    browser.wait("septa.state.picture.name === '1.png' && !septa.state.waiting")
+    assert site.workspace.open_document("0.png").count == 4
+    assert browser.evaluate("document.getElementById('message').hidden")
+    browser.evaluate("septa.images.step(-1)")
+    browser.wait("septa.state.picture.name === '0.png' && septa.state.labels")
     browser.press("n", "KeyN")
     browser.evaluate("septa.viewer.canvas.focus()")
     for key, shift in (("ArrowRight", True), ("Enter", False), ("ArrowRight", True), ("Enter", False)):
         browser.press(key, shift=shift)
-    browser.wait("septa.state.labels.corrections === 3")
-    assert len(np.unique(site.read_saved())) == 4
+    browser.wait("septa.state.labels.corrections === 5")
+    assert len(np.unique(site.read_saved())) == 6
     assert [error for error in browser.errors if "409" not in error] == []

@@ -12,7 +12,8 @@ import { Viewer, boundArea } from "./viewer.js";
 
 const EXPORTS = ["labels", "csv", "geojson", "coco", "rois", "zarr"];
 const PAUSE_MS = 3000; // between two looks at what other windows have changed
-const state = { picture: null, labels: null, selected: 0, requests: Promise.resolve(), waiting: 0, opening: 0, waits: null, isLost: false, folder: null };
+// versions: name of an image -> version of the labels that this window has seen
+const state = { picture: null, labels: null, selected: 0, requests: Promise.resolve(), waiting: 0, opening: 0, waits: null, isLost: false, folder: null, versions: new Map() };
 window.septa = { state }; // for the browser test and the curious
 
 // --- messages ----------------------------------------------------------------------------------------------------
@@ -76,7 +77,7 @@ new DropZone(async (names, errors) => {
 });
 const learn = new LearnPanel({ goTo, run: runSearch, reloadModels, useModel, say });
 const jobs = new JobList({ onChange: update, onRunning: showPreview, onEnd: endJob, say });
-Object.assign(window.septa, { viewer, toolbox, objects, jobs });
+Object.assign(window.septa, { viewer, toolbox, objects, images, jobs });
 
 function hover(point) {
   const found = point && state.picture ? viewer.lookUp(point) : null;
@@ -161,6 +162,7 @@ async function refreshImages() {
 function showLabels(labels) {
   if (state.labels && labels.version < state.labels.version) return; // a newer answer has overtaken this one
   const isNew = state.labels?.version !== labels.version;
+  state.versions.set(state.picture.name, labels.version);
   state.labels = labels;
   classes.show(labels);
   if (isNew) {
@@ -174,7 +176,8 @@ function showLabels(labels) {
   viewer.draw();
   find("areas").textContent = areas.length && !labels.checked ? `${areas.length} ${areas.length === 1 ? "area is" : "areas are"} checked. The rest of the image is ignored in a training.` : "";
   find("to-learn").hidden = !labels.checked && !areas.length;
-  find("label-file").textContent = `Saved to ${labels.file}${labels.corrections ? `, ${labels.corrections} ${labels.corrections === 1 ? "correction" : "corrections"}` : ""}.`;
+  const isThere = labels.count || labels.can_undo || labels.checked || areas.length;
+  find("label-file").textContent = `${isThere ? "Saved to" : "Labels will be saved to"} ${labels.file}${labels.corrections ? `, ${labels.corrections} ${labels.corrections === 1 ? "correction" : "corrections"}` : ""}.`;
   find("save-problem").hidden = !labels.error;
   find("save-problem").firstElementChild.textContent = labels.error;
   for (const id of ["overwrite", "reload"]) find(id).hidden = !labels.replaceable;
@@ -223,7 +226,7 @@ function change(action, body = {}) {
   state.waiting += 1;
   state.requests = state.requests.then(async () => {
     try {
-      const request = () => ({ ...body, base: state.labels?.version });
+      const request = () => ({ ...body, base: state.versions.get(name) });
       let answer;
       try {
         answer = await send(`${imagePath(name)}/${action}`, request());
@@ -232,6 +235,7 @@ function change(action, body = {}) {
         answer = await send(`${imagePath(name)}/${action}`, { ...request(), replace: true });
       }
       if (action === "segment") jobs.add(answer);
+      else state.versions.set(name, answer.version);
       if (state.picture?.name !== name) return;
       say("");
       if (action !== "segment") {
