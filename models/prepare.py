@@ -31,8 +31,7 @@ from copies import correlate, find_shared_fields
 from drawn import draw_items
 from sources import Array, Item, Labels, read_bbbc039, read_dsb, read_emps, read_mnfinder, read_usiigaci
 
-from septa.images import resize_image, resize_labels, write_image, write_labels
-from septa.model import choose_reduction
+from septa.images import write_image, write_labels
 
 TRAIN = "train"
 DROPPED = "dropped"
@@ -147,24 +146,12 @@ def separate_fields(plan: Plan, shared: Iterable[list[str]]) -> None:
                 plan.drop(name, f"shows objects of {reserved[0]}")
 
 
-def fit_size(image_cyx: Array, labels_yx: Labels, largest: float) -> tuple[Array, Labels]:
-    """Reduce an image by 2, 4 or 8 until its objects are smaller than ``largest`` in the median, as prediction does."""
-    areas = np.unique(labels_yx[labels_yx > 0], return_counts=True)[1]
-    reduction = choose_reduction(float(np.median(2 * np.sqrt(areas / np.pi))), largest) if areas.size else 1
-    if reduction == 1:
-        return image_cyx, labels_yx
-    size = -(-labels_yx.shape[0] // reduction), -(-labels_yx.shape[1] // reduction)
-    return resize_image(image_cyx, size).astype(image_cyx.dtype), resize_labels(labels_yx, size)
-
-
-def write(plan: Plan, out: Path, reserved: Path | None, largest: float) -> None:
-    """Write the folders and the manifest; training images with objects of ``largest`` pixels or more are reduced."""
+def write(plan: Plan, out: Path, reserved: Path | None) -> None:
+    """Write the folders and the manifest."""
     rows = []
     for name, item in plan.items.items():
         image_cyx, labels_yx = plan.arrays[name]
         role = plan.roles[name]
-        if role == TRAIN:
-            image_cyx, labels_yx = fit_size(image_cyx, labels_yx, largest)
         objects = len(np.unique(labels_yx[labels_yx > 0]))
         folder = choose_folder(role, out, reserved)
         if folder is not None:
@@ -269,14 +256,11 @@ def make_parser() -> argparse.ArgumentParser:
     nuclei.add_argument("--drawn", type=int, default=112, help="number of drawn images")
     nuclei.add_argument("--held", type=Path, help="text file with the stems of DSB 2018 to hold out")
     nuclei.add_argument("--reserved", type=Path, help="folder for wells M to P of BBBC039, for a final score only")
-    nuclei.add_argument(
-        "--largest", type=float, default=24.0, help="diameter of objects from which training images are reduced"
-    )
     phase = models.add_parser("phase", help="cells in phase contrast")
-    phase.set_defaults(prepare=prepare_phase, reserved=None, largest=np.inf)
+    phase.set_defaults(prepare=prepare_phase, reserved=None)
     phase.add_argument("--usiigaci", type=Path, required=True, help="clone of oist/Usiigaci")
     particles = models.add_parser("particles", help="particles in electron micrographs")
-    particles.set_defaults(prepare=prepare_particles, reserved=None, largest=np.inf)
+    particles.set_defaults(prepare=prepare_particles, reserved=None)
     particles.add_argument("--emps", type=Path, required=True, help="clone of by256/emps")
     for one in (nuclei, phase, particles):
         one.add_argument("out", type=Path, help="folder to write to")
@@ -290,7 +274,7 @@ def main() -> None:
     if options.out.exists() and any(options.out.iterdir()):
         raise SystemExit(f"error: {options.out}: the folder already holds files. Choose an empty folder.")
     plan = options.prepare(options)
-    write(plan, options.out, options.reserved, options.largest)
+    write(plan, options.out, options.reserved)
     report(plan)
 
 

@@ -518,6 +518,21 @@ def test_examples_are_resized_image_and_labels_alike(cells: tuple[Pair, ...], si
             assert spots.size == min(4096, (np.minimum(one.labels_yx, 1) == label).sum())
 
 
+@pytest.mark.parametrize(("largest", "factor"), [(1e6, 1), (1e-6, 8)])
+def test_examples_of_large_objects_are_reduced(cells: tuple[Pair, ...], largest: float, factor: int) -> None:
+    examples, plain = (
+        Examples(cells, IDS, channels=1, memory=2**24, objects=True, largest=limit) for limit in (largest, None)
+    )
+    for number in range(3):
+        one, own = examples[number], plain[number]
+        size = -(-own.labels_yx.shape[0] // factor), -(-own.labels_yx.shape[1] // factor)
+        np.testing.assert_array_equal(one.image_cyx, resize_image(own.image_cyx, size))
+        np.testing.assert_array_equal(one.labels_yx, resize_labels(own.labels_yx, size))
+    # Classes of pixels have no diameters.
+    classes = Examples(cells, IDS, channels=1, memory=2**24, largest=largest)[0]
+    assert classes.labels_yx.shape == plain[0].labels_yx.shape
+
+
 def test_resized_examples_give_patches_of_the_resized_image(cells: tuple[Pair, ...]) -> None:
     sampler = cell_sampler(cells, 4, overrides=(*STILL, "sampling.patch=[40, 36]", "sampling.rare_share=0"))
     examples = Examples(cells, IDS, channels=1, memory=2**24, resize=(122, 146))

@@ -34,7 +34,7 @@ def image_cyx() -> NDArray[Any]:
 
 
 def set_largest(model: Model, largest: float) -> Model:
-    return replace(model, recipe=model.recipe.with_overrides([f"inference.largest={largest}"]))
+    return replace(model, recipe=model.recipe.with_overrides([f"data.largest={largest}"]))
 
 
 def find_typical(labels_yx: NDArray[np.int32]) -> float:

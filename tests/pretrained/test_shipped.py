@@ -7,12 +7,15 @@ import shutil
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import septa
 from septa import presets
 from septa.data import find_pairs
 from septa.errors import ModelError
+from septa.images import read_image, resize_image, resize_labels
+from septa.metrics import score_objects
 from septa.pretrained import ShippedModel, find_shipped, get_shipped, list_shipped
 from septa.pretrained import shipped as module
 
@@ -114,3 +117,18 @@ def check_model(one: ShippedModel) -> None:
     assert one.card.read_text(encoding="utf-8").count("\n") > 10
     if one.examples is not None:  # evaluate leaves out training images, and images that show the same objects
         assert len(septa.evaluate(model, one.examples).images) == len(list((one.examples / "images").iterdir()))
+
+
+@pytest.mark.filterwarnings("ignore::septa.SeptaWarning")
+@pytest.mark.parametrize("factor", [2, 3])
+def test_nuclei_are_found_at_any_magnification(real: Path, factor: int) -> None:
+    model = septa.load("nuclei")
+    pairs = {pair.name: pair for pair in find_pairs(real / "examples" / "nuclei").pairs}
+    pair = pairs["bbbc039"]
+    truth_yx = read_image(pair.labels)[0].astype(np.int32)
+    size = factor * truth_yx.shape[0], factor * truth_yx.shape[1]
+    enlarged_cyx, enlarged_yx = resize_image(read_image(pair.image), size), resize_labels(truth_yx, size)
+    found = score_objects(truth_yx, model.segment(pair.image)).tp[0]
+    assert found >= 0.9 * len(np.unique(truth_yx[truth_yx > 0]))
+    assert abs(score_objects(enlarged_yx, model.segment(enlarged_cyx)).tp[0] - found) <= 1
+    assert score_objects(enlarged_yx, model.assume_diameter(1).segment(enlarged_cyx)).tp[0] < found

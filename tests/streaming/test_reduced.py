@@ -19,8 +19,8 @@ def test_a_store_of_large_objects_equals_the_whole_image(
     image_yx = kit.texture((48, 56)).repeat(2, 0).repeat(2, 1)
     kit.write_image(tmp_path / "image.ome.zarr", image_yx, "YX")
     plain = kit.make("distance")
-    model = replace(plain, recipe=plain.recipe.with_overrides(["inference.largest=1"]))
-    monkeypatch.setattr("septa.model.size.MOST_REDUCED", 2)
+    model = replace(plain, recipe=plain.recipe.with_overrides(["data.largest=1"]))
+    monkeypatch.setattr("septa.labels.sizes.MOST_REDUCED", 2)
     model.save(tmp_path / "model.septa")
     request = StreamRequest(
         model=tmp_path / "model.septa",

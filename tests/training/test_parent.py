@@ -76,6 +76,13 @@ def test_net_values_and_encoding_are_those_of_the_parent_and_the_rest_suits_the_
     assert choice.notes == (start.format(choice.parent.sha256[:12]),)
 
 
+def test_a_largest_diameter_is_that_of_the_parent_for_objects_only(save: Save, cells: Path, data: Path) -> None:
+    assert plan(cells, save("data.largest=24")).recipe.data.largest == 24
+    assert plan(cells, save("data.largest=24"), "data.largest=null").recipe.data.largest is None
+    with pytest.raises(RecipeError, match=r"data\.largest needs objects, but the labels are classes"):
+        plan(data, "scratch", "data.largest=24")
+
+
 def test_given_settings_are_kept_where_no_weight_depends_on_them(save: Save, cells: Path) -> None:
     changes = ("net.dropout=0.4", "data.normalization=unit", "training.lr=0.02", "instances.encoding=seam")
     choice = plan(cells, save(), *changes)

@@ -24,7 +24,7 @@ from septa.data.folder import read_pair_image, read_pair_labels
 from septa.data.pairs import Pair
 from septa.errors import InputError
 from septa.images import Normalization, fit_channels, resize_image, resize_labels
-from septa.labels import LabelMapping, ObjectLabels
+from septa.labels import LabelMapping, ObjectLabels, choose_reduction, find_typical_diameter
 from septa.recipe import IGNORE, Recipe, SamplingSettings
 
 _SPOTS = 4096
@@ -91,6 +91,9 @@ class Examples:
         True if labels become object ids instead of classes.
     resize
         Height and width in pixels that all examples are resized to; None keeps their own size.
+    largest
+        Typical diameter of objects from which an example is reduced; see `septa.labels.choose_reduction`. None keeps
+        its size.
     """
 
     pairs: Sequence[Pair]
@@ -100,6 +103,7 @@ class Examples:
     memory: int
     objects: bool = False
     resize: tuple[int, int] | None = None
+    largest: float | None = None
     _kept: OrderedDict[int, Example] = field(default_factory=OrderedDict)
     _used: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -148,11 +152,20 @@ class Examples:
         except ValueError:
             problem = f"the image has {image_cyx.shape[0]} channels and the net takes {self.channels}"
             raise InputError(pair.image_location, problem, "Give images of the same channels") from None
-        if self.resize is not None:
-            image_cyx, labels_yx = resize_image(image_cyx, self.resize), resize_labels(labels_yx, self.resize)
+        size = self._choose_size(labels_yx)
+        if size != labels_yx.shape:
+            image_cyx, labels_yx = resize_image(image_cyx, size), resize_labels(labels_yx, size)
         class_yx = ObjectLabels(labels_yx, class_of_id).class_yx if self.objects else labels_yx
         spots = _draw_spots(class_yx, self.labels.classes, self.labels.kind == "multilabel")
         return Example(image_cyx, labels_yx, spots, class_of_id)
+
+    def _choose_size(self, labels_yx: NDArray[np.int32]) -> tuple[int, int]:
+        height, width = labels_yx.shape
+        if self.largest is None or not self.objects:
+            return self.resize or (height, width)
+        diameter = find_typical_diameter(np.unique(labels_yx[labels_yx > 0], return_counts=True)[1])
+        reduction = 1 if diameter is None else choose_reduction(diameter, self.largest)
+        return -(-height // reduction), -(-width // reduction)
 
     def _read_labels(self, pair: Pair) -> tuple[NDArray[np.int32], NDArray[np.int32] | None]:
         raw = read_pair_labels(pair)

@@ -182,8 +182,8 @@ def collect_export_facts(model: Model, name: str, *, logits: bool = False) -> Ex
         values["valid_sizes"] = f"{net.input_size(1)} + n * {net.multiple}"
     if model.recipe.data.resize:
         values["resize"] = model.recipe.data.resize
-    if model.recipe.inference.largest is not None:
-        values["largest"] = model.recipe.inference.largest
+    if model.recipe.data.largest is not None:
+        values["largest"] = model.recipe.data.largest
     if model.recipe.inference.tta > 1:
         values["tta"] = model.recipe.inference.tta
     return ExportFacts(

@@ -168,7 +168,7 @@ def _choose_samples(model: TrainedModel, image_cyx: Any, size: tuple[int, int]) 
 
 def _fit_size(model: TrainedModel, image_cyx: Any, size: tuple[int, int], options: PredictionOptions) -> TrainedModel:
     """Return the model at the size of the image, of which some windows are read at once if the model asks for it."""
-    if model.recipe.inference.largest is None or not model.task.finds_objects:
+    if model.recipe.data.largest is None or not model.task.finds_objects:
         return model
     samples_cyx, windows = _choose_samples(model, image_cyx, size)
     read = [np.asarray(window) for window in windows]

@@ -38,7 +38,7 @@ from septa.inference import (
     make_engine,
     parse_modes,
 )
-from septa.labels import LabelMapping
+from septa.labels import LabelMapping, choose_reduction
 from septa.nets import Ensemble, UNet, list_members, reduce_net
 from septa.notices import Notices
 from septa.objects import ConfidenceCurve
@@ -52,7 +52,7 @@ from .half import round_kernels, shrink_kernels
 from .input import adapt_image
 from .options import PredictionOptions
 from .precision import BF16, Bf16Difference, apply_precision, refuse_precision
-from .size import choose_reduction, find_reduction, measure_diameter
+from .size import find_reduction, measure_diameter
 from .tiles import check_tile, count_pixels, plan_model_tiles, run_tiles
 from .unlike import cut_windows, measure_windows, report_distance
 from .versions import average_versions, check_versions
@@ -481,7 +481,7 @@ class Model:
         """Return the model that works on images reduced by a factor of 1, 2, 4 or 8, whose labels have full size.
 
         Objects that are larger by the factor than those of the training are found as well as those, and the image takes
-        a fraction of the time. The weights are shared with this model. ``inference.largest`` is no longer followed.
+        a fraction of the time. The weights are shared with this model. ``data.largest`` is no longer followed.
 
         Raises
         ------
@@ -494,7 +494,7 @@ class Model:
             net = reduce_net(self.net, factor)
         except ValueError as error:
             raise InputError(f"reduction {factor}", str(error), "Give a smaller power of two") from None
-        kept = [f"net.reduction={list_members(net)[0].reduction}", "inference.largest=null"]
+        kept = [f"net.reduction={list_members(net)[0].reduction}", "data.largest=null"]
         recipe = self.recipe.with_overrides(kept)
         return replace(self, net=net, recipe=recipe, decoding=self.decoding.enlarge(factor))
 
@@ -507,12 +507,12 @@ class Model:
             As for `choose_reduction`.
         """
         model = self.reduce(self.choose_reduction(diameter))
-        return replace(model, recipe=model.recipe.with_overrides(["inference.largest=null"]))
+        return replace(model, recipe=model.recipe.with_overrides(["data.largest=null"]))
 
     def choose_reduction(self, diameter: float) -> int:
         """Return the factor for `reduce` by which objects of a diameter in pixels get a size that the net knows.
 
-        They get smaller than ``inference.largest`` of the recipe or, without it, than twice the median diameter of the
+        They get smaller than ``data.largest`` of the recipe or, without it, than twice the median diameter of the
         objects of the training.
 
         Raises
@@ -521,7 +521,7 @@ class Model:
             The model finds no objects, or does not know the diameters of its training objects.
         """
         known = self.provenance.get("fingerprint", {}).get("diameter_percentiles")
-        largest = self.recipe.inference.largest or (2 * known[1] if known else None)
+        largest = self.recipe.data.largest or (2 * known[1] if known else None)
         if largest is None or not self.task.finds_objects:
             problem = "the model knows no diameters of objects"
             raise InputError(f"--diameter {diameter:g}", problem, "Leave the option out")
@@ -551,7 +551,7 @@ class Model:
         named
             Name of the engine and precision of a reduced model, if the options hold an engine of this model.
         """
-        if self.recipe.inference.largest is None or not self.task.finds_objects:
+        if self.recipe.data.largest is None or not self.task.finds_objects:
             return self, options
         normalization = self.normalization.rescale(options.factor).resolve(image_cyx)
         size = (image_cyx.shape[1], image_cyx.shape[2])

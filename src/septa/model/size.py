@@ -12,14 +12,13 @@ from numpy.typing import NDArray
 
 from septa.images import Normalization
 from septa.inference import Engine
+from septa.labels import choose_reduction, find_typical_diameter
 from septa.notices import Notices
 
 from .options import PredictionOptions
 from .protocol import TrainedModel
 from .tiles import run_tiles
 
-MOST_REDUCED = 8
-"""Largest factor by which an image is reduced."""
 _SAMPLED = 2
 """Factor by which an image is reduced to measure its objects, small and large ones."""
 _CENTRE = 384
@@ -35,20 +34,6 @@ Window = tuple[slice, slice]
 Read = Callable[[Window], NDArray[Any]]
 
 
-def choose_reduction(diameter: float, largest: float) -> int:
-    """Return the power of two by which an image is reduced so that its objects are smaller than ``largest``, at most 8.
-
-    Examples
-    --------
-    >>> [choose_reduction(diameter, 24) for diameter in (23, 24, 47, 48, 1000)]
-    [1, 2, 2, 4, 8]
-    """
-    reduction = 1
-    while reduction < MOST_REDUCED and diameter >= largest * reduction:
-        reduction *= 2
-    return reduction
-
-
 def find_reduction(
     model: TrainedModel,
     diameter: float | None,
@@ -61,7 +46,7 @@ def find_reduction(
     Parameters
     ----------
     model
-        Model; ``inference.largest`` of its recipe is the diameter that objects must not reach.
+        Model; ``data.largest`` of its recipe is the diameter that objects must not reach.
     diameter
         Typical diameter of the objects, pixels; None if there are none.
     size
@@ -71,7 +56,7 @@ def find_reduction(
     notices
         Receives the note.
     """
-    largest = model.recipe.inference.largest
+    largest = model.recipe.data.largest
     if largest is None or diameter is None:
         return 1
     reduction = choose_reduction(diameter, largest)
@@ -89,7 +74,7 @@ def measure_diameter(
 ) -> float | None:
     """Return the typical diameter of the objects that a model finds in an image, pixels; None if it finds none.
 
-    Half of the area of the objects belongs to those that are larger. The image is examined at half its size, in a
+    See `septa.labels.find_typical_diameter`. The image is examined at half its size, in a
     window in its centre, or in four windows if that holds few objects.
     """
     half = model.reduce(_SAMPLED)
@@ -100,11 +85,7 @@ def measure_diameter(
         areas = [area for each in found for area in each]
         if len(areas) >= _FEWEST or windows[0] == (slice(0, size[0]), slice(0, size[1])):
             break
-    if not areas:
-        return None
-    ordered = np.sort(areas)
-    middle = int(np.searchsorted(np.cumsum(ordered), ordered.sum() / 2))
-    return float(np.sqrt(4 / np.pi * ordered[middle]))
+    return find_typical_diameter(areas)
 
 
 def _choose_windows(size: tuple[int, int], side: int, count: int) -> Sequence[Window]:

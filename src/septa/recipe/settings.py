@@ -90,11 +90,17 @@ class DataSettings(Section):
     resize: tuple[Count, Count] | None = None
     """Height and width, in pixels, to which every image is resized before the net. Predicted labels are enlarged to
     the image's own size again. No resizing if null."""
+    largest: Positive | None = None
+    """Typical diameter of objects, in pixels, that the net must not meet: in training and in prediction, an image with
+    larger objects is reduced by 2, 4 or 8 until they are smaller, and its labels are enlarged again. In prediction the
+    diameter is measured in the image. Every image keeps its size if null. For the task instances."""
 
     @model_validator(mode="after")
     def _check_combinations(self) -> DataSettings:
         if self.invert_light and self.normalization not in ("image", "asinh"):
             raise ValueError("data.invert_light needs data.normalization=image or asinh")
+        if self.largest is not None and self.resize is not None:
+            raise ValueError("data.largest cannot be combined with data.resize")
         if self.threshold is not None and (self.values is not None or self.ignore_label is not None):
             raise ValueError("data.threshold cannot be combined with data.values or data.ignore_label")
         return self
@@ -321,7 +327,3 @@ class InferenceSettings(Section):
     tta: Annotated[int, Field(ge=1, le=8)] = 1
     """Rotated and mirrored versions of the image, 1 to 8, over which probabilities are averaged. The paper uses 7; 8
     are all symmetries of the square."""
-    largest: Positive | None = None
-    """Typical diameter of objects, in pixels, that the net must not meet: an image with larger objects is reduced by 2,
-    4 or 8 until they are smaller. The diameter is measured in the image. Every image keeps its size if null. For models
-    of the task instances that are trained on images of many magnifications."""

@@ -80,7 +80,7 @@ def measure_reduction(
     InputError
         The image cannot be read.
     """
-    if model.recipe.inference.largest is None or not model.task.finds_objects:
+    if model.recipe.data.largest is None or not model.task.finds_objects:
         return 1
     size = source.shape[3], source.shape[4]
     diameter = None

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from septa.data import CORE, ChannelValues, Fingerprint, ImageFacts, explain_walls, find_range
-from septa.errors import InputError, format_count, shorten_list
+from septa.errors import InputError, RecipeError, format_count, shorten_list
 from septa.images import find_position
-from septa.labels import LabelMapping
+from septa.labels import LabelMapping, choose_reduction
 from septa.nets import UNet
 from septa.recipe import Recipe
 from septa.runtime import Machine, has_fast_bf16
@@ -129,6 +129,11 @@ def choose_recipe(
     if base.data.resize is not None:
         fingerprint = _resize_fingerprint(fingerprint, base.data.resize)
     objects = TASKS[labels.task if base.task == "auto" else base.task].finds_objects
+    if base.data.largest is not None:
+        if not objects:
+            problem = "data.largest needs objects, but the labels are classes"
+            raise RecipeError("recipe", problem, "Leave it out, or give --task instances")
+        fingerprint = _reduce_fingerprint(fingerprint, base.data.largest)
     for key, chosen in _choose_target(fingerprint, base, labels, objects).items():
         settle(key, chosen)
     reduction = settle("net.reduction", _choose_reduction(fingerprint, base, objects))
@@ -178,6 +183,13 @@ def _resize_fingerprint(fingerprint: Fingerprint, size: tuple[int, int]) -> Fing
     factor = math.sqrt(math.prod(size) / math.prod(fingerprint.sizes[1]))
     small, median, large = (factor * diameter for diameter in fingerprint.diameter_percentiles)
     return replace(fingerprint, sizes=(size, size, size), diameter_percentiles=(small, median, large))
+
+
+def _reduce_fingerprint(fingerprint: Fingerprint, largest: float) -> Fingerprint:
+    """Return the fingerprint of the images after those with large objects are reduced; the sizes stay the largest."""
+    reduced = (diameter / choose_reduction(diameter, largest) for diameter in fingerprint.diameter_percentiles)
+    small, median, large = sorted(reduced)
+    return replace(fingerprint, diameter_percentiles=(small, median, large))
 
 
 def _find_margin(base: Recipe, depth: int) -> int:

@@ -151,6 +151,9 @@ def _collect_judged(images: Iterable[SegmentedExample], judged: list[Judged]) ->
 
 
 def _explain_sizes(recipe: Recipe) -> tuple[str, ...]:
+    if recipe.data.largest is not None:
+        reduced = "these scores compare labels of images that are reduced because their objects are large"
+        return (f"{reduced}; 'septa evaluate' compares labels at each image's own size",)
     if recipe.data.resize is None:
         return ()
     height, width = recipe.data.resize

@@ -113,6 +113,7 @@ def _open_examples(check: DatasetCheck, model: Model) -> Examples:
         channels=model.channels,
         objects=model.task.finds_objects,
         resize=model.recipe.data.resize,
+        largest=model.recipe.data.largest,
         memory=int(_MEMORY_SHARE * runtime.find_memory_limit()),
     )
 

@@ -26,6 +26,7 @@ SCHEDULE = {
 }
 """Settings of a training that starts from trained weights, each with the reason."""
 _TAKEN = ("data.normalization", "data.invert_light", "data.resize")
+_TAKEN_FOR_OBJECTS = ("data.largest",)
 _MOST_COMPARED = 24
 _PROVENANCE = ("train", "validation", "parts", "sketches", "parent")
 """Parts of the parent's provenance from which its training images are recognised."""
@@ -118,7 +119,8 @@ def inherit_settings(
     values, wanted = recipe.model_dump(mode="json"), own.model_dump(mode="json")
     wanted["net"]["pretrained"] = None
     keys = [f"net.{key}" for key in wanted["net"] if same or key != "output"]
-    keys += [*_TAKEN, *(f"instances.{key}" for key in wanted["instances"] if same and objects)]
+    keys += [*_TAKEN, *(_TAKEN_FOR_OBJECTS if same and objects else ())]
+    keys += [f"instances.{key}" for key in wanted["instances"] if same and objects]
     reasons: dict[str, str] = {}
     for key in keys:
         section, name = key.split(".")

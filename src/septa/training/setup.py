@@ -230,6 +230,7 @@ def prepare_samples(
         channels=net.in_channels,
         objects=task.finds_objects,
         resize=recipe.data.resize,
+        largest=recipe.data.largest,
     )
     weights_k = _compute_class_weights(recipe, task.pixel_shares(facts.class_shares))
     sampler = Sampler(

@@ -167,7 +167,9 @@ def _score(model: Model, pairs: Iterable[Pair], device: str, until: float) -> tu
     for pair in pairs:
         if len(scores) == _MOST_IMAGES or (scores and time.monotonic() >= until):
             break
-        example = Examples([pair], model.labels, channels=model.channels, memory=0, objects=True)[0]
+        example = Examples(
+            [pair], model.labels, channels=model.channels, memory=0, objects=True, largest=model.recipe.data.largest
+        )[0]
         if example.labels_yx.max() > 0:
             predicted_yx = model.compute_labels(example.image_cyx, options)
             scores.append(model.task.score(example.labels_yx, predicted_yx)[0])
