@@ -20,7 +20,7 @@ SOURCES = {
     "dsb2018": "2018 Data Science Bowl, stage1_train with community fixes (Caicedo et al. 2019, "
     "doi 10.1038/s41592-019-0612-7; BBBC038)",
     "mnfinder": "images in the wheel of mnfinder 1.2.3, copyright 2023 Lucian DiPeso",
-    "drawn": "drawn by septa, 6 to 120 pixels, in 6 styles",
+    "drawn": "drawn by septa, 6 to 40 pixels, in 6 styles, and empty fields",
     "usiigaci": "Usiigaci, T98G cells (Tsai et al. 2019, doi 10.1016/j.softx.2019.02.007), copyright 2018 Okinawa "
     "Institute of Science & Technology Graduate University",
     "emps": "EMPS, figures of journal articles (Yildirim and Cole 2021, doi 10.1021/acs.jcim.0c01455)",
