@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from septa.errors import InputError, SeptaWarning
+from septa.errors import InputError
 from septa.images import read_image
 from septa.model import Model, PredictionOptions, find_reduction, measure_diameter
 from septa.nets import Ensemble, UNet, reduce_net
@@ -71,15 +72,23 @@ def test_images_are_reduced_as_their_objects_ask(model: Model, image_cyx: NDArra
     assert [model.choose_reduction(times * median) for times in (1.9, 2.1, 4.1)] == [1, 2, 4]
 
 
-def test_every_way_to_segment_chooses_the_same_size(model: Model, image_cyx: NDArray[Any]) -> None:
+def test_every_way_to_segment_chooses_the_same_size(
+    model: Model, image_cyx: NDArray[Any], caplog: pytest.LogCaptureFixture
+) -> None:
     expected_yx = model.reduce(2).segment(image_cyx)
     sized = set_largest(model, find_typical(expected_yx) / 1.5)
-    text = r"objects are \d+ pixels wide, so the image is segmented at 1/2 of its size"
+    caplog.set_level("INFO", "septa")
+
+    def require_line() -> None:
+        (line,) = caplog.messages
+        assert re.search(r"objects are \d+ pixels wide, so the image is segmented at 1/2 of its size", line)
+        caplog.clear()
+
     for segment in (sized.segment, sized, lambda image_cyx: sized.predict(image_cyx).labels):
-        with pytest.warns(SeptaWarning, match=text):
-            np.testing.assert_array_equal(segment(image_cyx), expected_yx)
-    with pytest.warns(SeptaWarning, match=text):
-        lazy_yx = sized(dask.array.from_array(image_cyx, chunks=64))
+        np.testing.assert_array_equal(segment(image_cyx), expected_yx)
+        require_line()
+    lazy_yx = sized(dask.array.from_array(image_cyx, chunks=64))
+    require_line()
     np.testing.assert_array_equal(lazy_yx.compute() > 0, expected_yx > 0)
     np.testing.assert_array_equal(sized.segment(image_cyx, tile=64), expected_yx)
 

@@ -6,6 +6,7 @@ The objects of all blocks are joined by `septa.tasks.merge_blocks`, as for store
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 import warnings
@@ -35,6 +36,7 @@ from .options import PredictionOptions
 from .protocol import TrainedModel
 from .size import find_reduction, measure_diameter
 
+_LOG = logging.getLogger("septa")
 BLOCK = 1024
 """Side of a block, pixels, before it is rounded up to the period of the net."""
 _WHOLE = 1 << 20
@@ -181,7 +183,7 @@ def _fit_size(model: TrainedModel, image_cyx: Any, size: tuple[int, int], option
     diameter = measure_diameter(model, read_window, size, constants, options.device)
     sized = model.reduce(find_reduction(model, diameter, size, "image", notices))
     for line in notices.lines():
-        warnings.warn(line, SeptaWarning, stacklevel=4)
+        _LOG.info(line)
     return sized
 
 

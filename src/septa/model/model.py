@@ -5,6 +5,7 @@ The file is long because one class stands in it; the contracts of its public met
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -56,6 +57,8 @@ from .size import find_reduction, measure_diameter
 from .tiles import check_tile, count_pixels, plan_model_tiles, run_tiles
 from .unlike import cut_windows, measure_windows, report_distance
 from .versions import average_versions, check_versions
+
+_LOG = logging.getLogger("septa")
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -613,7 +616,10 @@ class Model:
         input_cyx = self.as_model_input(image_cyx, where)
         factor = self.find_factor(input_cyx, where, compared)
         prepared = replace(options, factor=factor, sums=self.make_sums())
-        model, prepared = self.fit_size(input_cyx, prepared, where, compared)
+        sized = Notices()
+        model, prepared = self.fit_size(input_cyx, prepared, where, sized)
+        for line in sized.lines():
+            _LOG.info(line)
         return model, input_cyx, prepared, [*found.warnings(), *compared.lines()]
 
     def _warn_unlike(

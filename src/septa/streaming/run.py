@@ -82,10 +82,7 @@ def stream(request: StreamRequest, make_executor: MakeExecutor | None = None) ->
         The user pressed Ctrl-C. The same request resumes the run.
     """
     began = time.monotonic()
-    data = Model.read(request.model)
-    model = Model.from_bytes(data, request.model)
-    digest = hashlib.sha256(data).hexdigest()
-    del data
+    model, digest = _load_model(request.model)
     _check_request(model, request)
     if request.into_image:
         request = replace(request, output=_find_output_in_image(request, model))
@@ -120,13 +117,14 @@ def stream(request: StreamRequest, make_executor: MakeExecutor | None = None) ->
                     yield _report_finished(request)
                     return
                 written = check_object_files(request, files, source.calibration, notices)
+                engine = model.engine(device, identity.engine)
                 plan, budget, more = _make_plan(request, identity, source, model, folder, device)
                 model = model.reduce(plan.reduction)
                 worker = BlockWorker(
                     plan=plan,
                     model=model,
                     source=source,
-                    engine=model.engine(device, identity.engine),
+                    engine=engine if plan.reduction == 1 else model.engine(device, identity.engine),
                     folder=folder,
                     tile=budget.choose_tile(request.tile, plan.reduction),
                     free=budget.free,
@@ -140,6 +138,12 @@ def stream(request: StreamRequest, make_executor: MakeExecutor | None = None) ->
                     yield replace(event, notes=late) if isinstance(event, StreamFinished) else event
     except KeyboardInterrupt:
         raise make_interrupted(request.output) from None
+
+
+def _load_model(path: Path) -> tuple[Model, str]:
+    """Return a model and the SHA-256 (hex) of its file."""
+    data = Model.read(path)
+    return Model.from_bytes(data, path), hashlib.sha256(data).hexdigest()
 
 
 def make_interrupted(output: Path) -> Interrupted:

@@ -126,14 +126,8 @@ def choose_recipe(
     kind = settle("data.normalization", _choose_normalization(facts, base, both))
     for key, chosen in _choose_for_mixture(both, kind).items():
         settle(key, chosen)
-    if base.data.resize is not None:
-        fingerprint = _resize_fingerprint(fingerprint, base.data.resize)
     objects = TASKS[labels.task if base.task == "auto" else base.task].finds_objects
-    if base.data.largest is not None:
-        if not objects:
-            problem = "data.largest needs objects, but the labels are classes"
-            raise RecipeError("recipe", problem, "Leave it out, or give --task instances")
-        fingerprint = _reduce_fingerprint(fingerprint, base.data.largest)
+    fingerprint = _fit_fingerprint(fingerprint, base, objects)
     for key, chosen in _choose_target(fingerprint, base, labels, objects).items():
         settle(key, chosen)
     reduction = settle("net.reduction", _choose_reduction(fingerprint, base, objects))
@@ -178,18 +172,25 @@ def resolve_amp(amp: str, device: str) -> tuple[str, str]:
     return "off", f"the device {device} has no fast bf16 instructions"
 
 
+def _fit_fingerprint(fingerprint: Fingerprint, base: Recipe, objects: bool) -> Fingerprint:
+    """Return the fingerprint of the images in the sizes at which they are trained on."""
+    if base.data.resize is not None:
+        return _resize_fingerprint(fingerprint, base.data.resize)
+    if base.data.largest is None:
+        return fingerprint
+    if not objects:
+        problem = "data.largest needs objects, but the labels are classes"
+        raise RecipeError("recipe", problem, "Leave it out, or give --task instances")
+    reduced = (each / choose_reduction(each, base.data.largest) for each in fingerprint.diameter_percentiles)
+    small, median, large = sorted(reduced)
+    return replace(fingerprint, diameter_percentiles=(small, median, large))
+
+
 def _resize_fingerprint(fingerprint: Fingerprint, size: tuple[int, int]) -> Fingerprint:
     """Return the fingerprint of the images after resizing to one size."""
     factor = math.sqrt(math.prod(size) / math.prod(fingerprint.sizes[1]))
     small, median, large = (factor * diameter for diameter in fingerprint.diameter_percentiles)
     return replace(fingerprint, sizes=(size, size, size), diameter_percentiles=(small, median, large))
-
-
-def _reduce_fingerprint(fingerprint: Fingerprint, largest: float) -> Fingerprint:
-    """Return the fingerprint of the images after those with large objects are reduced; the sizes stay the largest."""
-    reduced = (diameter / choose_reduction(diameter, largest) for diameter in fingerprint.diameter_percentiles)
-    small, median, large = sorted(reduced)
-    return replace(fingerprint, diameter_percentiles=(small, median, large))
 
 
 def _find_margin(base: Recipe, depth: int) -> int:

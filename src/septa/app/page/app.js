@@ -112,7 +112,9 @@ async function openImage(name, keepsPlace = false) {
   toolbox.cancel();
   const slow = setTimeout(() => { state.waits = name; hint(); }, 400);
   try {
-    const picture = await read(imagePath(name));
+    let picture = await read(imagePath(name));
+    // A change of this image may have been answered meanwhile.
+    if (picture.labels && picture.labels.version < (state.versions.get(picture.name) ?? 0)) picture = await read(imagePath(name));
     if (number !== state.opening) return; // another one was opened meanwhile
     state.picture = picture;
     state.labels = null;
