@@ -115,7 +115,7 @@ class Browser:
             raise RuntimeError(found["exceptionDetails"]["exception"].get("description"))
         return found["result"].get("value")
 
-    def wait(self, code: str, seconds: float = 60) -> Any:
+    def wait(self, code: str, seconds: float = 120) -> Any:
         """Wait until an expression is true, and return its value."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:

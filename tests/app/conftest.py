@@ -65,7 +65,7 @@ class Site:
         return json.loads(content)
 
     def wait_for_job(self) -> Any:
-        self.workspace.jobs.wait(60)
+        self.workspace.jobs.wait(200)  # numba may have to compile first
         return self.read("/api/jobs")[-1]
 
     def read_saved(self, name: str = "0.png") -> Any:
