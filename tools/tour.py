@@ -98,6 +98,7 @@ class Walk:
         yield from self._correct()
         for name in names[:-1]:
             self.show(name)
+            self.settle()
             browser.press("c", "KeyC")
             browser.wait("septa.state.labels?.checked")
         yield "checked"
@@ -158,6 +159,8 @@ class Walk:
 
     def show(self, name: str) -> None:
         """Choose an image in the list."""
+        if self.browser.evaluate(f"septa.state.picture?.name === '{name}'"):
+            return
         self.browser.evaluate(f"document.querySelector('#images [title=\"{name}\"]').closest('button').click()")
         self.browser.wait(f"septa.state.picture?.name === '{name}' && septa.state.labels")
 
