@@ -16,9 +16,11 @@ from torch.nn import functional
 
 from septa.errors import InputError
 from septa.images import read_image
-from septa.model import Model, PredictionOptions, find_reduction, measure_diameter
+from septa.labels import ImageScale
+from septa.model import Model, PredictionOptions, find_scale, measure_diameter
 from septa.nets import Ensemble, UNet, reduce_net
 from septa.notices import Notices
+from septa.tasks import MOST_PIXELS
 
 pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.filterwarnings("ignore::septa.SeptaWarning")]
 FILES = Path(__file__).parents[1] / "files" / "v0.1"
@@ -69,7 +71,7 @@ def test_images_are_reduced_as_their_objects_ask(model: Model, image_cyx: NDArra
         assumed = set_largest(model, largest).assume_diameter(typical)
         np.testing.assert_array_equal(assumed.segment(image_cyx), expected_yx)
     median = model.provenance["fingerprint"]["diameter_percentiles"][1]
-    assert [model.choose_reduction(times * median) for times in (1.9, 2.1, 4.1)] == [1, 2, 4]
+    assert [model.choose_scale(times * median).reduction for times in (1.9, 2.1, 4.1)] == [1, 2, 4]
 
 
 def test_every_way_to_segment_chooses_the_same_size(
@@ -121,14 +123,48 @@ def test_reductions_and_what_is_said_of_them(model: Model) -> None:
     size = (4096, 4096)
     for diameter, factor in ((None, 1), (23.9, 1), (24, 2), (47, 2), (48, 4), (97, 8), (1e6, 8)):
         notices = Notices()
-        assert find_reduction(sized, diameter, size, "a.tif", notices) == factor
+        assert find_scale(sized, diameter, size, "a.tif", notices).reduction == factor
         assert len(notices.lines()) == (factor > 1)
-    assert find_reduction(model, 1e6, size, "a.tif", Notices()) == 1
+    assert find_scale(model, 1e6, size, "a.tif", Notices()) == ImageScale()
     least = model.reduce(2).net.multiple
-    assert find_reduction(sized, 97, (least, 4096), "a.tif", Notices()) == 2
+    assert find_scale(sized, 97, (least, 4096), "a.tif", Notices()) == ImageScale(2)
     options = PredictionOptions(tile=300)
     image_cyx = read_image(FILES / "data" / "images" / "0.png")
     assert model.fit_size(image_cyx, options, "a.tif", Notices()) == (model, options)
+
+
+def test_objects_much_smaller_than_the_others_are_left_out(
+    model: Model, image_cyx: NDArray[Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole_yx = model.segment(image_cyx)
+    areas = np.bincount(whole_yx.ravel())
+    typical = find_typical(model.reduce(2).segment(image_cyx))
+    share = float(np.median(areas[1:]) / (np.pi / 4 * typical**2))
+    sharing = replace(model, recipe=model.recipe.with_overrides([f"instances.least_share={share}"]))
+    left = areas >= round(share * np.pi / 4 * typical**2)
+    left[0] = False
+    assert 0 < left.sum() < areas.size - 1
+    caplog.set_level("INFO", "septa")
+    found_yx = sharing.segment(image_cyx)
+    np.testing.assert_array_equal(found_yx > 0, left[whole_yx])
+    assert re.search(r"objects of less than \d+ pixels are left out", caplog.text)
+    for other_yx in (
+        sharing.segment(image_cyx, tile=64),
+        sharing(dask.array.from_array(image_cyx, chunks=64)).compute(),
+        set_largest(sharing, 1e6).assume_diameter(typical).segment(image_cyx),
+    ):
+        np.testing.assert_array_equal(other_yx > 0, found_yx > 0)
+    sharing.save(tmp_path / "sharing.septa")
+    loaded = Model.load(tmp_path / "sharing.septa")
+    np.testing.assert_array_equal(loaded.segment(image_cyx), found_yx)
+    assert sharing.choose_scale(1e9).least_pixels == MOST_PIXELS
+
+
+def test_nets_that_cannot_be_reduced_are_measured_at_full_size(model: Model, image_cyx: NDArray[Any]) -> None:
+    reduced = set_largest(model.reduce(8), 10)
+    expected_yx = reduced.segment(image_cyx)
+    np.testing.assert_array_equal(model.reduce(8).segment(image_cyx), expected_yx)
+    assert reduced.choose_scale(1e6).reduction == 1
 
 
 def test_reductions_that_no_net_can_have_are_refused(model: Model) -> None:

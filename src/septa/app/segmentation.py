@@ -164,9 +164,8 @@ class NetRun:
         """Return the model at the size of an image, and the factor for the values of the image."""
         options = PredictionOptions(factor=loaded.model.find_factor(image_cyx, self.where, notices))
         model, options = loaded.model.fit_size(image_cyx, options, self.where, notices)
-        if model is loaded.model:
-            return loaded, options.factor
-        return replace(loaded, model=model, engine=model.engine()), options.factor
+        engine = loaded.engine if model.net is loaded.model.net else model.engine()
+        return replace(loaded, model=model, engine=engine), options.factor
 
 
 def _touches(tile: ImageTile, box: Part) -> bool:

@@ -26,5 +26,7 @@ from .outlines import read_outlines as read_outlines
 from .raw_classes import RawObjectLabels as RawObjectLabels
 from .raw_classes import read_object_classes as read_object_classes
 from .regions import count_regions as count_regions
+from .sizes import MOST_REDUCED as MOST_REDUCED
+from .sizes import ImageScale as ImageScale
 from .sizes import choose_reduction as choose_reduction
 from .sizes import find_typical_diameter as find_typical_diameter

@@ -1,12 +1,30 @@
-"""The typical size of objects, and the factor by which an image is reduced so that they are not too large."""
+"""The typical size of objects, and what it changes in the segmentation of an image."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 MOST_REDUCED = 8
 """Largest factor by which an image is reduced."""
+
+
+@dataclass(frozen=True)
+class ImageScale:
+    """Changes in the segmentation of an image that follow from the size of its objects.
+
+    Attributes
+    ----------
+    reduction
+        Factor by which the image is reduced.
+    least_pixels
+        Smallest size of an object, pixels of the whole image, unless the decoding has a larger one.
+    """
+
+    reduction: int = 1
+    least_pixels: int = 1
 
 
 def find_typical_diameter(areas: npt.ArrayLike) -> float | None:

@@ -7,7 +7,8 @@ from .precision import PRECISIONS as PRECISIONS
 from .precision import Bf16Difference as Bf16Difference
 from .precision import explain_precision as explain_precision
 from .result import Prediction as Prediction
-from .size import find_reduction as find_reduction
+from .size import find_scale as find_scale
+from .size import is_measured as is_measured
 from .size import measure_diameter as measure_diameter
 from .unlike import cut_windows as cut_windows
 from .unlike import measure_windows as measure_windows

@@ -34,7 +34,7 @@ from septa.tasks import BlockLabels, MergedObjects, MergeFacts, merge_blocks, re
 
 from .options import PredictionOptions
 from .protocol import TrainedModel
-from .size import find_reduction, measure_diameter
+from .size import find_scale, is_measured, measure_diameter
 
 _LOG = logging.getLogger("septa")
 BLOCK = 1024
@@ -170,7 +170,7 @@ def _choose_samples(model: TrainedModel, image_cyx: Any, size: tuple[int, int]) 
 
 def _fit_size(model: TrainedModel, image_cyx: Any, size: tuple[int, int], options: PredictionOptions) -> TrainedModel:
     """Return the model at the size of the image, of which some windows are read at once if the model asks for it."""
-    if model.recipe.data.largest is None or not model.task.finds_objects:
+    if not is_measured(model):
         return model
     samples_cyx, windows = _choose_samples(model, image_cyx, size)
     read = [np.asarray(window) for window in windows]
@@ -181,7 +181,7 @@ def _fit_size(model: TrainedModel, image_cyx: Any, size: tuple[int, int], option
 
     notices = Notices()
     diameter = measure_diameter(model, read_window, size, constants, options.device)
-    sized = model.reduce(find_reduction(model, diameter, size, "image", notices))
+    sized = model.apply_scale(find_scale(model, diameter, size, "image", notices))
     for line in notices.lines():
         _LOG.info(line)
     return sized

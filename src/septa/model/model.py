@@ -39,7 +39,7 @@ from septa.inference import (
     make_engine,
     parse_modes,
 )
-from septa.labels import LabelMapping, choose_reduction
+from septa.labels import ImageScale, LabelMapping
 from septa.nets import Ensemble, UNet, list_members, reduce_net
 from septa.notices import Notices
 from septa.objects import ConfidenceCurve
@@ -53,12 +53,14 @@ from .half import round_kernels, shrink_kernels
 from .input import adapt_image
 from .options import PredictionOptions
 from .precision import BF16, Bf16Difference, apply_precision, refuse_precision
-from .size import find_reduction, measure_diameter
+from .size import choose_scale, find_scale, is_measured, measure_diameter
 from .tiles import check_tile, count_pixels, plan_model_tiles, run_tiles
 from .unlike import cut_windows, measure_windows, report_distance
 from .versions import average_versions, check_versions
 
 _LOG = logging.getLogger("septa")
+_UNMEASURED = ("data.largest=null", "instances.least_share=0")
+"""Settings of a model whose images are not measured."""
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -484,7 +486,8 @@ class Model:
         """Return the model that works on images reduced by a factor of 1, 2, 4 or 8, whose labels have full size.
 
         Objects that are larger by the factor than those of the training are found as well as those, and the image takes
-        a fraction of the time. The weights are shared with this model. ``data.largest`` is no longer followed.
+        a fraction of the time. The weights are shared with this model. ``data.largest`` and
+        ``instances.least_share`` are no longer followed.
 
         Raises
         ------
@@ -497,23 +500,29 @@ class Model:
             net = reduce_net(self.net, factor)
         except ValueError as error:
             raise InputError(f"reduction {factor}", str(error), "Give a smaller power of two") from None
-        kept = [f"net.reduction={list_members(net)[0].reduction}", "data.largest=null"]
+        kept = [f"net.reduction={list_members(net)[0].reduction}", *_UNMEASURED]
         recipe = self.recipe.with_overrides(kept)
         return replace(self, net=net, recipe=recipe, decoding=self.decoding.enlarge(factor))
 
+    def apply_scale(self, scale: ImageScale) -> Model:
+        """Return the model of `reduce` that also drops objects below the smallest size of a scale."""
+        model = self.reduce(scale.reduction)
+        least = max(model.decoding.least_pixels, scale.least_pixels)
+        return replace(model, decoding=replace(model.decoding, least_pixels=least))
+
     def assume_diameter(self, diameter: float) -> Model:
-        """Return the model of `reduce` for images whose objects have a typical diameter in pixels; nothing is measured.
+        """Return the model for images whose objects have a typical diameter in pixels; nothing is measured.
 
         Raises
         ------
         InputError
-            As for `choose_reduction`.
+            As for `choose_scale`.
         """
-        model = self.reduce(self.choose_reduction(diameter))
-        return replace(model, recipe=model.recipe.with_overrides(["data.largest=null"]))
+        model = self.apply_scale(self.choose_scale(diameter))
+        return replace(model, recipe=model.recipe.with_overrides(_UNMEASURED))
 
-    def choose_reduction(self, diameter: float) -> int:
-        """Return the factor for `reduce` by which objects of a diameter in pixels get a size that the net knows.
+    def choose_scale(self, diameter: float) -> ImageScale:
+        """Return the scale for `apply_scale` at which objects of a diameter in pixels get a size that the net knows.
 
         They get smaller than ``data.largest`` of the recipe or, without it, than twice the median diameter of the
         objects of the training.
@@ -528,7 +537,7 @@ class Model:
         if largest is None or not self.task.finds_objects:
             problem = "the model knows no diameters of objects"
             raise InputError(f"--diameter {diameter:g}", problem, "Leave the option out")
-        return choose_reduction(diameter, largest)
+        return choose_scale(self, diameter, largest)
 
     def fit_size(
         self,
@@ -539,7 +548,7 @@ class Model:
         *,
         named: tuple[str | None, str | None] = (None, None),
     ) -> tuple[Model, PredictionOptions]:
-        """Return the model and the options for an image: this one, or that of `reduce` if its objects are large.
+        """Return the model and the options for an image: this one, or that of `apply_scale` as its objects ask.
 
         Parameters
         ----------
@@ -550,11 +559,11 @@ class Model:
         where
             Path that the note names, or ``image``.
         notices
-            Receives a note if the image is reduced.
+            Receives a note of what the size of the objects changes.
         named
             Name of the engine and precision of a reduced model, if the options hold an engine of this model.
         """
-        if self.recipe.data.largest is None or not self.task.finds_objects:
+        if not is_measured(self):
             return self, options
         normalization = self.normalization.rescale(options.factor).resolve(image_cyx)
         size = (image_cyx.shape[1], image_cyx.shape[2])
@@ -563,10 +572,10 @@ class Model:
             return image_cyx[(slice(None), *window)]
 
         diameter = measure_diameter(self, read, size, normalization, options.device)
-        factor = find_reduction(self, diameter, size, where, notices)
+        scale = find_scale(self, diameter, size, where, notices)
+        model, factor = self.apply_scale(scale), scale.reduction
         if factor == 1:
-            return self, options
-        model = self.reduce(factor)
+            return model, options
         given = options.engine
         name, precision = (given, options.precision) if given is None or isinstance(given, str) else named
         engine = model.engine(options.device, name, precision)

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from septa.images import Normalization, TrainingValues
 from septa.inference import Engine
-from septa.labels import LabelMapping
+from septa.labels import ImageScale, LabelMapping
 from septa.nets import Ensemble, UNet
 from septa.notices import Notices
 from septa.objects import ConfidenceCurve
 from septa.recipe import Recipe
-from septa.tasks import Task
+from septa.tasks import Decoding, Task
 
 from .options import PredictionOptions
 
@@ -116,8 +116,17 @@ class TrainedModel(Protocol):
         """Return the factor for the values of an image."""
         ...
 
+    @property
+    def decoding(self) -> Decoding:
+        """Thresholds by which objects are found."""
+        ...
+
     def reduce(self, factor: int) -> Self:
         """Return the model that works on reduced images."""
+        ...
+
+    def apply_scale(self, scale: ImageScale) -> Self:
+        """Return the model for images of a scale."""
         ...
 
     def compute_labels(self, image_cyx: NDArray[Any], options: PredictionOptions) -> NDArray[np.int32]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import product
 from os import PathLike
 from typing import Any
@@ -12,8 +14,10 @@ from numpy.typing import NDArray
 
 from septa.images import Normalization
 from septa.inference import Engine
-from septa.labels import choose_reduction, find_typical_diameter
+from septa.labels import MOST_REDUCED, ImageScale, choose_reduction, find_typical_diameter
+from septa.nets import list_members
 from septa.notices import Notices
+from septa.tasks import MOST_PIXELS
 
 from .options import PredictionOptions
 from .protocol import TrainedModel
@@ -34,19 +38,43 @@ Window = tuple[slice, slice]
 Read = Callable[[Window], NDArray[Any]]
 
 
-def find_reduction(
+def is_measured(model: TrainedModel) -> bool:
+    """Return whether the segmentation of an image depends on the typical diameter of its objects."""
+    recipe = model.recipe
+    return model.task.finds_objects and (recipe.data.largest is not None or recipe.instances.least_share > 0)
+
+
+def choose_scale(model: TrainedModel, diameter: float, largest: float | None) -> ImageScale:
+    """Return the scale of an image whose objects have a typical diameter in pixels.
+
+    They get smaller than ``largest``, as far as the net can be reduced, and those below the recipe's
+    ``instances.least_share`` are dropped.
+    """
+    reduction = 1 if largest is None else choose_reduction(diameter, largest)
+    least = round(model.recipe.instances.least_share * math.pi / 4 * diameter**2)
+    return ImageScale(min(reduction, _find_most_reduced(model)), min(max(1, least), MOST_PIXELS))
+
+
+def _find_most_reduced(model: TrainedModel) -> int:
+    """Return the largest factor by which the images of a model can be reduced."""
+    net = list_members(model.net)[0]
+    return 1 if net.config.padding == "valid" else MOST_REDUCED // net.reduction
+
+
+def find_scale(
     model: TrainedModel,
     diameter: float | None,
     size: tuple[int, int],
     where: str | PathLike[str],
     notices: Notices,
-) -> int:
-    """Return the factor by which an image is reduced, and say so if it is above 1.
+) -> ImageScale:
+    """Return the scale at which an image is segmented, and say so if objects or their number change by it.
 
     Parameters
     ----------
     model
-        Model; ``data.largest`` of its recipe is the diameter that objects must not reach.
+        Model; ``data.largest`` of its recipe is the diameter that objects must not reach, and ``instances.least_share``
+        the smallest share of the typical area.
     diameter
         Typical diameter of the objects, pixels; None if there are none.
     size
@@ -56,17 +84,20 @@ def find_reduction(
     notices
         Receives the note.
     """
-    largest = model.recipe.data.largest
-    if largest is None or diameter is None:
-        return 1
-    reduction = choose_reduction(diameter, largest)
+    if diameter is None or not is_measured(model):
+        return ImageScale()
+    scale = choose_scale(model, diameter, model.recipe.data.largest)
+    reduction = scale.reduction
     # An image that is smaller than the period of the net would be mostly padding.
     while reduction > 1 and min(size) < model.reduce(reduction).net.multiple:
         reduction //= 2
     if reduction > 1:
         text = f"objects are {{}} pixels wide, so the image is segmented at 1/{reduction} of its size"
         notices.add(where, text, amount=round(diameter))
-    return reduction
+    if scale.least_pixels > model.decoding.enlarge(reduction).least_pixels:
+        text = "objects of less than {} pixels are left out: they are much smaller than the others"
+        notices.add(where, text, amount=scale.least_pixels)
+    return replace(scale, reduction=reduction)
 
 
 def measure_diameter(
@@ -74,10 +105,10 @@ def measure_diameter(
 ) -> float | None:
     """Return the typical diameter of the objects that a model finds in an image, pixels; None if it finds none.
 
-    See `septa.labels.find_typical_diameter`. The image is examined at half its size, in a
+    See `septa.labels.find_typical_diameter`. The image is examined at half its size, if the net can be reduced, in a
     window in its centre, or in four windows if that holds few objects.
     """
-    half = model.reduce(_SAMPLED)
+    half = model.reduce(min(_SAMPLED, _find_most_reduced(model)))
     engine = half.engine(device, "torch")
     areas: list[int] = []
     for windows in (_choose_windows(size, _CENTRE, 1), _choose_windows(size, _SIDE, _SPREAD)):

@@ -271,8 +271,9 @@ def _segment_plane(
     image_cyx = model.as_model_input(values_cyx, image.name, notices)
     options = PredictionOptions(factor=model.find_factor(image_cyx, image.name, notices))
     sized, options = model.fit_size(image_cyx, options, image.name, notices)
-    if sized is not model:
-        model, engine = sized, sized.engine()
+    if sized.net is not model.net:
+        engine = sized.engine()
+    model = sized
     height, width = model.recipe.data.resize or image_cyx.shape[1:]
     tile = settings.tile or (max(_TILE, smallest_tile_for(model.net)) if model.net.exact_tiles else None)
     model.check_tile(tile)

@@ -181,6 +181,9 @@ class InstancesSettings(Section):
     rim_share: Annotated[float, Field(ge=0, le=0.9)] = 0.0
     """Least width of the rim of ``border`` as a share of the depth of its object, 0 to 0.9. Wide rims keep the
     insides of touching objects apart, whatever their size."""
+    least_share: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    """Smallest area of an object in prediction, as a share of that of a disc with the typical diameter in its image, 0
+    to 0.5. Smaller ones are dropped as debris."""
     fill_holes: bool = True
     """Fill the holes of predicted objects. Set it to false if objects have real holes."""
 

@@ -248,7 +248,7 @@ def _make_worker(prepared: _PreparedRun) -> BlockWorker:
         problem = f"this worker has version {here} of septa, but the client has version {run.version}"
         raise InputError("", problem, "Install the same version on all of them")
     plan = _read_plan(run)
-    model = _load_model(run.model_key).reduce(plan.reduction)
+    model = _load_model(run.model_key).apply_scale(plan.scale)
     source = run.input.open(model.channels)
     try:
         identity = plan.identity
@@ -284,7 +284,7 @@ def _make_worker(prepared: _PreparedRun) -> BlockWorker:
             source=source,
             engine=model.engine(_choose_device(run.device, prepared.rank), identity.engine),
             folder=run.folder,
-            tile=budget.choose_tile(run.tile, plan.reduction),
+            tile=budget.choose_tile(run.tile, plan.scale.reduction),
             free=budget.free,
             limit=budget.limit,
         )

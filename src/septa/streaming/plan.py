@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import product
 from typing import Any
@@ -19,6 +19,7 @@ import numpy as np
 from septa.images import Calibration, Normalization
 from septa.images.store import BlockIndex, StoreKind, StoreSpec
 from septa.inference import ImageRegion
+from septa.labels import ImageScale
 from septa.model import Model
 from septa.streaming.budget import CHUNK
 from septa.streaming.identity import RunIdentity, StreamInput, digest_json
@@ -53,8 +54,8 @@ class StreamPlan:
         Indices (t, z, y, x) of blocks that show nothing but background.
     calibration
         Sizes, steps and position of the image, and the names of its channels.
-    reduction
-        Factor by which the image is reduced before the net; see `septa.model.Model.reduce`.
+    scale
+        Reduction and smallest objects of the image; see `septa.model.Model.apply_scale`.
     """
 
     identity: RunIdentity
@@ -65,7 +66,7 @@ class StreamPlan:
     normalizations: Mapping[str, Normalization]
     skipped: tuple[BlockIndex, ...]
     calibration: Calibration
-    reduction: int = 1
+    scale: ImageScale = field(default_factory=ImageScale)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -174,7 +175,7 @@ class StreamPlan:
             "constants": {plane: constants.to_json() for plane, constants in self.normalizations.items()},
             "skipped": self.skipped,
             "calibration": self.calibration.to_json(),
-            "reduction": self.reduction,
+            "scale": asdict(self.scale),
         }
         values: dict[str, Any] = json.loads(json.dumps(plain, allow_nan=False))
         return values
@@ -200,6 +201,7 @@ class StreamPlan:
                 },
                 skipped=tuple((int(t), int(z), int(y), int(x)) for t, z, y, x in plain.pop("skipped")),
                 calibration=Calibration.from_json(plain.pop("calibration")),
+                scale=ImageScale(**plain.pop("scale")),
                 **plain,
             )
         except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:

@@ -21,7 +21,16 @@ from septa.images import (
 )
 from septa.images.store import BlockIndex
 from septa.inference import FeatureSums
-from septa.model import Model, cut_windows, find_reduction, measure_diameter, measure_windows, report_distance
+from septa.labels import ImageScale
+from septa.model import (
+    Model,
+    cut_windows,
+    find_scale,
+    is_measured,
+    measure_diameter,
+    measure_windows,
+    report_distance,
+)
 from septa.nets import list_members
 from septa.notices import Notices
 from septa.runtime import pick_device
@@ -68,10 +77,10 @@ def find_factor(model: Model, source: Source, notices: Notices) -> float:
     return model.find_factor(np.concatenate(shown or windows, axis=2), source.path, notices)
 
 
-def measure_reduction(
+def measure_scale(
     model: Model, source: Source, normalizations: Mapping[str, Normalization], device: str, notices: Notices
-) -> int:
-    """Return the factor by which an image is reduced, as `Model.fit_size` chooses it.
+) -> ImageScale:
+    """Return the scale of an image, as `Model.fit_size` chooses it.
 
     All planes have that of the first one, of at most three, in which objects are found.
 
@@ -80,8 +89,8 @@ def measure_reduction(
     InputError
         The image cannot be read.
     """
-    if model.recipe.data.largest is None or not model.task.finds_objects:
-        return 1
+    if not is_measured(model):
+        return ImageScale()
     size = source.shape[3], source.shape[4]
     diameter = None
     for t, z in _choose_planes(source):
@@ -95,7 +104,7 @@ def measure_reduction(
         diameter = measure_diameter(model, read, size, normalization, device)
         if diameter is not None:
             break
-    return find_reduction(model, diameter, size, source.path, notices)
+    return find_scale(model, diameter, size, source.path, notices)
 
 
 def report_unlike(

@@ -46,7 +46,7 @@ from septa.streaming.plan import StreamPlan
 from septa.streaming.prescan import (
     find_empty_blocks,
     find_factor,
-    measure_reduction,
+    measure_scale,
     report_unlike,
     resolve_normalizations,
 )
@@ -119,14 +119,14 @@ def stream(request: StreamRequest, make_executor: MakeExecutor | None = None) ->
                 written = check_object_files(request, files, source.calibration, notices)
                 engine = model.engine(device, identity.engine)
                 plan, budget, more = _make_plan(request, identity, source, model, folder, device)
-                model = model.reduce(plan.reduction)
+                model = model.apply_scale(plan.scale)
                 worker = BlockWorker(
                     plan=plan,
                     model=model,
                     source=source,
-                    engine=engine if plan.reduction == 1 else model.engine(device, identity.engine),
+                    engine=engine if plan.scale.reduction == 1 else model.engine(device, identity.engine),
                     folder=folder,
-                    tile=budget.choose_tile(request.tile, plan.reduction),
+                    tile=budget.choose_tile(request.tile, plan.scale.reduction),
                     free=budget.free,
                     limit=budget.limit,
                 )
@@ -328,17 +328,17 @@ def _make_plan(
             problem = f"the folder holds an unfinished run of another image or with other settings ({differs})"
             same = f"--engine {plan.identity.engine}" if differs == "engine" else "the same settings again"
             raise InputError(folder, problem, f"Give {same}, or --overwrite to start again")
-        model = model.reduce(plan.reduction)
+        model = model.apply_scale(plan.scale)
         budget = fit(model, margin=plan.margin, block=plan.block)
         find_factor(model, source, notices)
         report_unlike(model, source, plan.normalizations, device, notices)
         return plan, budget, ("an interrupted run is resumed", *notices.lines())
     normalizations = resolve_normalizations(model, source, find_factor(model, source, notices))
     if request.diameter is None:
-        reduction = measure_reduction(model, source, normalizations, device, notices)
+        scale = measure_scale(model, source, normalizations, device, notices)
     else:
-        reduction = model.choose_reduction(request.diameter)
-    model = model.reduce(reduction)
+        scale = model.choose_scale(request.diameter)
+    model = model.apply_scale(scale)
     budget = fit(model, margin=model.task.block_margin)
     report_unlike(model, source, normalizations, device, notices)
     skipped, notes = find_empty_blocks(source, budget.block) if request.skip_empty else ((), ())
@@ -351,7 +351,7 @@ def _make_plan(
         normalizations=normalizations,
         skipped=skipped,
         calibration=source.calibration,
-        reduction=reduction,
+        scale=scale,
     )
     if request.overwrite:
         remove_earlier_run(request.output, folder)

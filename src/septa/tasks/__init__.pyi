@@ -4,6 +4,7 @@ from .block_objects import BlockLabels as BlockLabels
 from .block_objects import MergeFacts as MergeFacts
 from .block_objects import find_block_objects as find_block_objects
 from .block_objects import renumber_block as renumber_block
+from .decoding import MOST_PIXELS as MOST_PIXELS
 from .decoding import Decoding as Decoding
 from .decoding import find_objects as find_objects
 from .instances import Instances as Instances

@@ -20,7 +20,7 @@ Mask = npt.NDArray[np.bool_]
 
 MOST_REACH = 1 << 16
 """Largest reach, in pixels; no object of a training is as far from its seed."""
-_MOST_PIXELS = 2**31 - 1
+MOST_PIXELS = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Decoding:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        whole = 1 <= self.least_pixels <= _MOST_PIXELS and 0 <= self.reach <= MOST_REACH
+        whole = 1 <= self.least_pixels <= MOST_PIXELS and 0 <= self.reach <= MOST_REACH
         if not (0 < self.foreground < 1 and 0 < self.seed < 1 and whole):
             expected = "foreground and seed must be between 0 and 1, least_pixels at least 1, reach 0 to 65536"
             raise ValueError(f"{expected}, got {self}")
@@ -73,7 +73,7 @@ class Decoding:
 
     def enlarge(self, factor: int) -> Decoding:
         """Return the thresholds for objects that are larger by a factor."""
-        least = min(self.least_pixels * factor**2, _MOST_PIXELS)
+        least = min(self.least_pixels * factor**2, MOST_PIXELS)
         return replace(self, least_pixels=least, reach=min(self.reach * factor, MOST_REACH))
 
     @classmethod
