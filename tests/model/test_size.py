@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from septa.errors import InputError
 from septa.images import read_image
+from septa.inference import Int8
 from septa.labels import ImageScale
 from septa.model import Model, PredictionOptions, find_scale, measure_diameter
 from septa.nets import Ensemble, UNet, reduce_net
@@ -172,3 +173,9 @@ def test_reductions_that_no_net_can_have_are_refused(model: Model) -> None:
         model.reduce(16)
     with pytest.raises(InputError, match="no diameters"):
         replace(model, provenance={}).assume_diameter(30)
+
+
+def test_a_reduced_net_does_not_run_the_integers_of_the_whole_image(model: Model) -> None:
+    quantised = replace(model, int8=Int8(graph=b"", weights=b"", floats=(), layers=1))
+    assert quantised.choose_engine("cpu") == "openvino"
+    assert quantised.reduce(2).choose_engine("cpu") == model.choose_engine("cpu")

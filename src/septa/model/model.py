@@ -487,7 +487,7 @@ class Model:
 
         Objects that are larger by the factor than those of the training are found as well as those, and the image takes
         a fraction of the time. The weights are shared with this model. ``data.largest`` and
-        ``instances.least_share`` are no longer followed.
+        ``instances.least_share`` are no longer followed. A quantised net computes in float32.
 
         Raises
         ------
@@ -502,7 +502,8 @@ class Model:
             raise InputError(f"reduction {factor}", str(error), "Give a smaller power of two") from None
         kept = [f"net.reduction={list_members(net)[0].reduction}", *_UNMEASURED]
         recipe = self.recipe.with_overrides(kept)
-        return replace(self, net=net, recipe=recipe, decoding=self.decoding.enlarge(factor))
+        # The graph of a quantised net works on the whole image.
+        return replace(self, net=net, recipe=recipe, decoding=self.decoding.enlarge(factor), int8=None)
 
     def apply_scale(self, scale: ImageScale) -> Model:
         """Return the model of `reduce` that also drops objects below the smallest size of a scale."""
