@@ -50,6 +50,16 @@ def automatic(
     return choose_recipe(combine_facts(facts), facts, mapping, machine, base or Recipe())
 
 
+def test_sizes_are_those_of_reduced_images() -> None:
+    base = Recipe().with_overrides(["task=instances"])
+    whole = automatic((1024, 960), base=base.with_overrides(["data.largest=600"])).recipe
+    reduced = automatic((1024, 960), base=base.with_overrides(["data.largest=300"])).recipe  # the diameter is 456
+    half = automatic((512, 480), base=base).recipe
+    assert whole.sampling.patch == (512, 512)
+    assert half.sampling.patch == reduced.sampling.patch == (512, 480)
+    assert half.instances.rim == reduced.instances.rim
+
+
 @pytest.mark.parametrize(("norm", "expected"), [("batch", 0.5), ("group", 0.0), ("none", 0.0)])
 def test_statistics_of_batch_norm_are_fixed_for_the_second_half(norm: str, expected: float) -> None:
     base = Recipe().with_overrides([f"net.norm={norm}"])
