@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -179,3 +180,18 @@ def test_a_reduced_net_does_not_run_the_integers_of_the_whole_image(model: Model
     quantised = replace(model, int8=Int8(graph=b"", weights=b"", floats=(), layers=1))
     assert quantised.choose_engine("cpu") == "openvino"
     assert quantised.reduce(2).choose_engine("cpu") == model.choose_engine("cpu")
+
+
+def test_reduced_models_are_made_once(model: Model, image_cyx: NDArray[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+    monkeypatch.setattr(
+        "septa.model.model.reduce_net", lambda net, factor: (made.append(factor), reduce_net(net, factor))[1]
+    )
+    sized = set_largest(model, find_typical(model.reduce(4).segment(image_cyx)) / 3)
+    made.clear()
+    first_yx = sized.segment(image_cyx)
+    assert made == [2, 4]
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(sized)).segment(image_cyx), first_yx)
+    assert made == [2, 4, 2, 4]
+    np.testing.assert_array_equal(sized.segment(image_cyx), first_yx)
+    assert made == [2, 4, 2, 4]

@@ -53,7 +53,7 @@ from .half import round_kernels, shrink_kernels
 from .input import adapt_image
 from .options import PredictionOptions
 from .precision import BF16, Bf16Difference, apply_precision, refuse_precision
-from .size import choose_scale, find_scale, is_measured, measure_diameter
+from .size import SizedModels, choose_scale, find_scale, is_measured, measure_diameter
 from .tiles import check_tile, count_pixels, plan_model_tiles, run_tiles
 from .unlike import cut_windows, measure_windows, report_distance
 from .versions import average_versions, check_versions
@@ -118,6 +118,7 @@ class Model:
     training_features: TrainingFeatures | None = None
     confidence_curve: ConfidenceCurve = field(default_factory=ConfidenceCurve)
     source: str = field(default="", compare=False)
+    _sized: SizedModels = field(default_factory=SizedModels, init=False, compare=False)
 
     def __repr__(self) -> str:
         """Return one line: task, channels, net and score."""
@@ -505,6 +506,20 @@ class Model:
         # The graph of a quantised net works on the whole image.
         return replace(self, net=net, recipe=recipe, decoding=self.decoding.enlarge(factor), int8=None)
 
+    def reduce_with_engine(
+        self, factor: int, device: str, engine: str | None = None, precision: str | None = None
+    ) -> tuple[Model, Engine]:
+        """Return the model of `reduce` and its engine, which are kept for the next image.
+
+        Parameters are those of `reduce` and `engine`.
+        """
+        key = factor, device, engine, precision
+        if key not in self._sized:
+            model = self.reduce(factor)
+            self._sized[key] = model, model.engine(device, engine, precision)
+        kept: tuple[Model, Engine] = self._sized[key]
+        return kept
+
     def apply_scale(self, scale: ImageScale) -> Model:
         """Return the model of `reduce` that also drops objects below the smallest size of a scale."""
         model = self.reduce(scale.reduction)
@@ -574,12 +589,13 @@ class Model:
 
         diameter = measure_diameter(self, read, size, normalization, options.device)
         scale = find_scale(self, diameter, size, where, notices)
-        model, factor = self.apply_scale(scale), scale.reduction
+        factor = scale.reduction
         if factor == 1:
-            return model, options
+            return self.apply_scale(scale), options
         given = options.engine
         name, precision = (given, options.precision) if given is None or isinstance(given, str) else named
-        engine = model.engine(options.device, name, precision)
+        reduced, engine = self.reduce_with_engine(factor, options.device, name, precision)
+        model = reduced.apply_scale(replace(scale, reduction=1))
         sums = None if options.sums is None else model.make_sums()
         tile = None if options.tile is None else factor * options.tile  # the net never sees more pixels than that
         return model, replace(options, engine=engine, precision=None, sums=sums, tile=tile)

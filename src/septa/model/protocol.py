@@ -125,6 +125,12 @@ class TrainedModel(Protocol):
         """Return the model that works on reduced images."""
         ...
 
+    def reduce_with_engine(
+        self, factor: int, device: str, engine: str | None = None, precision: str | None = None
+    ) -> tuple[Self, Engine]:
+        """Return the model that works on reduced images, and its engine."""
+        ...
+
     def apply_scale(self, scale: ImageScale) -> Self:
         """Return the model for images of a scale."""
         ...

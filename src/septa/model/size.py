@@ -38,6 +38,14 @@ Window = tuple[slice, slice]
 Read = Callable[[Window], NDArray[Any]]
 
 
+class SizedModels(dict[tuple[int, str, str | None, str | None], tuple[Any, Engine]]):
+    """Reduced models of a model and their engines, by factor, device, engine and precision; they are not pickled."""
+
+    def __reduce__(self) -> tuple[type[SizedModels], tuple[()]]:
+        """Return an empty collection."""
+        return type(self), ()
+
+
 def is_measured(model: TrainedModel) -> bool:
     """Return whether the segmentation of an image depends on the typical diameter of its objects."""
     recipe = model.recipe
@@ -89,7 +97,7 @@ def find_scale(
     scale = choose_scale(model, diameter, model.recipe.data.largest)
     reduction = scale.reduction
     # An image that is smaller than the period of the net would be mostly padding.
-    while reduction > 1 and min(size) < model.reduce(reduction).net.multiple:
+    while reduction > 1 and min(size) < reduction * model.net.multiple:
         reduction //= 2
     if reduction > 1:
         text = f"objects are {{}} pixels wide, so the image is segmented at 1/{reduction} of its size"
@@ -108,8 +116,7 @@ def measure_diameter(
     See `septa.labels.find_typical_diameter`. The image is examined at half its size, if the net can be reduced, in a
     window in its centre, or in four windows if that holds few objects.
     """
-    half = model.reduce(min(_SAMPLED, _find_most_reduced(model)))
-    engine = half.engine(device, "torch")
+    half, engine = model.reduce_with_engine(min(_SAMPLED, _find_most_reduced(model)), device, "torch")
     areas: list[int] = []
     for windows in (_choose_windows(size, _CENTRE, 1), _choose_windows(size, _SIDE, _SPREAD)):
         found = [_measure_window(half, engine, read, window, size, normalization) for window in windows]
