@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from functools import partial
 from typing import Any
 
@@ -116,6 +117,15 @@ def test_the_net_itself_is_not_changed(member: UNet) -> None:
     assert any(parameter.dtype == torch.bfloat16 for parameter in rounded.parameters())
     assert [type(module) for module in member.modules()] == kinds
     assert all(torch.equal(tensor, before[name]) for name, tensor in member.state_dict().items())
+
+
+def test_the_weights_are_rounded_again_after_a_change(member: UNet) -> None:
+    net = copy.deepcopy(member)
+    rounded = round_for_bf16(net)
+    assert round_for_bf16(net) is rounded
+    with torch.no_grad():
+        next(net.parameters()).mul_(2)
+    assert round_for_bf16(net) is not rounded
 
 
 def test_a_module_that_is_no_unet_runs_in_bf16_too() -> None:

@@ -19,10 +19,15 @@ with autocast alone, 0.029 % with the first and the last layer in float32, and 0
 from __future__ import annotations
 
 import copy
+import weakref
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from septa.inference.fold import Stamp, compute_stamp
+
+_rounded_copies: weakref.WeakKeyDictionary[nn.Module, tuple[Stamp, nn.Module]] = weakref.WeakKeyDictionary()
 
 CHANNELS = 8
 """A convolution runs in bfloat16 if its input and output channels are multiples of this number."""
@@ -31,13 +36,24 @@ CHANNELS = 8
 def round_for_bf16(net: nn.Module) -> nn.Module:
     """Return a copy of a net that runs in bfloat16 under autocast, with the layers that matter most in float32.
 
-    The copy shares all weights that stay as they are.
+    The copy shares all weights that stay as they are. It is made again only after a weight has changed.
 
     Parameters
     ----------
     net
         Net in evaluation mode. Only autocast changes how a net other than `septa.nets.UNet` runs, and its weights.
     """
+    stamp = compute_stamp(net)
+    known = _rounded_copies.get(net)
+    if stamp is not None and known is not None and known[0] == stamp:
+        return known[1]
+    rounded = _round_copy(net)
+    if stamp is not None:
+        _rounded_copies[net] = stamp, rounded
+    return rounded
+
+
+def _round_copy(net: nn.Module) -> nn.Module:
     shared = {id(tensor): tensor for tensor in (*net.parameters(), *net.buffers())}
     rounded: nn.Module = copy.deepcopy(net, shared)
     names = {module: name for name, module in rounded.named_modules()}
