@@ -108,6 +108,7 @@ def test_diameters_are_measured_in_windows(model: Model, image_cyx: NDArray[Any]
         return whole_cyx[(slice(None), *window)]
 
     expected = find_typical(model.reduce(2).segment(whole_cyx))
+    monkeypatch.setattr("septa.model.size._SMALL", 0)
     monkeypatch.setattr("septa.model.size._CENTRE", 200)
     monkeypatch.setattr("septa.model.size._SIDE", 160)
     for fewest, windows in ((1, 1), (10**6, 5)):
@@ -115,9 +116,36 @@ def test_diameters_are_measured_in_windows(model: Model, image_cyx: NDArray[Any]
         read.clear()
         found = measure_diameter(model, read_window, size, normalization, "cpu")
         assert found == pytest.approx(expected, rel=0.15)
-        assert len(read) == windows
+        assert len(read) == windows + 1
+    monkeypatch.setattr("septa.model.size._SMALL", 1e9)
+    monkeypatch.setattr("septa.model.size._FEWEST", 1)
+    read.clear()
+    found = measure_diameter(model, read_window, size, normalization, "cpu")
+    assert found == pytest.approx(find_typical(model.segment(whole_cyx)), rel=0.15)
+    assert len(read) == 1
     empty_cyx = np.full_like(whole_cyx, whole_cyx.min())
     assert measure_diameter(model, lambda window: empty_cyx[(slice(None), *window)], size, normalization, "cpu") is None
+
+
+def test_images_of_small_objects_are_enlarged(
+    model: Model, image_cyx: NDArray[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    enlarging = replace(model, recipe=model.recipe.with_overrides(["instances.smallest=1000"]))
+    expected_yx = model.reduce(0.5).segment(image_cyx)
+    assert (expected_yx > 0).any()
+    assert (expected_yx != model.segment(image_cyx)).any()
+    caplog.set_level("INFO", "septa")
+    np.testing.assert_array_equal(enlarging.segment(image_cyx), expected_yx)
+    assert "so the image is segmented at 2 times its size" in caplog.text
+    np.testing.assert_array_equal(enlarging.segment(image_cyx, tile=64), expected_yx)
+    np.testing.assert_array_equal(enlarging.assume_diameter(9).segment(image_cyx), expected_yx)
+    lazy_yx = enlarging(dask.array.from_array(image_cyx, chunks=64)).compute()
+    np.testing.assert_array_equal(lazy_yx > 0, expected_yx > 0)
+    small = model.reduce(0.5)
+    assert small.net.multiple * 2 == model.net.multiple
+    assert small.reduce(2).net.multiple == model.net.multiple
+    with pytest.raises(InputError, match="magnification must be"):
+        small.reduce(0.5)
 
 
 def test_reductions_and_what_is_said_of_them(model: Model) -> None:

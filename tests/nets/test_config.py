@@ -24,6 +24,7 @@ CHANGES: dict[str, Any] = {
     "head_kernel": 3,
     "odd_sizes": "crop",
     "reduction": 2,
+    "magnification": 2,
     "block": "residual",
     "squeeze": True,
     "attention": True,

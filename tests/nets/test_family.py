@@ -24,6 +24,7 @@ SAME: dict[str, dict[str, Any]] = {
     "plain": {},
     "bilinear": {"up": "bilinear"},
     "reduced": {"reduction": 2, "norm": "none"},
+    "magnified": {"magnification": 2},
     "residual": {"block": "residual"},
     "attention": {"attention": True},
     "aspp": {"aspp": True},

@@ -268,6 +268,19 @@ def test_a_reducing_net_is_the_net_between_mean_pooling_and_bilinear_upsampling(
     assert net(image[..., :-1, 1:]).shape == (1, 3, 4 * reduction - 1, 6 * reduction - 1)
 
 
+def test_a_magnifying_net_is_the_net_between_bilinear_upsampling_and_mean_pooling() -> None:
+    torch.manual_seed(7)
+    plain = UNet(2, 3, depth=2, width=4).eval()
+    net = UNet(2, 3, depth=2, width=4, magnification=2).eval()
+    net.load_state_dict(plain.state_dict())
+    image = torch.randn(1, 2, 8, 12)
+    oracle = plain(functional.interpolate(image, scale_factor=2, mode="bilinear"))
+    oracle = oracle.reshape(1, 3, 8, 2, 12, 2).mean((3, 5))
+    torch.testing.assert_close(net(image), oracle, rtol=1e-5, atol=1e-5)
+    assert net(image[..., :-1, 1:]).shape == (1, 3, 7, 11)
+    assert (net.multiple, plain.multiple) == (2, 4)
+
+
 def test_dropout_acts_in_training_only() -> None:
     torch.manual_seed(4)
     net = UNet(1, 2, depth=1, width=8, norm="none", dropout=0.5)
@@ -279,13 +292,14 @@ def test_dropout_acts_in_training_only() -> None:
 # --- receptive field and halo, against a net in which nothing cancels -------------------------------------------------
 
 
-def make_positive(depth: int, up: str, reduction: int = 1) -> UNet:
+def make_positive(depth: int, up: str, reduction: int = 1, magnification: int = 1) -> UNet:
     """Build a net in which an output pixel grows with every input pixel that it depends on, and with no other.
 
     Every weight is positive. Max pooling would hide all but the largest pixel of a cell, which may be any of them, so
     it is replaced by the mean.
     """
-    net = UNet(1, 1, depth=depth, width=1, norm="none", up=up, reduction=reduction).double()
+    sizes = {"reduction": reduction, "magnification": magnification}
+    net = UNet(1, 1, depth=depth, width=1, norm="none", up=up, **sizes).double()
     for parameter in net.parameters():
         nn.init.constant_(parameter, 0.1)
     net.encoder.down = nn.AvgPool2d(2)  # type: ignore[attr-defined]
@@ -305,10 +319,15 @@ def find_dependencies(net: UNet, size: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("up", ["transpose", "bilinear"])
-@pytest.mark.parametrize(("depth", "reduction"), [(1, 1), (2, 1), (3, 1), (1, 2), (2, 2), (1, 4)])
-def test_needs_halo_and_receptive_field_against_gradients(depth: int, reduction: int, up: str) -> None:
-    net = make_positive(depth, up, reduction)
-    like = UNet(1, 1, depth=depth, width=1, norm="none", up=up, reduction=reduction)
+@pytest.mark.parametrize(
+    ("depth", "reduction", "magnification"),
+    [(1, 1, 1), (2, 1, 1), (3, 1, 1), (1, 2, 1), (2, 2, 1), (1, 4, 1), (1, 1, 2), (3, 1, 2)],
+)
+def test_needs_halo_and_receptive_field_against_gradients(
+    depth: int, reduction: int, magnification: int, up: str
+) -> None:
+    net = make_positive(depth, up, reduction, magnification)
+    like = UNet.from_config(net.config)
     multiple = like.multiple
     size = 2 * like.halo + 3 * multiple
     depends = find_dependencies(net, size)

@@ -13,6 +13,29 @@ from septa.streaming import StreamInput, StreamRequest, StreamStarted, StreamSte
 
 
 @pytest.mark.filterwarnings("ignore::septa.SeptaWarning")
+def test_a_store_of_small_objects_equals_the_whole_image(kit: SimpleNamespace, tmp_path: Path) -> None:
+    image_yx = kit.texture((48, 56)).repeat(2, 0).repeat(2, 1)
+    kit.write_image(tmp_path / "image.ome.zarr", image_yx, "YX")
+    plain = kit.make("distance")
+    model = replace(plain, recipe=plain.recipe.with_overrides(["instances.smallest=1000"]))
+    model.save(tmp_path / "model.septa")
+    request = StreamRequest(
+        model=tmp_path / "model.septa",
+        input=StreamInput(str(tmp_path / "image.ome.zarr")),
+        output=tmp_path / "out.ome.zarr",
+        device="cpu",
+        tile=64,
+    )
+    expected_yx = model.segment(image_yx)
+    assert (expected_yx != plain.segment(image_yx)).any()
+    started = next(stream(request))
+    assert isinstance(started, StreamStarted)
+    assert started.plan.scale.reduction == 0.5
+    kit.run(replace(request, overwrite=True))
+    kit.assert_same_objects(kit.read(request.output, "model"), expected_yx)
+
+
+@pytest.mark.filterwarnings("ignore::septa.SeptaWarning")
 def test_a_store_of_large_objects_equals_the_whole_image(
     kit: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

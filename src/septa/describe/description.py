@@ -240,7 +240,7 @@ def _plan_drawing(net: UNet, description: NetDescription, trace: LayerTrace) -> 
         left = [[shape] for shape in trace.features]
         left[0] = [layers["encoder.stem.conv1"].in_shape, *left[0]]
     image = (net.in_channels, *description.input_size)
-    left[0] = [image, *left[0][0 if net.reduction > 1 else 1 :]]
+    left[0] = [image, *left[0][0 if _changes_size(net) else 1 :]]
     if net.aspp is not None:
         left[-1] = [*left[-1], left[-1][-1]]
     right: dict[tuple[int, int], Sequence[Shape]] = {}
@@ -259,12 +259,16 @@ def _plan_drawing(net: UNet, description: NetDescription, trace: LayerTrace) -> 
         image=image,
         left=left,
         right=right,
-        out=[logits, whole] if net.reduction > 1 else [whole],
+        out=[logits, whole] if _changes_size(net) else [whole],
         words=words,
         badges=badges,
         nested=net.nested,
         supervised=len(net.heads) > 0,
     )
+
+
+def _changes_size(net: UNet) -> bool:
+    return net.reduction > 1 or net.magnification > 1
 
 
 def _block_maps(layers: dict[str, Layer], name: str) -> list[Shape]:
@@ -289,6 +293,9 @@ def _make_legend(net: UNet) -> tuple[dict[str, str], dict[str, str]]:
     if net.reduction > 1:
         words["up"] += f"; logits bilinear x{net.reduction}"
         words["pool"] = (f"{words['pool']}; " if plain else "") + f"image: mean of {net.reduction}x{net.reduction}"
+    if net.magnification > 1:
+        words["up"] += f"; logits mean of {net.magnification}x{net.magnification}"
+        words["pool"] = (f"{words['pool']}; " if plain else "") + f"image: bilinear x{net.magnification}"
     badges = {}
     if net.config.block == "residual":
         badges["+"] = "residual sum"

@@ -18,12 +18,12 @@ class ImageScale:
     Attributes
     ----------
     reduction
-        Factor by which the image is reduced.
+        Factor by which the image is reduced; 1/2 enlarges it.
     least_pixels
         Smallest size of an object, pixels of the whole image, unless the decoding has a larger one.
     """
 
-    reduction: int = 1
+    reduction: float = 1
     least_pixels: int = 1
 
 

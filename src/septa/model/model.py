@@ -38,6 +38,7 @@ from septa.inference import (
     TrainingFeatures,
     make_engine,
     parse_modes,
+    smallest_tile_for,
 )
 from septa.labels import ImageScale, LabelMapping
 from septa.nets import Ensemble, UNet, list_members, reduce_net
@@ -59,7 +60,7 @@ from .unlike import cut_windows, measure_windows, report_distance
 from .versions import average_versions, check_versions
 
 _LOG = logging.getLogger("septa")
-_UNMEASURED = ("data.largest=null", "instances.least_share=0")
+_UNMEASURED = ("data.largest=null", "instances.smallest=null", "instances.least_share=0")
 """Settings of a model whose images are not measured."""
 
 
@@ -483,12 +484,12 @@ class Model:
         kept = [f"net.depth={depth}", "net.deep_supervision=false", f"net.aspp={str(net.aspp is not None).lower()}"]
         return replace(self, net=net, recipe=self.recipe.with_overrides(kept), int8=None, bf16=None)
 
-    def reduce(self, factor: int) -> Model:
+    def reduce(self, factor: float) -> Model:
         """Return the model that works on images reduced by a factor of 1, 2, 4 or 8, whose labels have full size.
 
         Objects that are larger by the factor than those of the training are found as well as those, and the image takes
-        a fraction of the time. The weights are shared with this model. ``data.largest`` and
-        ``instances.least_share`` are no longer followed. A quantised net computes in float32.
+        a fraction of the time. A factor of 1/2 enlarges images: small objects are found, in four times the time. The
+        weights are shared with this model, whose images are no longer measured. A quantised net computes in float32.
 
         Raises
         ------
@@ -500,14 +501,15 @@ class Model:
         try:
             net = reduce_net(self.net, factor)
         except ValueError as error:
-            raise InputError(f"reduction {factor}", str(error), "Give a smaller power of two") from None
-        kept = [f"net.reduction={list_members(net)[0].reduction}", *_UNMEASURED]
+            raise InputError(f"reduction {factor:g}", str(error), "Give a smaller power of two") from None
+        member = list_members(net)[0]
+        kept = [f"net.reduction={member.reduction}", f"net.magnification={member.magnification}", *_UNMEASURED]
         recipe = self.recipe.with_overrides(kept)
         # The graph of a quantised net works on the whole image.
         return replace(self, net=net, recipe=recipe, decoding=self.decoding.enlarge(factor), int8=None)
 
     def reduce_with_engine(
-        self, factor: int, device: str, engine: str | None = None, precision: str | None = None
+        self, factor: float, device: str, engine: str | None = None, precision: str | None = None
     ) -> tuple[Model, Engine]:
         """Return the model of `reduce` and its engine, which are kept for the next image.
 
@@ -541,7 +543,7 @@ class Model:
         """Return the scale for `apply_scale` at which objects of a diameter in pixels get a size that the net knows.
 
         They get smaller than ``data.largest`` of the recipe or, without it, than twice the median diameter of the
-        objects of the training.
+        objects of the training. They get larger if ``instances.smallest`` asks for it.
 
         Raises
         ------
@@ -597,7 +599,8 @@ class Model:
         reduced, engine = self.reduce_with_engine(factor, options.device, name, precision)
         model = reduced.apply_scale(replace(scale, reduction=1))
         sums = None if options.sums is None else model.make_sums()
-        tile = None if options.tile is None else factor * options.tile  # the net never sees more pixels than that
+        # The net never sees more pixels than that.
+        tile = None if options.tile is None else max(int(factor * options.tile), smallest_tile_for(model.net))
         return model, replace(options, engine=engine, precision=None, sums=sums, tile=tile)
 
     def _prepare(

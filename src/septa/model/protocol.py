@@ -121,12 +121,12 @@ class TrainedModel(Protocol):
         """Thresholds by which objects are found."""
         ...
 
-    def reduce(self, factor: int) -> Self:
-        """Return the model that works on reduced images."""
+    def reduce(self, factor: float) -> Self:
+        """Return the model that works on reduced or enlarged images."""
         ...
 
     def reduce_with_engine(
-        self, factor: int, device: str, engine: str | None = None, precision: str | None = None
+        self, factor: float, device: str, engine: str | None = None, precision: str | None = None
     ) -> tuple[Self, Engine]:
         """Return the model that works on reduced images, and its engine."""
         ...

@@ -23,8 +23,12 @@ from .options import PredictionOptions
 from .protocol import TrainedModel
 from .tiles import run_tiles
 
+_FIRST = 256
+"""Side of the window in the centre of an image in which small objects are looked for, pixels."""
+_SMALL = 20
+"""Diameter below which objects are measured in this window, at full size; smaller ones can merge at half size."""
 _SAMPLED = 2
-"""Factor by which an image is reduced to measure its objects, small and large ones."""
+"""Factor by which an image is reduced to measure larger objects."""
 _CENTRE = 384
 """Side of the window in the centre of an image that is measured first, pixels."""
 _SIDE = 768
@@ -32,13 +36,13 @@ _SIDE = 768
 _SPREAD = 2
 """Number of these windows along each side of the image."""
 _FEWEST = 8
-"""Number of objects from which the first window is enough."""
+"""Number of objects from which a window is enough."""
 
 Window = tuple[slice, slice]
 Read = Callable[[Window], NDArray[Any]]
 
 
-class SizedModels(dict[tuple[int, str, str | None, str | None], tuple[Any, Engine]]):
+class SizedModels(dict[tuple[float, str, str | None, str | None], tuple[Any, Engine]]):
     """Reduced models of a model and their engines, by factor, device, engine and precision; they are not pickled."""
 
     def __reduce__(self) -> tuple[type[SizedModels], tuple[()]]:
@@ -49,18 +53,29 @@ class SizedModels(dict[tuple[int, str, str | None, str | None], tuple[Any, Engin
 def is_measured(model: TrainedModel) -> bool:
     """Return whether the segmentation of an image depends on the typical diameter of its objects."""
     recipe = model.recipe
-    return model.task.finds_objects and (recipe.data.largest is not None or recipe.instances.least_share > 0)
+    asked = recipe.data.largest is not None, recipe.instances.smallest is not None, recipe.instances.least_share > 0
+    return model.task.finds_objects and any(asked)
 
 
 def choose_scale(model: TrainedModel, diameter: float, largest: float | None) -> ImageScale:
     """Return the scale of an image whose objects have a typical diameter in pixels.
 
-    They get smaller than ``largest``, as far as the net can be reduced, and those below the recipe's
-    ``instances.least_share`` are dropped.
+    They get smaller than ``largest``, as far as the net can be reduced, and twice as large if they are smaller than the
+    recipe's ``instances.smallest``. Those below ``instances.least_share`` are dropped.
     """
-    reduction = 1 if largest is None else choose_reduction(diameter, largest)
+    smallest = model.recipe.instances.smallest
+    if smallest is not None and diameter < smallest and _can_enlarge(model):
+        reduction = 0.5
+    else:
+        reduction = 1 if largest is None else choose_reduction(diameter, largest)
     least = round(model.recipe.instances.least_share * math.pi / 4 * diameter**2)
     return ImageScale(min(reduction, _find_most_reduced(model)), min(max(1, least), MOST_PIXELS))
+
+
+def _can_enlarge(model: TrainedModel) -> bool:
+    """Return whether the images of a model can be enlarged by 2."""
+    config = list_members(model.net)[0].config
+    return config.magnification == 1 and config.padding == "same" and config.odd_sizes == "pad"
 
 
 def _find_most_reduced(model: TrainedModel) -> int:
@@ -98,9 +113,10 @@ def find_scale(
     reduction = scale.reduction
     # An image that is smaller than the period of the net would be mostly padding.
     while reduction > 1 and min(size) < reduction * model.net.multiple:
-        reduction //= 2
-    if reduction > 1:
-        text = f"objects are {{}} pixels wide, so the image is segmented at 1/{reduction} of its size"
+        reduction /= 2
+    if reduction != 1:
+        times = f"1/{reduction:g} of" if reduction > 1 else f"{1 / reduction:g} times"
+        text = f"objects are {{}} pixels wide, so the image is segmented at {times} its size"
         notices.add(where, text, amount=round(diameter))
     if scale.least_pixels > model.decoding.enlarge(reduction).least_pixels:
         text = "objects of less than {} pixels are left out: they are much smaller than the others"
@@ -113,17 +129,24 @@ def measure_diameter(
 ) -> float | None:
     """Return the typical diameter of the objects that a model finds in an image, pixels; None if it finds none.
 
-    See `septa.labels.find_typical_diameter`. The image is examined at half its size, if the net can be reduced, in a
-    window in its centre, or in four windows if that holds few objects.
+    See `septa.labels.find_typical_diameter`. A window in the centre of the image is examined first. Unless it holds
+    small objects, the image is examined at half its size, if the net can be reduced, in a window in its centre, or in
+    four windows if that holds few objects.
     """
+    _, engine = model.reduce_with_engine(1, device, "torch")
+    (window,) = _choose_windows(size, _FIRST, 1)
+    small, cut = _measure_window(model, engine, read, window, size, normalization)
+    diameter = find_typical_diameter(small)
+    if diameter is not None and diameter < _SMALL and len(small) >= _FEWEST and sum(small) >= sum(cut):
+        return diameter
     half, engine = model.reduce_with_engine(min(_SAMPLED, _find_most_reduced(model)), device, "torch")
     areas: list[int] = []
     for windows in (_choose_windows(size, _CENTRE, 1), _choose_windows(size, _SIDE, _SPREAD)):
         found = [_measure_window(half, engine, read, window, size, normalization) for window in windows]
-        areas = [area for each in found for area in each]
+        areas = [area for whole, _ in found for area in whole]
         if len(areas) >= _FEWEST or windows[0] == (slice(0, size[0]), slice(0, size[1])):
             break
-    return find_typical_diameter(areas)
+    return find_typical_diameter(areas) or diameter
 
 
 def _choose_windows(size: tuple[int, int], side: int, count: int) -> Sequence[Window]:
@@ -145,8 +168,8 @@ def _measure_window(
     window: Window,
     size: tuple[int, int],
     normalization: Normalization,
-) -> list[int]:
-    """Return the areas of the objects in a window, without those that it cuts."""
+) -> tuple[list[int], list[int]]:
+    """Return the areas of the objects in a window: of the whole ones, and of those that it cuts."""
     image_cyx = read(window)
     logits_kyx = np.empty((half.net.out_channels, *image_cyx.shape[1:]), np.float32)
 
@@ -157,9 +180,11 @@ def _measure_window(
     labels_yx = half.task.decode(logits_kyx)
     areas = np.bincount(labels_yx.ravel())
     areas[0] = 0
+    cut = np.zeros(len(areas), bool)
     for edge_n in _list_cuts(labels_yx, window, size):
-        areas[edge_n] = 0
-    return [int(area) for area in areas if area]
+        cut[edge_n] = True
+    whole, parts = ([int(area) for area in areas[kind] if area] for kind in (~cut, cut))
+    return whole, parts
 
 
 def _list_cuts(labels_yx: NDArray[np.int32], window: Window, size: tuple[int, int]) -> Iterator[NDArray[np.int32]]:

@@ -90,7 +90,7 @@ class UNet(nn.Module):
         self.in_channels = config.in_channels
         self.out_channels = config.out_channels
         self.width = config.width
-        self.reduction = config.reduction
+        self.reduction, self.magnification = config.reduction, config.magnification
         self.valid = config.padding == "valid"
         self.nested = config.nested
         self.deep_supervision = config.deep_supervision
@@ -113,6 +113,7 @@ class UNet(nn.Module):
         self.head = make(self._channels((0, self.depth)))
         self.heads = nn.ModuleDict({self._grid.layer_key(at): make(self._channels(at)) for at in self._head_nodes[1:]})
         self.reduce = MeanPool(self.reduction)
+        self.magnify, self.average = BilinearUpsample(self.magnification), MeanPool(self.magnification)
         self.enlarge = nn.ModuleList(BilinearUpsample(self.reduction << level) for level in range(self.depth))
         for name, part in self.named_children():
             # Other encoders have initialised themselves as their papers say.
@@ -153,11 +154,11 @@ class UNet(nn.Module):
 
     @property
     def multiple(self) -> int:
-        """Period of the net, pixels: 2**depth times the reduction.
+        """Period of the net, pixels: 2**depth times the reduction, divided by the magnification.
 
         If the image is shifted by a multiple of it, the logits are shifted by as much and otherwise unchanged.
         """
-        return self.reduction << self.depth
+        return (self.reduction << self.depth) // self.magnification
 
     @property
     def margin(self) -> int:
@@ -240,6 +241,7 @@ class UNet(nn.Module):
         Both are indices into the arrays that `forward` accepts and returns. With ``padding="valid"`` output pixel 0
         lies `margin` pixels inside the image, and its span starts at 0 or later.
         """
+        span = self.average.needs(span)
         if self.reduction > 1:
             span = BilinearUpsample(self.reduction).needs(span)
         spans = {}
@@ -251,8 +253,8 @@ class UNet(nn.Module):
     def node_needs(self, level: int, column: int, span: PixelSpan) -> PixelSpan:
         """Return the half-open span of input pixels that the pixels ``span`` of a node depend on, along one axis.
 
-        The pixels of node (level, column) are counted in ``span``; each is 2**level times the reduction input pixels
-        wide.
+        The pixels of node (level, column) are counted in ``span``; each is as wide as 2**level times the reduction
+        input pixels, divided by the magnification.
 
         Raises
         ------
@@ -270,6 +272,8 @@ class UNet(nn.Module):
         if self.aspp is not None and features[-1] is not None:
             features[-1] = self.aspp.needs(features[-1])
         span = self.encoder.needs(features)
+        if self.magnification > 1:
+            return self.magnify.needs(span)
         return self.reduce.needs(span) if self.reduction > 1 else span
 
     @cached_property
@@ -353,6 +357,8 @@ class UNet(nn.Module):
         x = image_bcyx
         if not self.valid and (padded := self.pad_size(height, width)) != (height, width):
             x = functional.pad(x, (0, padded[1] - width, 0, padded[0] - height), mode="replicate")
+        if self.magnification > 1:
+            return self.magnify(x), size
         return self.reduce(x) if self.reduction > 1 else x, size
 
     def _decode(self, encoded: list[Tensor], size: tuple[int, int]) -> list[Tensor]:
@@ -382,6 +388,8 @@ class UNet(nn.Module):
         logits: Tensor = head(x)
         if (self.reduction << node[0]) > 1:
             logits = self.enlarge[node[0]](logits)
+        if self.magnification > 1:
+            logits = self.average(logits)
         return crop_centre(logits, *size) if self.valid else fit_logits(logits, *size)
 
     def prune(self, depth: int) -> UNet:

@@ -130,6 +130,9 @@ class NetSettings(Section):
     bilinear interpolation with aligned corners and without a convolution, by which tiles are not exact."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Probability of dropping a value at the end of the contracting path, from 0 to below 1."""
+    magnification: Literal[1, 2] = 1
+    """Factor by which the net enlarges the image; its logits shrink again. With 2 it finds objects of few pixels, and
+    takes four times as long."""
     reduction: Literal[1, 2, 4, 8] = 1
     """Factor by which the net downsamples the image at its input; its logits are upsampled again."""
     output: Literal["softmax", "sigmoid"] = "softmax"
@@ -181,6 +184,9 @@ class InstancesSettings(Section):
     rim_share: Annotated[float, Field(ge=0, le=0.9)] = 0.0
     """Least width of the rim of ``border`` as a share of the depth of its object, 0 to 0.9. Wide rims keep the
     insides of touching objects apart, whatever their size."""
+    smallest: Positive | None = None
+    """Typical diameter in pixels below which an image is enlarged by 2 in prediction. It is measured in the image. Null
+    enlarges none."""
     least_share: Annotated[float, Field(ge=0, le=0.5)] = 0.0
     """Smallest area of an object in prediction, as a share of that of a disc with the typical diameter in its image, 0
     to 0.5. Smaller ones are dropped as debris."""

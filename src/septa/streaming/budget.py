@@ -50,9 +50,9 @@ class Budget:
     free: int
     limit: int
 
-    def choose_tile(self, tile: int | None, reduction: int) -> int:
+    def choose_tile(self, tile: int | None, reduction: float) -> int:
         """Return the largest tile in pixels of the image, if the net must see no more than ``tile`` reduced ones."""
-        return self.tile if tile is None else min(self.tile, reduction * tile)
+        return self.tile if tile is None else min(self.tile, int(reduction * tile))
 
 
 def resident_bytes() -> int:

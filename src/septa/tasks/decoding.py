@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -71,10 +72,10 @@ class Decoding:
         """Return plain values for JSON."""
         return asdict(self)
 
-    def enlarge(self, factor: int) -> Decoding:
-        """Return the thresholds for objects that are larger by a factor."""
-        least = min(self.least_pixels * factor**2, MOST_PIXELS)
-        return replace(self, least_pixels=least, reach=min(self.reach * factor, MOST_REACH))
+    def enlarge(self, factor: float) -> Decoding:
+        """Return the thresholds for objects that are larger by a factor, or smaller if it is below 1."""
+        least = max(1, min(math.floor(self.least_pixels * factor**2), MOST_PIXELS))
+        return replace(self, least_pixels=least, reach=min(math.ceil(self.reach * factor), MOST_REACH))
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Decoding:
