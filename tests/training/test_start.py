@@ -150,6 +150,28 @@ def test_a_model_that_saw_validation_images_is_left_out(ship: Ship, cells: Path,
     assert choice.notes[0] == expected
 
 
+@pytest.mark.parametrize(("share", "chosen"), [(0.3, False), (0.6, True)])
+def test_a_model_that_saw_validation_images_is_scored_on_others(
+    ship: Ship, cells: Path, own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float, chosen: bool
+) -> None:
+    data = tmp_path / "data"
+    write_dataset(data, "cells", 10, (64, 64), 7)
+    part = f"data.validation_share={share}"
+    request = TrainingRequest(data=data, output=Path("m.septa"), overrides=(*QUICK, part), device="cpu")
+    name, *others = plan_recipe(request)[0].validation
+    seen = Model.load(own).provenance["train"][0][0]
+    for folder in ("images", "labels"):
+        shutil.copy(cells / folder / f"{seen}.tif", data / folder / f"{name}.tif")
+    ship("nuclei")
+    calls = score_images(monkeypatch, 0.5)
+    choice = plan(data, part)
+    assert (choice.parent is not None) == chosen
+    assert [call[: len(others)] for call in calls] == [others] * chosen
+    assert choice.seen == (name,) * chosen
+    assert len(choice.warnings) == chosen
+    assert f"nuclei was trained on 1 of the {len(others) + 1} validation images" in choice.notes[0]
+
+
 def test_training_images_that_the_model_saw_are_not_scored(
     ship: Ship, cells: Path, new: Path, own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,6 +26,8 @@ LEAST_SCORE = 0.1
 """Mean accuracy of objects from which on a training starts from a shipped model. A new net finds nothing; a model of
 other objects scores about 0.02.
 """
+_LEAST_UNSEEN = 5
+"""Number of validation images that a model must not have been trained on, if it has been trained on others."""
 _MOST_IMAGES = 8
 _MOST_SIDE = 1024
 """Images that are scored, and pixels of each side of them."""
@@ -97,19 +99,23 @@ def _agree(choose: Callable[[], tuple[int, str]]) -> tuple[int, str]:
 def _compare(parents: Sequence[Parent], recipe: Recipe, check: DatasetCheck, device: str) -> tuple[int, str]:
     """Return the index of the model to start from, -1 for none, and the reason.
 
-    A model that was trained on validation images is left out, as their scores would be too high ever after.
+    A model is scored on images that it was not trained on. If it was trained on validation images, their scores
+    will be too high, so it is left out unless enough others are new to it. The training warns of that.
     """
     began, minutes = time.monotonic(), recipe.training.minutes
     facts = {item.name: item for item in check.facts}
     sides = [[pair for pair in _list_pairs(check) if pair.name in names] for names in (check.validation, check.train)]
     best, chosen, reasons = -1.0, -1, []
     for index, parent in enumerate(parents):
-        if seen := find_seen(parent, sides[0], facts):
+        seen = set(find_seen(parent, sides[0], facts))
+        unseen = [pair for pair in sides[0] if pair.name not in seen]
+        if seen:
             count = f"{len(seen)} of the {format_count(len(sides[0]), 'validation image')}"
             reasons.append(f"{parent.name} was trained on {count}")
-            continue
+            if len(unseen) < _LEAST_UNSEEN:
+                continue
         unknown = (pair for pair in sides[1] if not find_seen(parent, [pair], facts))
-        pairs = (_crop_centre(pair, facts[pair.name]) for pair in chain(sides[0], unknown))
+        pairs = (_crop_centre(pair, facts[pair.name]) for pair in chain(unseen, unknown))
         until = math.inf if minutes is None else began + (index + 1) / len(parents) * _MOST_SHARE * 60 * minutes
         score, images = _score(_make_model(parent, recipe, check), pairs, device, until)
         if images:
