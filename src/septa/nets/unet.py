@@ -14,9 +14,7 @@ from torch.nn import functional
 from septa.nets.aspp import AtrousPyramid
 from septa.nets.blocks import (
     LOCAL_NORMS,
-    BilinearUpsample,
     ConvBlock,
-    MeanPool,
     PixelSpan,
     UpConvolution,
     average_heads,
@@ -31,6 +29,7 @@ from septa.nets.heads import fit_logits, make_head
 from septa.nets.join import Join
 from septa.nets.probe import dry_run, find_steady_size
 from septa.nets.prune import prune_config, share_layers
+from septa.nets.scale import ImageResizer
 from septa.nets.statistics import pool_statistics
 
 
@@ -112,9 +111,7 @@ class UNet(nn.Module):
         make = partial(make_head, outputs=self.out_channels, kernel=config.head_kernel, valid=self.valid)
         self.head = make(self._channels((0, self.depth)))
         self.heads = nn.ModuleDict({self._grid.layer_key(at): make(self._channels(at)) for at in self._head_nodes[1:]})
-        self.reduce = MeanPool(self.reduction)
-        self.magnify, self.average = BilinearUpsample(self.magnification), MeanPool(self.magnification)
-        self.enlarge = nn.ModuleList(BilinearUpsample(self.reduction << level) for level in range(self.depth))
+        self.resize = ImageResizer(self.reduction, self.magnification, self.depth)
         for name, part in self.named_children():
             # Other encoders have initialised themselves as their papers say.
             if config.encoder == "plain" or name != "encoder":
@@ -241,9 +238,7 @@ class UNet(nn.Module):
         Both are indices into the arrays that `forward` accepts and returns. With ``padding="valid"`` output pixel 0
         lies `margin` pixels inside the image, and its span starts at 0 or later.
         """
-        span = self.average.needs(span)
-        if self.reduction > 1:
-            span = BilinearUpsample(self.reduction).needs(span)
+        span = self.resize.trace_restored(span)
         spans = {}
         for node in self._head_nodes if self.nested else self._head_nodes[:1]:
             inside = (self._node_sides[node] - self._node_sides[0, self.depth] + self._head_shrink) // 2
@@ -272,9 +267,7 @@ class UNet(nn.Module):
         if self.aspp is not None and features[-1] is not None:
             features[-1] = self.aspp.needs(features[-1])
         span = self.encoder.needs(features)
-        if self.magnification > 1:
-            return self.magnify.needs(span)
-        return self.reduce.needs(span) if self.reduction > 1 else span
+        return self.resize.needs(span)
 
     @cached_property
     def _steady_size(self) -> tuple[int, int]:
@@ -357,9 +350,7 @@ class UNet(nn.Module):
         x = image_bcyx
         if not self.valid and (padded := self.pad_size(height, width)) != (height, width):
             x = functional.pad(x, (0, padded[1] - width, 0, padded[0] - height), mode="replicate")
-        if self.magnification > 1:
-            return self.magnify(x), size
-        return self.reduce(x) if self.reduction > 1 else x, size
+        return self.resize(x), size
 
     def _decode(self, encoded: list[Tensor], size: tuple[int, int]) -> list[Tensor]:
         """Compute the logits from the features of all levels, and empty their list, so that they are freed early."""
@@ -385,11 +376,7 @@ class UNet(nn.Module):
 
     def _logits(self, node: Node, x: Tensor, size: tuple[int, int]) -> Tensor:
         head = self.head if node == (0, self.depth) else self.heads[self._grid.layer_key(node)]
-        logits: Tensor = head(x)
-        if (self.reduction << node[0]) > 1:
-            logits = self.enlarge[node[0]](logits)
-        if self.magnification > 1:
-            logits = self.average(logits)
+        logits = self.resize.restore(head(x), node[0])
         return crop_centre(logits, *size) if self.valid else fit_logits(logits, *size)
 
     def prune(self, depth: int) -> UNet:

@@ -181,10 +181,9 @@ def _fit_fingerprint(fingerprint: Fingerprint, base: Recipe, objects: bool) -> F
     if not objects:
         problem = "data.largest needs objects, but the labels are classes"
         raise RecipeError("recipe", problem, "Leave it out, or give --task instances")
-    diameters = fingerprint.diameter_percentiles
-    small, median, large = sorted(each / choose_reduction(each, base.data.largest) for each in diameters)
-    factor = choose_reduction(diameters[1], base.data.largest)
-    least, middle, most = ((height // factor, width // factor) for height, width in fingerprint.sizes)
+    factors = [choose_reduction(each, base.data.largest) for each in fingerprint.diameter_percentiles]
+    small, median, large = sorted(np.divide(fingerprint.diameter_percentiles, factors).tolist())
+    least, middle, most = ((height // factors[1], width // factors[1]) for height, width in fingerprint.sizes)
     return replace(fingerprint, sizes=(least, middle, most), diameter_percentiles=(small, median, large))
 
 
