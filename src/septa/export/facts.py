@@ -111,6 +111,10 @@ class ExportFacts:
             lines.append(f"not included: images are resized to {size_yx[0]} x {size_yx[1]} pixels, and the output back")
         if largest := self.values.get("largest"):
             lines.append(f"not included: septa reduces images whose objects are {largest:g} pixels wide or wider")
+        if smallest := self.values.get("smallest"):
+            lines.append(f"not included: septa enlarges images whose objects are less than {smallest:g} pixels wide")
+        if share := self.values.get("least_share"):
+            lines.append(f"not included: septa drops objects of less than {share:g} of the typical area in their image")
         if versions := self.values.get("tta"):
             lines.append(f"not included: septa averages {versions} rotated and mirrored versions of each image")
         return lines
@@ -184,6 +188,11 @@ def collect_export_facts(model: Model, name: str, *, logits: bool = False) -> Ex
         values["resize"] = model.recipe.data.resize
     if model.recipe.data.largest is not None:
         values["largest"] = model.recipe.data.largest
+    own = model.recipe.instances
+    if task.finds_objects and own.smallest is not None:
+        values["smallest"] = own.smallest
+    if task.finds_objects and own.least_share > 0:
+        values["least_share"] = own.least_share
     if model.recipe.inference.tta > 1:
         values["tta"] = model.recipe.inference.tta
     return ExportFacts(
