@@ -249,4 +249,7 @@ def test_the_line_about_the_gain_compares_like_with_like() -> None:
     assert describe_gain(facts, history, {"step": 0, "score": 0.5}, 4) == kept
     seen = describe_gain(facts | {"saw_validation": ["x"]}, history, best, 4)
     assert seen == f"{line}; a.septa was trained on 1 of 4 validation images, so the scores are too high"
+    mean = describe_gain(facts, history, best, 4, 0.5625)
+    assert "the mean of those of a.septa and the fine-tuned ones" in mean
+    assert mean.endswith("0.5625, before fine-tuning 0.5000, fine-tuned alone 0.6250")
     assert describe_gain(None, history, best, 4) == ""

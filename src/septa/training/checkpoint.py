@@ -1,7 +1,8 @@
 """Checkpoints: the resumable state of a training, in a folder of sealed files.
 
 ``step-N-best-M.safetensors`` holds the state after step N, ``best-M.safetensors`` the best weights, found at step M.
-A file is written whole or not at all. The folder keeps the newest two states and the best weights that they name.
+``first.safetensors`` holds the weights before the first step of a fine-tuning. A file is written whole or not at all.
+The folder keeps the newest two states and the best weights that they name.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ KIND = "septa checkpoint 1"
 """Kind and version of the file format."""
 _KEPT_STATES = 2
 _STATE_NAME = re.compile(r"step-(\d{8})-best-(\d{8}|none)\.safetensors")
+_FIRST_NAME = "first.safetensors"
 _BEST_NAME = re.compile(r"best-(\d{8})\.safetensors")
 
 
@@ -59,6 +61,15 @@ class Checkpoints:
     def save_best(self, step: int, tensors: dict[str, Tensor]) -> None:
         """Write the best weights so far, found at ``step``; errors as for `save_state`."""
         write_bytes(self._find_best(step), tensor_file.pack(KIND, {"step": step}, tensors))
+
+    def save_first(self, tensors: dict[str, Tensor]) -> None:
+        """Write the weights before the first step; errors as for `save_state`."""
+        write_bytes(self.folder / _FIRST_NAME, tensor_file.pack(KIND, {"step": 0}, tensors))
+
+    def load_first(self) -> dict[str, Tensor] | None:
+        """Load the weights of `save_first`; None if there are none, and ModelError if they cannot be read."""
+        path = self.folder / _FIRST_NAME
+        return self._load(path)[1] if path.exists() else None
 
     def load_newest(self) -> tuple[dict[str, Any], dict[str, Tensor], list[str]]:
         """Load the newest readable state.
@@ -127,5 +138,5 @@ class Checkpoints:
         return sorted(
             path
             for path in self.folder.iterdir()
-            if _STATE_NAME.fullmatch(path.name) or _BEST_NAME.fullmatch(path.name)
+            if _STATE_NAME.fullmatch(path.name) or _BEST_NAME.fullmatch(path.name) or path.name == _FIRST_NAME
         )

@@ -16,6 +16,7 @@ from septa.objects import Judged, calibrate, fit_curve
 from septa.recipe import Recipe
 from septa.report import Fold, write_report
 from septa.training.automatic import RecipeChoice
+from septa.training.averaging import load_weights
 from septa.training.features import measure_training_features
 from septa.training.job import TrainingJob
 from septa.training.plan import TrainingRequest
@@ -86,7 +87,7 @@ def finish_training(
         As for `Model.save` and `write_report`.
     """
     assert state.best is not None
-    state.inference_net.load_state_dict(job.checkpoints.load_best(int(state.best["step"])))
+    averaged = load_weights(job, state)
     state.inference_net.eval().requires_grad_(False)
     model = job.make_model(state)
     tuning = Tuning(job.task.decoding, {})
@@ -106,11 +107,11 @@ def finish_training(
     model = replace(model, training_values=values, bf16=comparison.difference)
     features = measure_training_features(model, (job.sampler.examples, job.validation), str(job.device))
     model = replace(model, training_features=features)
-    model = model.with_provenance(**_collect_provenance(job, state, check, evaluation))
+    model = model.with_provenance(**_collect_provenance(job, state, check, evaluation, averaged))
     model.save(request.output)
     report = request.folder / "report.html"
     verdict = find_verdict(evaluation, state.step, check)
-    start = describe_gain(job.parent, state.history, state.best, len(job.validation))
+    start = describe_gain(job.parent, state.history, state.best, len(job.validation), averaged)
     chosen = describe_choice(job.task.has_thresholds)
     notes = [*([start] if start else []), chosen, *check.notes, *_explain_sizes(job.recipe)]
     notes += [*describe_difference(model.bf16), *map(str, check.problems)]
@@ -162,7 +163,7 @@ def _explain_sizes(recipe: Recipe) -> tuple[str, ...]:
 
 
 def _collect_provenance(
-    job: TrainingJob, state: TrainingState, check: DatasetCheck, evaluation: Evaluation
+    job: TrainingJob, state: TrainingState, check: DatasetCheck, evaluation: Evaluation, averaged: float | None
 ) -> dict[str, Any]:
     digests = {item.name: item.whole_digest or item.image_digest for item in check.facts}
     sketches = {item.name: item.sketch for item in check.facts}
@@ -186,4 +187,5 @@ def _collect_provenance(
         "minutes": state.elapsed / 60,
         "seed": job.recipe.seed,
         **({} if job.parent is None else {"parent": {**job.parent, "score": find_first_score(state.history)}}),
+        **({} if averaged is None else {"averaged_score": averaged}),
     }

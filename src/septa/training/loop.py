@@ -68,6 +68,8 @@ def run_training_loop(job: TrainingJob, state: TrainingState) -> Iterator[Histor
     with SignalCatcher() as signals, closing(loader.batches()) as batches, closing(profiler):
         if not state.step:
             _save_checkpoint(job, state, clock)
+            if job.scores_parent and job.writes:
+                job.checkpoints.save_first(dict(state.net.state_dict()))
             if job.scores_parent and state.best is None:
                 yield _run_validation(job, state, clock)
                 state.validated = 0

@@ -68,7 +68,11 @@ def find_first_score(history: Sequence[HistoryRow]) -> float | None:
 
 
 def describe_gain(
-    parent: Mapping[str, Any] | None, history: Sequence[HistoryRow], best: Mapping[str, Any], images: int
+    parent: Mapping[str, Any] | None,
+    history: Sequence[HistoryRow],
+    best: Mapping[str, Any],
+    images: int,
+    averaged: float | None = None,
 ) -> str:
     """Return a printable line that compares the weights of the model with those that the training started from.
 
@@ -84,6 +88,8 @@ def describe_gain(
         ``step`` and ``score`` of the weights that the model has.
     images
         Number of validation images.
+    averaged
+        Score of the mean of these weights and those of the parent, if the model has the mean.
 
     Returns
     -------
@@ -96,7 +102,12 @@ def describe_gain(
     name = parent["name"]
     if first is None:
         return f"start: {name}, which has no score on the validation images, since it has other outputs"
-    if best["step"]:
+    if averaged is not None:
+        line = f"start: the weights are the mean of those of {name} and the fine-tuned ones, which forgets less; "
+        line += (
+            f"validation scores: {averaged:.4f}, before fine-tuning {first:.4f}, fine-tuned alone {best['score']:.4f}"
+        )
+    elif best["step"]:
         line = f"start: the validation score is {best['score']:.4f}, and that of {name} before fine-tuning {first:.4f}"
     else:
         line = f"start: fine-tuning found no object more than {name}, with a score of {first:.4f}: its weights are kept"
