@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 import re
 from dataclasses import replace
@@ -17,7 +18,7 @@ from torch.nn import functional
 
 from septa.errors import InputError
 from septa.images import read_image
-from septa.inference import Int8
+from septa.inference import Int8, scale_tile, smallest_tile_for
 from septa.labels import ImageScale
 from septa.model import Model, PredictionOptions, find_scale, measure_diameter
 from septa.nets import Ensemble, UNet, reduce_net
@@ -223,3 +224,24 @@ def test_reduced_models_are_made_once(model: Model, image_cyx: NDArray[Any], mon
     assert made == [2, 4, 2, 4]
     np.testing.assert_array_equal(sized.segment(image_cyx), first_yx)
     assert made == [2, 4, 2, 4]
+
+
+def test_reduced_models_are_made_again_after_a_weight_has_changed(model: Model, image_cyx: NDArray[Any]) -> None:
+    own = set_largest(
+        replace(model, net=copy.deepcopy(model.net)), find_typical(model.reduce(2).segment(image_cyx)) / 2
+    )
+    before_yx = own.segment(image_cyx)
+    with torch.no_grad():
+        for parameter in own.net.parameters():
+            parameter.mul_(1.3)
+    after_yx = own.segment(image_cyx)
+    assert (after_yx != before_yx).any()
+    np.testing.assert_array_equal(replace(own).segment(image_cyx), after_yx)
+
+
+def test_tiles_of_a_scaled_image_have_room_for_a_core(model: Model) -> None:
+    for factor in (0.5, 2):
+        net = model.reduce(factor).net
+        least = smallest_tile_for(net)
+        assert scale_tile(net, 1, factor) == least
+        assert scale_tile(net, 1001, factor) == int(1001 * factor)

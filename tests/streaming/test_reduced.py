@@ -5,27 +5,36 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from numpy.typing import NDArray
 
 from septa.errors import InputError, Interrupted
+from septa.model import Model
 from septa.streaming import StreamInput, StreamRequest, StreamStarted, StreamStep, stream
+
+
+def prepare(kit: SimpleNamespace, folder: Path, *settings: str) -> tuple[Model, Model, NDArray[Any], StreamRequest]:
+    """Return a model, the same with other settings, an image, and the request that segments its store with the latter."""
+    image_yx = kit.texture((48, 56)).repeat(2, 0).repeat(2, 1)
+    kit.write_image(folder / "image.ome.zarr", image_yx, "YX")
+    plain = kit.make("distance")
+    model = replace(plain, recipe=plain.recipe.with_overrides(settings))
+    model.save(folder / "model.septa")
+    request = StreamRequest(
+        model=folder / "model.septa",
+        input=StreamInput(str(folder / "image.ome.zarr")),
+        output=folder / "out.ome.zarr",
+        device="cpu",
+        tile=64,
+    )
+    return plain, model, image_yx, request
 
 
 @pytest.mark.filterwarnings("ignore::septa.SeptaWarning")
 def test_a_store_of_small_objects_equals_the_whole_image(kit: SimpleNamespace, tmp_path: Path) -> None:
-    image_yx = kit.texture((48, 56)).repeat(2, 0).repeat(2, 1)
-    kit.write_image(tmp_path / "image.ome.zarr", image_yx, "YX")
-    plain = kit.make("distance")
-    model = replace(plain, recipe=plain.recipe.with_overrides(["instances.smallest=1000"]))
-    model.save(tmp_path / "model.septa")
-    request = StreamRequest(
-        model=tmp_path / "model.septa",
-        input=StreamInput(str(tmp_path / "image.ome.zarr")),
-        output=tmp_path / "out.ome.zarr",
-        device="cpu",
-        tile=64,
-    )
+    plain, model, image_yx, request = prepare(kit, tmp_path, "instances.smallest=1000")
     expected_yx = model.segment(image_yx)
     assert (expected_yx != plain.segment(image_yx)).any()
     started = next(stream(request))
@@ -39,19 +48,8 @@ def test_a_store_of_small_objects_equals_the_whole_image(kit: SimpleNamespace, t
 def test_a_store_of_large_objects_equals_the_whole_image(
     kit: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    image_yx = kit.texture((48, 56)).repeat(2, 0).repeat(2, 1)
-    kit.write_image(tmp_path / "image.ome.zarr", image_yx, "YX")
-    plain = kit.make("distance")
-    model = replace(plain, recipe=plain.recipe.with_overrides(["data.largest=1", "instances.least_share=0.2"]))
+    plain, model, image_yx, request = prepare(kit, tmp_path, "data.largest=1", "instances.least_share=0.2")
     monkeypatch.setattr("septa.labels.sizes.MOST_REDUCED", 2)
-    model.save(tmp_path / "model.septa")
-    request = StreamRequest(
-        model=tmp_path / "model.septa",
-        input=StreamInput(str(tmp_path / "image.ome.zarr")),
-        output=tmp_path / "out.ome.zarr",
-        device="cpu",
-        tile=64,
-    )
     expected_yx = model.segment(image_yx)
     assert 2 < expected_yx.max() < plain.reduce(2).segment(image_yx).max()
     events = stream(request)

@@ -23,6 +23,8 @@ from .predict import predict_tiles as predict_tiles
 from .protocol import Engine as Engine
 from .protocol import NetGeometry as NetGeometry
 from .protocol import SingleImageEngine as SingleImageEngine
+from .stamp import compute_stamp as compute_stamp
+from .stamp import reuse as reuse
 from .symmetry import SYMMETRIES as SYMMETRIES
 from .symmetry import apply_symmetry as apply_symmetry
 from .symmetry import undo_symmetry as undo_symmetry
@@ -34,6 +36,7 @@ from .tiling import choose_tile as choose_tile
 from .tiling import compute_overhead as compute_overhead
 from .tiling import largest_difference as largest_difference
 from .tiling import plan_tiles_for as plan_tiles_for
+from .tiling import scale_tile as scale_tile
 from .tiling import smallest_tile as smallest_tile
 from .tiling import smallest_tile_for as smallest_tile_for
 from .training_features import TrainingFeatures as TrainingFeatures

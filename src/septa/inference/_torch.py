@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from septa.errors import InputError, ResourceError, is_out_of_memory
 from septa.inference.bf16 import round_for_bf16
-from septa.inference.fold import Stamp, compute_stamp, fold_norms
+from septa.inference.fold import fold_norms
 from septa.inference.graph import make_probe, translate_out_of_memory
 from septa.inference.protocol import Engine, SingleImageEngine
+from septa.inference.stamp import compute_stamp, reuse
 
 Forward = Callable[[Tensor], Tensor]
 """Function from images ``(B, C, Y, X)`` to logits ``(B, K, Y, X)``, both float32 and on the same device."""
@@ -32,8 +33,7 @@ TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 COMPILE = "compile"
 MODES = (*TYPES, COMPILE)
 """Words that may follow ``torch`` in the name of an engine, as in ``torch+bf16+compile``."""
-_Copy = tuple[Stamp | None, torch.device, nn.Module]
-_copies: weakref.WeakKeyDictionary[nn.Module, _Copy] = weakref.WeakKeyDictionary()
+_copies: weakref.WeakKeyDictionary[nn.Module, tuple[Hashable, nn.Module]] = weakref.WeakKeyDictionary()
 """Copy of each net on another device, valid until a weight changes."""
 _BATCH = 4 * 2**20
 """Largest batch on a GPU, pixels; a single image may be larger."""
@@ -100,11 +100,8 @@ def _place(net: nn.Module, device: torch.device) -> nn.Module:
     if device.type == "cpu":
         return folded
     stamp = compute_stamp(folded)
-    known_stamp, known_device, placed = _copies.get(net, (None, device, folded))
-    if stamp is None or (known_stamp, known_device) != (stamp, device):
-        placed = copy.deepcopy(folded).to(device)
-        _copies[net] = stamp, device, placed
-    return placed
+    key = None if stamp is None else (stamp, device)
+    return reuse(_copies, net, key, lambda: copy.deepcopy(folded).to(device))
 
 
 def _make_forward(net: nn.Module, device: torch.device, modes: tuple[str, ...]) -> Forward:

@@ -20,14 +20,15 @@ from __future__ import annotations
 
 import copy
 import weakref
+from collections.abc import Hashable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from septa.inference.fold import Stamp, compute_stamp
+from septa.inference.stamp import compute_stamp, reuse
 
-_rounded_copies: weakref.WeakKeyDictionary[nn.Module, tuple[Stamp, nn.Module]] = weakref.WeakKeyDictionary()
+_rounded_copies: weakref.WeakKeyDictionary[nn.Module, tuple[Hashable, nn.Module]] = weakref.WeakKeyDictionary()
 
 CHANNELS = 8
 """A convolution runs in bfloat16 if its input and output channels are multiples of this number."""
@@ -43,14 +44,7 @@ def round_for_bf16(net: nn.Module) -> nn.Module:
     net
         Net in evaluation mode. Only autocast changes how a net other than `septa.nets.UNet` runs, and its weights.
     """
-    stamp = compute_stamp(net)
-    known = _rounded_copies.get(net)
-    if stamp is not None and known is not None and known[0] == stamp:
-        return known[1]
-    rounded = _round_copy(net)
-    if stamp is not None:
-        _rounded_copies[net] = stamp, rounded
-    return rounded
+    return reuse(_rounded_copies, net, compute_stamp(net), lambda: _round_copy(net))
 
 
 def _round_copy(net: nn.Module) -> nn.Module:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import copy
 import weakref
 from collections import Counter
+from collections.abc import Hashable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from septa.inference.stamp import compute_stamp, reuse
+
 PARITY = 1e-4
 """Largest difference from the logits of a net that counts as rounding, as a share of the largest logit."""
 
-Stamp = tuple[tuple[int, int, int], ...]
-"""Identity and version of each weight of a net: it changes when a weight changes."""
-_folded_copies: weakref.WeakKeyDictionary[nn.Module, tuple[Stamp, nn.Module | None]] = weakref.WeakKeyDictionary()
+_folded_copies: weakref.WeakKeyDictionary[nn.Module, tuple[Hashable, nn.Module | None]] = weakref.WeakKeyDictionary()
 
 
 def fold_norms(net: nn.Module, probe_bcyx: Tensor) -> nn.Module:
@@ -36,22 +37,8 @@ def fold_norms(net: nn.Module, probe_bcyx: Tensor) -> nn.Module:
     """
     if not any(isinstance(module, nn.BatchNorm2d) for module in net.modules()):
         return net
-    stamp = compute_stamp(net)
-    known_stamp, folded = _folded_copies.get(net, (None, None))
-    if stamp is None or known_stamp != stamp:
-        folded = _fold_copy(net, probe_bcyx)
-        if stamp is not None:
-            _folded_copies[net] = stamp, folded
+    folded = reuse(_folded_copies, net, compute_stamp(net), lambda: _fold_copy(net, probe_bcyx))
     return net if folded is None else folded
-
-
-def compute_stamp(net: nn.Module) -> Stamp | None:
-    """Return the stamp of a net's weights, or None if PyTorch does not count their versions."""
-    try:
-        tensors = net.state_dict(keep_vars=True).values()
-        return tuple((id(tensor), tensor.data_ptr(), tensor._version) for tensor in tensors)
-    except RuntimeError:  # the weights were made in inference mode
-        return None
 
 
 def _fold_copy(net: nn.Module, probe_bcyx: Tensor) -> nn.Module | None:

@@ -233,6 +233,21 @@ def smallest_tile_for(net: NetGeometry) -> int:
     return max(smallest_tile(net.halo, net.multiple, _surplus(net)), _steady_side(net))
 
 
+def scale_tile(net: NetGeometry, tile: int, factor: float) -> int:
+    """Return the side in pixels of the largest tile of an image of which a net sees ``tile`` pixels.
+
+    Parameters
+    ----------
+    net
+        Net that reduces the image by the factor; the tile has at least its smallest side.
+    tile
+        Largest side that the net may see, pixels.
+    factor
+        Factor of the reduction; below 1 the net enlarges the image.
+    """
+    return max(int(factor * tile), smallest_tile_for(net))
+
+
 def _surplus(net: NetGeometry) -> int:
     return net.output_size(net.input_size(1)) % net.multiple if net.margin else 0
 

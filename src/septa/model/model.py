@@ -36,9 +36,11 @@ from septa.inference import (
     ImageTile,
     Int8,
     TrainingFeatures,
+    compute_stamp,
     make_engine,
     parse_modes,
-    smallest_tile_for,
+    reuse,
+    scale_tile,
 )
 from septa.labels import ImageScale, LabelMapping
 from septa.nets import Ensemble, UNet, list_members, reduce_net
@@ -511,16 +513,16 @@ class Model:
     def reduce_with_engine(
         self, factor: float, device: str, engine: str | None = None, precision: str | None = None
     ) -> tuple[Model, Engine]:
-        """Return the model of `reduce` and its engine, which are kept for the next image.
+        """Return the model of `reduce` and its engine, which are kept for the next image until a weight changes.
 
         Parameters are those of `reduce` and `engine`.
         """
-        key = factor, device, engine, precision
-        if key not in self._sized:
+
+        def make() -> tuple[Model, Engine]:
             model = self.reduce(factor)
-            self._sized[key] = model, model.engine(device, engine, precision)
-        kept: tuple[Model, Engine] = self._sized[key]
-        return kept
+            return model, model.engine(device, engine, precision)
+
+        return reuse(self._sized, (factor, device, engine, precision), compute_stamp(self.net), make)
 
     def apply_scale(self, scale: ImageScale) -> Model:
         """Return the model of `reduce` that also drops objects below the smallest size of a scale."""
@@ -599,8 +601,7 @@ class Model:
         reduced, engine = self.reduce_with_engine(factor, options.device, name, precision)
         model = reduced.apply_scale(replace(scale, reduction=1))
         sums = None if options.sums is None else model.make_sums()
-        # The net never sees more pixels than that.
-        tile = None if options.tile is None else max(int(factor * options.tile), smallest_tile_for(model.net))
+        tile = None if options.tile is None else scale_tile(model.net, options.tile, factor)
         return model, replace(options, engine=engine, precision=None, sums=sums, tile=tile)
 
     def _prepare(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import replace
 from itertools import product
 from os import PathLike
@@ -42,8 +42,11 @@ Window = tuple[slice, slice]
 Read = Callable[[Window], NDArray[Any]]
 
 
-class SizedModels(dict[tuple[float, str, str | None, str | None], tuple[Any, Engine]]):
-    """Reduced models of a model and their engines, by factor, device, engine and precision; they are not pickled."""
+class SizedModels(dict[tuple[float, str, str | None, str | None], tuple[Hashable, tuple[Any, Engine]]]):
+    """Reduced models of a model and their engines, by factor, device, engine and precision; they are not pickled.
+
+    Each has the stamp of the weights of which it was made; see `septa.inference.reuse`.
+    """
 
     def __reduce__(self) -> tuple[type[SizedModels], tuple[()]]:
         """Return an empty collection."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from septa.errors import ResourceError
-from septa.inference import choose_tile, smallest_tile, smallest_tile_for
+from septa.inference import NetGeometry, choose_tile, scale_tile, smallest_tile, smallest_tile_for
 from septa.model import Model
 from septa.runtime import find_memory_limit
 
@@ -50,9 +50,9 @@ class Budget:
     free: int
     limit: int
 
-    def choose_tile(self, tile: int | None, reduction: float) -> int:
+    def choose_tile(self, tile: int | None, net: NetGeometry, reduction: float) -> int:
         """Return the largest tile in pixels of the image, if the net must see no more than ``tile`` reduced ones."""
-        return self.tile if tile is None else min(self.tile, int(reduction * tile))
+        return self.tile if tile is None else min(self.tile, scale_tile(net, tile, reduction))
 
 
 def resident_bytes() -> int:

@@ -284,7 +284,7 @@ def _make_worker(prepared: _PreparedRun) -> BlockWorker:
             source=source,
             engine=model.engine(_choose_device(run.device, prepared.rank), identity.engine),
             folder=run.folder,
-            tile=budget.choose_tile(run.tile, plan.scale.reduction),
+            tile=budget.choose_tile(run.tile, model.net, plan.scale.reduction),
             free=budget.free,
             limit=budget.limit,
         )

@@ -126,7 +126,7 @@ def stream(request: StreamRequest, make_executor: MakeExecutor | None = None) ->
                     source=source,
                     engine=engine if plan.scale.reduction == 1 else model.engine(device, identity.engine),
                     folder=folder,
-                    tile=budget.choose_tile(request.tile, plan.scale.reduction),
+                    tile=budget.choose_tile(request.tile, model.net, plan.scale.reduction),
                     free=budget.free,
                     limit=budget.limit,
                 )
