@@ -104,9 +104,8 @@ def describe_gain(
         return f"start: {name}, which has no score on the validation images, since it has other outputs"
     if averaged is not None:
         line = f"start: the weights are the mean of those of {name} and the fine-tuned ones, which forgets less; "
-        line += (
-            f"validation scores: {averaged:.4f}, before fine-tuning {first:.4f}, fine-tuned alone {best['score']:.4f}"
-        )
+        others = f"before fine-tuning {first:.4f}, fine-tuned alone {best['score']:.4f}"
+        line += f"validation scores: {averaged:.4f}, {others}"
     elif best["step"]:
         line = f"start: the validation score is {best['score']:.4f}, and that of {name} before fine-tuning {first:.4f}"
     else:
