@@ -16,7 +16,7 @@ from septa.streaming import StreamInput, StreamRequest, StreamStarted, StreamSte
 
 
 def prepare(kit: SimpleNamespace, folder: Path, *settings: str) -> tuple[Model, Model, NDArray[Any], StreamRequest]:
-    """Return a model, the same with other settings, an image, and the request that segments its store with the latter."""
+    """Return a model, the same with other settings, an image, and a request that segments its store with the latter."""
     image_yx = kit.texture((48, 56)).repeat(2, 0).repeat(2, 1)
     kit.write_image(folder / "image.ome.zarr", image_yx, "YX")
     plain = kit.make("distance")
