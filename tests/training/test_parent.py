@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
 from septa.data.fingerprint import scan_image
 from septa.data.folder import find_pairs, read_pair_image
@@ -81,6 +84,22 @@ def test_a_largest_diameter_is_that_of_the_parent_for_objects_only(save: Save, c
     assert plan(cells, save("data.largest=24"), "data.largest=null").recipe.data.largest is None
     with pytest.raises(RecipeError, match=r"data\.largest needs objects, but the labels are classes"):
         plan(data, "scratch", "data.largest=24")
+
+
+def test_objects_that_are_labelled_are_not_dropped_for_their_size(save: Save, cells: Path, tmp_path: Path) -> None:
+    parent = save("instances.least_share=0.1", "instances.join_share=2")
+    usual = plan(cells, parent).recipe.instances
+    assert (usual.least_share, usual.join_share) == (0.1, 2)
+    shutil.copytree(cells, tmp_path / "small")
+    for path in (tmp_path / "small" / "labels").iterdir():
+        labels_yx = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        free_yx = np.argwhere(ndimage.minimum_filter(labels_yx == 0, 5))[:1]
+        labels_yx[tuple(free_yx.T)] = labels_yx.max() + 1
+        cv2.imwrite(str(path), labels_yx)
+    choice = plan(tmp_path / "small", parent)
+    assert (choice.recipe.instances.least_share, choice.recipe.instances.join_share) == (0, 2)
+    assert choice.reasons["instances.least_share"] == "smaller objects are labelled"
+    assert plan(tmp_path / "small", parent, "instances.least_share=0.2").recipe.instances.least_share == 0.2
 
 
 def test_given_settings_are_kept_where_no_weight_depends_on_them(save: Save, cells: Path) -> None:

@@ -83,7 +83,7 @@ def load_parent(start: str, file: Path | None = None) -> Parent:
 
 
 def inherit_settings(
-    recipe: Recipe, parent: Parent, *, given: Mapping[str, str], objects: bool
+    recipe: Recipe, parent: Parent, *, given: Mapping[str, str], objects: bool, diameters: Sequence[float] = (0, 0, 0)
 ) -> tuple[Recipe, dict[str, str]]:
     """Take the settings from the parent without which its weights would be worth less.
 
@@ -101,6 +101,8 @@ def inherit_settings(
         file. They are kept where the weights allow it.
     objects
         True if the new task finds objects.
+    diameters
+        5, 50 and 95 percentiles of the diameters of the labelled objects, pixels; zeros if there are none.
 
     Returns
     -------
@@ -130,6 +132,8 @@ def inherit_settings(
         if key not in given:
             values[section][name] = old
             reasons[key] = f"as in {parent.name}"
+            if key == "instances.least_share" and diameters[0] ** 2 < old * diameters[1] ** 2:
+                values[section][name], reasons[key] = 0.0, "smaller objects are labelled"
         elif section == "net" and key not in _FREE and new != old:
             _refuse(key, new, old, given[key], parent)
     return Recipe.parse(values), reasons
