@@ -191,6 +191,29 @@ def test_objects_much_smaller_than_the_others_are_left_out(
     assert sharing.choose_scale(1e9).least_pixels == MOST_PIXELS
 
 
+def test_parts_of_one_object_are_joined(
+    model: Model, image_cyx: NDArray[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    whole_yx = model.segment(image_cyx)
+    typical = find_typical(model.reduce(2).segment(image_cyx))
+    joining = replace(model, recipe=model.recipe.with_overrides(["instances.join_share=8"]))
+    caplog.set_level("INFO", "septa")
+    found_yx = joining.segment(image_cyx)
+    assert re.search(r"touching parts that together have less than \d+ pixels are joined", caplog.text)
+    assert 0 < found_yx.max() < whole_yx.max()
+    pairs = np.unique(np.stack([whole_yx, found_yx])[:, whole_yx > 0], axis=1)
+    assert pairs.shape[1] == whole_yx.max()  # every part is in one object
+    assert pairs.min() > 0
+    for other_yx in (
+        joining.segment(image_cyx, tile=64),
+        joining(dask.array.from_array(image_cyx, chunks=64)).compute(),
+        set_largest(joining, 1e6).assume_diameter(typical).segment(image_cyx),
+    ):
+        pairs = np.unique(np.stack([other_yx.ravel(), found_yx.ravel()]), axis=1)
+        assert pairs.shape[1] == found_yx.max() + 1 == other_yx.max() + 1
+    assert joining.choose_scale(1e9).join_pixels == MOST_PIXELS
+
+
 def test_nets_that_cannot_be_reduced_are_measured_at_full_size(model: Model, image_cyx: NDArray[Any]) -> None:
     reduced = set_largest(model.reduce(8), 10)
     expected_yx = reduced.segment(image_cyx)

@@ -14,12 +14,15 @@ from septa.errors import InputError, Interrupted
 from septa.model import Model
 from septa.streaming import StreamInput, StreamRequest, StreamStarted, StreamStep, stream
 
+Prepared = tuple[Model, Model, NDArray[Any], StreamRequest]
 
-def prepare(kit: SimpleNamespace, folder: Path, *settings: str) -> tuple[Model, Model, NDArray[Any], StreamRequest]:
+
+def prepare(kit: SimpleNamespace, folder: Path, *settings: str, **thresholds: float) -> Prepared:
     """Return a model, the same with other settings, an image, and a request that segments its store with the latter."""
     image_yx = kit.texture((48, 56)).repeat(2, 0).repeat(2, 1)
     kit.write_image(folder / "image.ome.zarr", image_yx, "YX")
     plain = kit.make("distance")
+    plain = replace(plain, decoding=replace(plain.decoding, **thresholds))
     model = replace(plain, recipe=plain.recipe.with_overrides(settings))
     model.save(folder / "model.septa")
     request = StreamRequest(
@@ -40,6 +43,20 @@ def test_a_store_of_small_objects_equals_the_whole_image(kit: SimpleNamespace, t
     started = next(stream(request))
     assert isinstance(started, StreamStarted)
     assert started.plan.scale.reduction == 0.5
+    kit.run(replace(request, overwrite=True))
+    kit.assert_same_objects(kit.read(request.output, "model"), expected_yx)
+
+
+@pytest.mark.filterwarnings("ignore::septa.SeptaWarning")
+def test_a_store_of_objects_with_parts_equals_the_whole_image(kit: SimpleNamespace, tmp_path: Path) -> None:
+    plain, model, image_yx, request = prepare(kit, tmp_path, "instances.join_share=8", seed=0.5)
+    expected_yx = model.segment(image_yx)
+    assert 2 < expected_yx.max() < plain.segment(image_yx).max()
+    started = next(stream(request))
+    assert isinstance(started, StreamStarted)
+    assert started.plan.scale.join_pixels > 0
+    assert started.blocks > 1
+    assert any("parts that together have less than" in note for note in started.notes)
     kit.run(replace(request, overwrite=True))
     kit.assert_same_objects(kit.read(request.output, "model"), expected_yx)
 

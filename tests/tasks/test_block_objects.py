@@ -63,6 +63,7 @@ decodings = st.builds(
     st.sampled_from([0, 0, 1, 2, 5, 30]),
     close_seams=st.booleans(),
     fill_holes=st.booleans(),
+    join_pixels=st.sampled_from([0, 0, 4, 12, 60, 1000]),
 )
 
 
@@ -145,7 +146,12 @@ def test_blocks_of_one_line(images: Maps, decoding: Decoding, side: tuple[int, i
 @pytest.mark.parametrize("side", [(7, 7), (16, 11)])
 def test_larger_images(kind: str, side: tuple[int, int]) -> None:
     images = draw(3, (90, 101), kind, 12)
-    for decoding in (Decoding(0.4, 0.8, 5), Decoding(0.5, 0.6, 1), Decoding(0.3, 0.9, 3, 4)):
+    for decoding in (
+        Decoding(0.4, 0.8, 5),
+        Decoding(0.5, 0.6, 1),
+        Decoding(0.3, 0.9, 3, 4),
+        Decoding(0.3, 0.7, 3, join_pixels=40),
+    ):
         found_yx, _ = put_together(*cut(images, decoding, side, 6))
         np.testing.assert_array_equal(found_yx, in_order(find_objects(*images, decoding), side))
 

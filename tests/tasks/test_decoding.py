@@ -356,10 +356,12 @@ def test_holes_are_kept_if_the_decoding_says_so() -> None:
         {"least_pixels": 2**31},
         {"reach": -1},
         {"reach": 65537},
+        {"join_pixels": -1},
+        {"join_pixels": 2**31},
     ],
 )
 def test_thresholds_out_of_range_are_refused(values: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="between 0 and 1, least_pixels at least 1, reach 0 to 65536, got"):
+    with pytest.raises(ValueError, match="between 0 and 1, least_pixels at least 1, reach 0 to 65536, join_pixels at"):
         Decoding(**values)
     with pytest.raises(ValueError, match="foreground and seed must be between 0 and 1"):
         Decoding.from_json({**Decoding().to_json(), **values})
@@ -367,12 +369,13 @@ def test_thresholds_out_of_range_are_refused(values: dict[str, Any]) -> None:
 
 @given(st.floats(0.001, 0.999), st.floats(0.001, 0.999), st.integers(1, 10**6))
 def test_thresholds_through_json(foreground: float, seed: float, least: int) -> None:
-    decoding = Decoding(foreground, seed, least, least % 50)
+    decoding = Decoding(foreground, seed, least, least % 50, join_pixels=least % 70)
     read = Decoding.from_json(json.loads(json.dumps(decoding.to_json())))
     assert read == decoding
     assert isinstance(read.least_pixels, int)
     shares = {"foreground": foreground, "seed": seed, "least_pixels": least}
-    assert read.to_json() == shares | {"reach": least % 50, "close_seams": False, "fill_holes": True}
+    others = {"reach": least % 50, "close_seams": False, "fill_holes": True, "join_pixels": least % 70}
+    assert read.to_json() == shares | others
     older = {name: value for name, value in decoding.to_json().items() if name in shares}
     assert Decoding.from_json(older) == Decoding(foreground, seed, least)
 

@@ -115,6 +115,8 @@ class ExportFacts:
             lines.append(f"not included: septa enlarges images whose objects are less than {smallest:g} pixels wide")
         if share := self.values.get("least_share"):
             lines.append(f"not included: septa drops objects of less than {share:g} of the typical area in their image")
+        if share := self.values.get("join_share"):
+            lines.append(f"not included: septa joins touching parts of less than {share:g} typical areas together")
         if versions := self.values.get("tta"):
             lines.append(f"not included: septa averages {versions} rotated and mirrored versions of each image")
         return lines
@@ -193,6 +195,8 @@ def collect_export_facts(model: Model, name: str, *, logits: bool = False) -> Ex
         values["smallest"] = own.smallest
     if task.finds_objects and own.least_share > 0:
         values["least_share"] = own.least_share
+    if task.finds_objects and own.join_share > 0:
+        values["join_share"] = own.join_share
     if model.recipe.inference.tta > 1:
         values["tta"] = model.recipe.inference.tta
     return ExportFacts(

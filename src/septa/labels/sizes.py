@@ -21,10 +21,13 @@ class ImageScale:
         Factor by which the image is reduced; 1/2 enlarges it.
     least_pixels
         Smallest size of an object, pixels of the whole image, unless the decoding has a larger one.
+    join_pixels
+        Area below which touching parts are one object if no rim divides them, pixels of the whole image; 0 joins none.
     """
 
     reduction: float = 1
     least_pixels: int = 1
+    join_pixels: int = 0
 
 
 def find_typical_diameter(areas: npt.ArrayLike) -> float | None:

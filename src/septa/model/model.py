@@ -62,7 +62,7 @@ from .unlike import cut_windows, measure_windows, report_distance
 from .versions import average_versions, check_versions
 
 _LOG = logging.getLogger("septa")
-_UNMEASURED = ("data.largest=null", "instances.smallest=null", "instances.least_share=0")
+_UNMEASURED = ("data.largest=null", "instances.smallest=null", "instances.least_share=0", "instances.join_share=0")
 """Settings of a model whose images are not measured."""
 
 
@@ -525,10 +525,10 @@ class Model:
         return reuse(self._sized, (factor, device, engine, precision), compute_stamp(self.net), make)
 
     def apply_scale(self, scale: ImageScale) -> Model:
-        """Return the model of `reduce` that also drops objects below the smallest size of a scale."""
+        """Return the model of `reduce` that also joins parts and drops small objects by the areas of a scale."""
         model = self.reduce(scale.reduction)
         least = max(model.decoding.least_pixels, scale.least_pixels)
-        return replace(model, decoding=replace(model.decoding, least_pixels=least))
+        return replace(model, decoding=replace(model.decoding, least_pixels=least, join_pixels=scale.join_pixels))
 
     def assume_diameter(self, diameter: float) -> Model:
         """Return the model for images whose objects have a typical diameter in pixels; nothing is measured.

@@ -56,7 +56,8 @@ class SizedModels(dict[tuple[float, str, str | None, str | None], tuple[Hashable
 def is_measured(model: TrainedModel) -> bool:
     """Return whether the segmentation of an image depends on the typical diameter of its objects."""
     recipe = model.recipe
-    asked = recipe.data.largest is not None, recipe.instances.smallest is not None, recipe.instances.least_share > 0
+    data, own = recipe.data, recipe.instances
+    asked = data.largest is not None, own.smallest is not None, own.least_share > 0, own.join_share > 0
     return model.task.finds_objects and any(asked)
 
 
@@ -64,15 +65,17 @@ def choose_scale(model: TrainedModel, diameter: float, largest: float | None) ->
     """Return the scale of an image whose objects have a typical diameter in pixels.
 
     They get smaller than ``largest``, as far as the net can be reduced, and twice as large if they are smaller than the
-    recipe's ``instances.smallest``. Those below ``instances.least_share`` are dropped.
+    recipe's ``instances.smallest``. Those below ``instances.least_share`` are dropped, and touching parts below
+    ``instances.join_share`` together may be joined.
     """
     smallest = model.recipe.instances.smallest
     if smallest is not None and diameter < smallest and _can_enlarge(model):
         reduction = 0.5
     else:
         reduction = 1 if largest is None else choose_reduction(diameter, largest)
-    least = round(model.recipe.instances.least_share * math.pi / 4 * diameter**2)
-    return ImageScale(min(reduction, _find_most_reduced(model)), min(max(1, least), MOST_PIXELS))
+    own, area = model.recipe.instances, math.pi / 4 * diameter**2
+    least, joined = (min(round(share * area), MOST_PIXELS) for share in (own.least_share, own.join_share))
+    return ImageScale(min(reduction, _find_most_reduced(model)), max(1, least), joined)
 
 
 def _can_enlarge(model: TrainedModel) -> bool:
@@ -99,8 +102,8 @@ def find_scale(
     Parameters
     ----------
     model
-        Model; ``data.largest`` of its recipe is the diameter that objects must not reach, and ``instances.least_share``
-        the smallest share of the typical area.
+        Model; ``data.largest`` of its recipe is the diameter that objects must not reach, ``instances.least_share`` the
+        smallest share of the typical area, and ``instances.join_share`` that below which parts may be joined.
     diameter
         Typical diameter of the objects, pixels; None if there are none.
     size
@@ -124,6 +127,9 @@ def find_scale(
     if scale.least_pixels > model.decoding.enlarge(reduction).least_pixels:
         text = "objects of less than {} pixels are left out: they are much smaller than the others"
         notices.add(where, text, amount=scale.least_pixels)
+    if scale.join_pixels:
+        text = "touching parts that together have less than {} pixels are joined where no clear rim divides them"
+        notices.add(where, text, amount=scale.join_pixels)
     return replace(scale, reduction=reduction)
 
 

@@ -190,6 +190,9 @@ class InstancesSettings(Section):
     least_share: Annotated[float, Field(ge=0, le=0.5)] = 0.0
     """Smallest area of an object in prediction, as a share of that of a disc with the typical diameter in its image, 0
     to 0.5. Smaller ones are dropped as debris."""
+    join_share: Annotated[float, Field(ge=0, le=8)] = 0.0
+    """Area below which touching parts are one object in prediction, as a multiple of that of a disc with the typical
+    diameter in its image, 0 to 8. The smaller the parts are together, the deeper a rim is ignored. 0 joins none."""
     fill_holes: bool = True
     """Fill the holes of predicted objects. Set it to false if objects have real holes."""
 

@@ -14,10 +14,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from septa.tasks.block_objects import MergeFacts
+from septa.tasks.joining import find_roots
 
 Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
@@ -215,8 +214,8 @@ class _BlockUnion:
         counts = np.stack(self.counts)
         if (counts[:, 2] != counts[0, 2]).any():
             raise ValueError("the blocks were computed with different smallest sizes of objects")
-        roots = _find_roots(self.objects, self.same_object)
-        hole_roots = _find_roots(self.holes, self.same_hole)
+        roots = find_roots(self.objects, self.same_object)
+        hole_roots = find_roots(self.holes, self.same_hole)
         owner = self._find_hole_owners(roots, hole_roots)
         sizes, hole_sizes = np.zeros(self.objects, np.int64), np.zeros(self.holes, np.int64)
         np.add.at(sizes, roots, np.concatenate(self.sizes))
@@ -257,18 +256,6 @@ class _BlockUnion:
         if self.not_holes:
             low[hole_roots[np.concatenate(self.not_holes)]] = -1
         return np.where(low == high, high, -1)
-
-
-def _find_roots(count: int, pairs: list[Int64]) -> Int64:
-    """Return for each node the first of all nodes to which pairs connect it."""
-    joined = np.concatenate(pairs, axis=1) if pairs else np.zeros((2, 0), np.int64)
-    if not count:
-        return np.zeros(0, np.int64)
-    graph = coo_array((np.ones(joined.shape[1], np.bool_), (joined[0], joined[1])), shape=(count, count))
-    parts, part = connected_components(graph, directed=False)
-    first = np.full(parts, count, np.int64)
-    np.minimum.at(first, part, np.arange(count))
-    return np.asarray(first[part], np.int64)
 
 
 def _add_up(sizes: npt.ArrayLike) -> Int64:

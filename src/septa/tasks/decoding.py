@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from septa.kernels import Kernel, label_mask
+from septa.tasks.joining import join_parts
 from septa.tasks.watershed import UNCERTAIN, Sides, get_outer_lines, watershed
 
 Int32 = npt.NDArray[np.int32]
@@ -47,6 +48,9 @@ class Decoding:
         objects, see `close_seams`.
     fill_holes
         True if holes inside one object are filled.
+    join_pixels
+        Area below which touching parts are one object if no rim divides them, pixels; 0 joins none. See
+        `septa.tasks.joining`.
 
     Raises
     ------
@@ -60,13 +64,16 @@ class Decoding:
     reach: int = 0
     close_seams: bool = False
     fill_holes: bool = True
+    join_pixels: int = 0
 
     def __post_init__(self) -> None:
         """Check the ranges."""
         whole = 1 <= self.least_pixels <= MOST_PIXELS and 0 <= self.reach <= MOST_REACH
+        whole &= 0 <= self.join_pixels <= MOST_PIXELS
         if not (0 < self.foreground < 1 and 0 < self.seed < 1 and whole):
-            expected = "foreground and seed must be between 0 and 1, least_pixels at least 1, reach 0 to 65536"
-            raise ValueError(f"{expected}, got {self}")
+            shares = "foreground and seed must be between 0 and 1"
+            numbers = "least_pixels at least 1, reach 0 to 65536, join_pixels at least 0"
+            raise ValueError(f"{shares}, {numbers}, got {self}")
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -75,14 +82,16 @@ class Decoding:
     def enlarge(self, factor: float) -> Decoding:
         """Return the thresholds for objects that are larger by a factor, or smaller if it is below 1."""
         least = max(1, min(math.floor(self.least_pixels * factor**2), MOST_PIXELS))
-        return replace(self, least_pixels=least, reach=min(math.ceil(self.reach * factor), MOST_REACH))
+        joined = min(math.floor(self.join_pixels * factor**2), MOST_PIXELS)
+        reach = min(math.ceil(self.reach * factor), MOST_REACH)
+        return replace(self, least_pixels=least, reach=reach, join_pixels=joined)
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Decoding:
         """Build thresholds from the values of `to_json`; ValueError if they do not fit."""
         try:
             shares = values["foreground"], values["seed"]
-            whole = values["least_pixels"], values.get("reach", 0)
+            whole = values["least_pixels"], values.get("reach", 0), values.get("join_pixels", 0)
             flags = values.get("close_seams", False), values.get("fill_holes", True)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"decoding: {type(error).__name__} {error}") from None
@@ -90,7 +99,7 @@ class Decoding:
             raise ValueError(f"decoding: not the numbers of thresholds: {values!r}")
         if any(type(flag) is not bool for flag in flags):
             raise ValueError(f"decoding: close_seams and fill_holes must be true or false: {values!r}")
-        return cls(float(shares[0]), float(shares[1]), int(whole[0]), int(whole[1]), *flags)
+        return cls(float(shares[0]), float(shares[1]), int(whole[0]), int(whole[1]), *flags, int(whole[2]))
 
 
 def find_objects(foreground_yx: Float32, inner_yx: Float32, decoding: Decoding) -> Int32:
@@ -98,7 +107,8 @@ def find_objects(foreground_yx: Float32, inner_yx: Float32, decoding: Decoding) 
 
     Seeds are the regions where the inner map is high. They grow by a watershed over this map to all foreground within
     reach. A foreground region without a seed is an object of its own, so that thin objects are not lost. Seams are
-    closed and holes inside one object are filled, if ``decoding`` says so, and small objects are dropped.
+    closed, parts of one object joined and holes inside one object filled, if ``decoding`` says so, and small objects
+    are dropped.
 
     Parameters
     ----------
@@ -153,7 +163,11 @@ def grow_objects(
     if mask_yx.any():
         alone_yx = label_mask(mask_yx)
         np.add(alone_yx, seeds_yx.max(initial=0), out=labels_yx, where=mask_yx)
-    return close_seams(labels_yx, open_sides) if decoding.close_seams else labels_yx
+    if decoding.close_seams:
+        labels_yx = close_seams(labels_yx, open_sides)
+    if decoding.join_pixels:
+        labels_yx = join_parts(labels_yx, height_yx, decoding.seed, decoding.join_pixels, open_sides)
+    return labels_yx
 
 
 def close_seams(labels_yx: Int32, open_sides: Sides = (False, False, False, False)) -> Int32:

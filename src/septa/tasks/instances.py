@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -123,7 +124,7 @@ class Instances:
     @property
     def block_margin(self) -> int:
         """Pixels around a block within which its objects are nearly always certain."""
-        return max(32, self.decoding.reach + 16)
+        return max(32, self.decoding.reach + 16, math.ceil(2 * math.sqrt(self.decoding.join_pixels)))
 
     @property
     def pixel_task(self) -> Semantic:
