@@ -89,10 +89,11 @@ def join_parts(
     saddles = (_DEEPEST - lowest) / (_DEEPEST * seed)
     unknown = cut[low] | cut[high]
     joined = ~unknown & (together < join_pixels * np.minimum(1, saddles))
-    labels_yx = np.append(find_roots(areas.size, [np.stack([low, high])[:, joined]]), UNCERTAIN)[labels_yx]
+    roots = find_roots(areas.size, [np.stack([low, high])[:, joined]])
+    labels_yx = np.append(roots, UNCERTAIN).astype(np.int32)[labels_yx]  # -1 takes the last value
     undecided = (unknown & (together < join_pixels))[pair.reshape(-1)]
     labels_yx.reshape(-1)[places[:, both][:, undecided].reshape(-1)] = UNCERTAIN
-    return np.asarray(labels_yx, np.int32)
+    return labels_yx
 
 
 def find_roots(count: int, pairs: Sequence[npt.NDArray[np.integer]]) -> Int64:
