@@ -212,6 +212,8 @@ def test_parts_of_one_object_are_joined(
         pairs = np.unique(np.stack([other_yx.ravel(), found_yx.ravel()]), axis=1)
         assert pairs.shape[1] == found_yx.max() + 1 == other_yx.max() + 1
     assert joining.choose_scale(1e9).join_pixels == MOST_PIXELS
+    assumed = joining.assume_diameter(typical)  # a store of it is not measured
+    assert assumed.apply_scale(ImageScale()).decoding == assumed.decoding
 
 
 def test_nets_that_cannot_be_reduced_are_measured_at_full_size(model: Model, image_cyx: NDArray[Any]) -> None:

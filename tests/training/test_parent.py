@@ -87,9 +87,9 @@ def test_a_largest_diameter_is_that_of_the_parent_for_objects_only(save: Save, c
 
 
 def test_objects_that_are_labelled_are_not_dropped_for_their_size(save: Save, cells: Path, tmp_path: Path) -> None:
-    parent = save("instances.least_share=0.1", "instances.join_share=2")
+    parent = save("instances.least_share=0.05", "instances.join_share=2")
     usual = plan(cells, parent).recipe.instances
-    assert (usual.least_share, usual.join_share) == (0.1, 2)
+    assert (usual.least_share, usual.join_share) == (0.05, 2)
     shutil.copytree(cells, tmp_path / "small")
     for path in (tmp_path / "small" / "labels").iterdir():
         labels_yx = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
@@ -98,7 +98,7 @@ def test_objects_that_are_labelled_are_not_dropped_for_their_size(save: Save, ce
         cv2.imwrite(str(path), labels_yx)
     choice = plan(tmp_path / "small", parent)
     assert (choice.recipe.instances.least_share, choice.recipe.instances.join_share) == (0, 2)
-    assert choice.reasons["instances.least_share"] == "smaller objects are labelled"
+    assert choice.reasons["instances.least_share"] == "the labelled objects differ as much in size"
     assert plan(tmp_path / "small", parent, "instances.least_share=0.2").recipe.instances.least_share == 0.2
 
 

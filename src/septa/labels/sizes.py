@@ -22,7 +22,8 @@ class ImageScale:
     least_pixels
         Smallest size of an object, pixels of the whole image, unless the decoding has a larger one.
     join_pixels
-        Area below which touching parts are one object if no rim divides them, pixels of the whole image; 0 joins none.
+        Area below which touching parts are one object if no deep rim divides them, pixels of the whole image, unless
+        the decoding has a larger one; 0 joins none.
     """
 
     reduction: float = 1

@@ -527,8 +527,9 @@ class Model:
     def apply_scale(self, scale: ImageScale) -> Model:
         """Return the model of `reduce` that also joins parts and drops small objects by the areas of a scale."""
         model = self.reduce(scale.reduction)
-        least = max(model.decoding.least_pixels, scale.least_pixels)
-        return replace(model, decoding=replace(model.decoding, least_pixels=least, join_pixels=scale.join_pixels))
+        own = model.decoding
+        least, joined = max(own.least_pixels, scale.least_pixels), max(own.join_pixels, scale.join_pixels)
+        return replace(model, decoding=replace(own, least_pixels=least, join_pixels=joined))
 
     def assume_diameter(self, diameter: float) -> Model:
         """Return the model for images whose objects have a typical diameter in pixels; nothing is measured.

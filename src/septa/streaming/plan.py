@@ -55,7 +55,7 @@ class StreamPlan:
     calibration
         Sizes, steps and position of the image, and the names of its channels.
     scale
-        Reduction and smallest objects of the image; see `septa.model.Model.apply_scale`.
+        Reduction, smallest objects and joined parts of the image; see `septa.model.Model.apply_scale`.
     """
 
     identity: RunIdentity

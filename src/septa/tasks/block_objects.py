@@ -12,6 +12,10 @@ ids of q, for all such q, joins all pixels of one object. It joins nothing else,
 the whole image that q belongs to. It is enough if one of two neighbours does this; here it is the upper or the left
 one.
 
+Parts that are joined touch. A step at such a contact is certain in a block only if both regions were judged as a whole,
+so inside a core both ends have one id, and from core A to core B, A has given both ends one id. Regions that are joined
+through others are connected by such steps. A pair that the window proves too large is never joined by its own contact.
+
 Objects are connected. One that touches no line beyond which the image continues therefore lies in the core as a whole.
 It is finished at once: its holes are filled, and it is dropped if it is small. All others are *border objects*. Only
 these wait for the merge, together with *open holes*: the regions of background that may be holes of border objects.

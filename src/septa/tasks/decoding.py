@@ -49,7 +49,7 @@ class Decoding:
     fill_holes
         True if holes inside one object are filled.
     join_pixels
-        Area below which touching parts are one object if no rim divides them, pixels; 0 joins none. See
+        Area below which touching parts are one object if no deep rim divides them, pixels; 0 joins none. See
         `septa.tasks.joining`.
 
     Raises
@@ -152,7 +152,7 @@ def grow_objects(
     ndarray
         int32 ``YX``: 0 is background, other values are ids with gaps, and `UNCERTAIN` marks pixels that depend on what
         lies beyond the open sides. Pixels with one id belong to one object of the whole image. Pixels with two ids
-        belong to one object only if they are connected beyond the window.
+        belong to one object only if they are connected beyond the window or at uncertain pixels.
     """
     mask_yx = foreground_yx > decoding.foreground
     seeds_yx = label_mask(mask_yx & (inner_yx > decoding.seed))

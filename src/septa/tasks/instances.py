@@ -124,7 +124,8 @@ class Instances:
     @property
     def block_margin(self) -> int:
         """Pixels around a block within which its objects are nearly always certain."""
-        return max(32, self.decoding.reach + 16, math.ceil(2 * math.sqrt(self.decoding.join_pixels)))
+        # A block that needs a wider margin for parts that may be joined is computed again.
+        return max(32, self.decoding.reach + 16, min(256, math.isqrt(self.decoding.join_pixels)))
 
     @property
     def pixel_task(self) -> Semantic:

@@ -1,14 +1,14 @@
 """Parts of one object joined: touching regions that are small together and have no deep rim between them.
 
-Nets cut lobed objects. The *saddle* of two touching regions is the largest inner value that a path from one to the
-other must not go below where they touch: the largest, over all pairs of neighbouring pixels of both, of the smaller
-value of the pair. Two regions are joined if their area together, before holes are filled, is less than
+Nets cut lobed objects. The *saddle* of two touching regions is the highest inner value at which a path can cross from
+one to the other: the largest, over all pairs of neighbouring pixels of both, of the smaller value of the pair. Two
+regions are joined if their area together, before holes are filled, is less than
 
     ``join_pixels * min(1, saddle / seed)``
 
-so that the smaller they are together, the deeper a rim may be that does not divide them. Each pair is judged by itself,
-and regions that are joined through others are one object; so nothing depends on an order. Without a limit on the area,
-this is a lower threshold of the seeds.
+so that the smaller they are together, the deeper a rim may be that does not divide them. If the area did not count,
+this would be a lower threshold of seeds. Each pair is judged by itself, so nothing depends on an order. Regions that
+are joined through others are one object, which may be larger than the limit.
 
 In a window of a larger image, a region that touches an open side or an uncertain pixel may be larger than it seems. A
 pair of it that would be too large anyway is not joined; any other is undecided, and its pixels at the contact become
@@ -60,7 +60,7 @@ def join_parts(
     -------
     ndarray
         int32 ``YX``: objects have the lowest id of their regions. Pixels with one id belong to one object of the whole
-        image, and regions that are joined and touch anywhere but at uncertain pixels have one id.
+        image. Two regions that are joined by their own contact have one id, unless all of it is uncertain.
 
     Examples
     --------
@@ -81,17 +81,18 @@ def join_parts(
         cut[np.maximum(line, 0)] |= is_open
     for one, other in ((first, second), (second, first)):
         cut[one[(one > 0) & (other == UNCERTAIN)]] = True
-    pairs = np.stack([np.minimum(first, second)[both], np.maximum(first, second)[both]])
-    (low, high), pair = np.unique(pairs, axis=1, return_inverse=True)
-    lowest = np.full(low.size, _DEEPEST, np.int64)
-    np.minimum.at(lowest, pair.reshape(-1), walls[both])
+    keys = np.minimum(first, second)[both] * np.int64(areas.size) + np.maximum(first, second)[both]
+    keys, pair = np.unique(keys, return_inverse=True)
+    low, high = np.divmod(keys, areas.size)
+    lowest = np.full(keys.size, _DEEPEST, np.int64)
+    np.minimum.at(lowest, pair, walls[both])
     together = areas[low] + areas[high]
     saddles = (_DEEPEST - lowest) / (_DEEPEST * seed)
     unknown = cut[low] | cut[high]
     joined = ~unknown & (together < join_pixels * np.minimum(1, saddles))
     roots = find_roots(areas.size, [np.stack([low, high])[:, joined]])
     labels_yx = np.append(roots, UNCERTAIN).astype(np.int32)[labels_yx]  # -1 takes the last value
-    undecided = (unknown & (together < join_pixels))[pair.reshape(-1)]
+    undecided = (unknown & (together < join_pixels))[pair]
     labels_yx.reshape(-1)[places[:, both][:, undecided].reshape(-1)] = UNCERTAIN
     return labels_yx
 

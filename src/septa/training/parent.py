@@ -132,8 +132,8 @@ def inherit_settings(
         if key not in given:
             values[section][name] = old
             reasons[key] = f"as in {parent.name}"
-            if key == "instances.least_share" and diameters[0] ** 2 < old * diameters[1] ** 2:
-                values[section][name], reasons[key] = 0.0, "smaller objects are labelled"
+            if key == "instances.least_share" and diameters[0] ** 2 < old * diameters[2] ** 2:
+                values[section][name], reasons[key] = 0.0, "the labelled objects differ as much in size"
         elif section == "net" and key not in _FREE and new != old:
             _refuse(key, new, old, given[key], parent)
     return Recipe.parse(values), reasons
