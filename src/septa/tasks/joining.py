@@ -21,8 +21,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from septa.tasks.watershed import UNCERTAIN, Sides, get_outer_lines
 
@@ -105,6 +103,9 @@ def find_roots(count: int, pairs: Sequence[npt.NDArray[np.integer]]) -> Int64:
     >>> find_roots(4, [np.array([[1, 2], [3, 1]])])
     array([0, 1, 1, 1])
     """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     joined = np.concatenate(pairs, axis=1) if pairs else np.zeros((2, 0), np.int64)
     if not count:
         return np.zeros(0, np.int64)
