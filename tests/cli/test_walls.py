@@ -71,7 +71,8 @@ def test_files_hold_the_regions_of_the_tuned_thresholds(
     model = Model.load(trained[0])
     assert model.task.has_thresholds
     image = tissue / "images" / "3.png"
-    low, high = np.quantile(model.probabilities(image)[1], (0.3, 0.6))
+    # Both thresholds lie between two values, since the last bit of a value depends on the processor and the tile.
+    low, high = np.quantile(model.probabilities(image)[1], (0.3001, 0.6001))
     model = replace(model, decoding=Decoding(float(low), float(high), reach=2))
     model.save(tmp_path / "grown.septa")
     only = replace(model, decoding=replace(model.decoding, reach=0))

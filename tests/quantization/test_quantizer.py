@@ -56,14 +56,14 @@ Made = tuple[UNet, Quantizer, Int8]
 
 
 @pytest.mark.parametrize("size", [(64, 64), (37, 121), (128, 65)])
-def test_logits_are_near_the_nets_but_rounded(made: Made, size: tuple[int, int]) -> None:
+def test_logits_are_near_the_nets_but_rounded(made: Made, size: tuple[int, int], exact_sums: bool) -> None:
     net, _, quantized = made
     image = noise(2, *size, seed=9)
     expected, logits = torch_engine(net)(image), quantized.engine(net)(image)
     assert logits.shape == expected.shape
     assert logits.dtype == np.float32
     error = float(np.sqrt(np.square(logits - expected).mean())) / float(expected.std())
-    assert 1e-4 < error < 0.05  # rounded, but the same net
+    assert 1e-4 < error < (0.05 if exact_sums else 0.06)  # rounded, but the same net
 
 
 def test_integers_that_openvino_cannot_read_are_reported(made: Made) -> None:

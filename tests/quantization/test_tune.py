@@ -76,7 +76,11 @@ def roundings(graph: Any) -> dict[str, tuple[float, float]]:
 
 
 @pytest.mark.parametrize("settings", [{}, {"padding": "valid"}, {"norm": "none"}], ids=str)
-def test_what_is_trained_is_what_the_engine_computes(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_trained_is_what_the_engine_computes(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch, exact_sums: bool
+) -> None:
+    if not exact_sums:
+        pytest.skip("this processor has no VNNI, so its engine saturates sums that the training does not")
     monkeypatch.setattr(_tune, "_STEPS", 40)
     net = net_of(**settings)
     side = net.valid_size(64)
