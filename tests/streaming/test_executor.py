@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import re
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,10 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
-import zarr
 
 from septa.errors import ResourceError
 from septa.streaming import StreamInput, StreamRequest, block_file, budget, executor, run, stream
@@ -151,14 +147,10 @@ def test_the_store_is_written_in_several_threads(
         return write_output_block(*given)
 
     monkeypatch.setattr(executor, "write_output_block", meet)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    # The net keeps its one thread: with two, 1 x 1 convolutions take another path, which may round the last bit.
+    monkeypatch.setattr(executor, "torch", SimpleNamespace(get_num_threads=lambda: 2))
     kit.run(request_)
-    # 1 x 1 convolutions take another path with one thread, which rounds the last bit differently on some processors.
-    found, probabilities = kit.files(request_.output), re.compile(r"0/c/.*")
-    assert found.keys() == expected.keys()
-    assert [name for name in found if found[name] != expected[name] and not probabilities.fullmatch(name)] == []
-    arrays = [zarr.open(str(request_.output.with_name(name)))["0"][:] for name in ("o.ome.zarr", "expected.ome.zarr")]
-    np.testing.assert_allclose(*arrays, rtol=0, atol=2**-11)  # a step of float16
+    assert kit.files(request_.output) == expected
 
 
 def test_the_merge_does_not_decompress_labels(
