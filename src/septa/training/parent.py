@@ -83,7 +83,7 @@ def load_parent(start: str, file: Path | None = None) -> Parent:
 
 
 def inherit_settings(
-    recipe: Recipe, parent: Parent, *, given: Mapping[str, str], objects: bool, diameters: Sequence[float] = (0, 0, 0)
+    recipe: Recipe, parent: Parent, *, given: Mapping[str, str], objects: bool, diameters: Sequence[float]
 ) -> tuple[Recipe, dict[str, str]]:
     """Take the settings from the parent without which its weights would be worth less.
 

@@ -162,7 +162,8 @@ def _start_from(
     if start.parent is None:
         return base, reasons
     task = TASKS[check.mapping.task if base.task == "auto" else base.task]
-    diameters = (0.0, 0.0, 0.0) if check.fingerprint is None else check.fingerprint.diameter_percentiles
+    assert check.fingerprint is not None
+    diameters = check.fingerprint.diameter_percentiles
     base, inherited = inherit_settings(base, start.parent, given=given, objects=task.finds_objects, diameters=diameters)
     return base, reasons | inherited
 
