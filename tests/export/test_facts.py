@@ -20,5 +20,5 @@ def test_what_follows_from_the_size_of_objects_is_not_included() -> None:
         "not included: septa reduces images whose objects are 28 pixels wide or wider",
         "not included: septa enlarges images whose objects are less than 10 pixels wide",
         "not included: septa drops objects of less than 0.1 of the typical area in their image",
-        "not included: septa joins touching parts of together less than 2 typical areas, at shallow rims",
+        "not included: septa joins parts that have less than 2 typical areas together and no deep rim between them",
     ]

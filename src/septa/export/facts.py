@@ -116,7 +116,7 @@ class ExportFacts:
         if share := self.values.get("least_share"):
             lines.append(f"not included: septa drops objects of less than {share:g} of the typical area in their image")
         if share := self.values.get("join_share"):
-            text = f"touching parts of together less than {share:g} typical areas, at shallow rims"
+            text = f"parts that have less than {share:g} typical areas together and no deep rim between them"
             lines.append(f"not included: septa joins {text}")
         if versions := self.values.get("tta"):
             lines.append(f"not included: septa averages {versions} rotated and mirrored versions of each image")

@@ -128,7 +128,7 @@ def find_scale(
         text = "objects of less than {} pixels are left out: they are much smaller than the others"
         notices.add(where, text, amount=scale.least_pixels)
     if scale.join_pixels:
-        text = "touching parts that together have less than {} pixels are joined where no clear rim divides them"
+        text = "touching parts that together have less than {} pixels are joined where no deep rim divides them"
         notices.add(where, text, amount=scale.join_pixels)
     return replace(scale, reduction=reduction)
 
