@@ -182,6 +182,8 @@ def print_result(console: Console, done: TrainingDone) -> None:
         say(console, done.start)
     if done.thresholds:
         say(console, done.thresholds)
+    if done.joining:
+        say(console, done.joining)
     thresholds = done.model.task.has_thresholds
     say(console, describe_cross_validation(done.evaluation, done.folds) or describe_choice(thresholds))
     if done.verdict:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from septa.model import Bf16Difference, Model
+from septa.recipe import Recipe
 from septa.tasks.instances import Instances
 from septa.training import precision
 from septa.training.precision import Bf16Comparison, describe_difference
@@ -31,6 +32,7 @@ class FakeModel:
             align=finder.align,
             classify=lambda labels, logits: class_of_id,
         )
+        self.recipe = Recipe()
         self.runs = 0
 
     def engine(self, device: str, name: str) -> str:

@@ -119,7 +119,7 @@ def _run(record: TrainingRecord) -> None:
             state.text = f"{format_count(len(event.train), 'image')} for training, {len(event.validation)} held out"
             record.write(state)
         elif isinstance(event, TrainingDone):
-            state.lines += [line for line in (event.verdict, event.start) if line]
+            state.lines += [line for line in (event.verdict, event.start, event.joining) if line]
         elif isinstance(event, dict):
             minutes = event["minutes"]
             state.share = max(state.share, min(0.99, max(event["step"] / steps, minutes / order.minutes)))

@@ -7,6 +7,7 @@ from .precision import PRECISIONS as PRECISIONS
 from .precision import Bf16Difference as Bf16Difference
 from .precision import explain_precision as explain_precision
 from .result import Prediction as Prediction
+from .size import decode_as_predicted as decode_as_predicted
 from .size import find_scale as find_scale
 from .size import is_measured as is_measured
 from .size import measure_diameter as measure_diameter

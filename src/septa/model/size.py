@@ -133,6 +133,33 @@ def find_scale(
     return replace(scale, reduction=reduction)
 
 
+def decode_as_predicted(model: TrainedModel, logits_kyx: NDArray[np.float32]) -> NDArray[np.int32]:
+    """Find the objects of a whole image as its segmentation does: parts are joined and debris is dropped.
+
+    The typical diameter is that of the objects which are found without both. A segmentation measures it in windows of
+    the image, so it may differ a little. The scale of the image is kept.
+
+    Parameters
+    ----------
+    model
+        Model.
+    logits_kyx
+        Logits of an image at the size that the net was trained for, float32 ``KYX``.
+
+    Returns
+    -------
+    ndarray
+        Labels, int32 ``YX``, as of `septa.tasks.Task.decode`.
+    """
+    labels_yx = model.task.decode(logits_kyx)
+    own = model.recipe.instances
+    diameter = find_typical_diameter(np.bincount(labels_yx.ravel())[1:]) if is_measured(model) else None
+    if diameter is None or not (own.least_share or own.join_share):
+        return labels_yx
+    scale = replace(choose_scale(model, diameter, None), reduction=1)
+    return model.apply_scale(scale).task.decode(logits_kyx)
+
+
 def measure_diameter(
     model: TrainedModel, read: Read, size: tuple[int, int], normalization: Normalization, device: str
 ) -> float | None:

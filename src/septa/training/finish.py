@@ -14,11 +14,12 @@ from septa.metrics import Evaluation
 from septa.model import Model
 from septa.objects import Judged, calibrate, fit_curve
 from septa.recipe import Recipe
-from septa.report import Fold, write_report
+from septa.report import Fold, Panel, write_report
 from septa.training.automatic import RecipeChoice
 from septa.training.averaging import load_weights
 from septa.training.features import measure_training_features
 from septa.training.job import TrainingJob
+from septa.training.joining import apply_joining, choose_joining, list_labelled
 from septa.training.plan import TrainingRequest
 from septa.training.precision import Bf16Comparison, describe_difference
 from septa.training.scoring import SegmentedExample, score_examples, segment_examples
@@ -41,6 +42,8 @@ class TrainingDone:
         Scores of the validation images.
     thresholds
         Printable line about the tuned thresholds; empty if the task has none.
+    joining
+        Printable line about parts that are joined, or not, as in the model that the training started from; else empty.
     verdict
         Why the model is not usable; empty if it may be usable.
     start
@@ -54,6 +57,7 @@ class TrainingDone:
     report: Path
     evaluation: Evaluation
     thresholds: str = ""
+    joining: str = ""
     verdict: str = ""
     start: str = ""
     folds: tuple[Fold, ...] = ()
@@ -94,17 +98,11 @@ def finish_training(
     if job.task.has_thresholds:
         tuning = tune_model(model, job.validation, str(job.device))
         model = replace(model, decoding=tuning.decoding)
-    comparison = Bf16Comparison(model, str(job.device))
-    judged: list[Judged] = []
-    images = comparison.follow(segment_examples(model, job.validation, str(job.device), tuning.logits))
-    evaluation, panels = score_examples(_collect_judged(images, judged), model.task, model.labels)
-    if model.task.finds_objects:
-        curve = fit_curve(judged)
-        model = replace(model, confidence_curve=curve)
-        calibrated = calibrate((curve.apply(confidences), correct) for confidences, correct in judged)
-        evaluation = replace(evaluation, calibration=calibrated)
+    choice, joining = choose_joining(choice, list_labelled(model, job.validation, tuning.logits))
+    model = apply_joining(model, choice)
+    model, evaluation, panels = _score_and_calibrate(model, job, tuning)
     values = combine_values([item.value_facts for item in check.facts], model.channels)
-    model = replace(model, training_values=values, bf16=comparison.difference)
+    model = replace(model, training_values=values)
     features = measure_training_features(model, (job.sampler.examples, job.validation), str(job.device))
     model = replace(model, training_features=features)
     model = model.with_provenance(**_collect_provenance(job, state, check, evaluation, averaged))
@@ -113,7 +111,8 @@ def finish_training(
     verdict = find_verdict(evaluation, state.step, check)
     start = describe_gain(job.parent, state.history, state.best, len(job.validation), averaged)
     chosen = describe_choice(job.task.has_thresholds)
-    notes = [*([start] if start else []), chosen, *check.notes, *_explain_sizes(job.recipe)]
+    parts = "" if joining is None else joining.describe(job.task.tuned_score)
+    notes = [line for line in (start, parts, chosen) if line] + [*check.notes, *_explain_sizes(job.recipe)]
     notes += [*describe_difference(model.bf16), *map(str, check.problems)]
     write_report(
         report,
@@ -138,9 +137,24 @@ def finish_training(
         report=report,
         evaluation=evaluation,
         thresholds=tuning.describe(job.task.tuned_score, job.task.decoding),
+        joining=parts,
         verdict=verdict,
         start=start,
     )
+
+
+def _score_and_calibrate(model: Model, job: TrainingJob, tuning: Tuning) -> tuple[Model, Evaluation, list[Panel]]:
+    """Score the validation images, and note in the model what confidences mean and how much bfloat16 changes."""
+    comparison = Bf16Comparison(model, str(job.device))
+    judged: list[Judged] = []
+    images = comparison.follow(segment_examples(model, job.validation, str(job.device), tuning.logits))
+    evaluation, panels = score_examples(_collect_judged(images, judged), model.task, model.labels)
+    model = replace(model, bf16=comparison.difference)
+    if not model.task.finds_objects:
+        return model, evaluation, panels
+    curve = fit_curve(judged)
+    calibrated = calibrate((curve.apply(confidences), correct) for confidences, correct in judged)
+    return replace(model, confidence_curve=curve), replace(evaluation, calibration=calibrated), panels
 
 
 def _collect_judged(images: Iterable[SegmentedExample], judged: list[Judged]) -> Iterator[SegmentedExample]:

@@ -23,6 +23,7 @@ from septa.report import Fold, score_fold, write_report
 from septa.training.automatic import RecipeChoice
 from septa.training.finish import TrainingDone
 from septa.training.folds import FoldTraining, remove_fold_models
+from septa.training.joining import Labelled, apply_joining, choose_joining, list_labelled
 from septa.training.plan import TrainingRequest
 from septa.training.scoring import SegmentedExample, score_examples, segment_examples
 from septa.training.state import HistoryRow
@@ -61,7 +62,9 @@ def finish_folds(
     models = [Model.load(own.request.output) for own in trainings]
     examples = [_open_examples(own.check, model) for own, model in zip(trainings, models, strict=True)]
     tuning = tune_folds(models, examples, device)
-    images = _segment_all(models, examples, tuning, device)
+    judges = [apply_joining(replace(model, decoding=own), choice) for model, own in zip(models, tuning.others)]
+    choice, joining = choose_joining(choice, _list_labelled(judges, examples, tuning))
+    images = _segment_all([apply_joining(model, choice) for model in judges], examples, tuning, device)
     evaluation, panels = score_examples(images, models[0].task, models[0].labels)
     histories = {own.number: _read_history(own.request.folder / "log.csv") for own in trainings}
     folds = tuple(
@@ -79,6 +82,8 @@ def finish_folds(
     model.save(request.output)
     verdict = find_verdict(evaluation, min(fold.steps for fold in folds), check)
     report = request.folder / "report.html"
+    parts = "" if joining is None else joining.describe(models[0].task.tuned_score)
+    notes = [describe_cross_validation(evaluation, folds), parts, *check.notes, *map(str, check.problems)]
     write_report(
         report,
         title=request.output.stem,
@@ -89,7 +94,7 @@ def finish_folds(
         history=[],
         evaluation=evaluation,
         gallery=panels,
-        notes=[describe_cross_validation(evaluation, folds), *check.notes, *map(str, check.problems)],
+        notes=[line for line in notes if line],
         verdict=verdict,
         tuning=tuning.curves,
         chosen=tuning.decoding.to_json(),
@@ -99,7 +104,13 @@ def finish_folds(
     write_text(request.folder / "scores.csv", _write_scores(evaluation, folds))
     remove_fold_models(request)
     return TrainingDone(
-        model=model, path=request.output, report=report, evaluation=evaluation, verdict=verdict, folds=folds
+        model=model,
+        path=request.output,
+        report=report,
+        evaluation=evaluation,
+        joining=parts,
+        verdict=verdict,
+        folds=folds,
     )
 
 
@@ -121,9 +132,14 @@ def _open_examples(check: DatasetCheck, model: Model) -> Examples:
 def _segment_all(
     models: Sequence[Model], examples: Sequence[Examples], tuning: FoldTuning, device: str
 ) -> Iterator[SegmentedExample]:
-    """Segment every image by the net of its fold, with the thresholds of the other folds."""
-    for model, own, decoding, known in zip(models, examples, tuning.others, tuning.logits, strict=True):
-        yield from segment_examples(replace(model, decoding=decoding), own, device, known)
+    """Segment every image by the net of its fold."""
+    for model, own, known in zip(models, examples, tuning.logits, strict=True):
+        yield from segment_examples(model, own, device, known)
+
+
+def _list_labelled(models: Sequence[Model], examples: Sequence[Examples], tuning: FoldTuning) -> Iterator[Labelled]:
+    for model, own, known in zip(models, examples, tuning.logits, strict=True):
+        yield from list_labelled(model, own, known)
 
 
 def _join_differences(models: Sequence[Model]) -> Bf16Difference | None:

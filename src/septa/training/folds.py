@@ -21,6 +21,7 @@ from septa.model import Model
 from septa.recipe import Recipe
 from septa.training.automatic import RecipeChoice
 from septa.training.checkpoint import Checkpoints
+from septa.training.joining import settle_joining
 from septa.training.plan import TrainingRequest
 
 _FINISH_SHARE = 0.04
@@ -76,6 +77,7 @@ def plan_folds(request: TrainingRequest, check: DatasetCheck, choice: RecipeChoi
     and an equal part of the minutes.
     """
     recipe = choice.recipe
+    settled = settle_joining(choice)
     trainings = []
     for number in range(1, request.folds + 1):
         changes = [f"seed={(recipe.seed + number - 1) % 2**32}"]
@@ -90,7 +92,7 @@ def plan_folds(request: TrainingRequest, check: DatasetCheck, choice: RecipeChoi
                 request=replace(own, resume=request.resume and begun),
                 check=check.select_fold(number),
                 choice=replace(
-                    choice,
+                    settled,
                     recipe=recipe.with_overrides(changes),
                     notes=(),
                     seen=tuple(name for name in choice.seen if name in check.folds[number - 1][1]),

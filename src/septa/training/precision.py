@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from septa.model import BF16, Bf16Difference, Model
+from septa.model import BF16, Bf16Difference, Model, decode_as_predicted
 from septa.runtime import has_fast_bf16
 from septa.training.scoring import SegmentedExample
 
@@ -57,7 +57,7 @@ class Bf16Comparison:
         if not task.finds_objects:
             return np.asarray(model.segment(image_cyx, engine=self._engine) != expected_yx)
         logits_kyx = model.logits(image_cyx, engine=self._engine)
-        labels_yx = task.decode(logits_kyx)
+        labels_yx = decode_as_predicted(model, logits_kyx)
         differs_yx = np.asarray(task.align(expected_yx, labels_yx) != expected_yx)
         class_of_id = task.classify(labels_yx, logits_kyx)
         if image.class_of_id is not None and class_of_id is not None:

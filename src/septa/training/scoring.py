@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from septa.data import Examples
 from septa.labels import LabelMapping
 from septa.metrics import Evaluation, LabelPair, evaluate_labels
-from septa.model import Model
+from septa.model import Model, decode_as_predicted
 from septa.objects import Judged, calibrate, judge
 from septa.report import MAX_PANELS, Panel
 from septa.tasks import Task
@@ -64,7 +64,7 @@ def segment_examples(
             yield SegmentedExample(examples=examples, index=index, predicted_yx=labels_yx)
             continue
         logits_kyx = known[index] if index in known else model.logits(example.image_cyx, engine=engine)
-        predicted_yx = task.decode(logits_kyx)
+        predicted_yx = decode_as_predicted(model, logits_kyx)
         judged = judge(example.labels_yx, predicted_yx, task.probabilities(logits_kyx)[1])
         yield SegmentedExample(
             examples=examples,
