@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from septa.model import Model
 from septa.nets import list_members
 from septa.recipe import Recipe
 from septa.synthetic.dataset import draw_cells
+from septa.tasks import Prior
 from septa.training.folds import describe_cost
 from septa.training.plan import TrainingRequest
 from septa.training.run import AlreadyTrained, FoldDone, TrainingDone, TrainingEvent, TrainingPlan, train_steps
@@ -117,15 +119,18 @@ def test_each_image_is_scored_by_its_fold_with_the_thresholds_of_the_others(trai
     scored = {image.name: image for image in trained.done.evaluation.images}
     assert scored.keys() == pairs.keys()
     task = trained.models[0].task
+    large = trained.done.model.provenance["fingerprint"]["diameter_percentiles"][2]
+    prior = Prior(least_reach=math.ceil(large / 2))
+    assert prior.least_reach > 8
     for at, own in enumerate(logits):
         others = [(found, truth[name]) for part in (*logits[:at], *logits[at + 1 :]) for name, found in part.items()]
-        decoding, _ = task.tune(others)
+        decoding, _ = task.tune(others, prior)
         own_task = replace(trained.models[at], decoding=decoding).task
         for name, found in own.items():
             expected = score_objects(truth[name], own_task.decode(found))
             assert scored[name].objects == expected
     every = [(found, truth[name]) for part in logits for name, found in part.items()]
-    assert trained.done.model.decoding == task.tune(every)[0]
+    assert trained.done.model.decoding == task.tune(every, prior)[0]
     mean = np.mean([image.objects.mean_accuracy for image in scored.values() if image.objects is not None])
     assert trained.done.evaluation.summary["mean_accuracy"] == pytest.approx(mean)
     assert 0 < mean < 1

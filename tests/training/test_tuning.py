@@ -8,28 +8,32 @@ import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from septa import tensor_file
+from septa.data import Fingerprint
 from septa.data.samples import Example
 from septa.images.read import read_image, read_labels
 from septa.metrics.objects import score_objects
 from septa.model import KIND, Model
 from septa.objects import confidence
 from septa.objects.calibration import compute_calibration_error
-from septa.recipe import IGNORE
+from septa.recipe import IGNORE, Recipe
 from septa.report.training import write_report
 from septa.synthetic.dataset import write_dataset
+from septa.tasks import Prior
 from septa.tasks.decoding import Decoding, find_objects
 from septa.tasks.instances import Instances
 from septa.training import finish, tuning
 from septa.training.finish import TrainingDone
 from septa.training.plan import TrainingRequest
 from septa.training.run import train_steps
-from septa.training.tuning import Tuning, tune_model
+from septa.training.tuning import Tuning, find_prior, tune_model
 
 NAMES = ("least_pixels", "seed", "foreground")
 
@@ -79,6 +83,25 @@ def make_scene(seed: int) -> Example:
         foreground_yx[small], inner_yx[small], labels_yx[small] = 0.95, 0.95, 5 + 70_000 * (2 * number + 1)
     labels_yx[:, 92:], foreground_yx[:20, 92:] = IGNORE, 0.9
     return make_example(foreground_yx, inner_yx, labels_yx)
+
+
+def make_fingerprint(*diameters: float) -> Fingerprint:
+    """Make the fingerprint of images of 256 x 256 pixels whose objects have these 5, 50 and 95 percentiles."""
+    one = (1.0,)
+    return Fingerprint(
+        images=5,
+        sizes=((256, 256),) * 3,
+        channels=1,
+        dtype="uint8",
+        mean=one,
+        std=one,
+        percentiles=(one,),
+        offset=one,
+        scale=one,
+        class_shares=one,
+        diameter_percentiles=diameters,  # type: ignore[arg-type]
+        digest="",
+    )
 
 
 def compute_score(examples: list[Example], decoding: Decoding) -> float:
@@ -162,6 +185,52 @@ def test_a_reach_that_lowers_the_score_is_increased() -> None:
     found, _ = run_tuning([one])
     assert compute_score([one], found.decoding) == 1
     assert compute_score([one], replace(found.decoding, reach=found.decoding.reach // 2)) < 1
+
+
+def test_the_reach_is_at_least_what_is_known_before() -> None:
+    """New images may have larger objects than the few that choose the thresholds."""
+    labels_yx = np.zeros((60, 60), np.int32)
+    labels_yx[20:40, 20:40] = 1
+    one = make_example(labels_yx > 0, ndimage.minimum_filter(labels_yx, 5), labels_yx)
+    model: Any = FakeModel()
+    reaches = [tune_model(model, [one], "cpu", Prior(least_reach=least)).decoding.reach for least in (0, 5, 30)]
+    assert reaches == [8, 8, 30]
+
+
+def test_no_threshold_changes_for_the_luck_of_few_objects() -> None:
+    """A low seed joins one of two pairs; with it, one object of four is found less."""
+    labels_yx, inner_yx = np.zeros((30, 60), np.int32), np.zeros((30, 60))
+    for number, column in enumerate((2, 12, 32, 42), start=1):
+        labels_yx[5:15, column : column + 10] = number
+        inner_yx[8:12, column + 3 : column + 7] = 0.95
+    inner_yx[9, 5:19] = np.maximum(inner_yx[9, 5:19], 0.65)
+    one = make_example(labels_yx > 0, inner_yx, labels_yx)
+    model: Any = FakeModel()
+    seeds = [tune_model(model, [one], "cpu", Prior(luck=luck)).decoding.seed for luck in (1, 2, 3)]
+    assert seeds == [0.7, 0.7, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("task", "changes", "kept", "expected"),
+    [
+        ("instances", [], None, Prior(least_reach=21)),
+        ("instances", ["data.largest=20"], None, Prior(least_reach=6)),  # images at a quarter of their size
+        ("instances", [], 3, Prior(least_reach=21, luck=2)),
+        ("instances", [], 2, Prior(least_reach=21)),
+        ("semantic", [], 3, Prior()),
+    ],
+)
+def test_what_is_known_comes_from_the_labels_and_the_parent(
+    task: str, changes: list[str], kept: int | None, expected: Prior
+) -> None:
+    recipe = Recipe().with_overrides([f"task={task}", *changes])
+    model: Any = SimpleNamespace(recipe=recipe, task=SimpleNamespace(finds_objects=task == "instances"))
+    fingerprint = make_fingerprint(8, 20, 42)
+    parent = None if kept is None else {"outputs": 3, "outputs_kept": kept, "reach": 9}
+    assert find_prior(model, fingerprint, parent) == expected
+    if expected.luck > 1 and parent is not None:
+        assert find_prior(model, fingerprint, {**parent, "reach": 40}).least_reach == 40
+        assert find_prior(model, make_fingerprint(80, 200, 420), parent).least_reach == 64
 
 
 def test_the_sizes_that_are_tried_depend_on_the_objects() -> None:

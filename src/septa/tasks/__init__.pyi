@@ -15,3 +15,4 @@ from .task import OutputGroup as OutputGroup
 from .task import Task as Task
 from .task import choose_classes as choose_classes
 from .tuning import Curve as Curve
+from .tuning import Prior as Prior

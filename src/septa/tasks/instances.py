@@ -21,7 +21,7 @@ from septa.tasks.block_objects import BlockLabels, find_block_objects
 from septa.tasks.decoding import Decoding, find_objects
 from septa.tasks.semantic import Semantic
 from septa.tasks.task import OutputGroup, TaskMisfit, choose_classes
-from septa.tasks.tuning import Curve, search_thresholds
+from septa.tasks.tuning import Prior, Tuned, search_thresholds
 from septa.tasks.watershed import Sides
 
 Encoding = Literal["seam", "border", "distance"]
@@ -338,11 +338,10 @@ class Instances:
         _, each = Semantic(2).score(self.to_class_labels(truth_yx), self.to_class_labels(prediction_yx))
         return score_objects(truth_yx, prediction_yx).mean_accuracy, each
 
-    def tune(self, images: Sequence[tuple[Float32, Int32]]) -> tuple[Decoding, dict[str, Curve]]:
+    def tune(self, images: Sequence[tuple[Float32, Int32]], prior: Prior | None = None) -> Tuned:
         """Choose the thresholds by which objects are found; see `Task.tune`."""
-        return search_thresholds(
-            [(*self.compute_maps(logits_kyx), truth_yx) for logits_kyx, truth_yx in images], self.decoding
-        )
+        maps = [(*self.compute_maps(logits_kyx), truth_yx) for logits_kyx, truth_yx in images]
+        return search_thresholds(maps, self.decoding, prior)
 
     def align(self, truth_yx: Int32, prediction_yx: Int32) -> NDArray[Any]:
         """Return predicted objects with the ids of the true objects that they match; see `Task.align`."""

@@ -21,7 +21,7 @@ from septa.tasks.block_objects import BlockLabels
 from septa.tasks.decoding import Decoding
 from septa.tasks.growth import PIXELS_PER_STEP, grow_regions
 from septa.tasks.task import OutputGroup, TaskMisfit
-from septa.tasks.tuning import Curve, search_wall_thresholds
+from septa.tasks.tuning import Prior, Tuned, search_wall_thresholds
 from septa.tasks.watershed import Sides
 
 
@@ -338,8 +338,8 @@ class Semantic:
         return float(np.mean(each if self.multilabel else each[1:])), tuple(each)
 
     def tune(
-        self, images: Sequence[tuple[NDArray[np.float32], NDArray[np.int32]]]
-    ) -> tuple[Decoding, dict[str, Curve]]:
+        self, images: Sequence[tuple[NDArray[np.float32], NDArray[np.int32]]], prior: Prior | None = None
+    ) -> Tuned:
         """Choose how regions are found if class 0 is walls; see `Task.tune` and `search_wall_thresholds`."""
         if not self.walls:
             return self.decoding, {}

@@ -14,7 +14,7 @@ from septa import recipe
 from septa.labels import LabelMapping
 from septa.tasks.block_objects import BlockLabels
 from septa.tasks.decoding import Decoding
-from septa.tasks.tuning import Curve
+from septa.tasks.tuning import Prior, Tuned
 from septa.tasks.watershed import Sides
 
 Float32 = NDArray[np.float32]
@@ -194,13 +194,15 @@ class Task(Protocol):
             Dice of each of `classes`.
         """
 
-    def tune(self, images: Sequence[tuple[Float32, Int32]]) -> tuple[Decoding, dict[str, Curve]]:
+    def tune(self, images: Sequence[tuple[Float32, Int32]], prior: Prior | None = None) -> Tuned:
         """Choose the thresholds of `decode` that score best.
 
         Parameters
         ----------
         images
             Logits ``KYX`` of whole images, and the ground truth of each.
+        prior
+            What is known of the thresholds of objects; classes of pixels do not need it.
 
         Returns
         -------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -35,17 +35,35 @@ _EQUAL = 0.001
 
 Curve = tuple[tuple[float, float], ...]
 """Values of a threshold, each with its score."""
+Tuned = tuple[Decoding, dict[str, Curve]]
+"""Chosen thresholds, and for each the values that were tried with their scores."""
 Maps = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int32]]
 """Foreground and inner map of an image, as for `find_objects`, and its true object ids."""
 
 
-def search_thresholds(images: Sequence[Maps], decoding: Decoding) -> tuple[Decoding, dict[str, Curve]]:
+@dataclass(frozen=True)
+class Prior:
+    """What is known about the thresholds of objects before they are tuned.
+
+    Attributes
+    ----------
+    least_reach
+        Smallest reach, pixels: few images may lack the largest objects.
+    luck
+        Number of objects by which scores must differ to change a threshold.
+    """
+
+    least_reach: int = 0
+    luck: int = 1
+
+
+def search_thresholds(images: Sequence[Maps], decoding: Decoding, prior: Prior | None = None) -> Tuned:
     """Choose the thresholds one by one: smallest size, seeds, foreground, and again the smallest size.
 
     The smallest size is first because specks would otherwise decide about the other thresholds. The score is the mean
     accuracy of objects over images and IoU thresholds 0.5 to 0.95. Scores that differ by less than the share of one
-    object count as equal, so that few objects change the thresholds little. The reach is set last: it is the smallest
-    one tried that does not lower the score.
+    object, or of as many as ``prior`` says, count as equal, so that few objects change the thresholds little. The reach
+    is set last: it is the smallest one tried that does not lower the score.
 
     Parameters
     ----------
@@ -53,6 +71,8 @@ def search_thresholds(images: Sequence[Maps], decoding: Decoding) -> tuple[Decod
         Maps and ground truth of at least one image.
     decoding
         Initial thresholds. Of the values with the best score, or equal to it, the nearest to the current one is taken.
+    prior
+        What is known before; by default nothing.
 
     Returns
     -------
@@ -64,7 +84,8 @@ def search_thresholds(images: Sequence[Maps], decoding: Decoding) -> tuple[Decod
     curves: dict[str, Curve] = {}
     areas = np.concatenate([np.unique(truth_yx[truth_yx > 0], return_counts=True)[1] for *_, truth_yx in images])
     sizes = _list_sizes(areas, decoding.least_pixels)
-    share = 1 / max(1, areas.size)
+    prior = prior or Prior()
+    share = prior.luck / max(1, areas.size)
     chosen = 0.0
     for name, values in (
         ("least_pixels", sizes),
@@ -79,12 +100,12 @@ def search_thresholds(images: Sequence[Maps], decoding: Decoding) -> tuple[Decod
         value, chosen = min(equal, key=lambda entry: abs(entry[0] - current))
         decoding = _set(decoding, name, value)
         curves[name] = tuple(tried)
-    return _set_reach(images, decoding, chosen), curves
+    return _set_reach(images, decoding, chosen, prior.least_reach), curves
 
 
 def search_wall_thresholds(
     images: Sequence[tuple[NDArray[np.float32], NDArray[np.int32]]], decoding: Decoding
-) -> tuple[Decoding, dict[str, Curve]]:
+) -> Tuned:
     """Choose how the regions between walls are found: ``seed`` for V-Rand, and ``reach`` for Dice.
 
     V-Rand is the mean over images of the foreground-restricted Rand score after border thinning, see
@@ -145,7 +166,7 @@ def _list_sizes(areas: NDArray[np.int64], current: int) -> tuple[int, ...]:
     return tuple(sorted({current, *(size for size in sizes if size <= most)}))
 
 
-def _set_reach(images: Sequence[Maps], decoding: Decoding, least_score: float) -> Decoding:
+def _set_reach(images: Sequence[Maps], decoding: Decoding, least_score: float, least: int) -> Decoding:
     """Set the reach to twice the distance of nearly all pixels of true objects; double it while it lowers the score."""
     distances = [np.zeros(1, np.float32)]
     for foreground_yx, inner_yx, truth_yx in images:
@@ -154,7 +175,7 @@ def _set_reach(images: Sequence[Maps], decoding: Decoding, least_score: float) -
         if seeds_yx.any():
             away_yx = cv2.distanceTransform((~seeds_yx).astype(np.uint8), cv2.DIST_C, 3)
             distances.append(np.asarray(away_yx[found_yx & (truth_yx > 0)], np.float32))
-    reach = max(_LEAST_REACH, int(2 * np.percentile(np.concatenate(distances), 99)))
+    reach = max(_LEAST_REACH, least, int(2 * np.percentile(np.concatenate(distances), 99)))
     while reach < _MOST_REACH:
         limited = replace(decoding, reach=reach)
         if _score(images, limited) >= least_score:

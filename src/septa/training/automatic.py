@@ -127,7 +127,7 @@ def choose_recipe(
     for key, chosen in _choose_for_mixture(both, kind).items():
         settle(key, chosen)
     objects = TASKS[labels.task if base.task == "auto" else base.task].finds_objects
-    fingerprint = _fit_fingerprint(fingerprint, base, objects)
+    fingerprint = fit_fingerprint(fingerprint, base, objects)
     for key, chosen in _choose_target(fingerprint, base, labels, objects).items():
         settle(key, chosen)
     reduction = settle("net.reduction", _choose_reduction(fingerprint, base, objects))
@@ -172,7 +172,7 @@ def resolve_amp(amp: str, device: str) -> tuple[str, str]:
     return "off", f"the device {device} has no fast bf16 instructions"
 
 
-def _fit_fingerprint(fingerprint: Fingerprint, base: Recipe, objects: bool) -> Fingerprint:
+def fit_fingerprint(fingerprint: Fingerprint, base: Recipe, objects: bool) -> Fingerprint:
     """Return the fingerprint of the images in the sizes at which they are trained on."""
     if base.data.resize is not None:
         return _resize_fingerprint(fingerprint, base.data.resize)

@@ -24,7 +24,7 @@ from septa.training.plan import TrainingRequest
 from septa.training.precision import Bf16Comparison, describe_difference
 from septa.training.scoring import SegmentedExample, score_examples, segment_examples
 from septa.training.state import TrainingState
-from septa.training.tuning import Tuning, tune_model
+from septa.training.tuning import Tuning, find_prior, tune_model
 from septa.training.verdict import describe_choice, describe_gain, find_first_score, find_verdict
 
 
@@ -96,7 +96,9 @@ def finish_training(
     model = job.make_model(state)
     tuning = Tuning(job.task.decoding, {})
     if job.task.has_thresholds:
-        tuning = tune_model(model, job.validation, str(job.device))
+        assert check.fingerprint is not None
+        prior = find_prior(model, check.fingerprint, job.parent)
+        tuning = tune_model(model, job.validation, str(job.device), prior)
         model = replace(model, decoding=tuning.decoding)
     choice, joining = choose_joining(choice, list_labelled(model, job.validation, tuning.logits))
     model = apply_joining(model, choice)

@@ -27,7 +27,7 @@ from septa.training.joining import Labelled, apply_joining, choose_joining, list
 from septa.training.plan import TrainingRequest
 from septa.training.scoring import SegmentedExample, score_examples, segment_examples
 from septa.training.state import HistoryRow
-from septa.training.tuning import FoldTuning, tune_folds
+from septa.training.tuning import FoldTuning, find_prior, tune_folds
 from septa.training.verdict import describe_cross_validation, find_verdict
 
 _MEMORY_SHARE = 1 / 16
@@ -61,7 +61,7 @@ def finish_folds(
     """
     models = [Model.load(own.request.output) for own in trainings]
     examples = [_open_examples(own.check, model) for own, model in zip(trainings, models, strict=True)]
-    tuning = tune_folds(models, examples, device)
+    tuning = _tune(models, examples, check, device)
     judges = [apply_joining(replace(model, decoding=own), choice) for model, own in zip(models, tuning.others)]
     choice, joining = choose_joining(choice, _list_labelled(judges, examples, tuning))
     images = _segment_all([apply_joining(model, choice) for model in judges], examples, tuning, device)
@@ -112,6 +112,12 @@ def finish_folds(
         verdict=verdict,
         folds=folds,
     )
+
+
+def _tune(models: Sequence[Model], examples: Sequence[Examples], check: DatasetCheck, device: str) -> FoldTuning:
+    assert check.fingerprint is not None
+    prior = find_prior(models[0], check.fingerprint, models[0].provenance.get("parent"))
+    return tune_folds(models, examples, device, prior)
 
 
 def _open_examples(check: DatasetCheck, model: Model) -> Examples:

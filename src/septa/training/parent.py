@@ -205,6 +205,7 @@ def collect_facts(parent: Parent, task: Task, seen: Sequence[str]) -> dict[str, 
         "weights_sha256": parent.model.weights_sha256,
         "outputs_kept": sum(index is not None for index in outputs),
         "outputs": len(outputs),
+        "reach": parent.model.decoding.reach,
         "saw_validation": list(seen),
         **{key: provenance[key] for key in _PROVENANCE if key in provenance},
     }
