@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -109,6 +109,12 @@ def test_of_a_cell_that_divides_one_part_keeps_the_id():
     assert link_labels(labels)[1].tolist() == [[1] * 6 + [0] + [2] * 3]
 
 
+TIES = np.zeros((3, 4, 5), np.uint16)
+TIES[1, :3, :3] = [[3, 4, 3], [3, 0, 0], [0, 4, 0]]
+TIES[2, :3, :2] = [[3, 4], [4, 0], [0, 3]]
+
+
+@example(TIES)
 @given(hnp.arrays(np.uint16, (3, 4, 5), elements=st.sampled_from([0, 0, 3, 4, 900])))
 def test_each_object_stays_one_object(labels):
     linked = link_labels(labels)

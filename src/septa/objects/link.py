@@ -21,7 +21,8 @@ def link_labels(labels: Labels, least_overlap: float = LEAST_OVERLAP) -> npt.NDA
     """Give objects that overlap on successive pages the same id.
 
     Pairs of objects on successive pages are linked in the order of their intersection over union (IoU), the highest
-    first, each object at most once, and only if enough of the smaller one lies in the larger one. Of an object that
+    first, each object at most once, and only if enough of the smaller one lies in the larger one. Of equal pairs, one
+    whose objects have the same id already goes first, so that linking again changes nothing. Of an object that
     divides, the part with the highest IoU keeps the id. An object that is missing on a page has a new id afterwards,
     and so has one that moves so far that it no longer overlaps itself.
 
@@ -86,9 +87,14 @@ def _link(pages: Sequence[Labels], least_overlap: float) -> npt.NDArray[np.int32
 
 
 def _pair(table: Contingency, least_overlap: float) -> list[tuple[int, int]]:
-    """Pair rows and columns of a table by descending IoU, each at most once; of equal ones the lower ids first."""
+    """Pair rows and columns of a table by descending IoU, each at most once.
+
+    Of equal ones, those that have the same id already are first, so that linked labels stay as they are; then those
+    with the lower ids.
+    """
     smaller = np.minimum(table.truth_areas[table.rows], table.prediction_areas[table.columns])
-    order = np.argsort(-table.ious, kind="stable")
+    differ = table.truth_ids[table.rows] != table.prediction_ids[table.columns]
+    order = np.lexsort((differ, -table.ious))  # stable
     order = order[table.overlaps[order] >= least_overlap * smaller[order]]
     rows: set[int] = set()
     columns: set[int] = set()
