@@ -43,7 +43,7 @@ Maps = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int32]]
 
 @dataclass(frozen=True)
 class Prior:
-    """What is known about the thresholds of objects before they are tuned.
+    """Facts about the thresholds of objects that are known before they are tuned.
 
     Attributes
     ----------
