@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 from numpy.typing import NDArray
 from rich.console import Console
 
@@ -18,15 +17,17 @@ from septa.display import print_result
 from septa.images import Normalization
 from septa.labels import LabelMapping
 from septa.metrics import score_objects
-from septa.model import Model, build_net, decode_as_predicted
+from septa.model import Bf16Difference, Model, build_net, decode_as_predicted
 from septa.recipe import Recipe
-from septa.tasks import Decoding, find_objects, make_task
-from septa.training import TrainingDone, joining
+from septa.tasks import Decoding, Prior, find_objects, make_task
+from septa.training import TrainingDone, finish, fold_finish, joining, precision
 from septa.training.automatic import RecipeChoice
 from septa.training.joining import Joining, apply_joining, choose_joining, list_labelled, settle_joining
 from septa.training.plan import TrainingRequest
+from septa.training.precision import Bf16Comparison
 from septa.training.run import AlreadyTrained, FoldDone, train_steps
-from septa.training.scoring import segment_examples
+from septa.training.scoring import SegmentedExample, segment_examples
+from septa.training.tuning import tune_folds, tune_model
 
 pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.filterwarnings("ignore::septa.SeptaWarning")]
 SETTING = "instances.join_share"
@@ -98,7 +99,8 @@ def test_debris_is_dropped_by_the_typical_area() -> None:
 
 def test_the_scale_of_the_image_is_kept() -> None:
     logits_kyx, _ = draw(one=False)
-    model = make_model(3)
+    model = replace(make_model(3), decoding=Decoding(seed=0.6, least_pixels=17, reach=1))
+    assert decode_as_predicted(model, logits_kyx).max() == 2  # not the speck of 16 pixels
     changes = ["data.largest=4", "instances.smallest=80"]
     sized = replace(model, recipe=model.recipe.with_overrides(changes))
     np.testing.assert_array_equal(decode_as_predicted(sized, logits_kyx), decode_as_predicted(model, logits_kyx))
@@ -112,6 +114,19 @@ def test_the_scores_at_the_end_are_those_of_predicted_objects() -> None:
     np.testing.assert_array_equal(image.predicted_yx, decode_as_predicted(model, logits_kyx))
     assert image.judged is not None
     assert len(image.judged[0]) == 3
+
+
+def test_labels_in_bf16_are_compared_as_predicted(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make_model(3)
+    logits_kyx, labels_yx = draw(one=True)
+    monkeypatch.setattr(precision, "has_fast_bf16", lambda device: True)
+    monkeypatch.setattr(Model, "engine", lambda *_: "any")
+    monkeypatch.setattr(Model, "logits", lambda *_, **__: logits_kyx)
+    comparison = Bf16Comparison(model, "cpu")
+    examples: Any = [SimpleNamespace(image_cyx=labels_yx[None])]
+    found_yx = decode_as_predicted(model, logits_kyx)
+    list(comparison.follow([SegmentedExample(examples=examples, index=0, predicted_yx=found_yx)]))
+    assert comparison.difference == Bf16Difference(changed=0, pixels=labels_yx.size)
 
 
 def test_an_image_without_objects_has_none() -> None:
@@ -143,7 +158,9 @@ def test_parts_are_joined_unless_the_images_score_better_without(one: bool) -> N
         assert found.describe("score").startswith("touching parts are joined (instances.join_share): score 0.667 with ")
     else:
         assert choice.reasons == {SETTING: "joined parts score lower on the validation images"}
-        assert found.describe("score").endswith("score 0.040 with joining on the validation images, 0.800 without")
+        assert found.describe("score").endswith(
+            "score 0.040 with joining on the validation images, 0.800 without; one object counts 0.125"
+        )
 
 
 def test_one_object_is_no_reason() -> None:
@@ -167,7 +184,7 @@ def test_what_the_user_gave_or_no_parent_has_is_not_chosen() -> None:
 @pytest.fixture(scope="module")
 def parent(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("parent") / "parent.septa"
-    make_model(3).save(path)
+    replace(make_model(3), decoding=Decoding(seed=0.6, reach=33)).save(path)
     return path
 
 
@@ -182,16 +199,33 @@ def test_a_training_follows_the_choice_and_says_so(
         compared.append(list(images))
         return Joining(0.6, 0.4, 10) if helps else Joining(0.4, 0.6, 10)
 
+    def segment(model: Model, *arguments: Any) -> Any:
+        scored.add(model.recipe.instances.join_share)
+        return segment_examples(model, *arguments)
+
+    def tune(*arguments: Any) -> Any:
+        priors.append(arguments[-1])
+        return (tune_folds if isinstance(arguments[0], list) else tune_model)(*arguments)
+
+    scored: set[float] = set()
+    priors: list[Prior] = []
     monkeypatch.setattr(joining, "_compare", compare)
+    for module, name in ((finish, "tune_model"), (fold_finish, "tune_folds")):
+        monkeypatch.setattr(module, name, tune)
+        if (module is fold_finish) == bool(folds):
+            monkeypatch.setattr(module, "segment_examples", segment)
     quick = ("training.steps=2", "training.validations=1", "training.workers=1", "training.amp=off")
     given = (f"training.start={parent}", "sampling.patch=[32, 32]", *quick)
     request = TrainingRequest(data=cells, output=tmp_path / "m.septa", overrides=given, folds=folds, device="cpu")
     *events, done = train_steps(request)
     assert isinstance(done, TrainingDone)
-    (images,) = compared  # folds leave it to the whole
     held_out = len(list((cells / "images").iterdir())) if folds else len(done.model.provenance["validation"])
-    assert len(images) == held_out
-    assert all(model.recipe.instances.join_share == 3 for model, *_ in images)
+    # Folds leave it to the whole; each is scored by what the other one chooses.
+    assert [len(images) for images in compared] == [*[held_out // 2] * folds, held_out]
+    assert all(model.recipe.instances.join_share == 3 for images in compared for model, *_ in images)
+    assert scored == {3.0 * helps}
+    assert {prior.luck for prior in priors} == {2}
+    assert max(prior.least_reach for prior in priors) == 33  # that of the parent
     assert Model.load(done.path).recipe.instances.join_share == done.model.recipe.instances.join_share == 3 * helps
     words = f"touching parts are {'joined' if helps else 'not joined'} (instances.join_share): mean AP of objects 0."
     assert done.joining.startswith(words)
@@ -199,7 +233,9 @@ def test_a_training_follows_the_choice_and_says_so(
     console = Console(file=StringIO(), width=200)
     print_result(console, done)
     assert words in console.file.getvalue()  # type: ignore[attr-defined]
-    kept = yaml.safe_load((tmp_path / "m-run" / "recipe.yaml").read_text(encoding="utf-8"))
-    assert kept["instances"]["join_share"] == 3  # that of the start, by which an interrupted training goes on
+    written = Recipe.load(tmp_path / "m-run" / "recipe.yaml")
+    assert written.instances.join_share == 3 * helps
     assert sum(isinstance(event, FoldDone) for event in events) == folds
-    assert list(train_steps(replace(request, resume=True))) == [AlreadyTrained(done.path)]
+    for recipe in (None, Recipe.from_yaml("instances: {rim: 2}"), written):
+        again = replace(request, resume=True, recipe=recipe)
+        assert list(train_steps(again)) == [AlreadyTrained(done.path)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import re
 from collections import Counter
 from dataclasses import replace
@@ -26,7 +27,7 @@ from septa.objects.calibration import compute_calibration_error
 from septa.recipe import IGNORE, Recipe
 from septa.report.training import write_report
 from septa.synthetic.dataset import write_dataset
-from septa.tasks import Prior
+from septa.tasks import MOST_TUNED_REACH, Prior
 from septa.tasks.decoding import Decoding, find_objects
 from septa.tasks.instances import Instances
 from septa.training import finish, tuning
@@ -197,40 +198,68 @@ def test_the_reach_is_at_least_what_is_known_before() -> None:
     assert reaches == [8, 8, 30]
 
 
-def test_no_threshold_changes_for_the_luck_of_few_objects() -> None:
-    """A low seed joins one of two pairs; with it, one object of four is found less."""
-    labels_yx, inner_yx = np.zeros((30, 60), np.int32), np.zeros((30, 60))
-    for number, column in enumerate((2, 12, 32, 42), start=1):
-        labels_yx[5:15, column : column + 10] = number
+@pytest.mark.parametrize(("copies", "expected"), [(40, [0.7, 0.7, 0.5]), (1, [0.7, 0.7, 0.7])])
+def test_no_threshold_changes_for_the_luck_of_few_objects(copies: int, expected: list[float]) -> None:
+    """A low seed joins a pair, so two objects are found less; of few objects each one counts."""
+    labels_yx, inner_yx = np.zeros((30, 20 * copies + 20), np.int32), np.zeros((30, 20 * copies + 20))
+    for number in range(copies):
+        column = 20 * number + 2
+        labels_yx[5:15, column : column + 10] = number + 1
         inner_yx[8:12, column + 3 : column + 7] = 0.95
-    inner_yx[9, 5:19] = np.maximum(inner_yx[9, 5:19], 0.65)
+    column += 10
+    labels_yx[5:15, column : column + 10] = copies + 1
+    inner_yx[8:12, column + 3 : column + 7] = 0.95
+    inner_yx[9, column - 7 : column + 7] = np.maximum(inner_yx[9, column - 7 : column + 7], 0.65)
     one = make_example(labels_yx > 0, inner_yx, labels_yx)
     model: Any = FakeModel()
-    seeds = [tune_model(model, [one], "cpu", Prior(luck=luck)).decoding.seed for luck in (1, 2, 3)]
-    assert seeds == [0.7, 0.7, 0.5]
+    assert [tune_model(model, [one], "cpu", Prior(luck=luck)).decoding.seed for luck in (1, 2, 20)] == expected
+
+
+def test_no_luck_holds_the_smallest_size() -> None:
+    """Specks, of which one more than the objects may be, are dropped."""
+    labels_yx, foreground_yx = np.zeros((40, 420), np.int32), np.zeros((40, 420))
+    for number in range(20):
+        labels_yx[5:15, 20 * number + 2 : 20 * number + 12] = number + 1
+    foreground_yx[labels_yx > 0] = 0.95
+    foreground_yx[30:32, 3:6] = foreground_yx[30:32, 43:46] = 0.95
+    one = make_example(foreground_yx, foreground_yx, labels_yx)
+    model: Any = FakeModel()
+    assert tune_model(model, [one], "cpu", Prior(luck=9)).decoding.least_pixels == 10
 
 
 @pytest.mark.parametrize(
-    ("task", "changes", "kept", "expected"),
+    ("task", "changes", "reach", "expected"),
     [
         ("instances", [], None, Prior(least_reach=21)),
-        ("instances", ["data.largest=20"], None, Prior(least_reach=6)),  # images at a quarter of their size
-        ("instances", [], 3, Prior(least_reach=21, luck=2)),
-        ("instances", [], 2, Prior(least_reach=21)),
-        ("semantic", [], 3, Prior()),
+        ("instances", ["data.largest=20"], None, Prior(least_reach=11)),  # images at half of their size
+        ("instances", ["data.largest=28"], None, Prior(least_reach=21)),
+        ("instances", [], 9, Prior(least_reach=21, luck=2)),
+        ("instances", [], 40, Prior(least_reach=40, luck=2)),
+        ("instances", [], 0, Prior(least_reach=MOST_TUNED_REACH, luck=2)),  # any distance
+        ("semantic", [], 9, Prior()),
     ],
 )
 def test_what_is_known_comes_from_the_labels_and_the_parent(
-    task: str, changes: list[str], kept: int | None, expected: Prior
+    task: str, changes: list[str], reach: int | None, expected: Prior
 ) -> None:
     recipe = Recipe().with_overrides([f"task={task}", *changes])
     model: Any = SimpleNamespace(recipe=recipe, task=SimpleNamespace(finds_objects=task == "instances"))
     fingerprint = make_fingerprint(8, 20, 42)
-    parent = None if kept is None else {"outputs": 3, "outputs_kept": kept, "reach": 9}
-    assert find_prior(model, fingerprint, parent) == expected
-    if expected.luck > 1 and parent is not None:
-        assert find_prior(model, fingerprint, {**parent, "reach": 40}).least_reach == 40
-        assert find_prior(model, make_fingerprint(80, 200, 420), parent).least_reach == 64
+    assert find_prior(model, fingerprint, None if reach is None else {"reach": reach}) == expected
+    assert expected.luck == 1 or find_prior(model, fingerprint, {}) == Prior(least_reach=21)
+
+
+def test_a_reach_is_not_asked_for_beyond_the_overlap_of_blocks() -> None:
+    model: Any = SimpleNamespace(recipe=Recipe(), task=SimpleNamespace(finds_objects=True))
+    assert find_prior(model, make_fingerprint(80, 200, 420), None) == Prior(least_reach=64)
+
+
+def test_a_parent_without_a_limit_leaves_none() -> None:
+    labels_yx = np.zeros((60, 60), np.int32)
+    labels_yx[20:40, 20:40] = 1
+    one = make_example(labels_yx > 0, labels_yx > 0, labels_yx)
+    model: Any = FakeModel()
+    assert tune_model(model, [one], "cpu", Prior(least_reach=MOST_TUNED_REACH)).decoding.reach == 0
 
 
 def test_the_sizes_that_are_tried_depend_on_the_objects() -> None:
@@ -338,9 +367,11 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     write_dataset(data, "cells", 6, (64, 64), 0)
     more = ("task=instances", f"instances.encoding={request.param}", "training.lr=0.02", "training.ema=0")
     tunings: list[Tuning] = []
+    priors: list[Prior] = []
 
     def record_tuning(*arguments: Any) -> Tuning:
         tunings.append(tune_model(*arguments))
+        priors.append(arguments[-1])
         return tunings[-1]
 
     engines: list[Any] = []
@@ -359,6 +390,8 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         *_, done = train_steps(training)
     assert isinstance(done, TrainingDone)
     (tuning_result,) = tunings
+    large = done.model.provenance["fingerprint"]["diameter_percentiles"][2]
+    assert priors == [Prior(least_reach=math.ceil(large / 2))]
     passes = Counter(map(id, engines))  # each image passes once through the net, and once in bf16 where that is fast
     assert set(passes.values()) == {len(done.model.provenance["validation"])}
     assert len(passes) == (1 if done.model.bf16 is None else 2)

@@ -22,9 +22,9 @@ def link_labels(labels: Labels, least_overlap: float = LEAST_OVERLAP) -> npt.NDA
 
     Pairs of objects on successive pages are linked in the order of their intersection over union (IoU), the highest
     first, each object at most once, and only if enough of the smaller one lies in the larger one. Of equal pairs, one
-    whose objects have the same id already goes first, so that linking again changes nothing. Of an object that
-    divides, the part with the highest IoU keeps the id. An object that is missing on a page has a new id afterwards,
-    and so has one that moves so far that it no longer overlaps itself.
+    whose objects have the same id already goes first, so that linking the pages of NYX again changes nothing. Of an
+    object that divides, the part with the highest IoU keeps the id. An object that is missing on a page has a new id
+    afterwards, and so has one that moves so far that it no longer overlaps itself.
 
     Parameters
     ----------

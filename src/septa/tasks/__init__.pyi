@@ -14,5 +14,6 @@ from .semantic import Semantic as Semantic
 from .task import OutputGroup as OutputGroup
 from .task import Task as Task
 from .task import choose_classes as choose_classes
+from .tuning import MOST_TUNED_REACH as MOST_TUNED_REACH
 from .tuning import Curve as Curve
 from .tuning import Prior as Prior

@@ -22,7 +22,8 @@ _DROPPED = 5
 """Percentile of the areas of true objects that no smallest size exceeds: it drops specks, and not small objects."""
 
 _LEAST_REACH = 8
-_MOST_REACH = 256
+MOST_TUNED_REACH = 256
+"""Reach in pixels from which on it is not limited."""
 
 _INTERIORS = tuple(round(0.05 * k, 2) for k in range(2, 20))
 """Thresholds of interiors that are tried: 0.1 to 0.95."""
@@ -48,9 +49,10 @@ class Prior:
     Attributes
     ----------
     least_reach
-        Smallest reach, pixels: few images may lack the largest objects.
+        Smallest reach, pixels: few images may lack the largest objects. From `MOST_TUNED_REACH` on, it is any distance.
     luck
-        Number of objects by which scores must differ to change a threshold.
+        Number of objects by which scores must differ to change the threshold of seeds or foreground. Of few objects, at
+        most a tenth counts, but at least one.
     """
 
     least_reach: int = 0
@@ -85,7 +87,8 @@ def search_thresholds(images: Sequence[Maps], decoding: Decoding, prior: Prior |
     areas = np.concatenate([np.unique(truth_yx[truth_yx > 0], return_counts=True)[1] for *_, truth_yx in images])
     sizes = _list_sizes(areas, decoding.least_pixels)
     prior = prior or Prior()
-    share = prior.luck / max(1, areas.size)
+    one = 1 / max(1, areas.size)
+    luck = max(1.0, min(prior.luck, areas.size / 10))
     chosen = 0.0
     for name, values in (
         ("least_pixels", sizes),
@@ -96,6 +99,7 @@ def search_thresholds(images: Sequence[Maps], decoding: Decoding, prior: Prior |
         tried = [(float(value), _score(images, _set(decoding, name, value))) for value in values]
         best = max(score for _, score in tried)
         current = float(getattr(decoding, name))
+        share = one if name == "least_pixels" else luck * one
         equal = [entry for entry in tried if entry[1] == best or entry[1] > best - share]
         value, chosen = min(equal, key=lambda entry: abs(entry[0] - current))
         decoding = _set(decoding, name, value)
@@ -176,7 +180,7 @@ def _set_reach(images: Sequence[Maps], decoding: Decoding, least_score: float, l
             away_yx = cv2.distanceTransform((~seeds_yx).astype(np.uint8), cv2.DIST_C, 3)
             distances.append(np.asarray(away_yx[found_yx & (truth_yx > 0)], np.float32))
     reach = max(_LEAST_REACH, least, int(2 * np.percentile(np.concatenate(distances), 99)))
-    while reach < _MOST_REACH:
+    while reach < MOST_TUNED_REACH:
         limited = replace(decoding, reach=reach)
         if _score(images, limited) >= least_score:
             return limited

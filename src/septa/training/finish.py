@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from septa import runtime
 from septa.data import DatasetCheck, write_sketches
-from septa.images import combine_values
+from septa.images import combine_values, write_text
 from septa.metrics import Evaluation
 from septa.model import Model
 from septa.objects import Judged, calibrate, fit_curve
@@ -22,7 +21,7 @@ from septa.training.job import TrainingJob
 from septa.training.joining import apply_joining, choose_joining, list_labelled
 from septa.training.plan import TrainingRequest
 from septa.training.precision import Bf16Comparison, describe_difference
-from septa.training.scoring import SegmentedExample, score_examples, segment_examples
+from septa.training.scoring import collect_judged, score_examples, segment_examples
 from septa.training.state import TrainingState
 from septa.training.tuning import Tuning, find_prior, tune_model
 from septa.training.verdict import describe_choice, describe_gain, find_first_score, find_verdict
@@ -109,6 +108,7 @@ def finish_training(
     model = replace(model, training_features=features)
     model = model.with_provenance(**_collect_provenance(job, state, check, evaluation, averaged))
     model.save(request.output)
+    write_text(request.folder / "recipe.yaml", choice.recipe.to_yaml(choice.reasons))
     report = request.folder / "report.html"
     verdict = find_verdict(evaluation, state.step, check)
     start = describe_gain(job.parent, state.history, state.best, len(job.validation), averaged)
@@ -150,21 +150,13 @@ def _score_and_calibrate(model: Model, job: TrainingJob, tuning: Tuning) -> tupl
     comparison = Bf16Comparison(model, str(job.device))
     judged: list[Judged] = []
     images = comparison.follow(segment_examples(model, job.validation, str(job.device), tuning.logits))
-    evaluation, panels = score_examples(_collect_judged(images, judged), model.task, model.labels)
+    evaluation, panels = score_examples(collect_judged(images, judged), model.task, model.labels)
     model = replace(model, bf16=comparison.difference)
     if not model.task.finds_objects:
         return model, evaluation, panels
     curve = fit_curve(judged)
     calibrated = calibrate((curve.apply(confidences), correct) for confidences, correct in judged)
     return replace(model, confidence_curve=curve), replace(evaluation, calibration=calibrated), panels
-
-
-def _collect_judged(images: Iterable[SegmentedExample], judged: list[Judged]) -> Iterator[SegmentedExample]:
-    """Yield the same images, and keep their objects with their confidences."""
-    for image in images:
-        if image.judged is not None:
-            judged.append(image.judged)
-        yield image
 
 
 def _explain_sizes(recipe: Recipe) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ import csv
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,14 @@ from septa.images import write_text
 from septa.metrics import Evaluation
 from septa.model import Bf16Difference, Model
 from septa.nets import Ensemble, list_members
+from septa.objects import Judged, fit_curve
 from septa.report import Fold, score_fold, write_report
 from septa.training.automatic import RecipeChoice
 from septa.training.finish import TrainingDone
 from septa.training.folds import FoldTraining, remove_fold_models
-from septa.training.joining import Labelled, apply_joining, choose_joining, list_labelled
+from septa.training.joining import Joining, apply_joining, choose_joining, list_labelled
 from septa.training.plan import TrainingRequest
-from septa.training.scoring import SegmentedExample, score_examples, segment_examples
+from septa.training.scoring import SegmentedExample, collect_judged, score_examples, segment_examples
 from septa.training.state import HistoryRow
 from septa.training.tuning import FoldTuning, find_prior, tune_folds
 from septa.training.verdict import describe_cross_validation, find_verdict
@@ -62,9 +64,9 @@ def finish_folds(
     models = [Model.load(own.request.output) for own in trainings]
     examples = [_open_examples(own.check, model) for own, model in zip(trainings, models, strict=True)]
     tuning = _tune(models, examples, check, device)
-    judges = [apply_joining(replace(model, decoding=own), choice) for model, own in zip(models, tuning.others)]
-    choice, joining = choose_joining(choice, _list_labelled(judges, examples, tuning))
-    images = _segment_all([apply_joining(model, choice) for model in judges], examples, tuning, device)
+    judges, choice, joining = _choose_joining(models, examples, tuning, choice)
+    judged: list[Judged] = []
+    images = collect_judged(_segment_all(judges, examples, tuning, device), judged)
     evaluation, panels = score_examples(images, models[0].task, models[0].labels)
     histories = {own.number: _read_history(own.request.folder / "log.csv") for own in trainings}
     folds = tuple(
@@ -76,14 +78,16 @@ def finish_folds(
         net=Ensemble([net for one in models for net in list_members(one.net)]),
         recipe=choice.recipe,
         decoding=tuning.decoding,
+        confidence_curve=fit_curve(judged) if models[0].task.finds_objects else models[0].confidence_curve,
         bf16=_join_differences(models),
         provenance=_collect_provenance(models, check, choice, evaluation, folds),
     )
     model.save(request.output)
+    write_text(request.folder / "recipe.yaml", choice.recipe.to_yaml(choice.reasons))
     verdict = find_verdict(evaluation, min(fold.steps for fold in folds), check)
     report = request.folder / "report.html"
     parts = "" if joining is None else joining.describe(models[0].task.tuned_score)
-    notes = [describe_cross_validation(evaluation, folds), parts, *check.notes, *map(str, check.problems)]
+    notes = [line for line in (describe_cross_validation(evaluation, folds), parts) if line]
     write_report(
         report,
         title=request.output.stem,
@@ -94,7 +98,7 @@ def finish_folds(
         history=[],
         evaluation=evaluation,
         gallery=panels,
-        notes=[line for line in notes if line],
+        notes=[*notes, *check.notes, *map(str, check.problems)],
         verdict=verdict,
         tuning=tuning.curves,
         chosen=tuning.decoding.to_json(),
@@ -103,15 +107,8 @@ def finish_folds(
     )
     write_text(request.folder / "scores.csv", _write_scores(evaluation, folds))
     remove_fold_models(request)
-    return TrainingDone(
-        model=model,
-        path=request.output,
-        report=report,
-        evaluation=evaluation,
-        joining=parts,
-        verdict=verdict,
-        folds=folds,
-    )
+    more: dict[str, Any] = {"joining": parts, "verdict": verdict, "folds": folds}
+    return TrainingDone(model=model, path=request.output, report=report, evaluation=evaluation, **more)
 
 
 def _tune(models: Sequence[Model], examples: Sequence[Examples], check: DatasetCheck, device: str) -> FoldTuning:
@@ -143,9 +140,24 @@ def _segment_all(
         yield from segment_examples(model, own, device, known)
 
 
-def _list_labelled(models: Sequence[Model], examples: Sequence[Examples], tuning: FoldTuning) -> Iterator[Labelled]:
-    for model, own, known in zip(models, examples, tuning.logits, strict=True):
-        yield from list_labelled(model, own, known)
+def _choose_joining(
+    models: Sequence[Model], examples: Sequence[Examples], tuning: FoldTuning, choice: RecipeChoice
+) -> tuple[list[Model], RecipeChoice, Joining | None]:
+    """Choose whether parts are joined: for the scores of a fold by the images of the others, for the whole by all.
+
+    Returns
+    -------
+    models
+        Models that score the images of their folds, with thresholds and joining that the other folds chose.
+    choice, joining
+        As of `septa.training.joining.choose_joining`, for the whole.
+    """
+    judges = [apply_joining(replace(model, decoding=own), choice) for model, own in zip(models, tuning.others)]
+    labelled = [list(list_labelled(*each)) for each in zip(judges, examples, tuning.logits, strict=True)]
+    for at, model in enumerate(judges):
+        own, _ = choose_joining(choice, chain(*labelled[:at], *labelled[at + 1 :]))
+        judges[at] = apply_joining(model, own)
+    return judges, *choose_joining(choice, chain(*labelled))
 
 
 def _join_differences(models: Sequence[Model]) -> Bf16Difference | None:

@@ -168,6 +168,7 @@ def read_record(request: TrainingRequest) -> dict[str, Any]:
         "data": facts["data"],
         "train": [name for name, _ in facts["train"] if name not in set(held_out)],
         "validation": held_out,
+        "parent": facts.get("parent"),
     }
 
 

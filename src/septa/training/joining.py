@@ -37,19 +37,24 @@ class Joining:
     @property
     def helps(self) -> bool:
         """False if joining costs more than one object; less may be luck."""
-        return self.joined >= self.apart - 1 / max(1, self.objects)
+        return self.joined >= self.apart - self.one_object
+
+    @property
+    def one_object(self) -> float:
+        """Change of a score if one object more is found."""
+        return 1 / max(1, self.objects)
 
     def describe(self, score: str) -> str:
         """Return one line with the decision and both scores, whose name is given."""
         parts = "joined" if self.helps else "not joined"
         scores = f"{score} {self.joined:.3f} with joining on the validation images, {self.apart:.3f} without"
-        return f"touching parts are {parts} ({_SETTING}): {scores}"
+        return f"touching parts are {parts} ({_SETTING}): {scores}; one object counts {self.one_object:.3f}"
 
 
 def choose_joining(choice: RecipeChoice, images: Iterable[Labelled]) -> tuple[RecipeChoice, Joining | None]:
     """Choose whether parts are joined, if the training has inherited that from the model that it started from.
 
-    They are, unless the validation images score better without.
+    They are, unless the validation images score better without, by more than one object.
 
     Parameters
     ----------

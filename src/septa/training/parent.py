@@ -188,6 +188,8 @@ def inherit_decoding(parent: Parent, task: Task, own: Decoding) -> Decoding:
 def collect_facts(parent: Parent, task: Task, seen: Sequence[str]) -> dict[str, Any]:
     """Return the facts of the parent for the provenance of the new model, as JSON values.
 
+    They have a ``reach`` if the thresholds for objects are inherited, see `inherit_decoding`.
+
     Parameters
     ----------
     parent
@@ -205,7 +207,7 @@ def collect_facts(parent: Parent, task: Task, seen: Sequence[str]) -> dict[str, 
         "weights_sha256": parent.model.weights_sha256,
         "outputs_kept": sum(index is not None for index in outputs),
         "outputs": len(outputs),
-        "reach": parent.model.decoding.reach,
+        **({"reach": parent.model.decoding.reach} if task.finds_objects and outputs[0] is not None else {}),
         "saw_validation": list(seen),
         **{key: provenance[key] for key in _PROVENANCE if key in provenance},
     }

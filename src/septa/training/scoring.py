@@ -75,6 +75,14 @@ def segment_examples(
         )
 
 
+def collect_judged(images: Iterable[SegmentedExample], judged: list[Judged]) -> Iterator[SegmentedExample]:
+    """Yield the same images, and append their objects with their confidences to a list."""
+    for image in images:
+        if image.judged is not None:
+            judged.append(image.judged)
+        yield image
+
+
 def score_examples(
     images: Iterable[SegmentedExample], task: Task, labels: LabelMapping
 ) -> tuple[Evaluation, list[Panel]]:

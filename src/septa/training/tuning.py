@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septa.data import Examples, Fingerprint
+from septa.labels import choose_reduction
 from septa.model import Model
-from septa.tasks import Curve, Decoding, Prior
+from septa.tasks import MOST_TUNED_REACH, Curve, Decoding, Prior
 from septa.training.automatic import fit_fingerprint
 
 _MOST_PIXELS = 4_000_000
@@ -75,16 +76,21 @@ def find_prior(model: Model, fingerprint: Fingerprint, parent: Mapping[str, Any]
     Returns
     -------
     Prior
-        A large object reaches as far from its seed as half of the 95 percentile of the diameters, and as objects of the
-        parent do.
+        An object may reach as far from its seed as half of the 95 percentile of the diameters, but at most 64 pixels,
+        and as objects of the parent do if its thresholds are inherited.
     """
     if not model.task.finds_objects:
         return Prior()
-    large = fit_fingerprint(fingerprint, model.recipe, objects=True).diameter_percentiles[2]
+    largest = model.recipe.data.largest
+    if largest is None:
+        _, _, large = fit_fingerprint(fingerprint, model.recipe, objects=True).diameter_percentiles
+    else:  # an image is reduced by its typical object, not by its largest ones
+        _, median, large = fingerprint.diameter_percentiles
+        large /= choose_reduction(median, largest)
     reach = min(_MOST_LEAST_REACH, math.ceil(large / 2))
-    if parent is None or parent["outputs_kept"] < parent["outputs"]:
+    if parent is None or "reach" not in parent:
         return Prior(least_reach=reach)
-    return Prior(least_reach=max(reach, parent.get("reach", 0)), luck=_INHERITED_LUCK)
+    return Prior(least_reach=max(reach, parent["reach"] or MOST_TUNED_REACH), luck=_INHERITED_LUCK)
 
 
 def tune_model(model: Model, examples: Examples, device: str, prior: Prior | None = None) -> Tuning:
@@ -143,7 +149,7 @@ def tune_folds(
     device
         As for `Model.segment`.
     prior
-        What is known before.
+        What is known before; sizes of objects may be those of all folds.
     """
     task = models[0].task
     if not task.has_thresholds:
