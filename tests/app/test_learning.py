@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from septa.images import read_image, read_labels, write_labels
 from septa.model import Model
 from septa.objects import confidence
 from septa.recipe import Recipe
+from septa.training import TrainingDone
 
 from .conftest import Site
 from .test_pages import make_class_model
@@ -52,6 +54,20 @@ if model != "quick.septa":
 scores = {"old.septa": {"f1": 0.5, "accuracy": 0.25}, "quick.septa": {"f1": 0.75, "accuracy": 0.5}}
 write("done", share=1, scores=scores, held_out=["1.png"], comparison="Held out: 1 image.")
 """
+
+
+def test_the_page_has_the_lines_that_a_training_ends_with(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    order = SimpleNamespace(minutes=1, start="nuclei", classes=(), ignore=None, settings=(), model="new.septa")
+    states: list[Any] = []
+    record: Any = SimpleNamespace(order=order, data=tmp_path, model=tmp_path / "new.septa", write=states.append)
+    nothing: Any = None
+    lines = {"verdict": "", "start": "start: the mean", "joining": "touching parts are joined"}
+    done = TrainingDone(model=nothing, path=record.model, report=tmp_path, evaluation=nothing, **lines)  # type: ignore[arg-type]
+    monkeypatch.setattr("septa.training.train_steps", lambda request: iter([done]))
+    monkeypatch.setattr(trainer, "_compare", lambda *_: None)
+    trainer._run(record)
+    assert states[-1].state == "done"
+    assert states[-1].lines == ["start: the mean", "touching parts are joined"]
 
 
 @pytest.fixture
