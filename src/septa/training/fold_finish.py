@@ -25,7 +25,7 @@ from septa.report import Fold, score_fold, write_report
 from septa.training.automatic import RecipeChoice
 from septa.training.finish import TrainingDone
 from septa.training.folds import FoldTraining, remove_fold_models
-from septa.training.joining import Joining, apply_joining, choose_joining, list_labelled
+from septa.training.joining import Joining, apply_joining, choose_joining, inherits_joining, list_labelled
 from septa.training.plan import TrainingRequest
 from septa.training.scoring import SegmentedExample, collect_judged, score_examples, segment_examples
 from septa.training.state import HistoryRow
@@ -153,6 +153,8 @@ def _choose_joining(
         As of `septa.training.joining.choose_joining`, for the whole.
     """
     judges = [apply_joining(replace(model, decoding=own), choice) for model, own in zip(models, tuning.others)]
+    if not inherits_joining(choice):
+        return judges, choice, None
     labelled = [list(list_labelled(*each)) for each in zip(judges, examples, tuning.logits, strict=True)]
     for at, model in enumerate(judges):
         own, _ = choose_joining(choice, chain(*labelled[:at], *labelled[at + 1 :]))

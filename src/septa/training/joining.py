@@ -51,6 +51,11 @@ class Joining:
         return f"touching parts are {parts} ({_SETTING}): {scores}; one object counts {self.one_object:.3f}"
 
 
+def inherits_joining(choice: RecipeChoice) -> bool:
+    """Return whether parts will be joined because the model does so that the training started from."""
+    return choice.recipe.instances.join_share > 0 and _SETTING in choice.reasons
+
+
 def choose_joining(choice: RecipeChoice, images: Iterable[Labelled]) -> tuple[RecipeChoice, Joining | None]:
     """Choose whether parts are joined, if the training has inherited that from the model that it started from.
 
@@ -70,7 +75,7 @@ def choose_joining(choice: RecipeChoice, images: Iterable[Labelled]) -> tuple[Re
     joining
         Scores of both; None if nothing was inherited, or if the user gave the setting.
     """
-    if not choice.recipe.instances.join_share or _SETTING not in choice.reasons:
+    if not inherits_joining(choice):
         return choice, None
     joining = _compare(images)
     if joining.helps:
